@@ -1,0 +1,39 @@
+# Everything a developer does, with Python's venv and pip alone.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Two test processes, one torch thread each: faster on two cores than one process with two.
+PYTEST_FLAGS ?= -n 2
+
+.PHONY: setup demo test check bench faults docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/hairpin train
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) --cov --cov-report=term
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layers.py tests/test_docs.py
+
+docs: $(STAMP)
+	$(BIN)/python -m hairpin.config.reference docs/config.md
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.prepare_memory
+
+faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults tests
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist

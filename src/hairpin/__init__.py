@@ -1,0 +1,39 @@
+"""hairpin trains GPT language models on your own text.
+
+    import hairpin
+
+    run = hairpin.train("book.txt", budget="10m")
+    print(run.summary().best_val_loss)
+
+The names below are imported when they are first used, so that importing hairpin costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hairpin import schedules
+    from hairpin.api import Run, load, resume, train
+    from hairpin.version import __version__
+
+_HOMES = {
+    "Run": "hairpin.api",
+    "load": "hairpin.api",
+    "resume": "hairpin.api",
+    "train": "hairpin.api",
+    "__version__": "hairpin.version",
+}
+
+__all__ = ["Run", "__version__", "load", "resume", "schedules", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "schedules":
+        return import_module("hairpin.schedules")
+    raise AttributeError(f"module 'hairpin' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

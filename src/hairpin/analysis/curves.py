@@ -1,0 +1,88 @@
+"""A schedule's learning rate drawn in the terminal, with its figures and warnings."""
+
+import re
+import threading
+
+from hairpin.analysis.formats import format_lr, format_updates
+from hairpin.schedules import CURVES, Schedule
+
+# plotext draws on one figure per process.
+_FIGURE = threading.Lock()
+_CURVE = re.compile("[\u2801-\u28ff]+")
+_NAME = 17
+
+
+def draw_schedule(
+    schedule: Schedule, width: int = 72, height: int = 16, color: bool = False
+) -> str:
+    """The curve as text of `width` columns, then its figures, then its warnings.
+
+    Args:
+        schedule: what to draw.
+        width: columns of the drawing.
+        height: lines of the drawing; the title and the lines under it come on top.
+        color: draw the curve in colour, by ANSI codes.
+    """
+    drawing = _drawing(schedule, width, height)
+    if color:
+        drawing = _CURVE.sub(lambda found: f"\x1b[36m{found[0]}\x1b[39m", drawing)
+    figures = [f"  {name:<{_NAME}}{words}" for name, words in schedule_figures(schedule)]
+    warnings = [f"  warning: {warning}" for warning in schedule.warnings]
+    return "\n".join([schedule_title(schedule), drawing, *figures, *warnings])
+
+
+def schedule_figures(schedule: Schedule) -> list[tuple[str, str]]:
+    """The learning rate where it matters: first update, end of warmup, middle and last update."""
+    last = schedule.updates - 1
+    marks = {0: "first", last: "last"}
+    marks.setdefault(schedule.warmup, "end of warmup")
+    if schedule.kind == "wsd":
+        marks.setdefault(last - schedule.decay, "start of decay")
+    marks.setdefault(schedule.updates // 2, "middle")
+    digits = len(f"{last:,}")
+    return [
+        (name, f"update {update:>{digits},}   lr {format_lr(schedule(update))}")
+        for update, name in sorted(marks.items())
+    ]
+
+
+def plotted_updates(schedule: Schedule, points: int) -> list[int]:
+    """About `points` updates, evenly spread, with every corner of the curve among them."""
+    last = schedule.updates - 1
+    step = max(1, last // max(1, points))
+    corners = {0, schedule.warmup - 1, schedule.warmup, last - schedule.decay, last}
+    if schedule.kind == "cosine-restarts":
+        length = schedule.updates - schedule.warmup
+        starts = [schedule.warmup + c * length // schedule.cycles for c in range(schedule.cycles)]
+        corners.update(starts, (start - 1 for start in starts))
+    return sorted({*range(0, last + 1, step), *(c for c in corners if 0 <= c <= last)})
+
+
+def _drawing(schedule: Schedule, width: int, height: int) -> str:
+    import plotext
+
+    updates = plotted_updates(schedule, 4 * width)
+    last = schedule.updates - 1
+    ticks = sorted({last * quarter // 4 for quarter in range(5)})
+    heights = [schedule.peak_lr * quarter / 4 for quarter in range(5)]
+    with _FIGURE:
+        figure = plotext.figure
+        figure.clear()
+        figure.plot_size(width, height)
+        lr = [schedule(update) for update in updates]
+        figure.draw(figure.signal(updates, lr, marker="braille").lines())
+        figure.label("update", "x")
+        figure.ruler("x").ticks(ticks, [f"{tick:,}" for tick in ticks])
+        figure.ruler("y").lim(0, schedule.peak_lr * 1.02)
+        figure.ruler("y").ticks(heights, [format_lr(tick) for tick in heights])
+        drawing = figure.build().string(colorless=True)
+        figure.clear()
+    return "\n".join(line.rstrip() for line in str(drawing).rstrip("\n").split("\n"))
+
+
+def schedule_title(schedule: Schedule) -> str:
+    """What the curve is, in a line: kind, length and warmup."""
+    kind = schedule.kind if CURVES[schedule.kind].decays else f"{schedule.kind} (does not decay)"
+    warmup = f"{schedule.warmup:,} of warmup" if schedule.warmup else "no warmup"
+    updates = format_updates(schedule.updates)
+    return f"Learning rate, {kind}: {updates}, {warmup}"

@@ -1,0 +1,104 @@
+"""Numbers as people read them, and text of unknown origin made fit for a terminal."""
+
+import math
+import re
+
+_LARGE = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_BYTES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
+
+# All C0 and C1 controls but tab and newline, the bidirectional controls, the line and paragraph
+# separators, and halves of surrogate pairs (which UTF-8 cannot write).
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its two largest units: "0.4s", "42s", "2m 10s", "3h 05m", "2d 04h".
+
+    Rounded to the smaller unit that is shown; "?" where the number is not finite or is negative.
+    """
+    if not math.isfinite(seconds) or seconds < 0:
+        return "?"
+    if seconds < 0.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60}h {minutes % 60:02d}m"
+    hours = round(seconds / 3600)
+    return f"{hours // 24}d {hours % 24:02d}h"
+
+
+def format_count(n: float) -> str:
+    """A count in three digits and a letter: "950", "9,999", "12.4k", "124M", "1.56B"."""
+    if abs(n) < 9_999.5:
+        return f"{n:,.0f}"
+    return _scaled(n, _LARGE)
+
+
+def format_bytes(n: float) -> str:
+    """A size in decimal units: "950 bytes", "12.4 MB"."""
+    return f"{n:,.0f} bytes" if abs(n) < 999.5 else _scaled(n, _BYTES)
+
+
+def format_lr(lr: float) -> str:
+    """A learning rate in three digits: "1.2e-3"; "0" for zero."""
+    if not math.isfinite(lr):
+        return str(lr)
+    if lr == 0:
+        return "0"
+    mantissa, exponent = f"{lr:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def format_loss(loss: float | None) -> str:
+    """A loss with the digits that matter: "10.83", "3.217", "0.0123"; "unknown" for None."""
+    if loss is None:
+        return "unknown"
+    if not math.isfinite(loss):
+        return str(loss)
+    return f"{loss:.2f}" if loss >= 10 else f"{loss:.3f}" if loss >= 0.1 else f"{loss:.3g}"
+
+
+def format_norm(norm: float) -> str:
+    """A gradient norm in three digits: "0.87", "14.2", "1.2e5"."""
+    if not math.isfinite(norm):
+        return str(norm)
+    if norm == 0 or 0.01 <= norm < 1000:
+        return f"{norm:.2f}" if norm < 10 else f"{norm:.3g}"
+    return format_lr(norm)
+
+
+def format_updates(count: int) -> str:
+    """A number of updates with its noun: "1 update", "2,400 updates"."""
+    return f"{count:,} update{'' if count == 1 else 's'}"
+
+
+def harmless(text: str, encoding: str = "utf-8") -> str:
+    """The text with every character that could act on a terminal written as its escape.
+
+    Characters that `encoding` lacks are escaped too, so that printing cannot fail.
+    """
+    escaped = _HARMFUL.sub(_escape, text.replace("\r\n", "\n")).expandtabs(4)
+    return escaped.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _scaled(n: float, units: tuple[tuple[float, str], ...]) -> str:
+    # 999,950 rounds to 1,000 thousand, which reads better as 1M: hence the half digit.
+    for scale, unit in units:
+        if abs(n) >= 0.9995 * scale:
+            value = n / scale
+            digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+            text = f"{value:.{digits}f}"
+            return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
+    return f"{n:,.0f}"

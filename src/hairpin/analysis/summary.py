@@ -1,0 +1,239 @@
+"""What a run came to: the few numbers of its record that people ask for first."""
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from hairpin.analysis.formats import (
+    format_count,
+    format_duration,
+    format_loss,
+    format_norm,
+    format_updates,
+)
+
+# A rise of the validation loss by less than this share of the best is not worth a word.
+OVERFITTING_RISE = 0.005
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluation: losses in nats per token after `update` updates; None: not finite."""
+
+    update: int
+    train_loss: float | None
+    val_loss: float | None
+    val_bits_per_byte: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcome of a run. None: the record does not say, or the number was not finite.
+
+    Args:
+        status: "finished", "interrupted", "failed", or "unfinished" where the last process wrote
+            no end: it is still running, or was killed.
+        reason: why it failed.
+        updates: updates completed; `planned_updates`: the length of the run.
+        tokens: tokens trained on, in all updates together.
+        seconds: what the processes that came to an end took, together.
+        tokens_per_second: the median over updates.
+        first, last, best: evaluations; `best` has the lowest validation loss.
+        last_train_loss: the loss of the last update, on its own batch.
+        clipped_updates: updates whose gradients were clipped.
+        largest_grad_norm: before clipping, at the update of index `largest_grad_norm_update`.
+        correction: the number of updates before and after it was corrected to meet the budget.
+        overfitting_after: the best update, where validation rose after it while train fell.
+    """
+
+    status: str = "unfinished"
+    reason: str | None = None
+    updates: int = 0
+    planned_updates: int | None = None
+    tokens: int = 0
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    first: Point | None = None
+    last: Point | None = None
+    best: Point | None = None
+    last_train_loss: float | None = None
+    clipped_updates: int = 0
+    largest_grad_norm: float | None = None
+    largest_grad_norm_update: int | None = None
+    correction: tuple[int, int] | None = None
+    overfitting_after: int | None = None
+
+    @property
+    def clipped_share(self) -> float | None:
+        """The fraction of updates whose gradients were clipped; None without any update."""
+        return self.clipped_updates / self.updates if self.updates else None
+
+    def lines(self) -> list[str]:
+        """The summary for people: aligned lines, each with its name in front."""
+        rows = [("status", self._status_words()), ("length", self._length_words())]
+        rows += self._validation_rows()
+        if self.last_train_loss is not None:
+            rows.append(
+                ("training", f"loss {format_loss(self.last_train_loss)} at the last update")
+            )
+        if self.updates:
+            rows.append(("clipping", self._clipping_words()))
+        if self.correction is not None:
+            planned, updates = self.correction
+            rows.append(
+                ("corrected", f"from {planned:,} to {updates:,} updates, to meet the time budget")
+            )
+        if self.overfitting_after is not None:
+            rows.append(("overfitting", self._overfitting_words()))
+        return [f"{name:<12}{words}" for name, words in rows]
+
+    def _status_words(self) -> str:
+        return self.status if self.reason is None else f"{self.status}: {self.reason}"
+
+    def _length_words(self) -> str:
+        words = format_updates(self.updates)
+        if self.planned_updates is not None and self.planned_updates != self.updates:
+            words = f"{self.updates:,} of {format_updates(self.planned_updates)}"
+        words += f", {format_count(self.tokens)} tokens"
+        if self.seconds is not None:
+            words += f" in {format_duration(self.seconds)}"
+        if self.tokens_per_second is not None:
+            words += f" ({self.tokens_per_second:,.0f} tokens/s while training)"
+        return words
+
+    def _validation_rows(self) -> list[tuple[str, str]]:
+        if self.first is None or self.last is None:
+            return [("validation", "never evaluated")]
+        if self.best is None:
+            return [("validation", "no finite loss")]
+        rows = [("best", f"validation {_losses(self.best)} at update {self.best.update:,}")]
+        if self.last.update != self.best.update:
+            rows.append(("last", f"validation {_losses(self.last)} at update {self.last.update:,}"))
+        if self.first.update not in (self.best.update, self.last.update):
+            rows.append(
+                ("first", f"validation {_losses(self.first)} at update {self.first.update:,}")
+            )
+        return rows
+
+    def _clipping_words(self) -> str:
+        words = f"{self.clipped_updates / self.updates:.1%} of updates clipped"
+        if self.largest_grad_norm is not None:
+            norm = format_norm(self.largest_grad_norm)
+            words += f"; largest gradient norm {norm}, at update {self.largest_grad_norm_update:,}"
+        return words
+
+    def _overfitting_words(self) -> str:
+        assert self.best is not None and self.last is not None
+        return (
+            f"after update {self.overfitting_after:,} validation rose from "
+            f"{format_loss(self.best.val_loss)} to {format_loss(self.last.val_loss)} while train "
+            f"fell from {format_loss(self.best.train_loss)} to {format_loss(self.last.train_loss)}"
+        )
+
+
+def _losses(point: Point) -> str:
+    words = f"{format_loss(point.val_loss)} nats per token"
+    if point.val_bits_per_byte is not None:
+        words += f", {point.val_bits_per_byte:.3f} bits per byte"
+    return words
+
+
+def history(record: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of the record that hold: what a later `resume` went back behind is left out."""
+    kept: list[dict[str, Any]] = []
+    for event in record:
+        if event.get("event") == "resume":
+            kept = [old for old in kept if _holds(old, event["update"])]
+        kept.append(event)
+    return kept
+
+
+def _holds(event: dict[str, Any], resumed_update: int) -> bool:
+    if event["event"] == "update":
+        return bool(event["update"] < resumed_update)
+    if event["event"] in ("evaluation", "sample", "checkpoint"):
+        return bool(event["update"] <= resumed_update)
+    return True
+
+
+def summarize(record: Iterable[dict[str, Any]]) -> Summary:
+    """Summarize the record of a run, which may have been resumed any number of times.
+
+    Args:
+        record: the events of a metrics.jsonl, oldest first.
+    """
+    events = history(record)
+    updates = [event for event in events if event["event"] == "update"]
+    points = [_point(event) for event in events if event["event"] == "evaluation"]
+    best = min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
+    ends = [event for event in events if event["event"] == "end"]
+    processes = [event for event in events if event["event"] in ("start", "resume", "end")]
+    ended = bool(processes) and processes[-1]["event"] == "end"
+    largest = max((u for u in updates if _finite(u.get("grad_norm"))), key=_norm, default=None)
+    speeds = [u["tokens_per_second"] for u in updates if _finite(u.get("tokens_per_second"))]
+    return Summary(
+        status=ends[-1]["status"] if ended else "unfinished",
+        reason=ends[-1].get("reason") if ended else None,
+        updates=updates[-1]["update"] + 1 if updates else 0,
+        planned_updates=_planned_updates(events),
+        tokens=sum(update["tokens"] for update in updates),
+        seconds=math.fsum(end["seconds"] for end in ends) if ends else None,
+        tokens_per_second=statistics.median(speeds) if speeds else None,
+        first=points[0] if points else None,
+        last=points[-1] if points else None,
+        best=best,
+        last_train_loss=_number(updates[-1], "loss") if updates else None,
+        clipped_updates=sum(1 for update in updates if update.get("clipped")),
+        largest_grad_norm=largest["grad_norm"] if largest else None,
+        largest_grad_norm_update=largest["update"] if largest else None,
+        correction=_correction(events),
+        overfitting_after=best.update if best and _overfitted(best, points[-1]) else None,
+    )
+
+
+def _overfitted(best: Point, last: Point) -> bool:
+    """Whether validation rose from `best` to `last` while the training loss fell."""
+    losses = (best.val_loss, last.val_loss, best.train_loss, last.train_loss)
+    if any(loss is None for loss in losses):
+        return False
+    best_val, last_val, best_train, last_train = (loss for loss in losses if loss is not None)
+    return last_val > best_val * (1 + OVERFITTING_RISE) and last_train < best_train
+
+
+def _planned_updates(events: list[dict[str, Any]]) -> int | None:
+    planned = [e["updates"] for e in events if e["event"] in ("plan", "correction")]
+    return planned[-1] if planned else None
+
+
+def _correction(events: list[dict[str, Any]]) -> tuple[int, int] | None:
+    found = [e for e in events if e["event"] == "correction"]
+    return (found[0]["planned_updates"], found[-1]["updates"]) if found else None
+
+
+def _point(event: dict[str, Any]) -> Point:
+    return Point(
+        event["update"],
+        _number(event, "train_loss"),
+        _number(event, "val_loss"),
+        _number(event, "val_bits_per_byte"),
+    )
+
+
+def _number(event: dict[str, Any], key: str) -> float | None:
+    value = event.get(key)
+    return float(value) if _finite(value) else None
+
+
+def _finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _val_loss(point: Point) -> float:
+    assert point.val_loss is not None
+    return point.val_loss
+
+
+def _norm(update: dict[str, Any]) -> float:
+    return float(update["grad_norm"])

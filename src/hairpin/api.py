@@ -1,0 +1,322 @@
+"""What `import hairpin` gives: training and runs, as functions and one small object.
+
+PyTorch is imported only by what needs it.
+"""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hairpin.analysis.summary import Summary, summarize
+from hairpin.config.checks import schedule_of
+from hairpin.config.durations import parse_duration
+from hairpin.config.load import build_config, with_values
+from hairpin.config.settings import Config
+from hairpin.errors import ConfigError, HairpinError, RunError
+from hairpin.runs import events
+from hairpin.runs.directory import (
+    RUNS,
+    RunDirectory,
+    create_run,
+    list_runs,
+    new_run_path,
+    open_run,
+)
+from hairpin.runs.events import Event
+from hairpin.runs.metrics import Record, read_record
+from hairpin.schedules import Schedule
+from hairpin.version import __version__
+
+if TYPE_CHECKING:
+    from hairpin.inference import Trained
+
+DEFAULT_BUDGET = "3m"
+DEFAULT_CORPUS = "stdlib"
+
+
+class Watcher(Protocol):
+    """Who is shown what happens."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Preparation has come to `done` of `total` bytes."""
+
+    def notice(self, line: str) -> None:
+        """Something that people should read."""
+
+    def show(self, event: Event) -> None:
+        """The next event of the run."""
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def notice(self, line: str) -> None:
+        """Nothing."""
+
+    def show(self, event: Event) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, and what can be asked of it."""
+
+    directory: RunDirectory
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.directory.path
+
+    @property
+    def config(self) -> Config:
+        """All settings."""
+        return self.directory.read_config()
+
+    def record(self) -> list[dict[str, Any]]:
+        """Every event of metrics.jsonl, oldest first."""
+        return list(read_record(self.directory.metrics))
+
+    def summary(self) -> Summary:
+        """What came out."""
+        return summarize(self.record())
+
+    def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
+        """Its model, ready to write and to be measured.
+
+        Args:
+            weights: "best" (of the validation) or "last".
+            device: where to put it.
+
+        Raises:
+            RunError: nothing was saved yet, or what was saved is damaged.
+        """
+        from hairpin.inference import load_trained
+
+        return load_trained(self.directory, weights=weights, device=device)
+
+    def write_plots(self) -> list[Path]:
+        """Draw loss, learning rate and gradient norm as PNG files in `plots/`."""
+        from hairpin.analysis.plots import write_plots
+
+        clip = self.config.clip
+        threshold = None if clip.kind == "off" else clip.threshold
+        return write_plots(
+            self.record(), self.directory.plots, clip_threshold=threshold, clip_kind=clip.kind
+        )
+
+
+def load(path: str | Path | None = None) -> Run:
+    """An existing run; None: the newest in `runs/`.
+
+    Raises:
+        RunError: there is none.
+    """
+    return Run(open_run(None if path is None else Path(path)))
+
+
+def train(
+    *texts: str | Path,
+    corpus: str | None = None,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    budget: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    watcher: Watcher | None = None,
+    started: float | None = None,
+) -> Run:
+    """Train a GPT on text files and folders.
+
+    Args:
+        texts: files and folders; none: the corpus that the config or `corpus` names, else the
+            Python standard library's own source.
+        corpus: "stdlib", "python-docs" or "verdict".
+        config: a TOML file of settings.
+        out: the run's folder; None: `runs/<text>-<n>`.
+        budget: wall time such as "10m"; fills only what the settings leave open. None: 3 minutes
+            if neither a size nor a length is asked for.
+        settings: dotted key → value, such as {"train.updates": 1000}.
+        overrides: "key=value" strings, which come before `settings`.
+        watcher: is shown what happens; None: nobody.
+        started: when the budget began, on `time.monotonic`; None: now.
+
+    Raises:
+        UserError: what was asked for cannot be; a line for each reason.
+        NonFiniteError, Interrupted: the run stopped; it can be resumed.
+    """
+    started = time.monotonic() if started is None else started
+    asked = _asked(texts, corpus, config, overrides, settings or {})
+    path = Path(out) if out else new_run_path(_name_of(asked))
+    seconds = parse_duration(budget) if budget else _default_budget(asked)
+    directory = create_run(path, asked)
+    _begin(directory, seconds)
+    return _drain(directory, seconds, started, watcher or Silent())
+
+
+def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) -> Run:
+    """Go on with a run where it stopped; a finished one is left as it is.
+
+    Raises:
+        RunError: there is no run, or its checkpoints do not fit it.
+    """
+    run = load(path)
+    watcher = watcher or Silent()
+    ends = [event for event in run.record() if event["event"] == "end"]
+    if ends and ends[-1]["status"] == "finished":
+        watcher.notice(f"{run.path} is finished after {ends[-1]['update']} updates: nothing to do")
+        return run
+    begun = next(iter(run.record()), {})
+    return _drain(run.directory, begun.get("budget_seconds"), time.monotonic(), watcher)
+
+
+def runs(folder: str | Path | None = None) -> list[Run]:
+    """The runs in a folder (None: `runs/`), oldest first."""
+    return [Run(directory) for directory in list_runs(Path(folder or RUNS))]
+
+
+def schedule(
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+) -> Schedule:
+    """The learning-rate schedule of a config, without any training.
+
+    Raises:
+        ConfigError: the settings make no schedule, or do not say how long the run is.
+    """
+    asked = build_config(file=_path(config), overrides=overrides, flags=settings)
+    train = asked.train
+    updates = train.updates
+    if updates is None and train.tokens and train.tokens_per_update:
+        updates = math.ceil(train.tokens / train.tokens_per_update)
+    if updates is None:
+        raise ConfigError(
+            "the length of the run is open: give --updates, or --tokens with "
+            "--set train.tokens_per_update=…"
+        )
+    in_tokens = asked.schedule.warmup_tokens or asked.schedule.decay_tokens
+    if in_tokens and not train.tokens_per_update:
+        raise ConfigError("warmup or decay in tokens: add --set train.tokens_per_update=…")
+    known = {
+        "train.updates": updates,
+        "train.tokens": None,
+        "train.tokens_per_update": train.tokens_per_update or 1,
+        "schedule.peak_lr": asked.schedule.peak_lr or 1e-3,
+    }
+    return schedule_of(with_values(asked, known))
+
+
+def prepare(
+    *texts: str | Path,
+    out: str | Path,
+    corpus: str | None = None,
+    overrides: Iterable[str] = (),
+    watcher: Watcher | None = None,
+) -> str:
+    """Tokenizer and token shards of a text, in the folder `out`; returns a line that sums them up.
+
+    Raises:
+        UserError: the text cannot be read, or the folder is in use.
+    """
+    from hairpin.data.shards import prepare as prepare_shards
+
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
+    asked = _asked(texts, corpus, None, overrides, {})
+    prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(watcher or Silent()).stage)
+    shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+    return (
+        f"{folder}: {len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
+        f"vocabulary {prepared.tokenizer.vocabulary:,}"
+    )
+
+
+def _asked(
+    texts: tuple[str | Path, ...],
+    corpus: str | None,
+    config: str | Path | None,
+    overrides: Iterable[str],
+    settings: Mapping[str, Any],
+) -> Config:
+    """The config that a call asks for; without any text, the standard library's."""
+    flags = dict(settings)
+    if texts:
+        flags["data.texts"] = [str(Path(text).absolute()) for text in texts]
+    if corpus:
+        flags["data.corpus"] = corpus
+    asked = build_config(file=_path(config), overrides=overrides, flags=flags)
+    if asked.data.texts or asked.data.corpus:
+        return asked
+    return with_values(asked, {"data.corpus": DEFAULT_CORPUS})
+
+
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
+def _begin(directory: RunDirectory, budget_seconds: float | None) -> None:
+    with Record(directory.metrics) as record:
+        command = tuple(sys.argv)
+        record.write(events.Start(time.time(), __version__, command, budget_seconds))
+
+
+def _drain(
+    directory: RunDirectory, budget_seconds: float | None, started: float, watcher: Watcher
+) -> Run:
+    """Train to the end, showing what happens, and leave an `end` in the record whatever that is."""
+    from hairpin.training.budget import Budget
+    from hairpin.training.pretrain import pretrain
+
+    budget = Budget(budget_seconds, started) if budget_seconds else None
+    run = Run(directory)
+    update, status, reason = 0, "failed", None
+    try:
+        for event in pretrain(directory, budget=budget, watcher=watcher):
+            update = getattr(event, "update", update) + isinstance(event, events.Update)
+            watcher.show(event)
+        status = "finished"
+    except HairpinError as error:
+        status = "interrupted" if error.exit_code > 128 else "failed"
+        reason = str(error)
+        raise
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        if status == "finished":
+            run.write_plots()
+        with Record(directory.metrics) as record:
+            seconds = time.monotonic() - started
+            end = events.End(update, status, seconds, reason)
+            record.write(end)
+            record.sync()
+        watcher.show(end)
+    return run
+
+
+def _default_budget(config: Config) -> float | None:
+    """Three minutes where nothing says how large the model or how long the run is."""
+    train = config.train
+    length = train.updates or train.tokens or train.epochs
+    return (
+        None
+        if length or config.model.size or config.model.width
+        else parse_duration(DEFAULT_BUDGET)
+    )
+
+
+def _name_of(config: Config) -> str:
+    if config.data.corpus:
+        return config.data.corpus
+    return Path(config.data.texts[0]).name.split(".")[0] or "text"

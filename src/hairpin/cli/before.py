@@ -1,0 +1,53 @@
+"""hairpin prepare, hairpin schedule."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hairpin.cli.options import settings_of, with_settings
+
+
+@click.command(short_help="Turn text into a tokenizer and token shards.")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="One setting.")
+def prepare(
+    texts: tuple[Path, ...], out: Path, corpus: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Turn text into a tokenizer and token shards, in bounded memory."""
+    from hairpin import api
+    from hairpin.cli.terminal import Terminal
+
+    with Terminal() as terminal:
+        prepared = api.prepare(
+            *texts, out=out, corpus=corpus, overrides=overrides, watcher=terminal
+        )
+    click.echo(prepared)
+
+
+@click.command(short_help="Draw the learning-rate curve of a config.")
+@with_settings
+@click.option("--png", type=click.Path(path_type=Path), help="Where to write the picture as well.")
+def schedule(
+    config: Path | None, overrides: tuple[str, ...], png: Path | None, **flags: Any
+) -> None:
+    """Draw the learning-rate curve of a config before any training.
+
+    The length must be known: --updates, or --tokens with train.tokens_per_update. Example:
+
+    \b
+      hairpin schedule --updates 135 --lr 0.01 --set schedule.warmup_updates=27
+    """
+    from hairpin import api
+    from hairpin.analysis.curves import draw_schedule
+
+    curve = api.schedule(config=config, overrides=overrides, settings=settings_of(flags))
+    click.echo(draw_schedule(curve, color=sys.stdout.isatty()))
+    if png:
+        from hairpin.analysis.plots import write_schedule_plot
+
+        write_schedule_plot(curve, png)
+        click.echo(f"written: {png}")

@@ -1,0 +1,258 @@
+"""A run as it goes: a live bar on a terminal, plain lines anywhere else.
+
+    Display     the events of a run
+    Stages      the preparation before it
+
+What a model wrote is shown as text whatever is in it: markup, escape sequences and characters that
+turn the direction of writing cannot touch the terminal.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hairpin.analysis.formats import (
+    format_bytes,
+    format_duration,
+    format_loss,
+    format_updates,
+    harmless,
+)
+from hairpin.cli.progress import Progress
+from hairpin.runs import events
+
+SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BEFORE_STAGES = 0.5
+
+
+class _Shown:
+    """Something that may have a live bar on a console, which goes when its block is left."""
+
+    def __init__(self, quiet: bool, console: Console | None, clock: Callable[[], float]) -> None:
+        self._quiet = quiet
+        self._console = console or standard_console()
+        self._clock = clock
+        self._live: Live | None = None
+        self._last_line_time = -math.inf
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away; what was printed above it stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+class Display(_Shown):
+    """Shows the events of one process of a run.
+
+        with Display(updates=2400) as display:
+            for event in loop:
+                display.show(event)
+
+    Args:
+        updates: updates of the whole run; None: until a `Plan` or `Correction` event says.
+        quiet: show nothing at all.
+        console: where to; None: standard output.
+        clock: seconds from an arbitrary moment.
+    """
+
+    def __init__(
+        self,
+        updates: int | None = None,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(quiet, console, clock)
+        self._updates = updates
+        self._progress = Progress(clock)
+
+    def __enter__(self) -> Self:
+        """Start the clock, and the bar where the console is a terminal."""
+        self._progress.start_time = self._clock()
+        if self._console.is_interactive and not self._quiet:
+            self._live = _live(_Bar(self._progress, lambda: self._updates), self._console)
+            self._live.start(refresh=True)
+        return self
+
+    def show(self, event: events.Event) -> None:
+        """Show an event in the way of its kind; kinds that need no words show nothing."""
+        match event:
+            case events.Update():
+                self._progress.add(event)
+                self._show_progress_line()
+            case events.Evaluation():
+                self._print(_evaluation_text(event))
+            case events.Sample():
+                self._show_sample(event)
+            case events.Plan():
+                self._updates = event.updates
+            case events.Correction():
+                self._updates = event.updates
+                self._print(_correction_text(event))
+            case events.Resume():
+                self._print(Text(f"going on after {format_updates(event.update)}", "bold"))
+            case events.End():
+                self._show_end(event)
+
+    def _print(self, text: Text) -> None:
+        if not self._quiet:
+            # Without soft_wrap, rich would break the lines of a log at 80 columns.
+            self._console.print(text, soft_wrap=True)
+
+    def _show_progress_line(self) -> None:
+        """On anything but a terminal: a line, if the last one was long enough ago."""
+        now = self._clock()
+        if self._live is None and now - self._last_line_time >= SECONDS_BETWEEN_LINES:
+            self._last_line_time = now
+            self._print(Text(self._progress.line(self._updates)))
+
+    def _show_sample(self, event: events.Sample) -> None:
+        encoding = self._console.encoding
+        prompt, text = harmless(event.prompt, encoding), harmless(event.text, encoding)
+        words = Text.assemble((prompt, "dim"), text)
+        words.rstrip()
+        if self._live is not None:
+            self._console.print(Padding(words, (0, 2, 0, 4)))
+            return
+        for line in words.split("\n", allow_blank=True):
+            self._print(Text("    ") + line)
+
+    def _show_end(self, event: events.End) -> None:
+        took = (
+            f"{event.status} after {format_updates(event.update)}, {format_duration(event.seconds)}"
+        )
+        style = "bold green" if event.status == "finished" else "bold red"
+        if event.reason is not None:
+            took += f": {harmless(event.reason, self._console.encoding)}"
+        self._print(Text(took, style))
+
+
+class Stages(_Shown):
+    """The progress of preparing, for `on_progress(stage, done_bytes, total_bytes)`.
+
+    Nothing is shown of what takes less than half a second.
+
+        with Stages() as on_progress:
+            prepare(texts, on_progress)
+
+    Args:
+        quiet: show nothing at all.
+        console: where to; None: standard output.
+        clock: seconds from an arbitrary moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(quiet, console, clock)
+        self._start_time = clock()
+
+    def __enter__(self) -> Self:
+        """Start the clock."""
+        self._start_time = self._clock()
+        return self
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes of `stage` are done; a total of 0 is not known."""
+        now = self._clock()
+        if self._quiet or now - self._start_time < SECONDS_BEFORE_STAGES:
+            return
+        amount = format_bytes(done) + (f" of {format_bytes(total)}" if total else "")
+        if self._console.is_interactive:
+            self._show_bar(stage, amount, done, total)
+        elif now - self._last_line_time >= SECONDS_BETWEEN_LINES:
+            self._last_line_time = now
+            self._console.print(Text(f"{stage}: {amount}"), soft_wrap=True)
+
+    def _show_bar(self, stage: str, amount: str, done: int, total: int) -> None:
+        bar = _row(f"{stage} ", ProgressBar(total or None, done), f" {amount}")
+        if self._live is None:
+            self._live = _live(bar, self._console)
+            self._live.start(refresh=True)
+        else:
+            self._live.update(bar)
+
+
+def standard_console() -> Console:
+    """Standard output; a pipe or a file is never taken for a terminal, whatever FORCE_COLOR says.
+
+    NO_COLOR is respected.
+    """
+    return Console(force_interactive=None if sys.stdout.isatty() else False)
+
+
+class _Bar:
+    """The live bar: position and time left above, the figures of the last update below."""
+
+    def __init__(self, progress: Progress, updates: Callable[[], int | None]) -> None:
+        self._progress = progress
+        self._updates = updates
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        progress, updates = self._progress, self._updates()
+        done = 0 if progress.update is None else progress.update.update + 1
+        left = progress.seconds_left(updates)
+        time_left = f" {format_duration(left)} left" if math.isfinite(left) else " starting"
+        bar = ProgressBar(updates, done) if updates else ProgressBar(None, pulse=True)
+        yield _row(f"{progress.position(updates)} ", bar, time_left)
+        elapsed = f"{format_duration(progress.elapsed_seconds)} elapsed"
+        figures = "   ".join([*progress.figures(), elapsed])
+        yield Text(figures, "dim", no_wrap=True, overflow="crop")
+
+
+def _row(before: str, bar: ProgressBar, after: str) -> Table:
+    row = Table.grid(expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1)
+    row.add_column(no_wrap=True)
+    row.add_row(Text(before), bar, Text(after))
+    return row
+
+
+def _live(renderable: _Bar | Table, console: Console) -> Live:
+    # What else is printed goes above the bar, but stays in its file if it was sent to one.
+    return Live(
+        renderable,
+        console=console,
+        refresh_per_second=4,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=sys.stderr.isatty(),
+    )
+
+
+def _evaluation_text(event: events.Evaluation) -> Text:
+    return Text.assemble(
+        (f"evaluation after {format_updates(event.update)}", "bold"),
+        f"  train {format_loss(event.train_loss)}  ",
+        (f"validation {format_loss(event.val_loss)}", "bold"),
+        f"  {event.val_bits_per_byte:.3f} bits per byte",
+    )
+
+
+def _correction_text(event: events.Correction) -> Text:
+    return Text(
+        f"after {format_updates(event.update)}: the run is now {event.updates:,} updates long, not "
+        f"{event.planned_updates:,}, to end inside its time budget"
+    )

@@ -1,0 +1,142 @@
+"""The command line: `hairpin VERB`, thin over the Python API.
+
+Only click is imported here and in the verbs' modules; what a verb needs, it imports when it runs.
+"""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from hairpin.cli.after import evaluate, sample
+from hairpin.cli.before import prepare, schedule
+from hairpin.cli.care import runs
+from hairpin.cli.start import resume, train
+from hairpin.config.names import FOREIGN_NAMES
+from hairpin.errors import HairpinError
+from hairpin.version import __version__
+
+GROUPS = {
+    "start": (train, resume),
+    "before": (prepare, schedule),
+    "after": (sample, evaluate),
+    "care": (runs,),
+}
+ALIASES = {
+    "generate": "sample",
+    "pretrain": "train",
+    "eval": "evaluate",
+    "lr-find": "find-lr",
+    "list": "runs",
+}
+_DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z_.\-]+)(?:=(.*))?", re.DOTALL)
+
+
+class Verbs(click.Group):
+    """The verbs in their groups, with a word for those who call them otherwise."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section of the help for each group."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title.capitalize()):
+                formatter.write_dl([(c.name or "", c.get_short_help_str(70)) for c in commands])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb, or an error that names the nearest."""
+        import difflib
+
+        verb = args[0]
+        if verb not in self.commands:
+            known = [name for name in self.commands if name]
+            near = [ALIASES[verb]] if ALIASES.get(verb) in known else []
+            near = near or difflib.get_close_matches(verb, known, n=1)
+            hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
+            raise click.UsageError(f"there is no verb {verb!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hairpin")
+def hairpin() -> None:
+    """Train GPT language models on your own text.
+
+    \b
+      hairpin train book.txt          train on a file, or a folder, for three minutes
+      hairpin sample                  let the newest run write
+    """
+
+
+for _commands in GROUPS.values():
+    for _command in _commands:
+        hairpin.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0, 1 for a failed run, 2 for bad input, 130 or 143."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = hairpin.main(with_dotted_flags(arguments), standalone_mode=False)
+    except HairpinError as error:
+        return _fail(error.problems, error.exit_code)
+    except click.ClickException as error:
+        return _fail([_click_line(error)], 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(["stopped"], 130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; a second write at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def with_dotted_flags(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--table.key value` and `--table.key=value` as `--set table.key=value`."""
+    rewritten: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        found = _DOTTED_FLAG.fullmatch(argument)
+        if not found:
+            rewritten.append(argument)
+            continue
+        value = found[2] if found[2] is not None else next(rest, None)
+        if value is None:
+            raise click.UsageError(f"{argument} needs a value")
+        rewritten += ["--set", f"{found[1]}={value}"]
+    return rewritten
+
+
+def _click_line(error: click.ClickException) -> str:
+    """Click's message as a line, with our name for an option that another trainer has."""
+    if isinstance(error, click.NoSuchOption):
+        ours = FOREIGN_NAMES.get(error.option_name.lstrip("-").replace("-", "_"))
+        if ours:
+            return f"{error.option_name}: hairpin's name for it is {ours}" + (
+                f", as in --set {ours}=…" if "." in ours and " " not in ours else ""
+            )
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    where = f"; see `{context.command_path} --help`" if context else ""
+    return message.rstrip(".") + where
+
+
+def _fail(problems: Sequence[str], code: int) -> int:
+    for problem in problems:
+        sys.stderr.write(f"hairpin: {problem}\n")
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM where nothing is at stake; the training loop has its own way."""
+    sys.stderr.write("hairpin: stopped\n")
+    raise SystemExit(128 + number)

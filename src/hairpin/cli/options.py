@@ -1,0 +1,69 @@
+"""Options that several verbs share, and what they come to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Flag → the key that it sets.
+FLAGS = {
+    "size": "model.size",
+    "updates": "train.updates",
+    "tokens": "train.tokens",
+    "epochs": "train.epochs",
+    "lr": "schedule.peak_lr",
+    "seed": "train.seed",
+    "precision": "execution.precision",
+    "device": "execution.device",
+    "recipe": "recipe",
+}
+
+
+def with_settings(command: F) -> F:
+    """--config, --set and the flags for the most used keys."""
+    options = [
+        click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="TABLE.KEY=VALUE",
+            help="One setting; docs/config.md lists them. `--table.key value` does the same.",
+        ),
+        click.option("--recipe", help="gpt2 or simple: the defaults to start from."),
+        click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
+        click.option("--updates", type=int, help="Length of the run in optimizer updates."),
+        click.option("--tokens", type=int, help="Length of the run in tokens."),
+        click.option("--epochs", type=float, help="Length of the run in passes over the text."),
+        click.option("--lr", type=float, help="Peak learning rate."),
+        click.option("--seed", type=int, help="Seed of weights, data order and samples."),
+        click.option("--precision", help="auto, float32, tf32 or bfloat16."),
+        click.option("--device", help="auto, cpu, cuda or mps."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key → value for the flags that were given."""
+    return {FLAGS[name]: value for name, value in flags.items() if value is not None}
+
+
+def run_argument(command: F) -> F:
+    """RUN, which may be left out."""
+    return click.argument("run", required=False, type=click.Path(path_type=Path))(command)
+
+
+def weights_option(command: F) -> F:
+    """--weights best or last."""
+    return click.option(
+        "--weights",
+        type=click.Choice(["best", "last"]),
+        default="best",
+        show_default=True,
+        help="The best validation's weights, or the last.",
+    )(command)

@@ -1,0 +1,80 @@
+"""Where a run is, in numbers: what the bar and the lines of a log are made of."""
+
+import math
+from collections.abc import Callable
+
+from hairpin.analysis.formats import format_duration, format_loss, format_lr, format_norm
+from hairpin.runs import events
+
+# The loss of the last update weighs 5%: about 20 updates are seen at once.
+_SMOOTHING = 0.95
+
+
+class Progress:
+    """What the updates of this process tell of the whole run.
+
+    Args:
+        clock: seconds from an arbitrary moment.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._first: tuple[int, float] | None = None
+        self._loss_sum = self._loss_weight = 0.0
+        self.start_time = clock()
+        self._update_time = self.start_time
+        self._seconds_each = math.nan
+        self.update: events.Update | None = None
+
+    def add(self, update: events.Update) -> None:
+        """Take in an update that has just been made."""
+        now = self._clock()
+        if self._first is None or update.update < self._first[0]:
+            self._first = (update.update, now)
+        # Time left is computed from this process alone: what an earlier one did says nothing
+        # about this machine. Evaluations and checkpoints between updates count.
+        made = update.update - self._first[0]
+        self._seconds_each = (now - self._first[1]) / made if made else math.nan
+        if math.isfinite(update.loss):
+            self._loss_sum = _SMOOTHING * self._loss_sum + (1 - _SMOOTHING) * update.loss
+            self._loss_weight = _SMOOTHING * self._loss_weight + (1 - _SMOOTHING)
+        self._update_time = now
+        self.update = update
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Time since the display began."""
+        return self._clock() - self.start_time
+
+    def seconds_left(self, updates: int | None) -> float:
+        """Time until update `updates` is done, falling between updates; NaN: not known yet."""
+        if self.update is None or updates is None or math.isnan(self._seconds_each):
+            return math.nan
+        to_go = max(0, updates - self.update.update - 1)
+        since_seconds = self._clock() - self._update_time
+        return max(0.0, to_go * self._seconds_each - since_seconds)
+
+    def figures(self) -> list[str]:
+        """Smoothed loss, lr, gradient norm and speed."""
+        if self.update is None:
+            return []
+        finite = math.isfinite(self.update.loss)
+        loss = self._loss_sum / self._loss_weight if finite else self.update.loss
+        clipped = " (clipped)" if self.update.clipped else ""
+        return [
+            f"loss {format_loss(loss)}",
+            f"lr {format_lr(self.update.lr)}",
+            f"grad {format_norm(self.update.grad_norm)}{clipped}",
+            f"{self.update.tokens_per_second:,.0f} tok/s",
+        ]
+
+    def position(self, updates: int | None) -> str:
+        """How many updates are done, of how many."""
+        done = 0 if self.update is None else self.update.update + 1
+        return f"update {done:,}" + ("" if updates is None else f"/{updates:,}")
+
+    def line(self, updates: int | None) -> str:
+        """All of it in a line, for a log."""
+        left = self.seconds_left(updates)
+        time_left = [f"{format_duration(left)} left"] if math.isfinite(left) else []
+        return "  ".join([self.position(updates), *self.figures(), *time_left])

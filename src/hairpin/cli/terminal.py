@@ -1,0 +1,119 @@
+"""What a run looks like on a terminal, from its plan to its summary."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from hairpin.analysis.formats import format_count, format_duration, format_loss
+from hairpin.api import Run
+from hairpin.cli.display import Display, Stages, standard_console
+from hairpin.runs import events
+from hairpin.runs.events import Event
+
+
+class Terminal:
+    """A watcher of runs: stages, plan, live bar, samples, summary."""
+
+    def __init__(self) -> None:
+        self._console = standard_console()
+        self._stages: Stages | None = None
+        self._display: Display | None = None
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Take whatever is live off the screen."""
+        self._close()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Preparation has come to `done` of `total` bytes."""
+        if self._stages is None:
+            self._stages = Stages(console=self._console).__enter__()
+        self._stages(name, done, total)
+
+    def notice(self, line: str) -> None:
+        """A line that people should read, above whatever is live."""
+        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, event: Event) -> None:
+        """The next event of the run."""
+        if self._display is None:
+            self._close()
+            if isinstance(event, events.Plan):
+                self._console.print(plan_line(event), markup=False, highlight=False, soft_wrap=True)
+            self._display = Display(console=self._console).__enter__()
+        self._display.show(event)
+        if isinstance(event, events.End):
+            self._close()
+
+    def finish(self, run: Run) -> None:
+        """The summary, where things are, and what to type next."""
+        self._close()
+        lines = ["", *run.summary().lines(), "", *_next_steps(run.path)]
+        for line in lines:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _close(self) -> None:
+        for shown in (self._stages, self._display):
+            if shown is not None:
+                shown.__exit__(None, None, None)
+        self._stages = self._display = None
+
+
+def plan_line(plan: events.Plan) -> str:
+    """What is going to happen, in a sentence, with the time by the clock when it will end."""
+    ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    return (
+        f"plan: {format_count(plan.parameters)} parameters, {plan.updates:,} updates of "
+        f"{plan.tokens_per_update:,} tokens ({plan.warmup:,} of warmup), {plan.epochs:.2g} passes "
+        f"over {format_count(plan.train_tokens)} training tokens; about "
+        f"{format_duration(plan.seconds)}, until {ends}"
+    )
+
+
+def _next_steps(run: Path) -> list[str]:
+    return [
+        f"plots     {run / 'plots'}",
+        f"record    {run / 'metrics.jsonl'}",
+        f"next      hairpin sample {run}          let it write",
+        f"          hairpin evaluate {run} FILE   measure it on any text",
+        f"          hairpin train --config {run / 'config.toml'}   repeat the run",
+    ]
+
+
+def print_runs(runs: list[Run]) -> None:
+    """A table of runs: status, size, best validation."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "status", "parameters", "updates", "best validation", "bits per byte"):
+        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
+    for run in runs:
+        summary = run.summary()
+        plans = [event for event in run.record() if event["event"] == "plan"]
+        best = summary.best
+        table.add_row(
+            str(run.path),
+            summary.status,
+            format_count(plans[0]["parameters"]) if plans else "",
+            f"{summary.updates:,}",
+            format_loss(best.val_loss) if best else "",
+            f"{best.val_bits_per_byte:.3f}" if best and best.val_bits_per_byte else "",
+        )
+    standard_console().print(table)
+
+
+@contextmanager
+def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, shown only where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

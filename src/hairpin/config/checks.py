@@ -1,0 +1,121 @@
+"""Rules that span several keys: what contradicts what, and the schedule that a config means."""
+
+from collections.abc import Iterator
+
+from hairpin.config.recipes import SIZES
+from hairpin.config.settings import Config
+from hairpin.schedules import CURVES, Schedule
+
+DEFAULT_WARMUP_FRACTION = 0.05
+DEFAULT_DECAY_FRACTION = 0.2
+DEFAULT_MIN_LR_FRACTION = 0.1
+
+
+def contradictions(config: Config) -> list[str]:
+    """A line for each pair of settings that cannot both hold."""
+    return [*_alternatives(config), *_shapes(config), *_schedule(config), *_budget(config)]
+
+
+def schedule_of(config: Config) -> Schedule:
+    """The schedule of a config whose updates, tokens per update and peak lr are known.
+
+    Raises:
+        ConfigError: the settings make no schedule.
+    """
+    asked, updates, tokens = config.schedule, config.train.updates, config.train.tokens_per_update
+    assert updates and tokens and asked.peak_lr
+    warmup = _in_updates(
+        asked.warmup_updates, asked.warmup_tokens, asked.warmup_fraction, tokens, updates
+    )
+    decay = _in_updates(
+        asked.decay_updates, asked.decay_tokens, asked.decay_fraction, tokens, updates
+    )
+    lowest = asked.peak_lr * DEFAULT_MIN_LR_FRACTION if asked.min_lr is None else asked.min_lr
+    return Schedule(
+        kind=asked.kind,
+        updates=updates,
+        warmup=round(DEFAULT_WARMUP_FRACTION * updates) if warmup is None else warmup,
+        peak_lr=asked.peak_lr,
+        initial_lr=asked.initial_lr,
+        min_lr=lowest if CURVES[asked.kind].decays else 0.0,
+        decay=max(1, round(DEFAULT_DECAY_FRACTION * updates)) if decay is None else decay,
+        cycles=asked.cycles,
+    )
+
+
+def _in_updates(
+    in_updates: int | None,
+    in_tokens: int | None,
+    fraction: float | None,
+    tokens_per_update: int,
+    updates: int,
+) -> int | None:
+    if in_updates is not None:
+        return in_updates
+    if in_tokens is not None:
+        return -(-in_tokens // tokens_per_update)
+    return None if fraction is None else round(fraction * updates)
+
+
+def _alternatives(config: Config) -> Iterator[str]:
+    groups = {
+        "data": ("texts", "corpus"),
+        "train": ("updates", "tokens", "epochs"),
+        "schedule": ("warmup_updates", "warmup_tokens", "warmup_fraction"),
+        "schedule ": ("decay_updates", "decay_tokens", "decay_fraction"),
+    }
+    for table, keys in groups.items():
+        values = getattr(config, table.strip())
+        given = [f"{table.strip()}.{key}" for key in keys if getattr(values, key) not in (None, ())]
+        if len(given) > 1:
+            yield f"{' and '.join(given)}: they say the same thing in two ways; keep one"
+
+
+def _shapes(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.size is not None and model.size not in SIZES:
+        yield f"model.size: there is no {model.size!r}; choose one of {', '.join(SIZES)}"
+    if model.width and model.heads and model.width % model.heads:
+        yield f"model.width: {model.width} is not a multiple of model.heads, {model.heads}"
+    if config.tokenizer.kind != "bpe" and config.tokenizer.vocabulary not in (
+        None,
+        {"bytes": 257, "gpt2": 50_257}[config.tokenizer.kind],
+    ):
+        yield (
+            f"tokenizer.vocabulary: {config.tokenizer.kind} has its own size; "
+            "remove the key or set tokenizer.kind=bpe"
+        )
+    tokens = config.train.tokens_per_update
+    if tokens and model.context and tokens % model.context:
+        nearest = max(1, round(tokens / model.context)) * model.context
+        yield (
+            f"train.tokens_per_update: {tokens} is not a multiple of model.context, "
+            f"{model.context}; {nearest} is"
+        )
+
+
+def _schedule(config: Config) -> Iterator[str]:
+    schedule = config.schedule
+    for name in ("initial_lr", "min_lr"):
+        lr = getattr(schedule, name)
+        if lr is not None and schedule.peak_lr is not None and lr > schedule.peak_lr:
+            yield f"schedule.{name}: {lr} is above the peak, schedule.peak_lr = {schedule.peak_lr}"
+    if schedule.min_lr is not None and not CURVES[schedule.kind].decays:
+        yield f"schedule.min_lr: {schedule.kind} does not decay to a minimum; remove the key"
+    if schedule.kind != "wsd":
+        for name in ("decay_updates", "decay_tokens", "decay_fraction"):
+            if getattr(schedule, name) is not None:
+                yield f"schedule.{name}: only for schedule.kind=wsd, not {schedule.kind}"
+
+
+def _budget(config: Config) -> Iterator[str]:
+    """What can be known of the schedule's length before text and machine are looked at."""
+    train, schedule = config.train, config.schedule
+    if train.updates and schedule.warmup_updates is not None:
+        follow = train.updates - schedule.warmup_updates
+        if follow < (2 if CURVES[schedule.kind].decays else 1):
+            yield (
+                f"schedule.warmup_updates: {schedule.warmup_updates} of {train.updates} updates "
+                f"leave {max(0, follow)} for {schedule.kind}, which needs "
+                f"{2 if CURVES[schedule.kind].decays else 1} or more"
+            )

@@ -1,0 +1,155 @@
+"""From files, recipes and the command line to one validated `Config`, and back to TOML.
+
+    defaults < recipe < file < --set < flags
+
+Everything that is wrong is said at once, a line each.
+"""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from hairpin.config.checks import contradictions
+from hairpin.config.names import advice_for
+from hairpin.config.recipes import RECIPES
+from hairpin.config.settings import Config, Table
+from hairpin.errors import ConfigError
+
+Tree = dict[str, Any]
+
+
+def build_config(
+    *,
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """The config that a file, `--set a.b=value` overrides and flags (dotted name → value) ask for.
+
+    Raises:
+        ConfigError: unknown keys, impossible values, contradictions: a line each.
+    """
+    asked: Tree = read_toml(file) if file else {}
+    for override in overrides:
+        key, value = parse_override(override)
+        _put(asked, key, value)
+    for key, value in (flags or {}).items():
+        _put(asked, key, value)
+    recipe = asked.get("recipe", "gpt2")
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise ConfigError(f"recipe: there is no {recipe!r}; choose one of {', '.join(RECIPES)}")
+    return validate(_merge(RECIPES[recipe], asked))
+
+
+def validate(tree: Mapping[str, Any]) -> Config:
+    """A `Config` from nested tables.
+
+    Raises:
+        ConfigError: a line for every problem.
+    """
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_line(problem) for problem in error.errors()) from None
+    problems = contradictions(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy of `config` with dotted keys replaced, validated again."""
+    tree = to_tree(config)
+    for key, value in values.items():
+        _put(tree, key, value)
+    return validate(tree)
+
+
+def read_toml(path: Path) -> Tree:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """`"a.b=value"` as a key and a value: a TOML value if it is one, else the text itself.
+
+    Raises:
+        ConfigError: there is no `=`.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override}: write it as --set table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        value = text
+    return key.strip(), value
+
+
+def to_tree(config: Config) -> Tree:
+    """The config as nested tables of plain values, without what is unset."""
+    tree: Tree = config.model_dump(mode="json", exclude_none=True)
+    return tree
+
+
+def to_toml(config: Config) -> str:
+    """The config as a TOML file; every key is explained in docs/config.md."""
+    header = (
+        "# hairpin train --config THIS-FILE repeats the run; docs/config.md explains the keys.\n"
+    )
+    return header + tomli_w.dumps(to_tree(config))
+
+
+def known_keys(table: type[Table] = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key there is."""
+    for name, info in table.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Table):
+            yield from known_keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _put(tree: Tree, key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for name in tables:
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {name} is a value, not a table")
+        tree = inner
+    tree[last] = value
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(value, dict) and isinstance(under, dict)
+        merged[key] = _merge(under, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _line(problem: Any) -> str:
+    """One of pydantic's problems as a line for people."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {advice_for(key, known_keys())}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = repr(problem["input"])
+    shown = given if len(given) <= 60 else given[:57] + "..."
+    return f"{key}: {message[0].lower()}{message[1:]} (got {shown})"

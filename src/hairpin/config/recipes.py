@@ -1,0 +1,32 @@
+"""Named defaults: recipes, and the shapes of models.
+
+A recipe is what a config file would say; it comes before the file, and the file before --set.
+"""
+
+from typing import Any
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # GPT-2's network with what has become usual for training it.
+    "gpt2": {},
+    # A constant learning rate without warmup, decay or clipping: the loop of the book's chapter 5.
+    "simple": {
+        "schedule": {"kind": "constant", "warmup_updates": 0, "peak_lr": 4e-4},
+        "optimizer": {"beta2": 0.999},
+        "clip": {"kind": "off"},
+    },
+}
+
+# Layers, heads, width and default context. The four GPT-2 sizes are those of Radford et al. 2019;
+# below them the head stays 32 to 64 wide, so that attention is not starved.
+SIZES: dict[str, dict[str, int]] = {
+    "nano": {"layers": 2, "heads": 2, "width": 64, "context": 128},
+    "tiny": {"layers": 4, "heads": 4, "width": 128, "context": 128},
+    "mini": {"layers": 4, "heads": 4, "width": 192, "context": 128},
+    "small": {"layers": 5, "heads": 4, "width": 256, "context": 128},
+    "medium": {"layers": 6, "heads": 6, "width": 384, "context": 256},
+    "base": {"layers": 8, "heads": 8, "width": 512, "context": 512},
+    "gpt2": {"layers": 12, "heads": 12, "width": 768, "context": 1024},
+    "gpt2-medium": {"layers": 24, "heads": 16, "width": 1024, "context": 1024},
+    "gpt2-large": {"layers": 36, "heads": 20, "width": 1280, "context": 1024},
+    "gpt2-xl": {"layers": 48, "heads": 25, "width": 1600, "context": 1024},
+}

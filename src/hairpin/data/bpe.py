@@ -1,0 +1,125 @@
+"""Learn a byte-level BPE vocabulary (Sennrich et al. 2016; GPT-2) from text.
+
+Hugging Face `tokenizers` does the learning and defines the file format; encoding is tiktoken's
+(see tokenizers.py). The result depends on the text alone: not on threads, nor on the run.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from hairpin.data.pieces import recut
+
+TRAINING_BYTES = 64_000_000
+
+# Bytes of training text up to which a vocabulary of this size is chosen. A larger vocabulary
+# packs more text into a token, and needs more text before its rare tokens are learned.
+_VOCABULARIES = (
+    (50_000, 512),
+    (300_000, 1024),
+    (2_000_000, 2048),
+    (20_000_000, 4096),
+    (200_000_000, 8192),
+    (2_000_000_000, 16_384),
+)
+_LARGEST_VOCABULARY = 32_768
+_LEARNING_PIECE_CHARS = 16 * 1024
+_LEARNING_LIMIT_CHARS = 64 * 1024
+
+
+def choose_vocabulary(train_bytes: int) -> int:
+    """A vocabulary size, end-of-text included, for so many bytes of training text."""
+    for limit_bytes, vocabulary in _VOCABULARIES:
+        if train_bytes <= limit_bytes:
+            return vocabulary
+    return _LARGEST_VOCABULARY
+
+
+def sample_evenly(
+    texts: Iterable[str], total_bytes: int, limit_bytes: int = TRAINING_BYTES
+) -> Iterator[str]:
+    """Of `total_bytes` bytes of text, pieces that make up `limit_bytes`, spread over all of it."""
+    share = min(1.0, limit_bytes / max(total_bytes, 1))
+    seen_bytes = taken_bytes = 0
+    for text in texts:
+        size_bytes = len(text.encode())
+        seen_bytes += size_bytes
+        if taken_bytes + size_bytes <= max(seen_bytes * share, size_bytes):
+            taken_bytes += size_bytes
+            yield text
+
+
+def learn(
+    texts: Iterable[str], size: int, on_bytes: Callable[[int], None] | None = None
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and the merges of a BPE with up to `size` tokens, the 256 bytes included.
+
+    Tokens are written as GPT-2 writes them, a printable character for each byte. Token 256 + i is
+    what merge i makes. A small text yields fewer merges. At most `TRAINING_BYTES` are read.
+    """
+    # Set, so that a later fork (a data loader's) does not print a warning.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(_small_pieces(texts, on_bytes), trainer=trainer)
+    model = json.loads(learner.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def _small_pieces(texts: Iterable[str], on_bytes: Callable[[int], None] | None) -> Iterator[str]:
+    """Pieces of which the learner may hold hundreds at once."""
+    done_bytes = 0
+    for text in texts:
+        if done_bytes >= TRAINING_BYTES:
+            return
+        for piece in recut((text,), _LEARNING_PIECE_CHARS, _LEARNING_LIMIT_CHARS):
+            done_bytes += len(piece.encode())
+            yield piece
+        if on_bytes:
+            on_bytes(done_bytes)
+
+
+def tokenizer_json(vocab: dict[str, int], merges: list[tuple[str, str]]) -> bytes:
+    """A vocabulary in the format of Hugging Face tokenizers, version 1.0."""
+    level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocab,
+        "merges": merges,
+    }
+    whole: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", **level},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", **level},
+        "model": model,
+    }
+    return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte -> the byte (its `bytes_to_unicode`, inverted)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    table = {chr(byte): byte for byte in printable}
+    table.update({chr(256 + index): byte for index, byte in enumerate(others)})
+    return table

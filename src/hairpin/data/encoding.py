@@ -1,0 +1,85 @@
+"""Documents -> token ids, streamed: divided into sides, cut into pieces, encoded in batches."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hairpin.data.corpus import Corpus
+from hairpin.data.split import Survey, divide, tail_bytes
+from hairpin.data.tokenizers import Ids, Tokenizer
+from hairpin.errors import CorpusError
+
+_BATCH_CHARS = 2 * 1024 * 1024
+
+
+class ChangedError(CorpusError):
+    """The text is no longer what the survey found."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__(
+            f"{corpus.name}: the text changed while it was read; wait until it is complete, "
+            "then type the command again"
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of text on one side; `opens` where a document, or its tail, begins with it."""
+
+    is_validation: bool
+    opens: bool
+    text: str
+    text_bytes: int
+
+
+def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
+    """All pieces of the corpus with their sides, in order.
+
+    Raises:
+        ChangedError: at the latest after the last piece, if the content is not what was surveyed.
+        CorpusError: a file cannot be read.
+    """
+    overall = hashlib.sha256()
+    for index, document in enumerate(corpus.documents()):
+        if index == found.documents:
+            raise ChangedError(corpus)
+        digest = hashlib.sha256()
+        last_side: bool | None = None
+        divided = divide(
+            document.pieces(),
+            in_validation=bool(found.in_validation[index]),
+            tail_bytes=tail_bytes(found, index, corpus.data),
+            document_bytes=found.document_bytes[index],
+        )
+        for is_validation, text in divided:
+            content = text.encode()
+            digest.update(content)
+            yield Part(is_validation, is_validation != last_side, text, len(content))
+            last_side = is_validation
+        overall.update(digest.digest())
+    if overall.hexdigest() != found.hash:
+        raise ChangedError(corpus)
+
+
+def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[Part, Ids]]:
+    """Each part with its ids, end-of-text before those that open a document."""
+    opening = np.array([tokenizer.end_of_text], dtype=np.uint32)
+    for batch in _batches(parts):
+        all_ids = tokenizer.encode_batch([part.text for part in batch])
+        for part, ids in zip(batch, all_ids, strict=True):
+            yield part, np.concatenate((opening, ids)) if part.opens else ids
+
+
+def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    batch: list[Part] = []
+    chars = 0
+    for part in parts:
+        batch.append(part)
+        chars += len(part.text)
+        if chars >= _BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,273 @@
+"""One pass over the text: how much there is, its hash, and which part is for validation.
+
+A document's side depends on its content alone (its SHA-256, read as a number below one, against
+the validation fraction), so a copy never ends up on both sides. Where few or unequal documents
+leave validation with less than half or more than twice its share of the bytes, each document's
+last part is taken instead.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import sys
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+
+from hairpin.config.settings import Data
+from hairpin.data.cache import cache_folder, write_atomically
+from hairpin.data.corpus import Corpus
+from hairpin.data.pieces import first_cut, last_cut
+from hairpin.errors import CorpusError
+
+Progress = Callable[[str, int, int], None]
+Split = Literal["documents", "tails"]
+
+_FORMAT = 1
+# A file that changed this shortly before the survey may change again unseen: clocks are coarse.
+_SETTLED_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the text found.
+
+    Attributes:
+        files, skipped: files that hold text; files left out because they are not text.
+        documents, bytes: of all the text, in UTF-8.
+        replaced: U+FFFD characters put in the place of bad bytes.
+        hash: SHA-256 over the documents' SHA-256s, in order, in hex.
+        split: how validation is set apart.
+        val_bytes: bytes of validation text (with "tails" an estimate; the streams have the count).
+        document_bytes: the length of each document, in bytes.
+        in_validation: for each document 1 where it is for validation ("documents"), else 0.
+    """
+
+    files: int
+    documents: int
+    bytes: int
+    skipped: int
+    replaced: int
+    hash: str
+    split: Split
+    val_bytes: int
+    document_bytes: "array[int]" = field(repr=False, compare=False)
+    in_validation: bytearray = field(repr=False, compare=False)
+
+    @property
+    def train_bytes(self) -> int:
+        return self.bytes - self.val_bytes
+
+
+def survey(
+    corpus: Corpus, *, cache: Path | None = None, on_progress: Progress | None = None
+) -> Survey:
+    """Read the corpus once; of files that are as they were, the result comes from the cache.
+
+    Raises:
+        CorpusError: a file cannot be read, there is no text, `data.hash` is of another text, or
+            `data.split = "documents"` would leave a side empty.
+    """
+    path = _cache_path(corpus, cache or cache_folder())
+    start_time = time.time()
+    found = _load(path) if path else None
+    if found is None:
+        found = _read(corpus, on_progress)
+        if path and _settled(corpus, start_time):
+            # Without a cache the next run reads the text once more, and that is all.
+            with contextlib.suppress(OSError):
+                write_atomically(path, _dump(found))
+    expected = corpus.data.hash
+    if expected is not None and expected != found.hash:
+        raise CorpusError(
+            f"{corpus.name}: the text has changed since this run's config was written (its hash "
+            f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); a changed text needs a new run"
+        )
+    return found
+
+
+def forget(corpus: Corpus, *, cache: Path | None = None) -> None:
+    """Drop the cached survey of a corpus whose files turned out to be different."""
+    path = _cache_path(corpus, cache or cache_folder())
+    if path:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
+    fraction = corpus.data.validation_fraction
+    overall = hashlib.sha256()
+    lengths, sides = array("Q"), bytearray()
+    done_bytes, total_bytes = 0, _bytes_on_disk(corpus)
+    for document in corpus.documents():
+        digest, length = hashlib.sha256(), 0
+        for piece in document.pieces():
+            content = piece.encode()
+            digest.update(content)
+            length += len(content)
+            done_bytes += len(content)
+            if on_progress:
+                # Compressed files hold more than their size on disk.
+                on_progress("reading", done_bytes, max(total_bytes, done_bytes))
+        overall.update(digest.digest())
+        lengths.append(length)
+        sides.append(int.from_bytes(digest.digest(), "big") < int(fraction * 2**256))
+    if not done_bytes:
+        raise CorpusError(f"{corpus.name}: there is no text in it; name a file that holds text")
+    val_bytes = sum(length for length, side in zip(lengths, sides, strict=True) if side)
+    found = Survey(
+        files=len(corpus.sources) - corpus.undecodable,
+        documents=len(lengths),
+        bytes=done_bytes,
+        skipped=corpus.skipped,
+        replaced=corpus.replaced,
+        hash=overall.hexdigest(),
+        split="documents",
+        val_bytes=val_bytes,
+        document_bytes=lengths,
+        in_validation=sides,
+    )
+    return _decide(corpus, found)
+
+
+def _decide(corpus: Corpus, found: Survey) -> Survey:
+    """The survey with the split that the settings and the sizes ask for."""
+    data = corpus.data
+    share = found.val_bytes / found.bytes
+    if data.split == "documents" and not 0 < found.val_bytes < found.bytes:
+        side = "validation" if not found.val_bytes else "training"
+        raise CorpusError(
+            f"{corpus.name}: dividing {found.documents} documents by their content leaves "
+            f"{side} empty; give more documents (data.separator divides a file), or type "
+            "--set data.split=tails"
+        )
+    fits = data.validation_fraction / 2 <= share <= min(2 * data.validation_fraction, 0.75)
+    if data.split == "documents" or (data.split == "auto" and fits):
+        return found
+    tails = sum(_tail_bytes(length, data.validation_fraction) for length in found.document_bytes)
+    return replace(found, split="tails", val_bytes=tails, in_validation=bytearray(found.documents))
+
+
+def _tail_bytes(document_bytes: int, fraction: float) -> int:
+    return round(document_bytes * fraction)
+
+
+def divide(
+    pieces: Iterator[str], *, in_validation: bool, tail_bytes: int, document_bytes: int
+) -> Iterator[tuple[bool, str]]:
+    """One document's pieces as (is validation, text): all of one side, or a head and a tail.
+
+    With `tail_bytes` > 0 the tail begins about so many bytes before the end: at a safe cut where
+    there is one within a quarter of the tail.
+    """
+    if in_validation or not tail_bytes:
+        yield from ((in_validation, piece) for piece in pieces)
+        return
+    head_bytes = document_bytes - tail_bytes
+    is_validation = False
+    for piece in pieces:
+        size_bytes = len(piece.encode())
+        if is_validation or head_bytes >= size_bytes:
+            yield is_validation, piece
+            head_bytes -= size_bytes
+            continue
+        cut = _tail_cut(piece, head_bytes, tail_bytes // 4)
+        if cut:
+            yield False, piece[:cut]
+        if cut < len(piece):
+            yield True, piece[cut:]
+        is_validation = True
+
+
+def _tail_cut(piece: str, head_bytes: int, slack_chars: int) -> int:
+    """The index near `head_bytes` bytes at which the tail begins, from 0 to len(piece)."""
+    head = piece.encode()[:head_bytes].decode(errors="ignore")
+    # Half a character belongs to the head, so that a head is never empty.
+    wanted = len(head) + (len(head.encode()) < head_bytes)
+    after = first_cut(piece, wanted, wanted + slack_chars)
+    if after is not None:
+        return after
+    before = last_cut(piece, min(wanted, len(piece) - 1))
+    return before if before is not None and before >= wanted - slack_chars else wanted
+
+
+def tail_bytes(found: Survey, index: int, data: Data) -> int:
+    """How many of document `index`'s last bytes are for validation; 0 unless it is by tails."""
+    if found.split == "documents":
+        return 0
+    return _tail_bytes(found.document_bytes[index], data.validation_fraction)
+
+
+# --- the cached survey ---
+
+
+def _bytes_on_disk(corpus: Corpus) -> int:
+    total = 0
+    for source in corpus.sources:
+        with contextlib.suppress(OSError):
+            total += source.path.stat().st_size if source.path else len(source.text or "")
+    return total
+
+
+def _settled(corpus: Corpus, start_time: float) -> bool:
+    """Whether no file changed in the last moments, so that a later change would show."""
+    try:
+        newest = max(source.path.stat().st_mtime for source in corpus.sources if source.path)
+    except (OSError, ValueError):
+        return False
+    return newest < start_time - _SETTLED_SECONDS
+
+
+def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
+    """Where the survey of exactly these files and settings is kept; None where none can be."""
+    signature = hashlib.sha256()
+    data = corpus.data.model_dump(mode="json", exclude={"hash"})
+    skipped_and_format = (_FORMAT, corpus.binary, data, sys.version)
+    signature.update(json.dumps(skipped_and_format, sort_keys=True).encode())
+    for source in corpus.sources:
+        if source.path is None:
+            return None
+        try:
+            status = source.path.stat()
+        except OSError:
+            return None
+        stamp = (str(source.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        signature.update(ascii(stamp).encode())
+    return cache / "surveys" / f"{signature.hexdigest()}.npz"
+
+
+_PLAIN = ("files", "documents", "bytes", "skipped", "replaced", "hash", "split", "val_bytes")
+
+
+def _dump(found: Survey) -> bytes:
+    file = io.BytesIO()
+    plain: dict[str, Any] = {name: getattr(found, name) for name in _PLAIN}
+    np.savez(
+        file,
+        plain=np.frombuffer(json.dumps(plain).encode(), np.uint8),
+        document_bytes=np.frombuffer(found.document_bytes, np.uint64),
+        in_validation=np.frombuffer(found.in_validation, np.uint8),
+    )
+    return file.getvalue()
+
+
+def _load(path: Path) -> Survey | None:
+    """The survey that was kept, or None where there is none or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            plain = json.loads(stored["plain"].tobytes())
+            lengths = array("Q", stored["document_bytes"].astype(np.uint64).tobytes())
+            return Survey(
+                **plain,
+                document_bytes=lengths,
+                in_validation=bytearray(stored["in_validation"].tobytes()),
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+        return None

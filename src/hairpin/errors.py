@@ -1,0 +1,60 @@
+"""Every way in which hairpin stops on purpose.
+
+    HairpinError                exit code 1: a run failed
+    ├── UserError               exit code 2: something the user can put right
+    │   ├── ConfigError         a setting is unknown, impossible or contradicts another
+    │   ├── CorpusError         the text cannot be read, or there is too little of it
+    │   └── RunError            a run folder is missing, damaged or of another kind
+    ├── NonFiniteError          a loss or gradient became NaN or infinite
+    └── Interrupted             a signal asked for the end: exit code 128 + signal
+
+Each problem is one line that says what is wrong, where, and what to do. The command line prints
+these lines and nothing else; a traceback means a bug in hairpin.
+"""
+
+from collections.abc import Iterable
+
+
+class HairpinError(Exception):
+    """Base of all errors that hairpin raises on purpose; `problems` has a line for each."""
+
+    exit_code = 1
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UserError(HairpinError):
+    """Something that the user can put right."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A setting is unknown, impossible, or contradicts another."""
+
+
+class CorpusError(UserError):
+    """The text cannot be read, or there is too little of it."""
+
+
+class RunError(UserError):
+    """A run folder is missing, damaged, or not of the kind that was asked for."""
+
+
+class NonFiniteError(HairpinError):
+    """A loss or a gradient became NaN or infinite; the weights were not touched."""
+
+
+class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
+    """A signal asked for the end, and the run was left so that it can go on.
+
+    Args:
+        problems: what to tell the user.
+        signal_number: SIGINT (2) or SIGTERM (15); the exit code is 128 more.
+    """
+
+    def __init__(self, problems: str | Iterable[str], signal_number: int) -> None:
+        super().__init__(problems)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,93 @@
+"""Writing text: one token after the other, with a cache of keys and values.
+
+The model sees at most its context. When that is full the older half is forgotten and the window
+moves on, so that the cache is rebuilt once in half a context rather than at every token.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hairpin.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Args:
+        temperature: divides the logits; 0 always takes the likeliest token.
+        top_k: draw from this many of the likeliest tokens; 0: from all.
+        top_p: draw from the likeliest tokens that together reach this probability
+            (Holtzman et al. 2020); 1: from all.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 50
+    top_p: float = 1.0
+
+    def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
+        """One token id from the scores of all; ties at temperature 0 go to the smallest id."""
+        logits_V = logits_V.float().cpu()
+        if self.temperature == 0:
+            return int(logits_V.argmax())
+        if 0 < self.top_k < logits_V.numel():
+            least = torch.topk(logits_V, self.top_k).values[-1]
+            logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
+        probabilities_V = torch.softmax(logits_V / self.temperature, dim=-1)
+        if self.top_p < 1:
+            ordered_V, order_V = probabilities_V.sort(descending=True, stable=True)
+            # Kept as long as what comes before it has not reached top_p: always at least one.
+            dropped_V = ordered_V.cumsum(0) - ordered_V >= self.top_p
+            probabilities_V[order_V[dropped_V]] = 0.0
+        return int(torch.multinomial(probabilities_V, 1, generator=generator))
+
+
+def window_start(length: int, context: int) -> int:
+    """Where the visible window begins when `length` tokens are written: moves by half a context."""
+    if length <= context:
+        return 0
+    stride = max(1, context // 2)
+    return -(-(length - context) // stride) * stride
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    seed: int,
+    cached: bool = True,
+) -> Iterator[int]:
+    """Token ids that follow the prompt, without end: take as many as you want.
+
+    Args:
+        model: its training mode is restored whenever a token is handed out.
+        prompt: at least one id.
+        sampling: how a token is drawn.
+        seed: the same seed gives the same text; no other random stream is read or moved.
+        cached: False recomputes the whole window for each token, which is slow and gives the same.
+    """
+    if not prompt:
+        raise ValueError("a prompt has at least one token; end-of-text will do")
+    device = model.token_embedding.weight.device
+    generator = torch.Generator().manual_seed(seed)
+    written = list(prompt)
+    cache, seen = model.empty_cache(), len(written)
+    start = -1
+    while True:
+        was_training = model.training
+        model.eval()
+        begin = window_start(len(written), model.shape.context)
+        if begin != start or not cached:
+            cache, seen, start = model.empty_cache(), begin, begin
+        new = torch.tensor([written[seen:]], device=device)
+        hidden_1TC = model.hidden(new, cache)
+        token = sampling.draw(model.project(hidden_1TC[:, -1])[0], generator)
+        model.train(was_training)
+        seen = len(written)
+        written.append(token)
+        yield token

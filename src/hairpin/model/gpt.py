@@ -1,0 +1,101 @@
+"""The GPT-2 family (Radford et al. 2019): embeddings, blocks, a last norm, a head."""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hairpin.data.batches import IGNORED
+from hairpin.model.layers import Block, LayerCache
+from hairpin.model.shape import Shape
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer.
+
+    Args:
+        shape: its sizes.
+        seed: each parameter is drawn from (seed, its name), so that models that share a
+            parameter's name and shape share its first value whatever else differs.
+    """
+
+    def __init__(self, shape: Shape, seed: int = 0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.position_embedding = nn.Embedding(shape.context, shape.width)
+        self.blocks = nn.ModuleList(
+            Block(shape.width, shape.heads, shape.dropout, shape.bias) for _ in range(shape.layers)
+        )
+        self.final_norm = nn.LayerNorm(shape.width, bias=shape.bias)
+        self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self._initialise(seed)
+
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The summed cross entropy in nats and the number of targets it sums over.
+
+        Args:
+            inputs_BT: token ids, at most `context` positions.
+            targets_BT: the next ids, or `IGNORED`.
+
+        Returns:
+            Two scalars: a float32 sum and an integer count. Divide them only after adding up
+            everything that belongs to one update.
+        """
+        logits_BTV = self.logits(inputs_BT)
+        loss_sum = F.cross_entropy(
+            logits_BTV.float().flatten(0, 1),
+            targets_BT.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+        return loss_sum, (targets_BT != IGNORED).sum()
+
+    def logits(self, inputs_BT: Tensor) -> Tensor:
+        """Scores of the next token at every position, [B, T, vocabulary]."""
+        return self.project(self.hidden(inputs_BT))
+
+    def hidden(self, inputs_BT: Tensor, cache: list[LayerCache] | None = None) -> Tensor:
+        """The last norm's output, [B, T, width]; a cache is read and extended."""
+        start = cache[0].length if cache else 0
+        positions_TC = self.position_embedding.weight[start : start + inputs_BT.size(1)]
+        x_BTC = self.token_embedding(inputs_BT) + positions_TC
+        x_BTC = F.dropout(x_BTC, self.shape.dropout, self.training)
+        for index, block in enumerate(self.blocks):
+            x_BTC = block(x_BTC, cache[index] if cache else None)
+        out: Tensor = self.final_norm(x_BTC)
+        return out
+
+    def project(self, x_BTC: Tensor) -> Tensor:
+        """From the width to the vocabulary."""
+        weight = self.token_embedding.weight if self.head is None else self.head.weight
+        return F.linear(x_BTC, weight)
+
+    def empty_cache(self, sequences: int = 1) -> list[LayerCache]:
+        """Room for the keys and values of a whole context."""
+        shape, weight = self.shape, self.token_embedding.weight
+        size = (sequences, shape.heads, shape.context, shape.width // shape.heads)
+        return [
+            LayerCache(weight.new_empty(size), weight.new_empty(size)) for _ in range(shape.layers)
+        ]
+
+    @torch.no_grad()
+    def _initialise(self, seed: int) -> None:
+        """GPT-2's: N(0, 0.02), residual outputs smaller by the root of their number, no biases."""
+        residual_std = 0.02 / math.sqrt(2 * self.shape.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+            else:
+                std = residual_std if name.endswith("output.weight") else 0.02
+                generator = torch.Generator().manual_seed(derived_seed(seed, name))
+                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+                parameter.copy_(drawn)
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on all the parts and nothing else."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

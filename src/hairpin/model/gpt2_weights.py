@@ -1,0 +1,74 @@
+"""Between hairpin's parameter names and those of published GPT-2 checkpoints.
+
+GPT-2 keeps its linear layers as [in, out], the transpose of PyTorch's own; names are those that
+transformers writes (`transformer.` in front is optional).
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from hairpin.errors import RunError
+
+_TOP = {
+    "token_embedding.weight": "wte.weight",
+    "position_embedding.weight": "wpe.weight",
+    "final_norm.weight": "ln_f.weight",
+    "final_norm.bias": "ln_f.bias",
+}
+_NORMS = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
+_LINEARS = {
+    "attention.query_key_value": "attn.c_attn",
+    "attention.output": "attn.c_proj",
+    "mlp.expand": "mlp.c_fc",
+    "mlp.output": "mlp.c_proj",
+}
+
+
+def to_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """GPT-2's tensors from hairpin's; a missing bias becomes zeros, as GPT-2 always has one."""
+    converted = {}
+    for ours, theirs, transposed in _pairs(layers):
+        if ours not in state and ours.endswith("bias"):
+            weight = state[ours.removesuffix("bias") + "weight"]
+            converted[theirs] = weight.new_zeros(weight.size(0))
+        else:
+            tensor = state[ours]
+            converted[theirs] = tensor.t().contiguous() if transposed else tensor.clone()
+    head = state.get("head.weight", state["token_embedding.weight"])
+    converted["lm_head.weight"] = head.clone()
+    return converted
+
+
+def from_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """hairpin's tensors from GPT-2's; the head comes along only where it is not tied.
+
+    Raises:
+        RunError: a tensor is missing.
+    """
+    plain = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    missing = [theirs for _, theirs, _ in _pairs(layers) if theirs not in plain]
+    if missing:
+        raise RunError(f"not a GPT-2 checkpoint of {layers} layers: {missing[0]} is missing")
+    converted = {
+        ours: plain[theirs].t().contiguous() if transposed else plain[theirs].clone()
+        for ours, theirs, transposed in _pairs(layers)
+    }
+    head = plain.get("lm_head.weight")
+    if head is not None and not torch.equal(head, plain["wte.weight"]):
+        converted["head.weight"] = head.clone()
+    return converted
+
+
+def _pairs(layers: int) -> Iterator[tuple[str, str, bool]]:
+    """(our name, GPT-2's name, whether it is transposed) of every tensor but the head."""
+    for ours, theirs in _TOP.items():
+        yield ours, theirs, False
+    for layer in range(layers):
+        for part in ("weight", "bias"):
+            for ours, theirs in _NORMS.items():
+                yield f"blocks.{layer}.{ours}.{part}", f"h.{layer}.{theirs}.{part}", False
+            for ours, theirs in _LINEARS.items():
+                transposed = part == "weight"
+                yield f"blocks.{layer}.{ours}.{part}", f"h.{layer}.{theirs}.{part}", transposed

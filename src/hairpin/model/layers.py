@@ -1,0 +1,91 @@
+"""The parts of a GPT-2 block: attention and MLP, each behind a LayerNorm and a residual.
+
+Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, S positions in cache.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass
+class LayerCache:
+    """Keys and values that one attention layer has seen, for generation.
+
+    Args:
+        keys_BHSD, values_BHSD: room for all positions of the context.
+        length: how many positions are filled.
+    """
+
+    keys_BHSD: Tensor
+    values_BHSD: Tensor
+    length: int = 0
+
+    def append(self, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the new positions; return all that are filled."""
+        end = self.length + keys_BHTD.size(2)
+        self.keys_BHSD[:, :, self.length : end] = keys_BHTD
+        self.values_BHSD[:, :, self.length : end] = values_BHTD
+        self.length = end
+        return self.keys_BHSD[:, :, :end], self.values_BHSD[:, :, :end]
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and those before it."""
+
+    def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x_BTC: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Attend; with a cache, `x` is a first block of positions or the single next one."""
+        B, T, C = x_BTC.shape
+        qkv = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
+        q_BHTD, k_BHTD, v_BHTD = qkv.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            k_BHTD, v_BHTD = cache.append(k_BHTD, v_BHTD)
+        y_BHTD = F.scaled_dot_product_attention(
+            q_BHTD,
+            k_BHTD,
+            v_BHTD,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=T > 1,
+        )
+        out: Tensor = self.output(y_BHTD.transpose(1, 2).reshape(B, T, C))
+        return F.dropout(out, self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Two linear layers around a GELU (the tanh form, as GPT-2 has it)."""
+
+    def __init__(self, width: int, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.expand = nn.Linear(width, 4 * width, bias=bias)
+        self.output = nn.Linear(4 * width, width, bias=bias)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Apply to each position by itself."""
+        out: Tensor = self.output(F.gelu(self.expand(x_BTC), approximate="tanh"))
+        return F.dropout(out, self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on a normalised copy and added to the residual stream."""
+
+    def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, bias=bias)
+        self.attention = CausalSelfAttention(width, heads, dropout, bias)
+        self.mlp_norm = nn.LayerNorm(width, bias=bias)
+        self.mlp = MLP(width, dropout, bias)
+
+    def forward(self, x_BTC: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """One step along the residual stream."""
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), cache)
+        y_BTC: Tensor = x_BTC + self.mlp(self.mlp_norm(x_BTC))
+        return y_BTC

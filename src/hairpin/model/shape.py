@@ -1,0 +1,34 @@
+"""The sizes of a network, known before any tensor is made (no torch here)."""
+
+from dataclasses import dataclass
+
+from hairpin.config.settings import Model as ModelSettings
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that a network's tensors depend on; sizes are counts, `dropout` is a share."""
+
+    vocabulary: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    dropout: float = 0.0
+    bias: bool = True
+    tied: bool = True
+
+    @classmethod
+    def of(cls, settings: ModelSettings, vocabulary: int) -> "Shape":
+        """The shape that settled settings and a vocabulary make."""
+        assert settings.layers and settings.heads and settings.width and settings.context
+        return cls(
+            vocabulary=vocabulary,
+            context=settings.context,
+            layers=settings.layers,
+            heads=settings.heads,
+            width=settings.width,
+            dropout=settings.dropout,
+            bias=settings.bias,
+            tied=settings.tied,
+        )

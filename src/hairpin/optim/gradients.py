@@ -1,0 +1,70 @@
+"""Gradient clipping that is seen, and that never waits for the device.
+
+The global norm is the L2 norm of all gradients as one long vector (Pascanu et al. 2013). It is
+taken after accumulation and before clipping, at every update from the first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """What clipping saw, all still on the device.
+
+    Args:
+        norm: the global norm before clipping, a float32 scalar.
+        clipped: whether gradients were changed, a boolean scalar.
+        parameter_norms: the norm of each gradient, [number of parameters].
+    """
+
+    norm: Tensor
+    clipped: Tensor
+    parameter_norms: Tensor
+
+
+class Clipper:
+    """Clips gradients in place.
+
+    Args:
+        kind: "norm" scales all gradients so that their global norm is at most the threshold;
+            "value" limits each entry to ± threshold; "off" only measures.
+        threshold: the largest norm or entry, above 0.
+
+    Usable in any loop: after `backward()`, before `optimizer.step()`:
+
+        clipped = Clipper("norm", 1.0)([p.grad for p in model.parameters() if p.grad is not None])
+    """
+
+    def __init__(self, kind: str = "norm", threshold: float = 1.0) -> None:
+        if kind not in ("norm", "value", "off"):
+            raise ValueError(f"clip by 'norm', 'value' or 'off', not {kind!r}")
+        if not threshold > 0:
+            raise ValueError(f"a clipping threshold is above 0, not {threshold}")
+        self.kind = kind
+        self.threshold = threshold
+
+    @torch.no_grad()
+    def __call__(self, gradients: Sequence[Tensor]) -> Clipped:
+        """Measure, clip, and say what was done."""
+        parameter_norms = torch.stack(torch._foreach_norm(list(gradients)))
+        norm = torch.linalg.vector_norm(parameter_norms)
+        if self.kind == "norm":
+            clipped = norm > self.threshold
+            # Exactly 1 where nothing is clipped. A non-finite norm scales nothing either: such
+            # gradients are never used, and multiplying would spread the NaN over the evidence.
+            scale = torch.where(
+                clipped & torch.isfinite(norm), self.threshold / norm, torch.ones_like(norm)
+            )
+            torch._foreach_mul_(list(gradients), scale)
+        elif self.kind == "value":
+            largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+            clipped = largest > self.threshold
+            for gradient in gradients:
+                gradient.clamp_(-self.threshold, self.threshold)
+        else:
+            clipped = torch.zeros_like(norm, dtype=torch.bool)
+        return Clipped(norm, clipped, parameter_norms)

@@ -1,0 +1,82 @@
+"""What a run costs, on paper: parameters, floating-point operations, memory.
+
+No torch here, so that a plan is made at once.
+"""
+
+from dataclasses import dataclass
+
+from hairpin.model.shape import Shape
+
+# Tokens in one forward pass beyond which nothing is gained: on a CPU a larger piece leaves the
+# caches, on a GPU it is what fills the chip.
+_BEST_MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65_536}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters by part, as counts."""
+
+    token_embedding: int
+    position_embedding: int
+    blocks: int
+    final_norm: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """All of them; tied weights once."""
+        return (
+            self.token_embedding
+            + self.position_embedding
+            + self.blocks
+            + self.final_norm
+            + self.head
+        )
+
+
+def count_parameters(shape: Shape) -> Parameters:
+    """The parameters of a GPT of this shape."""
+    c = shape.width
+    matrices = 12 * c * c
+    vectors = 4 * c + (9 * c if shape.bias else 0) - (0 if shape.bias else 2 * c)
+    return Parameters(
+        token_embedding=shape.vocabulary * c,
+        position_embedding=shape.context * c,
+        blocks=shape.layers * (matrices + vectors),
+        final_norm=2 * c if shape.bias else c,
+        head=0 if shape.tied else shape.vocabulary * c,
+    )
+
+
+def flops_per_token(shape: Shape) -> float:
+    """Floating-point operations to train on one token: 6N + 12·L·C·T (PaLM, appendix B).
+
+    N counts the parameters in matrix products: the blocks' matrices and the head once, not the
+    embedding look-up. The second term is attention at context T; recomputation is never counted.
+    """
+    matrices = shape.layers * 12 * shape.width**2 + shape.vocabulary * shape.width
+    return 6.0 * matrices + 12.0 * shape.layers * shape.width * shape.context
+
+
+def state_bytes(shape: Shape) -> int:
+    """Weights, gradients and two moments, float32 each."""
+    return 16 * count_parameters(shape).total
+
+
+def activation_bytes_per_token(shape: Shape) -> int:
+    """What a forward pass keeps for its backward pass, for each token, at most.
+
+    A block keeps about 20 copies of its stream in float32 (norms, q, k, v, attention, the MLP's
+    inner width twice); the head keeps logits, their log-softmax, the gradient and a 16-bit copy.
+    """
+    return shape.layers * 80 * shape.width + 14 * shape.vocabulary
+
+
+def micro_batch_sequences(
+    shape: Shape, samples_per_update: int, memory_bytes: float, device: str
+) -> int:
+    """Sequences in one forward pass: as many as help, and no more than fit; at least 1."""
+    room = memory_bytes - state_bytes(shape)
+    fits = int(room / (activation_bytes_per_token(shape) * shape.context))
+    helps = _BEST_MICRO_BATCH_TOKENS[device] // shape.context
+    return max(1, min(samples_per_update, fits, max(1, helps)))

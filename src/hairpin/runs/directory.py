@@ -1,0 +1,152 @@
+"""A run is a folder; this is where everything in it is.
+
+RUN/
+  config.toml          all settings
+  environment.json     what ran it
+  metrics.jsonl        what happened
+  tokenizer/           how its text became tokens
+  checkpoints/         step-00000100/ …
+  best/                the weights of the best validation
+  plots/               PNG
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hairpin.config.load import build_config, to_toml
+from hairpin.config.settings import Config
+from hairpin.errors import RunError
+from hairpin.files import write_atomically, write_json
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The places in a run folder; making one checks nothing, `open_run` does."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """All settings, as TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware, threads, git commit, command line."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The record, one event a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's folder."""
+        return self.path / "tokenizer"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best validation."""
+        return self.path / "best"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of plots."""
+        return self.path / "plots"
+
+    def discarded_metrics(self) -> Path:
+        """A new file for lines of the record that a resume sets aside."""
+        return self.path / f"metrics.discarded-{time.time_ns()}.jsonl"
+
+    def write_config(self, config: Config) -> None:
+        """Replace config.toml atomically."""
+        write_atomically(self.config, to_toml(config))
+
+    def read_config(self) -> Config:
+        """The run's settings."""
+        return build_config(file=self.config)
+
+    def write_environment(self, facts: dict[str, Any]) -> None:
+        """Replace environment.json atomically."""
+        write_json(self.environment, facts)
+
+
+def create_run(path: Path, config: Config) -> RunDirectory:
+    """A new run folder with its config.
+
+    Raises:
+        RunError: there is something at `path` already.
+    """
+    run = RunDirectory(path)
+    if run.config.exists():
+        raise RunError(
+            f"{path}: there is a run already; go on with `hairpin resume {path}`, or name another "
+            "folder with --out"
+        )
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path}: exists and is not an empty folder; name another with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        run.write_config(config)
+    except OSError as error:
+        raise RunError(f"{path}: cannot make a run here: {error.strerror}") from None
+    return run
+
+
+def open_run(path: Path | None) -> RunDirectory:
+    """An existing run; None: the newest in `runs/`.
+
+    Raises:
+        RunError: there is none.
+    """
+    if path is None:
+        found = list_runs(RUNS)
+        if not found:
+            raise RunError(
+                "no runs in ./runs yet: begin with `hairpin train`, or name a run's folder"
+            )
+        return found[-1]
+    run = RunDirectory(path)
+    if not run.config.is_file():
+        known = ", ".join(str(other.path) for other in list_runs(RUNS)[-3:])
+        hint = f"; the newest here: {known}" if known else ""
+        raise RunError(f"{path}: not a run, it has no config.toml{hint}")
+    return run
+
+
+def list_runs(folder: Path) -> list[RunDirectory]:
+    """The runs in a folder, oldest first by when they began."""
+    if not folder.is_dir():
+        return []
+    runs = [RunDirectory(path) for path in folder.iterdir() if (path / "config.toml").is_file()]
+    return sorted(runs, key=lambda run: (_began(run), run.path.name))
+
+
+def new_run_path(name: str) -> Path:
+    """`runs/<name>-<n>` with the first free n."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
+    number = 1
+    while (RUNS / f"{stem}-{number}").exists():
+        number += 1
+    return RUNS / f"{stem}-{number}"
+
+
+def _began(run: RunDirectory) -> float:
+    """When the run's record was begun; config.toml is written again on the way."""
+    try:
+        with run.metrics.open("rb") as file:
+            found = re.search(rb'"time": ?([0-9.]+)', file.readline())
+    except OSError:
+        found = None
+    return float(found[1]) if found else run.config.stat().st_mtime

@@ -1,0 +1,123 @@
+"""What can happen in a run: the loop yields these, and each becomes one line of metrics.jsonl.
+
+In `Update` the number is the update's index from 0; everywhere else it is the number of updates
+completed. Losses are nats per token, times are seconds.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; `name` is the value of "event" in the record."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The event as an object of strict JSON: a non-finite number is null, and named."""
+        fields: dict[str, Any] = {"event": type(self).__name__.lower()}
+        for key, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                fields[key] = None
+                fields["non_finite"] = str(value)
+            elif value is not None:
+                fields[key] = value
+        return fields
+
+
+@dataclass(frozen=True)
+class Start(Event):
+    """A process begins: written before torch is imported. `time` is seconds since 1970."""
+
+    time: float
+    version: str
+    command: tuple[str, ...]
+    budget_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan(Event):
+    """What is going to happen, once text and machine are known.
+
+    `seconds` is how long training is expected to take from here, `ends` when (seconds since 1970).
+    """
+
+    parameters: int
+    updates: int
+    warmup: int
+    tokens_per_update: int
+    train_tokens: int
+    val_tokens: int
+    epochs: float
+    seconds: float
+    ends: float
+
+
+@dataclass(frozen=True)
+class Resume(Event):
+    """A process goes on from the checkpoint with `update` updates completed."""
+
+    update: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Correction(Event):
+    """The number of updates was corrected to meet the time budget; `lr` was not yet affected."""
+
+    update: int
+    planned_updates: int
+    updates: int
+
+
+@dataclass(frozen=True)
+class Update(Event):
+    """One optimizer update. `grad_norm` is the global L2 norm before clipping, `tokens` the target
+    tokens in this update.
+    """
+
+    update: int
+    lr: float
+    loss: float
+    grad_norm: float
+    clipped: bool
+    tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluation(Event):
+    """Token-weighted losses on the fixed evaluation sets after `update` updates."""
+
+    update: int
+    tokens: int
+    train_loss: float
+    val_loss: float
+    val_bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class Sample(Event):
+    """Text that the model wrote after `update` updates."""
+
+    update: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Checkpoint(Event):
+    """The state after `update` updates is safely on disk. `best`: the lowest validation so far."""
+
+    update: int
+    best: bool
+
+
+@dataclass(frozen=True)
+class End(Event):
+    """The process ends: "finished", "interrupted" or "failed" (then `reason` says why)."""
+
+    update: int
+    status: str
+    seconds: float
+    reason: str | None = None

@@ -1,0 +1,140 @@
+"""Filling in what a config leaves open, so that nothing is left to chance in the stored one.
+
+Everything here is arithmetic on facts that were measured elsewhere; docs/choices.md tells how the
+numbers were found.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hairpin.config.checks import schedule_of
+from hairpin.config.load import with_values
+from hairpin.config.recipes import SIZES
+from hairpin.config.settings import Config
+from hairpin.data.shards import Prepared
+from hairpin.model.shape import Shape
+from hairpin.planning import count_parameters
+from hairpin.schedules import CURVES
+
+DEFAULT_BUDGET_SECONDS = 180.0
+MILESTONES = 10  # evaluations, samples and checkpoints in a run, beside the one at update 0
+_EVALUATION_SHARE = 0.01  # of the run's training tokens, in each evaluation
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A step of the ladder of sizes.
+
+    Args:
+        size: a name in `SIZES`.
+        from_flops: operations that a budget must pay for to be worth this size.
+        vocabulary: tokens, for BPE.
+        tokens_per_update: batch.
+    """
+
+    size: str
+    from_flops: float
+    vocabulary: int
+    tokens_per_update: int
+
+
+LADDER = (
+    Rung("nano", 0.0, 512, 2048),
+    Rung("tiny", 3e11, 1024, 2048),
+    Rung("mini", 3e12, 2048, 4096),
+    Rung("small", 1.5e13, 4096, 4096),
+    Rung("medium", 2e14, 8192, 8192),
+    Rung("base", 4e15, 16_384, 16_384),
+    Rung("gpt2", 1e17, 32_768, 65_536),
+)
+
+
+def rung_for(flops: float) -> Rung:
+    """The highest rung that so many floating-point operations pay for.
+
+    They are rounded to a power of four first, so that the noise of a measurement seldom changes
+    the size.
+    """
+    rounded = 4.0 ** round(math.log(max(flops, 1.0), 4))
+    return [rung for rung in LADDER if rung.from_flops <= rounded][-1]
+
+
+def rung_of(size: str) -> Rung:
+    """The rung whose vocabulary and batch suit a named size: GPT-2's larger ones share the last."""
+    return next((rung for rung in LADDER if rung.size == size), LADDER[-1])
+
+
+def fill_shape(config: Config, rung: Rung) -> Config:
+    """Size, batch and peak learning rate where they are unset."""
+    values: dict[str, Any] = {}
+    if config.model.width is None:
+        values["model.size"] = config.model.size or rung.size
+    for key, value in SIZES[config.model.size or rung.size].items():
+        if getattr(config.model, key) is None:
+            values[f"model.{key}"] = value
+    config = with_values(config, values)
+    context, width = config.model.context, config.model.width
+    assert context and width
+    values = {}
+    if config.train.tokens_per_update is None:
+        values["train.tokens_per_update"] = max(1, rung.tokens_per_update // context) * context
+    if config.schedule.peak_lr is None:
+        values["schedule.peak_lr"] = default_peak_lr(width)
+    return with_values(config, values)
+
+
+def default_peak_lr(width: int) -> float:
+    """A peak learning rate for AdamW, smaller for wider networks (two significant digits)."""
+    return float(f"{min(3e-3, 6e-4 * 768 / width):.1e}")
+
+
+def default_tokens(shape: Shape, prepared: Prepared) -> int:
+    """How much to train a named size when nothing says how long: 20 tokens a parameter (Hoffmann
+    et al. 2022), but at most four passes over the text (Muennighoff et al. 2023).
+    """
+    return min(20 * count_parameters(shape).total, 4 * len(prepared.train))
+
+
+def fill_length(config: Config, train_tokens: int, updates: int | None) -> Config:
+    """Updates, warmup, evaluations and checkpoints where they are unset.
+
+    Args:
+        config: with a shape.
+        train_tokens: tokens in the training split.
+        updates: what the time budget pays for; None: the config says how long.
+
+    Raises:
+        ConfigError: the length does not suit the schedule.
+    """
+    train = config.train
+    assert train.tokens_per_update
+    values: dict[str, Any] = {}
+    if train.updates is None:
+        tokens = train.tokens
+        if train.epochs is not None:
+            tokens = math.ceil(train.epochs * train_tokens)
+        chosen = updates if tokens is None else math.ceil(tokens / train.tokens_per_update)
+        assert chosen
+        values = {"train.updates": chosen, "train.tokens": None, "train.epochs": None}
+    return _fill_milestones(with_values(config, values))
+
+
+def _fill_milestones(config: Config) -> Config:
+    """Warmup in updates, and how often to evaluate and save, for the run's length."""
+    schedule, train = schedule_of(config), config.train
+    assert train.updates and train.tokens_per_update
+    values: dict[str, Any] = {}
+    if config.schedule.min_lr is None and CURVES[schedule.kind].decays:
+        values["schedule.min_lr"] = schedule.min_lr
+    if config.schedule.warmup_updates is None:
+        values["schedule.warmup_updates"] = schedule.warmup
+        values["schedule.warmup_fraction"] = values["schedule.warmup_tokens"] = None
+    every = config.evaluate.every_updates or max(1, math.ceil(train.updates / MILESTONES))
+    values["evaluate.every_updates"] = every
+    values["checkpoint.every_updates"] = config.checkpoint.every_updates or every
+    if config.evaluate.tokens is None:
+        share = int(_EVALUATION_SHARE * train.updates * train.tokens_per_update)
+        context = config.model.context or 1
+        values["evaluate.tokens"] = max(share, 16 * context)
+    return with_values(config, values)

@@ -1,0 +1,208 @@
+"""A job: what a training needs, put together, and the verbs that the loop is made of."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from hairpin.data.batches import Batches, Windows
+from hairpin.errors import Interrupted, NonFiniteError
+from hairpin.runs import events
+from hairpin.runs.events import Event
+from hairpin.runs.metrics import Record
+from hairpin.schedules import Schedule
+from hairpin.training.budget import Pace
+from hairpin.training.checkpoint import CheckpointStore
+from hairpin.training.evaluate import Evaluator, Measured
+from hairpin.training.signals import StopRequest
+from hairpin.training.state import Best, TrainState
+from hairpin.training.step import Stepper, StepResult
+
+
+@dataclass
+class Job:
+    """One training, ready to go.
+
+    Args:
+        state: what it has become so far.
+        schedule: update → learning rate; its length is the run's.
+        batches: position → samples.
+        samples_per_update: sequences in one update.
+        stepper: takes the single step.
+        evaluator: measures a loss on fixed windows.
+        train_windows, val_windows: what it measures it on.
+        write_sample: gives (prompt, continuation); None: no samples.
+        milestones: how often, in updates, it evaluates and saves.
+        store: its checkpoints.
+        record: its metrics.jsonl.
+        stop: whether somebody asked for the end.
+        pace: the time budget that may still correct the run's length.
+        correct: takes the corrected number of updates; gives the new schedule and milestones.
+    """
+
+    state: TrainState
+    schedule: Schedule
+    batches: Batches
+    samples_per_update: int
+    stepper: Stepper
+    evaluator: Evaluator
+    train_windows: Windows
+    val_windows: Windows
+    write_sample: Callable[[], tuple[str, str]] | None
+    milestones: "Milestones"
+    store: CheckpointStore
+    record: Record
+    stop: StopRequest
+    pace: Pace | None = None
+    correct: Callable[[int], tuple[Schedule, "Milestones"]] | None = None
+    _last_read: float = field(default_factory=time.perf_counter)
+
+    @property
+    def updates(self) -> int:
+        """The length of the run."""
+        return self.schedule.updates
+
+    @property
+    def evaluate_every(self) -> int:
+        """Updates between evaluations."""
+        return self.milestones.evaluate_every
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Updates between checkpoints."""
+        return self.milestones.checkpoint_every
+
+    def step(self) -> StepResult:
+        """Launch the next update; its numbers are read later."""
+        state = self.state
+        result = self.stepper.step(
+            self.batches.at(state.position, self.samples_per_update),
+            update=state.update,
+            position=state.position,
+            lr=self.schedule(state.update),
+        )
+        state.update += 1
+        state.position += result.samples
+        state.tokens += result.tokens
+        return result
+
+    def read(self, result: StepResult) -> Event:
+        """Wait for an update's numbers and record them.
+
+        Raises:
+            NonFiniteError: the guard stopped it.
+        """
+        loss, norm = float(result.loss), float(result.clipped.norm)
+        now = time.perf_counter()
+        seconds, self._last_read = now - self._last_read, now
+        if self.pace:
+            self.pace.took(seconds)
+        event = events.Update(
+            update=result.update,
+            lr=result.lr,
+            loss=loss,
+            grad_norm=norm,
+            clipped=bool(result.clipped.clipped),
+            tokens=result.tokens,
+            tokens_per_second=result.tokens / seconds,
+        )
+        self.record.write(event)
+        if bool(result.halted):
+            raise self._non_finite(result, loss)
+        return event
+
+    def evaluate(self) -> Iterator[Event]:
+        """Measure the training and validation loss; nothing if a stop was asked for meanwhile."""
+        train = self.evaluator.measure(self.train_windows)
+        val = self.evaluator.measure(self.val_windows)
+        if train and val:
+            yield self._evaluated(train, val)
+        self._paused()
+
+    def sample(self) -> Iterator[Event]:
+        """Let the model write something."""
+        if self.write_sample and not self.stop.requested:
+            prompt, text = self.write_sample()
+            event = events.Sample(self.state.update, prompt, text)
+            self.record.write(event)
+            yield event
+        self._paused()
+
+    def save(self) -> Event:
+        """Commit a checkpoint. Its event belongs to the history that the checkpoint names."""
+        state = self.state
+        is_best = state.best is not None and state.best.update == state.update
+        event = events.Checkpoint(state.update, is_best)
+        self.record.write(event)
+        self.store.save(state, self.record.sync())
+        self._paused()
+        return event
+
+    def correction_due(self) -> bool:
+        """Whether this is the moment to meet the time budget."""
+        return self.pace is not None and self.pace.correct_at == self.state.update
+
+    def correct_length(self) -> Iterator[Event]:
+        """Set the number of updates to what the measured speed allows: once, while no learning
+        rate given so far depends on it.
+        """
+        assert self.pace and self.correct
+        planned, updates = self.updates, self.pace.updates_that_fit(self.state.update)
+        self.pace = None
+        if updates != planned:
+            self.schedule, self.milestones = self.correct(updates)
+            event = events.Correction(self.state.update, planned, updates)
+            self.record.write(event)
+            yield event
+
+    def interrupted(self) -> Interrupted:
+        """The error that ends a run on a signal."""
+        path = self.store.run.path
+        return Interrupted(
+            f"stopped after update {self.state.update} of {self.updates}; go on with "
+            f"`hairpin resume {path}`",
+            self.stop.signal_number or 2,
+        )
+
+    def _evaluated(self, train: Measured, val: Measured) -> Event:
+        state = self.state
+        if state.best is None or val.loss < state.best.val_loss:
+            state.best = Best(state.update, val.loss)
+        event = events.Evaluation(
+            update=state.update,
+            tokens=state.tokens,
+            train_loss=train.loss,
+            val_loss=val.loss,
+            val_bits_per_byte=val.bits_per_byte,
+        )
+        self.record.write(event)
+        return event
+
+    def _paused(self) -> None:
+        """What was done since the last update does not count as training time."""
+        now = time.perf_counter()
+        if self.pace:
+            self.pace.paused(now - self._last_read)
+        self._last_read = now
+
+    def _non_finite(self, result: StepResult, loss: float) -> NonFiniteError:
+        norms = result.clipped.parameter_norms.tolist()
+        names = [name for name, p in self.stepper.model.named_parameters() if p.grad is not None]
+        bad = [n for n, norm in zip(names, norms, strict=True) if not norm < float("inf")]
+        where = f"{bad[0]} (and {len(bad) - 1} more)" if len(bad) > 1 else "".join(bad)
+        last = result.position + result.samples - 1
+        starts = self.batches.starts(result.position, result.samples).tolist()
+        return NonFiniteError(
+            f"update {result.update}: "
+            f"{'the gradient of ' + where if bad else f'the loss is {loss} and'} is not finite "
+            f"(loss {loss:.4g}, learning rate {result.lr:.3g}), in the batch of samples "
+            f"{result.position} to {last}, training tokens {starts[0]} and on; weights and "
+            "checkpoints are as they were before it. Try a lower --lr or --precision float32"
+        )
+
+
+@dataclass(frozen=True)
+class Milestones:
+    """How often, in updates, a run evaluates and saves."""
+
+    evaluate_every: int
+    checkpoint_every: int

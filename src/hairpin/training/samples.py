@@ -1,0 +1,69 @@
+"""The samples on the way: the same prompt each time, so that progress can be read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from hairpin.data.batches import Tokens
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.model.generate import Sampling, generate
+from hairpin.model.gpt import GPT
+
+_PROMPT_CHARACTERS = 80
+_SEARCHED_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class SampleWriter:
+    """Continues a prompt with the model as it is now.
+
+    Args:
+        model: whose weights are read.
+        tokenizer: the run's.
+        prompt: text to go on from.
+        tokens: length of the continuation; an end-of-text ends it early.
+        sampling: how a token is drawn.
+        seed: the same for every sample.
+        stopped: asked before each token.
+    """
+
+    model: GPT
+    tokenizer: Tokenizer
+    prompt: str
+    tokens: int
+    sampling: Sampling
+    seed: int
+    stopped: Callable[[], bool] = lambda: False
+
+    def __call__(self) -> tuple[str, str]:
+        """The prompt, and how the model goes on."""
+        ids = prompt_ids(self.tokenizer, self.prompt)
+        written: list[int] = []
+        for token in islice(generate(self.model, ids, self.sampling, seed=self.seed), self.tokens):
+            if token == self.tokenizer.end_of_text or self.stopped():
+                break
+            written.append(token)
+        return self.prompt, self.tokenizer.decode(written)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A prompt as the model saw beginnings in training: after an end-of-text."""
+    return [tokenizer.end_of_text, *(int(token) for token in tokenizer.encode(prompt))]
+
+
+def prompt_from(tokens: Tokens, tokenizer: Tokenizer) -> str:
+    """A line or so of text from the middle of the stream, beginning where a line does."""
+    count = min(len(tokens), _SEARCHED_TOKENS)
+    text = _text_of(tokens.read(len(tokens) // 2, count).tolist(), tokenizer)
+    start = text.find("\n") + 1
+    start = start if start < len(text) // 2 else 0
+    while start < len(text) and text[start] == "\n":
+        start += 1
+    shown = text[start : start + _PROMPT_CHARACTERS]
+    end = max(shown.rfind("\n"), shown.rfind(" "))
+    return shown[:end] if end > _PROMPT_CHARACTERS // 4 else shown
+
+
+def _text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Decoded text, without what a cut character leaves at either end."""
+    return tokenizer.decode(ids).strip("\ufffd")

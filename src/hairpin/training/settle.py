@@ -1,0 +1,168 @@
+"""Settling a config: what it leaves open is measured and filled in, the rest is left alone.
+
+    text → shape → shards → micro-batch → precision → length
+
+A settled config comes back unchanged and nothing is measured, so that a repeat and a resume use
+what the first run chose.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.data.batches import Batches
+from hairpin.data.bpe import choose_vocabulary
+from hairpin.data.corpus import open_corpus
+from hairpin.data.shards import Prepared, prepare, require_enough
+from hairpin.data.split import survey
+from hairpin.model.shape import Shape
+from hairpin.planning import micro_batch_sequences
+from hairpin.training import choose, probe
+from hairpin.training.budget import CLOSING_SECONDS, Budget
+from hairpin.training.numerics import choose_device
+
+_PROBE_SHARE = 0.012  # of the budget, to time this run's own update
+_MILESTONE_SHARE = 0.06  # of the time, for evaluations and samples, until it has been measured
+_EPOCHS_THAT_MEMORISE = 20
+
+
+class Watcher(Protocol):
+    """Who is told of what happens before the loop and beside it."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Preparation has come to `done` of `total` bytes."""
+
+    def notice(self, line: str) -> None:
+        """Something that people should read."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A config with nothing left open, and the text it is about.
+
+    Args:
+        config: all of it.
+        prepared: tokenizer and token streams.
+        shape: of the model.
+        seconds_per_update: as probed.
+        without_length: the config as it was when only the run's length was left to choose, where
+            the time budget chose it; None where the length was asked for.
+    """
+
+    config: Config
+    prepared: Prepared
+    shape: Shape
+    seconds_per_update: float
+    without_length: Config | None
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training text in the whole run."""
+        assert self.config.train.updates and self.config.train.tokens_per_update
+        tokens = self.config.train.updates * self.config.train.tokens_per_update
+        return tokens / len(self.prepared.train)
+
+    def corrected(self, updates: int) -> Config:
+        """The config for another length. What was used already, warmup and the evaluation set,
+        stays as it is.
+        """
+        assert self.without_length
+        used = {
+            "schedule.warmup_fraction": None,
+            "schedule.warmup_tokens": None,
+            "schedule.warmup_updates": self.config.schedule.warmup_updates,
+            "evaluate.tokens": self.config.evaluate.tokens,
+        }
+        open_config = with_values(self.without_length, used)
+        return choose.fill_length(open_config, len(self.prepared.train), updates)
+
+
+def settle(config: Config, budget: Budget | None, watcher: Watcher) -> Settled:
+    """Choose what `config` leaves open, for this text, this machine and this much time.
+
+    Raises:
+        ConfigError, CorpusError: what was asked for cannot be.
+    """
+    device = choose_device(config.execution.device)
+    config = with_values(config, {"execution.device": device})
+    config = _settle_shape(config, budget, watcher)
+    prepared = prepare(config.data, config.tokenizer, on_progress=watcher.stage)
+    config = with_values(
+        config,
+        {
+            "data.hash": prepared.survey.hash,
+            "data.split": prepared.survey.split,
+            "tokenizer.vocabulary": prepared.tokenizer.vocabulary,
+        },
+    )
+    shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
+    require_enough(len(prepared.train), len(prepared.val), shape.context)
+    config = _settle_micro_batch(config, shape)
+    config, seconds = _settle_speed(config, prepared, shape, budget)
+    without_length = config if _is_open(config) else None
+    if without_length and not budget:
+        config = with_values(config, {"train.tokens": choose.default_tokens(shape, prepared)})
+        without_length = None
+    updates = None
+    if without_length and budget:
+        seconds_left = (budget.left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE)
+        updates = max(4, int(seconds_left / seconds))
+    config = choose.fill_length(config, len(prepared.train), updates)
+    return Settled(config, prepared, shape, seconds, without_length)
+
+
+def memorisation_warning(settled: Settled) -> str | None:
+    """A line where so many passes over so little text would be learned by heart."""
+    if settled.epochs <= _EPOCHS_THAT_MEMORISE:
+        return None
+    return (
+        f"little text for so long a run: it goes over the {len(settled.prepared.train):,} training "
+        f"tokens {settled.epochs:,.0f} times and will learn them by heart; give it more text, or "
+        "less time with --budget or --epochs"
+    )
+
+
+def _is_open(config: Config) -> bool:
+    """Whether nothing says how long the run is."""
+    return config.train.updates is None and config.train.tokens is None and not config.train.epochs
+
+
+def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Config:
+    if config.model.width and config.model.context and config.tokenizer.vocabulary:
+        return choose.fill_shape(config, choose.LADDER[0])
+    text = survey(open_corpus(config.data), on_progress=watcher.stage)
+    rung = choose.LADDER[0]
+    if config.model.size is None and not config.model.width:
+        flops = probe.measure_flops(config.execution.device, config.execution.precision)
+        seconds = budget.left if budget else choose.DEFAULT_BUDGET_SECONDS
+        rung = choose.rung_for(flops * seconds)
+    elif config.model.size:
+        rung = choose.rung_of(config.model.size)
+    config = choose.fill_shape(config, rung)
+    if config.tokenizer.kind == "bpe" and config.tokenizer.vocabulary is None:
+        vocabulary = min(rung.vocabulary, choose_vocabulary(text.train_bytes))
+        config = with_values(config, {"tokenizer.vocabulary": vocabulary})
+    return config
+
+
+def _settle_micro_batch(config: Config, shape: Shape) -> Config:
+    if config.execution.micro_batch is not None:
+        return config
+    assert config.train.tokens_per_update
+    samples = config.train.tokens_per_update // shape.context
+    memory = config.execution.memory_gigabytes * 1e9
+    sequences = micro_batch_sequences(shape, samples, memory, config.execution.device)
+    return with_values(config, {"execution.micro_batch": sequences})
+
+
+def _settle_speed(
+    config: Config, prepared: Prepared, shape: Shape, budget: Budget | None
+) -> tuple[Config, float]:
+    """Precision, and seconds per update; measured with care only where something hangs on it."""
+    matters = config.execution.precision == "auto" or (budget and _is_open(config))
+    seconds = max(1.0, _PROBE_SHARE * (budget.seconds if budget else 0.0)) if matters else 0.0
+    batches = Batches(prepared.train, shape.context, config.train.seed)
+    speed = probe.measure_update(config, shape, batches, seconds)
+    config = with_values(config, {"execution.precision": speed.precision})
+    return config, speed.seconds_per_update

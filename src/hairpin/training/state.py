@@ -1,0 +1,84 @@
+"""Everything that a checkpoint holds: what training has become after so many updates."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hairpin.model.gpt import GPT
+from hairpin.optim.optimizers import load_optimizer_tensors, optimizer_tensors
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far: after how many updates, and its validation loss in nats."""
+
+    update: int
+    val_loss: float
+
+
+@dataclass
+class TrainState:
+    """The whole state of a training run; config and data are what it runs on.
+
+    Args:
+        model: its parameters are the float32 masters.
+        optimizer: its moments.
+        update: updates completed; the next update's index. Drives the learning rate.
+        position: samples consumed; the next sample's position. Drives the data.
+        tokens: target tokens trained on.
+        best: the best evaluation so far.
+    """
+
+    model: GPT
+    optimizer: torch.optim.AdamW
+    update: int = 0
+    position: int = 0
+    tokens: int = 0
+    best: Best | None = None
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """The weights by parameter name; tied weights once."""
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """The moments by parameter name."""
+        return optimizer_tensors(self.model, self.optimizer)
+
+    def rng_tensors(self) -> dict[str, Tensor]:
+        """The default random streams. Training seeds them before each use, so that this is only
+        for code of a user's own that draws from them.
+        """
+        streams = {"cpu": torch.get_rng_state()}
+        if self.model.token_embedding.weight.device.type == "cuda":
+            streams["cuda"] = torch.cuda.get_rng_state()
+        return streams
+
+    def counters(self) -> dict[str, Any]:
+        """What is not a tensor, as plain JSON values."""
+        return {
+            "update": self.update,
+            "position": self.position,
+            "tokens": self.tokens,
+            "best": asdict(self.best) if self.best else None,
+        }
+
+    @torch.no_grad()
+    def load(
+        self,
+        model: dict[str, Tensor],
+        optimizer: dict[str, Tensor],
+        rng: dict[str, Tensor],
+        counters: dict[str, Any],
+    ) -> None:
+        """Become the saved state."""
+        self.model.load_state_dict(model, strict=True)
+        load_optimizer_tensors(self.model, self.optimizer, optimizer)
+        torch.set_rng_state(rng["cpu"])
+        if "cuda" in rng and torch.cuda.is_available():
+            torch.cuda.set_rng_state(rng["cuda"])
+        self.update = counters["update"]
+        self.position = counters["position"]
+        self.tokens = counters["tokens"]
+        self.best = Best(**counters["best"]) if counters["best"] else None

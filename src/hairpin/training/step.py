@@ -1,0 +1,103 @@
+"""The single step: accumulate → clip → guard → lr → update.
+
+Nothing here waits for the device. A step's results are tensors; whoever needs the numbers reads
+them later. `halted` is the guard: once a loss or a gradient was not finite it stays true, and from
+that update on, that one included, no step touches weights or moments.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hairpin.data.batches import IGNORED
+from hairpin.model.gpt import derived_seed
+from hairpin.optim.gradients import Clipped, Clipper
+from hairpin.optim.optimizers import step_unless
+from hairpin.training.numerics import Numerics
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one update was.
+
+    Args:
+        update: its index from 0.
+        position, samples: which samples it trained on.
+        lr: its learning rate.
+        loss: mean nats per target token, a scalar on the device.
+        clipped: the gradient's norms.
+        halted: whether the weights were left alone because something was not finite.
+        tokens: target tokens in it.
+    """
+
+    update: int
+    position: int
+    samples: int
+    lr: float
+    loss: Tensor
+    clipped: Clipped
+    halted: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Takes steps with one model.
+
+    Args:
+        model: `forward(inputs, targets)` gives (sum of losses, number of targets).
+        optimizer: its learning rates are set here.
+        clipper: applied to the accumulated gradient.
+        numerics: device and precision.
+        seed: of dropout; every micro-step draws from (seed, update, micro-step).
+        micro_batch: sequences in one forward pass.
+        halted: the guard, a boolean scalar on the device.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.AdamW
+    clipper: Clipper
+    numerics: Numerics
+    seed: int
+    micro_batch: int
+    halted: Tensor
+
+    def step(
+        self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
+    ) -> StepResult:
+        """One update on `batch`, whatever number of micro-steps that takes."""
+        inputs, targets = batch
+        tokens = int((targets != IGNORED).sum())
+        loss = self._accumulate(inputs, targets, tokens, update)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        clipped = self.clipper(gradients)
+        self.halted.logical_or_(~(torch.isfinite(loss) & torch.isfinite(clipped.norm)))
+        step_unless(self.halted, self.optimizer, lr)
+        return StepResult(
+            update, position, len(inputs), lr, loss, clipped, self.halted.clone(), tokens
+        )
+
+    def _accumulate(self, inputs: Tensor, targets: Tensor, tokens: int, update: int) -> Tensor:
+        """Gradients of the mean loss over all `tokens`; returns that loss.
+
+        Each micro-batch's sum is divided by the tokens of the whole update, so that micro-batches
+        with fewer targets weigh less and the result does not depend on how the update is cut.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self.numerics.device)
+        pieces = zip(
+            torch.split(inputs, self.micro_batch),
+            torch.split(targets, self.micro_batch),
+            strict=True,
+        )
+        with self.numerics.autocast():
+            for micro_step, (x, y) in enumerate(pieces):
+                torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step))
+                x, y = x.to(self.numerics.device), y.to(self.numerics.device)  # noqa: PLW2901
+                loss_sum, _ = self.model(x, y)
+                with self.numerics.full_precision():
+                    mean = loss_sum / tokens
+                    mean.backward()
+                loss += mean.detach()
+        return loss
