@@ -107,6 +107,7 @@ def make_texts(root: Path, folder_bytes: int, file_bytes: int) -> list[Path]:
 
 
 def main() -> int:
+    """Measure both texts and print the table; 1 when one of them takes too much memory."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--gigabytes", type=float, default=5.0, help="size of the folder (5)")
     parser.add_argument("--file-gigabytes", type=float, default=1.0, help="size of the file (1)")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from rich.console import Console
 
-from hairpin.cli.display import Display, Stages, standard_console
+from hairpin.terminal.display import Display, Stages, standard_console
 from hairpin.runs import events
 
 BAR = re.compile("[━╸╺]")

@@ -5,6 +5,7 @@ PyTorch is imported only by what needs it.
 
 import math
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError, HairpinError, RunError
+from hairpin.errors import ConfigError, HairpinError, Interrupted, RunError, UserError
 from hairpin.runs import events
 from hairpin.runs.directory import (
     RUNS,
@@ -51,8 +52,14 @@ class Watcher(Protocol):
     def show(self, event: Event) -> None:
         """The next event of the run."""
 
+    def finish(self, path: Path, summary: Summary) -> None:
+        """The run at `path` is finished."""
 
-class Silent:
+    def close(self) -> None:
+        """Whatever is live comes off the screen."""
+
+
+class Quiet:
     """A watcher that shows nothing."""
 
     def stage(self, name: str, done: int, total: int) -> None:
@@ -62,6 +69,12 @@ class Silent:
         """Nothing."""
 
     def show(self, event: Event) -> None:
+        """Nothing."""
+
+    def finish(self, path: Path, summary: Summary) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
         """Nothing."""
 
 
@@ -146,7 +159,7 @@ def train(
             if neither a size nor a length is asked for.
         settings: dotted key → value, such as {"train.updates": 1000}.
         overrides: "key=value" strings, which come before `settings`.
-        watcher: is shown what happens; None: nobody.
+        watcher: is shown what happens; None: the terminal. `Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
 
     Raises:
@@ -159,7 +172,7 @@ def train(
     seconds = parse_duration(budget) if budget else _default_budget(asked)
     directory = create_run(path, asked)
     _begin(directory, seconds)
-    return _drain(directory, seconds, started, watcher or Silent())
+    return _drain(directory, seconds, started, _watcher(watcher), is_new=True)
 
 
 def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) -> Run:
@@ -169,7 +182,7 @@ def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) ->
         RunError: there is no run, or its checkpoints do not fit it.
     """
     run = load(path)
-    watcher = watcher or Silent()
+    watcher = _watcher(watcher)
     ends = [event for event in run.record() if event["event"] == "end"]
     if ends and ends[-1]["status"] == "finished":
         watcher.notice(f"{run.path} is finished after {ends[-1]['update']} updates: nothing to do")
@@ -234,7 +247,7 @@ def prepare(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
     asked = _asked(texts, corpus, None, overrides, {})
-    prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(watcher or Silent()).stage)
+    prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
     shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
     return (
         f"{folder}: {len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
@@ -261,6 +274,14 @@ def _asked(
     return with_values(asked, {"data.corpus": DEFAULT_CORPUS})
 
 
+def _watcher(watcher: Watcher | None) -> Watcher:
+    if watcher is not None:
+        return watcher
+    from hairpin.terminal.watcher import Terminal
+
+    return Terminal()
+
+
 def _path(name: str | Path | None) -> Path | None:
     return None if name is None else Path(name)
 
@@ -272,7 +293,12 @@ def _begin(directory: RunDirectory, budget_seconds: float | None) -> None:
 
 
 def _drain(
-    directory: RunDirectory, budget_seconds: float | None, started: float, watcher: Watcher
+    directory: RunDirectory,
+    budget_seconds: float | None,
+    started: float,
+    watcher: Watcher,
+    *,
+    is_new: bool = False,
 ) -> Run:
     """Train to the end, showing what happens, and leave an `end` in the record whatever that is."""
     from hairpin.training.budget import Budget
@@ -280,28 +306,31 @@ def _drain(
 
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
-    update, status, reason = 0, "failed", None
+    update, status, reason = run.summary().updates, "failed", None
     try:
         for event in pretrain(directory, budget=budget, watcher=watcher):
             update = getattr(event, "update", update) + isinstance(event, events.Update)
             watcher.show(event)
         status = "finished"
     except HairpinError as error:
-        status = "interrupted" if error.exit_code > 128 else "failed"
-        reason = str(error)
+        status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
+        if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
+            shutil.rmtree(directory.path)  # nothing was begun: a mistake leaves no folder
         raise
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
+    except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
+        status, reason = "interrupted", f"stopped; go on with `hairpin resume {directory.path}`"
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        raise Interrupted(reason, number) from None
     finally:
-        if status == "finished":
-            run.write_plots()
-        with Record(directory.metrics) as record:
-            seconds = time.monotonic() - started
-            end = events.End(update, status, seconds, reason)
-            record.write(end)
-            record.sync()
-        watcher.show(end)
+        if directory.path.is_dir():
+            end = events.End(update, status, time.monotonic() - started, reason)
+            with Record(directory.metrics) as record:
+                record.write(end)
+                record.sync()
+            watcher.show(end)
+        watcher.close()
+    run.write_plots()
+    watcher.finish(run.path, run.summary())
     return run
 
 

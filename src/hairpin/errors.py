@@ -21,7 +21,8 @@ class HairpinError(Exception):
     exit_code = 1
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        lines = (problems,) if isinstance(problems, str) else problems
+        self.problems = tuple(one_line(line) for line in lines)
         super().__init__("\n".join(self.problems))
 
 
@@ -58,3 +59,13 @@ class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
     def __init__(self, problems: str | Iterable[str], signal_number: int) -> None:
         super().__init__(problems)
         self.exit_code = 128 + signal_number
+
+
+def one_line(problem: str) -> str:
+    """The text with line breaks and whatever else could act on a terminal as escapes: a problem
+    may name a file or a key as somebody wrote it.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in problem
+    )

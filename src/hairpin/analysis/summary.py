@@ -36,6 +36,7 @@ class Summary:
         status: "finished", "interrupted", "failed", or "unfinished" where the last process wrote
             no end: it is still running, or was killed.
         reason: why it failed.
+        parameters: of the model.
         updates: updates completed; `planned_updates`: the length of the run.
         tokens: tokens trained on, in all updates together.
         seconds: what the processes that came to an end took, together.
@@ -50,6 +51,7 @@ class Summary:
 
     status: str = "unfinished"
     reason: str | None = None
+    parameters: int | None = None
     updates: int = 0
     planned_updates: int | None = None
     tokens: int = 0
@@ -176,6 +178,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
     return Summary(
         status=ends[-1]["status"] if ended else "unfinished",
         reason=ends[-1].get("reason") if ended else None,
+        parameters=next((e["parameters"] for e in events if e["event"] == "plan"), None),
         updates=updates[-1]["update"] + 1 if updates else 0,
         planned_updates=_planned_updates(events),
         tokens=sum(update["tokens"] for update in updates),

@@ -1,6 +1,7 @@
 """hairpin sample, hairpin evaluate."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> No
     Without TEXT: on the run's own validation text, all of it. Without RUN: the newest in ./runs.
     """
     from hairpin import api
-    from hairpin.cli.terminal import counting_bar
+    from hairpin.terminal.watcher import counting_bar
 
     names_run = bool(run_and_texts) and (run_and_texts[0] / "config.toml").is_file()
     run = api.load(run_and_texts[0] if names_run else None)
@@ -89,7 +90,11 @@ def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> No
         "bits_per_byte": measured.bits_per_byte,
     }
     if as_json:
-        click.echo(json.dumps(facts))
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in facts.items()
+        }
+        click.echo(json.dumps(finite, allow_nan=False))
         return
     click.echo(
         f"{trained.weights}\n"

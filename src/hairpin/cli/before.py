@@ -19,13 +19,8 @@ def prepare(
 ) -> None:
     """Turn text into a tokenizer and token shards, in bounded memory."""
     from hairpin import api
-    from hairpin.cli.terminal import Terminal
 
-    with Terminal() as terminal:
-        prepared = api.prepare(
-            *texts, out=out, corpus=corpus, overrides=overrides, watcher=terminal
-        )
-    click.echo(prepared)
+    click.echo(api.prepare(*texts, out=out, corpus=corpus, overrides=overrides))
 
 
 @click.command(short_help="Draw the learning-rate curve of a config.")

@@ -9,7 +9,23 @@ import click
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def runs(folder: Path | None) -> None:
     """List the runs in FOLDER, ./runs if left out: status, size, best validation."""
-    from hairpin import api
-    from hairpin.cli.terminal import print_runs
+    from rich.table import Table
 
-    print_runs(api.runs(folder))
+    from hairpin import api
+    from hairpin.analysis.formats import format_count, format_loss
+    from hairpin.terminal.display import standard_console
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "status", "parameters", "updates", "best validation", "bits per byte"):
+        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
+    for run in api.runs(folder):
+        summary, best = run.summary(), run.summary().best
+        table.add_row(
+            str(run.path),
+            summary.status,
+            format_count(summary.parameters) if summary.parameters else "",
+            f"{summary.updates:,}",
+            format_loss(best.val_loss) if best else "",
+            f"{best.val_bits_per_byte:.3f}" if best and best.val_bits_per_byte else "",
+        )
+    standard_console().print(table)

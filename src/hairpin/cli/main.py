@@ -3,6 +3,7 @@
 Only click is imported here and in the verbs' modules; what a verb needs, it imports when it runs.
 """
 
+import io
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from hairpin.cli.before import prepare, schedule
 from hairpin.cli.care import runs
 from hairpin.cli.start import resume, train
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.errors import HairpinError
+from hairpin.errors import HairpinError, one_line
 from hairpin.version import __version__
 
 GROUPS = {
@@ -34,7 +35,7 @@ ALIASES = {
     "lr-find": "find-lr",
     "list": "runs",
 }
-_DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z_.\-]+)(?:=(.*))?", re.DOTALL)
+_DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
 
 class Verbs(click.Group):
@@ -81,22 +82,28 @@ for _commands in GROUPS.values():
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a failed run, 2 for bad input, 130 or 143."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal or a pipe of another encoding cannot show is escaped, not fatal.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = hairpin.main(with_dotted_flags(arguments), standalone_mode=False)
+        code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
     except HairpinError as error:
         return _fail(error.problems, error.exit_code)
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(["stopped"], 130)
+    except (KeyboardInterrupt, SystemExit, click.Abort) as stop:
+        return _fail(["stopped"], 143 if isinstance(stop, SystemExit) else 130)
     except BrokenPipeError:
         # Whoever read the output has gone; a second write at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _fail([f"{error.filename or 'input or output'}: {error.strerror or error}"], 1)
     return code if isinstance(code, int) else 0
 
 
@@ -132,11 +139,10 @@ def _click_line(error: click.ClickException) -> str:
 
 def _fail(problems: Sequence[str], code: int) -> int:
     for problem in problems:
-        sys.stderr.write(f"hairpin: {problem}\n")
+        sys.stderr.write(f"hairpin: {one_line(problem)}\n")
     return code
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM where nothing is at stake; the training loop has its own way."""
-    sys.stderr.write("hairpin: stopped\n")
     raise SystemExit(128 + number)

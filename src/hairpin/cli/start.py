@@ -30,21 +30,17 @@ def train(
     a length it takes three minutes.
     """
     from hairpin import api
-    from hairpin.cli.terminal import Terminal
 
-    with Terminal() as terminal:
-        run = api.train(
-            *texts,
-            corpus=corpus,
-            config=config,
-            out=out,
-            budget=budget,
-            settings=settings_of(flags),
-            overrides=overrides,
-            watcher=terminal,
-            started=_process_start(),
-        )
-        terminal.finish(run)
+    api.train(
+        *texts,
+        corpus=corpus,
+        config=config,
+        out=out,
+        budget=budget,
+        settings=settings_of(flags),
+        overrides=overrides,
+        started=_process_start(),
+    )
 
 
 @click.command(short_help="Go on with a run where it stopped.")
@@ -52,10 +48,8 @@ def train(
 def resume(run: Path | None) -> None:
     """Go on with RUN where it stopped; without RUN, with the newest in ./runs."""
     from hairpin import api
-    from hairpin.cli.terminal import Terminal
 
-    with Terminal() as terminal:
-        terminal.finish(api.resume(run, watcher=terminal))
+    api.resume(run)
 
 
 def _process_start() -> float:

@@ -21,6 +21,9 @@ from hairpin.errors import ConfigError
 
 Tree = dict[str, Any]
 
+# Where pydantic's own words are about Python.
+_MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
+
 
 def build_config(
     *,
@@ -34,11 +37,14 @@ def build_config(
         ConfigError: unknown keys, impossible values, contradictions: a line each.
     """
     asked: Tree = read_toml(file) if file else {}
+    if file:
+        _make_texts_absolute(asked, file.parent)
     for override in overrides:
         key, value = parse_override(override)
         _put(asked, key, value)
     for key, value in (flags or {}).items():
         _put(asked, key, value)
+    _make_texts_absolute(asked, Path())
     recipe = asked.get("recipe", "gpt2")
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"recipe: there is no {recipe!r}; choose one of {', '.join(RECIPES)}")
@@ -81,7 +87,7 @@ def read_toml(path: Path) -> Tree:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a plain ValueError: too many digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -96,7 +102,7 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {override}: write it as --set table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+    except (ValueError, RecursionError):
         value = text
     return key.strip(), value
 
@@ -135,6 +141,16 @@ def _put(tree: Tree, key: str, value: Any) -> None:
     tree[last] = value
 
 
+def _make_texts_absolute(tree: Tree, folder: Path) -> None:
+    """Paths in a file are relative to the file's folder, so that it means the same anywhere."""
+    data = tree.get("data")
+    texts = data.get("texts") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(texts, list):
+        data["texts"] = [
+            str(folder.absolute() / text) if isinstance(text, str) else text for text in texts
+        ]
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     merged = dict(below)
     for key, value in above.items():
@@ -149,7 +165,10 @@ def _line(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = repr(problem["input"])
+    message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    try:
+        given = repr(problem["input"])
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        given = "a number with thousands of digits"
     shown = given if len(given) <= 60 else given[:57] + "..."
     return f"{key}: {message[0].lower()}{message[1:]} (got {shown})"

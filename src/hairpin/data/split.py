@@ -261,7 +261,7 @@ def _dump(found: Survey) -> bytes:
 def _load(path: Path) -> Survey | None:
     """The survey that was kept, or None where there is none or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             plain = json.loads(stored["plain"].tobytes())
             lengths = array("Q", stored["document_bytes"].astype(np.uint64).tobytes())
             return Survey(

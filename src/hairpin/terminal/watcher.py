@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
-from hairpin.analysis.formats import format_count, format_duration, format_loss
-from hairpin.api import Run
-from hairpin.cli.display import Display, Stages, standard_console
+from hairpin.analysis.formats import format_count, format_duration
+from hairpin.analysis.summary import Summary
 from hairpin.runs import events
 from hairpin.runs.events import Event
+from hairpin.terminal.display import Display, Stages, standard_console
 
 
 class Terminal:
@@ -20,14 +19,6 @@ class Terminal:
         self._console = standard_console()
         self._stages: Stages | None = None
         self._display: Display | None = None
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        """Take whatever is live off the screen."""
-        self._close()
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Preparation has come to `done` of `total` bytes."""
@@ -42,22 +33,23 @@ class Terminal:
     def show(self, event: Event) -> None:
         """The next event of the run."""
         if self._display is None:
-            self._close()
+            self.close()
             if isinstance(event, events.Plan):
                 self._console.print(plan_line(event), markup=False, highlight=False, soft_wrap=True)
             self._display = Display(console=self._console).__enter__()
         self._display.show(event)
         if isinstance(event, events.End):
-            self._close()
+            self.close()
 
-    def finish(self, run: Run) -> None:
-        """The summary, where things are, and what to type next."""
-        self._close()
-        lines = ["", *run.summary().lines(), "", *_next_steps(run.path)]
+    def finish(self, path: Path, summary: Summary) -> None:
+        """The summary of the run at `path`, where things are, and what to type next."""
+        self.close()
+        lines = ["", *summary.lines(), "", *_next_steps(path)]
         for line in lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take whatever is live off the screen."""
         for shown in (self._stages, self._display):
             if shown is not None:
                 shown.__exit__(None, None, None)
@@ -83,28 +75,6 @@ def _next_steps(run: Path) -> list[str]:
         f"          hairpin evaluate {run} FILE   measure it on any text",
         f"          hairpin train --config {run / 'config.toml'}   repeat the run",
     ]
-
-
-def print_runs(runs: list[Run]) -> None:
-    """A table of runs: status, size, best validation."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", "status", "parameters", "updates", "best validation", "bits per byte"):
-        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
-    for run in runs:
-        summary = run.summary()
-        plans = [event for event in run.record() if event["event"] == "plan"]
-        best = summary.best
-        table.add_row(
-            str(run.path),
-            summary.status,
-            format_count(plans[0]["parameters"]) if plans else "",
-            f"{summary.updates:,}",
-            format_loss(best.val_loss) if best else "",
-            f"{best.val_bits_per_byte:.3f}" if best and best.val_bits_per_byte else "",
-        )
-    standard_console().print(table)
 
 
 @contextmanager

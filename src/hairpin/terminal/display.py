@@ -28,8 +28,8 @@ from hairpin.analysis.formats import (
     format_updates,
     harmless,
 )
-from hairpin.cli.progress import Progress
 from hairpin.runs import events
+from hairpin.terminal.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BEFORE_STAGES = 0.5

@@ -1,0 +1,53 @@
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+from hypothesis import settings
+
+# A busy machine is slow, and that is no fault of the code.
+settings.register_profile("hairpin", deadline=None)
+settings.load_profile("hairpin")
+
+# tiktoken names its files by the SHA-1 of their addresses; this is encoder.json.
+_GPT2_FILE = "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6"
+
+
+def _test_data() -> Path | None:
+    """A folder with tiktoken-cache/ and the-verdict.txt, where HAIRPIN_TEST_DATA names one."""
+    named = os.environ.get("HAIRPIN_TEST_DATA")
+    return Path(named) if named else None
+
+
+@pytest.fixture(autouse=True)
+def hairpin_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a cache of its own, and never the user's."""
+    folder = tmp_path / "hairpin-cache"
+    monkeypatch.setenv("HAIRPIN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2_vocabulary() -> Iterator[Path]:
+    """Point tiktoken at GPT-2's vocabulary; skipped where this machine does not have it."""
+    data = _test_data()
+    users = os.environ.get("TIKTOKEN_CACHE_DIR") or Path(tempfile.gettempdir(), "data-gym-cache")
+    folder = data / "tiktoken-cache" if data else Path(users)
+    if not (folder / _GPT2_FILE).is_file():
+        pytest.skip(f"no GPT-2 vocabulary in {folder}: set HAIRPIN_TEST_DATA to a folder with it")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def verdict_file() -> Path:
+    """The Verdict, the text of the book; skipped where this machine does not have it."""
+    data = _test_data()
+    users = Path(platformdirs.user_cache_dir("hairpin"), "texts")
+    path = (data or users) / "the-verdict.txt"
+    if not path.is_file():
+        pytest.skip(f"no {path}: set HAIRPIN_TEST_DATA to a folder with the-verdict.txt")
+    return path

@@ -1,0 +1,164 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from helpers import lively_model, random_ids
+
+from hairpin.model.generate import Sampling, generate
+from hairpin.model.gpt import GPT
+from hairpin.model.shape import Shape
+
+GREEDY = Sampling(temperature=0)
+
+
+def model_of(context: int = 8, dropout: float = 0.0) -> GPT:
+    return lively_model(Shape(64, context, layers=2, heads=2, width=16, dropout=dropout))
+
+
+def written(
+    model: GPT, prompt: list[int], sampling: Sampling, count: int = 40, *, cached: bool = True
+) -> list[int]:
+    return list(itertools.islice(generate(model, prompt, sampling, seed=7, cached=cached), count))
+
+
+def visible(tokens: list[int], context: int) -> list[int]:
+    """What the model sees: half of a full window is forgotten at once."""
+    while len(tokens) > context:
+        tokens = tokens[max(1, context // 2) :]
+    return tokens
+
+
+@pytest.mark.parametrize("context", [2, 3, 8, 9])
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 13, 30])
+def test_greedy_text_is_the_argmax_of_the_plain_logits(context: int, length: int) -> None:
+    model = model_of(context)
+    prompt = random_ids(length, seed=length).tolist()
+    expected = list(prompt)
+    for _ in range(25):
+        logits = model.logits(torch.tensor([visible(expected, context)]))[0, -1]
+        expected.append(int(logits.argmax()))
+    assert written(model, prompt, GREEDY, 25) == expected[length:]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.8, 5), Sampling(1.3, 0, 0.9)])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 21])
+def test_with_and_without_the_cache_the_tokens_are_the_same(
+    sampling: Sampling, length: int
+) -> None:
+    model = model_of()
+    prompt = random_ids(length, seed=100 + length).tolist()
+    cached = written(model, prompt, sampling)
+    assert cached == written(model, prompt, sampling, cached=False)
+    assert len(set(cached)) > 3, "nearly one token: shows nothing"
+
+
+def test_the_cache_saves_work() -> None:
+    model = model_of(context=16)
+    seen: list[int] = []
+    model.token_embedding.register_forward_hook(lambda _, ids, __: seen.append(ids[0].size(1)))
+    written(model, [1, 2, 3], GREEDY, 22)
+    # 3 at once, then one by one up to 16; a new window of 16 - 8 + 1; again one by one.
+    assert seen == [3, *[1] * 13, 9, *[1] * 7]
+
+
+def test_drawing_from_one_candidate_is_greedy() -> None:
+    model = model_of()
+    greedy = written(model, [5], GREEDY)
+    assert written(model, [5], Sampling(temperature=5.0, top_k=1)) == greedy
+    assert written(model, [5], Sampling(temperature=0.9, top_k=0, top_p=1e-6)) == greedy
+
+
+def test_the_seed_decides_the_text_and_no_other_stream_moves() -> None:
+    model, sampling = model_of(), Sampling(1.0, 0)
+    first = list(itertools.islice(generate(model, [5], sampling, seed=1), 30))
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    again = list(itertools.islice(generate(model, [5], sampling, seed=1), 30))
+    other = list(itertools.islice(generate(model, [5], sampling, seed=2), 30))
+    assert again == first != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_in_training_writes_without_dropout_and_stays_in_training() -> None:
+    plain, dropping = model_of(), model_of(dropout=0.9)
+    dropping.train()
+    modes = []
+    tokens = []
+    for token in itertools.islice(generate(dropping, [5], GREEDY, seed=0), 20):
+        tokens.append(token)
+        modes.append(dropping.training)
+    assert tokens == written(plain, [5], GREEDY, 20)
+    assert modes == [True] * 20
+    dropping.eval()
+    written(dropping, [5], GREEDY, 2)
+    assert not dropping.training
+
+
+def test_writing_leaves_no_gradient_and_no_change() -> None:
+    model = model_of()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    written(model, [5], GREEDY, 12)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one token"):
+        next(generate(model_of(), [], GREEDY, seed=0))
+
+
+# --- drawing one token ---
+
+LOGITS = np.array([1.5, 0.2, -1.0, 2.0, 0.0, -0.3])
+DRAWS = 6000
+# Chi-square beyond which a fair draw falls once in ten thousand, by degrees of freedom.
+CRITICAL = {1: 15.1, 2: 18.4, 3: 21.1, 5: 25.7}
+
+
+def frequencies(sampling: Sampling) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    generator = torch.Generator().manual_seed(11)
+    logits = torch.tensor(LOGITS, dtype=torch.float32)
+    drawn = [sampling.draw(logits.clone(), generator) for _ in range(DRAWS)]
+    return np.bincount(drawn, minlength=len(LOGITS))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(1.0, 0), [0, 1, 2, 3, 4, 5]),
+        (Sampling(0.5, 0), [0, 1, 2, 3, 4, 5]),
+        (Sampling(2.0, 100), [0, 1, 2, 3, 4, 5]),
+        (Sampling(1.0, 3), [0, 1, 3]),
+        (Sampling(0.7, 2), [0, 3]),
+        # At temperature 1 the probabilities are .47 (3), .29 (0), .08 (1), .06 (4), .05, .02.
+        (Sampling(1.0, 0, 0.70), [0, 3]),
+        (Sampling(1.0, 0, 0.80), [0, 1, 3]),
+        (Sampling(1.0, 0, 0.90), [0, 1, 3, 4]),
+    ],
+)
+def test_tokens_are_drawn_as_often_as_the_softmax_says(
+    sampling: Sampling, kept: list[int]
+) -> None:
+    powers = np.exp(LOGITS[kept] / sampling.temperature)
+    expected = DRAWS * powers / powers.sum()
+    counts = frequencies(sampling)
+    assert counts[kept].sum() == DRAWS, "a token was drawn that should be out"
+    chi_square = float((((counts[kept] - expected) ** 2) / expected).sum())
+    assert chi_square < CRITICAL[len(kept) - 1]
+
+
+def test_top_p_counts_probabilities_at_the_temperature() -> None:
+    # At temperature 0.2 token 3 alone has more than 0.9.
+    assert frequencies(Sampling(0.2, 0, 0.9))[3] == DRAWS
+
+
+def test_the_scores_are_left_alone() -> None:
+    logits = torch.tensor(LOGITS, dtype=torch.float32)
+    before = logits.clone()
+    Sampling(0.7, 2, 0.5).draw(logits, torch.Generator().manual_seed(0))
+    assert torch.equal(logits, before)
+
+
+def test_a_tie_at_temperature_zero_goes_to_the_smallest_id() -> None:
+    assert GREEDY.draw(torch.tensor([0.0, 2.0, 2.0]), torch.Generator()) == 1
