@@ -29,14 +29,6 @@ from hairpin.training.settle import settle
 VALIDATION_TOKENS = 65_536
 
 
-class _Quiet:
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Nothing is shown."""
-
-    def notice(self, line: str) -> None:
-        """Nothing is shown."""
-
-
 def main() -> None:
     """Time, train and compare all combinations."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,7 +64,7 @@ def main() -> None:
 def time_candidate(values: dict[str, Any]) -> tuple[Config, float]:
     """The candidate's settled config, and the seconds of one update on this machine."""
     asked = build_config(flags={**values, "train.updates": 1000, "schedule.warmup_updates": 0})
-    settled = settle(asked, None, _Quiet())
+    settled = settle(asked, None, hairpin.Quiet())
     batches = Batches(settled.prepared.train, settled.shape.context, 0)
     speed = measure_update(settled.config, settled.shape, batches, 3.0)
     return asked, speed.seconds_per_update
@@ -97,7 +89,7 @@ def train_candidate(config: Config, updates: int) -> float:
         "evaluate.sample_tokens": 0,
     }
     with tempfile.TemporaryDirectory() as folder:
-        run = hairpin.train(out=Path(folder) / "run", settings=dotted)
+        run = hairpin.train(out=Path(folder) / "run", settings=dotted, watcher=hairpin.Quiet())
         last = run.summary().last
     assert last and last.val_bits_per_byte
     return last.val_bits_per_byte

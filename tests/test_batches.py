@@ -1,10 +1,10 @@
 import numpy as np
 import torch
-from helpers import Ring
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hairpin.data.batches import IGNORED, Batches, Windows
+from helpers import Ring
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -14,9 +14,7 @@ def counting(length: int) -> Ring:
     return Ring(np.arange(length))
 
 
-@given(
-    context=st.integers(1, 20), more=st.integers(1, 300), seed=SEEDS, epoch=st.integers(0, 50)
-)
+@given(context=st.integers(1, 20), more=st.integers(1, 300), seed=SEEDS, epoch=st.integers(0, 50))
 def test_an_epoch_covers_the_ring_once_but_for_less_than_a_context(
     context: int, more: int, seed: int, epoch: int
 ) -> None:
@@ -29,9 +27,7 @@ def test_an_epoch_covers_the_ring_once_but_for_less_than_a_context(
 
 
 @given(context=st.integers(1, 20), more=st.integers(1, 100), seed=SEEDS, start=st.integers(0, 500))
-def test_targets_are_the_tokens_that_follow(
-    context: int, more: int, seed: int, start: int
-) -> None:
+def test_targets_are_the_tokens_that_follow(context: int, more: int, seed: int, start: int) -> None:
     length = context + more
     inputs, targets = Batches(counting(length), context, seed).at(start, 5)
     assert inputs.shape == targets.shape == (5, context)
@@ -97,16 +93,12 @@ def test_every_token_but_the_first_is_a_target_once(
 def test_a_subset_is_spread_evenly_by_hand() -> None:
     # 101 tokens in contexts of 10: 10 windows, of which 40 tokens pay for 4.
     windows = Windows(counting(101), 10, most_tokens=40)
-    (inputs, _), = windows.batches(100)
+    ((inputs, _),) = windows.batches(100)
     assert inputs[:, 0].tolist() == [0, 20, 50, 70]
 
 
-@given(
-    length=st.integers(2, 500), context=st.integers(1, 30), most_tokens=st.integers(1, 700)
-)
-def test_a_subset_is_fixed_distinct_and_even(
-    length: int, context: int, most_tokens: int
-) -> None:
+@given(length=st.integers(2, 500), context=st.integers(1, 30), most_tokens=st.integers(1, 700))
+def test_a_subset_is_fixed_distinct_and_even(length: int, context: int, most_tokens: int) -> None:
     windows = Windows(counting(length), context, most_tokens)
     starts = [int(i) for inputs, _ in windows.batches(3) for i in inputs[:, 0]]
     again = [int(i) for inputs, _ in windows.batches(64) for i in inputs[:, 0]]

@@ -1,6 +1,5 @@
 import json
 import os
-import pty
 import re
 import select
 import shutil
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import TINY, text_file
 
 from hairpin.api import Run, load
 from hairpin.cli.main import ALIASES, GROUPS, main, with_dotted_flags
@@ -24,6 +22,7 @@ from hairpin.config.settings import Config
 from hairpin.schedules import CURVES
 from hairpin.training.evaluate import Measured
 from hairpin.version import __version__
+from helpers import TINY, text_file
 
 VERBS = [command.name or "" for commands in GROUPS.values() for command in commands]
 TINY_FLAGS = [argument for key, value in TINY.items() for argument in ("--set", f"{key}={value}")]
@@ -97,7 +96,9 @@ def test_help_needs_neither_torch_nor_anything_else_that_is_slow(verb: str | Non
         "atexit.register(lambda: sys.stderr.write(str(slow & set(sys.modules) or '')))\n"
         f"main({arguments})"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: " in done.stdout
 
@@ -130,7 +131,7 @@ def test_version(hairpin: Hairpin) -> None:
 
 def test_python_m_hairpin_is_the_same() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hairpin", "--version"], capture_output=True, text=True
+        [sys.executable, "-m", "hairpin", "--version"], check=False, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, f"hairpin, version {__version__}\n")
 
@@ -184,8 +185,7 @@ def test_bad_input_is_answered_in_one_line(
     hairpin: Hairpin, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     assert words in refused(hairpin(*arguments))
-    assert not (tmp_path / "runs").exists()
-    assert not (tmp_path / "shards").exists()
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["runs"])
 
 
 def test_several_mistakes_are_a_line_each(hairpin: Hairpin) -> None:
@@ -213,7 +213,7 @@ def test_a_foreign_flag_is_refused_with_our_name(hairpin: Hairpin, theirs: str) 
 # --- settings ---
 
 
-@pytest.mark.parametrize("key", known_keys())
+@pytest.mark.parametrize("key", list(known_keys()))
 def test_every_key_can_be_a_flag(key: str) -> None:
     if "." in key:
         expected = ["--set", f"{key}=1", "x"]
@@ -367,7 +367,7 @@ def test_a_folder_that_is_taken_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "model.context=4096", "--set", "train.tokens_per_update=4096"], "context"),
+        (["--set", "model.context=9999", "--set", "train.tokens_per_update=9999"], "context"),
         (["--device", "cuda"], "this machine has no cuda"),
         (["--data.hash", "0" * 64], "data.hash"),
         (["--set", "schedule.warmup_updates=11"], "schedule.warmup_updates: 11 of 12 updates"),
@@ -454,14 +454,14 @@ class Training:
 def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
     hairpin: Hairpin, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    long = ["--updates", "1500", "--evaluate.every_updates=1000000", "--out", "run"]
+    long = ["--updates", "250", "--evaluate.every_updates=1000000", "--out", "run"]
     training = Training(tmp_path, "train", str(text_file(tmp_path)), *TINY_FLAGS, *long)
     training.wait_for_update()
     done = training.stop(number)
     assert done.code == code
     (line,) = done.err.splitlines()
     assert re.fullmatch(
-        r"hairpin: stopped after update \d+ of 1500; go on with `hairpin resume run`", line
+        r"hairpin: stopped after update \d+ of 250; go on with `hairpin resume run`", line
     )
     stopped = load(tmp_path / "run").summary()
     assert stopped.status == "interrupted"
@@ -469,7 +469,7 @@ def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
     assert (done.code, done.err) == (0, "")
     assert f"going on after {stopped.updates} updates" in done.out.replace(",", "")
     summary = load(tmp_path / "run").summary()
-    assert (summary.status, summary.updates) == ("finished", 1500)
+    assert (summary.status, summary.updates) == ("finished", 250)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
@@ -495,6 +495,7 @@ def test_a_signal_while_text_is_prepared_says_how_to_go_on(
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     assert done.returncode == code, done
     assert done.stderr == "hairpin: stopped; go on with `hairpin resume run`\n"
@@ -546,21 +547,26 @@ def test_what_could_act_on_a_terminal_is_escaped(hairpin: Hairpin, finished: Pat
 
 
 def test_output_in_another_encoding_is_escaped_not_fatal(finished: Path) -> None:
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
     for arguments in (
-        ["sample", str(finished), "--prompt", "caf\u00e9", "--tokens", "3"],
+        ["sample", str(finished), "--prompt", "caf\u00e9 \u2192", "--tokens", "3"],
         ["schedule", "--updates", "50"],
         ["runs", str(finished.parent)],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "hairpin", *arguments], env=environment, capture_output=True
+            [sys.executable, "-m", "hairpin", *arguments],
+            env=environment,
+            check=False,
+            capture_output=True,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.isascii()
+        assert not {"\u2192", "\ufffd"} & set(done.stdout.decode("latin-1"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_on_a_terminal_sample_asks_for_prompts_until_the_end(finished: Path) -> None:
+    import pty
+
     child, descriptor = pty.fork()
     if child == 0:  # pragma: no cover - another process
         os.environ.update(TERM="dumb", NO_COLOR="1")
@@ -711,7 +717,7 @@ def test_the_python_api_takes_what_the_flags_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import hairpin
-    from hairpin.api import Quiet
+    from hairpin.watch import Quiet
 
     monkeypatch.chdir(tmp_path)
     run = hairpin.train(text_file(tmp_path), settings=TINY, watcher=Quiet())

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import tokenize
 import urllib.error
 import urllib.request
@@ -290,6 +291,12 @@ def test_safe_cuts_by_hand(text: str, cuts: list[int]) -> None:
 def test_a_run_without_a_cut_stays_bounded() -> None:
     pieces = [len(piece) for piece in recut(["a" * 300_000] * 10)]
     assert pieces == [2**20, 2**20, 3_000_000 - 2**21]
+
+
+def test_a_run_without_a_cut_is_read_once_and_not_once_a_piece() -> None:
+    start_time = time.process_time()
+    assert sum(len(piece) for piece in recut(["a" * 2_000_000], 500, 500)) == 2_000_000
+    assert time.process_time() - start_time < 10  # quadratic, it takes minutes
 
 
 # --- named corpora ---

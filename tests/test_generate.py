@@ -3,11 +3,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import lively_model, random_ids
 
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
+from helpers import lively_model, random_ids
 
 GREEDY = Sampling(temperature=0)
 
@@ -137,9 +137,7 @@ def frequencies(sampling: Sampling) -> np.ndarray[tuple[int], np.dtype[np.int64]
         (Sampling(1.0, 0, 0.90), [0, 1, 3, 4]),
     ],
 )
-def test_tokens_are_drawn_as_often_as_the_softmax_says(
-    sampling: Sampling, kept: list[int]
-) -> None:
+def test_tokens_are_drawn_as_often_as_the_softmax_says(sampling: Sampling, kept: list[int]) -> None:
     powers = np.exp(LOGITS[kept] / sampling.temperature)
     expected = DRAWS * powers / powers.sum()
     counts = frequencies(sampling)

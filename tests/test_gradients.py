@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from helpers import lively_model, random_ids
 from torch import Tensor, nn
 
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
+from helpers import lively_model, random_ids
 
 INF, NAN = math.inf, math.nan
 
@@ -84,6 +84,12 @@ def test_a_norm_at_the_threshold_is_not_clipped() -> None:
     gradient = torch.tensor([3.0, 4.0])
     assert not bool(Clipper("norm", 5.0)([gradient]).clipped)
     assert gradient.tolist() == [3.0, 4.0]
+
+
+def test_a_norm_a_little_above_the_threshold_is_clipped_to_it() -> None:
+    gradient = torch.tensor([3.0, 4.0])
+    assert bool(Clipper("norm", 4.0)([gradient]).clipped)
+    assert gradient.tolist() == pytest.approx([2.4, 3.2])
 
 
 def test_gradients_of_nothing_but_zeros_stay_zeros() -> None:

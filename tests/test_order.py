@@ -21,15 +21,13 @@ def splitmix64(state: int) -> int:
 
 def plain_place(place: int, samples: int, seed: int, epoch: int) -> int:
     """The permutation with Python's own integers: six Feistel rounds and cycle walking."""
-    bits = 1
-    while 4**bits < samples:
-        bits += 1
+    bits = max(1, ((samples - 1).bit_length() + 1) // 2)
     word = place
     while True:
-        left, right = word >> bits, word % 2**bits
+        left, right = word >> bits, word % (1 << bits)
         for round_number in range(1, 7):
             key = splitmix64(splitmix64(7 * epoch + round_number) ^ seed)
-            left, right = right, left ^ (splitmix64(right ^ key) % 2**bits)
+            left, right = right, left ^ (splitmix64(right ^ key) % (1 << bits))
         word = (left << bits) | right
         if word < samples:
             return word
@@ -40,9 +38,7 @@ def test_the_mixing_function_is_the_published_one() -> None:
 
 
 @given(samples=st.integers(1, 300), seed=SEEDS, epoch=st.integers(0, 10**6))
-def test_the_order_is_the_one_that_plain_integers_give(
-    samples: int, seed: int, epoch: int
-) -> None:
+def test_the_order_is_the_one_that_plain_integers_give(samples: int, seed: int, epoch: int) -> None:
     places = np.arange(samples, dtype=np.int64)
     expected = [plain_place(place, samples, seed, epoch) for place in range(samples)]
     assert permute(places, samples, seed, epoch).tolist() == expected
@@ -74,6 +70,17 @@ def test_pieces_of_any_size_give_the_same_order(
         assert np.concatenate([piece[part] for piece in got]).tolist() == whole[part].tolist()
     singly = [int(order.at(p, 1)[1][0]) for p in range(start, start + 5)]
     assert singly == order.at(start, 5)[1].tolist()
+
+
+@given(samples=st.integers(1, 50), seed=SEEDS, position=st.integers(0, 1000))
+def test_every_position_belongs_to_an_epoch_and_goes_by_its_permutation(
+    samples: int, seed: int, position: int
+) -> None:
+    epochs, indices = SampleOrder(samples, seed).at(position, 30)
+    for offset in range(30):
+        epoch, place = divmod(position + offset, samples)
+        assert int(epochs[offset]) == epoch
+        assert int(indices[offset]) == plain_place(place, samples, seed, epoch)
 
 
 def test_epochs_and_seeds_differ() -> None:

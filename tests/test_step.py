@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from helpers import Ring, some_text
 from torch import Tensor
 
 from hairpin.config.settings import Optimizer
@@ -18,6 +17,7 @@ from hairpin.schedules import cosine
 from hairpin.training.evaluate import Evaluator
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper, StepResult
+from helpers import Ring, some_text
 
 Batch = tuple[Tensor, Tensor]
 CPU = Numerics("cpu")
@@ -65,7 +65,7 @@ def trained(micro_batch: int, *, uneven: bool, clip: float = 1.0) -> Trace:
     model = GPT(Shape(64, 16, layers=2, heads=2, width=16), seed=1)
     stepper = stepper_of(model, micro_batch, clip=clip)
     batches = Batches(tokens, 16, seed=2)
-    ids: list[str] = []
+    ids: list[bytes] = []
     model.token_embedding.register_forward_pre_hook(
         lambda _, seen: ids.append(seen[0].numpy().tobytes())
     )
@@ -122,8 +122,10 @@ def test_the_loss_is_the_mean_over_all_targets_of_the_update() -> None:
 def test_the_gradient_is_that_of_the_mean_loss() -> None:
     batch = some_targets_missing(Batches(stream(), 16, seed=2).at(0, 8), 3)
     plain = GPT(Shape(64, 16, layers=1, heads=2, width=16))
-    loss = torch.nn.functional.cross_entropy(plain.logits(batch[0]).flatten(0, 1), batch[1].flatten())
-    loss.backward()
+    loss = torch.nn.functional.cross_entropy(
+        plain.logits(batch[0]).flatten(0, 1), batch[1].flatten()
+    )
+    torch.autograd.backward(loss)
     model = GPT(Shape(64, 16, layers=1, heads=2, width=16))
     result = stepper_of(model, 3, clip=1e9).step(batch, update=0, position=0, lr=0.0)
     expected = gradient_vector(plain)
@@ -198,7 +200,9 @@ def test_once_something_is_not_finite_no_step_changes_anything(bad: float, where
     assert not bool(stepper.step(batch, update=0, position=0, lr=0.01).halted)
     before = contents(stepper)
     if where == "gradient":
-        handle = model.final_norm.weight.register_hook(lambda g: g * bad)
+        handle = model.final_norm.weight.register_hook(  # type: ignore[no-untyped-call]
+            lambda g: g * bad
+        )
     else:
         handle = model.register_forward_hook(lambda _, __, out: (out[0] * bad, out[1]))
     spoilt = stepper.step(batch, update=1, position=8, lr=0.01)

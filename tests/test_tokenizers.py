@@ -261,8 +261,10 @@ def test_learning_does_not_depend_on_threads_or_process(threads: str, parallel: 
 
 def test_learning_reports_bytes() -> None:
     calls: list[int] = []
-    train_bpe(["word " * 10_000, "é" * 10], 300, calls.append)
-    assert calls == [50_000, 50_020]
+    train_bpe(["word " * 100_000, "é" * 10], 300, calls.append)
+    assert calls == sorted(calls)
+    assert len(calls) >= 2
+    assert calls[-1] == 500_020
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 500))
@@ -282,6 +284,19 @@ def test_an_even_sample_reaches_the_end() -> None:
     assert taken[0] == 0
     assert taken[-1] >= 980
     assert max(after - before for before, after in pairwise(taken)) <= 20
+
+
+def test_text_of_ever_new_words_is_sampled_less_and_still_evenly() -> None:
+    letters = "abcdefghij"
+    words = ["".join(letters[int(digit)] for digit in f"{n:06d}") for n in range(40_000)]
+    texts = [" " + " ".join(words[n : n + 100]) for n in range(0, len(words), 100)]
+    total_bytes = sum(map(len, texts))
+    taken = list(sample_evenly(texts, total_bytes, total_bytes, distinct_bytes=28_000))
+    # Each text is 700 new bytes, so 28,000 are 40 of the 400 texts.
+    assert 40 <= len(taken) <= 41
+    places = [texts.index(text) / len(texts) for text in taken]
+    assert min(places) == 0
+    assert max(places) > 0.95
 
 
 def test_vocabularies_grow_with_the_text() -> None:

@@ -3,7 +3,7 @@
     import hairpin
 
     run = hairpin.train("book.txt", budget="10m")
-    print(run.summary().best_val_loss)
+    print(run.summary().best)
 
 The names below are imported when they are first used, so that importing hairpin costs nothing.
 """
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from hairpin import schedules
     from hairpin.api import Run, load, resume, train
     from hairpin.version import __version__
+    from hairpin.watch import Quiet
 
 _HOMES = {
+    "Quiet": "hairpin.watch",
     "Run": "hairpin.api",
     "load": "hairpin.api",
     "resume": "hairpin.api",
@@ -24,7 +26,7 @@ _HOMES = {
     "__version__": "hairpin.version",
 }
 
-__all__ = ["Run", "__version__", "load", "resume", "schedules", "train"]
+__all__ = ["Quiet", "Run", "__version__", "load", "resume", "schedules", "train"]
 
 
 def __getattr__(name: str) -> Any:

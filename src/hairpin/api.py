@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.checks import schedule_of
@@ -28,54 +28,16 @@ from hairpin.runs.directory import (
     new_run_path,
     open_run,
 )
-from hairpin.runs.events import Event
 from hairpin.runs.metrics import Record, read_record
 from hairpin.schedules import Schedule
 from hairpin.version import __version__
+from hairpin.watch import Watcher
 
 if TYPE_CHECKING:
     from hairpin.inference import Trained
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
-
-
-class Watcher(Protocol):
-    """Who is shown what happens."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Preparation has come to `done` of `total` bytes."""
-
-    def notice(self, line: str) -> None:
-        """Something that people should read."""
-
-    def show(self, event: Event) -> None:
-        """The next event of the run."""
-
-    def finish(self, path: Path, summary: Summary) -> None:
-        """The run at `path` is finished."""
-
-    def close(self) -> None:
-        """Whatever is live comes off the screen."""
-
-
-class Quiet:
-    """A watcher that shows nothing."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Nothing."""
-
-    def notice(self, line: str) -> None:
-        """Nothing."""
-
-    def show(self, event: Event) -> None:
-        """Nothing."""
-
-    def finish(self, path: Path, summary: Summary) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +121,7 @@ def train(
             if neither a size nor a length is asked for.
         settings: dotted key → value, such as {"train.updates": 1000}.
         overrides: "key=value" strings, which come before `settings`.
-        watcher: is shown what happens; None: the terminal. `Quiet()` shows nothing.
+        watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
 
     Raises:
@@ -319,6 +281,8 @@ def _drain(
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
         status, reason = "interrupted", f"stopped; go on with `hairpin resume {directory.path}`"
+        if isinstance(stop, SystemExit) and stop.code != 128 + signal.SIGTERM:
+            raise  # whoever read the output has gone
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         raise Interrupted(reason, number) from None
     finally:
@@ -330,7 +294,7 @@ def _drain(
             watcher.show(end)
         watcher.close()
     run.write_plots()
-    watcher.finish(run.path, run.summary())
+    watcher.finish(run.path, run.summary().lines())
     return run
 
 

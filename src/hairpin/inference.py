@@ -1,5 +1,6 @@
 """A trained run at work: its model writes, or is measured on a text."""
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -8,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from hairpin.config.settings import Config, Data
-from hairpin.data.batches import Windows
+from hairpin.data.batches import Tokens, Windows
 from hairpin.data.corpus import open_corpus
 from hairpin.data.order import Indices
 from hairpin.data.shards import prepare, token_blocks
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
-from hairpin.errors import CorpusError
+from hairpin.errors import CorpusError, RunError
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -46,14 +47,14 @@ class Trained:
     device: str
 
     def write(
-        self, prompt: str, sampling: Sampling, *, tokens: int, seed: int = 0
+        self, prompt: str, sampling: Sampling | None = None, *, tokens: int = 200, seed: int = 0
     ) -> Iterator[str]:
         """The text that follows `prompt`, piece by piece, until an end-of-text or `tokens`."""
-        import codecs
-
         # Several tokens may make one character: bytes are held back until they are whole.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        written = generate(self.model, prompt_ids(self.tokenizer, prompt), sampling, seed=seed)
+        written = generate(
+            self.model, prompt_ids(self.tokenizer, prompt), sampling or Sampling(), seed=seed
+        )
         for token in islice(written, tokens):
             if token == self.tokenizer.end_of_text:
                 break
@@ -70,11 +71,11 @@ class Trained:
         Raises:
             CorpusError: a text cannot be read or is empty, or the run's text has changed.
         """
-        if texts:
-            stream: _InMemory | None = _InMemory(_encode(texts, self.tokenizer))
-        else:
-            stream = None
-        tokens = stream or prepare(self.config.data, self.tokenizer).val
+        tokens: Tokens = (
+            _InMemory(_encode(texts, self.tokenizer))
+            if texts
+            else prepare(self.config.data, self.tokenizer).val
+        )
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")
         shape = self.model.shape
@@ -95,10 +96,13 @@ def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "aut
     """
     config = run.read_config()
     tokenizer = load_tokenizer(run.tokenizer)
-    tensors, which = load_weights(run, weights)
+    tensors, which = load_weights(run, weights, tokenizer_sha256=tokenizer.hash())
     device = choose_device(device)
     model = GPT(Shape.of(config.model, tokenizer.vocabulary))
-    model.load_state_dict(tensors, strict=True)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError:  # somebody has edited the config
+        raise RunError(f"{run.config}: its [model] is not the one that was trained") from None
     return Trained(config, model.to(device).eval(), tokenizer, which, device)
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from hairpin.cli.options import run_argument, weights_option
+from hairpin.cli.options import FiniteRange, run_argument, weights_option
 
 
 @click.command(short_help="Let a run's model write.")
 @run_argument
 @click.option("--prompt", help="Text to go on from.")
 @click.option("--tokens", type=click.IntRange(1, 1_000_000), default=200, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 100), default=0.8, show_default=True)
+@click.option("--temperature", type=FiniteRange(0, 100), default=0.8, show_default=True)
 @click.option("--top-k", type=click.IntRange(0), default=50, show_default=True, help="0: all.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option("--top-p", type=FiniteRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @weights_option
 def sample(

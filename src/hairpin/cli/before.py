@@ -44,5 +44,6 @@ def schedule(
     if png:
         from hairpin.analysis.plots import write_schedule_plot
 
+        png.parent.mkdir(parents=True, exist_ok=True)
         write_schedule_plot(curve, png)
         click.echo(f"written: {png}")

@@ -13,13 +13,19 @@ def runs(folder: Path | None) -> None:
 
     from hairpin import api
     from hairpin.analysis.formats import format_count, format_loss
+    from hairpin.errors import RunError
     from hairpin.terminal.display import standard_console
 
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "status", "parameters", "updates", "best validation", "bits per byte"):
         table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
     for run in api.runs(folder):
-        summary, best = run.summary(), run.summary().best
+        try:
+            summary = run.summary()
+        except RunError:
+            table.add_row(str(run.path), "damaged")
+            continue
+        best = summary.best
         table.add_row(
             str(run.path),
             summary.status,

@@ -35,6 +35,7 @@ ALIASES = {
     "lr-find": "find-lr",
     "list": "runs",
 }
+_TERMINATED = 128 + signal.SIGTERM
 _DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
 
@@ -86,7 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal or a pipe of another encoding cannot show is escaped, not fatal.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except SystemExit as stop:  # of `_terminate`, or click's own for a pipe that was closed
+        if stop.code == _TERMINATED:
+            sys.stderr.write("hairpin: stopped\n")
+        raise
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -96,8 +103,8 @@ def _run(arguments: list[str]) -> int:
         return _fail(error.problems, error.exit_code)
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
-    except (KeyboardInterrupt, SystemExit, click.Abort) as stop:
-        return _fail(["stopped"], 143 if isinstance(stop, SystemExit) else 130)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail(["stopped"], 130)
     except BrokenPipeError:
         # Whoever read the output has gone; a second write at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -145,4 +152,4 @@ def _fail(problems: Sequence[str], code: int) -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM where nothing is at stake; the training loop has its own way."""
-    raise SystemExit(128 + number)
+    raise SystemExit(_TERMINATED)

@@ -1,5 +1,6 @@
 """Options that several verbs share, and what they come to."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,19 @@ FLAGS = {
     "device": "execution.device",
     "recipe": "recipe",
 }
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; NaN, which compares as within any, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number, or click's error."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 def with_settings(command: F) -> F:

@@ -6,12 +6,15 @@ Hugging Face `tokenizers` does the learning and defines the file format; encodin
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hairpin.data.pieces import recut
 
 TRAINING_BYTES = 64_000_000
+# The learner holds each word that differs, in about 85 bytes for each of its own: 250 MB for this.
+DISTINCT_BYTES = 3_000_000
 
 # Bytes of training text up to which a vocabulary of this size is chosen. A larger vocabulary
 # packs more text into a token, and needs more text before its rare tokens are learned.
@@ -24,8 +27,11 @@ _VOCABULARIES = (
     (2_000_000_000, 16_384),
 )
 _LARGEST_VOCABULARY = 32_768
-_LEARNING_PIECE_CHARS = 16 * 1024
-_LEARNING_LIMIT_CHARS = 64 * 1024
+# The words of GPT-2's expression, nearly: enough for an estimate of memory.
+_WORDS = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+")
+# Longer words (a genome is one) take long to learn from, and teach nothing more.
+_LEARNING_PIECE_CHARS = 2 * 1024
+_REPORT_BYTES = 256 * 1024
 
 
 def choose_vocabulary(train_bytes: int) -> int:
@@ -37,17 +43,35 @@ def choose_vocabulary(train_bytes: int) -> int:
 
 
 def sample_evenly(
-    texts: Iterable[str], total_bytes: int, limit_bytes: int = TRAINING_BYTES
+    texts: Iterable[str],
+    total_bytes: int,
+    limit_bytes: int = TRAINING_BYTES,
+    distinct_bytes: int = DISTINCT_BYTES,
 ) -> Iterator[str]:
-    """Of `total_bytes` bytes of text, pieces that make up `limit_bytes`, spread over all of it."""
+    """Of `total_bytes` bytes of text, small pieces spread over all of it, as many as learning can
+    hold: `limit_bytes` bytes, and words that differ of `distinct_bytes` bytes together.
+    """
     share = min(1.0, limit_bytes / max(total_bytes, 1))
-    seen_bytes = taken_bytes = 0
-    for text in texts:
-        size_bytes = len(text.encode())
+    seen_bytes = taken_bytes = held_bytes = 0
+    held: set[str] = set()
+    for piece in recut_each(texts):
+        size_bytes = len(piece.encode())
         seen_bytes += size_bytes
-        if taken_bytes + size_bytes <= max(seen_bytes * share, size_bytes):
+        # New words come ever more slowly, about as the root of the text's length (Heaps' law).
+        held_share = (seen_bytes / max(total_bytes, 1)) ** 0.5
+        fits = taken_bytes + size_bytes <= max(seen_bytes * share, size_bytes)
+        if fits and held_bytes <= distinct_bytes * held_share:
             taken_bytes += size_bytes
-            yield text
+            new = set(_WORDS.findall(piece)) - held
+            held |= new
+            held_bytes += len("".join(new).encode())
+            yield piece
+
+
+def recut_each(texts: Iterable[str]) -> Iterator[str]:
+    """Small pieces of each text: the learner holds hundreds at once."""
+    for text in texts:
+        yield from recut((text,), _LEARNING_PIECE_CHARS, _LEARNING_PIECE_CHARS)
 
 
 def learn(
@@ -69,22 +93,23 @@ def learn(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    learner.train_from_iterator(_small_pieces(texts, on_bytes), trainer=trainer)
+    learner.train_from_iterator(_counted(texts, on_bytes), trainer=trainer)
     model = json.loads(learner.to_str())["model"]
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
 
-def _small_pieces(texts: Iterable[str], on_bytes: Callable[[int], None] | None) -> Iterator[str]:
-    """Pieces of which the learner may hold hundreds at once."""
-    done_bytes = 0
-    for text in texts:
+def _counted(texts: Iterable[str], on_bytes: Callable[[int], None] | None) -> Iterator[str]:
+    done_bytes = reported_bytes = 0
+    for piece in recut_each(texts):
         if done_bytes >= TRAINING_BYTES:
-            return
-        for piece in recut((text,), _LEARNING_PIECE_CHARS, _LEARNING_LIMIT_CHARS):
-            done_bytes += len(piece.encode())
-            yield piece
-        if on_bytes:
+            break
+        yield piece
+        done_bytes += len(piece.encode())
+        if on_bytes and done_bytes >= reported_bytes + _REPORT_BYTES:
             on_bytes(done_bytes)
+            reported_bytes = done_bytes
+    if on_bytes:
+        on_bytes(done_bytes)
 
 
 def tokenizer_json(vocab: dict[str, int], merges: list[tuple[str, str]]) -> bytes:

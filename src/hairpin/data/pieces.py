@@ -31,9 +31,9 @@ _SAFE_CUT = re.compile(
 
 def first_cut(text: str, start: int, end: int) -> int | None:
     """The first safe cut at an index in [start, end), or None; 0 and len(text) are no cuts."""
-    for match in _SAFE_CUT.finditer(text, max(start, 1)):
-        return match.start() if match.start() < end else None
-    return None
+    # The search stops at `end`: without a cut it would read all the rest, piece after piece.
+    match = _SAFE_CUT.search(text, max(start, 1), end)
+    return match.start() if match else None
 
 
 def last_cut(text: str, end: int) -> int | None:

@@ -69,6 +69,15 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
             raise RunError(f"{path}:{number}: not a line of JSON; the record is damaged") from None
 
 
+def start_bytes(path: Path) -> int:
+    """Length of the first line: what a run keeps that begins again, with no checkpoint to go on
+    from.
+    """
+    with path.open("rb") as file:
+        first = file.readline()
+    return len(first) if first.endswith(b"\n") else 0
+
+
 def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
     """Cut the record back to `length_bytes`, moving what came after into the file `discarded`."""
     tail = path.read_bytes()[length_bytes:]

@@ -1,12 +1,11 @@
 """What a run looks like on a terminal, from its plan to its summary."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hairpin.analysis.formats import format_count, format_duration
-from hairpin.analysis.summary import Summary
 from hairpin.runs import events
 from hairpin.runs.events import Event
 from hairpin.terminal.display import Display, Stages, standard_console
@@ -41,10 +40,10 @@ class Terminal:
         if isinstance(event, events.End):
             self.close()
 
-    def finish(self, path: Path, summary: Summary) -> None:
+    def finish(self, path: Path, summary: Sequence[str]) -> None:
         """The summary of the run at `path`, where things are, and what to type next."""
         self.close()
-        lines = ["", *summary.lines(), "", *_next_steps(path)]
+        lines = ["", *summary, "", *_next_steps(path)]
         for line in lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -61,8 +61,14 @@ class CheckpointStore:
                 before is untouched.
         """
         final = self.run.checkpoints / f"step-{state.update:08d}"
-        if final.exists():
-            return False
+        if not final.exists():
+            self._commit(final, state, record_bytes)
+        if state.is_best:
+            self._replace_best(final, state.update)
+        self._rotate()
+        return state.is_best
+
+    def _commit(self, final: Path, state: TrainState, record_bytes: int) -> None:
         self._refuse_what_must_not_be_saved(state)
         self.run.checkpoints.mkdir(exist_ok=True)
         temporary = self.run.checkpoints / f".tmp-{final.name}-{os.getpid()}"
@@ -73,11 +79,6 @@ class CheckpointStore:
             _write_manifest(temporary, state.update, self.identity)
             temporary.rename(final)
         sync_folder(self.run.checkpoints)
-        is_best = state.best is not None and state.best.update == state.update
-        if is_best:
-            self._replace_best(final, state.update)
-        self._rotate()
-        return is_best
 
     def newest(self, notice: Callable[[str], None]) -> Path | None:
         """The highest step that verifies; those that do not are set aside, never deleted."""
@@ -141,11 +142,18 @@ def load_state(checkpoint: Path, state: TrainState) -> int:
     return int(counters["record_bytes"])
 
 
-def load_weights(run: RunDirectory, which: str = "best") -> tuple[dict[str, Tensor], str]:
+def load_weights(
+    run: RunDirectory, which: str = "best", *, tokenizer_sha256: str | None = None
+) -> tuple[dict[str, Tensor], str]:
     """The weights of a run and a phrase that says which: the best, or the last.
 
+    Args:
+        run: its folder.
+        which: "best" or "last".
+        tokenizer_sha256: of the tokenizer that they are going to be used with.
+
     Raises:
-        RunError: nothing was saved yet, or it is damaged.
+        RunError: nothing was saved yet, it is damaged, or it was trained with another tokenizer.
     """
     steps = _steps(run.checkpoints)
     path = run.best if which == "best" and run.best.is_dir() else (steps[-1] if steps else None)
@@ -155,6 +163,11 @@ def load_weights(run: RunDirectory, which: str = "best") -> tuple[dict[str, Tens
     if problem:
         raise RunError(problem)
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    if tokenizer_sha256 not in (None, manifest.get("tokenizer_sha256")):
+        raise RunError(
+            f"{run.tokenizer}: not the tokenizer that {path} was trained with; restore the run's "
+            "own from a copy"
+        )
     kind = "best" if path == run.best else "last"
     return load_file(path / "model.safetensors"), f"{kind} weights, update {manifest['update']}"
 

@@ -61,16 +61,6 @@ class Job:
         """The length of the run."""
         return self.schedule.updates
 
-    @property
-    def evaluate_every(self) -> int:
-        """Updates between evaluations."""
-        return self.milestones.evaluate_every
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Updates between checkpoints."""
-        return self.milestones.checkpoint_every
-
     def step(self) -> StepResult:
         """Launch the next update; its numbers are read later."""
         state = self.state
@@ -110,6 +100,20 @@ class Job:
             raise self._non_finite(result, loss)
         return event
 
+    def evaluation_due(self) -> bool:
+        """Whether an evaluation belongs here and was not made: at the start, at the end, and
+        every so many updates between them.
+        """
+        update = self.state.update
+        belongs = update in (0, self.updates) or due(update, self.milestones.evaluate_every)
+        return belongs and self.state.evaluated != update
+
+    def checkpoint_due(self) -> bool:
+        """Whether the state is to be saved here: a new best always is."""
+        update = self.state.update
+        every = self.milestones.checkpoint_every
+        return update == self.updates or due(update, every) or self.state.is_best
+
     def evaluate(self) -> Iterator[Event]:
         """Measure the training and validation loss; nothing if a stop was asked for meanwhile."""
         train = self.evaluator.measure(self.train_windows)
@@ -122,16 +126,16 @@ class Job:
         """Let the model write something."""
         if self.write_sample and not self.stop.requested:
             prompt, text = self.write_sample()
-            event = events.Sample(self.state.update, prompt, text)
-            self.record.write(event)
-            yield event
+            if not self.stop.requested:  # else it was cut short
+                event = events.Sample(self.state.update, prompt, text)
+                self.record.write(event)
+                yield event
         self._paused()
 
     def save(self) -> Event:
         """Commit a checkpoint. Its event belongs to the history that the checkpoint names."""
         state = self.state
-        is_best = state.best is not None and state.best.update == state.update
-        event = events.Checkpoint(state.update, is_best)
+        event = events.Checkpoint(state.update, state.is_best)
         self.record.write(event)
         self.store.save(state, self.record.sync())
         self._paused()
@@ -167,6 +171,7 @@ class Job:
         state = self.state
         if state.best is None or val.loss < state.best.val_loss:
             state.best = Best(state.update, val.loss)
+        state.evaluated = state.update
         event = events.Evaluation(
             update=state.update,
             tokens=state.tokens,
@@ -206,3 +211,8 @@ class Milestones:
 
     evaluate_every: int
     checkpoint_every: int
+
+
+def due(update: int, every: int) -> bool:
+    """Whether something done every so many updates is done after this many."""
+    return update % every == 0

@@ -18,11 +18,13 @@ def train(job: Job) -> Iterator[Event]:
         Interrupted: a signal asked for the end; a checkpoint was saved.
     """
     state = job.state
-    if state.update == 0:
+    unread: StepResult | None = None
+    if job.evaluation_due():  # before update 0, or where a stop came in the way of it
         yield from job.evaluate()
         yield from job.sample()
+        if state.update > 0:
+            yield job.save()
 
-    unread: StepResult | None = None
     stopping = job.stop.requested
     while state.update < job.updates and not stopping:
         launched = job.step()
@@ -31,24 +33,18 @@ def train(job: Job) -> Iterator[Event]:
         unread = launched
 
         stopping = job.stop.requested
-        done = state.update == job.updates
-        evaluate = done or due(state.update, job.evaluate_every)
-        save = done or due(state.update, job.checkpoint_every)
-        if evaluate or save or stopping or job.correction_due():
+        evaluate, correct = job.evaluation_due(), job.correction_due()
+        if evaluate or correct or stopping or job.checkpoint_due():
             yield job.read(unread)
             unread = None
-        if job.correction_due():
+        if correct:
             yield from job.correct_length()
         if evaluate:
             yield from job.evaluate()
             yield from job.sample()
-        if save or stopping:
+            stopping = job.stop.requested
+        if stopping or job.checkpoint_due():
             yield job.save()
 
-    if state.update < job.updates:
+    if state.update < job.updates or job.evaluation_due():
         raise job.interrupted()
-
-
-def due(update: int, every: int) -> bool:
-    """Whether something done every so many updates is done after this many."""
-    return update % every == 0

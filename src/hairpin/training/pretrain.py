@@ -19,7 +19,7 @@ from hairpin.planning import count_parameters
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
-from hairpin.runs.metrics import Record, truncate_record
+from hairpin.runs.metrics import Record, start_bytes, truncate_record
 from hairpin.schedules import Schedule
 from hairpin.training import choose
 from hairpin.training.budget import Budget, Pace
@@ -30,10 +30,11 @@ from hairpin.training.job import Job, Milestones
 from hairpin.training.loop import train
 from hairpin.training.numerics import Numerics
 from hairpin.training.samples import SampleWriter, prompt_from
-from hairpin.training.settle import Settled, Watcher, memorisation_warning, settle
+from hairpin.training.settle import Settled, memorisation_warning, settle
 from hairpin.training.signals import StopRequest
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper
+from hairpin.watch import Watcher
 
 
 def pretrain(run: RunDirectory, *, budget: Budget | None, watcher: Watcher) -> Iterator[Event]:
@@ -55,8 +56,8 @@ def pretrain(run: RunDirectory, *, budget: Budget | None, watcher: Watcher) -> I
     state = new_state(settled)
     store = CheckpointStore(run, config.checkpoint.keep, _identity(settled))
     checkpoint = store.newest(watcher.notice)
-    if checkpoint:
-        truncate_record(run.metrics, load_state(checkpoint, state), run.discarded_metrics())
+    kept_bytes = load_state(checkpoint, state) if checkpoint else start_bytes(run.metrics)
+    truncate_record(run.metrics, kept_bytes, run.discarded_metrics())
     if warning := memorisation_warning(settled):
         watcher.notice(warning)
     stop = StopRequest()
@@ -100,7 +101,6 @@ def build_job(
         config.execution.micro_batch,
         lambda: stop.requested,
     )
-    train_tokens = config.evaluate.train_tokens or config.evaluate.tokens
     return Job(
         state=state,
         schedule=schedule_of(config),
@@ -108,7 +108,7 @@ def build_job(
         samples_per_update=config.train.tokens_per_update // shape.context,
         stepper=stepper,
         evaluator=evaluator,
-        train_windows=Windows(prepared.train, shape.context, train_tokens),
+        train_windows=Windows(prepared.train, shape.context, config.evaluate.train_tokens),
         val_windows=Windows(prepared.val, shape.context, config.evaluate.tokens),
         write_sample=_sample_writer(settled, state, stop),
         milestones=_milestones(config),

@@ -7,7 +7,6 @@ what the first run chose.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
@@ -21,20 +20,11 @@ from hairpin.planning import micro_batch_sequences
 from hairpin.training import choose, probe
 from hairpin.training.budget import CLOSING_SECONDS, Budget
 from hairpin.training.numerics import choose_device
+from hairpin.watch import Watcher
 
 _PROBE_SHARE = 0.012  # of the budget, to time this run's own update
 _MILESTONE_SHARE = 0.06  # of the time, for evaluations and samples, until it has been measured
 _EPOCHS_THAT_MEMORISE = 20
-
-
-class Watcher(Protocol):
-    """Who is told of what happens before the loop and beside it."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Preparation has come to `done` of `total` bytes."""
-
-    def notice(self, line: str) -> None:
-        """Something that people should read."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,7 @@ class Settled:
             "schedule.warmup_tokens": None,
             "schedule.warmup_updates": self.config.schedule.warmup_updates,
             "evaluate.tokens": self.config.evaluate.tokens,
+            "evaluate.train_tokens": self.config.evaluate.train_tokens,
         }
         open_config = with_values(self.without_length, used)
         return choose.fill_length(open_config, len(self.prepared.train), updates)

@@ -29,6 +29,8 @@ class TrainState:
         position: samples consumed; the next sample's position. Drives the data.
         tokens: target tokens trained on.
         best: the best evaluation so far.
+        evaluated: the last evaluation was after this many updates; -1: there was none. A stop may
+            come in the way of one, which is then made up for when the run goes on.
     """
 
     model: GPT
@@ -37,6 +39,12 @@ class TrainState:
     position: int = 0
     tokens: int = 0
     best: Best | None = None
+    evaluated: int = -1
+
+    @property
+    def is_best(self) -> bool:
+        """Whether no evaluation was better than that of the weights as they are."""
+        return self.best is not None and self.best.update == self.update
 
     def model_tensors(self) -> dict[str, Tensor]:
         """The weights by parameter name; tied weights once."""
@@ -62,6 +70,7 @@ class TrainState:
             "position": self.position,
             "tokens": self.tokens,
             "best": asdict(self.best) if self.best else None,
+            "evaluated": self.evaluated,
         }
 
     @torch.no_grad()
@@ -82,3 +91,4 @@ class TrainState:
         self.position = counters["position"]
         self.tokens = counters["tokens"]
         self.best = Best(**counters["best"]) if counters["best"] else None
+        self.evaluated = counters["evaluated"]

@@ -1,0 +1,292 @@
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hairpin
+from hairpin.api import Run
+from hairpin.config.load import build_config, read_toml
+from hairpin.config.recipes import SIZES
+from hairpin.config.settings import Config
+from hairpin.data.batches import Batches
+from hairpin.model.shape import Shape
+from hairpin.training import budget as budget_module
+from hairpin.training import choose, probe
+from hairpin.training.budget import CLOSING_SECONDS, Budget, Pace
+from hairpin.training.choose import (
+    LADDER,
+    default_peak_lr,
+    fill_length,
+    fill_shape,
+    rung_for,
+    rung_of,
+)
+from hairpin.training.probe import Speed
+from hairpin.watch import Quiet
+from helpers import Watching, of_kind, text_file, tiny
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    fake = Clock()
+
+    class FakeTime:
+        monotonic = fake
+
+    monkeypatch.setattr(budget_module, "time", FakeTime)
+    yield fake
+
+
+# --- the budget and its one correction ---
+
+
+def test_time_left_counts_from_the_start(clock: Clock) -> None:
+    budget = Budget(seconds=60, started=995.0)
+    assert budget.left == 55.0
+    clock.now = 1100.0
+    assert budget.left == -45.0
+
+
+def test_the_corrected_length_by_hand(clock: Clock) -> None:
+    pace = Pace(Budget(seconds=300, started=990.0), correct_at=5, milestones=10)
+    pace.paused(1.0)  # the evaluation before the first update
+    pace.paused(0.6)  # and its sample
+    for seconds in (9.0, 0.4, 0.6, 0.5, 0.5):  # the first one warms caches and does not count
+        pace.took(seconds)
+    clock.now = 1050.0
+    # 240 s left; 4 s for the end and 10 · 1.6 s for milestones; 4% kept back: 220 · 0.96 = 211.2 s
+    # at 0.5 s an update.
+    assert CLOSING_SECONDS == 4.0
+    assert pace.updates_that_fit(done=5) == 5 + 422
+
+
+def test_with_one_update_measured_it_goes_by_that(clock: Clock) -> None:
+    pace = Pace(Budget(seconds=104, started=1000.0), correct_at=1, milestones=10)
+    pace.took(2.0)
+    assert pace.updates_that_fit(done=1) == 1 + 48
+
+
+def test_without_time_left_there_is_still_room_for_a_schedule(clock: Clock) -> None:
+    pace = Pace(Budget(seconds=10, started=900.0), correct_at=7, milestones=10)
+    pace.took(1.0)
+    assert pace.updates_that_fit(done=7) == 9
+
+
+# --- what is chosen ---
+
+
+@given(st.floats(0, 1e22), st.floats(0, 1e22))
+def test_more_operations_never_choose_a_smaller_model(one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    assert LADDER.index(rung_for(small)) <= LADDER.index(rung_for(large))
+
+
+def test_the_ladder_is_whole() -> None:
+    assert [rung.from_flops for rung in LADDER] == sorted({rung.from_flops for rung in LADDER})
+    assert rung_for(0.0) == LADDER[0] and rung_for(1e30) == LADDER[-1]
+    for rung in LADDER:
+        assert rung.tokens_per_update % SIZES[rung.size]["context"] == 0
+        assert rung_of(rung.size) is rung
+    assert rung_of("gpt2-xl") is LADDER[-1]
+    reached = {rung_for(2.0**exponent).size for exponent in range(80)}
+    assert reached == {rung.size for rung in LADDER}
+
+
+def test_the_noise_of_a_measurement_seldom_changes_the_size() -> None:
+    powers = [4.0**exponent for exponent in range(15, 32)]
+    for power in powers:
+        assert rung_for(power * 0.6) == rung_for(power) == rung_for(power * 1.7)
+
+
+def config_of(**changes: Any) -> Config:
+    settings = tiny(**changes)
+    return build_config(flags={key: value for key, value in settings.items() if value is not None})
+
+
+UNSET = {
+    "train__updates": None,
+    "schedule__warmup_updates": None,
+    "evaluate__every_updates": None,
+    "evaluate__tokens": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "budgeted", "updates"),
+    [
+        ({"train__tokens": 64 * 20}, None, 20),
+        ({"train__tokens": 64 * 20 + 1}, None, 21),
+        ({"train__epochs": 1.0}, None, 157),  # 10,001 tokens in updates of 64: 156.3
+        ({"train__epochs": 2.5}, None, 391),  # 25,002.5 tokens: 390.7
+        ({"train__updates": 33}, 99, 33),
+        ({}, 99, 99),
+        ({"train__tokens": 64 * 20}, 99, 20),
+    ],
+)
+def test_the_length_by_hand(asked: dict[str, Any], budgeted: int | None, updates: int) -> None:
+    config = fill_length(config_of(**(UNSET | asked)), 10_001, budgeted)
+    assert config.train.updates == updates
+    assert config.train.tokens is None and config.train.epochs is None
+
+
+def test_what_follows_from_the_length_by_hand() -> None:
+    config = fill_length(config_of(**(UNSET | {"train__updates": 1001})), 10_001, None)
+    assert config.schedule.warmup_updates == 50  # 5%
+    assert config.schedule.min_lr == pytest.approx(0.001)  # a tenth of the peak
+    assert config.evaluate.every_updates == config.checkpoint.every_updates == 101
+    # Half a percent of 1001 · 64 tokens, and at least 16 contexts of 16.
+    assert config.evaluate.tokens == 320
+    assert config.evaluate.train_tokens == 80
+    short = fill_length(config_of(**(UNSET | {"train__updates": 100})), 10_001, None)
+    assert short.evaluate.tokens == 256
+
+
+def test_what_was_asked_for_is_left_alone() -> None:
+    asked = config_of(checkpoint__every_updates=7, schedule__min_lr=0.0)
+    filled = fill_length(asked, 10_001, 5000)
+    assert filled.train.updates == 12
+    assert (filled.schedule.warmup_updates, filled.schedule.min_lr) == (3, 0.0)
+    assert (filled.evaluate.every_updates, filled.checkpoint.every_updates) == (4, 7)
+    assert filled.evaluate.tokens == 128
+    assert fill_length(filled, 10_001, 5000) == filled
+
+
+def test_a_shape_is_filled_from_the_rung_or_the_size() -> None:
+    open_config = build_config(flags={"data.texts": ["/x"]})
+    filled = fill_shape(open_config, rung_of("mini"))
+    model = filled.model
+    assert (model.layers, model.heads, model.width, model.context) == (4, 4, 192, 128)
+    assert filled.train.tokens_per_update == 4096
+    sized = build_config(flags={"model.size": "nano", "model.context": 100})
+    filled = fill_shape(sized, rung_of("nano"))
+    assert (filled.model.layers, filled.model.context) == (2, 100)
+    assert filled.train.tokens_per_update == 2000  # the nearest below 2048 that 100 divides
+
+
+def test_wider_models_learn_at_a_lower_rate() -> None:
+    assert default_peak_lr(768) == 6e-4  # Brown et al. 2020, for GPT-3's model of that width
+    assert default_peak_lr(1600) == pytest.approx(2.9e-4)
+    rates = [default_peak_lr(width) for width in range(1, 4000)]
+    assert rates == sorted(rates, reverse=True) and rates[0] == 3e-3
+
+
+# --- a budgeted run, with a clock that is told ---
+
+
+@pytest.fixture
+def fixed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that finds a tenth of a second an update, and no drawing."""
+
+    def measured(config: Config, shape: Shape, batches: Batches, seconds: float) -> Speed:
+        return Speed("float32", 0.1)
+
+    monkeypatch.setattr(probe, "measure_update", measured)
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits"), [("cosine", 30), ("cosine", 150), ("linear", 30), ("wsd", 30), ("wsd", 150)]
+)
+def test_the_correction_changes_no_learning_rate_that_was_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed_speed: None, kind: str, fits: int
+) -> None:
+    monkeypatch.setattr(Pace, "updates_that_fit", lambda self, done: fits)
+    settings = {
+        key: value
+        for key, value in tiny(**UNSET, schedule__kind=kind, evaluate__sample_tokens=0).items()
+        if value is not None
+    }
+    run = hairpin.train(
+        text_file(tmp_path), out=tmp_path / "run", settings=settings, budget="15s", watcher=Quiet()
+    )
+    record = run.record()
+    plan, (correction,) = of_kind(record, "plan")[0], of_kind(record, "correction")
+    # Nearly 15 s less 4 s for the end, less 6% for evaluations, at 0.1 s an update.
+    assert 80 <= plan["updates"] <= 103
+    warmup = plan["warmup"]
+    assert warmup == round(0.05 * plan["updates"])
+    assert correction == {
+        "event": "correction",
+        "update": warmup,
+        "planned_updates": plan["updates"],
+        "updates": fits,
+    }
+
+    config = run.config
+    assert config.train.updates == fits
+    assert read_toml(run.path / "config.toml")["train"]["updates"] == fits
+    assert config.schedule.warmup_updates == warmup
+    updates = of_kind(record, "update")
+    assert len(updates) == fits
+    lrs = [event["lr"] for event in updates]
+    initial = 0.01 / warmup
+    climb = [initial + update * (0.01 - initial) / warmup for update in range(warmup)]
+    assert lrs[: warmup + 1] == pytest.approx([*climb, 0.01])
+    assert lrs[-1] == pytest.approx(0.001)
+    places = [event["update"] for event in of_kind(record, "evaluation")]
+    assert places[0] == 0 and places[-1] == fits and 9 <= len(places) <= 13
+
+    again = hairpin.train(config=run.path / "config.toml", out=tmp_path / "again", watcher=Quiet())
+    assert [event["lr"] for event in of_kind(again.record(), "update")] == lrs
+    assert not of_kind(again.record(), "correction")
+    last = f"checkpoints/step-{fits:08d}/model.safetensors"
+    assert (again.path / last).read_bytes() == (run.path / last).read_bytes()
+
+
+def test_a_length_that_was_asked_for_is_not_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed_speed: None
+) -> None:
+    monkeypatch.setattr(Pace, "updates_that_fit", lambda self, done: 50)
+    watcher = Watching()
+    run = hairpin.train(
+        text_file(tmp_path), out=tmp_path / "run", settings=tiny(), budget="15s", watcher=watcher
+    )
+    assert not of_kind(run.record(), "correction")
+    assert run.config.train.updates == 12
+
+
+def test_text_that_would_be_learned_by_heart_is_said_before_training(
+    tmp_path: Path, fixed_speed: None
+) -> None:
+    watcher = Watching()
+    settings = tiny(train__updates=200, evaluate__every_updates=200, evaluate__sample_tokens=0)
+    hairpin.train(
+        text_file(tmp_path, 600), out=tmp_path / "run", settings=settings, watcher=watcher
+    )
+    # 200 · 64 tokens over 558 of training text.
+    (line,) = watcher.notices
+    assert "will learn them by heart" in line and " 23 times" in line
+
+
+def test_default_tokens_are_twenty_a_parameter_and_at_most_four_passes() -> None:
+    class Prepared:
+        def __init__(self, tokens: int) -> None:
+            self.train = range(tokens)
+
+    shape = Shape(257, 16, layers=1, heads=2, width=16)
+    # 257 · 16 + 16 · 16 + 12 · 256 + 13 · 16 + 32 = 7,680 parameters.
+    plenty: Any = Prepared(10**9)
+    little: Any = Prepared(1000)
+    assert choose.default_tokens(shape, plenty) == 153_600
+    assert choose.default_tokens(shape, little) == 4000
+
+
+def test_a_speed_is_measured_on_this_machine(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    flops = probe.measure_flops("cpu", "float32")
+    assert flops > 1e6
+    assert time.perf_counter() > started

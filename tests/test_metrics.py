@@ -1,0 +1,140 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hairpin.errors import RunError
+from hairpin.runs.events import Correction, End, Event, Sample, Start, Update
+from hairpin.runs.metrics import Record, read_record, truncate_record
+
+UPDATE = Update(
+    0, lr=1e-3, loss=4.25, grad_norm=2.5, clipped=True, tokens=64, tokens_per_second=9.5
+)
+
+
+def strict(line: str) -> Any:
+    """JSON as the standard has it: NaN and Infinity are errors."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def recorded(path: Path, *happened: Event) -> Path:
+    with Record(path) as record:
+        for event in happened:
+            record.write(event)
+    return path
+
+
+def test_an_update_is_the_documented_line(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "metrics.jsonl", UPDATE)
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("}\n") and text.count("\n") == 1
+    assert strict(text) == {
+        "event": "update",
+        "update": 0,
+        "lr": 1e-3,
+        "loss": 4.25,
+        "grad_norm": 2.5,
+        "clipped": True,
+        "tokens": 64,
+        "tokens_per_second": 9.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")]
+)
+def test_what_is_not_finite_is_null_and_named(tmp_path: Path, value: float, name: str) -> None:
+    path = recorded(tmp_path / "metrics.jsonl", replace(UPDATE, loss=value))
+    event = strict(path.read_text(encoding="utf-8"))
+    assert event["loss"] is None
+    assert event["non_finite"] == name
+    assert event["grad_norm"] == 2.5
+
+
+def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
+    path = recorded(
+        tmp_path / "m", End(3, "finished", 1.5), Start(5.0, "0.1", ("hairpin", "train"))
+    )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert strict(lines[0]) == {"event": "end", "update": 3, "status": "finished", "seconds": 1.5}
+    assert strict(lines[1])["command"] == ["hairpin", "train"]
+    assert "budget_seconds" not in lines[1]
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "\u2028 \u0085 \x00", "日本語 🎼", '"\\', "\ud83c"])
+def test_any_text_is_one_line_and_comes_back(tmp_path: Path, text: str) -> None:
+    path = recorded(tmp_path / "m", Sample(1, "p", text), UPDATE)
+    assert path.read_bytes().count(b"\n") == 2
+    sample, update = read_record(path)
+    assert sample["text"] == (text if text != "\ud83c" else "?")
+    assert update["update"] == 0
+
+
+def test_events_are_read_in_order_over_several_openings(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for number in range(5):
+        recorded(path, replace(UPDATE, update=number))
+    assert [event["update"] for event in read_record(path)] == [0, 1, 2, 3, 4]
+
+
+def test_a_line_cut_short_at_any_byte_at_the_end_is_left_out(tmp_path: Path) -> None:
+    whole = recorded(tmp_path / "whole", UPDATE, Correction(1, 10, 12)).read_bytes()
+    first = whole.index(b"\n") + 1
+    torn = tmp_path / "torn"
+    for length in range(first, len(whole) - 1):
+        torn.write_bytes(whole[:length])
+        assert [event["event"] for event in read_record(torn)] == ["update"], length
+    torn.write_bytes(whole[:-1])  # all but the line's end
+    assert [event["event"] for event in read_record(torn)] == ["update", "correction"]
+
+
+def test_a_damaged_line_in_the_middle_is_refused_with_its_number(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "metrics.jsonl", UPDATE, UPDATE, UPDATE)
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = lines[1][:-4]
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(RunError, match=r"metrics\.jsonl:2: not a line of JSON"):
+        list(read_record(path))
+
+
+def test_a_missing_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such record"):
+        list(read_record(tmp_path / "metrics.jsonl"))
+
+
+def test_syncing_gives_the_length_in_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for text in ("été", "x"):  # bytes, not characters; and in a file that was there already
+        with Record(path) as record:
+            record.write(Sample(0, "", text))
+            assert record.sync() == path.stat().st_size
+
+
+def test_cutting_back_keeps_the_beginning_and_sets_the_rest_aside(tmp_path: Path) -> None:
+    path, aside = tmp_path / "metrics.jsonl", tmp_path / "discarded.jsonl"
+    with Record(path) as record:
+        record.write(Sample(0, "", "été"))
+        length = record.sync()
+        record.write(UPDATE)
+        record.write(replace(UPDATE, update=1))
+    whole = path.read_bytes()
+    truncate_record(path, length, aside)
+    assert path.read_bytes() == whole[:length]
+    assert [event["update"] for event in read_record(aside)] == [0, 1]
+    recorded(path, replace(UPDATE, update=7))
+    assert [event["event"] for event in read_record(path)] == ["sample", "update"]
+
+
+def test_cutting_back_nothing_leaves_no_file(tmp_path: Path) -> None:
+    path, aside = recorded(tmp_path / "metrics.jsonl", UPDATE), tmp_path / "discarded.jsonl"
+    whole = path.read_bytes()
+    truncate_record(path, len(whole), aside)
+    assert path.read_bytes() == whole
+    assert not aside.exists()
