@@ -477,6 +477,7 @@ VALUES = st.one_of(
 @example(["a\nb=1"])
 @example(["\x1b[2J"])
 @example(["train.seed=0x" + "f" * 5000])
+@example(["recipe=0x" + "f" * 5000])
 @example(["train.updates.more=1"])
 @example([".=1"])
 @example(["recipe.a=1"])

@@ -92,6 +92,11 @@ def test_a_sample_on_the_way_is_what_the_run_would_write() -> None:
     assert stopped() == ("the", "")
 
 
+def test_a_sample_on_the_way_ends_at_an_end_of_text() -> None:
+    model = Scripted([*b"abc", END, *b"def"])
+    assert SampleWriter(model, ByteTokenizer(), "x", 7, GREEDY, seed=0)() == ("x", "abc")
+
+
 class _Text:
     def __init__(self, text: str) -> None:
         self.ids = np.frombuffer(text.encode(), np.uint8).astype(np.int64)

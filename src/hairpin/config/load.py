@@ -47,7 +47,9 @@ def build_config(
     _make_texts_absolute(asked, Path())
     recipe = asked.get("recipe", "gpt2")
     if not isinstance(recipe, str) or recipe not in RECIPES:
-        raise ConfigError(f"recipe: there is no {recipe!r}; choose one of {', '.join(RECIPES)}")
+        raise ConfigError(
+            f"recipe: there is no {_shown(recipe)}; choose one of {', '.join(RECIPES)}"
+        )
     return validate(_merge(RECIPES[recipe], asked))
 
 
@@ -166,9 +168,13 @@ def _line(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    return f"{key}: {message[0].lower()}{message[1:]} (got {_shown(problem['input'])})"
+
+
+def _shown(value: Any) -> str:
+    """The value as Python writes it, cut to what fits in a line."""
     try:
-        given = repr(problem["input"])
+        written = repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
-        given = "a number with thousands of digits"
-    shown = given if len(given) <= 60 else given[:57] + "..."
-    return f"{key}: {message[0].lower()}{message[1:]} (got {shown})"
+        return "a number with thousands of digits"
+    return written if len(written) <= 60 else written[:57] + "..."

@@ -54,8 +54,8 @@ class Data(Table):
     split: Literal["auto", "documents", "tails"] = Field(
         "auto",
         description="How validation text is set apart: whole documents by their content hash, or "
-        "each document's last part. `auto` takes documents unless that leaves validation outside "
-        "5-20% of the bytes.",
+        "each document's last part. `auto` takes documents unless that leaves validation with less "
+        "than half or more than twice `validation_fraction` of the bytes.",
     )
     validation_fraction: float = Field(
         0.1, gt=0, le=0.5, description="The share of the text kept for validation, in bytes."

@@ -42,11 +42,11 @@ class Rung:
 
 
 LADDER = (
-    Rung("nano", 0.0, 512, 2048),
-    Rung("tiny", 3e11, 1024, 2048),
-    Rung("mini", 3e12, 2048, 4096),
-    Rung("small", 1.5e13, 4096, 4096),
-    Rung("medium", 2e14, 8192, 8192),
+    Rung("nano", 0.0, 512, 1024),
+    Rung("tiny", 3e11, 1024, 1024),
+    Rung("mini", 3e12, 2048, 2048),
+    Rung("small", 1.5e13, 4096, 2048),
+    Rung("medium", 2e14, 8192, 4096),
     Rung("base", 4e15, 16_384, 16_384),
     Rung("gpt2", 1e17, 32_768, 65_536),
 )
