@@ -19,6 +19,7 @@ from hairpin.training import choose, probe
 from hairpin.training.budget import CLOSING_SECONDS, Budget, Pace
 from hairpin.training.choose import (
     LADDER,
+    Rung,
     default_peak_lr,
     fill_length,
     fill_shape,
@@ -167,12 +168,12 @@ def test_what_was_asked_for_is_left_alone() -> None:
 
 def test_a_shape_is_filled_from_the_rung_or_the_size() -> None:
     open_config = build_config(flags={"data.texts": ["/x"]})
-    filled = fill_shape(open_config, rung_of("mini"))
+    filled = fill_shape(open_config, Rung("mini", 0.0, 512, 4096))
     model = filled.model
     assert (model.layers, model.heads, model.width, model.context) == (4, 4, 192, 128)
     assert filled.train.tokens_per_update == 4096
     sized = build_config(flags={"model.size": "nano", "model.context": 100})
-    filled = fill_shape(sized, rung_of("nano"))
+    filled = fill_shape(sized, Rung("mini", 0.0, 512, 2048))
     assert (filled.model.layers, filled.model.context) == (2, 100)
     assert filled.train.tokens_per_update == 2000  # the nearest below 2048 that 100 divides
 

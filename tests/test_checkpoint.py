@@ -313,7 +313,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_half(
         monkeypatch.setattr(module, "_write_manifest", fails)
     if failing == "rename":
         monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(HairpinError, match="No space left"):
         store.save(advance(state, 3.0), 2)
     monkeypatch.undo()
     assert snapshot(tmp_path) == before

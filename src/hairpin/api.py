@@ -18,7 +18,7 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError, HairpinError, Interrupted, RunError, UserError
+from hairpin.errors import ConfigError, CorpusError, HairpinError, Interrupted, RunError, UserError
 from hairpin.runs import events
 from hairpin.runs.directory import (
     RUNS,
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
+_NO_TEXT = (
+    "no text given: training on the source of the Python standard library; for your own text, "
+    "`hairpin train FILE` or `hairpin train FOLDER`"
+)
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,18 @@ def train(
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
     started = time.monotonic() if started is None else started
+    watcher = _watcher(watcher)
     asked = _asked(texts, corpus, config, overrides, settings or {})
+    if not asked.data.texts and asked.data.corpus is None:
+        asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
+        watcher.notice(_NO_TEXT)
+    if budget and _length_of(asked):
+        watcher.notice("--budget: the length is given, so the budget chooses the size at most")
     path = Path(out) if out else new_run_path(_name_of(asked))
     seconds = parse_duration(budget) if budget else _default_budget(asked)
     directory = create_run(path, asked)
     _begin(directory, seconds)
-    return _drain(directory, seconds, started, _watcher(watcher), is_new=True)
+    return _drain(directory, seconds, started, watcher, is_new=True)
 
 
 def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) -> Run:
@@ -186,9 +196,14 @@ def schedule(
         "train.updates": updates,
         "train.tokens": None,
         "train.tokens_per_update": train.tokens_per_update or 1,
-        "schedule.peak_lr": asked.schedule.peak_lr or 1e-3,
+        "schedule.peak_lr": asked.schedule.peak_lr or _assumed_peak_lr(asked),
     }
     return schedule_of(with_values(asked, known))
+
+
+def _assumed_peak_lr(config: Config) -> float:
+    """A peak to draw where none is given: its height changes the figures and not the curve."""
+    return max(1e-3, config.schedule.initial_lr or 0.0, config.schedule.min_lr or 0.0)
 
 
 def prepare(
@@ -209,6 +224,8 @@ def prepare(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
     asked = _asked(texts, corpus, None, overrides, {})
+    if not asked.data.texts and asked.data.corpus is None:
+        raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
     prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
     shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
     return (
@@ -224,16 +241,13 @@ def _asked(
     overrides: Iterable[str],
     settings: Mapping[str, Any],
 ) -> Config:
-    """The config that a call asks for; without any text, the standard library's."""
+    """The config that a call asks for."""
     flags = dict(settings)
     if texts:
         flags["data.texts"] = [str(Path(text).absolute()) for text in texts]
     if corpus:
         flags["data.corpus"] = corpus
-    asked = build_config(file=_path(config), overrides=overrides, flags=flags)
-    if asked.data.texts or asked.data.corpus:
-        return asked
-    return with_values(asked, {"data.corpus": DEFAULT_CORPUS})
+    return build_config(file=_path(config), overrides=overrides, flags=flags)
 
 
 def _watcher(watcher: Watcher | None) -> Watcher:
@@ -300,13 +314,13 @@ def _drain(
 
 def _default_budget(config: Config) -> float | None:
     """Three minutes where nothing says how large the model or how long the run is."""
+    sized = config.model.size or config.model.width
+    return None if sized or _length_of(config) else parse_duration(DEFAULT_BUDGET)
+
+
+def _length_of(config: Config) -> float | None:
     train = config.train
-    length = train.updates or train.tokens or train.epochs
-    return (
-        None
-        if length or config.model.size or config.model.width
-        else parse_duration(DEFAULT_BUDGET)
-    )
+    return train.updates or train.tokens or train.epochs
 
 
 def _name_of(config: Config) -> str:

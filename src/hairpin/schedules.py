@@ -105,23 +105,35 @@ class Curve:
         lr: the learning rate of an update at or after the end of warmup.
         decays: whether the last update is at `min_lr`.
         shortest: the fewest updates that must follow warmup, given the schedule.
+        settled: how many updates have a learning rate that no change of the length behind them
+            would move, given the schedule.
     """
 
     lr: _LearningRate
     decays: bool
     shortest: Callable[[Schedule], int] = field(default=lambda schedule: 1)
+    settled: Callable[[Schedule], int] = field(default=lambda schedule: schedule.warmup + 1)
 
 
 CURVES: dict[str, Curve] = {}
 
 
 def curve(
-    name: str, *, decays: bool, shortest: Callable[[Schedule], int] | None = None
+    name: str,
+    *,
+    decays: bool,
+    shortest: Callable[[Schedule], int] | None = None,
+    settled: Callable[[Schedule], int] | None = None,
 ) -> Callable[[_LearningRate], _LearningRate]:
-    """Register the decorated function as the curve `name`."""
+    """Register the decorated function as the curve `name`; see `Curve` for the rest."""
 
     def register(lr: _LearningRate) -> _LearningRate:
-        CURVES[name] = Curve(lr, decays, shortest or (lambda _: 2 if decays else 1))
+        CURVES[name] = Curve(
+            lr,
+            decays,
+            shortest or (lambda _: 2 if decays else 1),
+            settled or (lambda s: s.warmup + 1 if decays else s.updates),
+        )
         return lr
 
     return register
@@ -154,7 +166,12 @@ def _cosine_restarts(schedule: Schedule, update: int) -> float:
     return schedule.between(_half_cosine((index - first) / (last - first)))
 
 
-@curve("wsd", decays=True, shortest=lambda schedule: schedule.decay + 1)
+@curve(
+    "wsd",
+    decays=True,
+    shortest=lambda schedule: schedule.decay + 1,
+    settled=lambda schedule: schedule.updates - schedule.decay,
+)
 def _wsd(schedule: Schedule, update: int) -> float:
     """Warmup, stable, decay: at the peak until a final linear decay (Hu et al. 2024)."""
     to_go = max(0, schedule.updates - 1 - update)

@@ -41,6 +41,9 @@ def schedule(
 
     curve = api.schedule(config=config, overrides=overrides, settings=settings_of(flags))
     click.echo(draw_schedule(curve, color=sys.stdout.isatty()))
+    given = config or flags["lr"] or any(o.startswith("schedule.peak_lr") for o in overrides)
+    if not given:
+        click.echo(f"  no --lr given: the peak of {curve.peak_lr:g} is an example")
     if png:
         from hairpin.analysis.plots import write_schedule_plot
 

@@ -6,9 +6,19 @@ from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.schedules import CURVES, Schedule
 
+DEFAULT_CURVE = "cosine"
 DEFAULT_WARMUP_FRACTION = 0.05
 DEFAULT_DECAY_FRACTION = 0.2
 DEFAULT_MIN_LR_FRACTION = 0.1
+
+
+# Keys that say the same thing in different ways: one of each group may be set.
+ALTERNATIVES = (
+    ("data.texts", "data.corpus"),
+    ("train.updates", "train.tokens", "train.epochs"),
+    ("schedule.warmup_updates", "schedule.warmup_tokens", "schedule.warmup_fraction"),
+    ("schedule.decay_updates", "schedule.decay_tokens", "schedule.decay_fraction"),
+)
 
 
 def contradictions(config: Config) -> list[str]:
@@ -30,14 +40,15 @@ def schedule_of(config: Config) -> Schedule:
     decay = _in_updates(
         asked.decay_updates, asked.decay_tokens, asked.decay_fraction, tokens, updates
     )
+    kind = asked.kind or DEFAULT_CURVE
     lowest = asked.peak_lr * DEFAULT_MIN_LR_FRACTION if asked.min_lr is None else asked.min_lr
     return Schedule(
-        kind=asked.kind,
+        kind=kind,
         updates=updates,
         warmup=round(DEFAULT_WARMUP_FRACTION * updates) if warmup is None else warmup,
         peak_lr=asked.peak_lr,
         initial_lr=asked.initial_lr,
-        min_lr=lowest if CURVES[asked.kind].decays else 0.0,
+        min_lr=lowest if CURVES[kind].decays else 0.0,
         decay=max(1, round(DEFAULT_DECAY_FRACTION * updates)) if decay is None else decay,
         cycles=asked.cycles,
     )
@@ -58,17 +69,15 @@ def _in_updates(
 
 
 def _alternatives(config: Config) -> Iterator[str]:
-    groups = {
-        "data": ("texts", "corpus"),
-        "train": ("updates", "tokens", "epochs"),
-        "schedule": ("warmup_updates", "warmup_tokens", "warmup_fraction"),
-        "schedule ": ("decay_updates", "decay_tokens", "decay_fraction"),
-    }
-    for table, keys in groups.items():
-        values = getattr(config, table.strip())
-        given = [f"{table.strip()}.{key}" for key in keys if getattr(values, key) not in (None, ())]
+    for keys in ALTERNATIVES:
+        given = [key for key in keys if _value(config, key) not in (None, ())]
         if len(given) > 1:
             yield f"{' and '.join(given)}: they say the same thing in two ways; keep one"
+
+
+def _value(config: Config, key: str) -> object:
+    table, _, name = key.partition(".")
+    return getattr(getattr(config, table), name)
 
 
 def _shapes(config: Config) -> Iterator[str]:
@@ -95,27 +104,28 @@ def _shapes(config: Config) -> Iterator[str]:
 
 
 def _schedule(config: Config) -> Iterator[str]:
-    schedule = config.schedule
+    schedule, kind = config.schedule, config.schedule.kind or DEFAULT_CURVE
     for name in ("initial_lr", "min_lr"):
         lr = getattr(schedule, name)
         if lr is not None and schedule.peak_lr is not None and lr > schedule.peak_lr:
             yield f"schedule.{name}: {lr} is above the peak, schedule.peak_lr = {schedule.peak_lr}"
-    if schedule.min_lr is not None and not CURVES[schedule.kind].decays:
-        yield f"schedule.min_lr: {schedule.kind} does not decay to a minimum; remove the key"
-    if schedule.kind != "wsd":
+    if schedule.min_lr is not None and not CURVES[kind].decays:
+        yield f"schedule.min_lr: {kind} does not decay to a minimum; remove the key"
+    if kind != "wsd":
         for name in ("decay_updates", "decay_tokens", "decay_fraction"):
             if getattr(schedule, name) is not None:
-                yield f"schedule.{name}: only for schedule.kind=wsd, not {schedule.kind}"
+                yield f"schedule.{name}: only for schedule.kind=wsd, not {kind}"
 
 
 def _budget(config: Config) -> Iterator[str]:
     """What can be known of the schedule's length before text and machine are looked at."""
     train, schedule = config.train, config.schedule
+    kind = schedule.kind or DEFAULT_CURVE
     if train.updates and schedule.warmup_updates is not None:
         follow = train.updates - schedule.warmup_updates
-        if follow < (2 if CURVES[schedule.kind].decays else 1):
+        if follow < (2 if CURVES[kind].decays else 1):
             yield (
                 f"schedule.warmup_updates: {schedule.warmup_updates} of {train.updates} updates "
-                f"leave {max(0, follow)} for {schedule.kind}, which needs "
-                f"{2 if CURVES[schedule.kind].decays else 1} or more"
+                f"leave {max(0, follow)} for {kind}, which needs "
+                f"{2 if CURVES[kind].decays else 1} or more"
             )

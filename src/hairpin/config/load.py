@@ -13,13 +13,21 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from hairpin.config.checks import contradictions
+from hairpin.config.checks import ALTERNATIVES, contradictions
 from hairpin.config.names import advice_for
-from hairpin.config.recipes import RECIPES
+from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config, Table
 from hairpin.errors import ConfigError
 
 Tree = dict[str, Any]
+
+# What a layer says, and what that silences in the layers below it: a length given on the command
+# line replaces the file's, in whatever way the file says it, and a named size the file's shape.
+_RIVALS = (
+    *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
+    ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
+    ("data.corpus", ("data.hash",)),
+)
 
 # Where pydantic's own words are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
@@ -36,21 +44,25 @@ def build_config(
     Raises:
         ConfigError: unknown keys, impossible values, contradictions: a line each.
     """
-    asked: Tree = read_toml(file) if file else {}
+    in_file: Tree = read_toml(file) if file else {}
     if file:
-        _make_texts_absolute(asked, file.parent)
+        _make_texts_absolute(in_file, file.parent)
+    set_ones: Tree = {}
     for override in overrides:
-        key, value = parse_override(override)
-        _put(asked, key, value)
+        _put(set_ones, *parse_override(override))
+    in_flags: Tree = {}
     for key, value in (flags or {}).items():
-        _put(asked, key, value)
+        _put(in_flags, key, value)
+    asked: Tree = {}
+    for layer in (in_file, set_ones, in_flags):
+        asked = _merge(_without_rivals(asked, layer), layer)
     _make_texts_absolute(asked, Path())
     recipe = asked.get("recipe", "gpt2")
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(
             f"recipe: there is no {_shown(recipe)}; choose one of {', '.join(RECIPES)}"
         )
-    return validate(_merge(RECIPES[recipe], asked))
+    return validate(_merge(_without_rivals(RECIPES[recipe], asked), asked))
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -151,6 +163,25 @@ def _make_texts_absolute(tree: Tree, folder: Path) -> None:
         data["texts"] = [
             str(folder.absolute() / text) if isinstance(text, str) else text for text in texts
         ]
+
+
+def _without_rivals(below: Mapping[str, Any], above: Tree) -> Tree:
+    """The lower layer without what the upper one says in another way."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
+    for said, silenced in _RIVALS:
+        if _get(above, said) is None:
+            continue
+        for key in silenced:
+            table, _, name = key.partition(".")
+            if _get(above, key) is None and isinstance(kept.get(table), dict):
+                kept[table].pop(name, None)
+    return kept
+
+
+def _get(tree: Tree, key: str) -> Any:
+    table, _, name = key.partition(".")
+    values = tree.get(table)
+    return values.get(name) if isinstance(values, dict) else None
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:

@@ -25,8 +25,8 @@ class Table(BaseModel):
     )
 
 
-def _known_curve(kind: str) -> str:
-    if kind not in CURVES:
+def _known_curve(kind: str | None) -> str | None:
+    if kind is not None and kind not in CURVES:
         raise ValueError(f"there is no {kind!r}; choose one of {', '.join(CURVES)}")
     return kind
 
@@ -126,8 +126,11 @@ class Optimizer(Table):
 class Schedule(Table):
     """The learning rate as a function of the update: linear warmup, then a curve."""
 
-    kind: Annotated[str, AfterValidator(_known_curve)] = Field(
-        "cosine", description="The curve after warmup: " + ", ".join(f"`{c}`" for c in CURVES) + "."
+    kind: Annotated[str | None, AfterValidator(_known_curve)] = Field(
+        None,
+        description="The curve after warmup: "
+        + ", ".join(f"`{curve}`" for curve in CURVES)
+        + "; unset: `wsd` where a time budget chooses the length, else `cosine`.",
     )
     peak_lr: LearningRate | None = Field(
         None, description="The learning rate at the end of warmup; unset: chosen from the width."
@@ -154,7 +157,7 @@ class Schedule(Table):
     decay_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="Final decay of `wsd`, as a fraction of all updates. At most one of the three "
-        "decay keys is set; none: 20% of the run.",
+        "decay keys is set; none: 20% of the run, or 60% where a time budget chooses the length.",
     )
     cycles: int = Field(
         4, ge=1, le=10_000, description="Cosine cycles after warmup, for `cosine-restarts`."

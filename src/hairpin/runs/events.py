@@ -42,6 +42,7 @@ class Plan(Event):
     `seconds` is how long training is expected to take from here, `ends` when (seconds since 1970).
     """
 
+    text: str
     parameters: int
     updates: int
     warmup: int

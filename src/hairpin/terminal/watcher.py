@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hairpin.analysis.formats import format_count, format_duration
+from hairpin.analysis.formats import format_count, format_duration, harmless
 from hairpin.runs import events
 from hairpin.runs.events import Event
 from hairpin.terminal.display import Display, Stages, standard_console
@@ -59,10 +59,10 @@ def plan_line(plan: events.Plan) -> str:
     """What is going to happen, in a sentence, with the time by the clock when it will end."""
     ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
     return (
-        f"plan: {format_count(plan.parameters)} parameters, {plan.updates:,} updates of "
-        f"{plan.tokens_per_update:,} tokens ({plan.warmup:,} of warmup), {plan.epochs:.2g} passes "
-        f"over {format_count(plan.train_tokens)} training tokens; about "
-        f"{format_duration(plan.seconds)}, until {ends}"
+        f"plan: {harmless(plan.text)}; {format_count(plan.parameters)} parameters, "
+        f"{plan.updates:,} updates of {plan.tokens_per_update:,} tokens ({plan.warmup:,} of "
+        f"warmup), {plan.epochs:.2g} passes over {format_count(plan.train_tokens)} training tokens; "
+        f"about {format_duration(plan.seconds)}, until {ends}"
     )
 
 

@@ -1,15 +1,17 @@
 """Wall time that a run may take, and the one correction that meets it.
 
-The number of updates is first set from a probe, then corrected once, from the speed that training
-itself has shown, while no learning rate given so far depends on it: during warmup.
+The number of updates is first set from a probe. It is corrected once, from the speed that training
+itself has shown, as late as the schedule allows: no learning rate given so far may depend on it.
 """
 
-import statistics
 import time
 from dataclasses import dataclass
 
 # What is kept back for the unforeseen, as a share of the time that is left.
 _MARGIN = 0.04
+# The correction comes after this share of the budget, or of the updates that are free of it.
+_CORRECTION_SHARE = 0.35
+_FREE_SHARE = 0.8
 CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
 
 
@@ -36,30 +38,37 @@ class Pace:
 
     Args:
         budget: the time.
-        correct_at: after how many updates; no earlier learning rate may depend on the length.
-        milestones: how many evaluations with sample and checkpoint are to come after that.
+        free_updates: updates whose learning rate does not depend on the run's length.
+        milestones: evaluations with sample and checkpoint in the whole run, after the first.
     """
 
-    def __init__(self, budget: Budget, correct_at: int, milestones: int) -> None:
-        self.correct_at = correct_at
+    def __init__(self, budget: Budget, free_updates: int, milestones: int) -> None:
         self._budget = budget
+        self._latest = max(1, int(_FREE_SHARE * free_updates))
         self._milestones = milestones
-        self._milestone_seconds = 0.0
-        self._update_seconds: list[float] = []
+        self._updates = 0
+        self._update_seconds = 0.0
+        self._pauses = 0
+        self._pause_seconds = 0.0
 
     def took(self, seconds: float) -> None:
-        """An update was read this long after the one before."""
-        self._update_seconds.append(seconds)
+        """An update took so long."""
+        self._updates += 1
+        self._update_seconds += seconds
 
-    def paused(self, seconds: float) -> None:
-        """An evaluation or a sample took this long: the first ones stand for those to come."""
-        self._milestone_seconds += seconds
+    def paused(self, seconds: float, *, milestones: int) -> None:
+        """Training paused so long for so many milestones; 0: for a checkpoint of one of them."""
+        self._pauses += milestones
+        self._pause_seconds += seconds
+
+    def correction_due(self, done: int) -> bool:
+        """Whether the length is to be corrected after `done` updates."""
+        used = 1 - self._budget.left / self._budget.seconds
+        return done >= self._latest or (done > 0 and used >= _CORRECTION_SHARE)
 
     def updates_that_fit(self, done: int) -> int:
         """The length at which the run ends in time; at least two updates more than are `done`."""
-        overhead = CLOSING_SECONDS + self._milestones * self._milestone_seconds
-        left = (self._budget.left - overhead) * (1 - _MARGIN)
-        # The mean, because pauses of the machine are part of its speed; not the first update,
-        # which also warms caches.
-        per_update = statistics.fmean(self._update_seconds[1:] or self._update_seconds)
-        return max(done + 2, done + int(left / per_update))
+        milestone = self._pause_seconds / max(1, self._pauses)
+        to_come = max(1, self._milestones + 1 - self._pauses)
+        left = (self._budget.left - CLOSING_SECONDS - milestone * to_come) * (1 - _MARGIN)
+        return max(done + 2, done + int(left * self._updates / self._update_seconds))

@@ -61,11 +61,17 @@ class CheckpointStore:
                 before is untouched.
         """
         final = self.run.checkpoints / f"step-{state.update:08d}"
-        if not final.exists():
-            self._commit(final, state, record_bytes)
-        if state.is_best:
-            self._replace_best(final, state.update)
-        self._rotate()
+        try:
+            if not final.exists():
+                self._commit(final, state, record_bytes)
+            if state.is_best:
+                self._replace_best(final, state.update)
+            self._rotate()
+        except (OSError, SafetensorError) as error:
+            raise HairpinError(
+                f"{final}: cannot be saved ({error}); the checkpoint before it is whole: make "
+                f"space, then `hairpin resume {self.run.path}`"
+            ) from error
         return state.is_best
 
     def _commit(self, final: Path, state: TrainState, record_bytes: int) -> None:

@@ -18,6 +18,7 @@ from hairpin.planning import count_parameters
 from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
+BUDGETED_DECAY_FRACTION = 0.6
 MILESTONES = 10  # evaluations, samples and checkpoints in a run, beside the one at update 0
 # Validation tokens in an evaluation, as a share of the run's training tokens; training tokens are
 # a quarter of that. Ten evaluations take 2% to 3% of the run: a forward pass is a third of a step.
@@ -42,13 +43,13 @@ class Rung:
 
 
 LADDER = (
-    Rung("nano", 0.0, 512, 1024),
-    Rung("tiny", 3e11, 1024, 1024),
-    Rung("mini", 3e12, 2048, 2048),
-    Rung("small", 1.5e13, 4096, 2048),
-    Rung("medium", 2e14, 8192, 4096),
-    Rung("base", 4e15, 16_384, 16_384),
-    Rung("gpt2", 1e17, 32_768, 65_536),
+    Rung("nano", 0.0, 1024, 1024),
+    Rung("tiny", 1e12, 4096, 1024),
+    Rung("mini", 6e13, 4096, 2048),
+    Rung("small", 5e14, 8192, 4096),
+    Rung("medium", 8e15, 16_384, 8192),
+    Rung("base", 1e17, 16_384, 16_384),
+    Rung("gpt2", 3e18, 32_768, 65_536),
 )
 
 
@@ -88,7 +89,7 @@ def fill_shape(config: Config, rung: Rung) -> Config:
 
 def default_peak_lr(width: int) -> float:
     """A peak learning rate for AdamW, smaller for wider networks (two significant digits)."""
-    return float(f"{min(3e-3, 6e-4 * 768 / width):.1e}")
+    return float(f"{min(3e-3, 0.32 / width):.1e}")
 
 
 def default_tokens(shape: Shape, prepared: Prepared) -> int:
@@ -96,6 +97,18 @@ def default_tokens(shape: Shape, prepared: Prepared) -> int:
     et al. 2022), but at most four passes over the text (Muennighoff et al. 2023).
     """
     return min(20 * count_parameters(shape).total, 4 * len(prepared.train))
+
+
+def fill_budgeted_schedule(config: Config) -> Config:
+    """A curve for a run whose length a time budget chooses: level at first, so that the length may
+    be corrected when the speed is well known, then a long linear decay.
+    """
+    if config.schedule.kind is not None:
+        return config
+    values: dict[str, Any] = {"schedule.kind": "wsd"}
+    if config.schedule.decay_updates is None and config.schedule.decay_tokens is None:
+        values["schedule.decay_fraction"] = BUDGETED_DECAY_FRACTION
+    return with_values(config, values)
 
 
 def fill_length(config: Config, train_tokens: int, updates: int | None) -> Config:
@@ -126,7 +139,7 @@ def _fill_milestones(config: Config) -> Config:
     """Warmup in updates, and how often to evaluate and save, for the run's length."""
     schedule, train = schedule_of(config), config.train
     assert train.updates and train.tokens_per_update
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"schedule.kind": schedule.kind}
     if config.schedule.min_lr is None and CURVES[schedule.kind].decays:
         values["schedule.min_lr"] = schedule.min_lr
     if config.schedule.warmup_updates is None:

@@ -1,8 +1,9 @@
 """A job: what a training needs, put together, and the verbs that the loop is made of."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hairpin.data.batches import Batches, Windows
 from hairpin.errors import Interrupted, NonFiniteError
@@ -36,7 +37,8 @@ class Job:
         record: its metrics.jsonl.
         stop: whether somebody asked for the end.
         pace: the time budget that may still correct the run's length.
-        correct: takes the corrected number of updates; gives the new schedule and milestones.
+        correct: takes the corrected number of updates; gives the new schedule and milestones, or
+            None where the schedule cannot have that length.
     """
 
     state: TrainState
@@ -53,8 +55,7 @@ class Job:
     record: Record
     stop: StopRequest
     pace: Pace | None = None
-    correct: Callable[[int], tuple[Schedule, "Milestones"]] | None = None
-    _last_read: float = field(default_factory=time.perf_counter)
+    correct: Callable[[int], tuple[Schedule, "Milestones"] | None] | None = None
 
     @property
     def updates(self) -> int:
@@ -75,15 +76,18 @@ class Job:
         state.tokens += result.tokens
         return result
 
-    def read(self, result: StepResult) -> Event:
+    def read(self, result: StepResult, following: StepResult | None = None) -> Event:
         """Wait for an update's numbers and record them.
+
+        Args:
+            result: the update's.
+            following: the update launched after it, if one was: it took until then.
 
         Raises:
             NonFiniteError: the guard stopped it.
         """
         loss, norm = float(result.loss), float(result.clipped.norm)
-        now = time.perf_counter()
-        seconds, self._last_read = now - self._last_read, now
+        seconds = (following.launched if following else time.perf_counter()) - result.launched
         if self.pace:
             self.pace.took(seconds)
         event = events.Update(
@@ -114,13 +118,20 @@ class Job:
         every = self.milestones.checkpoint_every
         return update == self.updates or due(update, every) or self.state.is_best
 
+    def milestone(self) -> Iterator[Event]:
+        """Evaluate, and let the model write."""
+        start_time = time.perf_counter()
+        yield from self.evaluate()
+        yield from self.sample()
+        if self.pace:
+            self.pace.paused(time.perf_counter() - start_time, milestones=1)
+
     def evaluate(self) -> Iterator[Event]:
         """Measure the training and validation loss; nothing if a stop was asked for meanwhile."""
         train = self.evaluator.measure(self.train_windows)
         val = self.evaluator.measure(self.val_windows)
         if train and val:
             yield self._evaluated(train, val)
-        self._paused()
 
     def sample(self) -> Iterator[Event]:
         """Let the model write something."""
@@ -130,20 +141,20 @@ class Job:
                 event = events.Sample(self.state.update, prompt, text)
                 self.record.write(event)
                 yield event
-        self._paused()
 
     def save(self) -> Event:
         """Commit a checkpoint. Its event belongs to the history that the checkpoint names."""
-        state = self.state
+        state, start_time = self.state, time.perf_counter()
         event = events.Checkpoint(state.update, state.is_best)
         self.record.write(event)
         self.store.save(state, self.record.sync())
-        self._paused()
+        if self.pace:
+            self.pace.paused(time.perf_counter() - start_time, milestones=0)
         return event
 
     def correction_due(self) -> bool:
         """Whether this is the moment to meet the time budget."""
-        return self.pace is not None and self.pace.correct_at == self.state.update
+        return self.pace is not None and self.pace.correction_due(self.state.update)
 
     def correct_length(self) -> Iterator[Event]:
         """Set the number of updates to what the measured speed allows: once, while no learning
@@ -152,8 +163,8 @@ class Job:
         assert self.pace and self.correct
         planned, updates = self.updates, self.pace.updates_that_fit(self.state.update)
         self.pace = None
-        if updates != planned:
-            self.schedule, self.milestones = self.correct(updates)
+        if updates != planned and (corrected := self.correct(updates)):
+            self.schedule, self.milestones = corrected
             event = events.Correction(self.state.update, planned, updates)
             self.record.write(event)
             yield event
@@ -169,7 +180,7 @@ class Job:
 
     def _evaluated(self, train: Measured, val: Measured) -> Event:
         state = self.state
-        if state.best is None or val.loss < state.best.val_loss:
+        if math.isfinite(val.loss) and (state.best is None or val.loss < state.best.val_loss):
             state.best = Best(state.update, val.loss)
         state.evaluated = state.update
         event = events.Evaluation(
@@ -181,13 +192,6 @@ class Job:
         )
         self.record.write(event)
         return event
-
-    def _paused(self) -> None:
-        """What was done since the last update does not count as training time."""
-        now = time.perf_counter()
-        if self.pace:
-            self.pace.paused(now - self._last_read)
-        self._last_read = now
 
     def _non_finite(self, result: StepResult, loss: float) -> NonFiniteError:
         norms = result.clipped.parameter_norms.tolist()

@@ -20,8 +20,7 @@ def train(job: Job) -> Iterator[Event]:
     state = job.state
     unread: StepResult | None = None
     if job.evaluation_due():  # before update 0, or where a stop came in the way of it
-        yield from job.evaluate()
-        yield from job.sample()
+        yield from job.milestone()
         if state.update > 0:
             yield job.save()
 
@@ -29,7 +28,7 @@ def train(job: Job) -> Iterator[Event]:
     while state.update < job.updates and not stopping:
         launched = job.step()
         if unread:  # one update behind, so that the device never waits for the host
-            yield job.read(unread)
+            yield job.read(unread, launched)
         unread = launched
 
         stopping = job.stop.requested
@@ -40,8 +39,7 @@ def train(job: Job) -> Iterator[Event]:
         if correct:
             yield from job.correct_length()
         if evaluate:
-            yield from job.evaluate()
-            yield from job.sample()
+            yield from job.milestone()
             stopping = job.stop.requested
         if stopping or job.checkpoint_due():
             yield job.save()

@@ -5,12 +5,15 @@ A new run and one that goes on take the same way: a run that has a checkpoint be
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from hairpin.config.checks import schedule_of
-from hairpin.config.settings import Config
+from hairpin.config.settings import Config, Data
 from hairpin.data.batches import Batches, Windows
+from hairpin.data.tokenizers import load_tokenizer
+from hairpin.errors import ConfigError
 from hairpin.model.generate import Sampling
 from hairpin.model.gpt import GPT
 from hairpin.optim.gradients import Clipper
@@ -20,7 +23,7 @@ from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.runs.metrics import Record, start_bytes, truncate_record
-from hairpin.schedules import Schedule
+from hairpin.schedules import CURVES, Schedule
 from hairpin.training import choose
 from hairpin.training.budget import Budget, Pace
 from hairpin.training.checkpoint import CheckpointStore, load_state
@@ -45,10 +48,12 @@ def pretrain(run: RunDirectory, *, budget: Budget | None, watcher: Watcher) -> I
         budget: wall time; fills only what the config leaves open.
         watcher: told of preparation and notices.
     """
-    settled = settle(run.read_config(), budget, watcher)
+    tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
+    settled = settle(run.read_config(), budget, watcher, tokenizer)
     config = settled.config
     run.write_config(config)
-    settled.prepared.tokenizer.save(run.tokenizer)
+    if tokenizer is None:
+        settled.prepared.tokenizer.save(run.tokenizer)
     run.write_environment(describe_environment(config.execution.device))
     Numerics(config.execution.device, config.execution.precision).configure(
         deterministic=config.execution.deterministic
@@ -136,12 +141,15 @@ def _sample_writer(settled: Settled, state: TrainState, stop: StopRequest) -> Sa
 
 
 def _keep_to(budget: Budget, job: Job, settled: Settled) -> None:
-    """Let the job correct its length at the end of warmup."""
-    warmup = job.schedule.warmup
-    job.pace = Pace(budget, correct_at=max(1, warmup), milestones=choose.MILESTONES)
+    """Let the job correct its length while the schedule is free of it."""
+    free = CURVES[job.schedule.kind].settled(job.schedule)
+    job.pace = Pace(budget, free_updates=free, milestones=choose.MILESTONES)
 
-    def correct(updates: int) -> tuple[Schedule, Milestones]:
-        config = settled.corrected(updates)
+    def correct(updates: int) -> tuple[Schedule, Milestones] | None:
+        try:
+            config = settled.corrected(updates)
+        except ConfigError:  # far slower than probed: better late than not at all
+            return None
         job.store.run.write_config(config)
         return schedule_of(config), _milestones(config)
 
@@ -158,6 +166,7 @@ def _plan(settled: Settled) -> events.Plan:
     assert config.train.updates and config.train.tokens_per_update
     seconds = config.train.updates * settled.seconds_per_update
     return events.Plan(
+        text=_text_of(config.data),
         parameters=count_parameters(settled.shape).total,
         updates=config.train.updates,
         warmup=schedule_of(config).warmup,
@@ -168,6 +177,14 @@ def _plan(settled: Settled) -> events.Plan:
         seconds=seconds,
         ends=time.time() + seconds,
     )
+
+
+def _text_of(data: Data) -> str:
+    """What is trained on, in a few words."""
+    if data.corpus:
+        return data.corpus
+    names = [Path(text).name for text in data.texts]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _resumed(job: Job) -> events.Resume:

@@ -15,6 +15,7 @@ from hairpin.data.bpe import choose_vocabulary
 from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared, prepare, require_enough
 from hairpin.data.split import survey
+from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.shape import Shape
 from hairpin.planning import micro_batch_sequences
 from hairpin.training import choose, probe
@@ -69,8 +70,16 @@ class Settled:
         return choose.fill_length(open_config, len(self.prepared.train), updates)
 
 
-def settle(config: Config, budget: Budget | None, watcher: Watcher) -> Settled:
+def settle(
+    config: Config, budget: Budget | None, watcher: Watcher, tokenizer: Tokenizer | None = None
+) -> Settled:
     """Choose what `config` leaves open, for this text, this machine and this much time.
+
+    Args:
+        config: as asked; `None` means choose.
+        budget: wall time; None: the config says how long.
+        watcher: told of the preparation.
+        tokenizer: the run's own, if it has one already.
 
     Raises:
         ConfigError, CorpusError: what was asked for cannot be.
@@ -78,7 +87,7 @@ def settle(config: Config, budget: Budget | None, watcher: Watcher) -> Settled:
     device = choose_device(config.execution.device)
     config = with_values(config, {"execution.device": device})
     config = _settle_shape(config, budget, watcher)
-    prepared = prepare(config.data, config.tokenizer, on_progress=watcher.stage)
+    prepared = prepare(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
     config = with_values(
         config,
         {
@@ -91,6 +100,8 @@ def settle(config: Config, budget: Budget | None, watcher: Watcher) -> Settled:
     require_enough(len(prepared.train), len(prepared.val), shape.context)
     config = _settle_micro_batch(config, shape)
     config, seconds = _settle_speed(config, prepared, shape, budget)
+    if budget and _is_open(config):
+        config = choose.fill_budgeted_schedule(config)
     without_length = config if _is_open(config) else None
     if without_length and not budget:
         config = with_values(config, {"train.tokens": choose.default_tokens(shape, prepared)})

@@ -5,6 +5,7 @@ them later. `halted` is the guard: once a loss or a gradient was not finite it s
 that update on, that one included, no step touches weights or moments.
 """
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ class StepResult:
         clipped: the gradient's norms.
         halted: whether the weights were left alone because something was not finite.
         tokens: target tokens in it.
+        launched: when it began, on `time.perf_counter`.
     """
 
     update: int
@@ -39,6 +41,7 @@ class StepResult:
     clipped: Clipped
     halted: Tensor
     tokens: int
+    launched: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Stepper:
         self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
     ) -> StepResult:
         """One update on `batch`, whatever number of micro-steps that takes."""
+        launched = time.perf_counter()
         inputs, targets = batch
         tokens = int((targets != IGNORED).sum())
         loss = self._accumulate(inputs, targets, tokens, update)
@@ -75,7 +79,7 @@ class Stepper:
         self.halted.logical_or_(~(torch.isfinite(loss) & torch.isfinite(clipped.norm)))
         step_unless(self.halted, self.optimizer, lr)
         return StepResult(
-            update, position, len(inputs), lr, loss, clipped, self.halted.clone(), tokens
+            update, position, len(inputs), lr, loss, clipped, self.halted.clone(), tokens, launched
         )
 
     def _accumulate(self, inputs: Tensor, targets: Tensor, tokens: int, update: int) -> Tensor:
