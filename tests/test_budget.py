@@ -14,6 +14,7 @@ from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.model.shape import Shape
+from hairpin.schedules import CURVES, Schedule
 from hairpin.training import budget as budget_module
 from hairpin.training import choose, probe
 from hairpin.training.budget import CLOSING_SECONDS, Budget, Pace
@@ -63,28 +64,62 @@ def test_time_left_counts_from_the_start(clock: Clock) -> None:
 
 
 def test_the_corrected_length_by_hand(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=300, started=990.0), correct_at=5, milestones=10)
-    pace.paused(1.0)  # the evaluation before the first update
-    pace.paused(0.6)  # and its sample
-    for seconds in (9.0, 0.4, 0.6, 0.5, 0.5):  # the first one warms caches and does not count
+    pace = Pace(Budget(seconds=300, started=990.0), free_updates=100, milestones=10)
+    pace.paused(1.0, milestones=1)  # the evaluation before the first update
+    pace.paused(0.6, milestones=1)  # the next one
+    pace.paused(0.2, milestones=0)  # and its checkpoint
+    for seconds in (0.9, 0.4, 0.3, 0.4, 0.5):
         pace.took(seconds)
     clock.now = 1050.0
-    # 240 s left; 4 s for the end and 10 · 1.6 s for milestones; 4% kept back: 220 · 0.96 = 211.2 s
-    # at 0.5 s an update.
+    # 240 s left; 4 s for the end and 9 · 0.9 s for the milestones to come; 4% kept back:
+    # 227.9 · 0.96 = 218.8 s at 0.5 s an update.
     assert CLOSING_SECONDS == 4.0
-    assert pace.updates_that_fit(done=5) == 5 + 422
+    assert pace.updates_that_fit(done=5) == 5 + 437
 
 
 def test_with_one_update_measured_it_goes_by_that(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=104, started=1000.0), correct_at=1, milestones=10)
+    pace = Pace(Budget(seconds=104, started=1000.0), free_updates=100, milestones=10)
     pace.took(2.0)
     assert pace.updates_that_fit(done=1) == 1 + 48
 
 
 def test_without_time_left_there_is_still_room_for_a_schedule(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=10, started=900.0), correct_at=7, milestones=10)
+    pace = Pace(Budget(seconds=10, started=900.0), free_updates=100, milestones=10)
     pace.took(1.0)
     assert pace.updates_that_fit(done=7) == 9
+
+
+def test_it_corrects_after_a_third_of_the_time(clock: Clock) -> None:
+    pace = Pace(Budget(seconds=100, started=1000.0), free_updates=1000, milestones=10)
+    clock.now = 1034.0
+    assert not pace.correction_due(done=50)
+    clock.now = 1036.0
+    assert pace.correction_due(done=51)
+    assert not pace.correction_due(done=0), "there is no speed yet to go by"
+
+
+def test_it_corrects_while_the_schedule_is_free_of_the_length(clock: Clock) -> None:
+    pace = Pace(Budget(seconds=100, started=1000.0), free_updates=100, milestones=10)
+    assert not pace.correction_due(done=79)
+    assert pace.correction_due(done=80)
+
+
+@given(
+    st.sampled_from(sorted(CURVES)),
+    st.integers(0, 30),
+    st.integers(40, 200),
+    st.integers(40, 200),
+    st.data(),
+)
+def test_free_updates_are_free_of_the_length(
+    kind: str, warmup: int, one: int, other: int, data: st.DataObject
+) -> None:
+    short, long = (
+        Schedule(kind, updates, warmup, 1.0, decay=max(1, updates // 5), cycles=2)
+        for updates in sorted((one, other))
+    )
+    update = data.draw(st.integers(0, CURVES[kind].settled(short) - 1))
+    assert short(update) == long(update)
 
 
 # --- what is chosen ---

@@ -66,7 +66,7 @@ def test_plain_lines_of_a_run() -> None:
     shown = _shown(
         [
             events.Start(0.0, "0.1.0", ("train",)),
-            events.Plan(10, 2600, 1, 100, 1000, 100, 0.5, 60.0, 60.0),
+            events.Plan("book", 10, 2600, 1, 100, 1000, 100, 0.5, 60.0, 60.0),
             events.Resume(100, 0.0),
             events.Evaluation(100, 4096, 3.0, 3.25, 1.5),
             events.Sample(100, "def f(", "x):\n\treturn x\n\n"),
@@ -148,7 +148,7 @@ def test_the_length_may_come_with_the_plan() -> None:
     console, raw = _plain()
     with Display(console=console) as display:
         display.show(_update(0))
-        display.show(events.Plan(10, 77, 1, 100, 1000, 100, 0.5, 60.0, 60.0))
+        display.show(events.Plan("book", 10, 77, 1, 100, 1000, 100, 0.5, 60.0, 60.0))
     assert raw.getvalue().decode().startswith("update 1  loss")
     assert display._updates == 77
 

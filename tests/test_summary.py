@@ -150,7 +150,7 @@ def test_a_failed_run_says_why() -> None:
 
 
 def test_the_correction_of_the_length() -> None:
-    plan = events.Plan(10, 5, 1, 100, 1000, 100, 0.5, 60.0, 60.0)
+    plan = events.Plan("book", 10, 5, 1, 100, 1000, 100, 0.5, 60.0, 60.0)
     corrected = (START, plan, _update(0), events.Correction(1, 5, 3), _update(1))
     summary = _summary(*corrected)
     assert (summary.correction, summary.planned_updates) == ((5, 3), 3)

@@ -61,8 +61,8 @@ def plan_line(plan: events.Plan) -> str:
     return (
         f"plan: {harmless(plan.text)}; {format_count(plan.parameters)} parameters, "
         f"{plan.updates:,} updates of {plan.tokens_per_update:,} tokens ({plan.warmup:,} of "
-        f"warmup), {plan.epochs:.2g} passes over {format_count(plan.train_tokens)} training tokens; "
-        f"about {format_duration(plan.seconds)}, until {ends}"
+        f"warmup), {plan.epochs:.2g} passes over {format_count(plan.train_tokens)} training "
+        f"tokens; about {format_duration(plan.seconds)}, until {ends}"
     )
 
 
