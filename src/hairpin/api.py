@@ -135,14 +135,17 @@ def train(
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
     asked = _asked(texts, corpus, config, overrides, settings or {})
+    notices = []
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
-        watcher.notice(_NO_TEXT)
+        notices.append(_NO_TEXT)
     if budget and _length_of(asked):
-        watcher.notice("--budget: the length is given, so the budget chooses the size at most")
+        notices.append("--budget: the length is given, so the budget chooses the size at most")
     path = Path(out) if out else new_run_path(_name_of(asked))
     seconds = parse_duration(budget) if budget else _default_budget(asked)
     directory = create_run(path, asked)
+    for line in notices:
+        watcher.notice(line)
     _begin(directory, seconds)
     return _drain(directory, seconds, started, watcher, is_new=True)
 

@@ -150,8 +150,11 @@ def _keep_to(budget: Budget, job: Job, settled: Settled) -> None:
             config = settled.corrected(updates)
         except ConfigError:  # far slower than probed: better late than not at all
             return None
+        schedule = schedule_of(config)
+        if CURVES[schedule.kind].settled(schedule) < job.state.update:
+            return None  # rates that were used already would have been others
         job.store.run.write_config(config)
-        return schedule_of(config), _milestones(config)
+        return schedule, _milestones(config)
 
     job.correct = correct
 

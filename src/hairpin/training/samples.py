@@ -11,6 +11,7 @@ from hairpin.model.gpt import GPT
 
 _PROMPT_CHARACTERS = 80
 _SEARCHED_TOKENS = 512
+_PROMPT_PLACES = 15
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,24 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def prompt_from(tokens: Tokens, tokenizer: Tokenizer) -> str:
-    """A line or so of text from the middle of the stream, beginning where a line does."""
+    """A line or so of the stream, beginning where a line does, that is typical of it.
+
+    Of the openings at some places in the stream, the one with the median share of letters: neither
+    a table nor a title.
+    """
+    places = range(0, len(tokens), -(-len(tokens) // _PROMPT_PLACES))
+    openings = [_opening(tokens, tokenizer, place) for place in places]
+    return sorted(openings, key=_share_of_letters)[len(openings) // 2]
+
+
+def _share_of_letters(text: str) -> float:
+    return sum(character.isalpha() for character in text) / max(1, len(text))
+
+
+def _opening(tokens: Tokens, tokenizer: Tokenizer, place: int) -> str:
+    """The first line or so that begins after `place`."""
     count = min(len(tokens), _SEARCHED_TOKENS)
-    text = _text_of(tokens.read(len(tokens) // 2, count).tolist(), tokenizer)
+    text = _text_of(tokens.read(place, count).tolist(), tokenizer)
     start = text.find("\n") + 1
     start = start if start < len(text) // 2 else 0
     while start < len(text) and text[start] == "\n":
