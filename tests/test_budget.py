@@ -345,3 +345,25 @@ def test_a_length_that_would_change_used_rates_is_not_taken(
     )
     assert not of_kind(run.record(), "correction")
     assert len(of_kind(run.record(), "update")) == of_kind(run.record(), "plan")[0]["updates"]
+
+
+def test_little_text_ends_a_budgeted_run_early_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed_speed: None
+) -> None:
+    monkeypatch.setattr(choose, "_FEWEST_UPDATES", 5)
+    settings = {
+        key: value
+        for key, value in tiny(**UNSET, evaluate__sample_tokens=0).items()
+        if value is not None
+    }
+    watching = Watching()
+    run = hairpin.train(
+        text_file(tmp_path), out=tmp_path / "run", settings=settings, budget="1h", watcher=watching
+    )
+    plan = of_kind(run.record(), "plan")[0]
+    ten_passes = 10 * plan["train_tokens"] // plan["tokens_per_update"]
+    assert plan["updates"] == len(of_kind(run.record(), "update")) == ten_passes > 5
+    assert not of_kind(run.record(), "correction")
+    assert any("the run ends early" in line for line in watching.notices)
+    lrs = [event["lr"] for event in of_kind(run.record(), "update")]
+    assert lrs[-1] == pytest.approx(0.1 * max(lrs)), "its decay is whole all the same"

@@ -19,6 +19,8 @@ from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
 BUDGETED_DECAY_FRACTION = 0.6
+_MOST_PASSES = 10
+_FEWEST_UPDATES = 600
 MILESTONES = 10  # evaluations, samples and checkpoints in a run, beside the one at update 0
 # Validation tokens in an evaluation, as a share of the run's training tokens; training tokens are
 # a quarter of that. Ten evaluations take 2% to 3% of the run: a forward pass is a third of a step.
@@ -109,6 +111,14 @@ def fill_budgeted_schedule(config: Config) -> Config:
     if config.schedule.decay_updates is None and config.schedule.decay_tokens is None:
         values["schedule.decay_fraction"] = BUDGETED_DECAY_FRACTION
     return with_values(config, values)
+
+
+def most_updates(config: Config, train_tokens: int) -> int:
+    """The longest run that a time budget chooses: about where validation stops getting better. A
+    small model goes on learning for ten passes over a text, and any needs some hundred updates.
+    """
+    assert config.train.tokens_per_update
+    return max(_FEWEST_UPDATES, int(_MOST_PASSES * train_tokens / config.train.tokens_per_update))
 
 
 def fill_length(config: Config, train_tokens: int, updates: int | None) -> Config:

@@ -67,7 +67,9 @@ class Settled:
             "evaluate.train_tokens": self.config.evaluate.train_tokens,
         }
         open_config = with_values(self.without_length, used)
-        return choose.fill_length(open_config, len(self.prepared.train), updates)
+        tokens = len(self.prepared.train)
+        most = choose.most_updates(open_config, tokens)
+        return choose.fill_length(open_config, tokens, min(updates, most))
 
 
 def settle(
@@ -100,18 +102,22 @@ def settle(
     require_enough(len(prepared.train), len(prepared.val), shape.context)
     config = _settle_micro_batch(config, shape)
     config, seconds = _settle_speed(config, prepared, shape, budget)
-    if budget and _is_open(config):
-        config = choose.fill_budgeted_schedule(config)
-    without_length = config if _is_open(config) else None
-    if without_length and not budget:
+    tokens = len(prepared.train)
+    if not _is_open(config):
+        return Settled(choose.fill_length(config, tokens, None), prepared, shape, seconds, None)
+    if not budget:
         config = with_values(config, {"train.tokens": choose.default_tokens(shape, prepared)})
-        without_length = None
-    updates = None
-    if without_length and budget:
-        seconds_left = (budget.left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE)
-        updates = max(4, int(seconds_left / seconds))
-    config = choose.fill_length(config, len(prepared.train), updates)
-    return Settled(config, prepared, shape, seconds, without_length)
+        return Settled(choose.fill_length(config, tokens, None), prepared, shape, seconds, None)
+    config = choose.fill_budgeted_schedule(config)
+    seconds_left = (budget.left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE)
+    fitting, most = max(4, int(seconds_left / seconds)), choose.most_updates(config, tokens)
+    settled = choose.fill_length(config, tokens, min(fitting, most))
+    if fitting > most:
+        watcher.notice(
+            f"little text for this budget: the run ends early, after {most:,} updates, because "
+            "what comes then is mostly learned by heart; --epochs makes it longer"
+        )
+    return Settled(settled, prepared, shape, seconds, None if fitting > most else config)
 
 
 def memorisation_warning(settled: Settled) -> str | None:
