@@ -3,7 +3,6 @@
 PyTorch is imported only by what needs it.
 """
 
-import math
 import shutil
 import signal
 import sys
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hairpin.analysis.summary import Summary, summarize
-from hairpin.config.checks import schedule_of
+from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError, CorpusError, HairpinError, Interrupted, RunError, UserError
+from hairpin.errors import CorpusError, HairpinError, Interrupted, RunError, UserError
 from hairpin.runs import events
 from hairpin.runs.directory import (
     RUNS,
@@ -182,31 +181,7 @@ def schedule(
     Raises:
         ConfigError: the settings make no schedule, or do not say how long the run is.
     """
-    asked = build_config(file=_path(config), overrides=overrides, flags=settings)
-    train = asked.train
-    updates = train.updates
-    if updates is None and train.tokens and train.tokens_per_update:
-        updates = math.ceil(train.tokens / train.tokens_per_update)
-    if updates is None:
-        raise ConfigError(
-            "the length of the run is open: give --updates, or --tokens with "
-            "--set train.tokens_per_update=…"
-        )
-    in_tokens = asked.schedule.warmup_tokens or asked.schedule.decay_tokens
-    if in_tokens and not train.tokens_per_update:
-        raise ConfigError("warmup or decay in tokens: add --set train.tokens_per_update=…")
-    known = {
-        "train.updates": updates,
-        "train.tokens": None,
-        "train.tokens_per_update": train.tokens_per_update or 1,
-        "schedule.peak_lr": asked.schedule.peak_lr or _assumed_peak_lr(asked),
-    }
-    return schedule_of(with_values(asked, known))
-
-
-def _assumed_peak_lr(config: Config) -> float:
-    """A peak to draw where none is given: its height changes the figures and not the curve."""
-    return max(1e-3, config.schedule.initial_lr or 0.0, config.schedule.min_lr or 0.0)
+    return example_schedule(build_config(file=_path(config), overrides=overrides, flags=settings))
 
 
 def prepare(

@@ -1,9 +1,11 @@
 """Rules that span several keys: what contradicts what, and the schedule that a config means."""
 
+import math
 from collections.abc import Iterator
 
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
 from hairpin.schedules import CURVES, Schedule
 
 DEFAULT_CURVE = "cosine"
@@ -51,6 +53,39 @@ def schedule_of(config: Config) -> Schedule:
         min_lr=lowest if CURVES[kind].decays else 0.0,
         decay=max(1, round(DEFAULT_DECAY_FRACTION * updates)) if decay is None else decay,
         cycles=asked.cycles,
+    )
+
+
+def example_schedule(config: Config) -> Schedule:
+    """The schedule of a config before any text is known, to look at. Where no peak is given one is
+    assumed: its height changes the figures and not the curve.
+
+    Raises:
+        ConfigError: the settings make no schedule, or do not say how long the run is.
+    """
+    train, asked = config.train, config.schedule
+    updates = train.updates
+    if updates is None and train.tokens and train.tokens_per_update:
+        updates = math.ceil(train.tokens / train.tokens_per_update)
+    if updates is None:
+        raise ConfigError(
+            "the length of the run is open: give --updates, or --tokens with "
+            "--set train.tokens_per_update=…"
+        )
+    if (asked.warmup_tokens or asked.decay_tokens) and not train.tokens_per_update:
+        raise ConfigError("warmup or decay in tokens: add --set train.tokens_per_update=…")
+    assumed = max(1e-3, asked.initial_lr or 0.0, asked.min_lr or 0.0)
+    known = {
+        "train": {"updates": updates, "tokens_per_update": train.tokens_per_update or 1},
+        "schedule": {"peak_lr": asked.peak_lr or assumed},
+    }
+    return schedule_of(
+        config.model_copy(
+            update={
+                table: getattr(config, table).model_copy(update=values)
+                for table, values in known.items()
+            }
+        )
     )
 
 
