@@ -33,7 +33,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.prepare_memory
 
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) tests/test_checkpoint.py tests/test_training.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
