@@ -172,8 +172,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write_atomically(path, "old\n")
-    write_atomically(path, "new\r\n\u00e9")
+    write_atomically(path, b"old\n")
+    write_atomically(path, "new\r\n\u00e9".encode())
     assert path.read_bytes() == "new\r\n\u00e9".encode()
 
     def fail(descriptor: int) -> None:
@@ -181,7 +181,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="the disk is full"):
-        write_atomically(path, "newer")
+        write_atomically(path, b"newer")
     assert path.read_bytes() == "new\r\n\u00e9".encode()
 
 
@@ -216,5 +216,5 @@ def test_files_and_folders_are_made_durable(
     (tmp_path / "file").write_text("x")
     sync_file(tmp_path / "file")
     sync_folder(tmp_path)
-    write_atomically(tmp_path / "file", "y")
+    write_atomically(tmp_path / "file", b"y")
     assert len(synced) == 4  # the last wrote a file and renamed it

@@ -1,28 +1,41 @@
 """Writing small files so that a crash leaves the old one or the new one, never half of one."""
 
+import contextlib
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file's content with `text` in one durable step."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that others see whole or not at all, also after a power cut.
+
+    Raises:
+        OSError: the folder cannot be made, or the disk is full; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{threading.get_ident()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace the file's content with readable strict JSON in one durable step."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,8 +11,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from hairpin.data.cache import cache_folder, shown, write_atomically
+from hairpin.data.cache import cache_folder, shown
 from hairpin.errors import CorpusError
+from hairpin.files import write_atomically
 
 VERDICT_ADDRESS = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/"

@@ -22,10 +22,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hairpin.config.settings import Data
-from hairpin.data.cache import cache_folder, write_atomically
+from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import Corpus
 from hairpin.data.pieces import first_cut, last_cut
 from hairpin.errors import CorpusError
+from hairpin.files import write_atomically
 
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails"]

@@ -29,8 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hairpin.data import bpe
-from hairpin.data.cache import shown, write_atomically
+from hairpin.data.cache import shown
 from hairpin.errors import RunError, UserError
+from hairpin.files import write_atomically
 
 if TYPE_CHECKING:
     import tiktoken

@@ -71,7 +71,7 @@ class RunDirectory:
 
     def write_config(self, config: Config) -> None:
         """Replace config.toml atomically."""
-        write_atomically(self.config, to_toml(config))
+        write_atomically(self.config, to_toml(config).encode())
 
     def read_config(self) -> Config:
         """The run's settings."""
