@@ -1,0 +1,59 @@
+"""Appendix D of *Build a Large Language Model (From Scratch)* under its own names.
+
+Its listings run with only their imports changed:
+
+    from hairpin.book import GPTModel, create_dataloader_v1, train_model
+
+Small and plain on purpose: what the product's fast model is tested against, and where to read what
+a training loop is before reading the product's own.
+"""
+
+from hairpin.book.data import (
+    GPTDatasetV1,
+    create_dataloader_v1,
+    text_to_token_ids,
+    token_ids_to_text,
+)
+from hairpin.book.model import (
+    GELU,
+    GPT_CONFIG_124M,
+    FeedForward,
+    GPTModel,
+    LayerNorm,
+    MultiHeadAttention,
+    TransformerBlock,
+    generate_text_simple,
+)
+from hairpin.book.training import (
+    calc_loss_batch,
+    calc_loss_loader,
+    evaluate_model,
+    find_highest_gradient,
+    generate_and_print_sample,
+    plot_losses,
+    train_model,
+    train_model_simple,
+)
+
+__all__ = [
+    "GELU",
+    "GPT_CONFIG_124M",
+    "FeedForward",
+    "GPTDatasetV1",
+    "GPTModel",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "TransformerBlock",
+    "calc_loss_batch",
+    "calc_loss_loader",
+    "create_dataloader_v1",
+    "evaluate_model",
+    "find_highest_gradient",
+    "generate_and_print_sample",
+    "generate_text_simple",
+    "plot_losses",
+    "text_to_token_ids",
+    "token_ids_to_text",
+    "train_model",
+    "train_model_simple",
+]

@@ -1,0 +1,210 @@
+"""The book's training functions: chapter 5's, and appendix D's with warmup, decay and clipping.
+
+They are the appendix's, edges and all, and the product does not use them: what is awkward here
+(nothing clipped during warmup and at the peak, a last rate short of the minimum, evaluations that
+draw from training's random stream) is what hairpin's own loop does otherwise.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hairpin.book.data import text_to_token_ids, token_ids_to_text
+from hairpin.book.model import generate_text_simple
+
+Device = torch.device | str
+SAMPLE_TOKENS = 50
+
+
+class Loader(Protocol):
+    """Batches of (inputs, targets), and how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Any: ...
+
+
+def calc_loss_batch(
+    input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: Device
+) -> Tensor:
+    """The mean cross entropy of a batch, [B, T] ids each, in nats per token."""
+    logits_BTV = model(input_batch.to(device))
+    return F.cross_entropy(logits_BTV.flatten(0, 1), target_batch.to(device).flatten())
+
+
+def calc_loss_loader(
+    data_loader: Loader, model: nn.Module, device: Device, num_batches: int | None = None
+) -> float:
+    """The mean of the first batches' losses; NaN where there is no batch.
+
+    Args:
+        data_loader: the batches.
+        model: ids → logits.
+        device: where it is.
+        num_batches: how many to take; None: all.
+    """
+    if len(data_loader) == 0:
+        return math.nan
+    count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
+    total = 0.0
+    for index, (input_batch, target_batch) in enumerate(data_loader):
+        if index == count:
+            break
+        total += calc_loss_batch(input_batch, target_batch, model, device).item()
+    return total / count
+
+
+def evaluate_model(
+    model: nn.Module, train_loader: Loader, val_loader: Loader, device: Device, eval_iter: int
+) -> tuple[float, float]:
+    """Training and validation loss over `eval_iter` batches each, without dropout."""
+    model.eval()
+    with torch.no_grad():
+        train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
+        val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+    model.train()
+    return train_loss, val_loss
+
+
+def generate_and_print_sample(
+    model: Any, tokenizer: Any, device: Device, start_context: str
+) -> None:
+    """Print what the model makes of `start_context`, in one line."""
+    model.eval()
+    idx = generate_text_simple(
+        model=model,
+        idx=text_to_token_ids(start_context, tokenizer).to(device),
+        max_new_tokens=SAMPLE_TOKENS,
+        context_size=model.pos_emb.weight.shape[0],
+    )
+    print(token_ids_to_text(idx, tokenizer).replace("\n", " "))
+    model.train()
+
+
+def find_highest_gradient(model: nn.Module) -> Tensor | None:
+    """The largest entry of all gradients (a negative one counts as small); None without any."""
+    largest = [p.grad.max() for p in model.parameters() if p.grad is not None]
+    return torch.stack(largest).max() if largest else None
+
+
+def train_model_simple(
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    device: Device,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int,
+    start_context: str,
+    tokenizer: Any,
+) -> tuple[list[float], list[float], list[int]]:
+    """Chapter 5's loop: the optimizer's own constant learning rate, and nothing else.
+
+    Returns:
+        Training losses, validation losses and tokens seen, one for each evaluation.
+    """
+    train_losses, val_losses, track_tokens_seen = [], [], []
+    tokens_seen, global_step = 0, -1
+    for epoch in range(num_epochs):
+        model.train()
+        for input_batch, target_batch in train_loader:
+            optimizer.zero_grad()
+            loss = calc_loss_batch(input_batch, target_batch, model, device)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            tokens_seen += input_batch.numel()
+            global_step += 1
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+                track_tokens_seen.append(tokens_seen)
+                _print_losses(epoch, global_step, *losses)
+        generate_and_print_sample(model, tokenizer, device, start_context)
+    return train_losses, val_losses, track_tokens_seen
+
+
+def train_model(
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    device: Device,
+    n_epochs: int,
+    eval_freq: int,
+    eval_iter: int,
+    start_context: str,
+    tokenizer: Any,
+    warmup_steps: int,
+    initial_lr: float = 3e-05,
+    min_lr: float = 1e-6,
+) -> tuple[list[float], list[float], list[int], list[float]]:
+    """Appendix D's loop: linear warmup, cosine decay, and clipping to norm 1 after the warmup.
+
+    The peak learning rate is the one that the optimizer comes with.
+
+    Returns:
+        Training losses, validation losses and tokens seen, one for each evaluation, and the
+        learning rate of every step.
+    """
+    train_losses, val_losses, track_tokens_seen, track_lrs = [], [], [], []
+    tokens_seen, global_step = 0, -1
+    peak_lr = optimizer.param_groups[0]["lr"]
+    total_training_steps = len(train_loader) * n_epochs
+    lr_increment = (peak_lr - initial_lr) / warmup_steps
+    for epoch in range(n_epochs):
+        model.train()
+        for input_batch, target_batch in train_loader:
+            optimizer.zero_grad()
+            global_step += 1
+            if global_step < warmup_steps:
+                lr = initial_lr + global_step * lr_increment
+            else:
+                progress = (global_step - warmup_steps) / (total_training_steps - warmup_steps)
+                lr = min_lr + (peak_lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+            for param_group in optimizer.param_groups:
+                param_group["lr"] = lr
+            track_lrs.append(lr)
+            loss = calc_loss_batch(input_batch, target_batch, model, device)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if global_step > warmup_steps:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+            optimizer.step()
+            tokens_seen += input_batch.numel()
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+                track_tokens_seen.append(tokens_seen)
+                _print_losses(epoch, global_step, *losses)
+        generate_and_print_sample(model, tokenizer, device, start_context)
+    return train_losses, val_losses, track_tokens_seen, track_lrs
+
+
+def plot_losses(
+    epochs_seen: Sequence[float] | Tensor,
+    tokens_seen: Iterable[int],
+    train_losses: Iterable[float],
+    val_losses: Iterable[float],
+) -> None:
+    """Show both losses against epochs, with the tokens seen along the top (needs pyplot)."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(5, 3), layout="constrained")
+    axes.plot(epochs_seen, list(train_losses), label="Training loss")
+    axes.plot(epochs_seen, list(val_losses), linestyle="-.", label="Validation loss")
+    axes.set(xlabel="Epochs", ylabel="Loss")
+    axes.legend(loc="upper right")
+    tokens = axes.twiny()
+    tokens.plot(list(tokens_seen), list(train_losses), alpha=0)  # only its axis is wanted
+    tokens.set_xlabel("Tokens seen")
+    plt.show()
+
+
+def _print_losses(epoch: int, step: int, train_loss: float, val_loss: float) -> None:
+    print(f"Ep {epoch + 1} (Iter {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
