@@ -4,6 +4,7 @@ GPT-2 keeps its linear layers as [in, out], the transpose of PyTorch's own; name
 transformers writes (`transformer.` in front is optional).
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -24,6 +25,10 @@ _LINEARS = {
     "mlp.expand": "mlp.c_fc",
     "mlp.output": "mlp.c_proj",
 }
+# Causal masks, which older versions of transformers kept among the weights.
+_MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
+# What transformers puts on top of a GPT-2 besides the language model's head.
+_OTHER_HEADS = ("score.", "classifier.", "multiple_choice_head.")
 
 
 def to_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -47,7 +52,7 @@ def from_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     Raises:
         RunError: a tensor is missing.
     """
-    plain = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    plain = plain_names(state)
     missing = [theirs for _, theirs, _ in _pairs(layers) if theirs not in plain]
     if missing:
         raise RunError(f"not a GPT-2 checkpoint of {layers} layers: {missing[0]} is missing")
@@ -59,6 +64,40 @@ def from_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
     if head is not None and not torch.equal(head, plain["wte.weight"]):
         converted["head.weight"] = head.clone()
     return converted
+
+
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """GPT-2's tensors without `transformer.` in front, without masks and other heads."""
+    plain = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    return {
+        name: tensor
+        for name, tensor in plain.items()
+        if not _MASK.fullmatch(name) and not name.startswith(_OTHER_HEADS)
+    }
+
+
+def misfit(
+    plain: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], layers: int
+) -> str | None:
+    """The first thing in which `plain_names` are not a GPT-2 of these shapes; None: there is none.
+
+    Args:
+        plain: GPT-2's tensors.
+        shapes: of hairpin's parameters, by name.
+        layers: how many blocks.
+    """
+    wanted = {theirs: (shapes[ours], flip) for ours, theirs, flip in _pairs(layers)}
+    if "lm_head.weight" in plain or "head.weight" in shapes:
+        wanted["lm_head.weight"] = (shapes["token_embedding.weight"], False)
+    for name, (shape, transposed) in wanted.items():
+        if name not in plain:
+            return f"{name} is missing"
+        expected, found = [*shape][:: -1 if transposed else 1], [*plain[name].shape]
+        if found != expected:
+            return f"{name} is {found}, and config.json makes it {expected}"
+    strange = [name for name in plain if name not in wanted]
+    more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+    return f"{strange[0]}{more}: GPT-2 has no such tensor" if strange else None
 
 
 def _pairs(layers: int) -> Iterator[tuple[str, str, bool]]:

@@ -1,0 +1,109 @@
+"""Where weights come from when a run does not begin at random: a run, or a GPT-2 checkpoint."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hairpin.data.tokenizers import Tokenizer, load_tokenizer
+from hairpin.errors import RunError
+from hairpin.model.gpt import GPT
+from hairpin.model.shape import Shape
+from hairpin.runs.directory import RunDirectory, open_run
+from hairpin.training.checkpoint import load_weights
+from hairpin.training.gpt2_folder import read_gpt2
+
+_KINDS = (
+    "a run has config.toml, tokenizer/ and best/ in it; a GPT-2 checkpoint config.json, "
+    "model.safetensors and tokenizer.json, or vocab.json and merges.txt"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Weights to begin from, with all that gives them their meaning.
+
+    Args:
+        path: the folder that they are from.
+        shape: of their network; no dropout.
+        tokenizer: whose ids are the rows of the embedding.
+        tensors: a GPT's parameters by hairpin's names, float32 on the CPU, all finite.
+        sha256: over names, shapes and bytes in the order of the names, in hex: equal weights have
+            equal hashes, wherever they lie.
+        words: which weights they are.
+    """
+
+    path: Path
+    shape: Shape
+    tokenizer: Tokenizer
+    tensors: Mapping[str, Tensor]
+    sha256: str
+    words: str
+
+
+def open_origin(path: Path, weights: str = "best") -> Origin:
+    """The weights of a run, or of a GPT-2 checkpoint as transformers writes it.
+
+    Args:
+        path: a folder.
+        weights: of a run, "best" or "last".
+
+    Raises:
+        RunError: the folder is neither, or is damaged, or its network is not hairpin's.
+        UserError: it has no tokenizer, and GPT-2's cannot be had.
+    """
+    if RunDirectory(path).config.is_file():
+        shape, tokenizer, tensors, which = _from_run(open_run(path), weights)
+        words = f"{which}, of {path}"
+    elif (path / "config.json").is_file():
+        shape, tokenizer, tensors = read_gpt2(path)
+        words = f"GPT-2 checkpoint in {path}"
+    else:
+        raise RunError(_neither(path))
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise RunError(f"{path}: {name} is not finite; such weights cannot be trained further")
+    return Origin(path, shape, tokenizer, tensors, weights_sha256(tensors), words)
+
+
+def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hex, over the names, shapes and bytes of tensors, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _from_run(run: RunDirectory, weights: str) -> tuple[Shape, Tokenizer, dict[str, Tensor], str]:
+    """A run's shape, tokenizer and weights, and which they are; a classifier's head is left out."""
+    tokenizer = load_tokenizer(run.tokenizer)
+    saved, which = load_weights(run, weights, tokenizer_sha256=tokenizer.hash())
+    shape = replace(Shape.of(run.read_config().model, tokenizer.vocabulary), dropout=0.0)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in GPT(shape).named_parameters()}
+    if any(name not in saved or saved[name].shape != shapes[name] for name in shapes):
+        raise RunError(f"{run.config}: its [model] is not the one that was trained")
+    return shape, tokenizer, {name: saved[name].float() for name in shapes}, which
+
+
+def _neither(path: Path) -> str:
+    """What is wrong with a path that is no run's and no checkpoint's."""
+    if path.is_dir():
+        return f"{path}: neither a run nor a GPT-2 checkpoint: {_KINDS}"
+    if path.exists():
+        return f"{path}: is a file; name the folder that it is in, a run or a GPT-2 checkpoint"
+    # `runs/book-3` is a run that is not there, if there are runs; `someone/model` is a model.
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path.as_posix())
+    if is_name and (path.parent == Path() or not path.parent.is_dir()):
+        return (
+            f"{path}: no such folder; hairpin downloads no weights: if that is a model on Hugging "
+            f"Face, type `hf download {path.as_posix()} --local-dir {path.name}`, and name that "
+            "folder"
+        )
+    return f"{path}: no such folder: {_KINDS}"
