@@ -23,6 +23,7 @@ import hairpin
 from hairpin.config.load import build_config, parse_override
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
+from hairpin.model.gpt import GPT
 from hairpin.training.probe import measure_update
 from hairpin.training.settle import settle
 
@@ -66,7 +67,7 @@ def time_candidate(values: dict[str, Any]) -> tuple[Config, float]:
     asked = build_config(flags={**values, "train.updates": 1000, "schedule.warmup_updates": 0})
     settled = settle(asked, None, hairpin.Quiet())
     batches = Batches(settled.prepared.train, settled.shape.context, 0)
-    speed = measure_update(settled.config, settled.shape, batches, 3.0)
+    speed = measure_update(settled.config, GPT(settled.shape), batches, 3.0)
     return asked, speed.seconds_per_update
 
 

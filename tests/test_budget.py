@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hairpin
-from hairpin.api import Run
 from hairpin.config.load import build_config, read_toml
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.model.shape import Shape
+from hairpin.run import Run
 from hairpin.schedules import CURVES, Schedule
 from hairpin.training import budget as budget_module
 from hairpin.training import choose, probe

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hairpin.api import Run, load
+from hairpin.api import load
 from hairpin.cli.main import ALIASES, GROUPS, main, with_dotted_flags
 from hairpin.cli.options import FLAGS
 from hairpin.config.load import known_keys, parse_override
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.settings import Config
+from hairpin.run import Run
 from hairpin.schedules import CURVES
 from hairpin.training.evaluate import Measured
 from hairpin.version import __version__
@@ -645,7 +646,7 @@ def test_evaluate_writes_strict_json_of_any_loss(
 ) -> None:
     from hairpin.inference import Trained
 
-    monkeypatch.setattr(Trained, "measure", lambda *_: Measured(800.0, float("nan"), 3))
+    monkeypatch.setattr(Trained, "measure", lambda *_: Measured(800.0, 3, float("nan")))
     facts = strict_json(hairpin("evaluate", finished, "--json").out)
     assert (facts["loss"], facts["perplexity"], facts["bits_per_byte"]) == (800.0, None, None)
 

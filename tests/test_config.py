@@ -20,7 +20,8 @@ from hairpin.config.load import (
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.reference import fields_of
-from hairpin.config.settings import Config, Table
+from hairpin.config.settings import Config
+from hairpin.config.table import Table
 from hairpin.errors import ConfigError
 from hairpin.schedules import CURVES, Schedule
 
@@ -397,7 +398,9 @@ def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
             exclude_min="exclusiveMinimum" in field,
             exclude_max="exclusiveMaximum" in field,
         )
-    return TEXTS
+    if field["type"] == "array":
+        return st.lists(TEXTS, max_size=3)
+    return TEXTS.filter(lambda text: len(text) >= field.get("minLength", 0))
 
 
 @st.composite
@@ -411,6 +414,7 @@ def configs(draw: st.DrawFn) -> Config:
         for key, field in fields_of(type(info.default)).items():
             if draw(st.booleans()) and f"{table}.{key}" not in (
                 "data.hash",
+                "start.hash",
                 "tokenizer.vocabulary",
             ):
                 tree.setdefault(table, {})[key] = draw(values_for(field))
@@ -418,8 +422,10 @@ def configs(draw: st.DrawFn) -> Config:
     schedule["kind"] = draw(st.sampled_from(sorted(CURVES)))
     data, train, model = (tree.setdefault(name, {}) for name in ("data", "train", "model"))
     data["texts"] = [str(Path(f"/{draw(TEXTS)}"))]
-    if not data.get("separator"):
-        data.pop("separator", None)
+    if "path" not in tree.get("start", {}):
+        tree.get("finetune", {}).pop("kind", None)
+    elif tree.get("finetune", {}).get("kind"):
+        tree["finetune"]["template"] = draw(TEXTS) + "{instruction}"
     model["size"] = draw(st.sampled_from(sorted(SIZES)))
     settled = (
         (data, ["corpus"]),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hairpin.data.batches import IGNORED, Windows
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.training.evaluate import Evaluator, Measured, evaluating
+from hairpin.training.evaluate import Evaluator, Measured, TextTally, evaluating
 from hairpin.training.numerics import Numerics
 from helpers import Ring, lively_model, random_ids
 
@@ -21,12 +21,16 @@ def model_of(dropout: float = 0.0) -> GPT:
     return lively_model(Shape(64, 8, layers=1, heads=2, width=16, dropout=dropout))
 
 
+def text_tally() -> TextTally:
+    return TextTally(BYTES, "cpu")
+
+
 def stream(length: int = 150) -> Ring:
     return Ring(random_ids(length, seed=8).numpy())
 
 
 def measured(model: nn.Module, windows: Windows, sequences: int = 4) -> Measured:
-    found = Evaluator(model, BYTES, CPU, sequences).measure(windows)
+    found = Evaluator(model, text_tally, CPU, sequences).measure(windows)
     assert found
     return found
 
@@ -109,7 +113,7 @@ def test_it_is_given_up_when_asked_to_stop() -> None:
     model = model_of().train()
     passes: list[int] = []
     model.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
-    evaluator = Evaluator(model, BYTES, CPU, 4, lambda: next(asked))
+    evaluator = Evaluator(model, text_tally, CPU, 4, lambda: next(asked))
     assert evaluator.measure(Windows(stream(), 8)) is None
     assert len(passes) == 2
     assert model.training
@@ -117,7 +121,7 @@ def test_it_is_given_up_when_asked_to_stop() -> None:
 
 def test_progress_is_told_in_windows() -> None:
     told: list[tuple[int, int]] = []
-    evaluator = Evaluator(model_of(), BYTES, CPU, 8)
+    evaluator = Evaluator(model_of(), text_tally, CPU, 8)
     evaluator.measure(Windows(stream(), 8), lambda done, total: told.append((done, total)))
     assert told == [(8, 19), (16, 19), (19, 19)]
 

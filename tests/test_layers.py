@@ -29,17 +29,21 @@ LAYERS = {
     "planning": "model.shape",
     "training": "errors files schedules config runs watch data data.batches model.shape model optim"
     " planning",
-    "inference": "errors config runs data data.batches model.shape model planning training",
+    "finetuning": "errors files config runs watch data data.batches model.shape model planning"
+    " training",
+    "inference": "errors config runs data data.batches model.shape model planning training"
+    " finetuning",
     "analysis": "errors schedules config runs",
     "terminal": "runs analysis",
     "book": "",
-    "api": "errors version schedules config runs watch data training inference analysis terminal",
-    "cli": "errors version config model analysis terminal api",
-    "__init__": "version schedules watch api",
+    "run": "errors config runs inference analysis",
+    "api": "errors version schedules config runs watch data training finetuning terminal run",
+    "cli": "errors version config data model analysis terminal run api",
+    "__init__": "version schedules watch run api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.
-WITH_TORCH = ("data.batches", "model", "optim", "training", "inference", "book")
+WITH_TORCH = ("data.batches", "model", "optim", "training", "finetuning", "inference", "book")
 WITHOUT_TORCH_ALL_THE_SAME = ("model.shape",)
 
 PATHS = sorted(SOURCE.rglob("*.py"))
@@ -216,7 +220,7 @@ def test_the_table_in_the_docs_has_every_layer_in_order_and_marks_those_without_
     names = [name.strip("/").replace("/", ".") for name, _ in marked]
     assert set(names) == set(LAYERS) - {"data.batches", "__init__", "__main__"}
     for (_, mark), name in zip(marked, names, strict=True):
-        assert bool(mark) == (name not in ("model", "optim", "training", "inference", "book")), name
+        assert bool(mark) == (name not in (*WITH_TORCH[1:],)), name
     for layer, allowed in LAYERS.items():
         for name in allowed.split():
             if {layer, name} <= set(names):

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from hairpin import api
-from hairpin.api import Run
 from hairpin.cli.main import main
 from hairpin.data.streams import dtype_for, open_shards
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError
+from hairpin.run import Run
 from hairpin.schedules import CURVES
 from hairpin.watch import Quiet
 from helpers import TINY, some_text, text_file

@@ -10,15 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hairpin.analysis.curves import draw_schedule, plotted_updates
+from hairpin.analysis.figures import COLUMNS, highest, smoothed, thin
 from hairpin.analysis.plots import (
-    COLUMNS,
-    highest,
     loss_figure,
     lr_figure,
     norm_figure,
     schedule_figure,
-    smoothed,
-    thin,
     write_plots,
     write_schedule_plot,
 )

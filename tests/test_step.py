@@ -14,7 +14,7 @@ from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.schedules import cosine
-from hairpin.training.evaluate import Evaluator
+from hairpin.training.evaluate import Evaluator, TextTally
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper, StepResult
 from helpers import Ring, some_text
@@ -81,7 +81,7 @@ def trained(micro_batch: int, *, uneven: bool, clip: float = 1.0) -> Trace:
         hashes.append(hashlib.sha256(b"".join(ids)).hexdigest())
         if update == 0:
             first_gradient = gradient_vector(model).clone()
-    evaluator = Evaluator(model, np.ones(64, np.int32), CPU, 8)
+    evaluator = Evaluator(model, lambda: TextTally(np.ones(64, np.int32), "cpu"), CPU, 8)
     measured = evaluator.measure(Windows(tokens, 16, 512))
     assert measured
     return Trace(results, [r.lr for r in results], hashes, first_gradient, measured.loss)

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 import hairpin
-from hairpin.api import Run
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError
+from hairpin.run import Run
 from hairpin.runs.events import Event, Update
-from hairpin.training import pretrain
+from hairpin.training import run as training_run
 from hairpin.training.checkpoint import load_state, verify_checkpoint
 from hairpin.training.job import Job
-from hairpin.training.settle import Settled
 from hairpin.training.state import TrainState
+from hairpin.training.task import Task
 from hairpin.watch import Quiet
 from helpers import (
     Watching,
@@ -244,6 +244,7 @@ def test_resuming_in_a_later_epoch_neither_repeats_nor_skips_text(
     step = Job.step
 
     def noted(self: Job) -> Any:
+        assert isinstance(self.batches, Batches)
         order.extend(
             (self.state.update, start)
             for start in self.batches.starts(self.state.position, self.samples_per_update).tolist()
@@ -339,7 +340,7 @@ class Planted:
         return value * math.nan if self.now == self.update else value
 
     def plant(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        step, new_state = Job.step, pretrain.new_state
+        step, new_state = Job.step, training_run.new_state
 
         def stepping(job: Job) -> Any:
             self.now = job.state.update
@@ -348,8 +349,8 @@ class Planted:
             finally:
                 self.now = -1
 
-        def planted(settled: Settled) -> TrainState:
-            self.state = new_state(settled)
+        def planted(task: Task, *, from_start: bool = True) -> TrainState:
+            self.state = new_state(task, from_start=from_start)
             model = self.state.model
             if self.where == "loss":
                 model.register_forward_hook(lambda _, __, out: (self.spoil(out[0]), out[1]))
@@ -358,7 +359,7 @@ class Planted:
             return self.state
 
         monkeypatch.setattr(Job, "step", stepping)
-        monkeypatch.setattr(pretrain, "new_state", planted)
+        monkeypatch.setattr(training_run, "new_state", planted)
 
 
 def state_bytes(state: TrainState) -> dict[str, bytes]:

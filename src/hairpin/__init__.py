@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hairpin import schedules
-    from hairpin.api import Run, load, resume, train
+    from hairpin.api import finetune, load, resume, train
+    from hairpin.run import Run
     from hairpin.version import __version__
     from hairpin.watch import Quiet
 
 _HOMES = {
     "Quiet": "hairpin.watch",
-    "Run": "hairpin.api",
+    "Run": "hairpin.run",
+    "finetune": "hairpin.api",
     "load": "hairpin.api",
     "resume": "hairpin.api",
     "train": "hairpin.api",
     "__version__": "hairpin.version",
 }
 
-__all__ = ["Quiet", "Run", "__version__", "load", "resume", "schedules", "train"]
+__all__ = ["Quiet", "Run", "__version__", "finetune", "load", "resume", "schedules", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `import hairpin` gives: training and runs, as functions and one small object.
+"""What `import hairpin` gives: training and runs, as functions.
 
 PyTorch is imported only by what needs it.
 """
@@ -8,16 +8,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import CorpusError, HairpinError, Interrupted, RunError, UserError
+from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import (
     RUNS,
@@ -27,13 +26,10 @@ from hairpin.runs.directory import (
     new_run_path,
     open_run,
 )
-from hairpin.runs.metrics import Record, read_record
+from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.version import __version__
 from hairpin.watch import Watcher
-
-if TYPE_CHECKING:
-    from hairpin.inference import Trained
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
@@ -41,55 +37,6 @@ _NO_TEXT = (
     "no text given: training on the source of the Python standard library; for your own text, "
     "`hairpin train FILE` or `hairpin train FOLDER`"
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder, and what can be asked of it."""
-
-    directory: RunDirectory
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self.directory.path
-
-    @property
-    def config(self) -> Config:
-        """All settings."""
-        return self.directory.read_config()
-
-    def record(self) -> list[dict[str, Any]]:
-        """Every event of metrics.jsonl, oldest first."""
-        return list(read_record(self.directory.metrics))
-
-    def summary(self) -> Summary:
-        """What came out."""
-        return summarize(self.record())
-
-    def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
-        """Its model, ready to write and to be measured.
-
-        Args:
-            weights: "best" (of the validation) or "last".
-            device: where to put it.
-
-        Raises:
-            RunError: nothing was saved yet, or what was saved is damaged.
-        """
-        from hairpin.inference import load_trained
-
-        return load_trained(self.directory, weights=weights, device=device)
-
-    def write_plots(self) -> list[Path]:
-        """Draw loss, learning rate and gradient norm as PNG files in `plots/`."""
-        from hairpin.analysis.plots import write_plots
-
-        clip = self.config.clip
-        threshold = None if clip.kind == "off" else clip.threshold
-        return write_plots(
-            self.record(), self.directory.plots, clip_threshold=threshold, clip_kind=clip.kind
-        )
 
 
 def load(path: str | Path | None = None) -> Run:
@@ -105,6 +52,7 @@ def train(
     *texts: str | Path,
     corpus: str | None = None,
     config: str | Path | None = None,
+    start: str | Path | None = None,
     out: str | Path | None = None,
     budget: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -119,6 +67,8 @@ def train(
             Python standard library's own source.
         corpus: "stdlib", "python-docs" or "verdict".
         config: a TOML file of settings.
+        start: a run, or a folder with a GPT-2 checkpoint in safetensors, to go on from; None:
+            random weights.
         out: the run's folder; None: `runs/<text>-<n>`.
         budget: wall time such as "10m"; fills only what the settings leave open. None: 3 minutes
             if neither a size nor a length is asked for.
@@ -133,20 +83,44 @@ def train(
     """
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
-    asked = _asked(texts, corpus, config, overrides, settings or {})
+    asked = _asked(texts, corpus, config, overrides, _with_start(settings, start))
     notices = []
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(_NO_TEXT)
     if budget and _length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
-    path = Path(out) if out else new_run_path(_name_of(asked))
     seconds = parse_duration(budget) if budget else _default_budget(asked)
-    directory = create_run(path, asked)
-    for line in notices:
-        watcher.notice(line)
-    _begin(directory, seconds)
-    return _drain(directory, seconds, started, watcher, is_new=True)
+    return _train_new(asked, out, _name_of(asked), seconds, started, watcher, notices)
+
+
+def finetune(
+    kind: str,
+    data: str | Path | None = None,
+    *,
+    start: str | Path | None = None,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    watcher: Watcher | None = None,
+) -> Run:
+    """Train a trained model on records: the labels of texts, or the responses to instructions.
+
+    Args:
+        kind: "classify" or "instruct".
+        data: a CSV, TSV, JSON or JSONL file; None: the config names it.
+        start: a run, or a folder with a GPT-2 checkpoint in safetensors; None: the config names it.
+        config, out, settings, overrides, watcher: as in `train`.
+
+    Raises:
+        UserError: what was asked for cannot be; a line for each reason.
+        NonFiniteError, Interrupted: the run stopped; it can be resumed.
+    """
+    flags = {**_with_start(settings, start), "finetune.kind": kind}
+    asked = _asked((data,) if data else (), None, config, overrides, flags)
+    name = f"{_name_of(asked)}-{kind}"
+    return _train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
 
 
 def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) -> Run:
@@ -228,6 +202,28 @@ def _asked(
     return build_config(file=_path(config), overrides=overrides, flags=flags)
 
 
+def _with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> Mapping[str, Any]:
+    named = {} if start is None else {"start.path": str(Path(start).absolute())}
+    return {**(settings or {}), **named}
+
+
+def _train_new(
+    asked: Config,
+    out: str | Path | None,
+    name: str,
+    budget_seconds: float | None,
+    started: float,
+    watcher: Watcher,
+    notices: Iterable[str] = (),
+) -> Run:
+    """Make the run's folder, then train in it."""
+    directory = create_run(Path(out) if out else new_run_path(name), asked)
+    for line in notices:
+        watcher.notice(line)
+    _begin(directory, budget_seconds)
+    return _drain(directory, budget_seconds, started, watcher, is_new=True)
+
+
 def _watcher(watcher: Watcher | None) -> Watcher:
     if watcher is not None:
         return watcher
@@ -255,14 +251,17 @@ def _drain(
     is_new: bool = False,
 ) -> Run:
     """Train to the end, showing what happens, and leave an `end` in the record whatever that is."""
+    from hairpin.finetuning.task import finetuning
     from hairpin.training.budget import Budget
-    from hairpin.training.pretrain import pretrain
+    from hairpin.training.pretrain import pretraining
+    from hairpin.training.run import train_run
 
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
+    make_task = finetuning if run.config.finetune.kind else pretraining
     update, status, reason = run.summary().updates, "failed", None
     try:
-        for event in pretrain(directory, budget=budget, watcher=watcher):
+        for event in train_run(directory, make_task, budget=budget, watcher=watcher):
             update = getattr(event, "update", update) + isinstance(event, events.Update)
             watcher.show(event)
         status = "finished"
@@ -293,6 +292,8 @@ def _drain(
 def _default_budget(config: Config) -> float | None:
     """Three minutes where nothing says how large the model or how long the run is."""
     sized = config.model.size or config.model.width
+    if config.finetune.kind:  # epochs say how long
+        return None
     return None if sized or _length_of(config) else parse_duration(DEFAULT_BUDGET)
 
 

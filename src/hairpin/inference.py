@@ -1,4 +1,4 @@
-"""A trained run at work: its model writes, or is measured on a text."""
+"""A trained run at work: its model writes, tells labels, or is measured on a text or on records."""
 
 import codecs
 from collections.abc import Callable, Iterator, Sequence
@@ -7,25 +7,33 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hairpin.config.settings import Config, Data
-from hairpin.data.batches import Tokens, Windows
+from hairpin.data.batches import IGNORED, Tokens, Windows
 from hairpin.data.corpus import open_corpus
 from hairpin.data.order import Indices
 from hairpin.data.shards import prepare, token_blocks
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import CorpusError, RunError
+from hairpin.finetuning.divided import divide, other_examples
+from hairpin.finetuning.examples import Example, ExampleSet, collate, refuse
+from hairpin.finetuning.labelled import labelled_example, text_inputs
+from hairpin.finetuning.task import new_model, tally_of
+from hairpin.finetuning.template import render
+from hairpin.model.classifier import Classifier
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.planning import micro_batch_sequences
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.checkpoint import load_weights
-from hairpin.training.evaluate import Evaluator, Measured
+from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.numerics import Numerics, choose_device
 from hairpin.training.samples import prompt_ids
 
 _EVALUATION_BYTES = 1e9
+_PREDICTED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,19 @@ class Trained:
     weights: str
     device: str
 
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether a prompt is an instruction, which the run's template makes a prompt of."""
+        return self.config.finetune.kind == "instruct"
+
     def write(
         self, prompt: str, sampling: Sampling | None = None, *, tokens: int = 200, seed: int = 0
     ) -> Iterator[str]:
-        """The text that follows `prompt`, piece by piece, until an end-of-text or `tokens`."""
+        """The text that follows `prompt`, piece by piece, until an end-of-text or `tokens`; of a
+        run that follows instructions, the response to it.
+        """
+        if self.follows_instructions:
+            prompt = render(self.config.finetune.template, prompt)
         # Several tokens may make one character: bytes are held back until they are whole.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         written = generate(
@@ -68,9 +85,23 @@ class Trained:
     ) -> Measured:
         """The loss on whole texts, or without any on the run's own validation text.
 
+        Of a fine-tuned run: on files of records, or on the records it kept for validation.
+
         Raises:
-            CorpusError: a text cannot be read or is empty, or the run's text has changed.
+            CorpusError: a text cannot be read or is empty, a label is not known, or the run's own
+                data has changed.
         """
+        shape = self.model.shape
+        sequences = micro_batch_sequences(shape, 1 << 20, _EVALUATION_BYTES, self.device)
+        tally = tally_of(self.config, self.tokenizer, self.device)
+        evaluator = Evaluator(self.model, tally, Numerics(self.device), sequences)
+        measured = evaluator.measure(self._set_of(texts), on_progress)
+        assert measured
+        return measured
+
+    def _set_of(self, texts: Sequence[Path]) -> EvaluationSet:
+        if self.config.finetune.kind:
+            return ExampleSet(self._examples(texts))
         tokens: Tokens = (
             _InMemory(_encode(texts, self.tokenizer))
             if texts
@@ -78,18 +109,93 @@ class Trained:
         )
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")
-        shape = self.model.shape
-        sequences = micro_batch_sequences(shape, 1 << 20, _EVALUATION_BYTES, self.device)
-        evaluator = Evaluator(
-            self.model, self.tokenizer.token_bytes(), Numerics(self.device), sequences
+        return Windows(tokens, self.model.shape.context)
+
+    def _examples(self, files: Sequence[Path]) -> list[Example]:
+        if not files:
+            return divide(self.config, self.tokenizer).val
+        found = (other_examples(file, self.config, self.tokenizer) for file in files)
+        return [example for examples in found for example in examples]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier makes of a text.
+
+    Args:
+        label: the likeliest.
+        probabilities: of every label, in the order of the run's.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """Of the label."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
+class TrainedClassifier(Trained):
+    """A classifier with its tokenizer; its measurement has an accuracy."""
+
+    model: Classifier
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the model's outputs."""
+        return self.config.finetune.labels
+
+    def write(
+        self, prompt: str, sampling: Sampling | None = None, *, tokens: int = 200, seed: int = 0
+    ) -> Iterator[str]:
+        """Nothing: a classifier does not write.
+
+        Raises:
+            RunError: always.
+        """
+        raise RunError(
+            f"a classifier of {', '.join(self.labels[:8])} does not write; "
+            "`hairpin predict RUN TEXT` tells labels"
         )
-        measured = evaluator.measure(Windows(tokens, shape.context), on_progress)
-        assert measured
-        return measured
+
+    def predict(self, texts: Sequence[str], places: Sequence[str] = ()) -> list[Prediction]:
+        """The label of each text.
+
+        Args:
+            texts: what to classify.
+            places: where they stand, for an error; as many as texts, or none.
+
+        Raises:
+            CorpusError: a text is empty, or longer than the context.
+        """
+        places = places or [f"text {number}" for number in range(1, len(texts) + 1)]
+        found = [
+            text_inputs(ids, place, self.tokenizer, self.config)
+            for ids, place in zip(self.tokenizer.encode_batch(texts), places, strict=True)
+        ]
+        refuse([problem for _, problem in found if problem])
+        inputs = [ids for ids, _ in found if ids is not None]
+        predictions = []
+        for first in range(0, len(inputs), _PREDICTED_AT_ONCE):
+            predictions += self._predict(inputs[first:][:_PREDICTED_AT_ONCE])
+        return predictions
+
+    @torch.no_grad()
+    def _predict(self, inputs: Sequence[Indices]) -> list[Prediction]:
+        inputs_BT, targets_BT = collate([labelled_example(ids, 0, "") for ids in inputs])
+        logits_BK = self.model.label_logits(
+            inputs_BT.to(self.device), (targets_BT != IGNORED).to(self.device)
+        )
+        return [
+            Prediction(self.labels[int(np.argmax(row))], dict(zip(self.labels, row, strict=True)))
+            for row in torch.softmax(logits_BK.double().cpu(), dim=-1).tolist()
+        ]
 
 
 def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "auto") -> Trained:
-    """The model of a run with its best or last weights.
+    """The model of a run with its best or last weights; a `TrainedClassifier` if it is one.
 
     Raises:
         RunError: nothing was saved yet, or what was saved is damaged.
@@ -98,12 +204,15 @@ def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "aut
     tokenizer = load_tokenizer(run.tokenizer)
     tensors, which = load_weights(run, weights, tokenizer_sha256=tokenizer.hash())
     device = choose_device(device)
-    model = GPT(Shape.of(config.model, tokenizer.vocabulary))
+    model = new_model(config, Shape.of(config.model, tokenizer.vocabulary))
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError:  # somebody has edited the config
         raise RunError(f"{run.config}: its [model] is not the one that was trained") from None
-    return Trained(config, model.to(device).eval(), tokenizer, which, device)
+    model = model.to(device).eval()
+    if isinstance(model, Classifier):
+        return TrainedClassifier(config, model, tokenizer, which, device)
+    return Trained(config, model, tokenizer, which, device)
 
 
 class _InMemory:

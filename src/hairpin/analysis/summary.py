@@ -20,12 +20,15 @@ OVERFITTING_RISE = 0.005
 
 @dataclass(frozen=True)
 class Point:
-    """An evaluation: losses in nats per token after `update` updates; None: not finite."""
+    """An evaluation: losses in nats per target after `update` updates; None: not finite, or not
+    measured.
+    """
 
     update: int
     train_loss: float | None
     val_loss: float | None
-    val_bits_per_byte: float | None
+    val_bits_per_byte: float | None = None
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Summary:
         largest_grad_norm: before clipping, at the update of index `largest_grad_norm_update`.
         correction: the number of updates before and after it was corrected to meet the budget.
         overfitting_after: the best update, where validation rose after it while train fell.
+        counted: what `tokens` counts: tokens, or a classifier's examples.
     """
 
     status: str = "unfinished"
@@ -66,6 +70,7 @@ class Summary:
     largest_grad_norm_update: int | None = None
     correction: tuple[int, int] | None = None
     overfitting_after: int | None = None
+    counted: str = "tokens"
 
     @property
     def clipped_share(self) -> float | None:
@@ -98,11 +103,11 @@ class Summary:
         words = format_updates(self.updates)
         if self.planned_updates is not None and self.planned_updates != self.updates:
             words = f"{self.updates:,} of {format_updates(self.planned_updates)}"
-        words += f", {format_count(self.tokens)} tokens"
+        words += f", {format_count(self.tokens)} {self.counted}"
         if self.seconds is not None:
             words += f" in {format_duration(self.seconds)}"
         if self.tokens_per_second is not None:
-            words += f" ({self.tokens_per_second:,.0f} tokens/s while training)"
+            words += f" ({self.tokens_per_second:,.0f} {self.counted}/s while training)"
         return words
 
     def _validation_rows(self) -> list[tuple[str, str]]:
@@ -136,6 +141,8 @@ class Summary:
 
 
 def _losses(point: Point) -> str:
+    if point.val_accuracy is not None:
+        return f"{point.val_accuracy:.1%} right, {format_loss(point.val_loss)} nats per example"
     words = f"{format_loss(point.val_loss)} nats per token"
     if point.val_bits_per_byte is not None:
         words += f", {point.val_bits_per_byte:.3f} bits per byte"
@@ -193,6 +200,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         largest_grad_norm_update=largest["update"] if largest else None,
         correction=_correction(events),
         overfitting_after=best.update if best and _overfitted(best, points[-1]) else None,
+        counted="examples" if any(event.get("labels") for event in events) else "tokens",
     )
 
 
@@ -221,6 +229,7 @@ def _point(event: dict[str, Any]) -> Point:
         _number(event, "train_loss"),
         _number(event, "val_loss"),
         _number(event, "val_bits_per_byte"),
+        _number(event, "val_accuracy"),
     )
 
 

@@ -1,13 +1,27 @@
-"""hairpin sample, hairpin evaluate."""
+"""hairpin sample, hairpin evaluate, hairpin predict."""
 
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from hairpin.cli.options import FiniteRange, run_argument, weights_option
+
+if TYPE_CHECKING:
+    from hairpin.run import Run
+
+Named = TypeVar("Named", str, Path)
+
+_run_and_texts = click.argument(
+    "run_and_texts", nargs=-1, metavar="[RUN] [TEXT]...", type=click.Path(path_type=Path)
+)
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on standard output."
+)
 
 
 @click.command(short_help="Let a run's model write.")
@@ -42,7 +56,8 @@ def sample(
     sampling = Sampling(temperature, top_k, top_p)
 
     def write(prompt: str) -> None:
-        click.echo(harmless(prompt), nl=False)
+        # A continuation stands right behind its prompt, a response below its instruction.
+        click.echo(harmless(prompt), nl=trained.follows_instructions)
         for piece in trained.write(prompt, sampling, tokens=tokens, seed=seed):
             click.echo(harmless(piece), nl=False)
         click.echo()
@@ -61,44 +76,106 @@ def sample(
 
 
 @click.command(short_help="Measure a run's model on any text.")
-@click.argument(
-    "run_and_texts", nargs=-1, metavar="[RUN] [TEXT]...", type=click.Path(path_type=Path)
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@_run_and_texts
+@_json_option
 @weights_option
 def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> None:
     """Loss, perplexity and bits per byte of RUN's model on TEXT.
 
     Without TEXT: on the run's own validation text, all of it. Without RUN: the newest in ./runs.
+    Of a fine-tuned run TEXT is a file of records, and of a classifier the accuracy is measured.
     """
-    from hairpin import api
+    from hairpin.terminal.measured import measured_lines
     from hairpin.terminal.watcher import counting_bar
 
-    names_run = bool(run_and_texts) and (run_and_texts[0] / "config.toml").is_file()
-    run = api.load(run_and_texts[0] if names_run else None)
-    texts = run_and_texts[1:] if names_run else run_and_texts
+    run, texts = _divided(run_and_texts)
     trained = run.trained(weights=weights)
     with counting_bar("evaluating") as on_progress:
         measured = trained.measure(texts, on_progress)
-    facts = {
-        "run": str(run.path),
-        "weights": trained.weights,
-        "text": [str(text) for text in texts] or "validation",
-        "tokens": measured.tokens,
-        "loss": measured.loss,
-        "perplexity": measured.perplexity,
-        "bits_per_byte": measured.bits_per_byte,
-    }
+    labels = run.config.finetune.labels
     if as_json:
+        facts = {
+            "run": str(run.path),
+            "weights": trained.weights,
+            "text": [str(text) for text in texts] or "validation",
+            "tokens": measured.tokens,
+            "loss": measured.loss,
+            "perplexity": measured.perplexity,
+            "bits_per_byte": measured.bits_per_byte,
+            **({"accuracy": measured.accuracy, "labels": list(labels)} if labels else {}),
+            **({"confusion": measured.confusion} if measured.confusion else {}),
+        }
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in facts.items()
         }
         click.echo(json.dumps(finite, allow_nan=False))
         return
-    click.echo(
-        f"{trained.weights}\n"
-        f"loss           {measured.loss:.4f} nats per token ({measured.tokens:,} tokens)\n"
-        f"perplexity     {measured.perplexity:.2f}\n"
-        f"bits per byte  {measured.bits_per_byte:.4f}"
-    )
+    click.echo("\n".join([trained.weights, *measured_lines(measured, labels)]))
+
+
+@click.command(short_help="Tell the labels of texts.")
+@click.argument("run_and_texts", nargs=-1, metavar="[RUN] TEXT|FILE...", required=True)
+@_json_option
+@weights_option
+def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None:
+    """Labels and probabilities that the classifier RUN gives each TEXT.
+
+    FILE: records with a column of texts (CSV, TSV, JSON, JSONL), or any other file with a text in
+    each line. Without RUN: the newest in ./runs.
+    """
+    from hairpin.analysis.formats import harmless
+
+    run, found = _divided(run_and_texts)
+    classifier = run.classifier(weights=weights)
+    texts, places = _texts_to_classify(found, run.config.finetune.text_column)
+    predictions = classifier.predict(texts, places)
+    if as_json:
+        rows = [
+            {"text": text, "label": p.label, "probabilities": p.probabilities}
+            for text, p in zip(texts, predictions, strict=True)
+        ]
+        facts = {"run": str(run.path), "weights": classifier.weights, "predictions": rows}
+        click.echo(json.dumps(facts, allow_nan=False))
+        return
+    click.echo(classifier.weights, err=True)
+    width = max(map(len, classifier.labels))
+    for text, p in zip(texts, predictions, strict=True):
+        shown = " ".join(harmless(text).split())
+        shown = shown if len(shown) <= 80 else shown[:79] + "…"
+        click.echo(f"{harmless(p.label):<{width}}  {p.probability:.3f}  {shown}")
+
+
+def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
+    """The run that is named first, or the newest, and what is named after it."""
+    from hairpin import api
+
+    names_run = bool(arguments) and _is_file(Path(arguments[0], "config.toml"))
+    return api.load(arguments[0] if names_run else None), arguments[names_run:]
+
+
+def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], list[str]]:
+    """Texts, and where each stands: a path that is a file is read, anything else is a text."""
+    from hairpin.data.records import read_texts
+    from hairpin.errors import CorpusError
+
+    texts, places = [], []
+    for number, text in enumerate(named, 1):
+        path = Path(text)
+        if not _is_file(path):
+            texts.append(text)
+            places.append(f"text {number}")
+            continue
+        rows = read_texts(path, column)
+        texts += [row.fields[column] for row in rows]
+        places += [row.place for row in rows]
+    if not texts:
+        raise CorpusError("no text to classify: give a text in quotes, or a file")
+    return texts, places
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False

@@ -14,18 +14,18 @@ from typing import NoReturn
 
 import click
 
-from hairpin.cli.after import evaluate, sample
+from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.care import runs
-from hairpin.cli.start import resume, train
+from hairpin.cli.start import finetune, resume, train
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.errors import HairpinError, one_line
 from hairpin.version import __version__
 
 GROUPS = {
-    "start": (train, resume),
+    "start": (train, finetune, resume),
     "before": (prepare, schedule),
-    "after": (sample, evaluate),
+    "after": (sample, evaluate, predict),
     "care": (runs,),
 }
 ALIASES = {

@@ -38,26 +38,42 @@ class FiniteRange(click.FloatRange):
 
 def with_settings(command: F) -> F:
     """--config, --set and the flags for the most used keys."""
-    options = [
-        click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings."),
-        click.option(
+    return _with_options(command, tuple(FLAGS))
+
+
+def with_finetune_settings(command: F) -> F:
+    """The same, less the flags for what the model to start from brings along."""
+    return _with_options(command, ("updates", "epochs", "lr", "seed", "precision", "device"))
+
+
+def _with_options(command: F, flags: tuple[str, ...]) -> F:
+    options = {
+        "config": click.option(
+            "--config", type=click.Path(path_type=Path), help="A TOML file of settings."
+        ),
+        "set": click.option(
             "--set",
             "overrides",
             multiple=True,
             metavar="TABLE.KEY=VALUE",
             help="One setting; docs/config.md lists them. `--table.key value` does the same.",
         ),
-        click.option("--recipe", help="gpt2 or simple: the defaults to start from."),
-        click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
-        click.option("--updates", type=int, help="Length of the run in optimizer updates."),
-        click.option("--tokens", type=int, help="Length of the run in tokens."),
-        click.option("--epochs", type=float, help="Length of the run in passes over the text."),
-        click.option("--lr", type=float, help="Peak learning rate."),
-        click.option("--seed", type=int, help="Seed of weights, data order and samples."),
-        click.option("--precision", help="auto, float32, tf32 or bfloat16."),
-        click.option("--device", help="auto, cpu, cuda or mps."),
-    ]
-    for option in reversed(options):
+        "recipe": click.option("--recipe", help="gpt2 or simple: the defaults to start from."),
+        "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
+        "updates": click.option(
+            "--updates", type=int, help="Length of the run in optimizer updates."
+        ),
+        "tokens": click.option("--tokens", type=int, help="Length of the run in tokens."),
+        "epochs": click.option(
+            "--epochs", type=float, help="Length of the run in passes over the data."
+        ),
+        "lr": click.option("--lr", type=float, help="Peak learning rate."),
+        "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
+        "precision": click.option("--precision", help="auto, float32, tf32 or bfloat16."),
+        "device": click.option("--device", help="auto, cpu, cuda or mps."),
+    }
+    chosen = [option for name, option in options.items() if name in (*flags, "config", "set")]
+    for option in reversed(chosen):
         command = option(command)
     return command
 

@@ -1,4 +1,4 @@
-"""hairpin train, hairpin resume."""
+"""hairpin train, hairpin resume, hairpin finetune."""
 
 import time
 from pathlib import Path
@@ -6,13 +6,27 @@ from typing import Any
 
 import click
 
-from hairpin.cli.options import run_argument, settings_of, with_settings
+from hairpin.cli.options import (
+    run_argument,
+    settings_of,
+    with_finetune_settings,
+    with_settings,
+)
+
+_start_option = click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="RUN|DIR",
+    help="A run, or a folder with a GPT-2 checkpoint in safetensors, to go on from.",
+)
 
 
 @click.command(short_help="Train on text files or folders.")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
 @with_settings
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+@_start_option
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
 def train(
@@ -20,6 +34,7 @@ def train(
     config: Path | None,
     overrides: tuple[str, ...],
     out: Path | None,
+    start: Path | None,
     budget: str | None,
     corpus: str | None,
     **flags: Any,
@@ -35,6 +50,7 @@ def train(
         *texts,
         corpus=corpus,
         config=config,
+        start=start,
         out=out,
         budget=budget,
         settings=settings_of(flags),
@@ -50,6 +66,43 @@ def resume(run: Path | None) -> None:
     from hairpin import api
 
     api.resume(run)
+
+
+@click.command(short_help="Teach a trained model labels, or to follow instructions.")
+@click.argument("kind", type=click.Choice(["classify", "instruct"]))
+@_start_option
+@click.option("--data", type=click.Path(path_type=Path), help="CSV, TSV, JSON or JSONL.")
+@with_finetune_settings
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+def finetune(
+    kind: str,
+    start: Path | None,
+    data: Path | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    **flags: Any,
+) -> None:
+    """Teach a trained model labels (classify), or to follow instructions (instruct).
+
+    \b
+      hairpin finetune classify --from RUN --data spam.csv         columns text, label
+      hairpin finetune instruct --from RUN --data tasks.jsonl      instruction, input, response
+
+    A part of the records is kept for validation. Other columns, the prompt's template, which layers
+    train: table finetune in docs/config.md.
+    """
+    from hairpin import api
+
+    api.finetune(
+        kind,
+        data,
+        start=start,
+        config=config,
+        out=out,
+        settings=settings_of(flags),
+        overrides=overrides,
+    )
 
 
 def _process_start() -> float:

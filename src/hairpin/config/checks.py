@@ -25,7 +25,13 @@ ALTERNATIVES = (
 
 def contradictions(config: Config) -> list[str]:
     """A line for each pair of settings that cannot both hold."""
-    return [*_alternatives(config), *_shapes(config), *_schedule(config), *_budget(config)]
+    return [
+        *_alternatives(config),
+        *_shapes(config),
+        *_schedule(config),
+        *_budget(config),
+        *_finetuning(config),
+    ]
 
 
 def schedule_of(config: Config) -> Schedule:
@@ -150,6 +156,19 @@ def _schedule(config: Config) -> Iterator[str]:
         for name in ("decay_updates", "decay_tokens", "decay_fraction"):
             if getattr(schedule, name) is not None:
                 yield f"schedule.{name}: only for schedule.kind=wsd, not {kind}"
+
+
+def _finetuning(config: Config) -> Iterator[str]:
+    """What belongs to fine-tuning, and what it needs."""
+    asked = config.finetune
+    if asked.kind is None:
+        return
+    if config.start.path is None:
+        yield f"start.path: {asked.kind} starts from a trained model; name one with --from"
+    if config.data.corpus or len(config.data.texts) != 1:
+        yield "data.texts: fine-tuning takes one file of records; name it with --data"
+    if asked.kind == "instruct" and "{instruction}" not in asked.template:
+        yield "finetune.template: it has no {instruction}, so every prompt would be the same"
 
 
 def _budget(config: Config) -> Iterator[str]:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from hairpin.config.checks import ALTERNATIVES, contradictions
 from hairpin.config.names import advice_for
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config, Table
+from hairpin.config.settings import Config
+from hairpin.config.table import Table
 from hairpin.errors import ConfigError
 
 Tree = dict[str, Any]
@@ -27,6 +28,7 @@ _RIVALS = (
     *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
     ("data.corpus", ("data.hash",)),
+    ("start.path", ("start.hash",)),
 )
 
 # Where pydantic's own words are about Python.
@@ -46,7 +48,7 @@ def build_config(
     """
     in_file: Tree = read_toml(file) if file else {}
     if file:
-        _make_texts_absolute(in_file, file.parent)
+        _make_paths_absolute(in_file, file.parent)
     set_ones: Tree = {}
     for override in overrides:
         _put(set_ones, *parse_override(override))
@@ -56,7 +58,7 @@ def build_config(
     asked: Tree = {}
     for layer in (in_file, set_ones, in_flags):
         asked = _merge(_without_rivals(asked, layer), layer)
-    _make_texts_absolute(asked, Path())
+    _make_paths_absolute(asked, Path())
     recipe = asked.get("recipe", "gpt2")
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(
@@ -155,7 +157,7 @@ def _put(tree: Tree, key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _make_texts_absolute(tree: Tree, folder: Path) -> None:
+def _make_paths_absolute(tree: Tree, folder: Path) -> None:
     """Paths in a file are relative to the file's folder, so that it means the same anywhere."""
     data = tree.get("data")
     texts = data.get("texts") if isinstance(data, dict) else None
@@ -163,6 +165,9 @@ def _make_texts_absolute(tree: Tree, folder: Path) -> None:
         data["texts"] = [
             str(folder.absolute() / text) if isinstance(text, str) else text for text in texts
         ]
+    start = tree.get("start")
+    if isinstance(start, dict) and isinstance(start.get("path"), str):
+        start["path"] = str(folder.absolute() / start["path"])
 
 
 def _without_rivals(below: Mapping[str, Any], above: Tree) -> Tree:

@@ -13,7 +13,8 @@ from typing import Any
 
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config, Table
+from hairpin.config.settings import Config
+from hairpin.config.table import Table
 from hairpin.schedules import CURVES
 
 _INTRO = """\
@@ -129,6 +130,8 @@ def _number(value: float) -> str:
 def _default(value: Any) -> str:
     if value is None or value == []:
         return "unset"
+    if isinstance(value, str):
+        return f"`{value}`".replace("\n", "\\n")
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

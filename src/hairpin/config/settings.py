@@ -7,22 +7,11 @@ how); the config that a run stores has every choice filled in.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from hairpin.config.finetune import Finetune, Start
+from hairpin.config.table import Count, Fraction, LearningRate, Names, Table
 from hairpin.schedules import CURVES
-
-Count = Annotated[int, Field(ge=1, le=10**15)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-LearningRate = Annotated[float, Field(gt=0, le=10)]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-
-
-class Table(BaseModel):
-    """A frozen table whose unknown keys are errors and whose numbers are finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
-    )
 
 
 def _known_curve(kind: str | None) -> str | None:
@@ -280,6 +269,8 @@ class Config(Table):
     schedule: Schedule = Schedule()
     clip: Clip = Clip()
     train: Train = Train()
+    start: Start = Start()
+    finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
     execution: Execution = Execution()

@@ -49,6 +49,10 @@ class Batches:
         offsets = [self._order.offset(int(epoch), len(self._tokens)) for epoch in epochs]
         return (indices * self.context + np.asarray(offsets, dtype=np.int64)) % len(self._tokens)
 
+    def where(self, position: int, count: int) -> str:
+        """Where in the text these samples are, in words."""
+        return f"training tokens {self.starts(position, count)[0]} and on"
+
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the samples at `count` positions, int64 [count, T] each."""
         windows = np.stack(

@@ -40,6 +40,8 @@ class Plan(Event):
     """What is going to happen, once text and machine are known.
 
     `seconds` is how long training is expected to take from here, `ends` when (seconds since 1970).
+    `start` says whose weights training starts from, where they are not random. Fine-tuning counts
+    `examples`, and a classifier names its `labels`.
     """
 
     text: str
@@ -52,6 +54,9 @@ class Plan(Event):
     epochs: float
     seconds: float
     ends: float
+    start: str | None = None
+    examples: int | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,20 @@ class Update(Event):
 
 @dataclass(frozen=True)
 class Evaluation(Event):
-    """Token-weighted losses on the fixed evaluation sets after `update` updates."""
+    """Losses on the fixed evaluation sets after `update` updates, each target weighing the same.
+
+    Of a text also its bits per byte; of labels the share that was right, and `val_confusion[i][j]`,
+    how many examples of label i were taken for label j.
+    """
 
     update: int
     tokens: int
     train_loss: float
     val_loss: float
-    val_bits_per_byte: float
+    val_bits_per_byte: float | None = None
+    train_accuracy: float | None = None
+    val_accuracy: float | None = None
+    val_confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)

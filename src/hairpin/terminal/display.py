@@ -243,12 +243,16 @@ def _live(renderable: _Bar | Table, console: Console) -> Live:
 
 
 def _evaluation_text(event: events.Evaluation) -> Text:
-    return Text.assemble(
+    text = Text.assemble(
         (f"evaluation after {format_updates(event.update)}", "bold"),
         f"  train {format_loss(event.train_loss)}  ",
         (f"validation {format_loss(event.val_loss)}", "bold"),
-        f"  {event.val_bits_per_byte:.3f} bits per byte",
     )
+    if event.val_bits_per_byte is not None:
+        text.append(f"  {event.val_bits_per_byte:.3f} bits per byte")
+    if event.val_accuracy is not None and event.train_accuracy is not None:
+        text.append(f"  {event.val_accuracy:.1%} right ({event.train_accuracy:.1%} in training)")
+    return text
 
 
 def _correction_text(event: events.Correction) -> Text:

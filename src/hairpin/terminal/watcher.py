@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hairpin.analysis.formats import format_count, format_duration, harmless
 from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.terminal.display import Display, Stages, standard_console
 
@@ -58,21 +59,42 @@ class Terminal:
 def plan_line(plan: events.Plan) -> str:
     """What is going to happen, in a sentence, with the time by the clock when it will end."""
     ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    if plan.examples is None:
+        size = f"{plan.tokens_per_update:,} tokens"
+        data = f"{format_count(plan.train_tokens)} training tokens"
+    else:
+        size = f"{round(plan.epochs * plan.examples / plan.updates):,} examples"
+        data = f"{plan.examples:,} training examples"
+    labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
+    start = f", from the {harmless(plan.start)}" if plan.start else ""
     return (
-        f"plan: {harmless(plan.text)}; {format_count(plan.parameters)} parameters, "
-        f"{plan.updates:,} updates of {plan.tokens_per_update:,} tokens ({plan.warmup:,} of "
-        f"warmup), {plan.epochs:.2g} passes over {format_count(plan.train_tokens)} training "
-        f"tokens; about {format_duration(plan.seconds)}, until {ends}"
+        f"plan: {harmless(plan.text)}{labels}{start}; {format_count(plan.parameters)} parameters, "
+        f"{plan.updates:,} updates of {size} ({plan.warmup:,} of warmup), {plan.epochs:.2g} passes "
+        f"over {data}; about {format_duration(plan.seconds)}, until {ends}"
     )
 
 
 def _next_steps(run: Path) -> list[str]:
+    commands = [
+        (f"hairpin sample {run}", "let it write"),
+        (f"hairpin evaluate {run} FILE", "measure it on any text"),
+        (f"hairpin train --config {run / 'config.toml'}", "repeat the run"),
+    ]
+    kind = RunDirectory(run).read_config().finetune.kind
+    if kind == "classify":
+        commands[0] = (f"hairpin predict {run} TEXT", "the label of a text")
+    elif kind == "instruct":
+        commands[0] = (f"hairpin sample {run}", "give it instructions")
+    if kind:
+        commands[1] = (f"hairpin evaluate {run} FILE", "measure it on other records")
+    width = max(len(command) for command, _ in commands)
     return [
         f"plots     {run / 'plots'}",
         f"record    {run / 'metrics.jsonl'}",
-        f"next      hairpin sample {run}          let it write",
-        f"          hairpin evaluate {run} FILE   measure it on any text",
-        f"          hairpin train --config {run / 'config.toml'}   repeat the run",
+        *(
+            f"{name:<10}{command:<{width}}   {words}"
+            for name, (command, words) in zip(("next", "", ""), commands, strict=True)
+        ),
     ]
 
 

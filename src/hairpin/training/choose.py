@@ -18,6 +18,7 @@ from hairpin.planning import count_parameters
 from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
+START_LR_FRACTION = 0.25  # of the peak for random weights, for weights that have learned something
 BUDGETED_DECAY_FRACTION = 0.6
 _MOST_PASSES = 10
 _FEWEST_UPDATES = 600
@@ -70,6 +71,11 @@ def rung_of(size: str) -> Rung:
     return next((rung for rung in LADDER if rung.size == size), LADDER[-1])
 
 
+def rung_of_width(width: int) -> Rung:
+    """The rung whose batch suits a model of this width, whatever its other sizes."""
+    return [rung for rung in LADDER if SIZES[rung.size]["width"] <= width or rung is LADDER[0]][-1]
+
+
 def fill_shape(config: Config, rung: Rung) -> Config:
     """Size, batch and peak learning rate where they are unset."""
     values: dict[str, Any] = {}
@@ -85,13 +91,19 @@ def fill_shape(config: Config, rung: Rung) -> Config:
     if config.train.tokens_per_update is None:
         values["train.tokens_per_update"] = max(1, rung.tokens_per_update // context) * context
     if config.schedule.peak_lr is None:
-        values["schedule.peak_lr"] = default_peak_lr(width)
+        fraction = START_LR_FRACTION if config.start.path else 1.0
+        values["schedule.peak_lr"] = default_peak_lr(width, fraction)
     return with_values(config, values)
 
 
-def default_peak_lr(width: int) -> float:
-    """A peak learning rate for AdamW, smaller for wider networks (two significant digits)."""
-    return float(f"{min(3e-3, 0.32 / width):.1e}")
+def default_peak_lr(width: int, fraction: float = 1.0) -> float:
+    """A peak learning rate for AdamW, smaller for wider networks (two significant digits).
+
+    Args:
+        width: of the residual stream.
+        fraction: of the rate for random weights.
+    """
+    return float(f"{fraction * min(3e-3, 0.32 / width):.1e}")
 
 
 def default_tokens(shape: Shape, prepared: Prepared) -> int:

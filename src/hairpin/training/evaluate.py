@@ -1,19 +1,20 @@
 """Evaluation without side effects: no random number is drawn, no weight is touched.
 
-Losses are weighted by tokens: the sum over all targets divided by their number, so that the result
-does not depend on how the windows are batched.
+Losses are weighted by targets: the sum over all of them divided by their number, so that the result
+does not depend on how a set is batched.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hairpin.data.batches import IGNORED, Windows
+from hairpin.data.batches import IGNORED
 from hairpin.training.numerics import Numerics
 
 
@@ -22,15 +23,20 @@ class Measured:
     """A loss on a fixed set.
 
     Args:
-        loss: mean nats per target token.
-        bits_per_byte: the nats of all targets, in bits, over the bytes of text they stand for; an
-            end-of-text costs bits and stands for no byte. Tokenizers can be compared by it.
+        loss: mean nats per target.
         tokens: number of targets.
+        bits_per_byte: the nats of all targets, in bits, over the bytes of text they stand for; an
+            end-of-text costs bits and stands for no byte. Tokenizers can be compared by it. None
+            where targets are labels.
+        accuracy: the share of labels that were right; None where targets are tokens.
+        confusion: [i][j], how many targets of label i were taken for label j.
     """
 
     loss: float
-    bits_per_byte: float
     tokens: int
+    bits_per_byte: float | None = None
+    accuracy: float | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def perplexity(self) -> float:
@@ -38,56 +44,107 @@ class Measured:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
-class Evaluator:
-    """A model's loss on fixed windows.
+class EvaluationSet(Protocol):
+    """A fixed set to measure a loss on."""
+
+    @property
+    def count(self) -> int:
+        """Sequences in the set."""
+        ...
+
+    def batches(self, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets, int64 [up to `sequences`, T]; missing targets are `IGNORED`."""
+        ...
+
+
+class Tally(Protocol):
+    """Adds up one measurement, batch by batch."""
+
+    def add(self, model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> None:
+        """Count a batch; its tensors are on the CPU."""
+        ...
+
+    def measured(self) -> Measured:
+        """What it comes to; at least one target was counted."""
+        ...
+
+
+class TextTally:
+    """The loss on text, in nats per token and bits per byte.
 
     Args:
-        model: `forward(inputs, targets)` gives (sum of losses, number of targets).
         token_bytes: int [vocabulary], the bytes of text each token stands for.
+        device: where the model is.
+    """
+
+    def __init__(
+        self, token_bytes: np.ndarray[tuple[int], np.dtype[np.int32]], device: str
+    ) -> None:
+        self._token_bytes = token_bytes
+        self._device = device
+        self._nats = exact_zero(device)
+        self._tokens = torch.zeros((), dtype=torch.int64, device=device)
+        self._bytes = 0
+
+    def add(self, model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> None:
+        loss_sum, tokens = model(inputs_BT.to(self._device), targets_BT.to(self._device))
+        self._nats += loss_sum
+        self._tokens += tokens
+        self._bytes += int(self._token_bytes[targets_BT[targets_BT != IGNORED].numpy()].sum())
+
+    def measured(self) -> Measured:
+        nats, tokens = float(self._nats), int(self._tokens)
+        bits = nats / math.log(2) / self._bytes if self._bytes else math.inf
+        return Measured(nats / tokens, tokens, bits_per_byte=bits)
+
+
+class Evaluator:
+    """A model's loss on a fixed set.
+
+    Args:
+        model: what the tally knows to measure.
+        tally: makes one for each measurement.
         numerics: device and precision.
-        sequences: windows in one forward pass; it changes memory and speed only.
+        sequences: of the set in one forward pass; it changes memory and speed only.
         stopped: asked before each pass; once it is true the evaluation is given up.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        token_bytes: np.ndarray[tuple[int], np.dtype[np.int32]],
+        tally: Callable[[], Tally],
         numerics: Numerics,
         sequences: int,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._model = model
-        self._token_bytes = token_bytes
+        self._tally = tally
         self._numerics = numerics
         self._sequences = sequences
         self._stopped = stopped
 
     @torch.no_grad()
     def measure(
-        self, windows: Windows, on_progress: Callable[[int, int], None] | None = None
+        self, chosen: EvaluationSet, on_progress: Callable[[int, int], None] | None = None
     ) -> Measured | None:
-        """The loss on `windows`; None if it was given up."""
-        device = self._numerics.device
-        # Float64 where there is one: a long sum of float32 would depend on how it is batched.
-        exact = torch.float32 if device == "mps" else torch.float64
-        total = torch.zeros((), dtype=exact, device=device)
-        count = torch.zeros((), dtype=torch.int64, device=device)
-        text_bytes = done = 0
+        """The loss on a set; None if it was given up."""
+        tally, done = self._tally(), 0
         with evaluating(self._model), self._numerics.autocast():
-            for inputs, targets in windows.batches(self._sequences):
+            for inputs, targets in chosen.batches(self._sequences):
                 if self._stopped():
                     return None
-                loss_sum, tokens = self._model(inputs.to(device), targets.to(device))
-                total += loss_sum
-                count += tokens
-                text_bytes += int(self._token_bytes[targets[targets != IGNORED].numpy()].sum())
+                tally.add(self._model, inputs, targets)
                 done += len(inputs)
                 if on_progress:
-                    on_progress(done, windows.count)
-        nats, tokens_seen = float(total), int(count)
-        bits = nats / math.log(2) / text_bytes if text_bytes else math.inf
-        return Measured(nats / tokens_seen, bits, tokens_seen)
+                    on_progress(done, chosen.count)
+        return tally.measured()
+
+
+def exact_zero(device: str) -> Tensor:
+    """A scalar to sum in: float64 where there is one, since a long sum of float32 would depend on
+    how it is batched.
+    """
+    return torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hairpin.data.batches import Batches, Windows
 from hairpin.errors import Interrupted, NonFiniteError
 from hairpin.runs import events
 from hairpin.runs.events import Event
@@ -13,10 +12,11 @@ from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import CheckpointStore
-from hairpin.training.evaluate import Evaluator, Measured
+from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.signals import StopRequest
 from hairpin.training.state import Best, TrainState
 from hairpin.training.step import Stepper, StepResult
+from hairpin.training.task import Samples, WriteSample
 
 
 @dataclass
@@ -29,9 +29,9 @@ class Job:
         batches: position → samples.
         samples_per_update: sequences in one update.
         stepper: takes the single step.
-        evaluator: measures a loss on fixed windows.
-        train_windows, val_windows: what it measures it on.
-        write_sample: gives (prompt, continuation); None: no samples.
+        evaluator: measures a loss on a fixed set.
+        train_set, val_set: what it measures it on.
+        sample_writers: each gives (prompt, continuation).
         milestones: how often, in updates, it evaluates and saves.
         store: its checkpoints.
         record: its metrics.jsonl.
@@ -43,13 +43,13 @@ class Job:
 
     state: TrainState
     schedule: Schedule
-    batches: Batches
+    batches: Samples
     samples_per_update: int
     stepper: Stepper
     evaluator: Evaluator
-    train_windows: Windows
-    val_windows: Windows
-    write_sample: Callable[[], tuple[str, str]] | None
+    train_set: EvaluationSet
+    val_set: EvaluationSet
+    sample_writers: Sequence[WriteSample]
     milestones: "Milestones"
     store: CheckpointStore
     record: Record
@@ -128,15 +128,17 @@ class Job:
 
     def evaluate(self) -> Iterator[Event]:
         """Measure the training and validation loss; nothing if a stop was asked for meanwhile."""
-        train = self.evaluator.measure(self.train_windows)
-        val = self.evaluator.measure(self.val_windows)
+        train = self.evaluator.measure(self.train_set)
+        val = self.evaluator.measure(self.val_set)
         if train and val:
             yield self._evaluated(train, val)
 
     def sample(self) -> Iterator[Event]:
         """Let the model write something."""
-        if self.write_sample and not self.stop.requested:
-            prompt, text = self.write_sample()
+        for write in self.sample_writers:
+            if self.stop.requested:
+                return
+            prompt, text = write()
             if not self.stop.requested:  # else it was cut short
                 event = events.Sample(self.state.update, prompt, text)
                 self.record.write(event)
@@ -189,6 +191,9 @@ class Job:
             train_loss=train.loss,
             val_loss=val.loss,
             val_bits_per_byte=val.bits_per_byte,
+            train_accuracy=train.accuracy,
+            val_accuracy=val.accuracy,
+            val_confusion=val.confusion,
         )
         self.record.write(event)
         return event
@@ -199,13 +204,13 @@ class Job:
         bad = [n for n, norm in zip(names, norms, strict=True) if not norm < float("inf")]
         where = f"{bad[0]} (and {len(bad) - 1} more)" if len(bad) > 1 else "".join(bad)
         last = result.position + result.samples - 1
-        starts = self.batches.starts(result.position, result.samples).tolist()
         return NonFiniteError(
             f"update {result.update}: "
             f"{'the gradient of ' + where if bad else f'the loss is {loss} and'} is not finite "
             f"(loss {loss:.4g}, learning rate {result.lr:.3g}), in the batch of samples "
-            f"{result.position} to {last}, training tokens {starts[0]} and on; weights and "
-            "checkpoints are as they were before it. Try a lower --lr or --precision float32"
+            f"{result.position} to {last}, {self.batches.where(result.position, result.samples)}; "
+            "weights and checkpoints are as they were before it. Try a lower --lr or --precision "
+            "float32"
         )
 
 

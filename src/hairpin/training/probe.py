@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from hairpin.config.settings import Config
-from hairpin.data.batches import Batches
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
@@ -15,6 +14,7 @@ from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning import flops_per_token
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper
+from hairpin.training.task import Samples
 
 _REFERENCE = Shape(vocabulary=2048, context=128, layers=4, heads=4, width=192)
 _REFERENCE_SEQUENCES = 16
@@ -58,19 +58,19 @@ def _time_pass(model: GPT, ids: Tensor, numerics: Numerics) -> float:
     return time.perf_counter() - start
 
 
-def measure_update(config: Config, shape: Shape, batches: Batches, seconds: float) -> Speed:
+def measure_update(config: Config, model: GPT, batches: Samples, seconds: float) -> Speed:
     """The time of one update of this very run, on a model that is thrown away.
 
     Args:
         config: with micro-batch and tokens per update.
-        shape: of the model.
+        model: like the run's.
         batches: of the run.
         seconds: about how long to measure in all; 0: no longer than it must take.
     """
     device = config.execution.device
     assert config.train.tokens_per_update and config.execution.micro_batch
-    samples = config.train.tokens_per_update // shape.context
-    model = GPT(shape).to(device)
+    samples = config.train.tokens_per_update // model.shape.context
+    model = model.to(device)
     optimizer = build_optimizer(model, config.optimizer)
     candidates = _candidates(device, config.execution.precision)
     speeds = []
@@ -89,7 +89,7 @@ def measure_update(config: Config, shape: Shape, batches: Batches, seconds: floa
     return min(speeds, key=lambda speed: speed.seconds_per_update)
 
 
-def _time_updates(stepper: Stepper, batches: Batches, samples: int, seconds: float) -> float:
+def _time_updates(stepper: Stepper, batches: Samples, samples: int, seconds: float) -> float:
     """Seconds of an update, after one that warms up."""
     times: list[float] = []
     while len(times) < 2 or sum(times[1:]) < seconds:

@@ -26,6 +26,7 @@ class SampleWriter:
         sampling: how a token is drawn.
         seed: the same for every sample.
         stopped: asked before each token.
+        shown: what people see in place of the prompt; None: the prompt.
     """
 
     model: GPT
@@ -35,16 +36,18 @@ class SampleWriter:
     sampling: Sampling
     seed: int
     stopped: Callable[[], bool] = lambda: False
+    shown: str | None = None
 
     def __call__(self) -> tuple[str, str]:
-        """The prompt, and how the model goes on."""
+        """The prompt as people see it, and how the model goes on."""
         ids = prompt_ids(self.tokenizer, self.prompt)
         written: list[int] = []
         for token in islice(generate(self.model, ids, self.sampling, seed=self.seed), self.tokens):
             if token == self.tokenizer.end_of_text or self.stopped():
                 break
             written.append(token)
-        return self.prompt, self.tokenizer.decode(written)
+        shown = self.prompt if self.shown is None else self.shown
+        return shown, self.tokenizer.decode(written)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Settling a config: what it leaves open is measured and filled in, the rest is left alone.
 
-    text → shape → shards → micro-batch → precision → length
+    start → shape → shards → micro-batch → precision → length
 
 A settled config comes back unchanged and nothing is measured, so that a repeat and a resume use
 what the first run chose.
@@ -16,11 +16,15 @@ from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared, prepare, require_enough
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import Tokenizer
+from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.planning import micro_batch_sequences
 from hairpin.training import choose, probe
 from hairpin.training.budget import CLOSING_SECONDS, Budget
 from hairpin.training.numerics import choose_device
+from hairpin.training.origin import Origin
+from hairpin.training.start import open_start, with_start
+from hairpin.training.task import Samples
 from hairpin.watch import Watcher
 
 _PROBE_SHARE = 0.012  # of the budget, to time this run's own update
@@ -37,6 +41,7 @@ class Settled:
         prepared: tokenizer and token streams.
         shape: of the model.
         seconds_per_update: as probed.
+        origin: what training starts from, if that was looked at.
         without_length: the config as it was when only the run's length was left to choose, where
             the time budget chose it; None where the length was asked for.
     """
@@ -45,6 +50,7 @@ class Settled:
     prepared: Prepared
     shape: Shape
     seconds_per_update: float
+    origin: Origin | None
     without_length: Config | None
 
     @property
@@ -86,9 +92,9 @@ def settle(
     Raises:
         ConfigError, CorpusError: what was asked for cannot be.
     """
-    device = choose_device(config.execution.device)
-    config = with_values(config, {"execution.device": device})
+    config, origin = settle_start(config, tokenizer)
     config = _settle_shape(config, budget, watcher)
+    tokenizer = origin.tokenizer if origin else tokenizer
     prepared = prepare(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
     config = with_values(
         config,
@@ -100,14 +106,17 @@ def settle(
     )
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
     require_enough(len(prepared.train), len(prepared.val), shape.context)
-    config = _settle_micro_batch(config, shape)
-    config, seconds = _settle_speed(config, prepared, shape, budget)
+    config = settle_micro_batch(config, shape)
+    config, seconds = settle_speed(
+        config, GPT(shape), Batches(prepared.train, shape.context, config.train.seed), budget
+    )
     tokens = len(prepared.train)
-    if not _is_open(config):
-        return Settled(choose.fill_length(config, tokens, None), prepared, shape, seconds, None)
-    if not budget:
+    if _is_open(config) and not budget:
         config = with_values(config, {"train.tokens": choose.default_tokens(shape, prepared)})
-        return Settled(choose.fill_length(config, tokens, None), prepared, shape, seconds, None)
+    if not _is_open(config):
+        settled = choose.fill_length(config, tokens, None)
+        return Settled(settled, prepared, shape, seconds, origin, None)
+    assert budget
     config = choose.fill_budgeted_schedule(config)
     seconds_left = (budget.left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE)
     fitting, most = max(4, int(seconds_left / seconds)), choose.most_updates(config, tokens)
@@ -117,7 +126,18 @@ def settle(
             f"little text for this budget: the run ends early, after {most:,} updates, because "
             "what comes then is mostly learned by heart; --epochs makes it longer"
         )
-    return Settled(settled, prepared, shape, seconds, None if fitting > most else config)
+    return Settled(settled, prepared, shape, seconds, origin, None if fitting > most else config)
+
+
+def settle_start(config: Config, tokenizer: Tokenizer | None) -> tuple[Config, Origin | None]:
+    """The device, and the shape of what training starts from; a run that has a tokenizer has
+    taken both already.
+    """
+    config = with_values(config, {"execution.device": choose_device(config.execution.device)})
+    if config.start.path is None or tokenizer:
+        return config, None
+    origin = open_start(config)
+    return with_start(config, origin), origin
 
 
 def memorisation_warning(settled: Settled) -> str | None:
@@ -137,8 +157,10 @@ def _is_open(config: Config) -> bool:
 
 
 def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Config:
-    if config.model.width and config.model.context and config.tokenizer.vocabulary:
-        return choose.fill_shape(config, choose.LADDER[0])
+    width = config.model.width
+    if width and config.model.context and config.tokenizer.vocabulary:
+        rung = choose.rung_of_width(width) if config.start.path else choose.LADDER[0]
+        return choose.fill_shape(config, rung)
     text = survey(open_corpus(config.data), on_progress=watcher.stage)
     rung = choose.LADDER[0]
     if config.model.size is None and not config.model.width:
@@ -154,23 +176,35 @@ def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Co
     return config
 
 
-def _settle_micro_batch(config: Config, shape: Shape) -> Config:
+def settle_micro_batch(config: Config, shape: Shape) -> Config:
+    """As many sequences in a forward pass as help and fit, where that is open.
+
+    Args:
+        config: with tokens per update.
+        shape: of the model; its context is the length of the longest sequence.
+    """
     if config.execution.micro_batch is not None:
         return config
-    assert config.train.tokens_per_update
-    samples = config.train.tokens_per_update // shape.context
+    assert config.train.tokens_per_update and config.model.context
+    samples = config.train.tokens_per_update // config.model.context
     memory = config.execution.memory_gigabytes * 1e9
     sequences = micro_batch_sequences(shape, samples, memory, config.execution.device)
     return with_values(config, {"execution.micro_batch": sequences})
 
 
-def _settle_speed(
-    config: Config, prepared: Prepared, shape: Shape, budget: Budget | None
+def settle_speed(
+    config: Config, model: GPT, batches: Samples, budget: Budget | None
 ) -> tuple[Config, float]:
-    """Precision, and seconds per update; measured with care only where something hangs on it."""
+    """Precision, and seconds per update; measured with care only where something hangs on it.
+
+    Args:
+        config: with micro-batch and tokens per update.
+        model: like the run's, to be thrown away.
+        batches: of the run.
+        budget: wall time that the length hangs on; None: the config says how long.
+    """
     matters = config.execution.precision == "auto" or (budget and _is_open(config))
     seconds = max(1.0, _PROBE_SHARE * (budget.seconds if budget else 0.0)) if matters else 0.0
-    batches = Batches(prepared.train, shape.context, config.train.seed)
-    speed = probe.measure_update(config, shape, batches, seconds)
+    speed = probe.measure_update(config, model, batches, seconds)
     config = with_values(config, {"execution.precision": speed.precision})
     return config, speed.seconds_per_update

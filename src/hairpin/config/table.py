@@ -1,0 +1,18 @@
+"""What every table of settings is, and the types that several of them use."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Table(BaseModel):
+    """A frozen table whose unknown keys are errors and whose numbers are finite."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
+    )

@@ -1,0 +1,134 @@
+"""A run's file of records as training and validation examples: divided alike each time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.data.records import Row, read_rows
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.errors import ConfigError, CorpusError
+from hairpin.files import sha256_of
+from hairpin.finetuning.examples import Example
+from hairpin.finetuning.instructions import instruction_examples, prompt_of, read_instructions
+from hairpin.finetuning.labelled import labelled_examples, labels_of, lonely_labels
+from hairpin.finetuning.split import stratified
+
+_SPLIT_SEED = 0  # the same halves whatever `train.seed` is, so that seeds can be compared
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Examples, and the config with what was learned from them filled in.
+
+    Args:
+        config: with the file's hash, and a classifier's labels.
+        train, val: the two halves.
+        val_rows: the rows of `val`.
+        notices: lines that people should read.
+    """
+
+    config: Config
+    train: list[Example]
+    val: list[Example]
+    val_rows: list[Row]
+    notices: tuple[str, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(len(example.inputs) for example in (*self.train, *self.val))
+
+
+def divide(config: Config, tokenizer: Tokenizer) -> Divided:
+    """The examples of the run's file.
+
+    Args:
+        config: with `finetune.kind`, one file, and a context.
+        tokenizer: the run's.
+
+    Raises:
+        CorpusError: the file cannot be read, or its records are not fit to learn from.
+        ConfigError: the file is not the one that the run began with.
+    """
+    path = Path(config.data.texts[0])
+    read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
+    found = read(path, config, tokenizer)
+    digest = sha256_of(path)
+    if config.data.hash not in (None, digest):
+        raise ConfigError(
+            f"{path}: not the file that this config was made with (data.hash); restore it, or "
+            "remove the key"
+        )
+    halves = stratified(found.classes, found.keys, config.data.validation_fraction, _SPLIT_SEED)
+    for half, name in zip(halves, ("training", "validation"), strict=True):
+        if not half:
+            raise CorpusError(f"{path}: too few records: none is left for {name}; add some")
+    train, val = halves
+    notices = list(found.notices)
+    if found.cut:
+        notices.append(
+            f"{found.cut:,} of {len(found.rows):,} examples were longer than the context and were "
+            f"cut (finetune.too_long = {config.finetune.too_long})"
+        )
+    return Divided(
+        with_values(found.config, {"data.hash": digest}),
+        [found.examples[index] for index in train],
+        [found.examples[index] for index in val],
+        [found.rows[index] for index in val],
+        tuple(notices),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a file has in it; `classes` and `keys` decide how it is divided."""
+
+    config: Config
+    rows: Sequence[Row]
+    examples: list[Example]
+    cut: int
+    classes: list[str]
+    keys: list[str]
+    notices: tuple[str, ...] = ()
+
+
+def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
+    asked = config.finetune
+    rows = read_rows(path, [asked.text_column, asked.label_column])
+    labels = asked.labels or labels_of(rows, asked.label_column)
+    examples, cut = labelled_examples(rows, labels, tokenizer, config)
+    return _Found(
+        with_values(config, {"finetune.labels": list(labels)}),
+        rows,
+        examples,
+        cut,
+        classes=[row.fields[asked.label_column] for row in rows],
+        keys=[row.fields[asked.text_column] for row in rows],
+        notices=tuple(lonely_labels(rows, asked.label_column)),
+    )
+
+
+def _read_instructions(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
+    rows, column = read_instructions(path, config.finetune)
+    examples, cut = instruction_examples(rows, column, tokenizer, config)
+    return _Found(
+        config,
+        rows,
+        examples,
+        cut,
+        classes=[""] * len(rows),
+        keys=[prompt_of(row, config.finetune) for row in rows],
+    )
+
+
+def other_examples(path: Path, config: Config, tokenizer: Tokenizer) -> list[Example]:
+    """All examples of another file, to measure a fine-tuned run on.
+
+    Raises:
+        CorpusError: the file cannot be read, or has labels that the run does not know.
+    """
+    config = with_values(config, {"data.hash": None})
+    read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
+    return read(path, config, tokenizer).examples

@@ -1,0 +1,141 @@
+"""Labelled texts: from rows of a file to examples, and the tally of a classifier on them.
+
+An example is an end-of-text and the text, its label the target at the last token.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hairpin.config.settings import Config
+from hairpin.data.batches import IGNORED
+from hairpin.data.order import Indices
+from hairpin.data.records import Row
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.errors import CorpusError
+from hairpin.finetuning.examples import Example, fit, refuse
+from hairpin.training.evaluate import Measured, exact_zero
+
+_MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is no longer looked at
+
+
+def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
+    """The labels there are, sorted.
+
+    Raises:
+        CorpusError: a label is empty, or there is only one.
+    """
+    refuse([f"{row.place}: the label is empty" for row in rows if not row.fields[column].strip()])
+    labels = tuple(sorted({row.fields[column] for row in rows}))
+    if len(labels) < 2:
+        raise CorpusError(
+            f"{rows[0].place}: every example has the label {labels[0]!r}; a classifier needs at "
+            "least two labels to tell apart"
+        )
+    return labels
+
+
+def lonely_labels(rows: Sequence[Row], column: str) -> list[str]:
+    """A line for each label of a single example, which cannot be both learned and validated."""
+    counts = Counter(row.fields[column] for row in rows)
+    return [
+        f"label {label!r} has one example: it is not in both training and validation"
+        for label, count in sorted(counts.items())
+        if count == 1
+    ]
+
+
+def labelled_examples(
+    rows: Sequence[Row], labels: Sequence[str], tokenizer: Tokenizer, config: Config
+) -> tuple[list[Example], int]:
+    """The examples, and how many texts were cut to the context.
+
+    Args:
+        rows: with the text and label columns of `config.finetune`.
+        labels: in the order of the classifier's outputs.
+        tokenizer: the run's.
+        config: of the run.
+
+    Raises:
+        CorpusError: an empty text, one longer than the context, a label that is not known.
+    """
+    asked = config.finetune
+    numbers = {label: number for number, label in enumerate(labels)}
+    problems, examples, cut = [], [], 0
+    texts = [row.fields[asked.text_column] for row in rows]
+    for row, ids in zip(rows, tokenizer.encode_batch(texts), strict=True):
+        label = row.fields[asked.label_column]
+        inputs, problem = text_inputs(ids, row.place, tokenizer, config)
+        if label not in numbers:
+            known = ", ".join(labels[:8]) + ("…" if len(labels) > 8 else "")
+            problem = f"{row.place}: label {label!r} is not one that was trained on: {known}"
+        if inputs is None or problem:
+            problems.append(problem or "")
+            continue
+        examples.append(labelled_example(inputs, numbers[label], row.place))
+        cut += len(inputs) < len(ids) + 1
+    refuse(problems)
+    return examples, cut
+
+
+def labelled_example(inputs: Indices, label: int, place: str) -> Example:
+    """An example whose label is the target at the last token."""
+    targets = np.full(len(inputs), IGNORED, np.int64)
+    targets[-1] = label
+    return Example(inputs, targets, place)
+
+
+def text_inputs(
+    ids: Any, place: str, tokenizer: Tokenizer, config: Config
+) -> tuple[Indices | None, str | None]:
+    """A text's ids as the classifier sees them, or a line that says why it cannot."""
+    context = config.model.context or 0
+    if len(ids) == 0:
+        return None, f"{place}: the text is empty; remove the row, or give it a text"
+    fitted = fit(ids.astype(np.int64), context - 1, config)
+    if fitted is None:
+        return None, (
+            f"{place}: {len(ids) + 1:,} tokens, and the model sees {context:,}; shorten the text, "
+            "or --set finetune.too_long=keep-start (or keep-end)"
+        )
+    return np.concatenate([[tokenizer.end_of_text], fitted.ids]), None
+
+
+class LabelTally:
+    """The loss on labels, how many were right, and which were taken for which.
+
+    Args:
+        labels: how many there are.
+        device: where the classifier is.
+    """
+
+    def __init__(self, labels: int, device: str) -> None:
+        self._device = device
+        self._nats = exact_zero(device)
+        self._confusion = torch.zeros(labels, labels, dtype=torch.int64)
+
+    def add(self, model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> None:
+        labelled_BT = targets_BT != IGNORED
+        targets_N = targets_BT[labelled_BT]
+        logits_NK = model.label_logits(
+            inputs_BT.to(self._device), labelled_BT.to(self._device)
+        ).float()
+        self._nats += F.cross_entropy(logits_NK, targets_N.to(self._device), reduction="sum")
+        found_N = logits_NK.argmax(dim=-1).cpu()
+        self._confusion.index_put_((targets_N, found_N), torch.ones_like(found_N), accumulate=True)
+
+    def measured(self) -> Measured:
+        count = int(self._confusion.sum())
+        right = int(self._confusion.diagonal().sum())
+        matrix = tuple(tuple(row) for row in self._confusion.tolist())
+        return Measured(
+            float(self._nats) / count,
+            count,
+            accuracy=right / count,
+            confusion=matrix if len(matrix) <= _MOST_CONFUSED else None,
+        )

@@ -1,0 +1,201 @@
+"""Fine-tuning as a task: a collator, a loss and an evaluation for the one loop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hairpin.config.checks import schedule_of
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.errors import ConfigError
+from hairpin.finetuning.divided import Divided, divide
+from hairpin.finetuning.examples import ExampleBatches, ExampleSet
+from hairpin.finetuning.instructions import prompt_of, question_of
+from hairpin.finetuning.labelled import LabelTally
+from hairpin.finetuning.template import render
+from hairpin.model.classifier import Classifier, freeze_below
+from hairpin.model.generate import Sampling
+from hairpin.model.gpt import GPT
+from hairpin.model.shape import Shape
+from hairpin.planning import count_parameters
+from hairpin.runs import events
+from hairpin.training import choose
+from hairpin.training.budget import Budget
+from hairpin.training.evaluate import Tally, TextTally
+from hairpin.training.origin import Origin
+from hairpin.training.samples import SampleWriter
+from hairpin.training.settle import settle_micro_batch, settle_speed, settle_start
+from hairpin.training.start import load_start
+from hairpin.training.task import Task, WriteSample
+from hairpin.watch import Watcher
+
+LR_FRACTION = 0.125  # of the peak for random weights
+_EXAMPLES_PER_UPDATE = 8
+_EPOCHS = 5.0
+_MOST_EVALUATED = 1000  # examples, each time
+_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A config with nothing left open, and the examples it is about."""
+
+    config: Config
+    tokenizer: Tokenizer
+    shape: Shape
+    divided: Divided
+    origin: Origin | None
+    seconds_per_update: float
+
+
+def finetuning(
+    config: Config, tokenizer: Tokenizer | None, budget: Budget | None, watcher: Watcher
+) -> Task:
+    """The task of learning from records, with all that `config` leaves open chosen.
+
+    Args:
+        config: as asked, with `finetune.kind` and `start.path`.
+        tokenizer: the run's own, if it has one already.
+        budget: not used: epochs say how long.
+        watcher: told nothing: records are read in a moment.
+
+    Raises:
+        ConfigError, CorpusError, RunError: what was asked for cannot be.
+    """
+    settled = _settle(config, tokenizer)
+    config, divided = settled.config, settled.divided
+    context, asked = settled.shape.context, config.evaluate
+    assert asked.tokens and asked.train_tokens
+    return Task(
+        config=config,
+        tokenizer=settled.tokenizer,
+        new_model=lambda: new_model(config, settled.shape),
+        load_start=load_start(config, settled.origin),
+        batches=ExampleBatches(divided.train, config.train.seed),
+        train_set=ExampleSet(divided.train, asked.train_tokens // context),
+        val_set=ExampleSet(divided.val, asked.tokens // context),
+        tally=tally_of(config, settled.tokenizer, config.execution.device),
+        sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
+        plan=lambda: _plan(settled),
+        warnings=divided.notices,
+    )
+
+
+def new_model(config: Config, shape: Shape) -> GPT:
+    """The model of a fine-tuned run with random weights, frozen as far as the config says.
+
+    Raises:
+        ConfigError: it has fewer blocks than are to be trained.
+    """
+    asked, seed = config.finetune, config.train.seed
+    labels = len(asked.labels)
+    model = Classifier(shape, labels, seed) if asked.kind == "classify" else GPT(shape, seed)
+    try:
+        freeze_below(model, asked.layers)
+    except ValueError as error:
+        raise ConfigError(f"finetune.layers: {error}") from None
+    return model
+
+
+def tally_of(config: Config, tokenizer: Tokenizer, device: str) -> Callable[[], Tally]:
+    """What measures a run of any kind on `device`: labels, or text."""
+    if config.finetune.kind == "classify":
+        return lambda: LabelTally(len(config.finetune.labels), device)
+    token_bytes = tokenizer.token_bytes()
+    return lambda: TextTally(token_bytes, device)
+
+
+def _settle(config: Config, tokenizer: Tokenizer | None) -> _Settled:
+    config, origin = settle_start(config, tokenizer)
+    tokenizer = origin.tokenizer if origin else tokenizer
+    assert tokenizer
+    shape = Shape.of(config.model, tokenizer.vocabulary)
+    divided = divide(config, tokenizer)
+    config = _fill(divided, shape)
+    longest = replace(shape, context=divided.longest)
+    config = settle_micro_batch(config, longest)
+    batches = ExampleBatches(divided.train, config.train.seed)
+    config, seconds = settle_speed(config, new_model(config, shape), batches, None)
+    return _Settled(config, tokenizer, shape, divided, origin, seconds)
+
+
+def _fill(divided: Divided, shape: Shape) -> Config:
+    """Batch, peak learning rate, length and evaluations where they are unset.
+
+    A sequence counts as a whole context, however short it is: so many tokens an update are so many
+    examples, and all arithmetic is that of pretraining.
+    """
+    config, context = divided.config, shape.context
+    tokens = config.train.tokens_per_update
+    examples = config.finetune.examples_per_update
+    if tokens is None:
+        tokens = (examples or _EXAMPLES_PER_UPDATE) * context
+    values: dict[str, Any] = {
+        "train.tokens_per_update": tokens,
+        "finetune.examples_per_update": tokens // context,
+        "schedule.peak_lr": config.schedule.peak_lr
+        or choose.default_peak_lr(shape.width, LR_FRACTION),
+    }
+    if not (config.train.updates or config.train.tokens or config.train.epochs):
+        values["train.epochs"] = _EPOCHS
+    if config.evaluate.tokens is None:
+        values["evaluate.tokens"] = min(len(divided.val), _MOST_EVALUATED) * context
+    if config.evaluate.train_tokens is None:
+        evaluated = values.get("evaluate.tokens") or config.evaluate.tokens
+        values["evaluate.train_tokens"] = evaluated
+    return choose.fill_length(with_values(config, values), len(divided.train) * context, None)
+
+
+def _sample_writers(
+    settled: _Settled, model: GPT, stopped: Callable[[], bool]
+) -> tuple[WriteSample, ...]:
+    """Responses to a few instructions that are not trained on; nothing where labels are learned."""
+    config, asked = settled.config, settled.config.evaluate
+    if config.finetune.kind == "classify" or asked.sample_tokens == 0:
+        return ()
+    if asked.sample_prompt is not None:
+        template = config.finetune.template
+        prompts = [(render(template, asked.sample_prompt), f"{asked.sample_prompt}\n")]
+    else:
+        rows = settled.divided.val_rows[:_SAMPLES]
+        prompts = [(prompt_of(row, config.finetune), question_of(row, config)) for row in rows]
+    return tuple(
+        SampleWriter(
+            model,
+            settled.tokenizer,
+            prompt,
+            asked.sample_tokens,
+            Sampling(asked.temperature, asked.top_k),
+            config.train.seed,
+            stopped,
+            shown,
+        )
+        for prompt, shown in prompts
+    )
+
+
+def _plan(settled: _Settled) -> events.Plan:
+    config, divided = settled.config, settled.divided
+    updates, tokens = config.train.updates, config.train.tokens_per_update
+    assert updates and tokens
+    head = (settled.shape.width + 1) * len(config.finetune.labels)
+    seconds = updates * settled.seconds_per_update
+    samples = updates * tokens // settled.shape.context
+    return events.Plan(
+        text=Path(config.data.texts[0]).name,
+        parameters=count_parameters(settled.shape).total + head,
+        updates=updates,
+        warmup=schedule_of(config).warmup,
+        tokens_per_update=tokens,
+        train_tokens=sum(len(example.inputs) for example in divided.train),
+        val_tokens=sum(len(example.inputs) for example in divided.val),
+        epochs=samples / len(divided.train),
+        seconds=seconds,
+        ends=time.time() + seconds,
+        start=settled.origin.words if settled.origin else None,
+        examples=len(divided.train),
+        labels=config.finetune.labels or None,
+    )

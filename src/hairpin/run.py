@@ -1,0 +1,83 @@
+"""A run as an object: its folder, and what can be asked of it.
+
+PyTorch is imported only by what needs it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hairpin.analysis.summary import Summary, summarize
+from hairpin.config.settings import Config
+from hairpin.errors import RunError
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.metrics import read_record
+
+if TYPE_CHECKING:
+    from hairpin.inference import Trained, TrainedClassifier
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, and what can be asked of it."""
+
+    directory: RunDirectory
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.directory.path
+
+    @property
+    def config(self) -> Config:
+        """All settings."""
+        return self.directory.read_config()
+
+    def record(self) -> list[dict[str, Any]]:
+        """Every event of metrics.jsonl, oldest first."""
+        return list(read_record(self.directory.metrics))
+
+    def summary(self) -> Summary:
+        """What came out."""
+        return summarize(self.record())
+
+    def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
+        """Its model, ready to write and to be measured; of a classifier, to tell labels.
+
+        Args:
+            weights: "best" (of the validation) or "last".
+            device: where to put it.
+
+        Raises:
+            RunError: nothing was saved yet, or what was saved is damaged.
+        """
+        from hairpin.inference import load_trained
+
+        return load_trained(self.directory, weights=weights, device=device)
+
+    def classifier(self, *, weights: str = "best", device: str = "auto") -> "TrainedClassifier":
+        """Its model, ready to tell labels.
+
+        Raises:
+            RunError: it is no classifier, nothing was saved yet, or what was saved is damaged.
+        """
+        from hairpin.inference import TrainedClassifier
+
+        if self.config.finetune.kind != "classify":
+            raise RunError(
+                f"{self.path}: not a classifier; make one with "
+                f"`hairpin finetune classify --from {self.path} --data FILE`"
+            )
+        trained = self.trained(weights=weights, device=device)
+        assert isinstance(trained, TrainedClassifier)
+        return trained
+
+    def write_plots(self) -> list[Path]:
+        """Draw loss, learning rate and gradient norm as PNG files in `plots/`."""
+        from hairpin.analysis.plots import write_plots
+
+        clip = self.config.clip
+        threshold = None if clip.kind == "off" else clip.threshold
+        return write_plots(
+            self.record(), self.directory.plots, clip_threshold=threshold, clip_kind=clip.kind
+        )

@@ -1,0 +1,156 @@
+"""From a run folder with a config to a job, and through the loop: the same way for every task.
+
+A new run and one that goes on take it alike: a run that has a checkpoint begins there.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from hairpin.config.checks import schedule_of
+from hairpin.config.settings import Config
+from hairpin.data.tokenizers import Tokenizer, load_tokenizer
+from hairpin.errors import ConfigError
+from hairpin.optim.gradients import Clipper
+from hairpin.optim.optimizers import build_optimizer
+from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.events import Event
+from hairpin.runs.metrics import Record, start_bytes, truncate_record
+from hairpin.schedules import CURVES, Schedule
+from hairpin.training import choose
+from hairpin.training.budget import Budget, Pace
+from hairpin.training.checkpoint import CheckpointStore, load_state
+from hairpin.training.environment import describe_environment
+from hairpin.training.evaluate import Evaluator
+from hairpin.training.job import Job, Milestones
+from hairpin.training.loop import train
+from hairpin.training.numerics import Numerics
+from hairpin.training.signals import StopRequest
+from hairpin.training.state import TrainState
+from hairpin.training.step import Stepper
+from hairpin.training.task import Task
+from hairpin.watch import Watcher
+
+# Settles a config into a task: (config, the run's tokenizer if it has one, budget, watcher).
+TaskMaker = Callable[[Config, Tokenizer | None, Budget | None, Watcher], Task]
+
+
+def train_run(
+    run: RunDirectory, make_task: TaskMaker, *, budget: Budget | None, watcher: Watcher
+) -> Iterator[Event]:
+    """Train the run to its end from where it is, yielding what happens.
+
+    Args:
+        run: a folder with a config, in which `None` means choose.
+        make_task: settles the config.
+        budget: wall time; fills only what the config leaves open.
+        watcher: told of preparation and notices.
+    """
+    tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
+    task = make_task(run.read_config(), tokenizer, budget, watcher)
+    config = task.config
+    run.write_config(config)
+    if tokenizer is None:
+        task.tokenizer.save(run.tokenizer)
+    run.write_environment(describe_environment(config.execution.device))
+    Numerics(config.execution.device, config.execution.precision).configure(
+        deterministic=config.execution.deterministic
+    )
+    store = CheckpointStore(run, config.checkpoint.keep, _identity(task))
+    checkpoint = store.newest(watcher.notice)
+    state = new_state(task, from_start=checkpoint is None)
+    kept_bytes = load_state(checkpoint, state) if checkpoint else start_bytes(run.metrics)
+    truncate_record(run.metrics, kept_bytes, run.discarded_metrics())
+    for warning in task.warnings:
+        watcher.notice(warning)
+    stop = StopRequest()
+    with Record(run.metrics) as record, stop.deferring():
+        job = build_job(task, state, store, record, stop)
+        if budget and task.corrected and not checkpoint:
+            _keep_to(budget, job, task.corrected)
+        opening = _resumed(job) if checkpoint else task.plan()
+        record.write(opening)
+        yield opening
+        yield from train(job)
+
+
+def new_state(task: Task, *, from_start: bool = True) -> TrainState:
+    """The state before the first update; without `from_start`, one that is about to be loaded."""
+    model = task.new_model()
+    if task.load_start and from_start:
+        task.load_start(model)
+    model = model.to(task.config.execution.device)
+    return TrainState(model, build_optimizer(model, task.config.optimizer))
+
+
+def build_job(
+    task: Task, state: TrainState, store: CheckpointStore, record: Record, stop: StopRequest
+) -> Job:
+    """Everything that the loop needs, from a task and a state."""
+    config = task.config
+    context, tokens = config.model.context, config.train.tokens_per_update
+    assert context and tokens and config.execution.micro_batch
+    numerics = Numerics(config.execution.device, config.execution.precision)
+    stepper = Stepper(
+        state.model,
+        state.optimizer,
+        Clipper(config.clip.kind, config.clip.threshold),
+        numerics,
+        config.train.seed,
+        config.execution.micro_batch,
+        halted=torch.zeros((), dtype=torch.bool, device=numerics.device),
+    )
+    evaluator = Evaluator(
+        state.model, task.tally, numerics, config.execution.micro_batch, lambda: stop.requested
+    )
+    return Job(
+        state=state,
+        schedule=schedule_of(config),
+        batches=task.batches,
+        samples_per_update=tokens // context,
+        stepper=stepper,
+        evaluator=evaluator,
+        train_set=task.train_set,
+        val_set=task.val_set,
+        sample_writers=task.sample_writers(state.model, lambda: stop.requested),
+        milestones=_milestones(config),
+        store=store,
+        record=record,
+        stop=stop,
+    )
+
+
+def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> None:
+    """Let the job correct its length while the schedule is free of it."""
+    free = CURVES[job.schedule.kind].settled(job.schedule)
+    job.pace = Pace(budget, free_updates=free, milestones=choose.MILESTONES)
+
+    def correct(updates: int) -> tuple[Schedule, Milestones] | None:
+        try:
+            config = corrected(updates)
+        except ConfigError:  # far slower than probed: better late than not at all
+            return None
+        schedule = schedule_of(config)
+        if CURVES[schedule.kind].settled(schedule) < job.state.update:
+            return None  # rates that were used already would have been others
+        job.store.run.write_config(config)
+        return schedule, _milestones(config)
+
+    job.correct = correct
+
+
+def _milestones(config: Config) -> Milestones:
+    assert config.evaluate.every_updates and config.checkpoint.every_updates
+    return Milestones(config.evaluate.every_updates, config.checkpoint.every_updates)
+
+
+def _resumed(job: Job) -> events.Resume:
+    return events.Resume(job.state.update, time.time())
+
+
+def _identity(task: Task) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    assert task.config.data.hash
+    return {"data_sha256": task.config.data.hash, "tokenizer_sha256": task.tokenizer.hash()}

@@ -1,0 +1,89 @@
+"""The weights that training starts from, put into a config and into a model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
+from hairpin.model.gpt import GPT
+from hairpin.training.origin import Origin, open_origin
+
+
+def open_start(config: Config) -> Origin:
+    """What `start.path` names.
+
+    Raises:
+        RunError: it is neither a run nor a GPT-2 checkpoint, or is damaged.
+        ConfigError: its weights are not those that the config was made with.
+    """
+    assert config.start.path
+    origin = open_origin(Path(config.start.path), config.start.weights)
+    if config.start.hash not in (None, origin.sha256):
+        raise ConfigError(
+            f"start.path: the weights in {config.start.path} are not those that this config was "
+            "made with (start.hash); remove the key to take them all the same"
+        )
+    return origin
+
+
+def with_start(config: Config, origin: Origin) -> Config:
+    """The config with the shape and tokenizer of what it starts from.
+
+    Raises:
+        ConfigError: it asks for another shape or tokenizer.
+    """
+    shape, asked = origin.shape, config.model
+    fixed = {"layers": shape.layers, "heads": shape.heads, "width": shape.width}
+    problems = [
+        f"model.{name}: {getattr(asked, name)} was asked for and {config.start.path} has {value}; "
+        "remove the key"
+        for name, value in fixed.items()
+        if getattr(asked, name) not in (None, value)
+    ]
+    if asked.size and not problems:
+        problems = [f"model.size: the size is that of {config.start.path}; remove the key"]
+    if asked.context and asked.context > shape.context:
+        problems.append(
+            f"model.context: {asked.context} was asked for and {config.start.path} sees "
+            f"{shape.context} tokens; at most that many are possible"
+        )
+    if config.tokenizer.vocabulary not in (None, shape.vocabulary):
+        problems.append(f"tokenizer.vocabulary: {config.start.path} has its own; remove the key")
+    if problems:
+        raise ConfigError(problems)
+    return with_values(
+        config,
+        {
+            **{f"model.{name}": value for name, value in fixed.items()},
+            "model.context": asked.context or shape.context,
+            "model.bias": shape.bias,
+            "model.tied": shape.tied,
+            "tokenizer.kind": origin.tokenizer.kind,
+            "tokenizer.vocabulary": origin.tokenizer.vocabulary,
+            "start.hash": origin.sha256,
+        },
+    )
+
+
+def load_start(config: Config, origin: Origin | None) -> Callable[[GPT], None] | None:
+    """What puts the first weights into a model; None where they are random.
+
+    Args:
+        config: of the run.
+        origin: what `start.path` names, if it was opened already.
+    """
+    if config.start.path is None:
+        return None
+
+    @torch.no_grad()
+    def load(model: GPT) -> None:
+        tensors = (origin or open_start(config)).tensors
+        for name, parameter in model.named_parameters():
+            if name in tensors:  # a classifier's own head is not there
+                # A shorter context has fewer positions.
+                parameter.copy_(tensors[name][: parameter.size(0)])
+
+    return load

@@ -1,0 +1,68 @@
+"""A task: what a run trains, on what, and how it is measured.
+
+All else, from warmup and clipping to checkpoints and the record, is the same for every task:
+`training/run.py` makes a job of it and `training/loop.py` trains.
+
+    training/pretrain.py           the next token of a text
+    finetuning/task.py             the label of a text
+                                   or the response to an instruction
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from hairpin.config.settings import Config
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.model.gpt import GPT
+from hairpin.runs import events
+from hairpin.training.evaluate import EvaluationSet, Tally
+
+WriteSample = Callable[[], tuple[str, str]]
+
+
+class Samples(Protocol):
+    """Training samples as a pure function of their position."""
+
+    def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, int64 [count, T] each; a target may be `IGNORED`."""
+        ...
+
+    def where(self, position: int, count: int) -> str:
+        """Where in the data these samples are, in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains, on what, and how it is measured.
+
+    Args:
+        config: settled, with nothing left open.
+        tokenizer: the run's.
+        new_model: makes the model with random weights, on the CPU.
+        load_start: gives it the weights that training starts from; None: the random ones.
+        batches: position → samples.
+        train_set, val_set: what is evaluated.
+        tally: adds up one evaluation.
+        sample_writers: takes the model and whether a stop was asked for; gives who writes the
+            samples on the way.
+        plan: what is going to happen.
+        warnings: lines that people should read before it does.
+        corrected: number of updates → the config for that length; None: the length is as asked.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    new_model: Callable[[], GPT]
+    load_start: Callable[[GPT], None] | None
+    batches: Samples
+    train_set: EvaluationSet
+    val_set: EvaluationSet
+    tally: Callable[[], Tally]
+    sample_writers: Callable[[GPT, Callable[[], bool]], tuple[WriteSample, ...]]
+    plan: Callable[[], events.Plan]
+    warnings: tuple[str, ...] = ()
+    corrected: Callable[[int], Config] | None = None
