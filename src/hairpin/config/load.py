@@ -126,6 +126,9 @@ def parse_override(override: str) -> tuple[str, Any]:
 def to_tree(config: Config) -> Tree:
     """The config as nested tables of plain values, without what is unset."""
     tree: Tree = config.model_dump(mode="json", exclude_none=True)
+    for table in ("start", "finetune"):  # most runs have nothing to do with either
+        if getattr(config, table) == type(getattr(config, table))():
+            del tree[table]
     return tree
 
 
