@@ -38,11 +38,12 @@ def count_parameters(shape: Shape) -> Parameters:
     """The parameters of a GPT of this shape."""
     c = shape.width
     matrices = 12 * c * c
-    vectors = 4 * c + (9 * c if shape.bias else 0) - (0 if shape.bias else 2 * c)
+    norms = 4 * c if shape.bias else 2 * c
+    biases = (9 * c if shape.qkv_bias else 6 * c) if shape.bias else 0
     return Parameters(
         token_embedding=shape.vocabulary * c,
         position_embedding=shape.context * c,
-        blocks=shape.layers * (matrices + vectors),
+        blocks=shape.layers * (matrices + norms + biases),
         final_norm=2 * c if shape.bias else c,
         head=0 if shape.tied else shape.vocabulary * c,
     )

@@ -41,8 +41,8 @@ def train(
 ) -> None:
     """Train on text files or folders.
 
-    Without TEXT it trains on the Python standard library's own source. Without --budget, a size or
-    a length it takes three minutes.
+    Without TEXT it trains on the recipe's corpus, or on the Python standard library's own source.
+    Without --budget, a size or a length it takes three minutes.
     """
     from hairpin import api
 

@@ -31,6 +31,9 @@ _RIVALS = (
     ("start.path", ("start.hash",)),
 )
 
+# The same for a recipe, whose minimum belongs to the curve that it names.
+_RECIPE_RIVALS = (*_RIVALS, ("schedule.kind", ("schedule.min_lr",)))
+
 # Where pydantic's own words are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
 
@@ -64,7 +67,8 @@ def build_config(
         raise ConfigError(
             f"recipe: there is no {_shown(recipe)}; choose one of {', '.join(RECIPES)}"
         )
-    return validate(_merge(_without_rivals(RECIPES[recipe], asked), asked))
+    below = _without_rivals(RECIPES[recipe], asked, _RECIPE_RIVALS)
+    return validate(_merge(below, asked))
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -173,10 +177,14 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
         start["path"] = str(folder.absolute() / start["path"])
 
 
-def _without_rivals(below: Mapping[str, Any], above: Tree) -> Tree:
+def _without_rivals(
+    below: Mapping[str, Any],
+    above: Tree,
+    rivals: Iterable[tuple[str, tuple[str, ...]]] = _RIVALS,
+) -> Tree:
     """The lower layer without what the upper one says in another way."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
-    for said, silenced in _RIVALS:
+    for said, silenced in rivals:
         if _get(above, said) is None:
             continue
         for key in silenced:

@@ -34,7 +34,6 @@ FOREIGN_NAMES = {
     "emb_dim": "model.width",
     "context_length": "model.context",
     "drop_rate": "model.dropout",
-    "qkv_bias": "model.bias",
     "warmup_steps": "schedule.warmup_updates",
     "n_epochs": "train.epochs",
     "num_epochs": "train.epochs",

@@ -5,6 +5,7 @@
 reference() is a pure function of the code: the same code gives the same page.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -141,7 +142,7 @@ def _recipes() -> Iterator[str]:
     rows = []
     for name, tables in RECIPES.items():
         changes = [
-            f"`{table}.{key} = {value!r}`".replace("'", '"')
+            f"`{table}.{key} = {json.dumps(value)}`"
             for table, values in tables.items()
             for key, value in values.items()
         ]

@@ -95,7 +95,15 @@ class Model(Table):
         0.0, description="Share of activations dropped in training (embeddings, attention, MLP)."
     )
     bias: bool = Field(True, description="Biases in linear layers and norms, as GPT-2 has them.")
+    qkv_bias: bool = Field(
+        True, description="Biases of query, key and value too, where `bias` is on."
+    )
     tied: bool = Field(True, description="The output head shares the token embedding's weights.")
+    initialisation: Literal["gpt2", "pytorch"] = Field(
+        "gpt2",
+        description="The first weights: GPT-2's normal ones of deviation 0.02, or what PyTorch's "
+        "own layers begin with, for an untied head: embeddings of deviation 1, the rest uniform.",
+    )
 
 
 class Optimizer(Table):
@@ -259,7 +267,7 @@ class Execution(Table):
 class Config(Table):
     """All settings of a run; `hairpin train --config RUN/config.toml` repeats it."""
 
-    recipe: Literal["gpt2", "simple"] = Field(
+    recipe: Literal["gpt2", "simple", "book"] = Field(
         "gpt2", description="The set of defaults that the rest of the file starts from."
     )
     data: Data = Data()

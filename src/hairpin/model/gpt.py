@@ -27,7 +27,8 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.position_embedding = nn.Embedding(shape.context, shape.width)
         self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, shape.dropout, shape.bias) for _ in range(shape.layers)
+            Block(shape.width, shape.heads, shape.dropout, shape.bias, shape.qkv_bias)
+            for _ in range(shape.layers)
         )
         self.final_norm = nn.LayerNorm(shape.width, bias=shape.bias)
         self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
@@ -83,16 +84,34 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
-        """GPT-2's: N(0, 0.02), residual outputs smaller by the root of their number, no biases."""
-        residual_std = 0.02 / math.sqrt(2 * self.shape.layers)
+        draw = {"gpt2": self._draw_as_gpt2, "pytorch": self._draw_as_pytorch}
         for name, parameter in self.named_parameters():
-            if parameter.dim() < 2:
-                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+            if "norm." in name:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             else:
-                std = residual_std if name.endswith("output.weight") else 0.02
+                drawn = torch.zeros(parameter.shape)
                 generator = torch.Generator().manual_seed(derived_seed(seed, name))
-                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+                draw[self.shape.initialisation](name, drawn, generator)
                 parameter.copy_(drawn)
+
+    def _draw_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
+        """N(0, 0.02), residual outputs smaller by the root of their number, no biases."""
+        if name.endswith("weight"):
+            is_residual = name.endswith("output.weight")
+            std = 0.02 / math.sqrt(2 * self.shape.layers) if is_residual else 0.02
+            zeros.normal_(0.0, std, generator=generator)
+
+    def _draw_as_pytorch(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
+        """What nn.Embedding and nn.Linear draw themselves: N(0, 1); uniform within the root of one
+        over the inputs, biases too.
+        """
+        if "embedding" in name:
+            zeros.normal_(0.0, 1.0, generator=generator)
+        else:
+            layer = self.get_submodule(name.rpartition(".")[0])
+            assert isinstance(layer, nn.Linear)
+            bound = 1 / math.sqrt(layer.in_features)
+            zeros.uniform_(-bound, bound, generator=generator)
 
 
 def derived_seed(*parts: object) -> int:

@@ -34,11 +34,11 @@ class LayerCache:
 class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a position sees itself and those before it."""
 
-    def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, bias: bool, qkv_bias: bool) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=bias and qkv_bias)
         self.output = nn.Linear(width, width, bias=bias)
 
     def forward(self, x_BTC: Tensor, cache: LayerCache | None = None) -> Tensor:
@@ -77,10 +77,10 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each on a normalised copy and added to the residual stream."""
 
-    def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, bias: bool, qkv_bias: bool) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, bias=bias)
-        self.attention = CausalSelfAttention(width, heads, dropout, bias)
+        self.attention = CausalSelfAttention(width, heads, dropout, bias, qkv_bias)
         self.mlp_norm = nn.LayerNorm(width, bias=bias)
         self.mlp = MLP(width, dropout, bias)
 

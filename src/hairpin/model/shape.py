@@ -7,7 +7,11 @@ from hairpin.config.settings import Model as ModelSettings
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a network's tensors depend on; sizes are counts, `dropout` is a share."""
+    """All that a network depends on; sizes are counts, `dropout` is a share.
+
+    `bias` is of linear layers and norms, and without `qkv_bias` not of query, key and value.
+    `initialisation` says where its first weights are drawn from: "gpt2" or "pytorch".
+    """
 
     vocabulary: int
     context: int
@@ -17,6 +21,8 @@ class Shape:
     dropout: float = 0.0
     bias: bool = True
     tied: bool = True
+    qkv_bias: bool = True
+    initialisation: str = "gpt2"
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: int) -> "Shape":
@@ -31,4 +37,6 @@ class Shape:
             dropout=settings.dropout,
             bias=settings.bias,
             tied=settings.tied,
+            qkv_bias=settings.qkv_bias,
+            initialisation=settings.initialisation,
         )
