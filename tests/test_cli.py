@@ -149,7 +149,7 @@ def test_python_m_hairpin_is_the_same() -> None:
         (["trian", "x.txt"], "there is no verb 'trian'; did you mean `hairpin train`?"),
         (["list"], "there is no verb 'list'; did you mean `hairpin runs`?"),
         (["xyzzy"], "there is no verb 'xyzzy'; `hairpin --help` lists them"),
-        (["book.txt"], "there is no verb 'book.txt'; `hairpin --help` lists them"),
+        (["book.txt"], "no verb 'book.txt'; to train on it: `hairpin train book.txt`"),
         (["\x1b[2J"], r"\x1b[2J"),
         (["--nonsense"], "No such option"),
         (["train", "--nonsense"], "train --help"),

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from hairpin.analysis.formats import format_count
+from hairpin.analysis.formats import format_count, format_lr
 
 BLUE, SKY, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#666666"
 # A figure is about this many pixels wide inside: more points than twice that cannot be seen.
@@ -74,6 +74,28 @@ def add_tokens_axis(ax: Axes, events: Sequence[Event]) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: format_count(tokens)))
     axis.tick_params(labelsize=10, colors=GREY)
     axis.spines["top"].set_color("#BBBBBB")
+
+
+def scale_loss(ax: Axes, *losses: Floats) -> None:
+    """A logarithmic axis, as losses above 0 allow: the late, slow progress can be seen too."""
+    finite = np.concatenate(losses)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) and finite.min() > 0:
+        ax.set_yscale("log")
+        ax.set_ylabel(ax.get_ylabel().replace(")", ", logarithmic)"), fontsize=12)
+        log_ticks(ax.yaxis, *ax.get_ylim())
+
+
+def mark_lr(ax: Axes, updates: Floats, lr: Floats, last_name: str = "last") -> None:
+    """Dots with their values at the first update, the peak and the last update."""
+    peak, last = int(np.nanargmax(lr)), len(lr) - 1
+    marks = {0: ("first", GREY), last: (last_name, VERMILLION)}
+    marks[peak] = ("end of warmup, peak" if 0 < peak < last else "peak", ORANGE)
+    for index, (name, color) in sorted(marks.items()):
+        words = f"{name}: {format_lr(lr[index])} at update {updates[index]:,.0f}"
+        ax.plot(updates[index], lr[index], **dot(color), label=words)
+    ax.set_ylim(bottom=0, top=1.06 * float(np.nanmax(lr)) or None)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_lr(value)))
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:

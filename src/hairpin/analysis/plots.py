@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from hairpin.analysis.curves import plotted_updates, schedule_title
@@ -18,21 +17,22 @@ from hairpin.analysis.figures import (
     SKY,
     VERMILLION,
     Event,
-    Floats,
     add_tokens_axis,
     dot,
     finish,
     highest,
     log_ticks,
+    mark_lr,
     marks,
     new_figure,
     save_figure,
+    scale_loss,
     series,
     smoothed,
     thin,
     times,
 )
-from hairpin.analysis.formats import format_loss, format_lr
+from hairpin.analysis.formats import format_loss
 from hairpin.analysis.label_plots import (
     accuracy_figure,
     best_confusion,
@@ -92,7 +92,7 @@ def loss_figure(events: Sequence[Event]) -> Figure:
     if best is not None and best.val_loss is not None:
         star = dot(ORANGE) | {"marker": "*", "ms": 17, "mec": "black"}
         ax.plot(best.update, best.val_loss, **star, label="best validation")
-    _scale_loss(ax, losses, train, val)
+    scale_loss(ax, losses, train, val)
     add_tokens_axis(ax, events)
     _add_bits_axis(ax, events)
     finish(ax)
@@ -105,7 +105,7 @@ def lr_figure(events: Sequence[Event]) -> Figure:
     figure, ax = new_figure("Learning rate", "learning rate")
     ax.plot(*thin(updates, lr), color=BLUE, lw=2)
     if np.isfinite(lr).any():
-        _mark_lr(ax, updates, lr)
+        mark_lr(ax, updates, lr)
     add_tokens_axis(ax, events)
     finish(ax)
     return figure
@@ -144,19 +144,9 @@ def schedule_figure(schedule: Schedule) -> Figure:
     lr = np.array([schedule(int(update)) for update in updates])
     figure, ax = new_figure(schedule_title(schedule), "learning rate")
     ax.plot(updates, lr, color=BLUE, lw=2)
-    _mark_lr(ax, updates, lr, "min" if CURVES[schedule.kind].decays else "last")
+    mark_lr(ax, updates, lr, "min" if CURVES[schedule.kind].decays else "last")
     finish(ax)
     return figure
-
-
-def _scale_loss(ax: Axes, *losses: Floats) -> None:
-    """A logarithmic axis, as losses above 0 allow: the late, slow progress can be seen too."""
-    finite = np.concatenate(losses)
-    finite = finite[np.isfinite(finite)]
-    if len(finite) and finite.min() > 0:
-        ax.set_yscale("log")
-        ax.set_ylabel(ax.get_ylabel().replace(")", ", logarithmic)"), fontsize=12)
-        log_ticks(ax.yaxis, *ax.get_ylim())
 
 
 def _add_bits_axis(ax: Axes, events: Sequence[Event]) -> None:
@@ -187,18 +177,6 @@ def _loss_title(best: Point | None) -> str:
     if best.val_bits_per_byte is not None:
         title += f" ({best.val_bits_per_byte:.3f} bits per byte)"
     return f"{title} after {best.update:,} updates"
-
-
-def _mark_lr(ax: Axes, updates: Floats, lr: Floats, last_name: str = "last") -> None:
-    """Dots with their values at the first update, the peak and the last update."""
-    peak, last = int(np.nanargmax(lr)), len(lr) - 1
-    marks = {0: ("first", GREY), last: (last_name, VERMILLION)}
-    marks[peak] = ("end of warmup, peak" if 0 < peak < last else "peak", ORANGE)
-    for index, (name, color) in sorted(marks.items()):
-        words = f"{name}: {format_lr(lr[index])} at update {updates[index]:,.0f}"
-        ax.plot(updates[index], lr[index], **dot(color), label=words)
-    ax.set_ylim(bottom=0, top=1.06 * float(np.nanmax(lr)) or None)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_lr(value)))
 
 
 def _norm_title(clipped: NDArray[np.bool_], clip_kind: str) -> str:

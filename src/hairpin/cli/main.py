@@ -16,6 +16,7 @@ import click
 
 from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
+from hairpin.cli.book import book
 from hairpin.cli.care import runs
 from hairpin.cli.start import finetune, resume, train
 from hairpin.config.names import FOREIGN_NAMES
@@ -26,7 +27,7 @@ GROUPS = {
     "start": (train, finetune, resume),
     "before": (prepare, schedule),
     "after": (sample, evaluate, predict),
-    "care": (runs,),
+    "care": (runs, book),
 }
 ALIASES = {
     "generate": "sample",
@@ -60,6 +61,8 @@ class Verbs(click.Group):
             near = [ALIASES[verb]] if ALIASES.get(verb) in known else []
             near = near or difflib.get_close_matches(verb, known, n=1)
             hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
+            if "." in verb or "/" in verb:
+                hint = f"to train on it: `hairpin train {verb}`"
             raise click.UsageError(f"there is no verb {verb!r}; {hint}")
         return super().resolve_command(ctx, args)
 

@@ -58,7 +58,9 @@ def _with_options(command: F, flags: tuple[str, ...]) -> F:
             metavar="TABLE.KEY=VALUE",
             help="One setting; docs/config.md lists them. `--table.key value` does the same.",
         ),
-        "recipe": click.option("--recipe", help="gpt2, simple or book: the defaults to start from."),
+        "recipe": click.option(
+            "--recipe", help="gpt2, simple or book: the defaults to start from."
+        ),
         "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
         "updates": click.option(
             "--updates", type=int, help="Length of the run in optimizer updates."

@@ -1,5 +1,6 @@
 """What a run looks like on a terminal, from its plan to its summary."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,11 +101,19 @@ def _next_steps(run: Path) -> list[str]:
 
 @contextmanager
 def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, shown only where that is a terminal."""
+    """A bar with the time left on standard error, shown only where that is a terminal.
+
+    What is printed meanwhile goes above the bar where it goes to the terminal too, else past it.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

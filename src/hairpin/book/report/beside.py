@@ -1,0 +1,75 @@
+"""A run of hairpin's own loop, to be shown beside the listings."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hairpin.analysis.summary import history, summarize
+from hairpin.errors import RunError
+from hairpin.runs.directory import RunDirectory, open_run
+from hairpin.runs.metrics import read_record
+
+RECIPE = "book"
+
+
+@dataclass(frozen=True)
+class BesideRun:
+    """What the page says of it.
+
+    Args:
+        path: its folder.
+        updates: after how many it was evaluated; train, val: the losses there, nats per token.
+        length: updates completed.
+        seconds: wall time of its processes together; None: none has come to an end.
+        tokens_per_second: the median over updates.
+        environment: what ran it, as in its environment.json.
+    """
+
+    path: Path
+    updates: list[int]
+    train: list[float]
+    val: list[float]
+    length: int
+    seconds: float | None
+    tokens_per_second: float | None
+    environment: dict[str, Any]
+
+
+def read_beside(path: Path) -> BesideRun:
+    """The run at `path`.
+
+    Raises:
+        RunError: it is no run, another recipe's, or was never evaluated.
+    """
+    run = open_run(path)
+    recipe = run.read_config().recipe
+    if recipe != RECIPE:
+        raise RunError(
+            f"{path}: made by the recipe {recipe}, so its losses are not about the same; make one "
+            f"with `hairpin train --recipe {RECIPE}`"
+        )
+    record = list(read_record(run.metrics))
+    points = [event for event in history(record) if event["event"] == "evaluation"]
+    finite = [p for p in points if None not in (p.get("train_loss"), p.get("val_loss"))]
+    if not finite:
+        raise RunError(f"{path}: was never evaluated; go on with `hairpin resume {path}`")
+    summary = summarize(record)
+    return BesideRun(
+        path=path,
+        updates=[int(point["update"]) for point in finite],
+        train=[float(point["train_loss"]) for point in finite],
+        val=[float(point["val_loss"]) for point in finite],
+        length=summary.updates,
+        seconds=summary.seconds,
+        tokens_per_second=summary.tokens_per_second,
+        environment=_environment(run),
+    )
+
+
+def _environment(run: RunDirectory) -> dict[str, Any]:
+    try:
+        facts = json.loads(run.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

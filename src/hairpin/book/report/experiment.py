@@ -1,0 +1,327 @@
+"""Appendix D from its first listing to its last, with what comes out kept.
+
+The order is the appendix's, because one random stream runs through it: a model's first weights, a
+shuffled pass over a loader (also one that trains nothing, and one that only evaluates) and dropout
+all draw from it. That is how the printed figures come out again, on a CPU as they were made.
+"""
+
+import contextlib
+import io
+import itertools
+import math
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tiktoken
+import torch
+from torch import Tensor, nn
+
+from hairpin.book import (
+    GPT_CONFIG_124M,
+    GPTModel,
+    calc_loss_batch,
+    create_dataloader_v1,
+    find_highest_gradient,
+    train_model,
+)
+from hairpin.book.training import Loader
+from hairpin.errors import CorpusError, UserError
+
+EPOCHS = 15
+EVALUATED_EVERY = 5
+MOST_ITERATIONS = 135  # 15 epochs of the story's 9 batches
+EXAMPLE_INITIAL_LR, EXAMPLE_PEAK_LR = 1e-4, 1e-2  # of figures D.1 and D.2
+EXAMPLE_MIN_LR = 0.1 * EXAMPLE_INITIAL_LR
+_SEED = 123
+_BATCH_SEQUENCES = 2
+_DEVICE = "cpu"
+_LOSSES = re.compile(r"Ep \d+ \(Iter (\d+)\): Train loss (\S+), Val loss (\S+)")
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What `train_model` printed after the step of index `iteration`: nats per token."""
+
+    iteration: int
+    train: float
+    val: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the listings came to.
+
+    Args:
+        batches: in an epoch of the training loader.
+        warmup_steps: a fifth of all steps.
+        warmup_lrs, cosine_lrs: the rate of each step, as in figures D.1 and D.2.
+        example_norm, example_clipped: of the small matrix in section D.3.
+        largest_gradient, largest_gradient_clipped: what `find_highest_gradient` gives before and
+            after clipping to norm 1.
+        largest_magnitude: of all entries before clipping, negative ones too.
+        losses: one for each evaluation; samples: one for each finished epoch.
+        iterations: training steps taken.
+        training_seconds: in `train_model`; seconds: in all.
+    """
+
+    batches: int
+    warmup_steps: int
+    warmup_lrs: list[float]
+    cosine_lrs: list[float]
+    example_norm: float
+    example_clipped: list[list[float]]
+    largest_gradient: float
+    largest_gradient_clipped: float
+    largest_magnitude: float
+    losses: list[Losses]
+    samples: list[str]
+    iterations: int
+    training_seconds: float
+    seconds: float
+
+
+def run_listings(
+    text: str,
+    *,
+    config: Mapping[str, Any] = GPT_CONFIG_124M,
+    iterations: int | None = None,
+    on_iteration: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Run the appendix; what its listings print goes to standard output as it comes.
+
+    Args:
+        text: what to train on.
+        config: the keys of `GPT_CONFIG_124M`.
+        iterations: end after so many training steps of the last listing; None: all 15 epochs. The
+            learning rates are those of the whole.
+        on_iteration: told how many of them are done, before each.
+
+    Raises:
+        CorpusError: there is no whole batch of training text, or no window of validation text.
+        UserError: GPT-2's vocabulary cannot be had.
+    """
+    begun = time.perf_counter()
+    tokenizer = gpt2_vocabulary()
+    model = _new_model(config)
+    torch.manual_seed(_SEED)
+    train_loader, val_loader = make_loaders(text, config["context_length"])
+    steps = len(train_loader) * EPOCHS
+    warmup_steps = int(0.2 * steps)
+    print(warmup_steps)
+    warmup_lrs, _ = _example_rates(model, train_loader, warmup_steps, decays=False)
+    cosine_lrs, batch = _example_rates(model, train_loader, warmup_steps, decays=True)
+    del model  # 0.65 GB at the book's size
+    largest, magnitude, clipped = _gradients(_new_model(config), batch)
+    norm, matrix = _clipped_example()
+    most = steps if iterations is None else min(iterations, steps)
+    training_begun = time.perf_counter()
+    done, listing = _train(
+        _new_model(config), train_loader, val_loader, tokenizer, warmup_steps, most, on_iteration
+    )
+    losses, samples = _parsed(listing)
+    now = time.perf_counter()
+    return Outcome(
+        batches=len(train_loader),
+        warmup_steps=warmup_steps,
+        warmup_lrs=warmup_lrs,
+        cosine_lrs=cosine_lrs,
+        example_norm=norm,
+        example_clipped=matrix,
+        largest_gradient=largest,
+        largest_gradient_clipped=clipped,
+        largest_magnitude=magnitude,
+        losses=losses,
+        samples=samples,
+        iterations=done,
+        training_seconds=now - training_begun,
+        seconds=now - begun,
+    )
+
+
+def gpt2_vocabulary() -> tiktoken.Encoding:
+    """From tiktoken's cache, or downloaded into it.
+
+    Raises:
+        UserError: it is not in the cache and there is no network.
+    """
+    try:
+        return tiktoken.get_encoding("gpt2")
+    except Exception as error:
+        # Whatever went wrong between here and a server, the way out is the same.
+        raise UserError(
+            f"GPT-2's vocabulary cannot be downloaded ({type(error).__name__}); set "
+            "TIKTOKEN_CACHE_DIR to a folder that has it"
+        ) from error
+
+
+def make_loaders(text: str, context: int) -> tuple[Loader, Loader]:
+    """The appendix's loaders: the first nine tenths of the characters, shuffled, and the rest.
+
+    Raises:
+        CorpusError: one of them would be empty, and nothing would be trained or evaluated.
+    """
+    split = int(0.90 * len(text))
+    common = {"batch_size": _BATCH_SEQUENCES, "max_length": context, "stride": context}
+    train = create_dataloader_v1(text[:split], drop_last=True, shuffle=True, **common)
+    val = create_dataloader_v1(text[split:], drop_last=False, shuffle=False, **common)
+    if not len(train) or not len(val):
+        raise CorpusError(
+            f"too little text: {len(text):,} characters make {len(train.dataset):,} training and "  # type: ignore[arg-type]
+            f"{len(val.dataset):,} validation windows of {context + 1} tokens, and "  # type: ignore[arg-type]
+            f"{_BATCH_SEQUENCES} and 1 are needed; name a longer one"
+        )
+    return train, val
+
+
+def _new_model(config: Mapping[str, Any]) -> GPTModel:
+    torch.manual_seed(_SEED)
+    return GPTModel(config).to(_DEVICE)
+
+
+def _example_rates(
+    model: nn.Module, loader: Loader, warmup_steps: int, *, decays: bool
+) -> tuple[list[float], Batch]:
+    """The rates of figure D.1 or D.2 over passes through the loader that train nothing, and the
+    last batch of them.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    rates: list[float] = []
+    steps = len(loader) * EPOCHS
+    passes = itertools.repeat(loader, EPOCHS)
+    for batch in itertools.chain.from_iterable(passes):
+        last_batch = batch
+        rate = _example_rate(len(rates), warmup_steps, steps, decays=decays)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates, last_batch
+
+
+def _example_rate(step: int, warmup_steps: int, steps: int, *, decays: bool) -> float:
+    if step < warmup_steps:
+        return EXAMPLE_INITIAL_LR + step * ((EXAMPLE_PEAK_LR - EXAMPLE_INITIAL_LR) / warmup_steps)
+    if not decays:
+        return EXAMPLE_PEAK_LR
+    progress = (step - warmup_steps) / (steps - warmup_steps)
+    height = 0.5 * (1 + math.cos(math.pi * progress))
+    return EXAMPLE_MIN_LR + (EXAMPLE_PEAK_LR - EXAMPLE_MIN_LR) * height
+
+
+def _gradients(model: GPTModel, batch: Batch) -> tuple[float, float, float]:
+    """The largest entry of a batch's gradient, the largest by magnitude, and the largest after
+    clipping to norm 1.
+    """
+    calc_loss_batch(*batch, model, _DEVICE).backward()  # type: ignore[no-untyped-call]
+    largest = find_highest_gradient(model)
+    print(largest)
+    magnitude = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+    clipped = find_highest_gradient(model)
+    print(clipped)
+    assert largest is not None and clipped is not None
+    return float(largest), magnitude, float(clipped)
+
+
+def _clipped_example() -> tuple[float, list[list[float]]]:
+    """The norm of section D.3's gradient, and the gradient after clipping to norm 1."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
+    norm = nn.utils.clip_grad_norm_([weight], max_norm=1.0)
+    clipped: list[list[float]] = weight.grad.tolist()
+    return float(norm), clipped
+
+
+def _train(
+    model: GPTModel,
+    train_loader: Loader,
+    val_loader: Loader,
+    tokenizer: tiktoken.Encoding,
+    warmup_steps: int,
+    most: int,
+    on_iteration: Callable[[int, int], None],
+) -> tuple[int, str]:
+    """The last listing; returns the number of steps and what was printed."""
+    # No learning rate is named: the peak is AdamW's own default, 1e-3.
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    counted = _CountedLoader(train_loader, model, most, on_iteration)
+    printed = _Kept(sys.stdout)
+    with contextlib.suppress(_EnoughError), contextlib.redirect_stdout(printed):
+        train_model(
+            model,
+            counted,
+            val_loader,
+            optimizer,
+            _DEVICE,
+            n_epochs=EPOCHS,
+            eval_freq=EVALUATED_EVERY,
+            eval_iter=1,
+            start_context="Every effort moves you",
+            tokenizer=tokenizer,
+            warmup_steps=warmup_steps,
+            initial_lr=1e-5,
+            min_lr=1e-5,
+        )
+    on_iteration(counted.begun, most)
+    return counted.begun, printed.getvalue()
+
+
+def _parsed(listing: str) -> tuple[list[Losses], list[str]]:
+    """The losses and the samples in what was printed: three digits are all that is compared."""
+    losses, samples = [], []
+    for line in listing.split("\n"):
+        if found := _LOSSES.fullmatch(line):
+            losses.append(Losses(int(found[1]), float(found[2]), float(found[3])))
+        elif line:
+            samples.append(line)
+    return losses, samples
+
+
+class _EnoughError(Exception):
+    """As many steps as were asked for have been taken."""
+
+
+class _CountedLoader:
+    """A loader that counts the steps trained with it, and ends the training after enough of them.
+
+    Its length stays that of the whole, so that the learning rates do.
+    """
+
+    def __init__(
+        self, loader: Loader, model: nn.Module, most: int, on_iteration: Callable[[int, int], None]
+    ) -> None:
+        self._loader = loader
+        self._model = model
+        self._most = most
+        self._on_iteration = on_iteration
+        self.begun = 0
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if self._model.training:  # an evaluation reads the same loader
+                if self.begun == self._most:
+                    raise _EnoughError
+                self._on_iteration(self.begun, self._most)
+                self.begun += 1
+            yield batch
+
+
+class _Kept(io.StringIO):
+    """Shows at once what is printed, and keeps it."""
+
+    def __init__(self, shown: Any) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def write(self, text: str) -> int:
+        self._shown.write(text)
+        self._shown.flush()
+        return super().write(text)

@@ -1,0 +1,129 @@
+"""The figures that the appendix prints, each beside what came out here."""
+
+import re
+from dataclasses import dataclass
+
+from hairpin.analysis.formats import format_lr
+from hairpin.book.report.experiment import EPOCHS, Outcome
+
+PRINTED_LOSSES = {
+    0: ("10.934", "10.939"),
+    5: ("9.151", "9.461"),
+    10: ("7.949", "8.184"),
+    15: ("6.362", "6.876"),
+    130: ("0.041", "6.915"),
+}
+_SAMPLE = "Every effort moves you"
+# Epoch → how its sample goes; of the last only the beginning.
+PRINTED_SAMPLES = {
+    1: _SAMPLE + "," * 50,
+    2: _SAMPLE + " the".join("," * commas for commas in (19, 9, 11, 8)),
+    EPOCHS: _SAMPLE + '?" "Yes--quite insensible to the irony.',
+}
+NOT_REACHED = "not reached"
+_NUMBER = re.compile(r"\d+\.\d+")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure of the appendix.
+
+    Args:
+        name: what it is.
+        printed: as the appendix has it; None: it is not printed there, or is about another text.
+        measured: the same, as it came out; None: the run ended before it.
+    """
+
+    name: str
+    printed: str | None
+    measured: str | None
+
+    @property
+    def agrees(self) -> str:
+        """Yes for the same digits, no for others, and what lies between in words."""
+        if self.printed is None or self.measured is None:
+            return ""
+        printed, measured = " ".join(self.printed.split()), " ".join(self.measured.split())
+        if measured == printed:
+            return "yes"
+        theirs, ours = _NUMBER.findall(printed), _NUMBER.findall(measured)
+        same_words = _NUMBER.sub("#", printed) == _NUMBER.sub("#", measured)
+        if theirs and same_words and all(map(_nearly, theirs, ours)):
+            return "but for 1 in the last digit"
+        return "no"
+
+
+def findings(outcome: Outcome, *, of_the_story: bool) -> list[Finding]:
+    """Every figure of the appendix, in its order.
+
+    Args:
+        outcome: of a run of the listings.
+        of_the_story: whether they ran on the book's own text, which the printed figures are about.
+    """
+    rows = [*_rates(outcome), *_gradients(outcome), *_losses(outcome), *_samples(outcome)]
+    if of_the_story:
+        return rows
+    always = {row.name for row in _rates(outcome)[1:] + _gradients(outcome)[:2]}
+    return [row if row.name in always else Finding(row.name, None, row.measured) for row in rows]
+
+
+def _rates(outcome: Outcome) -> list[Finding]:
+    warmup, cosine = outcome.warmup_lrs, outcome.cosine_lrs
+    return [
+        Finding("warmup steps, a fifth of all", "27", str(outcome.warmup_steps)),
+        Finding(
+            "learning rate of the first step, D.1 and D.2", "1e-4", _both(warmup[0], cosine[0])
+        ),
+        Finding("highest learning rate, D.1 and D.2", "1e-2", _both(max(warmup), max(cosine))),
+    ]
+
+
+def _both(one: float, other: float) -> str:
+    return format_lr(one) if one == other else f"{format_lr(one)} and {format_lr(other)}"
+
+
+def _gradients(outcome: Outcome) -> list[Finding]:
+    entries = ", ".join(
+        f"[{', '.join(f'{entry:.3g}' for entry in row)}]" for row in outcome.example_clipped
+    )
+    return [
+        Finding("norm of the gradient [1, 2], [2, 4]", "5", f"{outcome.example_norm:.6g}"),
+        # A fifth of each entry.
+        Finding("the same, clipped to norm 1", "[0.2, 0.4], [0.4, 0.8]", entries),
+        Finding("largest gradient of a batch", "0.0411", f"{outcome.largest_gradient:.4f}"),
+        Finding(
+            "the same, clipped to norm 1: largest gradient",
+            "0.0185",
+            f"{outcome.largest_gradient_clipped:.4f}",
+        ),
+    ]
+
+
+def _losses(outcome: Outcome) -> list[Finding]:
+    measured = {at.iteration: f"{at.train:.3f}, {at.val:.3f}" for at in outcome.losses}
+    return [
+        Finding(
+            f"training and validation loss, iteration {iteration}",
+            ", ".join(printed),
+            measured.get(iteration),
+        )
+        for iteration, printed in PRINTED_LOSSES.items()
+    ]
+
+
+def _samples(outcome: Outcome) -> list[Finding]:
+    rows = []
+    for epoch, printed in PRINTED_SAMPLES.items():
+        measured = None
+        if epoch <= len(outcome.samples):
+            measured = " ".join(outcome.samples[epoch - 1].split())[: len(printed)]
+        rows.append(Finding(f"sample after epoch {epoch}, its beginning", printed, measured))
+    return rows
+
+
+def _nearly(printed: str, measured: str) -> bool:
+    """Whether two numbers of as many digits differ by at most one in the last."""
+    units = [int(number.replace(".", "")) for number in (printed, measured)]
+    return len(printed.partition(".")[2]) == len(measured.partition(".")[2]) and (
+        abs(units[0] - units[1]) <= 1
+    )

@@ -1,0 +1,60 @@
+"""What `hairpin book` does: checks, then minutes of work, then the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hairpin.book.report.beside import read_beside
+from hairpin.book.report.experiment import run_listings
+from hairpin.book.report.page import agreement, make_folder, write_page
+from hairpin.book.report.printed import findings
+from hairpin.data.embedded import VERDICT_SHA256, verdict
+from hairpin.errors import CorpusError
+from hairpin.files import sha256_of
+from hairpin.training.environment import describe_environment
+
+
+def run_book(
+    text: Path | None,
+    out: Path,
+    iterations: int | None,
+    beside: Path | None,
+    on_iteration: Callable[[int, int], None],
+) -> tuple[Path, str]:
+    """Run the appendix; returns the page's path and how many figures came out, in a sentence.
+
+    Args:
+        text: a UTF-8 file; None: The Verdict, from the cache or downloaded.
+        out: the folder of the page.
+        iterations: end after so many; None: all.
+        beside: a run of the recipe `book`.
+        on_iteration: told (done, total).
+
+    Raises:
+        UserError: the text, the vocabulary, the folder or the run cannot be used; before the work.
+    """
+    other = read_beside(beside) if beside else None
+    path = text or verdict()
+    content = _read(path)
+    of_the_story = sha256_of(path) == VERDICT_SHA256
+    make_folder(out)
+    outcome = run_listings(content, iterations=iterations, on_iteration=on_iteration)
+    page = write_page(
+        outcome,
+        out,
+        text_name="The Verdict" if of_the_story else path.name,
+        of_the_story=of_the_story,
+        environment=describe_environment("cpu"),
+        beside=other,
+    )
+    return page, agreement(findings(outcome, of_the_story=of_the_story))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path}: byte {error.start} is not UTF-8; write the file in UTF-8"
+        ) from None
