@@ -5,12 +5,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hairpin.data.order import Indices
 from hairpin.model.gpt import GPT
@@ -91,6 +91,46 @@ def lively_model(shape: Shape, seed: int = 3) -> GPT:
             mean = 1.0 if name.endswith("norm.weight") else 0.0
             parameter.normal_(mean, 0.3, generator=generator)
     return model
+
+
+# What a reader of the book would call a small GPT_CONFIG.
+BOOK_TINY: dict[str, Any] = {
+    "vocab_size": 64,
+    "context_length": 8,
+    "emb_dim": 16,
+    "n_heads": 2,
+    "n_layers": 2,
+    "drop_rate": 0.0,
+    "qkv_bias": False,
+}
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def shaken(module: M, seed: int = 3) -> M:
+    """The module with all its parameters far from zero and one."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            mean = 1.0 if name.endswith("scale") else 0.0
+            parameter.normal_(mean, 0.3, generator=generator)
+    return module
+
+
+def book_batches(count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Batches of two windows for a model of `BOOK_TINY`."""
+    ids = random_ids(count, 2, 9, seed=seed)
+    return [(two[:, :-1], two[:, 1:]) for two in ids]
+
+
+class WordsOfTwo:
+    """A tokenizer with tiktoken's methods: two letters are a token, ab is 0, cd is 1, and so on."""
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [(ord(text[at]) - ord("a")) // 2 for at in range(0, len(text), 2)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
 
 
 @dataclass
