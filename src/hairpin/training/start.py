@@ -60,6 +60,7 @@ def with_start(config: Config, origin: Origin) -> Config:
             **{f"model.{name}": value for name, value in fixed.items()},
             "model.context": asked.context or shape.context,
             "model.bias": shape.bias,
+            "model.qkv_bias": shape.qkv_bias,
             "model.tied": shape.tied,
             "tokenizer.kind": origin.tokenizer.kind,
             "tokenizer.vocabulary": origin.tokenizer.vocabulary,
