@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hairpin.book import (
     GPT_CONFIG_124M,
+    GPTDatasetV1,
     GPTModel,
     calc_loss_batch,
     create_dataloader_v1,
@@ -165,18 +166,23 @@ def make_loaders(text: str, context: int) -> tuple[Loader, Loader]:
 
     Raises:
         CorpusError: one of them would be empty, and nothing would be trained or evaluated.
+        UserError: GPT-2's vocabulary cannot be had.
     """
     split = int(0.90 * len(text))
-    common = {"batch_size": _BATCH_SEQUENCES, "max_length": context, "stride": context}
-    train = create_dataloader_v1(text[:split], drop_last=True, shuffle=True, **common)
-    val = create_dataloader_v1(text[split:], drop_last=False, shuffle=False, **common)
-    if not len(train) or not len(val):
+    parts = text[:split], text[split:]
+    tokenizer = gpt2_vocabulary()
+    train, val = (len(GPTDatasetV1(part, tokenizer, context, context)) for part in parts)
+    if train < _BATCH_SEQUENCES or not val:
         raise CorpusError(
-            f"too little text: {len(text):,} characters make {len(train.dataset):,} training and "  # type: ignore[arg-type]
-            f"{len(val.dataset):,} validation windows of {context + 1} tokens, and "  # type: ignore[arg-type]
-            f"{_BATCH_SEQUENCES} and 1 are needed; name a longer one"
+            f"too little text: {len(text):,} characters make {train:,} training and {val:,} "
+            f"validation windows of {context + 1} tokens, and {_BATCH_SEQUENCES} and 1 are needed; "
+            "name a longer one"
         )
-    return train, val
+    common = {"batch_size": _BATCH_SEQUENCES, "max_length": context, "stride": context}
+    return (
+        create_dataloader_v1(parts[0], drop_last=True, shuffle=True, **common),
+        create_dataloader_v1(parts[1], drop_last=False, shuffle=False, **common),
+    )
 
 
 def _new_model(config: Mapping[str, Any]) -> GPTModel:
