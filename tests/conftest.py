@@ -1,4 +1,5 @@
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +7,9 @@ from pathlib import Path
 import platformdirs
 import pytest
 from hypothesis import settings
+
+from hairpin.cli.main import main
+from helpers import Done, Hairpin
 
 # A busy machine is slow, and that is no fault of the code.
 settings.register_profile("hairpin", deadline=None)
@@ -51,3 +55,22 @@ def verdict_file() -> Path:
     if not path.is_file():
         pytest.skip(f"no {path}: set HAIRPIN_TEST_DATA to a folder with the-verdict.txt")
     return path
+
+
+@pytest.fixture
+def hairpin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Hairpin]:
+    """The command line, in this process and in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        assert isinstance(exit_.value.code, int)
+        return Done(exit_.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, before)

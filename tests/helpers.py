@@ -1,20 +1,24 @@
 """Small things that several tests share: a text, tiny settings, rings of tokens."""
 
+import json
 import random
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hairpin.data.order import Indices
+from hairpin.data.tokenizers import train_bpe
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
+from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.events import Event
 
@@ -39,6 +43,7 @@ TINY: dict[str, Any] = {
     "execution.device": "cpu",
     "execution.micro_batch": 2,
 }
+TINY_FLAGS = [argument for key, value in TINY.items() for argument in ("--set", f"{key}={value}")]
 
 
 def some_text(characters: int = 6000, seed: int = 1) -> str:
@@ -62,6 +67,24 @@ def text_file(folder: Path, characters: int = 6000) -> Path:
 def tiny(**changes: Any) -> dict[str, Any]:
     """Settings of a run of seconds; `train__updates=3` changes `train.updates`."""
     return TINY | {key.replace("__", "."): value for key, value in changes.items()}
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def refusal(self) -> str:
+        """The one line of a command that was refused as bad input."""
+        assert (self.code, self.out) == (2, ""), self
+        (line,) = self.err.splitlines()
+        return line.removeprefix("hairpin: ")
+
+
+Hairpin = Callable[..., Done]
 
 
 class Ring:
@@ -173,6 +196,11 @@ def updates_without_times(record: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    """The run's evaluation events."""
+    return of_kind(run.record(), "evaluation")
+
+
 def last_checkpoint(run: Path) -> Path:
     """The folder of the highest step."""
     return max((run / "checkpoints").glob("step-*"))
@@ -187,3 +215,101 @@ def weights_of(folder: Path) -> Mapping[str, Tensor]:
     """The weights in a checkpoint."""
     loaded: Mapping[str, Tensor] = load_file(folder / "model.safetensors")
     return loaded
+
+
+def assert_same_history(whole: Run, resumed: Run) -> None:
+    """Byte for byte the same end, and one history with every event once."""
+    assert_same_end(whole, resumed)
+    assert of_kind(whole.record(), "sample") == of_kind(resumed.record(), "sample")
+
+
+def assert_same_end(whole: Run, resumed: Run) -> None:
+    """The same weights, moments, updates and evaluations, byte for byte."""
+    folders = last_checkpoint(whole.path), last_checkpoint(resumed.path)
+    assert folders[0].name == folders[1].name
+    assert tensor_bytes(folders[0]) == tensor_bytes(folders[1])
+    assert tensor_bytes_of_best(whole) == tensor_bytes_of_best(resumed)
+    assert updates_without_times(whole.record()) == updates_without_times(resumed.record())
+    assert evaluations(whole) == evaluations(resumed)
+
+
+def tensor_bytes_of_best(run: Run) -> bytes:
+    """The best weights as they are on disk."""
+    return (run.path / "best" / "model.safetensors").read_bytes()
+
+
+# --- a GPT-2 checkpoint as transformers writes it ---
+
+GPT2_IDS = 300
+GPT2_SHAPE = Shape(GPT2_IDS, 12, layers=2, heads=4, width=32)
+GPT2_END = "<|endoftext|>"
+
+GPT2_CONFIG: dict[str, Any] = {
+    "model_type": "gpt2",
+    "n_layer": 2,
+    "n_head": 4,
+    "n_embd": 32,
+    "n_positions": 12,
+    "n_inner": None,
+    "vocab_size": GPT2_IDS,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-05,
+    "attn_pdrop": 0.1,
+    "tie_word_embeddings": True,
+}
+
+
+@cache
+def gpt2_tokenizer_json() -> dict[str, Any]:
+    """A BPE of 299 tokens in the format of Hugging Face tokenizers, as it is on disk."""
+    (content,) = train_bpe([some_text()], GPT2_IDS)._files().values()
+    whole: dict[str, Any] = json.loads(content)
+    assert len(whole["model"]["vocab"]) == GPT2_IDS - 1
+    whole["added_tokens"] = [{"id": GPT2_IDS - 1, "content": GPT2_END, "special": True}]
+    return whole
+
+
+def copy_of_tokenizer() -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(json.dumps(gpt2_tokenizer_json()))
+    return whole
+
+
+@cache
+def gpt2_tensors(vocabulary: int = GPT2_IDS, tied: bool = True) -> dict[str, Tensor]:
+    """Random weights under GPT-2's names, with GPT-2's orientation."""
+    generator = torch.Generator().manual_seed(8)
+    c = GPT2_SHAPE.width
+    sizes: dict[str, tuple[int, ...]] = {"wte.weight": (vocabulary, c), "wpe.weight": (12, c)}
+    for h in range(GPT2_SHAPE.layers):
+        for norm in ("ln_1", "ln_2"):
+            sizes |= {f"h.{h}.{norm}.weight": (c,), f"h.{h}.{norm}.bias": (c,)}
+        linears = {"attn.c_attn": (c, 3 * c), "attn.c_proj": (c, c)}
+        linears |= {"mlp.c_fc": (c, 4 * c), "mlp.c_proj": (4 * c, c)}
+        for name, (n_in, n_out) in linears.items():
+            sizes |= {f"h.{h}.{name}.weight": (n_in, n_out), f"h.{h}.{name}.bias": (n_out,)}
+    sizes |= {"ln_f.weight": (c,), "ln_f.bias": (c,), "lm_head.weight": (vocabulary, c)}
+    tensors = {name: torch.randn(size, generator=generator) * 0.3 for name, size in sizes.items()}
+    if tied:
+        tensors["lm_head.weight"] = tensors["wte.weight"].clone()
+    return tensors
+
+
+def write_gpt2_config(folder: Path, **changes: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(GPT2_CONFIG | changes), encoding="utf-8")
+
+
+def write_gpt2_tokenizer(folder: Path, whole: dict[str, Any]) -> None:
+    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+
+
+def write_gpt2_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def gpt2_folder(path: Path) -> Path:
+    """A whole GPT-2 checkpoint, small."""
+    write_gpt2_config(path)
+    write_gpt2_tokenizer(path, gpt2_tokenizer_json())
+    write_gpt2_weights(path, gpt2_tensors())
+    return path

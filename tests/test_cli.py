@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from hairpin.api import load
-from hairpin.cli.main import ALIASES, GROUPS, main, with_dotted_flags
+from hairpin.cli.main import ALIASES, GROUPS, with_dotted_flags
 from hairpin.cli.options import FLAGS
 from hairpin.config.load import known_keys, parse_override
 from hairpin.config.names import FOREIGN_NAMES
@@ -23,41 +22,10 @@ from hairpin.run import Run
 from hairpin.schedules import CURVES
 from hairpin.training.evaluate import Measured
 from hairpin.version import __version__
-from helpers import TINY, text_file
+from helpers import TINY, TINY_FLAGS, Done, Hairpin, text_file
 
 VERBS = [command.name or "" for commands in GROUPS.values() for command in commands]
-TINY_FLAGS = [argument for key, value in TINY.items() for argument in ("--set", f"{key}={value}")]
 SIZED_FLAGS = ["--size", "nano", "--updates", "2", "--precision", "float32"]
-
-
-class Done(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Hairpin = Callable[..., Done]
-
-
-@pytest.fixture
-def hairpin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Hairpin]:
-    """The command line, in this process and in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: object) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        assert isinstance(exit_.value.code, int)
-        return Done(exit_.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,14 @@ from hairpin.training.origin import Origin, open_origin, weights_sha256
 from hairpin.training.state import TrainState
 from hairpin.watch import Quiet
 from helpers import (
+    GPT2_CONFIG,
+    GPT2_END,
+    GPT2_IDS,
+    GPT2_SHAPE,
+    copy_of_tokenizer,
+    gpt2_folder,
+    gpt2_tensors,
+    gpt2_tokenizer_json,
     last_checkpoint,
     lively_model,
     random_ids,
@@ -36,87 +43,21 @@ from helpers import (
     text_file,
     tiny,
     weights_of,
+    write_gpt2_config,
+    write_gpt2_tokenizer,
+    write_gpt2_weights,
 )
 from test_model import plain_logits
 
-IDS = 300
-SHAPE = Shape(IDS, 12, layers=2, heads=4, width=32)
-END = "<|endoftext|>"
 # What tiktoken calls GPT-2's encoder.json and vocab.bpe: the SHA-1 of their addresses.
 GPT2_VOCAB = "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6"
 GPT2_MERGES = "6d1cbeee0f20b3d9449abfede4726ed8212e3aee"
-
-CONFIG: dict[str, Any] = {
-    "model_type": "gpt2",
-    "n_layer": 2,
-    "n_head": 4,
-    "n_embd": 32,
-    "n_positions": 12,
-    "n_inner": None,
-    "vocab_size": IDS,
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-05,
-    "attn_pdrop": 0.1,
-    "tie_word_embeddings": True,
-}
-
-
-@cache
-def tokenizer_json() -> dict[str, Any]:
-    """A BPE of 299 tokens in the format of Hugging Face tokenizers, as it is on disk."""
-    (content,) = train_bpe([some_text()], IDS)._files().values()
-    whole: dict[str, Any] = json.loads(content)
-    assert len(whole["model"]["vocab"]) == IDS - 1
-    whole["added_tokens"] = [{"id": IDS - 1, "content": END, "special": True}]
-    return whole
-
-
-def copy_of_tokenizer() -> dict[str, Any]:
-    whole: dict[str, Any] = json.loads(json.dumps(tokenizer_json()))
-    return whole
-
-
-@cache
-def gpt2_tensors(vocabulary: int = IDS, tied: bool = True) -> dict[str, Tensor]:
-    """Random weights under GPT-2's names, with GPT-2's orientation."""
-    generator = torch.Generator().manual_seed(8)
-    c = SHAPE.width
-    sizes: dict[str, tuple[int, ...]] = {"wte.weight": (vocabulary, c), "wpe.weight": (12, c)}
-    for h in range(SHAPE.layers):
-        for norm in ("ln_1", "ln_2"):
-            sizes |= {f"h.{h}.{norm}.weight": (c,), f"h.{h}.{norm}.bias": (c,)}
-        linears = {"attn.c_attn": (c, 3 * c), "attn.c_proj": (c, c)}
-        linears |= {"mlp.c_fc": (c, 4 * c), "mlp.c_proj": (4 * c, c)}
-        for name, (n_in, n_out) in linears.items():
-            sizes |= {f"h.{h}.{name}.weight": (n_in, n_out), f"h.{h}.{name}.bias": (n_out,)}
-    sizes |= {"ln_f.weight": (c,), "ln_f.bias": (c,), "lm_head.weight": (vocabulary, c)}
-    tensors = {name: torch.randn(size, generator=generator) * 0.3 for name, size in sizes.items()}
-    if tied:
-        tensors["lm_head.weight"] = tensors["wte.weight"].clone()
-    return tensors
-
-
-def write_config(folder: Path, **changes: Any) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG | changes), encoding="utf-8")
-
-
-def write_tokenizer(folder: Path, whole: dict[str, Any]) -> None:
-    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
-
-
-def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A whole GPT-2 checkpoint, small."""
-    path = tmp_path / "gpt2"
-    write_config(path)
-    write_tokenizer(path, tokenizer_json())
-    write_weights(path, gpt2_tensors())
-    return path
+    return gpt2_folder(tmp_path / "gpt2")
 
 
 def logits_of(origin: Origin, ids: Tensor) -> Tensor:
@@ -127,7 +68,7 @@ def logits_of(origin: Origin, ids: Tensor) -> Tensor:
 
 def logits_by_hand(tensors: Mapping[str, Tensor], ids: Tensor) -> Tensor:
     doubles = {name: tensor.double() for name, tensor in tensors.items()}
-    return plain_logits(ids, doubles, SHAPE.layers, SHAPE.heads)
+    return plain_logits(ids, doubles, GPT2_SHAPE.layers, GPT2_SHAPE.heads)
 
 
 def problems_of(path: Path) -> list[str]:
@@ -143,14 +84,14 @@ def problems_of(path: Path) -> list[str]:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_checkpoint_computes_what_gpt2_does(folder: Path, tied: bool) -> None:
     tensors = gpt2_tensors(tied=tied)
-    write_weights(folder, tensors)
-    write_config(folder, tie_word_embeddings=tied)
+    write_gpt2_weights(folder, tensors)
+    write_gpt2_config(folder, tie_word_embeddings=tied)
     origin = open_origin(folder)
-    assert origin.shape == Shape(IDS, 12, 2, 4, 32, dropout=0.0, bias=True, tied=tied)
+    assert origin.shape == Shape(GPT2_IDS, 12, 2, 4, 32, dropout=0.0, bias=True, tied=tied)
     assert origin.path == folder
     assert origin.words == f"GPT-2 checkpoint in {folder}"
     assert {tensor.dtype for tensor in origin.tensors.values()} == {torch.float32}
-    ids = random_ids(12, below=IDS)
+    ids = random_ids(12, below=GPT2_IDS)
     expected = logits_by_hand(tensors, ids)
     torch.testing.assert_close(logits_of(origin, ids).double(), expected, atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.5
@@ -159,11 +100,11 @@ def test_a_checkpoint_computes_what_gpt2_does(folder: Path, tied: bool) -> None:
 def test_it_computes_what_transformers_does(folder: Path) -> None:
     transformers = pytest.importorskip("transformers")
     shutil.rmtree(folder)
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**CONFIG)).eval()
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2_CONFIG)).eval()
     model.load_state_dict({f"transformer.{n}": t for n, t in gpt2_tensors().items()}, strict=False)
     model.save_pretrained(folder)
-    write_tokenizer(folder, tokenizer_json())
-    ids = random_ids(12, below=IDS)
+    write_gpt2_tokenizer(folder, gpt2_tokenizer_json())
+    ids = random_ids(12, below=GPT2_IDS)
     with torch.no_grad():
         expected = model(ids[None]).logits[0]
     torch.testing.assert_close(logits_of(open_origin(folder), ids), expected, atol=1e-5, rtol=1e-5)
@@ -178,13 +119,13 @@ def test_names_in_any_of_the_ways_they_have_been_written_are_the_same_weights(
     longer["transformer.h.0.attn.bias"] = torch.ones(1, 1, 12, 12, dtype=torch.uint8)
     longer["transformer.h.1.attn.masked_bias"] = torch.tensor(-1e4)
     longer["score.weight"] = torch.ones(2, 32)
-    write_weights(folder, longer)
+    write_gpt2_weights(folder, longer)
     assert open_origin(folder).sha256 == plain.sha256
     without = {name: tensor for name, tensor in gpt2_tensors().items() if name != "lm_head.weight"}
-    write_weights(folder, without)
+    write_gpt2_weights(folder, without)
     assert open_origin(folder).sha256 == plain.sha256
     # transformers ties what the setting says is tied, whatever is in the file.
-    write_weights(folder, gpt2_tensors(tied=False) | {"wte.weight": without["wte.weight"]})
+    write_gpt2_weights(folder, gpt2_tensors(tied=False) | {"wte.weight": without["wte.weight"]})
     assert open_origin(folder).sha256 == plain.sha256
 
 
@@ -205,7 +146,7 @@ def test_weights_in_parts_are_the_same_weights(folder: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floats_become_float32(folder: Path, dtype: torch.dtype) -> None:
     rounded = {name: tensor.to(dtype) for name, tensor in gpt2_tensors().items()}
-    write_weights(folder, rounded)
+    write_gpt2_weights(folder, rounded)
     tensor = open_origin(folder).tensors["blocks.1.mlp.expand.weight"]
     assert tensor.dtype == torch.float32
     assert torch.equal(tensor, rounded["h.1.mlp.c_fc.weight"].to(torch.float32).T)
@@ -213,19 +154,19 @@ def test_other_floats_become_float32(folder: Path, dtype: torch.dtype) -> None:
 
 def test_rows_behind_the_tokens_are_left_out(folder: Path) -> None:
     padded = gpt2_tensors(320)
-    write_weights(folder, padded)
-    write_config(folder, vocab_size=320)
+    write_gpt2_weights(folder, padded)
+    write_gpt2_config(folder, vocab_size=320)
     origin = open_origin(folder)
-    assert origin.shape.vocabulary == origin.tokenizer.vocabulary == IDS
-    assert origin.tensors["token_embedding.weight"].untyped_storage().nbytes() == IDS * 32 * 4
-    ids = random_ids(12, below=IDS)
-    expected = logits_by_hand(padded, ids)[:, :IDS]
+    assert origin.shape.vocabulary == origin.tokenizer.vocabulary == GPT2_IDS
+    assert origin.tensors["token_embedding.weight"].untyped_storage().nbytes() == GPT2_IDS * 32 * 4
+    ids = random_ids(12, below=GPT2_IDS)
+    expected = logits_by_hand(padded, ids)[:, :GPT2_IDS]
     torch.testing.assert_close(logits_of(origin, ids).double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_hairpin_converts_comes_back(folder: Path) -> None:
-    model = lively_model(SHAPE)
-    write_weights(folder, to_gpt2(model.state_dict(), SHAPE.layers))
+    model = lively_model(GPT2_SHAPE)
+    write_gpt2_weights(folder, to_gpt2(model.state_dict(), GPT2_SHAPE.layers))
     back = open_origin(folder).tensors
     assert back.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, back[name]) for name, tensor in model.state_dict().items())
@@ -273,19 +214,21 @@ OBJECTIONS: list[tuple[dict[str, Any], str]] = [
 def test_a_setting_that_hairpin_does_not_compute_with_is_refused(
     folder: Path, changes: dict[str, Any], line: str
 ) -> None:
-    write_config(folder, **changes)
+    write_gpt2_config(folder, **changes)
     assert problems_of(folder) == [f"gpt2/config.json: {line}"]
 
 
 def test_every_such_setting_is_named_at_once(folder: Path) -> None:
-    write_config(folder, n_layer=0, n_inner=7, activation_function="relu", scale_attn_weights=None)
+    write_gpt2_config(
+        folder, n_layer=0, n_inner=7, activation_function="relu", scale_attn_weights=None
+    )
     named = [line.split()[1] for line in problems_of(folder)]
     assert named == ["n_layer", "n_inner", "activation_function", "scale_attn_weights"]
 
 
 def test_the_other_name_of_the_same_gelu_is_taken(folder: Path) -> None:
     before = open_origin(folder).sha256
-    write_config(folder, activation_function="gelu_pytorch_tanh", n_inner=128)
+    write_gpt2_config(folder, activation_function="gelu_pytorch_tanh", n_inner=128)
     assert open_origin(folder).sha256 == before
 
 
@@ -330,16 +273,16 @@ def test_weights_that_are_not_those_of_the_settings_are_refused(
 ) -> None:
     tensors = dict(gpt2_tensors())
     change(tensors)
-    write_weights(folder, tensors)
+    write_gpt2_weights(folder, tensors)
     assert problems_of(folder) == [f"gpt2/{line}"]
 
 
 def test_a_head_of_its_own_is_needed_where_it_is_not_tied(folder: Path) -> None:
-    write_config(folder, tie_word_embeddings=False)
+    write_gpt2_config(folder, tie_word_embeddings=False)
     origin = open_origin(folder)  # equal to the embedding, and a tensor of its own all the same
     assert torch.equal(origin.tensors["head.weight"], origin.tensors["token_embedding.weight"])
-    assert logits_of(origin, random_ids(4)).shape == (4, IDS)
-    write_weights(folder, {n: t for n, t in gpt2_tensors().items() if n != "lm_head.weight"})
+    assert logits_of(origin, random_ids(4)).shape == (4, GPT2_IDS)
+    write_gpt2_weights(folder, {n: t for n, t in gpt2_tensors().items() if n != "lm_head.weight"})
     assert problems_of(folder) == ["gpt2/model.safetensors: lm_head.weight is missing"]
 
 
@@ -347,7 +290,7 @@ def test_a_head_of_its_own_is_needed_where_it_is_not_tied(folder: Path) -> None:
 def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
     tensors = dict(gpt2_tensors())
     tensors["h.0.mlp.c_proj.bias"] = torch.full((32,), value)
-    write_weights(folder, tensors)
+    write_gpt2_weights(folder, tensors)
     assert problems_of(folder) == [
         "gpt2: blocks.0.mlp.output.bias is not finite; such weights cannot be trained further"
     ]
@@ -403,25 +346,25 @@ def split_files(folder: Path, whole: dict[str, Any], added: dict[str, int] | Non
     (folder / "tokenizer.json").unlink(missing_ok=True)
     merges = "".join(f"{left} {right}\n" for left, right in whole["model"]["merges"])
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
-    vocab = whole["model"]["vocab"] | ({END: IDS - 1} if added is None else {})
+    vocab = whole["model"]["vocab"] | ({GPT2_END: GPT2_IDS - 1} if added is None else {})
     (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     if added is not None:
         (folder / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
 
 
 def test_a_tokenizer_is_the_same_from_each_of_its_layouts(folder: Path) -> None:
-    own = train_bpe([some_text()], IDS)
+    own = train_bpe([some_text()], GPT2_IDS)
     assert open_origin(folder).tokenizer.hash() == own.hash()
     whole = copy_of_tokenizer()
     whole["model"]["merges"] = [" ".join(pair) for pair in whole["model"]["merges"]]
     whole["model"] = {k: v for k, v in whole["model"].items() if k in ("vocab", "merges")}
-    write_tokenizer(folder, whole)  # as transformers 4 wrote it
+    write_gpt2_tokenizer(folder, whole)  # as transformers 4 wrote it
     assert open_origin(folder).tokenizer.hash() == own.hash()
-    split_files(folder, tokenizer_json())
+    split_files(folder, gpt2_tokenizer_json())
     tokenizer = open_origin(folder).tokenizer
     assert isinstance(tokenizer, BpeTokenizer)
     assert tokenizer.hash() == own.hash()
-    split_files(folder, tokenizer_json(), added={END: IDS - 1, "[PAD]": IDS})
+    split_files(folder, gpt2_tokenizer_json(), added={GPT2_END: GPT2_IDS - 1, "[PAD]": GPT2_IDS})
     assert open_origin(folder).tokenizer.hash() == own.hash()
 
 
@@ -445,7 +388,7 @@ def exchange_merges(whole: dict[str, Any]) -> None:
 def end_first(whole: dict[str, Any]) -> None:
     """As a vocabulary is that was learned with end-of-text among its tokens."""
     vocab = whole["model"]["vocab"]
-    whole["model"]["vocab"] = {END: 0} | {name: index + 1 for name, index in vocab.items()}
+    whole["model"]["vocab"] = {GPT2_END: 0} | {name: index + 1 for name, index in vocab.items()}
     whole["added_tokens"][0]["id"] = 0
 
 
@@ -456,9 +399,12 @@ TOKENIZERS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (changed("pre_tokenizer", None), "type is null"),
     (changed("pre_tokenizer.add_prefix_space", True), "add_prefix_space is true"),
     (changed("pre_tokenizer.use_regex", False), "use_regex is false"),
-    (changed("added_tokens", []), f"{END} is not its last token"),
-    (changed("added_tokens", [{"id": 400, "content": END}]), "its ids are not 0, 1, 2 and so on"),
-    (end_first, f"{END} is not its last token"),
+    (changed("added_tokens", []), f"{GPT2_END} is not its last token"),
+    (
+        changed("added_tokens", [{"id": 400, "content": GPT2_END}]),
+        "its ids are not 0, 1, 2 and so on",
+    ),
+    (end_first, f"{GPT2_END} is not its last token"),
     (exchange_merges, "its ids are not 256 bytes followed by one token for each merge"),
     (changed("model.merges", [["a", "b", "c"]]), "a merge of 3 tokens, not of two"),
 ]
@@ -470,7 +416,7 @@ def test_a_tokenizer_that_would_give_other_ids_is_refused(
 ) -> None:
     whole = copy_of_tokenizer()
     change(whole)
-    write_tokenizer(folder, whole)
+    write_gpt2_tokenizer(folder, whole)
     assert problems_of(folder) == [
         f"gpt2/tokenizer.json: hairpin cannot use this tokenizer: {reason}; it takes GPT-2's, and "
         "other byte-level BPE that is made like it"
@@ -494,7 +440,7 @@ def test_tokenizer_files_that_are_damaged_are_named(folder: Path) -> None:
         file.write_text(content, encoding="utf-8")
         (found,) = problems_of(folder)
         assert found.startswith(f"gpt2/tokenizer.json: {line}")
-    split_files(folder, tokenizer_json())
+    split_files(folder, gpt2_tokenizer_json())
     (folder / "merges.txt").unlink()
     (found,) = problems_of(folder)
     assert found.startswith("gpt2/merges.txt: cannot be read (No such file or directory)")
@@ -506,8 +452,8 @@ def test_a_model_without_its_tokenizer_is_refused(folder: Path) -> None:
         "gpt2: no tokenizer in it, and 300 ids are not GPT-2's; put tokenizer.json there, or "
         "vocab.json and merges.txt"
     ]
-    write_config(folder, vocab_size=299)
-    write_tokenizer(folder, tokenizer_json())
+    write_gpt2_config(folder, vocab_size=299)
+    write_gpt2_tokenizer(folder, gpt2_tokenizer_json())
     assert problems_of(folder) == [
         "gpt2: its tokenizer has 300 ids, and its config.json has a vocab_size of 299; put the "
         "tokenizer there that belongs to the weights"
@@ -519,8 +465,8 @@ def gpt2_sized(folder: Path) -> Path:
     """The same with as many ids as GPT-2 has."""
     (folder / "tokenizer.json").unlink()
     wte = torch.zeros(50_257, 32)
-    write_weights(folder, gpt2_tensors() | {"wte.weight": wte, "lm_head.weight": wte.clone()})
-    write_config(folder, vocab_size=50_257)
+    write_gpt2_weights(folder, gpt2_tensors() | {"wte.weight": wte, "lm_head.weight": wte.clone()})
+    write_gpt2_config(folder, vocab_size=50_257)
     return folder
 
 
@@ -584,12 +530,13 @@ def test_a_run_says_the_same_as_a_checkpoint_made_of_it(trained: Run, folder: Pa
     small = copy_of_tokenizer()["model"]
     names = sorted(small["vocab"], key=small["vocab"].__getitem__)[:256]
     bytes_only = {"vocab": {name: i for i, name in enumerate(names)}, "merges": []}
-    write_tokenizer(
+    write_gpt2_tokenizer(
         folder,
-        tokenizer_json() | {"model": bytes_only, "added_tokens": [{"id": 256, "content": END}]},
+        gpt2_tokenizer_json()
+        | {"model": bytes_only, "added_tokens": [{"id": 256, "content": GPT2_END}]},
     )
-    write_config(folder, n_layer=1, n_head=2, n_embd=16, n_positions=16, vocab_size=257)
-    write_weights(folder, to_gpt2(run.tensors, layers=1))
+    write_gpt2_config(folder, n_layer=1, n_head=2, n_embd=16, n_positions=16, vocab_size=257)
+    write_gpt2_weights(folder, to_gpt2(run.tensors, layers=1))
     assert open_origin(folder).sha256 == run.sha256
 
 

@@ -5,64 +5,22 @@ import itertools
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hairpin import api
-from hairpin.cli.main import main
 from hairpin.data.streams import dtype_for, open_shards
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError
 from hairpin.run import Run
 from hairpin.schedules import CURVES
 from hairpin.watch import Quiet
-from helpers import TINY, some_text, text_file
-
-TINY_FLAGS = [argument for key, value in TINY.items() for argument in ("--set", f"{key}={value}")]
-
-
-class Done(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def refusal(self) -> str:
-        """The one line of a command that was refused as bad input."""
-        assert (self.code, self.out) == (2, ""), self
-        (line,) = self.err.splitlines()
-        return line.removeprefix("hairpin: ")
-
-
-Hairpin = Callable[..., Done]
-
-
-@pytest.fixture
-def hairpin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Hairpin]:
-    """The command line, in this process and in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: object) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        assert isinstance(exit_.value.code, int)
-        return Done(exit_.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
+from helpers import TINY, TINY_FLAGS, Hairpin, some_text, text_file
 
 
 def trained(folder: Path, name: str = "run", **changed: Any) -> Run:

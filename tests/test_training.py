@@ -26,9 +26,13 @@ from hairpin.training.task import Task
 from hairpin.watch import Quiet
 from helpers import (
     Watching,
+    assert_same_end,
+    assert_same_history,
+    evaluations,
     last_checkpoint,
     of_kind,
     tensor_bytes,
+    tensor_bytes_of_best,
     text_file,
     tiny,
     updates_without_times,
@@ -51,10 +55,6 @@ def text(tmp_path: Path) -> Path:
 
 def train(text: Path, out: str, settings: dict[str, Any]) -> Run:
     return hairpin.train(text, out=text.parent / out, settings=settings, watcher=Quiet())
-
-
-def evaluations(run: Run) -> list[dict[str, Any]]:
-    return of_kind(run.record(), "evaluation")
 
 
 # --- the record of a run ---
@@ -182,25 +182,6 @@ def interrupt(text: Path, out: str, settings: dict[str, Any], watcher: Watching)
     assert stopped.value.exit_code == 128 + watcher.signal_number
     assert "resume" in str(stopped.value)
     return hairpin.load(text.parent / out)
-
-
-def assert_same_history(whole: Run, resumed: Run) -> None:
-    """Byte for byte the same end, and one history with every event once."""
-    assert_same_end(whole, resumed)
-    assert of_kind(whole.record(), "sample") == of_kind(resumed.record(), "sample")
-
-
-def assert_same_end(whole: Run, resumed: Run) -> None:
-    folders = last_checkpoint(whole.path), last_checkpoint(resumed.path)
-    assert folders[0].name == folders[1].name
-    assert tensor_bytes(folders[0]) == tensor_bytes(folders[1])
-    assert tensor_bytes_of_best(whole) == tensor_bytes_of_best(resumed)
-    assert updates_without_times(whole.record()) == updates_without_times(resumed.record())
-    assert evaluations(whole) == evaluations(resumed)
-
-
-def tensor_bytes_of_best(run: Run) -> bytes:
-    return (run.path / "best" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture
