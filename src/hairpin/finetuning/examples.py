@@ -17,6 +17,7 @@ from hairpin.data.order import Indices, SampleOrder
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
+_MOST_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ class ExampleBatches:
 
     def where(self, position: int, count: int) -> str:
         """Where in the user's file these examples stand."""
-        return ", ".join(example.place for example in self._chosen(position, count))
+        places = [example.place for example in self._chosen(position, min(count, _MOST_PLACES))]
+        more = f" and {count - len(places):,} more" if count > len(places) else ""
+        return ", ".join(places) + more
 
     def _chosen(self, position: int, count: int) -> list[Example]:
         _, indices = self._order.at(position, count)

@@ -8,10 +8,10 @@ def render(template: str, instruction: str, input_text: str = "") -> str:
         template: text with `{instruction}` and perhaps `{input}`. Paragraphs are divided by an
             empty line; without an input those that mention it are left out.
         instruction: what to do.
-        input_text: what to do it with; empty: nothing.
+        input_text: what to do it with; empty or blank: nothing.
     """
     paragraphs = template.split("\n\n")
-    if not input_text:
+    if not input_text.strip():
         paragraphs = _without_input(paragraphs)
     # One pass over the template, so that braces in somebody's text are only text.
     text = "\n\n".join(paragraphs)
