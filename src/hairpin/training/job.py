@@ -36,6 +36,8 @@ class Job:
         store: its checkpoints.
         record: its metrics.jsonl.
         stop: whether somebody asked for the end.
+        keeps_start: whether the weights before update 0 are saved: those of a trained model may
+            stay the best.
         pace: the time budget that may still correct the run's length.
         correct: takes the corrected number of updates; gives the new schedule and milestones, or
             None where the schedule cannot have that length.
@@ -54,6 +56,7 @@ class Job:
     store: CheckpointStore
     record: Record
     stop: StopRequest
+    keeps_start: bool = False
     pace: Pace | None = None
     correct: Callable[[int], tuple[Schedule, "Milestones"] | None] | None = None
 

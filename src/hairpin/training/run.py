@@ -119,6 +119,7 @@ def build_job(
         store=store,
         record=record,
         stop=stop,
+        keeps_start=task.load_start is not None,
     )
 
 
