@@ -8,8 +8,11 @@ import platformdirs
 import pytest
 from hypothesis import settings
 
+from hairpin.api import train
 from hairpin.cli.main import main
-from helpers import Done, Hairpin
+from hairpin.run import Run
+from hairpin.watch import Quiet
+from helpers import Done, Hairpin, text_file, tiny
 
 # A busy machine is slow, and that is no fault of the code.
 settings.register_profile("hairpin", deadline=None)
@@ -74,3 +77,21 @@ def hairpin(
 
     yield call
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small trained model to start from; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("base")
+    settings = tiny(
+        model__width=32,
+        model__context=48,
+        train__updates=60,
+        train__tokens_per_update=768,
+        evaluate__every_updates=60,
+        execution__micro_batch=16,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAIRPIN_CACHE", str(folder / "cache"))
+        patch.setattr(Run, "write_plots", lambda self: [])
+        return train(text_file(folder), out=folder / "base", settings=settings, watcher=Quiet())

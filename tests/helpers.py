@@ -313,3 +313,62 @@ def gpt2_folder(path: Path) -> Path:
     write_gpt2_tokenizer(path, gpt2_tokenizer_json())
     write_gpt2_weights(path, gpt2_tensors())
     return path
+
+
+# --- fine-tuning ---
+
+# Of a run that starts from the fixture `base`.
+FINETUNE: dict[str, Any] = {
+    "train.updates": 12,
+    "train.seed": 5,
+    "finetune.examples_per_update": 8,
+    "schedule.peak_lr": 0.01,
+    "schedule.warmup_updates": 3,
+    "evaluate.every_updates": 4,
+    "evaluate.sample_tokens": 8,
+    "checkpoint.keep": 50,
+    "execution.precision": "float32",
+    "execution.device": "cpu",
+    "execution.micro_batch": 8,
+}
+# One word of a text says its label, and the response to it.
+LABELS = {"cat": "animal", "boat": "sea", "moon": "sky"}
+RESPONSES = {"cat": "meow", "boat": "splash", "moon": "it shines"}
+TEMPLATE = "{instruction}: "
+
+
+def finetune(**changes: Any) -> dict[str, Any]:
+    """Settings of a fine-tuning of a second or so; `train__updates=3` changes `train.updates`."""
+    return FINETUNE | {key.replace("__", "."): value for key, value in changes.items()}
+
+
+def telling_texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Texts, and the word in each that tells what it is about."""
+    words = ["the", "a", "sat", "ran", "on", "under", "hill", "and", "then", "it", "saw"]
+    draw = random.Random(seed)
+    texts = []
+    for number in range(count):
+        telling = list(LABELS)[number % len(LABELS)]
+        text = draw.choices(words, k=draw.randint(2, 5))
+        text.insert(draw.randint(0, len(text)), telling)
+        texts.append((" ".join(text), telling))
+    return texts
+
+
+def labels_file(folder: Path, count: int = 300, name: str = "labels.csv") -> Path:
+    """A file of labelled texts."""
+    rows = [f"{text},{LABELS[telling]}\n" for text, telling in telling_texts(count)]
+    path = folder / name
+    path.write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    return path
+
+
+def tasks_file(folder: Path, count: int = 300) -> Path:
+    """A file of instructions and responses."""
+    rows = [
+        json.dumps({"instruction": text, "response": RESPONSES[telling]}) + "\n"
+        for text, telling in telling_texts(count)
+    ]
+    path = folder / "tasks.jsonl"
+    path.write_text("".join(rows), encoding="utf-8")
+    return path
