@@ -21,6 +21,7 @@ from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer, step_unless
+from hairpin.run import Run
 from hairpin.schedules import cosine
 from hairpin.watch import Quiet
 from helpers import (
@@ -101,7 +102,7 @@ def clipped_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
-def run_of(folder: Path, name: str = "run", **changed: Any) -> api.Run:
+def run_of(folder: Path, name: str = "run", **changed: Any) -> Run:
     return api.train(
         text_file(folder), out=folder / name, settings=tiny(**changed), watcher=Quiet()
     )

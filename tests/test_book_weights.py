@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from hairpin import api
-from hairpin.api import Run
 from hairpin.book import GPT_CONFIG_124M, GPTModel, calc_loss_batch
 from hairpin.config.load import build_config
 from hairpin.errors import RunError
@@ -20,6 +19,7 @@ from hairpin.model.gpt import GPT
 from hairpin.model.gpt2_weights import from_gpt2, to_gpt2
 from hairpin.model.shape import Shape
 from hairpin.planning import count_parameters
+from hairpin.run import Run
 from hairpin.watch import Quiet
 from helpers import BOOK_TINY, lively_model, of_kind, random_ids, shaken, text_file
 
