@@ -20,6 +20,7 @@ import tiktoken
 import torch
 from torch import Tensor, nn
 
+from hairpin.analysis.formats import harmless
 from hairpin.book import (
     GPT_CONFIG_124M,
     GPTDatasetV1,
@@ -321,13 +322,13 @@ class _CountedLoader:
 
 
 class _Kept(io.StringIO):
-    """Shows at once what is printed, and keeps it."""
+    """Shows at once what is printed, harmless to a terminal, and keeps it as it is."""
 
     def __init__(self, shown: Any) -> None:
         super().__init__()
         self._shown = shown
 
     def write(self, text: str) -> int:
-        self._shown.write(text)
+        self._shown.write(harmless(text))
         self._shown.flush()
         return super().write(text)
