@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from hairpin import api
 from hairpin.book.report import verb
 from hairpin.book.report.beside import BesideRun, read_beside
-from hairpin.book.report.experiment import Losses, Outcome, make_loaders, run_listings
+from hairpin.book.report.counted import Losses
+from hairpin.book.report.experiment import Outcome, make_loaders, run_listings
 from hairpin.book.report.page import agreement, write_page
 from hairpin.book.report.pictures import losses_figure, rates_figure
 from hairpin.book.report.printed import PRINTED_LOSSES, Finding, findings

@@ -5,22 +5,17 @@ shuffled pass over a loader (also one that trains nothing, and one that only eva
 all draw from it. That is how the printed figures come out again, on a CPU as they were made.
 """
 
-import contextlib
-import io
 import itertools
 import math
-import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tiktoken
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hairpin.analysis.formats import harmless
 from hairpin.book import (
     GPT_CONFIG_124M,
     GPTDatasetV1,
@@ -28,31 +23,22 @@ from hairpin.book import (
     calc_loss_batch,
     create_dataloader_v1,
     find_highest_gradient,
-    train_model,
+)
+from hairpin.book.report.counted import (
+    DEVICE,
+    EPOCHS,
+    Batch,
+    CountedLoader,
+    Losses,
+    train_counted,
 )
 from hairpin.book.training import Loader
 from hairpin.errors import CorpusError, UserError
 
-EPOCHS = 15
-EVALUATED_EVERY = 5
-MOST_ITERATIONS = 135  # 15 epochs of the story's 9 batches
 EXAMPLE_INITIAL_LR, EXAMPLE_PEAK_LR = 1e-4, 1e-2  # of figures D.1 and D.2
 EXAMPLE_MIN_LR = 0.1 * EXAMPLE_INITIAL_LR
 _SEED = 123
 _BATCH_SEQUENCES = 2
-_DEVICE = "cpu"
-_LOSSES = re.compile(r"Ep \d+ \(Iter (\d+)\): Train loss (\S+), Val loss (\S+)")
-
-Batch = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What `train_model` printed after the step of index `iteration`: nats per token."""
-
-    iteration: int
-    train: float
-    val: float
 
 
 @dataclass(frozen=True)
@@ -122,11 +108,10 @@ def run_listings(
     largest, magnitude, clipped = _gradients(_new_model(config), batch)
     norm, matrix = _clipped_example()
     most = steps if iterations is None else min(iterations, steps)
+    model = _new_model(config)
+    counted = CountedLoader(train_loader, model, most, on_iteration)
     training_begun = time.perf_counter()
-    done, listing = _train(
-        _new_model(config), train_loader, val_loader, tokenizer, warmup_steps, most, on_iteration
-    )
-    losses, samples = _parsed(listing)
+    losses, samples = train_counted(model, counted, val_loader, tokenizer, warmup_steps)
     now = time.perf_counter()
     return Outcome(
         batches=len(train_loader),
@@ -140,7 +125,7 @@ def run_listings(
         largest_magnitude=magnitude,
         losses=losses,
         samples=samples,
-        iterations=done,
+        iterations=counted.begun,
         training_seconds=now - training_begun,
         seconds=now - begun,
     )
@@ -188,7 +173,7 @@ def make_loaders(text: str, context: int) -> tuple[Loader, Loader]:
 
 def _new_model(config: Mapping[str, Any]) -> GPTModel:
     torch.manual_seed(_SEED)
-    return GPTModel(config).to(_DEVICE)
+    return GPTModel(config).to(DEVICE)
 
 
 def _example_rates(
@@ -224,7 +209,7 @@ def _gradients(model: GPTModel, batch: Batch) -> tuple[float, float, float]:
     """The largest entry of a batch's gradient, the largest by magnitude, and the largest after
     clipping to norm 1.
     """
-    calc_loss_batch(*batch, model, _DEVICE).backward()  # type: ignore[no-untyped-call]
+    calc_loss_batch(*batch, model, DEVICE).backward()  # type: ignore[no-untyped-call]
     largest = find_highest_gradient(model)
     print(largest)
     magnitude = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
@@ -242,93 +227,3 @@ def _clipped_example() -> tuple[float, list[list[float]]]:
     norm = nn.utils.clip_grad_norm_([weight], max_norm=1.0)
     clipped: list[list[float]] = weight.grad.tolist()
     return float(norm), clipped
-
-
-def _train(
-    model: GPTModel,
-    train_loader: Loader,
-    val_loader: Loader,
-    tokenizer: tiktoken.Encoding,
-    warmup_steps: int,
-    most: int,
-    on_iteration: Callable[[int, int], None],
-) -> tuple[int, str]:
-    """The last listing; returns the number of steps and what was printed."""
-    # No learning rate is named: the peak is AdamW's own default, 1e-3.
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
-    counted = _CountedLoader(train_loader, model, most, on_iteration)
-    printed = _Kept(sys.stdout)
-    with contextlib.suppress(_EnoughError), contextlib.redirect_stdout(printed):
-        train_model(
-            model,
-            counted,
-            val_loader,
-            optimizer,
-            _DEVICE,
-            n_epochs=EPOCHS,
-            eval_freq=EVALUATED_EVERY,
-            eval_iter=1,
-            start_context="Every effort moves you",
-            tokenizer=tokenizer,
-            warmup_steps=warmup_steps,
-            initial_lr=1e-5,
-            min_lr=1e-5,
-        )
-    on_iteration(counted.begun, most)
-    return counted.begun, printed.getvalue()
-
-
-def _parsed(listing: str) -> tuple[list[Losses], list[str]]:
-    """The losses and the samples in what was printed: three digits are all that is compared."""
-    losses, samples = [], []
-    for line in listing.split("\n"):
-        if found := _LOSSES.fullmatch(line):
-            losses.append(Losses(int(found[1]), float(found[2]), float(found[3])))
-        elif line:
-            samples.append(line)
-    return losses, samples
-
-
-class _EnoughError(Exception):
-    """As many steps as were asked for have been taken."""
-
-
-class _CountedLoader:
-    """A loader that counts the steps trained with it, and ends the training after enough of them.
-
-    Its length stays that of the whole, so that the learning rates do.
-    """
-
-    def __init__(
-        self, loader: Loader, model: nn.Module, most: int, on_iteration: Callable[[int, int], None]
-    ) -> None:
-        self._loader = loader
-        self._model = model
-        self._most = most
-        self._on_iteration = on_iteration
-        self.begun = 0
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if self._model.training:  # an evaluation reads the same loader
-                if self.begun == self._most:
-                    raise _EnoughError
-                self._on_iteration(self.begun, self._most)
-                self.begun += 1
-            yield batch
-
-
-class _Kept(io.StringIO):
-    """Shows at once what is printed, harmless to a terminal, and keeps it as it is."""
-
-    def __init__(self, shown: Any) -> None:
-        super().__init__()
-        self._shown = shown
-
-    def write(self, text: str) -> int:
-        self._shown.write(harmless(text))
-        self._shown.flush()
-        return super().write(text)

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from hairpin.analysis.formats import format_lr
-from hairpin.book.report.experiment import EPOCHS, Outcome
+from hairpin.book.report.counted import EPOCHS
+from hairpin.book.report.experiment import Outcome
 
 PRINTED_LOSSES = {
     0: ("10.934", "10.939"),
