@@ -238,7 +238,15 @@ ENVIRONMENT = {
     "packages": {"torch": "2.10"},
 }
 BESIDE = BesideRun(
-    Path("runs/verdict-1"), [0, 5, 10], [10.9, 8.3, 6.7], [10.9, 8.4, 6.9], 10, 90.0, 220.0, {}
+    Path("runs/verdict-1"),
+    "verdict",
+    [0, 5, 10],
+    [10.9, 8.3, 6.7],
+    [10.9, 8.4, 6.9],
+    10,
+    90.0,
+    220.0,
+    {},
 )
 
 
@@ -294,7 +302,7 @@ def test_the_page_is_fit_for_the_docs(
             columns = columns if before.startswith("|") else cells
             assert cells == columns, line
     assert ("speak of 20" in page) is of_the_story
-    assert ("recipe `book`" in page) is (beside is not None)
+    assert ("recipe `book`, on verdict" in page) is (beside is not None)
     assert "1m 15s, of it 1m 00s in `train_model`" in page
     assert r"A \| processor, 2 threads, 8 GB of memory" in page
 
@@ -400,6 +408,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
     run = api.train(text, out=tmp_path / "run", settings=changes, watcher=Quiet())
     beside = read_beside(run.path)
     assert beside.updates == [0, 4, 8, 12] and beside.length == 12
+    assert beside.text == "text.txt"
     assert beside.train[-1] < beside.train[0]
     assert beside.environment["device"] == "cpu"
     metrics = run.directory.metrics

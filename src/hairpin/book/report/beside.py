@@ -19,6 +19,7 @@ class BesideRun:
 
     Args:
         path: its folder.
+        text: what it trained on, in a few words.
         updates: after how many it was evaluated; train, val: the losses there, nats per token.
         length: updates completed.
         seconds: wall time of its processes together; None: none has come to an end.
@@ -27,6 +28,7 @@ class BesideRun:
     """
 
     path: Path
+    text: str
     updates: list[int]
     train: list[float]
     val: list[float]
@@ -57,6 +59,7 @@ def read_beside(path: Path) -> BesideRun:
     summary = summarize(record)
     return BesideRun(
         path=path,
+        text=next((event["text"] for event in record if event["event"] == "plan"), "unknown"),
         updates=[int(point["update"]) for point in finite],
         train=[float(point["train_loss"]) for point in finite],
         val=[float(point["val_loss"]) for point in finite],

@@ -182,7 +182,7 @@ def _cost(outcome: Outcome, environment: dict[str, Any], beside: BesideRun | Non
         speed = beside.tokens_per_second
         rows.append(
             (
-                "recipe `book`",
+                f"recipe `book`, on {one_line(beside.text)}",
                 f"{beside.length:,}",
                 seconds + (f", {speed:,.0f} tokens/s while training" if speed else ""),
                 *_machine(beside.environment),
