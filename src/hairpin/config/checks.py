@@ -160,7 +160,7 @@ def _schedule(config: Config) -> Iterator[str]:
 
 def _finetuning(config: Config) -> Iterator[str]:
     """What belongs to fine-tuning, and what it needs."""
-    asked = config.finetune
+    asked, context, tokens = config.finetune, config.model.context, config.train.tokens_per_update
     if asked.kind is None:
         return
     if config.start.path is None:
@@ -169,6 +169,14 @@ def _finetuning(config: Config) -> Iterator[str]:
         yield "data.texts: fine-tuning takes one file of records; name it with --data"
     if asked.kind == "instruct" and "{instruction}" not in asked.template:
         yield "finetune.template: it has no {instruction}, so every prompt would be the same"
+    if asked.labels and (len(asked.labels) < 2 or len(set(asked.labels)) < len(asked.labels)):
+        yield "finetune.labels: at least two, and no label twice; or remove the key"
+    examples = asked.examples_per_update
+    if examples and tokens and context and tokens != examples * context:
+        yield (
+            f"finetune.examples_per_update and train.tokens_per_update: {examples} examples of "
+            f"{context} are not {tokens} tokens; keep one"
+        )
 
 
 def _budget(config: Config) -> Iterator[str]:

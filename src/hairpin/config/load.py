@@ -28,7 +28,10 @@ _RIVALS = (
     *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
     ("data.corpus", ("data.hash",)),
+    ("data.texts", ("data.hash", "finetune.labels")),
     ("start.path", ("start.hash",)),
+    ("finetune.examples_per_update", ("train.tokens_per_update",)),
+    ("train.tokens_per_update", ("finetune.examples_per_update",)),
 )
 
 # The same for a recipe, whose minimum belongs to the curve that it names.
