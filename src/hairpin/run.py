@@ -55,6 +55,19 @@ class Run:
 
         return load_trained(self.directory, weights=weights, device=device)
 
+    def writer(self, *, weights: str = "best", device: str = "auto") -> "Trained":
+        """Its model, ready to write.
+
+        Raises:
+            RunError: it is a classifier, nothing was saved yet, or what was saved is damaged.
+        """
+        if self.config.finetune.kind == "classify":
+            raise RunError(
+                f"{self.path}: a classifier, which does not write; "
+                f"`hairpin predict {self.path} TEXT` tells labels"
+            )
+        return self.trained(weights=weights, device=device)
+
     def classifier(self, *, weights: str = "best", device: str = "auto") -> "TrainedClassifier":
         """Its model, ready to tell labels.
 

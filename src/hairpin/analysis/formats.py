@@ -88,6 +88,17 @@ def harmless(text: str, encoding: str = "utf-8") -> str:
     return escaped.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
+def harmless_name(name: str, most: int | None = None) -> str:
+    """A name that somebody chose, as part of a line: breaks and tabs are escapes too.
+
+    Args:
+        name: what it is.
+        most: characters, beyond which the end is left out; None: all of it is shown.
+    """
+    line = harmless(name.replace("\n", "\\n").replace("\t", "\\t"))
+    return line if most is None or len(line) <= most else line[: most - 1] + "…"
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

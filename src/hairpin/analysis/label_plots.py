@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import PercentFormatter
 
 from hairpin.analysis.figures import (
@@ -18,7 +19,7 @@ from hairpin.analysis.figures import (
     new_figure,
     series,
 )
-from hairpin.analysis.formats import harmless
+from hairpin.analysis.formats import harmless_name
 
 Matrix = Sequence[Sequence[int]]
 
@@ -55,7 +56,8 @@ def accuracy_figure(events: Sequence[Event]) -> Figure:
         star = dot(ORANGE) | {"marker": "*", "ms": 17, "mec": "black"}
         ax.plot(evaluated[best], val[best], **star, label="lowest validation loss")
     share = _largest_share(events)
-    ax.axhline(share, color=GREY, lw=1.2, ls="--", label="always the commonest label")
+    if share is not None:
+        ax.axhline(share, color=GREY, lw=1.2, ls="--", label="always the commonest label")
     ax.set_ylim(0, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     finish(ax)
@@ -73,12 +75,14 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side + 1, side), dpi=130, layout="constrained", facecolor="white")
     ax = figure.add_subplot()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(harmless(label)) for label in labels]
-    ax.set_yticks(range(len(names)), names)
+    names = [_drawable(harmless_name(label, _LONGEST_NAME)) for label in labels]
+    # A dollar in a label is no formula.
+    ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.set_xticks(range(len(names)), names, parse_math=False)
     if len(names) > 2:
-        ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-    else:
-        ax.set_xticks(range(len(names)), names)
+        ax.tick_params("x", rotation=35)
+        for tick in ax.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
     ax.set_xlabel("taken for", fontsize=12)
     ax.set_ylabel("is", fontsize=12)
     right = counts.trace() / max(1.0, counts.sum())
@@ -96,14 +100,21 @@ def _val_loss(event: Event) -> float:
     return float(event["val_loss"])
 
 
-def _largest_share(events: Sequence[Event]) -> float:
-    """What answering with the commonest label of the validation set would reach."""
+def _largest_share(events: Sequence[Event]) -> float | None:
+    """What answering with the commonest label of the validation set would reach; None: the record
+    has no matrix.
+    """
     matrix = best_confusion(events)
     if matrix is None:
-        return float("nan")
+        return None
     rows = [sum(row) for row in matrix]
     return max(rows) / max(1, sum(rows))
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _drawable(name: str) -> str:
+    """The name with escapes for characters that the plots' font does not have."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(
+        character if font.get_char_index(ord(character)) else ascii(character)[1:-1]
+        for character in name
+    )

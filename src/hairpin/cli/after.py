@@ -51,7 +51,7 @@ def sample(
     from hairpin.analysis.formats import harmless
     from hairpin.model.generate import Sampling
 
-    trained = api.load(run).trained(weights=weights)
+    trained = api.load(run).writer(weights=weights)
     click.echo(trained.weights, err=True)
     sampling = Sampling(temperature, top_k, top_p)
 
@@ -124,7 +124,7 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
     FILE: records with a column of texts (CSV, TSV, JSON, JSONL), or any other file with a text in
     each line. Without RUN: the newest in ./runs.
     """
-    from hairpin.analysis.formats import harmless
+    from hairpin.terminal.measured import prediction_lines
 
     run, found = _divided(run_and_texts)
     classifier = run.classifier(weights=weights)
@@ -139,11 +139,7 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
         click.echo(json.dumps(facts, allow_nan=False))
         return
     click.echo(classifier.weights, err=True)
-    width = max(map(len, classifier.labels))
-    for text, p in zip(texts, predictions, strict=True):
-        shown = " ".join(harmless(text).split())
-        shown = shown if len(shown) <= 80 else shown[:79] + "…"
-        click.echo(f"{harmless(p.label):<{width}}  {p.probability:.3f}  {shown}")
+    click.echo("\n".join(prediction_lines(texts, predictions)))
 
 
 def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":

@@ -9,6 +9,7 @@ Everything that is wrong with a file is said at once, a line each with its place
 """
 
 import difflib
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +50,9 @@ class Row:
     fields: Mapping[str, str]
 
 
-def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
+def read_rows(
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), advice: str = ""
+) -> list[Row]:
     """The records of a file, in its order, with the columns that are asked for and no others.
 
     A JSON number or boolean becomes the text that the file has for it. A text may be empty.
@@ -58,6 +61,7 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
         path: the suffix says what the file holds.
         required: columns that each record has.
         optional: columns whose text is "" where a record does not have them, or has null.
+        advice: how other columns can be asked for, in case one is missing.
 
     Raises:
         CorpusError: the file cannot be read, is of no known kind, is not UTF-8, is empty; or up
@@ -72,7 +76,7 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
     text = _text_of(path)
     if not text.strip():
         raise CorpusError(f"{path}: the file is empty; it should hold {_named(required)}")
-    asked = _Asked(str(path), tuple(required), tuple(optional))
+    asked = _Asked(str(path), tuple(required), tuple(optional), advice and f"; {advice}")
     rows = parse(text, asked)
     asked.stop_if_wrong()
     if not rows:
@@ -88,8 +92,12 @@ def read_texts(path: Path, column: str) -> list[Row]:
     """
     if path.suffix.lower() in _PARSERS:
         return read_rows(path, [column])
-    lines = enumerate(_text_of(path).splitlines(), 1)
-    return [Row(f"{path}:{number}", {column: line}) for number, line in lines if line.strip()]
+    lines = enumerate(io.StringIO(_text_of(path), newline=None), 1)  # as editors count them
+    return [
+        Row(f"{path}:{number}", {column: line.removesuffix("\n")})
+        for number, line in lines
+        if line.strip()
+    ]
 
 
 def _text_of(path: Path) -> str:
@@ -120,6 +128,7 @@ class _Asked:
     file: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    advice: str
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -188,7 +197,7 @@ def _check_header(place: str, header: list[str], asked: _Asked) -> None:
         add = "; if that is a record, put a line with the columns' names in front"
         asked.problems.append(
             f"{place}: no column {_named(missing)}; the first line has {_named(header)}"
-            f"{_nearest(tuple(missing), tuple(header)) or add}"
+            f"{_nearest(tuple(missing), tuple(header)) or asked.advice or add}"
         )
     asked.problems += [
         f"{place}: two columns are called {_quoted(name)}; rename one"
@@ -265,7 +274,7 @@ def _fields(place: str, value: dict[str, Any], asked: _Asked) -> dict[str, str] 
     if missing:
         asked.problems.append(
             f"{place}: no {_named(missing)}; it has {_named(tuple(value))}"
-            f"{_nearest(tuple(missing), tuple(value))}"
+            f"{_nearest(tuple(missing), tuple(value)) or asked.advice}"
         )
     fields = {}
     for name in asked.names:

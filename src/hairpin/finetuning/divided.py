@@ -15,6 +15,7 @@ from hairpin.finetuning.instructions import instruction_examples, prompt_of, rea
 from hairpin.finetuning.labelled import labelled_examples, labels_of, lonely_labels
 from hairpin.finetuning.split import stratified
 
+_OTHER_COLUMNS = "name yours with --set finetune.text_column=… and finetune.label_column=…"
 _SPLIT_SEED = 0  # the same halves whatever `train.seed` is, so that seeds can be compared
 
 
@@ -96,8 +97,9 @@ class _Found:
 
 def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
     asked = config.finetune
-    rows = read_rows(path, [asked.text_column, asked.label_column])
+    rows = read_rows(path, [asked.text_column, asked.label_column], advice=_OTHER_COLUMNS)
     labels = asked.labels or labels_of(rows, asked.label_column)
+    lonely = lonely_labels(rows, asked.label_column)
     examples, cut = labelled_examples(rows, labels, tokenizer, config)
     return _Found(
         with_values(config, {"finetune.labels": list(labels)}),
@@ -106,7 +108,7 @@ def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
         cut,
         classes=[row.fields[asked.label_column] for row in rows],
         keys=[row.fields[asked.text_column] for row in rows],
-        notices=tuple(lonely_labels(rows, asked.label_column)),
+        notices=(lonely,) if lonely else (),
     )
 
 

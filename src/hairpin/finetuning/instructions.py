@@ -14,6 +14,7 @@ from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.data.records import Row, read_rows
 from hairpin.data.tokenizers import Tokenizer
+from hairpin.errors import CorpusError
 from hairpin.finetuning.examples import Example, fit, refuse
 from hairpin.finetuning.template import render
 
@@ -28,9 +29,14 @@ def read_instructions(path: Path, asked: Finetune) -> tuple[list[Row], str]:
     """
     columns = _RESPONSES if asked.response_column is None else (asked.response_column,)
     wanted = (asked.instruction_column, asked.input_column)
-    rows = read_rows(path, [wanted[0]], [wanted[1], *columns])
-    # Whichever the file has; where it has neither, the first is what the error is about.
-    column = next((name for name in columns if any(row.fields[name] for row in rows)), columns[0])
+    advice = "name yours with --set finetune.instruction_column=…"
+    rows = read_rows(path, [wanted[0]], [wanted[1], *columns], advice)
+    column = next((name for name in columns if any(row.fields[name] for row in rows)), None)
+    if column is None:
+        raise CorpusError(
+            f"{path}: no record has a {' or '.join(columns)}; put the responses there, or name "
+            "their column with --set finetune.response_column=…"
+        )
     refuse(
         [
             f"{row.place}: there is no {name}; every record has an instruction and a response"
@@ -93,5 +99,5 @@ def _too_long(place: str, prompt: int, response: int, context: int) -> str:
         )
     return (
         f"{place}: prompt and response have {prompt + response + 1:,} tokens, and the model sees "
-        f"{context:,}; shorten it, or --set finetune.too_long=keep-start (or keep-end)"
+        f"{context:,}; shorten it, or set finetune.too_long=keep-start (or keep-end)"
     )

@@ -21,6 +21,7 @@ from hairpin.errors import CorpusError
 from hairpin.finetuning.examples import Example, fit, refuse
 from hairpin.training.evaluate import Measured, exact_zero
 
+_MOST_NAMED = 8  # labels in a line
 _MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is no longer looked at
 
 
@@ -40,14 +41,17 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     return labels
 
 
-def lonely_labels(rows: Sequence[Row], column: str) -> list[str]:
-    """A line for each label of a single example, which cannot be both learned and validated."""
+def lonely_labels(rows: Sequence[Row], column: str) -> str | None:
+    """A line with the labels of a single example, which cannot be both learned and validated."""
     counts = Counter(row.fields[column] for row in rows)
-    return [
-        f"label {label!r} has one example: it is not in both training and validation"
-        for label, count in sorted(counts.items())
-        if count == 1
-    ]
+    lonely = [repr(label) for label, count in sorted(counts.items()) if count == 1]
+    if len(lonely) > _MOST_NAMED:
+        lonely[_MOST_NAMED:] = [f"and {len(lonely) - _MOST_NAMED:,} more"]
+    if not lonely:
+        return None
+    return "labels with one example, which cannot be in both training and validation: " + ", ".join(
+        lonely
+    )
 
 
 def labelled_examples(
@@ -72,7 +76,7 @@ def labelled_examples(
         label = row.fields[asked.label_column]
         inputs, problem = text_inputs(ids, row.place, tokenizer, config)
         if label not in numbers:
-            known = ", ".join(labels[:8]) + ("…" if len(labels) > 8 else "")
+            known = ", ".join(labels[:_MOST_NAMED]) + ("…" if len(labels) > _MOST_NAMED else "")
             problem = f"{row.place}: label {label!r} is not one that was trained on: {known}"
         if inputs is None or problem:
             problems.append(problem or "")
@@ -101,7 +105,7 @@ def text_inputs(
     if fitted is None:
         return None, (
             f"{place}: {len(ids) + 1:,} tokens, and the model sees {context:,}; shorten the text, "
-            "or --set finetune.too_long=keep-start (or keep-end)"
+            "or set finetune.too_long=keep-start (or keep-end)"
         )
     return np.concatenate([[tokenizer.end_of_text], fitted.ids]), None
 

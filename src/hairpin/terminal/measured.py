@@ -1,9 +1,14 @@
-"""A measurement as lines of text."""
+"""Measurements and predictions as lines of text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from hairpin.analysis.formats import harmless
+from rich.cells import cell_len
+
+from hairpin.analysis.formats import harmless, harmless_name
+
+_LONGEST_NAME = 24  # characters of a label at the side and on top of a table
+_LONGEST_TEXT = 80
 
 
 class Measurement(Protocol):
@@ -21,6 +26,17 @@ class Measurement(Protocol):
     def accuracy(self) -> float | None: ...
     @property
     def confusion(self) -> tuple[tuple[int, ...], ...] | None: ...
+
+
+class Prediction(Protocol):
+    """What a classifier made of a text: see `inference.Prediction`."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def probabilities(self) -> Mapping[str, float]: ...
 
 
 def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[str]:
@@ -44,15 +60,34 @@ def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[st
 
 def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
     """A table: a row for each label that texts have, a column for each that they were given."""
-    names = [harmless(label) for label in labels]
-    first = max(map(len, (*names, "is \\ taken for")))
-    widths = [
-        max(len(name), *(len(f"{row[column]:,}") for row in confusion))
-        for column, name in enumerate(names)
-    ]
-    cells = [names, *([f"{count:,}" for count in row] for row in confusion)]
+    names = [harmless_name(label, _LONGEST_NAME) for label in labels]
     heads = ["is \\ taken for", *names]
+    cells = [names, *([f"{count:,}" for count in row] for row in confusion)]
+    first = max(map(cell_len, heads))
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     return [
-        f"{head:<{first}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True))
+        "  ".join([_padded(head, first), *map(_right, row, widths)])
         for head, row in zip(heads, cells, strict=True)
     ]
+
+
+def prediction_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
+    """A line for each text: its label, how probable that is, and the beginning of the text."""
+    width = max(
+        (cell_len(harmless_name(label)) for p in predictions for label in p.probabilities),
+        default=0,
+    )
+    lines = []
+    for text, p in zip(texts, predictions, strict=True):
+        shown = " ".join(harmless(text).split())
+        shown = shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
+        lines.append(f"{_padded(harmless_name(p.label), width)}  {p.probability:.3f}  {shown}")
+    return lines
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
+
+
+def _right(text: str, width: int) -> str:
+    return " " * (width - cell_len(text)) + text
