@@ -28,7 +28,6 @@ _RIVALS = (
     *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
     ("data.corpus", ("data.hash",)),
-    ("data.texts", ("data.hash", "finetune.labels")),
     ("start.path", ("start.hash",)),
     ("finetune.examples_per_update", ("train.tokens_per_update",)),
     ("train.tokens_per_update", ("finetune.examples_per_update",)),
@@ -61,6 +60,8 @@ def build_config(
     in_flags: Tree = {}
     for key, value in (flags or {}).items():
         _put(in_flags, key, value)
+    if _get(_merge(set_ones, in_flags), "data.texts") is not None:
+        in_file = _without_learned(in_file)
     asked: Tree = {}
     for layer in (in_file, set_ones, in_flags):
         asked = _merge(_without_rivals(asked, layer), layer)
@@ -195,6 +196,21 @@ def _without_rivals(
             if _get(above, key) is None and isinstance(kept.get(table), dict):
                 kept[table].pop(name, None)
     return kept
+
+
+def _without_learned(in_file: Tree) -> Tree:
+    """A file, for other text than its own: if a run wrote it, without what the run filled in from
+    its text.
+    """
+    if _get(in_file, "data.hash") is None:
+        return in_file
+    learned = {"data": ("hash",), "finetune": ("labels",)}
+    return {
+        table: {name: value for name, value in values.items() if name not in learned[table]}
+        if table in learned and isinstance(values, dict)
+        else values
+        for table, values in in_file.items()
+    }
 
 
 def _get(tree: Tree, key: str) -> Any:
