@@ -80,9 +80,10 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
     ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_xticks(range(len(names)), names, parse_math=False)
     if len(names) > 2:
-        ax.tick_params("x", rotation=35)
+        upright = len(names) > _MOST_WRITTEN
         for tick in ax.get_xticklabels():
-            tick.set(ha="right", rotation_mode="anchor")
+            tick.set(rotation=90 if upright else 35, ha="right", rotation_mode="anchor")
+            tick.set_verticalalignment("center" if upright else "top")
     ax.set_xlabel("taken for", fontsize=12)
     ax.set_ylabel("is", fontsize=12)
     right = counts.trace() / max(1.0, counts.sum())
@@ -90,7 +91,8 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
     if len(names) <= _MOST_WRITTEN:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.55 else "black"
-            ax.text(column, row, f"{count:,.0f}", ha="center", va="center", color=color)
+            size = 14 if len(names) <= 4 else 10
+            ax.text(column, row, f"{count:,.0f}", ha="center", va="center", color=color, size=size)
     bar = figure.colorbar(image, ax=ax, shrink=0.8, format=PercentFormatter(1.0))
     bar.set_label("of the label's examples", fontsize=11)
     return figure
