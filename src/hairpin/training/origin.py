@@ -98,12 +98,15 @@ def _neither(path: Path) -> str:
         return f"{path}: neither a run nor a GPT-2 checkpoint: {_KINDS}"
     if path.exists():
         return f"{path}: is a file; name the folder that it is in, a run or a GPT-2 checkpoint"
-    # `runs/book-3` is a run that is not there, if there are runs; `someone/model` is a model.
-    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path.as_posix())
-    if is_name and (path.parent == Path() or not path.parent.is_dir()):
+    # A config has absolute paths, and people type names of models. `runs/book-3` is a run that is
+    # not there, if there are runs; `someone/model` is a model.
+    here = Path.cwd()
+    name = path.relative_to(here) if path.is_relative_to(here) else path
+    is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name.as_posix())
+    if is_name and (name.parent == Path() or not name.parent.is_dir()):
         return (
             f"{path}: no such folder; hairpin downloads no weights: if that is a model on Hugging "
-            f"Face, type `hf download {path.as_posix()} --local-dir {path.name}`, and name that "
+            f"Face, type `hf download {name.as_posix()} --local-dir {name.name}`, and name that "
             "folder"
         )
     return f"{path}: no such folder: {_KINDS}"
