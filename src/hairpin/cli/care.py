@@ -17,8 +17,10 @@ def runs(folder: Path | None) -> None:
     from hairpin.terminal.display import standard_console
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "status", "parameters", "updates", "best validation", "quality"):
-        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
+    left = ("run", "status")
+    right = ("parameters", "updates", "best validation", "bits per byte", "accuracy")
+    for heading in (*left, *right):
+        table.add_column(heading, justify="left" if heading in left else "right")
     for run in api.runs(folder):
         try:
             summary = run.summary()
@@ -32,12 +34,7 @@ def runs(folder: Path | None) -> None:
             format_count(summary.parameters) if summary.parameters else "",
             f"{summary.updates:,}",
             format_loss(best.val_loss) if best else "",
-            _quality(best.val_bits_per_byte, best.val_accuracy) if best else "",
+            f"{best.val_bits_per_byte:.3f}" if best and best.val_bits_per_byte else "",
+            f"{best.val_accuracy:.1%}" if best and best.val_accuracy is not None else "",
         )
     standard_console().print(table)
-
-
-def _quality(bits_per_byte: float | None, accuracy: float | None) -> str:
-    if accuracy is not None:
-        return f"{accuracy:.1%} right"
-    return "" if bits_per_byte is None else f"{bits_per_byte:.3f} bits per byte"

@@ -12,7 +12,7 @@ from hairpin.errors import ConfigError, CorpusError
 from hairpin.files import sha256_of
 from hairpin.finetuning.examples import Example
 from hairpin.finetuning.instructions import instruction_examples, prompt_of, read_instructions
-from hairpin.finetuning.labelled import labelled_examples, labels_of, lonely_labels
+from hairpin.finetuning.labelled import label_of, labelled_examples, labels_of, lonely_labels
 from hairpin.finetuning.split import stratified
 
 _OTHER_COLUMNS = "name yours with --set finetune.text_column=… and finetune.label_column=…"
@@ -106,7 +106,7 @@ def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
         rows,
         examples,
         cut,
-        classes=[row.fields[asked.label_column] for row in rows],
+        classes=[label_of(row, asked.label_column) for row in rows],
         keys=[row.fields[asked.text_column] for row in rows],
         notices=(lonely,) if lonely else (),
     )

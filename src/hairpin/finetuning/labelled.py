@@ -25,14 +25,19 @@ _MOST_NAMED = 8  # labels in a line
 _MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is no longer looked at
 
 
+def label_of(row: Row, column: str) -> str:
+    """A row's label; a blank in front of it or behind, as after a comma, is not part of it."""
+    return row.fields[column].strip()
+
+
 def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     """The labels there are, sorted.
 
     Raises:
         CorpusError: a label is empty, or there is only one.
     """
-    refuse([f"{row.place}: the label is empty" for row in rows if not row.fields[column].strip()])
-    labels = tuple(sorted({row.fields[column] for row in rows}))
+    refuse([f"{row.place}: the label is empty" for row in rows if not label_of(row, column)])
+    labels = tuple(sorted({label_of(row, column) for row in rows}))
     if len(labels) < 2:
         raise CorpusError(
             f"{rows[0].place}: every example has the label {labels[0]!r}; a classifier needs at "
@@ -43,7 +48,7 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
 
 def lonely_labels(rows: Sequence[Row], column: str) -> str | None:
     """A line with the labels of a single example, which cannot be both learned and validated."""
-    counts = Counter(row.fields[column] for row in rows)
+    counts = Counter(label_of(row, column) for row in rows)
     lonely = [repr(label) for label, count in sorted(counts.items()) if count == 1]
     if len(lonely) > _MOST_NAMED:
         lonely[_MOST_NAMED:] = [f"and {len(lonely) - _MOST_NAMED:,} more"]
@@ -73,7 +78,7 @@ def labelled_examples(
     problems, examples, cut = [], [], 0
     texts = [row.fields[asked.text_column] for row in rows]
     for row, ids in zip(rows, tokenizer.encode_batch(texts), strict=True):
-        label = row.fields[asked.label_column]
+        label = label_of(row, asked.label_column)
         inputs, problem = text_inputs(ids, row.place, tokenizer, config)
         if label not in numbers:
             known = ", ".join(labels[:_MOST_NAMED]) + ("…" if len(labels) > _MOST_NAMED else "")

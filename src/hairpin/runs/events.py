@@ -61,10 +61,13 @@ class Plan(Event):
 
 @dataclass(frozen=True)
 class Resume(Event):
-    """A process goes on from the checkpoint with `update` updates completed."""
+    """A process goes on from the checkpoint with `update` updates completed. A classifier names
+    its `labels`.
+    """
 
     update: int
     time: float
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -103,13 +103,19 @@ class Display(_Shown):
                 self._show_sample(event)
             case events.Plan():
                 self._updates = event.updates
+                self._count(event.labels)
             case events.Correction():
                 self._updates = event.updates
                 self._print(_correction_text(event))
             case events.Resume():
+                self._count(event.labels)
                 self._print(Text(f"going on after {format_updates(event.update)}", "bold"))
             case events.End():
                 self._show_end(event)
+
+    def _count(self, labels: tuple[str, ...] | None) -> None:
+        """A classifier has one target in an example, so that examples are what its speed is of."""
+        self._progress.counted = "examples" if labels else "tok"
 
     def _print(self, text: Text) -> None:
         if not self._quiet:

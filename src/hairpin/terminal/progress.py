@@ -25,6 +25,7 @@ class Progress:
         self._update_time = self.start_time
         self._seconds_each = math.nan
         self.update: events.Update | None = None
+        self.counted = "tok"  # what the tokens of an update are
 
     def add(self, update: events.Update) -> None:
         """Take in an update that has just been made."""
@@ -65,7 +66,7 @@ class Progress:
             f"loss {format_loss(loss)}",
             f"lr {format_lr(self.update.lr)}",
             f"grad {format_norm(self.update.grad_norm)}{clipped}",
-            f"{self.update.tokens_per_second:,.0f} tok/s",
+            f"{self.update.tokens_per_second:,.0f} {self.counted}/s",
         ]
 
     def position(self, updates: int | None) -> str:

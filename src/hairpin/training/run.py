@@ -70,7 +70,7 @@ def train_run(
         job = build_job(task, state, store, record, stop)
         if budget and task.corrected and not checkpoint:
             _keep_to(budget, job, task.corrected)
-        opening = _resumed(job) if checkpoint else task.plan()
+        opening = _resumed(task, state) if checkpoint else task.plan()
         record.write(opening)
         yield opening
         yield from train(job)
@@ -147,8 +147,8 @@ def _milestones(config: Config) -> Milestones:
     return Milestones(config.evaluate.every_updates, config.checkpoint.every_updates)
 
 
-def _resumed(job: Job) -> events.Resume:
-    return events.Resume(job.state.update, time.time())
+def _resumed(task: Task, state: TrainState) -> events.Resume:
+    return events.Resume(state.update, time.time(), task.config.finetune.labels or None)
 
 
 def _identity(task: Task) -> dict[str, str]:
