@@ -173,7 +173,7 @@ def labelled_row(text: str, label: str, number: int = 2) -> Row:
 
 
 def test_a_labelled_text_has_its_label_at_its_last_token() -> None:
-    rows = [labelled_row("ab", "spam"), labelled_row("c", "ham", 3)]
+    rows = [labelled_row("ab", " spam"), labelled_row("c", "ham\n", 3)]  # as after a comma
     assert labels_of(rows, "label") == ("ham", "spam")
     examples, cut = labelled_examples(rows, ("ham", "spam"), ByteTokenizer(), config())
     assert [example.inputs.tolist() for example in examples] == [[END, *b"ab"], [END, *b"c"]]

@@ -478,5 +478,8 @@ def test_the_plan_counts_examples(classifier: Run, hairpin: Hairpin, base: Run) 
         *("finetune", "classify", "--from", base.path, "--data", file, "--out", "run", *FLAGS)
     )
     (shown,) = [row for row in done.out.splitlines() if row.startswith("evaluation after 12 up")]
+    assert " examples/s" in done.out and " tok/s" not in done.out
+    listed = hairpin("runs", ".").out.splitlines()
+    assert listed[0].split()[-1] == "accuracy" and listed[1].endswith("%")
     assert "% right (" in shown and "% in training)" in shown and "bits per byte" not in shown
     assert "hairpin predict run TEXT" in done.out
