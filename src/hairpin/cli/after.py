@@ -146,7 +146,7 @@ def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
     """The run that is named first, or the newest, and what is named after it."""
     from hairpin import api
 
-    names_run = bool(arguments) and _is_file(Path(arguments[0], "config.toml"))
+    names_run = bool(arguments) and _names_run(Path(arguments[0]))
     return api.load(arguments[0] if names_run else None), arguments[names_run:]
 
 
@@ -168,6 +168,18 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
     if not texts:
         raise CorpusError("no text to classify: give a text in quotes, or a file")
     return texts, places
+
+
+def _names_run(path: Path) -> bool:
+    """Whether it is a run, or nothing at all among runs: then it is the mistyped name of one."""
+    from hairpin import api
+
+    if _is_file(path / "config.toml"):
+        return True
+    try:
+        return path.parent != Path() and not path.exists() and bool(api.runs(path.parent))
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False
 
 
 def _is_file(path: Path) -> bool:
