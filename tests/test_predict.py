@@ -154,6 +154,10 @@ def test_predict_reads_lines_and_columns(hairpin: Hairpin, classifier: Run, tmp_
     shutil.copytree(classifier.path, "runs/mine-1")
     facts = json.loads(only(hairpin("predict", "--json", "lines.txt", "some.csv", "a boat")))
     assert facts["run"] == "runs/mine-1"
+    for verb in ("predict", "evaluate"):  # and not a text, for the newest run
+        assert hairpin(verb, "runs/mine-2", "some.csv").refusal.startswith("runs/mine-2: not a run")
+    only(hairpin("predict", "a/b", "/no/such/folder", "--json"))
+    assert "text 1: 5,000 tokens" in hairpin("predict", f"{'very/' * 999}long").refusal
     assert [row["text"] for row in facts["predictions"]] == [
         "the cat sat",
         "the boat\u2028ran",
