@@ -50,7 +50,8 @@ class Finetune(Table):
         ge=0,
         le=512,
         description="How many of the last transformer blocks train, with the final norm and the "
-        "head; 0: only those two; unset: everything trains.",
+        "head; 0: only those two; unset: everything trains. The peak learning rate is then, unless "
+        "it is set, that for random weights.",
     )
     too_long: Literal["error", "keep-start", "keep-end"] = Field(
         "error",

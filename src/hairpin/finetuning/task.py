@@ -32,7 +32,7 @@ from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
 from hairpin.watch import Watcher
 
-LR_FRACTION = 0.125  # of the peak for random weights
+_FROZEN_LR_FRACTION = 1.0  # of the peak for random weights: the few that train are far from done
 _EXAMPLES_PER_UPDATE = 8
 _EPOCHS = 5.0
 _MOST_EVALUATED = 1000  # examples, each time
@@ -133,11 +133,13 @@ def _fill(divided: Divided, shape: Shape) -> Config:
     examples = config.finetune.examples_per_update
     if tokens is None:
         tokens = (examples or _EXAMPLES_PER_UPDATE) * context
+    frozen = config.finetune.layers is not None
+    fraction = _FROZEN_LR_FRACTION if frozen else choose.START_LR_FRACTION
     values: dict[str, Any] = {
         "train.tokens_per_update": tokens,
         "finetune.examples_per_update": tokens // context,
         "schedule.peak_lr": config.schedule.peak_lr
-        or choose.default_peak_lr(shape.width, LR_FRACTION),
+        or choose.default_peak_lr(shape.width, fraction),
     }
     if not (config.train.updates or config.train.tokens or config.train.epochs):
         values["train.epochs"] = _EPOCHS
