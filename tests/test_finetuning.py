@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import hairpin
-from hairpin.errors import Interrupted
+from hairpin.errors import ConfigError, Interrupted, NonFiniteError
 from hairpin.model.generate import Sampling
 from hairpin.run import Run
 from hairpin.watch import Quiet
@@ -317,3 +318,35 @@ def test_a_classifier_can_be_a_base(tune: Any, data: dict[str, Path], tmp_path: 
         (again.path / "checkpoints" / "step-00000000" / "state.json").read_text(encoding="utf-8")
     )
     assert state["update"] == state["position"] == 0
+
+
+# --- what goes wrong on the way ---
+
+
+def test_a_loss_that_is_not_finite_names_the_records(tune: Any, data: dict[str, Path]) -> None:
+    """The weights overflow: the line says on which records."""
+    settings = ALL_ON | {"schedule.peak_lr": 10.0, "optimizer.weight_decay": 10.0}
+    settings |= {"schedule.kind": "constant", "train.updates": 60, "evaluate.every_updates": 60}
+    with pytest.raises(NonFiniteError) as raised:
+        tune("instruct", "run", settings)
+    (line,) = raised.value.problems
+    assert len(re.findall(rf"{re.escape(str(data['instruct']))}:\d+", line)) == 8
+
+
+def test_a_run_does_not_go_on_with_other_records(base: Run, tmp_path: Path) -> None:
+    file = labels_file(tmp_path, 60)
+    with pytest.raises(Interrupted):
+        hairpin.finetune(
+            "classify",
+            file,
+            start=base.path,
+            out=tmp_path / "run",
+            settings=ALL_ON,
+            watcher=Watching(4),
+        )
+    before = file.read_text(encoding="utf-8")
+    file.write_text(f"{before}one more cat,animal\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"labels\.csv: not the file .*data\.hash"):
+        hairpin.resume(tmp_path / "run", watcher=Quiet())
+    file.write_text(before, encoding="utf-8")
+    assert hairpin.resume(tmp_path / "run", watcher=Quiet()).summary().status == "finished"
