@@ -64,13 +64,16 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def add_tokens_axis(ax: Axes, events: Sequence[Event]) -> None:
-    """Tokens along the top, where the record says how many an update has."""
+    """Tokens along the top, where the record says how many an update has; of a classifier, whose
+    examples have one target each, examples.
+    """
     _, tokens = series(events, "update", "tokens")
     if not tokens.sum() > 0:
         return
     each = float(tokens.mean())
     axis = ax.secondary_xaxis("top", functions=(times(each), times(1 / each)))
-    axis.set_xlabel("tokens", fontsize=11, color=GREY, labelpad=7)
+    name = "examples" if any(event.get("labels") for event in events) else "tokens"
+    axis.set_xlabel(name, fontsize=11, color=GREY, labelpad=7)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: format_count(tokens)))
     axis.tick_params(labelsize=10, colors=GREY)
     axis.spines["top"].set_color("#BBBBBB")
