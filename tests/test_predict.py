@@ -10,7 +10,7 @@ import torch
 
 import hairpin as package
 from hairpin.analysis.label_plots import accuracy_figure, confusion_figure
-from hairpin.analysis.plots import write_plots
+from hairpin.analysis.plots import lr_figure, write_plots
 from hairpin.errors import CorpusError, RunError
 from hairpin.inference import Prediction
 from hairpin.run import Run
@@ -436,6 +436,10 @@ def test_the_plots_of_a_classifier_say_what_the_record_says(tmp_path: Path) -> N
     assert lines["lowest validation loss"] == [7 / 8]
     assert lines["always the commonest label"] == [6 / 8] * 2
     assert ax.get_title("left").startswith("Accuracy: 87.5%")
+
+    update = {"event": "update", "update": 0, "lr": 0.1, "loss": 1.0, "grad_norm": 1.0, "tokens": 8}
+    (top,) = lr_figure([*events, update]).axes[0].child_axes
+    assert top.get_xlabel() == "examples"
 
     figure = confusion_figure(second, ("ham", "spam"))
     ax = figure.axes[0]
