@@ -169,7 +169,10 @@ class TrainedClassifier(Trained):
 
         Raises:
             CorpusError: a text is empty, or longer than the context.
+            TypeError: one text was given, not several: its letters would be taken for texts.
         """
+        if isinstance(texts, str):
+            raise TypeError("predict takes a list of texts; put the one text into a list")
         places = places or [f"text {number}" for number in range(1, len(texts) + 1)]
         found = [
             text_inputs(ids, place, self.tokenizer, self.config)
