@@ -91,6 +91,8 @@ def test_probabilities_are_of_all_labels_in_their_order(classifier: Run) -> None
     found = trained.predict(TEXTS[:3])
     assert [prediction.label for prediction in found] == ["animal", "sea", "sky"]
     assert trained.predict([]) == []
+    with pytest.raises(TypeError, match="list of texts"):
+        trained.predict("the cat")
 
 
 def test_many_texts_at_once_are_each_by_itself(classifier: Run) -> None:
