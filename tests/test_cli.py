@@ -450,6 +450,8 @@ def test_a_signal_while_text_is_prepared_says_how_to_go_on(
     text_file(tmp_path)
     program = (
         "import os, signal, sys, time\n"
+        # Where the tests run in the background, a shell has let their children ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import hairpin.data.shards as shards\n"
         "def survey(*args, **kwargs):\n"
         f"    os.kill(os.getpid(), {int(number)})\n"

@@ -399,7 +399,7 @@ def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
             exclude_max="exclusiveMaximum" in field,
         )
     if field["type"] == "array":
-        return st.lists(TEXTS, max_size=3)
+        return st.just([]) | st.lists(TEXTS, min_size=2, max_size=3, unique=True)
     return TEXTS.filter(lambda text: len(text) >= field.get("minLength", 0))
 
 
