@@ -216,8 +216,8 @@ def _recipe_notes() -> Iterator[str]:
     yield "\n".join(
         (
             "- each parameter is drawn from the seed and its name, not from one stream in order;",
-            "- an epoch cuts the text at places of its own, and each document begins with an",
-            "  end-of-text, the samples' prompt too;",
+            "- an epoch cuts the text at places of its own, so that it is learned by heart later;",
+            "- each document begins with an end-of-text, the samples' prompt too;",
             "- clipping begins with the first update, and every norm is recorded;",
             "- the decay ends with the last update exactly at the minimum;",
             "- biases and norms do not decay;",
