@@ -90,6 +90,8 @@ def main() -> None:
         rows = [row for trial, row in done.items() if trial.updates == asked.updates]
         write_report(rows, asked.report)
         return
+    # What comes next is not to be written behind half a line.
+    write_atomically(asked.results, _whole_lines(asked.results))
     # One thread: a sum over several would depend on how many there are.
     torch.set_num_threads(1)
     # Seeds outermost: whatever is done of the grid when it is interrupted can be compared.
@@ -110,15 +112,14 @@ def prepare_text(name: str) -> Prepared:
 
 
 def read_results(path: Path) -> dict[Trial, dict[str, Any]]:
-    """The rows by what they are a function of; a line that was cut short is removed first."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        write_atomically(path, whole)
-    rows = [json.loads(line) for line in whole.splitlines()]
+    """The rows by what they are a function of; a last line that was cut short is none."""
+    rows = [json.loads(line) for line in _whole_lines(path).splitlines()]
     return {Trial(**{key: row[key] for key in Trial.__annotations__}): row for row in rows}
+
+
+def _whole_lines(path: Path) -> bytes:
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def run_trial(trial: Trial, text: Prepared, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Results:
     def losses(self, text: str, arm: str, lr: float, key: str = "val_loss") -> dict[int, float]:
         """Seed → the final figure; infinite where it was not finite."""
         rows = self.select(text, arm, lr)
-        return {row["seed"]: math.inf if row[key] is None else row[key] for row in rows}
+        return {row["seed"]: _loss(row[key]) for row in rows}
 
     def best_lr(self, text: str, arm: str) -> float:
         """The rate with the lowest median over the seeds."""
@@ -76,15 +76,18 @@ def write_report(rows: Iterable[Row], folder: Path) -> None:
 
 
 def grid_table(results: Results, text: str) -> list[str]:
-    """Each rate: median and range of both arms, and the difference of each seed."""
+    """Each rate: nats per token and bits per byte of both arms, and the difference of each seed."""
     lines = [
-        "| peak lr | chapter 5 | appendix D | appendix D − chapter 5, by seed |",
-        "| --- | --- | --- | --- |",
+        "| peak lr | chapter 5 | bits per byte | appendix D | bits per byte | difference by seed |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for lr in results.lrs(text, SIMPLE):
-        both = [_cell(results, text, arm, lr) for arm in (SIMPLE, APPENDIX)]
-        first, second = (results.losses(text, arm, lr) for arm in (SIMPLE, APPENDIX))
-        lines.append(f"| {format_lr(lr)} | {' | '.join(both)} | {differences(first, second)} |")
+        cells = [format_lr(lr)]
+        for arm in (SIMPLE, APPENDIX):
+            bits = results.losses(text, arm, lr, "bits_per_byte").values()
+            cells += [_cell(results, text, arm, lr), f"{median(bits):.3f}" if bits else ""]
+        both = (results.losses(text, arm, lr) for arm in (SIMPLE, APPENDIX))
+        lines.append(f"| {' | '.join([*cells, differences(*both)])} |")
     return lines
 
 
@@ -117,12 +120,15 @@ def differences(first: dict[int, float], second: dict[int, float]) -> str:
 
 
 def _cell(results: Results, text: str, arm: str, lr: float) -> str:
-    """Median and range in nats per token, and the median in bits per byte."""
+    """Median and range over the seeds, in nats per token."""
     losses = sorted(results.losses(text, arm, lr).values())
     if not losses:
         return "not run"
-    bits = median(results.losses(text, arm, lr, "bits_per_byte").values())
-    return f"**{median(losses):.3f}** ({losses[0]:.3f}–{losses[-1]:.3f}), {bits:.3f} bits per byte"
+    return f"**{median(losses):.3f}** ({losses[0]:.3f}–{losses[-1]:.3f})"
+
+
+def _loss(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 # --- pictures ---
@@ -130,40 +136,43 @@ def _cell(results: Results, text: str, arm: str, lr: float) -> str:
 
 def lr_figure(results: Results) -> Figure:
     """The final loss against the peak rate: a dot for each seed, a line through the medians."""
-    figure, panels = _panels(len(results.texts))
+    figure, panels = _panels(len(results.texts), "validation loss after the last update")
     for ax, text in zip(panels, results.texts, strict=True):
         _style(ax, text, "peak learning rate, logarithmic")
         ax.set_xscale("log")
-        ax.set_ylabel("validation loss after the last update (nats per token)", fontsize=12)
         for arm, side in ((SIMPLE, 0.96), (APPENDIX, 1.04)):
             lrs = results.lrs(text, arm)
             middle = [median(results.losses(text, arm, lr).values()) for lr in lrs]
             # A little to the side, so that the dots of one arm do not hide the other's.
             xs = [lr * side for lr in lrs for _ in results.select(text, arm, lr)]
             ys = [loss for lr in lrs for loss in results.losses(text, arm, lr).values()]
-            ax.plot([lr * side for lr in lrs], middle, color=COLOURS[arm], lw=2)
-            ax.plot(xs, ys, **_dots(COLOURS[arm]), label=LABELS[arm])
+            ax.plot(xs, ys, **_dots(COLOURS[arm]))
+            label = f"{LABELS[arm]}, median and seeds"
+            line: dict[str, Any] = {"color": COLOURS[arm], "lw": 2, "marker": ".", "ms": 1}
+            ax.plot([lr * side for lr in lrs], middle, **line, label=label)
         ax.set_xticks(results.lrs(text, SIMPLE))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: format_lr(lr)))
         ax.xaxis.set_minor_locator(NullLocator())
-    _legend(figure, panels)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
     return figure
 
 
 def curves(results: Results) -> Figure:
     """Validation loss on the way, of both arms at their best rates: each seed, and the median."""
-    figure, panels = _panels(len(results.texts))
+    figure, panels = _panels(len(results.texts), "validation loss on the way")
     for ax, text in zip(panels, results.texts, strict=True):
         _style(ax, text, "update")
-        ax.set_ylabel("validation loss on the way (nats per token)", fontsize=12)
         for arm in (SIMPLE, APPENDIX):
             lr = results.best_lr(text, arm)
             rows = results.select(text, arm, lr)
-            for row in rows:
-                ax.plot(row["steps"], row["val_losses"], color=COLOURS[arm], lw=0.8, alpha=0.5)
-            middle = [median(at) for at in zip(*(row["val_losses"] for row in rows), strict=True)]
+            # Without the first evaluation, after one update: it would take half of the height.
+            series = [[_loss(value) for value in row["val_losses"][1:]] for row in rows]
+            for losses in series:
+                ax.plot(rows[0]["steps"][1:], losses, color=COLOURS[arm], lw=0.9, alpha=0.5)
+            middle = [median(at) for at in zip(*series, strict=True)]
             label = f"{LABELS[arm].partition(':')[0]}, peak {format_lr(lr)}"
-            ax.plot(rows[0]["steps"], middle, color=COLOURS[arm], lw=2.2, label=label)
+            ax.plot(rows[0]["steps"][1:], middle, color=COLOURS[arm], lw=2.2, label=label)
         ax.legend(fontsize=11, frameon=False, title="at its best rate", title_fontsize=11)
     return figure
 
@@ -173,10 +182,9 @@ def parts_figure(results: Results, text: str) -> Figure:
     lrs = results.parts_lrs(text)
     arms = (SIMPLE, *PARTS, APPENDIX)
     names = ("none\n(chapter 5)", *(f"{part}\nonly" for part in PARTS), "all three\n(appendix D)")
-    figure, panels = _panels(len(lrs))
+    figure, panels = _panels(len(lrs), "validation loss after the last update")
     for ax, lr in zip(panels, lrs, strict=True):
         _style(ax, f"{text}, peak learning rate {format_lr(lr)}", "")
-        ax.set_ylabel("validation loss after the last update (nats per token)", fontsize=12)
         for place, arm in enumerate(arms):
             colour = COLOURS.get(arm, GREY)
             losses = list(results.losses(text, arm, lr).values())
@@ -189,8 +197,9 @@ def parts_figure(results: Results, text: str) -> Figure:
     return figure
 
 
-def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+def _panels(count: int, y_label: str) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(6.2 * count, 5.2), dpi=130, layout="constrained", facecolor="white")
+    figure.supylabel(f"{y_label} (nats per token)", fontsize=12)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
@@ -206,9 +215,3 @@ def _style(ax: Axes, title: str, x_label: str) -> None:
 def _dots(colour: str) -> dict[str, Any]:
     style = {"color": colour, "ls": "", "marker": "o", "ms": 7, "alpha": 0.85}
     return style | {"mec": "white", "mew": 0.8, "zorder": 4}
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One for all panels, under them, where it hides nothing."""
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
