@@ -40,7 +40,7 @@ from hairpin.data.batches import IGNORED, Tokens, Windows
 from hairpin.data.shards import Prepared, prepare
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.files import write_atomically
-from hairpin.training.evaluate import Evaluator
+from hairpin.training.evaluate import Evaluator, TextTally
 from hairpin.training.numerics import Numerics
 
 CONTEXT, SEQUENCES, VOCABULARY = 128, 8, 4096
@@ -164,8 +164,11 @@ def measure(model: nn.Module, text: Prepared) -> dict[str, Any]:
     """The final figure: the loss weighted by tokens, without dropout, on much validation text."""
     windows = Windows(text.val, CONTEXT, VALIDATION_TOKENS)
     token_bytes = text.tokenizer.token_bytes()
-    measured = Evaluator(Scored(model), token_bytes, Numerics("cpu"), SEQUENCES).measure(windows)
-    assert measured
+    evaluator = Evaluator(
+        Scored(model), lambda: TextTally(token_bytes, "cpu"), Numerics("cpu"), SEQUENCES
+    )
+    measured = evaluator.measure(windows)
+    assert measured and measured.bits_per_byte is not None
     return {
         "val_loss": _finite(measured.loss),
         "bits_per_byte": _finite(measured.bits_per_byte),

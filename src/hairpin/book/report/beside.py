@@ -1,6 +1,7 @@
 """A run of hairpin's own loop, to be shown beside the listings."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ class BesideRun:
         updates: after how many it was evaluated; train, val: the losses there, nats per token.
         length: updates completed.
         seconds: wall time of its processes together; None: none has come to an end.
+        update_seconds: what its updates took together, without evaluations, samples and saving.
         tokens_per_second: the median over updates.
         environment: what ran it, as in its environment.json.
     """
@@ -34,6 +36,7 @@ class BesideRun:
     val: list[float]
     length: int
     seconds: float | None
+    update_seconds: float
     tokens_per_second: float | None
     environment: dict[str, Any]
 
@@ -65,6 +68,11 @@ def read_beside(path: Path) -> BesideRun:
         val=[float(point["val_loss"]) for point in finite],
         length=summary.updates,
         seconds=summary.seconds,
+        update_seconds=math.fsum(
+            event["tokens"] / event["tokens_per_second"]
+            for event in history(record)
+            if event["event"] == "update" and event.get("tokens_per_second")
+        ),
         tokens_per_second=summary.tokens_per_second,
         environment=_environment(run),
     )

@@ -184,7 +184,8 @@ def _cost(outcome: Outcome, environment: dict[str, Any], beside: BesideRun | Non
             (
                 f"recipe `book`, on {one_line(beside.text)}",
                 f"{beside.length:,}",
-                seconds + (f", {speed:,.0f} tokens/s while training" if speed else ""),
+                f"{seconds}, of it {format_duration(beside.update_seconds)} in updates"
+                + (f" ({speed:,.0f} tokens/s)" if speed else ""),
                 *_machine(beside.environment),
             )
         )
