@@ -203,8 +203,8 @@ class Evaluate(Table):
     tokens: Count | None = Field(
         None,
         description="Validation tokens in each evaluation, spread evenly and always the same; "
-        "unset: 0.5% of the run's training tokens, which takes 2-3% of the time in all. Fine-tuning "
-        "counts an example as a whole context; unset: all, at most 1,000 of them.",
+        "unset: 0.5% of the run's training tokens, which takes 2-3% of the time in all. "
+        "Fine-tuning counts an example as a whole context; unset: all, at most 1,000 of them.",
     )
     train_tokens: Count | None = Field(
         None, description="Training tokens in each evaluation; unset: a quarter of `tokens`."
