@@ -110,14 +110,17 @@ def test_without_the_mask_the_prompt_is_learned_as_well() -> None:
     assert example.targets.tolist() == [*b"ab>xyz", END]
 
 
-@pytest.mark.parametrize(("too_long", "prompt"), [("keep-start", b"abcd"), ("keep-end", b"efg>")])
-def test_a_long_prompt_is_cut_and_its_response_stays_whole(too_long: str, prompt: bytes) -> None:
-    asked = config(context=8, template="{instruction}>", too_long=too_long)
-    rows = [instruction_row("abcdefg", "xyz"), instruction_row("abc", "xyz", number=3)]
+@pytest.mark.parametrize(("too_long", "kept"), [("keep-start", b"abcd"), ("keep-end", b"defg")])
+def test_a_long_input_is_cut_and_all_else_stays_whole(too_long: str, kept: bytes) -> None:
+    asked = config(context=12, template="{instruction} {input}>", too_long=too_long)
+    rows = [
+        instruction_row("do", "xyz", "abcdefg"),
+        instruction_row("do", "xyz", "abcd", number=3),
+    ]
     (cut_one, whole), cut = examples_of(rows, asked)
-    assert cut_one.inputs.tolist() == [END, *prompt, *b"xyz"]
-    assert cut_one.targets.tolist() == [IGNORED] * 4 + [*b"xyz", END]
-    assert whole.inputs.tolist() == [END, *b"abc>xyz"]  # 8 inputs: just as long as the context
+    assert cut_one.inputs.tolist() == [END, *b"do ", *kept, *b">xyz"]
+    assert cut_one.targets.tolist() == [IGNORED] * 8 + [*b"xyz", END]
+    assert whole.inputs.tolist() == [END, *b"do abcd>xyz"]  # 12 inputs: just as long as the context
     assert cut == 1
 
 
@@ -129,25 +132,31 @@ def test_what_is_too_long_is_an_error_with_its_place() -> None:
     assert long_prompt.startswith("tasks.csv:2: prompt and response have 12 tokens, and the model")
     assert "sees 8" in long_prompt and "too_long" in long_prompt
     assert long_response.startswith("tasks.csv:3: the response alone has 7 tokens")
-    # Cutting the prompt does not help a response that is too long by itself.
+    # Only an input is ever cut, and here there is none.
     with pytest.raises(CorpusError) as raised:
         examples_of(rows, config(context=8, template="{instruction}>", too_long="keep-end"))
-    assert raised.value.problems == (long_response,)
+    assert raised.value.problems[0].startswith("tasks.csv:2: ")
+    assert all("even without the input" in line for line in raised.value.problems)
+    assert len(raised.value.problems) == 2
 
 
-@given(st.text(max_size=40), st.text(min_size=1, max_size=12), st.sampled_from(["start", "end"]))
-def test_the_response_is_learned_whole_whatever_the_prompt(
-    instruction: str, response: str, kept: str
+@given(st.text(max_size=200), st.text(min_size=1, max_size=12), st.sampled_from(["start", "end"]))
+def test_template_and_response_are_whole_whatever_the_input(
+    input_text: str, response: str, kept: str
 ) -> None:
-    asked = config(context=64, too_long=f"keep-{kept}")
-    (example,), cut = examples_of([instruction_row(instruction, response)], asked)
-    prompt = render(TEMPLATE, instruction).encode()
+    asked = config(context=128, too_long=f"keep-{kept}")
+    (example,), cut = examples_of([instruction_row("Go", response, input_text)], asked)
+    prompt = render(TEMPLATE, "Go", input_text).encode()
     n = len(response.encode())
-    assert example.inputs[-n:].tolist() == list(response.encode())
+    text = bytes(example.inputs[1:].tolist())
+    assert text.startswith(b"### Instruction:\nGo\n\n")
+    assert text.endswith(b"### Response:\n" + response.encode())
     assert example.targets[-n - 1 :].tolist() == [*response.encode(), END]
     assert (example.targets[: -n - 1] == IGNORED).all()
-    assert len(example.inputs) == min(64, 1 + len(prompt) + n)
-    assert cut == (1 + len(prompt) + n > 64)
+    assert len(example.inputs) <= 128
+    assert cut == (1 + len(prompt) + n > 128)
+    if not cut:
+        assert text == prompt + response.encode()
 
 
 def test_records_without_an_input_have_no_paragraph_for_it(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -81,7 +81,10 @@ class Trained:
             yield rest
 
     def measure(
-        self, texts: Sequence[Path], on_progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[Path],
+        on_progress: Callable[[int, int], None] | None = None,
+        on_notice: Callable[[str], None] = lambda line: None,
     ) -> Measured:
         """The loss on whole texts, or without any on the run's own validation text.
 
@@ -95,13 +98,13 @@ class Trained:
         sequences = micro_batch_sequences(shape, 1 << 20, _EVALUATION_BYTES, self.device)
         tally = tally_of(self.config, self.tokenizer, self.device)
         evaluator = Evaluator(self.model, tally, Numerics(self.device), sequences)
-        measured = evaluator.measure(self._set_of(texts), on_progress)
+        measured = evaluator.measure(self._set_of(texts, on_notice), on_progress)
         assert measured
         return measured
 
-    def _set_of(self, texts: Sequence[Path]) -> EvaluationSet:
+    def _set_of(self, texts: Sequence[Path], on_notice: Callable[[str], None]) -> EvaluationSet:
         if self.config.finetune.kind:
-            return ExampleSet(self._examples(texts))
+            return ExampleSet(self._examples(texts, on_notice))
         tokens: Tokens = (
             _InMemory(_encode(texts, self.tokenizer))
             if texts
@@ -111,11 +114,16 @@ class Trained:
             raise CorpusError("nothing to evaluate: the text is empty")
         return Windows(tokens, self.model.shape.context)
 
-    def _examples(self, files: Sequence[Path]) -> list[Example]:
+    def _examples(self, files: Sequence[Path], on_notice: Callable[[str], None]) -> list[Example]:
         if not files:
             return divide(self.config, self.tokenizer).val
-        found = (other_examples(file, self.config, self.tokenizer) for file in files)
-        return [example for examples in found for example in examples]
+        found: list[Example] = []
+        for file in files:
+            examples, notices = other_examples(file, self.config, self.tokenizer)
+            found += examples
+            for notice in notices:
+                on_notice(notice)
+        return found
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,12 @@ class Prediction:
     Args:
         label: the likeliest.
         probabilities: of every label, in the order of the run's.
+        cut: whether the text was longer than the context and was cut.
     """
 
     label: str
     probabilities: dict[str, float]
+    cut: bool = False
 
     @property
     def probability(self) -> float:
@@ -174,16 +184,20 @@ class TrainedClassifier(Trained):
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts; put the one text into a list")
         places = places or [f"text {number}" for number in range(1, len(texts) + 1)]
+        encoded = self.tokenizer.encode_batch(texts)
         found = [
             text_inputs(ids, place, self.tokenizer, self.config)
-            for ids, place in zip(self.tokenizer.encode_batch(texts), places, strict=True)
+            for ids, place in zip(encoded, places, strict=True)
         ]
         refuse([problem for _, problem in found if problem])
         inputs = [ids for ids, _ in found if ids is not None]
-        predictions = []
+        predictions: list[Prediction] = []
         for first in range(0, len(inputs), _PREDICTED_AT_ONCE):
             predictions += self._predict(inputs[first:][:_PREDICTED_AT_ONCE])
-        return predictions
+        return [
+            replace(prediction, cut=len(seen) < len(ids) + 1)  # an end-of-text stands in front
+            for prediction, seen, ids in zip(predictions, inputs, encoded, strict=True)
+        ]
 
     @torch.no_grad()
     def _predict(self, inputs: Sequence[Indices]) -> list[Prediction]:

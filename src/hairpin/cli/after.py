@@ -90,20 +90,28 @@ def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> No
 
     run, texts = _divided(run_and_texts)
     trained = run.trained(weights=weights)
+    notices: list[str] = []
     with counting_bar("evaluating") as on_progress:
-        measured = trained.measure(texts, on_progress)
+        measured = trained.measure(texts, on_progress, notices.append)
+    for notice in notices:
+        click.echo(notice, err=True)
     labels = run.config.finetune.labels
     if as_json:
         facts = {
             "run": str(run.path),
             "weights": trained.weights,
             "text": [str(text) for text in texts] or "validation",
-            "tokens": measured.tokens,
+            "examples" if labels else "tokens": measured.tokens,
             "loss": measured.loss,
-            "perplexity": measured.perplexity,
-            "bits_per_byte": measured.bits_per_byte,
-            **({"accuracy": measured.accuracy, "labels": list(labels)} if labels else {}),
-            **({"confusion": measured.confusion} if measured.confusion else {}),
+            **(
+                {
+                    "accuracy": measured.accuracy,
+                    "labels": list(labels),
+                    "confusion": measured.confusion,
+                }
+                if labels
+                else {"perplexity": measured.perplexity, "bits_per_byte": measured.bits_per_byte}
+            ),
         }
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -130,6 +138,8 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
     classifier = run.classifier(weights=weights)
     texts, places = _texts_to_classify(found, run.config.finetune.text_column)
     predictions = classifier.predict(texts, places)
+    if cut := sum(prediction.cut for prediction in predictions):
+        click.echo(f"{cut:,} of {len(texts):,} texts were longer than the context: cut", err=True)
     if as_json:
         rows = [
             {"text": text, "label": p.label, "probabilities": p.probabilities}

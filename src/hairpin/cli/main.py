@@ -112,9 +112,15 @@ def _run(arguments: list[str]) -> int:
         # Whoever read the output has gone; a second write at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _fail([f"{error.filename or 'input or output'}: {error.strerror or error}"], 1)
+    except (UnicodeEncodeError, OSError) as error:
+        return _fail([_line_of(error)], 1)
     return code if isinstance(code, int) else 0
+
+
+def _line_of(error: UnicodeEncodeError | OSError) -> str:
+    if isinstance(error, UnicodeEncodeError):  # an argument with half a character in it
+        return "an argument is not UTF-8 text; type it again, or put it in a file"
+    return f"{error.filename or 'input or output'}: {error.strerror or error}"
 
 
 def with_dotted_flags(arguments: Sequence[str]) -> list[str]:

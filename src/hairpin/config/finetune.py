@@ -50,14 +50,15 @@ class Finetune(Table):
         ge=0,
         le=512,
         description="How many of the last transformer blocks train, with the final norm and the "
-        "head; 0: only those two; unset: everything trains. The peak learning rate is then, unless "
+        "head (unless it is tied to the embeddings, which stay); 0: only those two; unset: "
+        "everything trains. The peak learning rate is then, unless "
         "it is set, that for random weights.",
     )
     too_long: Literal["error", "keep-start", "keep-end"] = Field(
         "error",
         description="What to do with an example longer than the context: stop and name it, or "
-        "keep its first or its last tokens, and say how many were cut. A response or a label is "
-        "never cut: of an instruction it is the prompt that is shortened.",
+        "keep its first or its last tokens, and say how many were cut. Of an instruction only the "
+        "input is shortened.",
     )
     text_column: Column = Field("text", description="Where `classify` finds a text.")
     label_column: Column = Field("label", description="Where it finds the label.")

@@ -29,6 +29,8 @@ _RIVALS = (
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
     ("data.corpus", ("data.hash",)),
     ("start.path", ("start.hash",)),
+    ("start.weights", ("start.hash",)),
+    ("finetune.label_column", ("finetune.labels",)),
     ("finetune.examples_per_update", ("train.tokens_per_update",)),
     ("train.tokens_per_update", ("finetune.examples_per_update",)),
 )

@@ -55,30 +55,29 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
     """
     path = Path(config.data.texts[0])
     read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
-    found = read(path, config, tokenizer)
-    digest = sha256_of(path)
-    if config.data.hash not in (None, digest):
+    digest = sha256_of(path) if path.is_file() else None  # reading says what is wrong with it
+    if digest and config.data.hash not in (None, digest):
         raise ConfigError(
             f"{path}: not the file that this config was made with (data.hash); restore it, or "
             "remove the key"
+        )
+    found = read(path, config, tokenizer)
+    if len(set(found.keys)) < 2:
+        raise CorpusError(
+            f"{path}: all its {len(found.keys):,} texts are the same; one that differs is needed, "
+            "to be kept for validation"
         )
     halves = stratified(found.classes, found.keys, config.data.validation_fraction, _SPLIT_SEED)
     for half, name in zip(halves, ("training", "validation"), strict=True):
         if not half:
             raise CorpusError(f"{path}: too few records: none is left for {name}; add some")
     train, val = halves
-    notices = list(found.notices)
-    if found.cut:
-        notices.append(
-            f"{found.cut:,} of {len(found.rows):,} examples were longer than the context and were "
-            f"cut (finetune.too_long = {config.finetune.too_long})"
-        )
     return Divided(
         with_values(found.config, {"data.hash": digest}),
         [found.examples[index] for index in train],
         [found.examples[index] for index in val],
         [found.rows[index] for index in val],
-        tuple(notices),
+        found.notices,
     )
 
 
@@ -89,10 +88,9 @@ class _Found:
     config: Config
     rows: Sequence[Row]
     examples: list[Example]
-    cut: int
     classes: list[str]
     keys: list[str]
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...]
 
 
 def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
@@ -105,10 +103,9 @@ def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
         with_values(config, {"finetune.labels": list(labels)}),
         rows,
         examples,
-        cut,
         classes=[label_of(row, asked.label_column) for row in rows],
-        keys=[row.fields[asked.text_column] for row in rows],
-        notices=(lonely,) if lonely else (),
+        keys=[" ".join(row.fields[asked.text_column].split()) for row in rows],
+        notices=(*((lonely,) if lonely else ()), *cut_notice(cut, len(rows), config)),
     )
 
 
@@ -119,18 +116,30 @@ def _read_instructions(path: Path, config: Config, tokenizer: Tokenizer) -> _Fou
         config,
         rows,
         examples,
-        cut,
         classes=[""] * len(rows),
         keys=[prompt_of(row, config.finetune) for row in rows],
+        notices=cut_notice(cut, len(rows), config),
     )
 
 
-def other_examples(path: Path, config: Config, tokenizer: Tokenizer) -> list[Example]:
-    """All examples of another file, to measure a fine-tuned run on.
+def cut_notice(cut: int, count: int, config: Config) -> tuple[str, ...]:
+    """A line that says how many of so many examples were cut, if any was."""
+    if not cut:
+        return ()
+    return (
+        f"{cut:,} of {count:,} examples were longer than the context and were cut "
+        f"(finetune.too_long = {config.finetune.too_long})",
+    )
+
+
+def other_examples(
+    path: Path, config: Config, tokenizer: Tokenizer
+) -> tuple[list[Example], tuple[str, ...]]:
+    """All examples of another file, to measure a fine-tuned run on, and what people should read.
 
     Raises:
         CorpusError: the file cannot be read, or has labels that the run does not know.
     """
-    config = with_values(config, {"data.hash": None})
     read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
-    return read(path, config, tokenizer).examples
+    found = read(path, config, tokenizer)
+    return found.examples, found.notices

@@ -97,22 +97,13 @@ class ExampleSet:
             yield collate(self._examples[first:][:sequences])
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Ids that fit the context, and whether some were cut to make them."""
-
-    ids: Indices
-    cut: bool
-
-
-def fit(ids: Indices, room: int, config: Config) -> Fitted | None:
+def fit(ids: Indices, room: int, config: Config) -> Indices | None:
     """The ids cut to at most `room` as `finetune.too_long` says; None where it says to stop."""
     if len(ids) <= room:
-        return Fitted(ids, cut=False)
+        return ids
     if config.finetune.too_long == "error" or room < 1:
         return None
-    kept = ids[:room] if config.finetune.too_long == "keep-start" else ids[-room:]
-    return Fitted(kept, cut=True)
+    return ids[:room] if config.finetune.too_long == "keep-start" else ids[-room:]
 
 
 def refuse(problems: Sequence[str]) -> None:

@@ -13,9 +13,9 @@ from hairpin.config.finetune import Finetune
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.data.records import Row, read_rows
-from hairpin.data.tokenizers import Tokenizer
+from hairpin.data.tokenizers import Ids, Tokenizer
 from hairpin.errors import CorpusError
-from hairpin.finetuning.examples import Example, fit, refuse
+from hairpin.finetuning.examples import Example, refuse
 from hairpin.finetuning.template import render
 
 _RESPONSES = ("response", "output")
@@ -45,7 +45,23 @@ def read_instructions(path: Path, asked: Finetune) -> tuple[list[Row], str]:
             if not row.fields[name].strip()
         ]
     )
+    _require_used_inputs(path, rows, asked)
     return rows, column
+
+
+def _require_used_inputs(path: Path, rows: Sequence[Row], asked: Finetune) -> None:
+    """Refuse what would leave every input out without a word."""
+    with_input = next((row for row in rows if row.fields[asked.input_column].strip()), None)
+    if with_input is None and asked.input_column != Finetune().input_column:
+        raise CorpusError(
+            f"{path}: no record has a text in {asked.input_column!r}; mend "
+            "finetune.input_column, or remove it"
+        )
+    if with_input and "{input}" not in asked.template:
+        raise CorpusError(
+            f"{with_input.place}: it has an input, and finetune.template has no {{input}} to put "
+            "it in; add one, or remove the column"
+        )
 
 
 def prompt_of(row: Row, asked: Finetune) -> str:
@@ -70,28 +86,55 @@ def instruction_examples(
         CorpusError: a record is longer than the context.
     """
     context = config.model.context or 0
-    prompts = tokenizer.encode_batch([prompt_of(row, config.finetune) for row in rows])
+    asked = config.finetune
+    prompts = tokenizer.encode_batch([prompt_of(row, asked) for row in rows])
     responses = tokenizer.encode_batch([row.fields[response_column] for row in rows])
     end = np.array([tokenizer.end_of_text])
     problems, examples, cut = [], [], 0
     for row, prompt, response in zip(rows, prompts, responses, strict=True):
         # A sequence of `context` inputs has one id more; the last is a target only.
         room = context + 1 - len(response) - 2
-        fitted = fit(prompt.astype(np.int64), room, config)
+        fitted = _fitted_prompt(row, prompt, room, tokenizer, asked)
         if fitted is None:
-            problems.append(_too_long(row.place, len(prompt), len(response), context))
+            counts = (len(prompt), len(response), context)
+            problems.append(_too_long(row.place, *counts, may_cut=asked.too_long != "error"))
             continue
-        ids = np.concatenate([end, fitted.ids, response.astype(np.int64), end])
+        ids = np.concatenate([end, fitted, response, end]).astype(np.int64)
         targets = ids[1:].copy()
-        if config.finetune.mask_prompt:
-            targets[: len(fitted.ids)] = IGNORED
+        if asked.mask_prompt:
+            targets[: len(fitted)] = IGNORED
         examples.append(Example(ids[:-1], targets, row.place))
-        cut += fitted.cut
+        cut += fitted is not prompt
     refuse(problems)
     return examples, cut
 
 
-def _too_long(place: str, prompt: int, response: int, context: int) -> str:
+def _fitted_prompt(
+    row: Row, prompt: Ids, room: int, tokenizer: Tokenizer, asked: Finetune
+) -> Ids | None:
+    """The prompt, or one with a shorter input that has at most `room` ids: instruction and template
+    stay whole, as they are when the model is asked. None where that is not to be, or cannot be.
+    """
+    if len(prompt) > room and asked.too_long == "error":
+        return None
+    kept, ids = tokenizer.encode(row.fields[asked.input_column]), prompt
+    while len(ids) > room:
+        # Joined to other text, so many tokens fewer may be a few more or less.
+        left = len(kept) - (len(ids) - room)
+        if left < 1:
+            return None
+        kept = kept[:left] if asked.too_long == "keep-start" else kept[-left:]
+        text = tokenizer.decode(kept.tolist()).strip("\ufffd")  # what a cut character leaves
+        ids = tokenizer.encode(render(asked.template, row.fields[asked.instruction_column], text))
+    return ids
+
+
+def _too_long(place: str, prompt: int, response: int, context: int, *, may_cut: bool) -> str:
+    if may_cut:
+        return (
+            f"{place}: instruction and response are longer than the {context:,} tokens that the "
+            "model sees, even without the input; shorten them, or remove the record"
+        )
     if response + 2 > context:
         return (
             f"{place}: the response alone has {response:,} tokens, and the model sees {context:,}; "

@@ -112,7 +112,7 @@ def text_inputs(
             f"{place}: {len(ids) + 1:,} tokens, and the model sees {context:,}; shorten the text, "
             "or set finetune.too_long=keep-start (or keep-end)"
         )
-    return np.concatenate([[tokenizer.end_of_text], fitted.ids]), None
+    return np.concatenate([[tokenizer.end_of_text], fitted]), None
 
 
 class LabelTally:

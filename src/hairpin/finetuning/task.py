@@ -1,14 +1,16 @@
 """Fine-tuning as a task: a collator, a loss and an evaluation for the one loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
+from hairpin.data.records import Row
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError
 from hairpin.finetuning.divided import Divided, divide
@@ -162,7 +164,7 @@ def _sample_writers(
         template = config.finetune.template
         prompts = [(render(template, asked.sample_prompt), f"{asked.sample_prompt}\n")]
     else:
-        rows = settled.divided.val_rows[:_SAMPLES]
+        rows = list(islice(_rows_that_fit(settled), _SAMPLES))
         prompts = [(prompt_of(row, config.finetune), question_of(row, config)) for row in rows]
     return tuple(
         SampleWriter(
@@ -177,6 +179,14 @@ def _sample_writers(
         )
         for prompt, shown in prompts
     )
+
+
+def _rows_that_fit(settled: _Settled) -> Iterator[Row]:
+    """Validation rows whose whole prompt the model sees, with room for an answer."""
+    room = settled.shape.context // 2
+    for row in settled.divided.val_rows:
+        if len(settled.tokenizer.encode(prompt_of(row, settled.config.finetune))) < room:
+            yield row
 
 
 def _plan(settled: _Settled) -> events.Plan:

@@ -40,7 +40,7 @@ class Origin:
     path: Path
     shape: Shape
     tokenizer: Tokenizer
-    tensors: Mapping[str, Tensor]
+    tensors: dict[str, Tensor]
     sha256: str
     words: str
 

@@ -159,7 +159,12 @@ def _is_open(config: Config) -> bool:
 def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Config:
     width = config.model.width
     if width and config.model.context and config.tokenizer.vocabulary:
-        rung = choose.rung_of_width(width) if config.start.path else choose.LADDER[0]
+        rung = choose.LADDER[0]
+        if config.start.path and config.train.tokens_per_update is None:
+            rung = choose.rung_of_width(width)
+        if budget and choose.LADDER.index(rung) > 0:  # a batch that the time has room for
+            flops = probe.measure_flops(config.execution.device, config.execution.precision)
+            rung = min(rung, choose.rung_for(flops * budget.left), key=choose.LADDER.index)
         return choose.fill_shape(config, rung)
     text = survey(open_corpus(config.data), on_progress=watcher.stage)
     rung = choose.LADDER[0]

@@ -82,9 +82,11 @@ def load_start(config: Config, origin: Origin | None) -> Callable[[GPT], None] |
     @torch.no_grad()
     def load(model: GPT) -> None:
         tensors = (origin or open_start(config)).tensors
+        # Copied and let go: they are as large as the model, and training goes on for long.
         for name, parameter in model.named_parameters():
             if name in tensors:  # a classifier's own head is not there
                 # A shorter context has fewer positions.
                 parameter.copy_(tensors[name][: parameter.size(0)])
+        tensors.clear()
 
     return load
