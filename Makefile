@@ -29,7 +29,7 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m hairpin.config.reference docs/config.md
 
-# Longer, and not here: benchmarks.budget_choices, benchmarks.book_comparison (80 minutes).
+# Longer, and not here: benchmarks.budget_choices, benchmarks.book_comparison (1.5 hours).
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.prepare_memory
 

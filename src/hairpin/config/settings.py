@@ -47,7 +47,10 @@ class Data(Table):
         "than half or more than twice `validation_fraction` of the bytes.",
     )
     validation_fraction: float = Field(
-        0.1, gt=0, le=0.5, description="The share of the text kept for validation, in bytes."
+        0.1,
+        gt=0,
+        le=0.5,
+        description="The share of the text kept for validation, in bytes; of records, in records.",
     )
     hash: str | None = Field(
         None,
@@ -207,7 +210,9 @@ class Evaluate(Table):
         "Fine-tuning counts an example as a whole context; unset: all, at most 1,000 of them.",
     )
     train_tokens: Count | None = Field(
-        None, description="Training tokens in each evaluation; unset: a quarter of `tokens`."
+        None,
+        description="Training tokens in each evaluation; unset: a quarter of `tokens`, or in "
+        "fine-tuning as many.",
     )
     sample_tokens: int = Field(
         64, ge=0, le=100_000, description="Tokens in the sample after each evaluation; 0: none."
