@@ -17,6 +17,7 @@ from hairpin.run import Run
 from hairpin.schedules import CURVES, Schedule
 from hairpin.training import budget as budget_module
 from hairpin.training import choose, probe
+from hairpin.training import settle as settling
 from hairpin.training.budget import CLOSING_SECONDS, Budget, Pace
 from hairpin.training.choose import (
     LADDER,
@@ -367,3 +368,25 @@ def test_little_text_ends_a_budgeted_run_early_and_says_so(
     assert any("the run ends early" in line for line in watching.notices)
     lrs = [event["lr"] for event in of_kind(run.record(), "update")]
     assert lrs[-1] == pytest.approx(0.1 * max(lrs)), "its decay is whole all the same"
+
+
+def test_a_large_model_to_start_from_takes_a_batch_that_the_budget_has_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpt2 = {"layers": 12, "heads": 12, "width": 768, "context": 1024}
+    asked = build_config(
+        flags={
+            "start.path": "/gpt2",
+            "tokenizer.kind": "gpt2",
+            "tokenizer.vocabulary": 50_257,
+            "execution.device": "cpu",
+            **{f"model.{key}": value for key, value in gpt2.items()},
+        }
+    )
+    monkeypatch.setattr(probe, "measure_flops", lambda *_: 3e11)
+    without = settling._settle_shape(asked, None, Quiet())
+    assert without.train.tokens_per_update == 65_536
+    # 3e11 operations a second for three minutes are 5.4e13, the rung of 2,048 tokens an update.
+    three_minutes = settling._settle_shape(asked, Budget(180.0, time.monotonic()), Quiet())
+    assert three_minutes.train.tokens_per_update == 2048
+    assert three_minutes.schedule.peak_lr == pytest.approx(0.25 * 0.32 / 768, rel=0.05)
