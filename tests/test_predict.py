@@ -493,3 +493,11 @@ def test_the_plan_counts_examples(classifier: Run, hairpin: Hairpin, base: Run) 
     assert listed[0].split()[-1] == "accuracy" and listed[1].endswith("%")
     assert "% right (" in shown and "% in training)" in shown and "bits per byte" not in shown
     assert "hairpin predict run TEXT" in done.out
+
+
+@pytest.mark.parametrize("name", ["tset.csv", "missing.TXT", "no/such.jsonl"])
+def test_the_name_of_a_file_that_is_not_there_is_no_text(
+    hairpin: Hairpin, classifier: Run, name: str
+) -> None:
+    assert f"{name}: no such file" in hairpin("predict", classifier.path, name).refusal
+    assert hairpin("predict", classifier.path, f"look into {name}").code == 0

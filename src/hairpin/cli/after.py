@@ -162,13 +162,15 @@ def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
 
 def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], list[str]]:
     """Texts, and where each stands: a path that is a file is read, anything else is a text."""
-    from hairpin.data.records import read_texts
+    from hairpin.data.records import SUFFIXES, read_texts
     from hairpin.errors import CorpusError
 
     texts, places = [], []
     for number, text in enumerate(named, 1):
         path = Path(text)
         if not _is_file(path):
+            if path.suffix.lower() in (*SUFFIXES, ".txt") and not any(map(str.isspace, text)):
+                raise CorpusError(f"{text}: no such file; check the path, or add a blank to a text")
             texts.append(text)
             places.append(f"text {number}")
             continue

@@ -322,3 +322,4 @@ _PARSERS: dict[str, Callable[[str, _Asked], list[Row]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
 }
+SUFFIXES = tuple(_PARSERS)
