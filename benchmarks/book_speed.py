@@ -30,7 +30,7 @@ _SEQUENCES, _CONTEXT = 2, 256
 def main() -> None:
     """Time both and print medians, ranges and the median of the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--updates", type=int, default=9, help="of each, after one to warm up")
+    parser.add_argument("--updates", type=int, default=11, help="of each, after one to warm up")
     parser.add_argument("--precision", default="bfloat16")
     arguments = parser.parse_args()
     torch.manual_seed(0)
