@@ -3,10 +3,9 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +21,9 @@ from hairpin.book.report.experiment import Outcome, make_loaders, run_listings
 from hairpin.book.report.page import agreement, write_page
 from hairpin.book.report.pictures import losses_figure, rates_figure
 from hairpin.book.report.printed import PRINTED_LOSSES, Finding, findings
-from hairpin.cli.main import main
 from hairpin.errors import CorpusError, RunError
 from hairpin.watch import Quiet
-from helpers import some_text, text_file, tiny
+from helpers import Done, Hairpin, some_text, text_file, tiny
 from test_docs import commands, parse
 
 SMALL = {
@@ -38,32 +36,6 @@ SMALL = {
     "qkv_bias": False,
 }
 LISTING = Path(__file__).with_name("book_listing.py")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Hairpin = Callable[..., Done]
-
-
-@pytest.fixture
-def hairpin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Hairpin:
-    """The command line, in this process and in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        assert isinstance(exit_.value.code, int)
-        return Done(exit_.value.code, *capsys.readouterr())
-
-    return call
 
 
 # --- the listings ---
