@@ -24,7 +24,7 @@ from hairpin.analysis.formats import harmless_name
 Matrix = Sequence[Sequence[int]]
 
 _MOST_WRITTEN = 16  # labels, up to which every cell has its count in it
-_LONGEST_NAME = 24
+_LONGEST_NAME = 24  # characters, as in the table on the terminal
 
 
 def labels_of(events: Sequence[Event]) -> tuple[str, ...]:

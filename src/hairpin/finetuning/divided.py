@@ -54,14 +54,13 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
         ConfigError: the file is not the one that the run began with.
     """
     path = Path(config.data.texts[0])
-    read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
     digest = sha256_of(path) if path.is_file() else None  # reading says what is wrong with it
     if digest and config.data.hash not in (None, digest):
         raise ConfigError(
             f"{path}: not the file that this config was made with (data.hash); restore it, or "
             "remove the key"
         )
-    found = read(path, config, tokenizer)
+    found = _read(path, config, tokenizer)
     if len(set(found.keys)) < 2:
         raise CorpusError(
             f"{path}: all its {len(found.keys):,} texts are the same; one that differs is needed, "
@@ -91,6 +90,11 @@ class _Found:
     classes: list[str]
     keys: list[str]
     notices: tuple[str, ...]
+
+
+def _read(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
+    read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
+    return read(path, config, tokenizer)
 
 
 def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
@@ -140,6 +144,5 @@ def other_examples(
     Raises:
         CorpusError: the file cannot be read, or has labels that the run does not know.
     """
-    read = _read_labelled if config.finetune.kind == "classify" else _read_instructions
-    found = read(path, config, tokenizer)
+    found = _read(path, config, tokenizer)
     return found.examples, found.notices

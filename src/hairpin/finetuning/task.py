@@ -19,7 +19,6 @@ from hairpin.finetuning.instructions import prompt_of, question_of
 from hairpin.finetuning.labelled import LabelTally
 from hairpin.finetuning.template import render
 from hairpin.model.classifier import Classifier, freeze_below
-from hairpin.model.generate import Sampling
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.planning import count_parameters
@@ -28,7 +27,7 @@ from hairpin.training import choose
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import Tally, TextTally
 from hairpin.training.origin import Origin
-from hairpin.training.samples import SampleWriter
+from hairpin.training.samples import sample_writer
 from hairpin.training.settle import settle_micro_batch, settle_speed, settle_start
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
@@ -167,16 +166,7 @@ def _sample_writers(
         rows = list(islice(_rows_that_fit(settled), _SAMPLES))
         prompts = [(prompt_of(row, config.finetune), question_of(row, config)) for row in rows]
     return tuple(
-        SampleWriter(
-            model,
-            settled.tokenizer,
-            prompt,
-            asked.sample_tokens,
-            Sampling(asked.temperature, asked.top_k),
-            config.train.seed,
-            stopped,
-            shown,
-        )
+        sample_writer(config, model, settled.tokenizer, prompt, stopped, shown)
         for prompt, shown in prompts
     )
 

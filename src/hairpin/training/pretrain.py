@@ -8,13 +8,12 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config, Data
 from hairpin.data.batches import Batches, Windows
 from hairpin.data.tokenizers import Tokenizer
-from hairpin.model.generate import Sampling
 from hairpin.model.gpt import GPT
 from hairpin.planning import count_parameters
 from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import TextTally
-from hairpin.training.samples import SampleWriter, prompt_from
+from hairpin.training.samples import prompt_from, sample_writer
 from hairpin.training.settle import Settled, memorisation_warning, settle
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
@@ -63,16 +62,9 @@ def _sample_writers(
     if asked.sample_tokens == 0:
         return ()
     prompt = asked.sample_prompt
-    writer = SampleWriter(
-        model,
-        prepared.tokenizer,
-        prompt_from(prepared.val, prepared.tokenizer) if prompt is None else prompt,
-        asked.sample_tokens,
-        Sampling(asked.temperature, asked.top_k),
-        config.train.seed,
-        stopped,
-    )
-    return (writer,)
+    if prompt is None:
+        prompt = prompt_from(prepared.val, prepared.tokenizer)
+    return (sample_writer(config, model, prepared.tokenizer, prompt, stopped),)
 
 
 def _plan(settled: Settled) -> events.Plan:

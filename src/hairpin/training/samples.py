@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from hairpin.config.settings import Config
 from hairpin.data.batches import Tokens
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.generate import Sampling, generate
@@ -48,6 +49,33 @@ class SampleWriter:
             written.append(token)
         shown = self.prompt if self.shown is None else self.shown
         return shown, self.tokenizer.decode(written)
+
+
+def sample_writer(
+    config: Config,
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    stopped: Callable[[], bool],
+    shown: str | None = None,
+) -> SampleWriter:
+    """A writer of samples as the settings of `evaluate` want them.
+
+    Args:
+        config: of the run.
+        model, tokenizer, prompt, stopped, shown: as in `SampleWriter`.
+    """
+    asked = config.evaluate
+    return SampleWriter(
+        model,
+        tokenizer,
+        prompt,
+        asked.sample_tokens,
+        Sampling(asked.temperature, asked.top_k),
+        config.train.seed,
+        stopped,
+        shown,
+    )
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
