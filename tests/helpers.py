@@ -14,13 +14,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.data.order import Indices
 from hairpin.data.tokenizers import train_bpe
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.run import Run
 from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
+from hairpin.training.checkpoint import snapshot
+from hairpin.training.state import TrainState
 
 torch.set_num_threads(1)
 
@@ -372,3 +376,12 @@ def tasks_file(folder: Path, count: int = 300) -> Path:
     path = folder / "tasks.jsonl"
     path.write_text("".join(rows), encoding="utf-8")
     return path
+
+
+def save_state(
+    run: RunDirectory, state: TrainState, facts: Mapping[str, str], keep: int = 3
+) -> None:
+    """Commit a checkpoint of a run, as training does."""
+    store = CheckpointStore(run.checkpoints, keep=keep, best=run.best, facts=facts)
+    store.save(snapshot(state, run, record_bytes=1), is_best=state.is_best)
+    store.finish()

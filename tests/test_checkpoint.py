@@ -2,27 +2,23 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
+from hairpin.checkpoints.manifest import open_checkpoint, write_manifest
+from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.tensors import FileFacts, write_hashed
 from hairpin.config.settings import Optimizer
-from hairpin.errors import HairpinError, RunError
+from hairpin.errors import CheckpointError, HairpinError, RunError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.runs.directory import RunDirectory
-from hairpin.training import checkpoint as module
-from hairpin.training.checkpoint import (
-    CheckpointStore,
-    load_state,
-    load_weights,
-    verify_checkpoint,
-)
+from hairpin.training.checkpoint import load_state, load_weights
 from hairpin.training.state import Best, TrainState
 from helpers import random_ids
 
@@ -38,7 +34,30 @@ SHAPE = Shape(64, 8, layers=1, heads=2, width=16)
 
 def store_of(folder: Path, keep: int = 3) -> CheckpointStore:
     folder.mkdir(exist_ok=True)
-    return CheckpointStore(RunDirectory(folder), keep, {"data_sha256": "d" * 64})
+    facts = {"data_sha256": "d" * 64}
+    return CheckpointStore(folder / "checkpoints", keep=keep, best=folder / "best", facts=facts)
+
+
+def save(store: CheckpointStore, state: TrainState, record_bytes: int = 1) -> bool:
+    """Save and wait; returns whether it was the best."""
+    values = {**state.counters(), "record_bytes": record_bytes}
+    store.save(Snapshot(state.update, state.tensors(), values), is_best=state.is_best)
+    store.finish()
+    return state.is_best
+
+
+def newest_of(store: CheckpointStore) -> Path:
+    found = store.newest(pytest.fail)
+    assert found
+    return found.path
+
+
+def problem_of(folder: Path) -> str | None:
+    try:
+        open_checkpoint(folder)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def new_state() -> TrainState:
@@ -64,7 +83,7 @@ def advance(state: TrainState, val_loss: float | None = None) -> TrainState:
 def saved(folder: Path, updates: int, keep: int = 50) -> CheckpointStore:
     store, state = store_of(folder, keep), new_state()
     for _ in range(updates):
-        store.save(advance(state), record_bytes=100 + state.update)
+        save(store, advance(state), record_bytes=100 + state.update)
     return store
 
 
@@ -92,7 +111,7 @@ def test_a_checkpoint_is_five_files_none_a_pickle(tmp_path: Path) -> None:
     counters = {"update": 1, "position": 2, "tokens": 16, "best": None, "evaluated": -1}
     assert state == {**counters, "record_bytes": 101}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["update"] == 1 and manifest["data_sha256"] == "d" * 64
+    assert manifest["step"] == 1 and manifest["data_sha256"] == "d" * 64
     assert sorted(manifest["files"]) == [name for name in FILES if name != "manifest.json"]
 
 
@@ -100,11 +119,11 @@ def test_the_state_comes_back_to_the_byte_and_goes_on_the_same(tmp_path: Path) -
     store, state = store_of(tmp_path), new_state()
     advance(advance(state, val_loss=2.5))
     torch.manual_seed(77)
-    store.save(state, record_bytes=4321)
+    save(store, state, record_bytes=4321)
     expected_draw = torch.rand(3)
 
     other = new_state()
-    assert load_state(tmp_path / "checkpoints" / "step-00000002", other) == 4321
+    assert load_state(open_checkpoint(tmp_path / "checkpoints" / "step-00000002"), other) == 4321
     assert torch.equal(torch.rand(3), expected_draw)
     assert bytes_of(other) == bytes_of(state)
     assert other.counters() == state.counters()
@@ -158,9 +177,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def test_damage_to_any_file_is_found_and_named(tmp_path: Path, name: str, damage: str) -> None:
     saved(tmp_path, 1)
     folder = tmp_path / "checkpoints" / "step-00000001"
-    assert verify_checkpoint(folder) is None
+    assert problem_of(folder) is None
     DAMAGES[damage](folder / name)
-    problem = verify_checkpoint(folder)
+    problem = problem_of(folder)
     assert problem is not None and str(folder / name) in problem
 
 
@@ -173,9 +192,9 @@ def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
         spoilt = bytearray(whole)
         spoilt[place] ^= 0x80 if place % 2 else 1
         manifest.write_bytes(spoilt)
-        assert verify_checkpoint(folder), f"byte {place}"
+        assert problem_of(folder), f"byte {place}"
     manifest.write_bytes(whole)
-    assert verify_checkpoint(folder) is None
+    assert problem_of(folder) is None
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path: Path) -> None:
@@ -184,7 +203,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path: Path) ->
     flip(spoilt, 0.7)
     content = spoilt.read_bytes()
     found = store.newest(notices.append)
-    assert found == tmp_path / "checkpoints" / "step-00000002"
+    assert found and found.path == tmp_path / "checkpoints" / "step-00000002"
     (aside,) = [name for name in steps(tmp_path) if "bad" in name]
     assert (tmp_path / "checkpoints" / aside / spoilt.name).read_bytes() == content
     assert len(notices) == 1 and str(spoilt) in notices[0] and aside in notices[0]
@@ -212,7 +231,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     model = GPT(Shape(64, 8, layers=2, heads=2, width=16))
     other = TrainState(model, build_optimizer(model, Optimizer()))
     with pytest.raises(RunError, match="does not fit the model"):
-        load_state(tmp_path / "checkpoints" / "step-00000001", other)
+        load_state(open_checkpoint(tmp_path / "checkpoints" / "step-00000001"), other)
 
 
 # --- rotation and the best weights ---
@@ -221,22 +240,22 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_the_newest_stay_and_the_rest_go(tmp_path: Path) -> None:
     saved(tmp_path, 6, keep=2)
     assert steps(tmp_path) == ["step-00000005", "step-00000006"]
-    assert verify_checkpoint(tmp_path / "checkpoints" / "step-00000005") is None
+    assert problem_of(tmp_path / "checkpoints" / "step-00000005") is None
 
 
 def test_nothing_is_deleted_while_the_newest_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, state = store_of(tmp_path, keep=1), new_state()
-    store.save(advance(state), 1)
-    write = module._write_manifest
+    save(store, advance(state), 1)
 
     def spoil(folder: Path, *rest: Any) -> None:
-        write(folder, *rest)
+        write_manifest(folder, *rest)
         flip(folder / "model.safetensors", 0.5)
 
-    monkeypatch.setattr(module, "_write_manifest", spoil)
-    store.save(advance(state), 2)
+    monkeypatch.setattr("hairpin.checkpoints.store.write_manifest", spoil)
+    with pytest.raises(HairpinError, match=r"model\.safetensors: not the bytes"):
+        save(store, advance(state), 2)
     assert steps(tmp_path) == ["step-00000001", "step-00000002"]
 
 
@@ -246,9 +265,9 @@ def test_the_best_weights_are_kept_apart_from_rotation(tmp_path: Path) -> None:
     for val_loss in (4.0, 3.0, 3.5, 3.2, 3.1):
         advance(state, val_loss)
         weights[state.update] = bytes_of(state)
-        became_best.append(store.save(state, 1))
+        became_best.append(save(store, state, 1))
     assert became_best == [True, True, False, False, False]
-    assert verify_checkpoint(tmp_path / "best") is None
+    assert problem_of(tmp_path / "best") is None
     best, phrase = load_weights(RunDirectory(tmp_path))
     assert phrase == "best weights, update 2"
     assert {n: t.numpy().tobytes() for n, t in best.items()} == {
@@ -267,8 +286,8 @@ def test_without_hard_links_the_best_weights_are_a_copy(
         raise OSError(errno.EPERM, "no hard links here")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    store_of(tmp_path).save(advance(new_state(), 4.0), 1)
-    assert verify_checkpoint(tmp_path / "best") is None
+    save(store_of(tmp_path), advance(new_state(), 4.0))
+    assert problem_of(tmp_path / "best") is None
     assert (tmp_path / "best" / "model.safetensors").stat().st_nlink == 1
 
 
@@ -293,45 +312,43 @@ def test_a_full_disk_leaves_what_was_there_and_no_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     store, state = store_of(tmp_path), new_state()
-    store.save(advance(state, 4.0), 1)
+    save(store, advance(state, 4.0), 1)
     before = snapshot(tmp_path)
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def fails(*_: Any) -> None:
         raise full
 
-    def half_of(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        save_file(tensors, path)
+    def half_of(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
+        facts = write_hashed(path, chunks)
         if path.stem == failing:
             os.truncate(path, path.stat().st_size // 2)
             raise full
+        return facts
 
-    monkeypatch.setattr(module, "save_file", half_of)
-    if failing == "state":
-        monkeypatch.setattr(module, "write_json", fails)
-    if failing == "manifest":
-        monkeypatch.setattr(module, "_write_manifest", fails)
+    for name in ("tensors", "store", "manifest"):
+        monkeypatch.setattr(f"hairpin.checkpoints.{name}.write_hashed", half_of)
     if failing == "rename":
         monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(HairpinError, match="No space left"):
-        store.save(advance(state, 3.0), 2)
+        save(store, advance(state, 3.0), 2)
     monkeypatch.undo()
     assert snapshot(tmp_path) == before
     assert steps(tmp_path) == ["step-00000001"]
-    assert store.save(state, 2), "and with space again it is saved"
-    assert store.newest(pytest.fail) == tmp_path / "checkpoints" / "step-00000002"
+    assert save(store, state, 2), "and with space again it is saved"
+    assert newest_of(store) == tmp_path / "checkpoints" / "step-00000002"
 
 
 def test_too_little_space_is_said_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, state = store_of(tmp_path), new_state()
-    store.save(advance(state), 1)
+    save(store, advance(state), 1)
     before = snapshot(tmp_path)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(HairpinError, match="the disk has 0 MB free"):
-        store.save(advance(state), 2)
+        save(store, advance(state), 2)
     assert snapshot(tmp_path) == before
 
 
@@ -339,36 +356,36 @@ def test_too_little_space_is_said_before_anything_is_written(
 @pytest.mark.parametrize("what", ["weights", "moments"])
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, bad: float, what: str) -> None:
     store, state = store_of(tmp_path), new_state()
-    store.save(advance(state), 1)
+    save(store, advance(state), 1)
     before = snapshot(tmp_path)
     advance(state)
     bias = state.model.final_norm.bias
     with torch.no_grad():
         (bias if what == "weights" else state.optimizer.state[bias]["exp_avg"])[3] = bad
     with pytest.raises(HairpinError, match=r"update 2: .*final_norm\.bias is not finite"):
-        store.save(state, 2)
+        save(store, state, 2)
     assert snapshot(tmp_path) == before
 
 
 def test_a_step_is_never_written_over(tmp_path: Path) -> None:
     store, state = store_of(tmp_path), new_state()
-    store.save(advance(state, 4.0), 1)
+    save(store, advance(state, 4.0), 1)
     before = snapshot(tmp_path)
     with torch.no_grad():
         state.model.final_norm.bias[0] = 5.0
-    store.save(state, 2)
+    save(store, state, 2)
     assert snapshot(tmp_path) == before
 
 
 def test_weights_found_to_be_the_best_after_their_checkpoint_are_kept_too(tmp_path: Path) -> None:
     store, state = store_of(tmp_path), new_state()
-    assert store.save(advance(state), 1) is False
+    assert save(store, advance(state), 1) is False
     before = snapshot(tmp_path)
     state.best = Best(1, 4.0)
-    assert store.save(state, 1) is True
+    assert save(store, state, 1) is True
     after = snapshot(tmp_path)
     assert {path: after[path] for path in before} == before
-    assert verify_checkpoint(tmp_path / "best") is None
+    assert problem_of(tmp_path / "best") is None
 
 
 def test_what_a_killed_process_left_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
@@ -376,4 +393,4 @@ def test_what_a_killed_process_left_is_not_taken_for_a_checkpoint(tmp_path: Path
     folder = tmp_path / "checkpoints"
     shutil.copytree(folder / "step-00000001", folder / ".tmp-step-00000009-123")
     shutil.copytree(folder / "step-00000001", folder / "step-00000009.old")
-    assert store.newest(pytest.fail) == folder / "step-00000001"
+    assert newest_of(store) == folder / "step-00000001"

@@ -218,4 +218,4 @@ def test_a_base_whose_head_is_not_tied_is_classified_as_well(tmp_path: Path, bas
     assert torch.equal(before["head.weight"], after["head.weight"])
     assert "head.weight" not in moments_of(last_checkpoint(run.path))
     manifest = json.loads((run.path / "best" / "manifest.json").read_text(encoding="utf-8"))
-    assert run.classifier().weights == f"best weights, update {manifest['update']}"
+    assert run.classifier().weights == f"best weights, update {manifest['step']}"

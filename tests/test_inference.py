@@ -17,10 +17,9 @@ from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.runs.directory import RunDirectory, create_run
-from hairpin.training.checkpoint import CheckpointStore
 from hairpin.training.samples import SampleWriter, prompt_from
 from hairpin.training.state import Best, TrainState
-from helpers import TINY, lively_model, some_text
+from helpers import TINY, lively_model, save_state, some_text
 
 END = 256
 SHAPE = Shape(257, 16, layers=1, heads=2, width=16)
@@ -164,11 +163,11 @@ def run(tmp_path: Path) -> RunDirectory:
     ByteTokenizer().save(run.tokenizer)
     model = lively_model(SHAPE, seed=1)
     state = TrainState(model, build_optimizer(model, Optimizer()), update=1, best=Best(1, 2.0))
-    store = CheckpointStore(run, 3, {"tokenizer_sha256": ByteTokenizer().hash()})
-    store.save(state, 1)
+    facts = {"tokenizer_sha256": ByteTokenizer().hash()}
+    save_state(run, state, facts)
     model.load_state_dict(lively_model(SHAPE, seed=2).state_dict())
     state.update = 2
-    store.save(state, 1)
+    save_state(run, state, facts)
     return run
 
 
@@ -194,9 +193,9 @@ def test_a_run_needs_nothing_but_its_folder(run: RunDirectory, tmp_path: Path) -
 
 
 def test_weights_of_another_tokenizer_are_refused(run: RunDirectory) -> None:
-    other = CheckpointStore(run, 3, {"tokenizer_sha256": "0" * 64})
     model = lively_model(SHAPE)
-    other.save(TrainState(model, build_optimizer(model, Optimizer()), update=3), 1)
+    state = TrainState(model, build_optimizer(model, Optimizer()), update=3)
+    save_state(run, state, {"tokenizer_sha256": "0" * 64})
     with pytest.raises(RunError, match=r"not the tokenizer that .*step-00000003 was trained with"):
         load_trained(run, weights="last", device="cpu")
 

@@ -19,6 +19,7 @@ LAYERS = {
     "files": "",
     "schedules": "errors",
     "config": "errors schedules",
+    "checkpoints": "errors files",
     "runs": "errors files config",
     "watch": "runs",
     "data": "errors files config",
@@ -27,8 +28,8 @@ LAYERS = {
     "model": "errors data.batches model.shape",
     "optim": "config",
     "planning": "model.shape",
-    "training": "errors files schedules config runs watch data data.batches model.shape model optim"
-    " planning",
+    "training": "errors files schedules config checkpoints runs watch data data.batches model.shape"
+    " model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"
     " training",
     "inference": "errors config runs data data.batches model.shape model planning training"
@@ -44,8 +45,17 @@ LAYERS = {
     "__main__": "cli",
 }
 # Importing any other module does not import torch.
-WITH_TORCH = ("data.batches", "model", "optim", "training", "finetuning", "inference", "book")
-DRAWN_WITH_TORCH = (*WITH_TORCH[1:], "book.report")
+WITH_TORCH = (
+    "checkpoints",
+    "data.batches",
+    "model",
+    "optim",
+    "training",
+    "finetuning",
+    "inference",
+    "book",
+)
+DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches"}), "book.report")
 WITHOUT_TORCH_ALL_THE_SAME = ("model.shape",)
 
 PATHS = sorted(SOURCE.rglob("*.py"))

@@ -23,7 +23,6 @@ from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.run import Run
 from hairpin.runs.directory import RunDirectory
-from hairpin.training.checkpoint import CheckpointStore
 from hairpin.training.origin import Origin, open_origin, weights_sha256
 from hairpin.training.state import TrainState
 from hairpin.watch import Quiet
@@ -39,6 +38,7 @@ from helpers import (
     last_checkpoint,
     lively_model,
     random_ids,
+    save_state,
     some_text,
     text_file,
     tiny,
@@ -518,7 +518,7 @@ def test_a_run_is_an_origin(trained: Run) -> None:
     assert origin.tensors.keys() == saved.keys()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in origin.tensors.items())
     manifest = json.loads((trained.path / "best" / "manifest.json").read_text(encoding="utf-8"))
-    assert origin.words == f"best weights, update {manifest['update']}, of {trained.path}"
+    assert origin.words == f"best weights, update {manifest['step']}, of {trained.path}"
     last = open_origin(trained.path, "last")
     assert last.words == f"last weights, update 6, of {trained.path}"
     saved = weights_of(last_checkpoint(trained.path))
@@ -557,8 +557,9 @@ def test_a_classifiers_head_is_left_out(trained: Run, tmp_path: Path) -> None:
     shutil.copytree(trained.path, tmp_path / "copy")
     run = RunDirectory(tmp_path / "copy")
     model = Classifier(open_origin(run.path).shape)
-    store = CheckpointStore(run, 50, {"tokenizer_sha256": open_origin(run.path).tokenizer.hash()})
-    store.save(TrainState(model, build_optimizer(model, Optimizer()), update=7), 1)
+    facts = {"tokenizer_sha256": open_origin(run.path).tokenizer.hash()}
+    state = TrainState(model, build_optimizer(model, Optimizer()), update=7)
+    save_state(run, state, facts, keep=50)
     origin = open_origin(run.path, "last")
     assert origin.words.startswith("last weights, update 7, ")
     assert origin.tensors.keys() == GPT(origin.shape).state_dict().keys()

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import hairpin
+from hairpin.checkpoints.manifest import open_checkpoint
+from hairpin.checkpoints.tensors import FileFacts, write_tensors
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError
 from hairpin.run import Run
 from hairpin.runs.events import Event, Update
 from hairpin.training import run as training_run
-from hairpin.training.checkpoint import load_state, verify_checkpoint
+from hairpin.training.checkpoint import load_state
 from hairpin.training.job import Job
 from hairpin.training.state import TrainState
 from hairpin.training.task import Task
@@ -84,8 +85,8 @@ def test_a_run_leaves_its_record_and_its_folder(text: Path) -> None:
     assert kinds >= {"config.toml", "environment.json", "metrics.jsonl", "tokenizer", "best"}
     assert not [p for p in run.path.rglob("*") if p.name.startswith((".tmp", ".old", ".bad"))]
     best = json.loads((run.path / "best" / "manifest.json").read_text(encoding="utf-8"))
-    assert best["update"] == 4 * losses.index(min(losses))
-    assert verify_checkpoint(run.path / "best") is None
+    assert best["step"] == 4 * losses.index(min(losses))
+    open_checkpoint(run.path / "best")
 
 
 @pytest.mark.parametrize(("kind", "threshold"), [("norm", 0.5), ("value", 0.001), ("off", 0.001)])
@@ -375,7 +376,7 @@ def test_what_is_not_finite_touches_neither_weights_nor_checkpoints(
     if update:
         # The weights and moments that are left are those of the sound run before that update.
         saved = TrainState(*fresh(clean.config, planted.state))
-        load_state(clean.path / "checkpoints" / f"step-{update:08d}", saved)
+        load_state(open_checkpoint(clean.path / "checkpoints" / f"step-{update:08d}"), saved)
         assert state_bytes(planted.state) == state_bytes(saved)
     record = run.record()
     last = of_kind(record, "update")[-1]
@@ -406,17 +407,17 @@ def assert_same_history_but_checkpoints(whole: Run, resumed: Run) -> None:
 def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(
     text: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(tensors: Any, path: Path) -> None:
+    def full(path: Path, tensors: Any) -> FileFacts:
         if "step-00000008" in str(path):
             raise OSError(28, "No space left on device")
-        save_file(tensors, path)
+        return write_tensors(path, tensors)
 
-    monkeypatch.setattr("hairpin.training.checkpoint.save_file", full)
+    monkeypatch.setattr("hairpin.checkpoints.store.write_tensors", full)
     with pytest.raises((OSError, HairpinError)):
         train(text, "full", ALL_ON)
     run = hairpin.load(text.parent / "full")
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000004"]
-    monkeypatch.setattr("hairpin.training.checkpoint.save_file", save_file)
+    monkeypatch.setattr("hairpin.checkpoints.store.write_tensors", write_tensors)
     assert_same_history(whole, hairpin.resume(run.path, watcher=Quiet()))
 
 
@@ -495,7 +496,7 @@ def test_the_best_weights_are_those_of_the_best_evaluation_wherever_checkpoints_
     monkeypatch.setattr(Job, "_evaluated", scripted)
     run = train(text, "run", settings)
     manifest = json.loads((run.path / "best" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["update"] == best
+    assert manifest["step"] == best
     expected = clean.path / "checkpoints" / f"step-{best:08d}" / "model.safetensors"
     assert tensor_bytes_of_best(run) == expected.read_bytes()
     assert run.trained().weights == f"best weights, update {best}"

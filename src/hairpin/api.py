@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hairpin.runs.directory import (
     new_run_path,
     open_run,
 )
+from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.version import __version__
@@ -136,7 +138,8 @@ def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) ->
         watcher.notice(f"{run.path} is finished after {ends[-1]['update']} updates: nothing to do")
         return run
     begun = next(iter(run.record()), {})
-    return _drain(run.directory, begun.get("budget_seconds"), time.monotonic(), watcher)
+    with RunLock(run.path):
+        return _drain(run.directory, begun.get("budget_seconds"), time.monotonic(), watcher)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -220,8 +223,9 @@ def _train_new(
     directory = create_run(Path(out) if out else new_run_path(name), asked)
     for line in notices:
         watcher.notice(line)
-    _begin(directory, budget_seconds)
-    return _drain(directory, budget_seconds, started, watcher, is_new=True)
+    with RunLock(directory.path):
+        _begin(directory, budget_seconds)
+        return _drain(directory, budget_seconds, started, watcher, is_new=True)
 
 
 def _watcher(watcher: Watcher | None) -> Watcher:
@@ -250,7 +254,10 @@ def _drain(
     *,
     is_new: bool = False,
 ) -> Run:
-    """Train to the end, showing what happens, and leave an `end` in the record whatever that is."""
+    """Train to the end, showing what happens, and leave an `end` in the record whatever that is.
+
+    The caller holds the run's lock.
+    """
     from hairpin.finetuning.task import finetuning
     from hairpin.training.budget import Budget
     from hairpin.training.pretrain import pretraining
@@ -279,8 +286,8 @@ def _drain(
     finally:
         if directory.path.is_dir():
             end = events.End(update, status, time.monotonic() - started, reason)
-            with Record(directory.metrics) as record:
-                record.write(end)
+            with suppress(HairpinError), Record(directory.metrics) as record:
+                record.write(end)  # where the disk is full, it was said already
                 record.sync()
             watcher.show(end)
         watcher.close()

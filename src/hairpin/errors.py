@@ -5,6 +5,7 @@
     │   ├── ConfigError         a setting is unknown, impossible or contradicts another
     │   ├── CorpusError         the text cannot be read, or there is too little of it
     │   └── RunError            a run folder is missing, damaged or of another kind
+    │       └── CheckpointError a checkpoint is not the bytes that were written
     ├── NonFiniteError          a loss or gradient became NaN or infinite
     └── Interrupted             a signal asked for the end: exit code 128 + signal
 
@@ -42,6 +43,10 @@ class CorpusError(UserError):
 
 class RunError(UserError):
     """A run folder is missing, damaged, or not of the kind that was asked for."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is not the bytes that were written."""
 
 
 class NonFiniteError(HairpinError):

@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,35 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled inside the block, which others see at `path` whole or not at all.
+
+    Its files are made durable before it is renamed. One that a crash left unfinished is replaced.
+    """
+    temporary = path.with_name(f".tmp-{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            sync_file(file)
+        sync_folder(temporary)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace the file's content with readable strict JSON in one durable step."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text.encode())
+    write_atomically(path, as_json(value).encode())
+
+
+def as_json(value: Any) -> str:
+    """Readable strict JSON, with a line break at its end."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sync_folder(folder: Path) -> None:

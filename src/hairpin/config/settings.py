@@ -240,6 +240,9 @@ class Checkpoint(Table):
     keep: int = Field(
         3, ge=1, le=1_000_000, description="Newest checkpoints kept; the best weights come on top."
     )
+    keep_every: Count | None = Field(
+        None, description="Checkpoints after every so many updates are kept too; unset: no others."
+    )
 
 
 class Execution(Table):

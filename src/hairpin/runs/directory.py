@@ -18,7 +18,7 @@ from typing import Any
 
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
-from hairpin.errors import RunError
+from hairpin.errors import ConfigError, RunError
 from hairpin.files import write_atomically, write_json
 
 RUNS = Path("runs")
@@ -74,8 +74,17 @@ class RunDirectory:
         write_atomically(self.config, to_toml(config).encode())
 
     def read_config(self) -> Config:
-        """The run's settings."""
-        return build_config(file=self.config)
+        """The run's settings.
+
+        Raises:
+            ConfigError: it is damaged; a line says where a copy is.
+        """
+        try:
+            return build_config(file=self.config)
+        except ConfigError as error:
+            copies = sorted(self.checkpoints.glob("step-*/config.toml"))
+            way_out = [f"{self.config}: put it back from {copies[-1]}"] if copies else []
+            raise ConfigError([*error.problems, *way_out]) from None
 
     def write_environment(self, facts: dict[str, Any]) -> None:
         """Replace environment.json atomically."""

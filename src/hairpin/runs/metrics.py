@@ -3,41 +3,65 @@
 It is the truth that summaries, plots and comparisons read.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from hairpin.errors import RunError
+from hairpin.errors import HairpinError, RunError
+from hairpin.files import write_atomically
 from hairpin.runs.events import Event
+
+_LONGEST_LINE = 1 << 24
 
 
 class Record:
     """Appends events to a metrics.jsonl.
 
     Args:
-        path: the file; made if missing.
+        path: the file; made if missing. A line that a crash cut short at its end is taken off.
+
+    Raises:
+        HairpinError: on opening, writing and `sync`: the disk is full or gone.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        self._path = path
+        with self._telling_what_to_do():
+            self._file = path.open("ab")
+            if torn := _torn_bytes(path):
+                self._file.truncate(path.stat().st_size - torn)
 
     def write(self, event: Event) -> None:
         """Append one line and hand it to the operating system."""
         line = json.dumps(event.as_json(), ensure_ascii=False, allow_nan=False)
         # A sample may hold half of a surrogate pair, which UTF-8 has no bytes for.
-        self._file.write(line.encode("utf-8", errors="replace") + b"\n")
-        self._file.flush()
+        with self._telling_what_to_do():
+            self._file.write(line.encode("utf-8", errors="replace") + b"\n")
+            self._file.flush()
 
     def sync(self) -> int:
         """Make all lines durable; return the record's length in bytes."""
-        os.fsync(self._file.fileno())
+        with self._telling_what_to_do():
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. What could not be written was said when it was tried."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _telling_what_to_do(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise HairpinError(
+                f"{self._path}: cannot be written ({error.strerror or error}); checkpoints are "
+                f"whole: make space, then `hairpin resume {self._path.parent}`"
+            ) from error
 
     def __enter__(self) -> Self:
         """The record itself; it is closed at the end of the block."""
@@ -79,8 +103,22 @@ def start_bytes(path: Path) -> int:
 
 
 def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
-    """Cut the record back to `length_bytes`, moving what came after into the file `discarded`."""
-    tail = path.read_bytes()[length_bytes:]
-    if tail:
-        discarded.write_bytes(tail)
-        os.truncate(path, length_bytes)
+    """Cut the record back to `length_bytes`, moving what came after into the file `discarded`;
+    both are durable when it returns.
+    """
+    with path.open("rb+") as file:
+        file.seek(length_bytes)
+        tail = file.read()
+        if tail:
+            write_atomically(discarded, tail)
+            file.truncate(length_bytes)
+            os.fsync(file.fileno())
+
+
+def _torn_bytes(path: Path) -> int:
+    """Bytes after the last line's end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST_LINE))
+        tail = file.read()
+    return len(tail) - (tail.rfind(b"\n") + 1)

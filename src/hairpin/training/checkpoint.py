@@ -1,151 +1,130 @@
-"""Checkpoints: atomic, hashed, verified on load, rotated. Safetensors and JSON, never a pickle.
+"""What a run's checkpoints hold, and whether a run may go on from one.
 
-    checkpoints/step-00000100/
-      model.safetensors  optimizer.safetensors  rng.safetensors  state.json
-      manifest.json      size and SHA-256 of each file; written last
-
-A checkpoint is written under a temporary name, made durable, and renamed: it is there whole or not
-at all. The one to go on from is the highest step whose manifest verifies.
+checkpoints/step-00000100/
+model.safetensors  optimizer.safetensors  rng.safetensors
+state.json         counters, and the record's length that belongs to them
+config.toml        the settings that made it
+manifest.json
 """
 
-import hashlib
-import json
-import os
-import re
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hairpin.errors import HairpinError, RunError
-from hairpin.files import sha256_of, sync_file, sync_folder, write_json
+from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
+from hairpin.checkpoints.store import CheckpointStore, Snapshot, best_folder
+from hairpin.config.checks import schedule_of
+from hairpin.config.load import build_config, to_tree
+from hairpin.config.settings import Config
+from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.state import TrainState
 
-FORMAT = 1
-_SPARE_SPACE = 1.2
-_TENSOR_FILES = ("model", "optimizer", "rng")
+# Settings (a whole table ends in a dot) that may change where a run goes on: they change nothing
+# that was computed so far. Those of its length must give the same learning rates so far.
+_FREE = (
+    "data.texts",
+    "checkpoint.",
+    "evaluate.every_updates",
+    "evaluate.sample_tokens",
+    "evaluate.sample_prompt",
+    "evaluate.temperature",
+    "evaluate.top_k",
+)
+_LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
+_MACHINE = "execution."
+_COMPARED_UPDATES = 100_000
 
 
-@dataclass(frozen=True)
-class CheckpointStore:
-    """The checkpoints of one run.
+def run_store(run: RunDirectory, config: Config, facts: dict[str, str]) -> CheckpointStore:
+    """The checkpoints of a run.
 
     Args:
         run: its folder.
-        keep: how many of the newest stay.
-        identity: hashes of config, tokenizer and data, kept in each manifest.
+        config: its settings.
+        facts: hashes of what the checkpoints belong to.
     """
-
-    run: RunDirectory
-    keep: int
-    identity: dict[str, str]
-
-    def save(self, state: TrainState, record_bytes: int) -> bool:
-        """Commit the state; returns whether its weights became the best.
-
-        Args:
-            state: all of it finite.
-            record_bytes: the durable length of metrics.jsonl that belongs to it.
-
-        Raises:
-            HairpinError: the disk is too full, or the weights are not finite. What was saved
-                before is untouched.
-        """
-        final = self.run.checkpoints / f"step-{state.update:08d}"
-        try:
-            if not final.exists():
-                self._commit(final, state, record_bytes)
-            if state.is_best:
-                self._replace_best(final, state.update)
-            self._rotate()
-        except (OSError, SafetensorError) as error:
-            raise HairpinError(
-                f"{final}: cannot be saved ({error}); the checkpoint before it is whole: make "
-                f"space, then `hairpin resume {self.run.path}`"
-            ) from error
-        return state.is_best
-
-    def _commit(self, final: Path, state: TrainState, record_bytes: int) -> None:
-        self._refuse_what_must_not_be_saved(state)
-        self.run.checkpoints.mkdir(exist_ok=True)
-        temporary = self.run.checkpoints / f".tmp-{final.name}-{os.getpid()}"
-        with _removed_on_failure(temporary):
-            _write_tensors(temporary, state)
-            counters = {**state.counters(), "record_bytes": record_bytes}
-            write_json(temporary / "state.json", counters)
-            _write_manifest(temporary, state.update, self.identity)
-            temporary.rename(final)
-        sync_folder(self.run.checkpoints)
-
-    def newest(self, notice: Callable[[str], None]) -> Path | None:
-        """The highest step that verifies; those that do not are set aside, never deleted."""
-        for path in reversed(_steps(self.run.checkpoints)):
-            problem = verify_checkpoint(path)
-            if problem is None:
-                return path
-            aside = path.with_name(f".bad-{path.name}-{time.time_ns()}")
-            path.rename(aside)
-            notice(f"{problem}; set aside as {aside.name}, taking the checkpoint before it")
-        return None
-
-    def _refuse_what_must_not_be_saved(self, state: TrainState) -> None:
-        for name, tensor in {**state.model_tensors(), **state.optimizer_tensors()}.items():
-            if not torch.isfinite(tensor).all():
-                raise HairpinError(
-                    f"update {state.update}: {name} is not finite; nothing was saved"
-                )
-        tensors = [*state.model_tensors().values(), *state.optimizer_tensors().values()]
-        needed = _SPARE_SPACE * sum(tensor.nbytes for tensor in tensors)
-        free = shutil.disk_usage(self.run.path).free
-        if free < needed:
-            raise HairpinError(
-                f"{self.run.path}: a checkpoint needs {needed / 1e6:.0f} MB and the disk has "
-                f"{free / 1e6:.0f} MB free; free some, then `hairpin resume {self.run.path}`"
-            )
-
-    def _replace_best(self, checkpoint: Path, update: int) -> None:
-        temporary = self.run.path / f".tmp-best-{os.getpid()}"
-        old = self.run.path / f".old-best-{os.getpid()}"
-        with _removed_on_failure(temporary):
-            _link_or_copy(checkpoint / "model.safetensors", temporary / "model.safetensors")
-            _write_manifest(temporary, update, self.identity)
-            if self.run.best.exists():
-                self.run.best.rename(old)
-            temporary.rename(self.run.best)
-        sync_folder(self.run.path)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _rotate(self) -> None:
-        """Delete all but the newest, and only once the newest is known to be whole."""
-        steps = _steps(self.run.checkpoints)
-        if steps and verify_checkpoint(steps[-1]) is None:
-            for path in steps[: -self.keep]:
-                shutil.rmtree(path)
+    return CheckpointStore(
+        run.checkpoints,
+        keep=config.checkpoint.keep,
+        keep_every=config.checkpoint.keep_every,
+        best=run.best,
+        facts=facts,
+        remedy=f"make space, then `hairpin resume {run.path}`",
+    )
 
 
-def load_state(checkpoint: Path, state: TrainState) -> int:
+def snapshot(state: TrainState, run: RunDirectory, record_bytes: int) -> Snapshot:
+    """What a checkpoint of the run is made of.
+
+    Args:
+        state: what training has become.
+        run: its folder; its config belongs in the checkpoint.
+        record_bytes: the durable length of metrics.jsonl that belongs to the state.
+    """
+    return Snapshot(
+        state.update,
+        state.tensors(),
+        {**state.counters(), "record_bytes": record_bytes},
+        {"config.toml": run.config.read_bytes()},
+    )
+
+
+def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     """Make `state` what the checkpoint holds; returns the record's length in bytes.
 
     Raises:
         RunError: the checkpoint does not fit the run's model.
     """
-    tensors = {name: load_file(checkpoint / f"{name}.safetensors") for name in _TENSOR_FILES}
-    counters = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    tensors = {group: checkpoint.tensors(group) for group in state.tensors()}
+    values = checkpoint.values()
     try:
-        state.load(tensors["model"], tensors["optimizer"], tensors["rng"], counters)
+        state.load(tensors, values)
     except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise RunError(f"{checkpoint}: does not fit the model of config.toml: {reason}") from None
-    return int(counters["record_bytes"])
+        raise RunError(
+            f"{checkpoint.path}: does not fit the model of config.toml: {reason}"
+        ) from None
+    return int(values["record_bytes"])
+
+
+def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str]) -> tuple[str, ...]:
+    """What makes the updates from here on differ from those that this machine would have made
+    before, a line each; none: they are the same bits.
+
+    Args:
+        checkpoint: where the run goes on.
+        config: the run's, settled.
+        facts: hashes of the run's data and tokenizer.
+
+    Raises:
+        RunError: the settings, the text or the tokenizer are not those that the checkpoint was
+            made with. What comes after it may change (the length, the curve from there on,
+            evaluation, checkpoints), and where it is computed.
+    """
+    problems = [
+        f"{checkpoint.path.parent.parent}: its {name.removesuffix('_sha256')} is not what update "
+        f"{checkpoint.step} was made with; restore it, or begin another run"
+        for name, value in facts.items()
+        if checkpoint.manifest.get(name) != value
+    ]
+    copy = checkpoint.file("config.toml")
+    before = build_config(file=copy) if copy else config
+    differences = [f"{key} is {now} and was {was}" for key, was, now in _fixed(before, config)]
+    if not _same_rates(before, config, checkpoint.step):
+        differences.append(f"the learning rates before update {checkpoint.step} are others")
+    problems += [
+        f"config.toml: {difference}; put it back (a copy: {copy}), or begin another run"
+        for difference in differences
+    ]
+    if problems:
+        raise RunError(problems)
+    return tuple(
+        f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
+        for key, was, now in _differences(before, config)
+        if key.startswith(_MACHINE)
+    )
 
 
 def load_weights(
@@ -161,93 +140,47 @@ def load_weights(
     Raises:
         RunError: nothing was saved yet, it is damaged, or it was trained with another tokenizer.
     """
-    steps = _steps(run.checkpoints)
-    path = run.best if which == "best" and run.best.is_dir() else (steps[-1] if steps else None)
+    steps = CheckpointStore(run.checkpoints).steps()
+    best = best_folder(run.best)
+    path = best if which == "best" and best.is_dir() else (steps[-1] if steps else None)
     if path is None:
         raise RunError(f"{run.path}: no weights saved yet; go on with `hairpin resume {run.path}`")
-    problem = verify_checkpoint(path)
-    if problem:
-        raise RunError(problem)
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    if tokenizer_sha256 not in (None, manifest.get("tokenizer_sha256")):
+    checkpoint = open_checkpoint(path)
+    if tokenizer_sha256 not in (None, checkpoint.manifest.get("tokenizer_sha256")):
         raise RunError(
             f"{run.tokenizer}: not the tokenizer that {path} was trained with; restore the run's "
             "own from a copy"
         )
-    kind = "best" if path == run.best else "last"
-    return load_file(path / "model.safetensors"), f"{kind} weights, update {manifest['update']}"
+    kind = "best" if path == best else "last"
+    return checkpoint.tensors("model"), f"{kind} weights, update {checkpoint.step}"
 
 
-def verify_checkpoint(path: Path) -> str | None:
-    """A line that says what is wrong with a checkpoint; None when every byte is as written."""
-    try:
-        text = (path / "manifest.json").read_text(encoding="utf-8")
-        body, _, claimed = text.rpartition(',"sha256":"')
-        if not body or claimed != _sha256(body) + '"}':
-            return f"{path / 'manifest.json'}: not the bytes that were written"
-        for name, facts in json.loads(text)["files"].items():
-            file = path / name
-            if file.stat().st_size != facts["size"] or sha256_of(file) != facts["sha256"]:
-                return f"{file}: not the bytes that were written"
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        return f"{path}: {error}"
-    return None
+def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
+    """The differences that make it another run."""
+    for difference in _differences(before, config):
+        if not difference[0].startswith((*_FREE, *_LENGTH, _MACHINE)):
+            yield difference
 
 
-def _write_tensors(folder: Path, state: TrainState) -> None:
-    groups = (state.model_tensors(), state.optimizer_tensors(), state.rng_tensors())
-    for name, tensors in zip(_TENSOR_FILES, groups, strict=True):
-        path = folder / f"{name}.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
-        sync_file(path)
+def _differences(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Each dotted key with what it was and what it is; None: unset."""
+    was, now = _flat(to_tree(before)), _flat(to_tree(config))
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            yield key, was.get(key), now.get(key)
 
 
-def _write_manifest(folder: Path, update: int, identity: dict[str, str]) -> None:
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(folder.iterdir())
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{table}.{name}": value
+        for table, values in tree.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
     }
-    facts: dict[str, Any] = {
-        "format": FORMAT,
-        "update": update,
-        "world_size": 1,
-        "torch": str(torch.__version__),
-        **identity,
-        "files": files,
-    }
-    body = json.dumps(facts, separators=(",", ":"))[:-1]
-    path = folder / "manifest.json"
-    path.write_text(f'{body},"sha256":"{_sha256(body)}"}}', encoding="utf-8")
-    sync_file(path)
-    sync_folder(folder)
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _steps(folder: Path) -> list[Path]:
-    """Committed checkpoints, oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-        sync_file(target)
-
-
-@contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """A new folder that is deleted again if what is done in it fails."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _same_rates(before: Config, config: Config, updates: int) -> bool:
+    """Whether the two give the same learning rate to each of the first updates."""
+    was, now = schedule_of(before), schedule_of(config)
+    stride = -(-updates // _COMPARED_UPDATES) or 1
+    return all(was(u) == now(u) for u in (*range(0, updates, stride), max(0, updates - 1)))

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.errors import Interrupted, NonFiniteError
 from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.training.budget import Pace
-from hairpin.training.checkpoint import CheckpointStore
+from hairpin.training.checkpoint import snapshot
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.signals import StopRequest
 from hairpin.training.state import Best, TrainState
@@ -33,6 +35,7 @@ class Job:
         train_set, val_set: what it measures it on.
         sample_writers: each gives (prompt, continuation).
         milestones: how often, in updates, it evaluates and saves.
+        run: its folder.
         store: its checkpoints.
         record: its metrics.jsonl.
         stop: whether somebody asked for the end.
@@ -53,6 +56,7 @@ class Job:
     val_set: EvaluationSet
     sample_writers: Sequence[WriteSample]
     milestones: "Milestones"
+    run: RunDirectory
     store: CheckpointStore
     record: Record
     stop: StopRequest
@@ -66,7 +70,12 @@ class Job:
         return self.schedule.updates
 
     def step(self) -> StepResult:
-        """Launch the next update; its numbers are read later."""
+        """Launch the next update; its numbers are read later.
+
+        Raises:
+            HairpinError: the checkpoint that was being saved meanwhile could not be.
+        """
+        self.store.check()
         state = self.state
         result = self.stepper.step(
             self.batches.at(state.position, self.samples_per_update),
@@ -148,14 +157,21 @@ class Job:
                 yield event
 
     def save(self) -> Event:
-        """Commit a checkpoint. Its event belongs to the history that the checkpoint names."""
+        """Begin to save a checkpoint; training may go on meanwhile. Its event belongs to the
+        history that the checkpoint names, and is set aside with it if a crash comes first.
+        """
         state, start_time = self.state, time.perf_counter()
         event = events.Checkpoint(state.update, state.is_best)
         self.record.write(event)
-        self.store.save(state, self.record.sync())
+        what = snapshot(state, self.run, self.record.sync())
+        self.store.save(what, is_best=state.is_best)
         if self.pace:
             self.pace.paused(time.perf_counter() - start_time, milestones=0)
         return event
+
+    def finish(self) -> None:
+        """Wait until all that was saved is on disk."""
+        self.store.finish()
 
     def correction_due(self) -> bool:
         """Whether this is the moment to meet the time budget."""
@@ -176,7 +192,7 @@ class Job:
 
     def interrupted(self) -> Interrupted:
         """The error that ends a run on a signal."""
-        path = self.store.run.path
+        path = self.run.path
         return Interrupted(
             f"stopped after update {self.state.update} of {self.updates}; go on with "
             f"`hairpin resume {path}`",

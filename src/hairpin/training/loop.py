@@ -16,6 +16,7 @@ def train(job: Job) -> Iterator[Event]:
     Raises:
         NonFiniteError: a loss or gradient was not finite; weights are as before that update.
         Interrupted: a signal asked for the end; a checkpoint was saved.
+        HairpinError: a checkpoint could not be saved; those before it are whole.
     """
     state = job.state
     unread: StepResult | None = None
@@ -44,5 +45,6 @@ def train(job: Job) -> Iterator[Event]:
         if stopping or job.checkpoint_due():
             yield job.save()
 
+    job.finish()
     if state.update < job.updates or job.evaluation_due():
         raise job.interrupted()

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError
+from hairpin.files import new_folder
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.runs import events
@@ -21,7 +23,7 @@ from hairpin.runs.metrics import Record, start_bytes, truncate_record
 from hairpin.schedules import CURVES, Schedule
 from hairpin.training import choose
 from hairpin.training.budget import Budget, Pace
-from hairpin.training.checkpoint import CheckpointStore, load_state
+from hairpin.training.checkpoint import changes_since, load_state, run_store
 from hairpin.training.environment import describe_environment
 from hairpin.training.evaluate import Evaluator
 from hairpin.training.job import Job, Milestones
@@ -51,23 +53,24 @@ def train_run(
     tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
     task = make_task(run.read_config(), tokenizer, budget, watcher)
     config = task.config
-    run.write_config(config)
-    if tokenizer is None:
-        task.tokenizer.save(run.tokenizer)
-    run.write_environment(describe_environment(config.execution.device))
     Numerics(config.execution.device, config.execution.precision).configure(
         deterministic=config.execution.deterministic
     )
-    store = CheckpointStore(run, config.checkpoint.keep, _identity(task))
+    facts = _facts(task)
+    store = run_store(run, config, facts)
     checkpoint = store.newest(watcher.notice)
+    changes = changes_since(checkpoint, config, facts) if checkpoint else ()
+    _write_what_it_is(run, task, is_new=tokenizer is None)
     state = new_state(task, from_start=checkpoint is None)
     kept_bytes = load_state(checkpoint, state) if checkpoint else start_bytes(run.metrics)
+    if state.best:
+        store.keep_as_best(state.best.update)
     truncate_record(run.metrics, kept_bytes, run.discarded_metrics())
-    for warning in task.warnings:
+    for warning in (*changes, *task.warnings):
         watcher.notice(warning)
     stop = StopRequest()
-    with Record(run.metrics) as record, stop.deferring():
-        job = build_job(task, state, store, record, stop)
+    with Record(run.metrics) as record, store, stop.deferring():
+        job = build_job(task, run, state, store, record, stop)
         if budget and task.corrected and not checkpoint:
             _keep_to(budget, job, task.corrected)
         opening = _resumed(task, state) if checkpoint else task.plan()
@@ -86,7 +89,12 @@ def new_state(task: Task, *, from_start: bool = True) -> TrainState:
 
 
 def build_job(
-    task: Task, state: TrainState, store: CheckpointStore, record: Record, stop: StopRequest
+    task: Task,
+    run: RunDirectory,
+    state: TrainState,
+    store: CheckpointStore,
+    record: Record,
+    stop: StopRequest,
 ) -> Job:
     """Everything that the loop needs, from a task and a state."""
     config = task.config
@@ -116,6 +124,7 @@ def build_job(
         val_set=task.val_set,
         sample_writers=task.sample_writers(state.model, lambda: stop.requested),
         milestones=_milestones(config),
+        run=run,
         store=store,
         record=record,
         stop=stop,
@@ -136,7 +145,7 @@ def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> No
         schedule = schedule_of(config)
         if CURVES[schedule.kind].settled(schedule) < job.state.update:
             return None  # rates that were used already would have been others
-        job.store.run.write_config(config)
+        job.run.write_config(config)
         return schedule, _milestones(config)
 
     job.correct = correct
@@ -151,7 +160,18 @@ def _resumed(task: Task, state: TrainState) -> events.Resume:
     return events.Resume(state.update, time.time(), task.config.finetune.labels or None)
 
 
-def _identity(task: Task) -> dict[str, str]:
+def _facts(task: Task) -> dict[str, str]:
     """What a checkpoint belongs to."""
     assert task.config.data.hash
     return {"data_sha256": task.config.data.hash, "tokenizer_sha256": task.tokenizer.hash()}
+
+
+def _write_what_it_is(run: RunDirectory, task: Task, *, is_new: bool) -> None:
+    """The settled config, the tokenizer and the environment. The config comes before the
+    tokenizer: a run that has a tokenizer is settled.
+    """
+    run.write_config(task.config)
+    if is_new:
+        with new_folder(run.tokenizer) as folder:
+            task.tokenizer.save(folder)
+    run.write_environment(describe_environment(task.config.execution.device))

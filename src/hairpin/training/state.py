@@ -1,5 +1,6 @@
 """Everything that a checkpoint holds: what training has become after so many updates."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,6 +64,14 @@ class TrainState:
             streams["cuda"] = torch.cuda.get_rng_state()
         return streams
 
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that is a tensor, in the groups that a checkpoint keeps apart."""
+        return {
+            "model": self.model_tensors(),
+            "optimizer": self.optimizer_tensors(),
+            "rng": self.rng_tensors(),
+        }
+
     def counters(self) -> dict[str, Any]:
         """What is not a tensor, as plain JSON values."""
         return {
@@ -74,16 +83,18 @@ class TrainState:
         }
 
     @torch.no_grad()
-    def load(
-        self,
-        model: dict[str, Tensor],
-        optimizer: dict[str, Tensor],
-        rng: dict[str, Tensor],
-        counters: dict[str, Any],
-    ) -> None:
-        """Become the saved state."""
-        self.model.load_state_dict(model, strict=True)
-        load_optimizer_tensors(self.model, self.optimizer, optimizer)
+    def load(self, tensors: Mapping[str, dict[str, Tensor]], counters: Mapping[str, Any]) -> None:
+        """Become the saved state.
+
+        Args:
+            tensors, counters: what `tensors` and `counters` gave.
+
+        Raises:
+            KeyError, RuntimeError: they are of another model.
+        """
+        self.model.load_state_dict(tensors["model"], strict=True)
+        load_optimizer_tensors(self.model, self.optimizer, tensors["optimizer"])
+        rng = tensors["rng"]
         torch.set_rng_state(rng["cpu"])
         if "cuda" in rng and torch.cuda.is_available():
             torch.cuda.set_rng_state(rng["cuda"])

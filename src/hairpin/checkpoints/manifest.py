@@ -1,0 +1,157 @@
+"""A checkpoint folder and its manifest, which is written last and vouches for every byte.
+
+step-00000100/
+model.safetensors  …   groups of tensors
+state.json             plain values
+config.toml        …   other files
+manifest.json          size and SHA-256 of each, and at its end its own SHA-256
+"""
+
+import hashlib
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed
+from hairpin.errors import CheckpointError, RunError
+from hairpin.files import sha256_of, sync_folder
+
+FORMAT = 2
+_NAME = "manifest.json"
+_LARGEST_MANIFEST = 1 << 22
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk whose every byte is as it was written.
+
+    Args:
+        path: its folder.
+        manifest: what is said of it.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """After how many updates it was made."""
+        return int(self.manifest["step"])
+
+    def tensors(self, group: str) -> dict[str, Tensor]:
+        """The tensors of `<group>.safetensors`, on the CPU.
+
+        Raises:
+            CheckpointError: it has no such group.
+        """
+        return read_tensors(self._file(f"{group}.safetensors"))
+
+    def values(self) -> dict[str, Any]:
+        """The content of state.json."""
+        values: dict[str, Any] = json.loads(self._file("state.json").read_text(encoding="utf-8"))
+        return values
+
+    def file(self, name: str) -> Path | None:
+        """Where another of its files is; None: it has none of that name."""
+        return self.path / name if name in self.manifest["files"] else None
+
+    def _file(self, name: str) -> Path:
+        # Only what the manifest vouches for is ever opened.
+        path = self.file(name)
+        if path is None:
+            raise CheckpointError(f"{self.path}: it has no {name}")
+        return path
+
+
+def write_manifest(
+    folder: Path, step: int, files: Mapping[str, FileFacts], facts: Mapping[str, Any]
+) -> None:
+    """Vouch for the files of a folder; from here on it is a checkpoint.
+
+    Args:
+        folder: where the files are, all of them durable.
+        step: updates completed.
+        files: name → size and hash.
+        facts: what else belongs in it, as plain JSON values.
+    """
+    manifest = {
+        "format": FORMAT,
+        "step": step,
+        "world_size": 1,
+        "torch": str(torch.__version__),
+        **facts,
+        "files": {name: vars(of_file) for name, of_file in sorted(files.items())},
+    }
+    body = json.dumps(manifest, separators=(",", ":"))[:-1]
+    write_hashed(folder / _NAME, [f'{body},"sha256":"{_sha256(body)}"}}'.encode()])
+    sync_folder(folder)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder, once every byte of it is known to be as it was written.
+
+    Raises:
+        CheckpointError: it is damaged; the line names the file.
+        RunError: another version of hairpin wrote it.
+    """
+    manifest = _read_manifest(path)
+    if manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{path}: written in format {manifest.get('format')!r}, and this hairpin reads format "
+            f"{FORMAT}; use the version that wrote it"
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not isinstance(manifest.get("step"), int):
+        raise CheckpointError(f"{path / _NAME}: not a manifest")
+    for name, facts in files.items():
+        if not _is_as_written(path, name, facts):
+            raise CheckpointError(f"{path / Path(name).name}: not the bytes that were written")
+    return Checkpoint(path, manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / _NAME
+    try:
+        if not _is_plain_file(path) or path.stat().st_size > _LARGEST_MANIFEST:
+            raise CheckpointError(f"{path}: not the bytes that were written")
+        text = path.read_text(encoding="utf-8")
+        body, _, claimed = text.rpartition(',"sha256":"')
+        if not body or claimed != _sha256(body) + '"}':
+            raise CheckpointError(f"{path}: not the bytes that were written")
+        manifest: dict[str, Any] = json.loads(text)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: not the bytes that were written") from None
+    return manifest
+
+
+def _is_as_written(folder: Path, name: str, facts: Any) -> bool:
+    """Whether a plain name in the folder is a file of this size and hash. Anything else, a path
+    that leads elsewhere, a link, is not.
+    """
+    if Path(name).name != name or not isinstance(facts, dict):
+        return False
+    path = folder / name
+    try:
+        return (
+            _is_plain_file(path)
+            and path.stat().st_size == facts.get("size")
+            and sha256_of(path) == facts.get("sha256")
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _is_plain_file(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

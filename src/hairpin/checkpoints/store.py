@@ -1,0 +1,320 @@
+"""A folder of checkpoints: written whole or not at all, verified when read, rotated.
+
+A checkpoint is written under a temporary name, made durable, and renamed. There is no pointer to
+the latest: it is the highest step whose manifest verifies. Usable in any training loop:
+
+    store = CheckpointStore(Path("checkpoints"), keep=3)
+    checkpoint = store.newest()
+    if checkpoint:
+        model.load_state_dict(checkpoint.tensors("model"))
+        start = checkpoint.values()["step"]
+    with store:
+        ...
+            store.save(Snapshot(step, {"model": model.state_dict()}, {"step": step}))
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hairpin.checkpoints.background import Background
+from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, write_manifest
+from hairpin.checkpoints.tensors import FileFacts, write_hashed, write_tensors
+from hairpin.errors import CheckpointError, HairpinError
+from hairpin.files import as_json, sha256_of, sync_file, sync_folder
+
+_SPARE_SPACE = 1.2
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is made of.
+
+    Args:
+        step: updates completed.
+        tensors: group → name → tensor; a group becomes `<group>.safetensors`.
+        values: plain JSON values, for state.json.
+        files: other files, name → content.
+    """
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """How much there is to write, about."""
+        return sum(tensor.nbytes for group in self.tensors.values() for tensor in group.values())
+
+    def copied(self) -> "Snapshot":
+        """The same in memory of its own, on the CPU, so that training may go on."""
+        copies = {
+            group: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            for group, tensors in self.tensors.items()
+        }
+        return Snapshot(self.step, copies, self.values, self.files)
+
+    def not_finite(self) -> str | None:
+        """The name of a tensor with a NaN or an infinity in it."""
+        for group in self.tensors.values():
+            for name, tensor in group.items():
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    return name
+        return None
+
+
+class CheckpointStore:
+    """The checkpoints of one run. One process writes to it at a time.
+
+    Args:
+        folder: where they are.
+        keep: how many of the newest stay.
+        keep_every: those of every so many steps stay too; None: no others.
+        best: the folder for the best one's model; None: none is kept.
+        facts: plain JSON values for every manifest, such as what the checkpoints belong to.
+        remedy: what to do about a full disk, for the error's line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int = 3,
+        keep_every: int | None = None,
+        best: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+        remedy: str = "make space and try again",
+    ) -> None:
+        self.folder = folder
+        self.best = best
+        self._keep = keep
+        self._keep_every = keep_every
+        self._facts = dict(facts or {})
+        self._remedy = remedy
+        self._background = Background()
+
+    def save(self, snapshot: Snapshot, *, is_best: bool = False) -> None:
+        """Commit a checkpoint in the background; the snapshot's tensors may change at once.
+
+        A save that is still under way is waited for. A step that is there is not written again.
+
+        Args:
+            snapshot: all of it finite.
+            is_best: whether its group `model` is the best so far.
+
+        Raises:
+            HairpinError: the disk is too full; or what went wrong with the save before: that, or
+                something in it was not finite. What was committed before is untouched.
+        """
+        self._background.finish()
+        self._require_space(snapshot.bytes)
+        copy = snapshot.copied()
+        self._background.start(lambda: self._save(copy, is_best))
+
+    def check(self) -> None:
+        """Raise what went wrong with a save; never wait for one."""
+        self._background.check()
+
+    def finish(self) -> None:
+        """Wait for the save under way; raise what went wrong with it."""
+        self._background.finish()
+
+    def __enter__(self) -> Self:
+        """The store itself; the save under way is waited for at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Wait, except for those who leave in a hurry; another failure comes before the save's."""
+        if error is None:
+            self.finish()
+        elif isinstance(error, Exception):
+            with suppress(Exception):
+                self.finish()
+
+    def steps(self) -> list[Path]:
+        """The folders of committed checkpoints, oldest first; not verified."""
+        if not self.folder.is_dir():
+            return []
+        found = [
+            (int(match[1]), path)
+            for path in self.folder.iterdir()
+            if (match := re.fullmatch(r"step-(\d{8,})", path.name))
+        ]
+        return [path for _, path in sorted(found)]
+
+    def newest(self, notice: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
+        """The one to go on from: the highest step that verifies.
+
+        Those that do not are set aside, never deleted, and so is a best one that is later; what
+        killed processes left unfinished is removed.
+        """
+        self.finish()
+        self._remove_unfinished()
+        for path in reversed(self.steps()):
+            try:
+                checkpoint = open_checkpoint(path)
+            except CheckpointError as damage:
+                aside = _set_aside(path)
+                notice(f"{damage}; set aside as {aside}, taking the checkpoint before it")
+                continue
+            self._refuse_a_later_best(checkpoint.step, notice)
+            return checkpoint
+        self._refuse_a_later_best(0, notice)
+        return None
+
+    def keep_as_best(self, step: int) -> None:
+        """Make the step the best, unless it is so already or is there no more."""
+        path = self._path(step)
+        if self.best and path.is_dir() and best_step(self.best) != step:
+            self._replace_best(path, step)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _save(self, snapshot: Snapshot, is_best: bool) -> None:
+        final = self._path(snapshot.step)
+        try:
+            if not final.exists():
+                self._commit(snapshot, final)
+            if is_best and self.best:
+                self._replace_best(final, snapshot.step)
+            self._rotate()
+        except OSError as error:
+            raise HairpinError(
+                f"{final}: cannot be saved ({error.strerror or error}); the checkpoint before it "
+                f"is whole: {self._remedy}"
+            ) from error
+
+    def _commit(self, snapshot: Snapshot, final: Path) -> None:
+        bad = snapshot.not_finite()
+        if bad:
+            raise HairpinError(f"update {snapshot.step}: {bad} is not finite; nothing was saved")
+        temporary = self.folder / f".tmp-{final.name}"
+        with _removed_on_failure(temporary):
+            files = _write_files(temporary, snapshot)
+            write_manifest(temporary, snapshot.step, files, self._facts)
+            temporary.rename(final)
+        sync_folder(self.folder)
+
+    def _require_space(self, tensor_bytes: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed = _SPARE_SPACE * tensor_bytes
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise HairpinError(
+                f"{self.folder}: a checkpoint needs {needed / 1e6:.0f} MB and the disk has "
+                f"{free / 1e6:.0f} MB free; the checkpoint before it is whole: {self._remedy}"
+            )
+
+    def _replace_best(self, checkpoint: Path, step: int) -> None:
+        assert self.best
+        temporary, old = self.best.with_name(".tmp-best"), _old(self.best)
+        with _removed_on_failure(temporary):
+            model = temporary / "model.safetensors"
+            _link_or_copy(checkpoint / model.name, model)
+            facts = FileFacts(model.stat().st_size, sha256_of(model))
+            write_manifest(temporary, step, {model.name: facts}, self._facts)
+            if self.best.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                self.best.rename(old)  # readers look there until the next line is done
+            temporary.rename(self.best)
+        sync_folder(self.best.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _rotate(self) -> None:
+        """Delete all but the newest, and only once the newest is known to be whole."""
+        steps = self.steps()
+        doomed = [path for path in steps[: -self._keep] if not self._stays(path)]
+        if doomed:
+            open_checkpoint(steps[-1])
+            for path in doomed:
+                # Renamed first, so that a kill leaves no half of a checkpoint under its name.
+                unwanted = path.with_name(f".tmp-{path.name}")
+                path.rename(unwanted)
+                shutil.rmtree(unwanted)
+
+    def _stays(self, path: Path) -> bool:
+        return bool(self._keep_every) and int(path.name[5:]) % (self._keep_every or 1) == 0
+
+    def _remove_unfinished(self) -> None:
+        places = [*self.folder.glob(".tmp-step-*")] if self.folder.is_dir() else []
+        if self.best:
+            places.append(self.best.with_name(".tmp-best"))
+            if _old(self.best).is_dir() and not self.best.exists():
+                _old(self.best).rename(self.best)
+        for path in places:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _refuse_a_later_best(self, step: int, notice: Callable[[str], None]) -> None:
+        if self.best is None or not self.best.exists():
+            return
+        found = best_step(self.best)
+        if found is None or found > step:
+            aside = _set_aside(self.best)
+            what = "damaged" if found is None else f"of update {found}, later than {step}"
+            notice(f"{self.best}: {what}; set aside as {aside}")
+
+
+def best_folder(best: Path) -> Path:
+    """Where the best model is: at the moment of its replacement it is still the one before."""
+    return _old(best) if _old(best).is_dir() and not best.exists() else best
+
+
+def best_step(best: Path) -> int | None:
+    """After how many updates the best model was the best; None: there is none, or it is damaged."""
+    try:
+        return open_checkpoint(best).step
+    except CheckpointError:
+        return None
+
+
+def _write_files(folder: Path, snapshot: Snapshot) -> dict[str, FileFacts]:
+    files = {}
+    for group, tensors in snapshot.tensors.items():
+        name = f"{group}.safetensors"
+        files[name] = write_tensors(folder / name, tensors)
+    others = {"state.json": as_json(snapshot.values).encode(), **snapshot.files}
+    for name, content in others.items():
+        files[name] = write_hashed(folder / name, [content])
+    return files
+
+
+def _old(best: Path) -> Path:
+    return best.with_name(f".old-{best.name}")
+
+
+def _set_aside(path: Path) -> str:
+    aside = path.with_name(f".bad-{path.name}-{time.time_ns()}")
+    path.rename(aside)
+    return aside.name
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+        sync_file(target)
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """A new folder that is deleted again if what is done in it fails."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -1,0 +1,127 @@
+"""One process at a time in a run.
+
+The lock is the operating system's (flock) on `.lock` in the run's folder: it is gone with the
+process that holds it, however that ends, so a file that a killed process left means nothing. Where
+the file system has no flock, as some that are shared by many machines, the exclusive making of
+`.lock.held` takes its place, and a stale one is known by its process being gone from its host.
+"""
+
+import errno
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Self
+
+from hairpin.errors import RunError
+
+if sys.platform != "win32":
+    import fcntl
+
+_NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+
+class RunLock:
+    """Holds a run's folder inside a `with` block.
+
+    Args:
+        folder: the run's, which exists.
+
+    Raises:
+        RunError: on entering, that another process has it. Nothing was touched then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / ".lock"
+        self._held = folder / ".lock.held"
+        self._descriptor: int | None = None
+        self._made = False
+
+    def __enter__(self) -> Self:
+        """Take it."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _flock(descriptor):
+                self._make_held()
+            self._descriptor = descriptor
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, _own_name())
+        except BlockingIOError:
+            os.close(descriptor)
+            raise self._refusal(self._path) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Let it go. The file stays: to remove it could take away another process's."""
+        if self._made:
+            self._held.unlink(missing_ok=True)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _make_held(self) -> None:
+        """Make the file that stands for the lock, or take over a stale one."""
+        for _ in range(2):
+            try:
+                with self._held.open("xb") as file:
+                    file.write(_own_name())
+                self._made = True
+                return
+            except FileExistsError:
+                host, pid = _holder(self._held)
+                if host != socket.gethostname() or pid is None or _is_alive(pid):
+                    raise self._refusal(self._held) from None
+                self._held.unlink(missing_ok=True)
+        raise self._refusal(self._held)
+
+    def _refusal(self, path: Path) -> RunError:
+        host, pid = _holder(path)
+        who = f"process {pid} on {host}" if pid else "another process"
+        after = f"; if that is gone, delete {path}" if path == self._held else ""
+        return RunError(f"{self._folder}: in use by {who}; wait for it or stop it first{after}")
+
+
+def _flock(descriptor: int) -> bool:
+    """Take the system's lock; False where the file system has none.
+
+    Raises:
+        BlockingIOError: somebody has it.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_FLOCK:
+            return False
+        raise
+    return True
+
+
+def _own_name() -> bytes:
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+
+
+def _holder(path: Path) -> tuple[str | None, int | None]:
+    try:
+        found = json.loads(path.read_bytes()[:1000])
+        return str(found["host"]), int(found["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
