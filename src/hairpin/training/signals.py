@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_PATIENCE = 2  # signals; the next one leaves at once
+
 
 class StopRequest:
     """Whether somebody asked for the end, and by which signal."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._received = 0
 
     @property
     def requested(self) -> bool:
@@ -20,7 +23,8 @@ class StopRequest:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Inside, SIGINT and SIGTERM are noted for the loop to see; a second one raises at once.
+        """Inside, SIGINT and SIGTERM are noted for the loop to see. A second one changes nothing:
+        clusters send both, and the last updates are being saved. A third raises at once.
 
         Only the main thread may set handlers; in any other the signals are left as they are.
         """
@@ -36,6 +40,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.signal_number = number
+        self._received += 1
+        if self._received > _PATIENCE:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        self.signal_number = self.signal_number or number
