@@ -33,7 +33,7 @@ _FREE = (
     "evaluate.top_k",
 )
 _LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
-_MACHINE = "execution."
+_MACHINE = ("execution.",)
 _COMPARED_UPDATES = 100_000
 
 
@@ -123,7 +123,7 @@ def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str])
     return tuple(
         f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
         for key, was, now in _differences(before, config)
-        if key.startswith(_MACHINE)
+        if _is_in(key, _MACHINE)
     )
 
 
@@ -158,8 +158,12 @@ def load_weights(
 def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
     """The differences that make it another run."""
     for difference in _differences(before, config):
-        if not difference[0].startswith((*_FREE, *_LENGTH, _MACHINE)):
+        if not _is_in(difference[0], (*_FREE, *_LENGTH, *_MACHINE)):
             yield difference
+
+
+def _is_in(key: str, settings: tuple[str, ...]) -> bool:
+    return any(key.startswith(s) if s.endswith(".") else key == s for s in settings)
 
 
 def _differences(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:

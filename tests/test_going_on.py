@@ -1,0 +1,150 @@
+"""What may change between a run's checkpoint and its resume, and what may not."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hairpin
+from hairpin.config.load import read_toml
+from hairpin.data.tokenizers import train_bpe
+from hairpin.errors import HairpinError, Interrupted
+from hairpin.run import Run
+from hairpin.runs.directory import RunDirectory
+from hairpin.watch import Quiet
+from helpers import (
+    Watching,
+    assert_same_history,
+    last_checkpoint,
+    of_kind,
+    some_text,
+    text_file,
+    tiny,
+)
+
+SETTINGS = tiny(model__dropout=0.1, schedule__kind="constant")
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Run:
+    """A run that a signal stopped between its fifth and eighth update."""
+    with pytest.raises(Interrupted):
+        hairpin.train(
+            text_file(tmp_path), out=tmp_path / "run", settings=SETTINGS, watcher=Watching(5)
+        )
+    return hairpin.load(tmp_path / "run")
+
+
+def edit(run: Run, key: str, value: Any) -> None:
+    """Change config.toml as a text editor would."""
+    import tomli_w
+
+    table, name = key.split(".")
+    tree = read_toml(run.directory.config)
+    tree[table][name] = value
+    run.directory.config.write_text(tomli_w.dumps(tree), encoding="utf-8")
+
+
+def resume(run: Run) -> list[str]:
+    watcher = Watching()
+    hairpin.resume(run.path, watcher=watcher)
+    return watcher.notices
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schedule.peak_lr", 0.02),
+        ("schedule.warmup_updates", 4),
+        ("train.seed", 6),
+        ("train.tokens_per_update", 32),
+        ("model.dropout", 0.2),
+        ("model.width", 32),
+        ("optimizer.beta2", 0.99),
+        ("clip.threshold", 0.5),
+        ("evaluate.tokens", 64),
+        ("data.validation_fraction", 0.2),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(stopped: Run, key: str, value: Any) -> None:
+    whole = stopped.directory.config.read_bytes()
+    checkpoints = sorted(stopped.directory.checkpoints.rglob("*"))
+    edit(stopped, key, value)
+    edited = stopped.directory.config.read_bytes()
+    with pytest.raises(HairpinError) as refused:
+        resume(stopped)
+    assert "hash" in str(refused.value) or "begin another run" in str(refused.value)
+    assert stopped.directory.config.read_bytes() == edited, "the user's edit is not lost"
+    assert sorted(stopped.directory.checkpoints.rglob("*")) == checkpoints
+    stopped.directory.config.write_bytes(whole)
+    assert resume(stopped) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("evaluate.every_updates", 3),
+        ("evaluate.sample_tokens", 0),
+        ("checkpoint.keep", 1),
+        ("train.updates", 15),
+    ],
+)
+def test_what_is_still_to_come_may_change(
+    stopped: Run, tmp_path: Path, key: str, value: Any
+) -> None:
+    edit(stopped, key, value)
+    assert resume(stopped) == []
+    whole = hairpin.train(
+        tmp_path / "text.txt",
+        out=tmp_path / "whole",
+        settings=SETTINGS | {key: value},
+        watcher=Quiet(),
+    )
+    ours, theirs = (of_kind(run.record(), "update") for run in (stopped, whole))
+    assert [event["loss"] for event in ours] == [event["loss"] for event in theirs]
+    assert len(ours) == (15 if key == "train.updates" else 12)
+
+
+def test_another_way_to_compute_is_allowed_and_said(stopped: Run) -> None:
+    edit(stopped, "execution.micro_batch", 1)
+    (notice,) = resume(stopped)
+    assert "execution.micro_batch was 2 until update" in notice and "is 1 from here" in notice
+
+
+def test_another_text_is_refused(stopped: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(some_text(seed=2), encoding="utf-8")
+    with pytest.raises(HairpinError, match=r"data\.hash"):
+        resume(stopped)
+    text_file(tmp_path)
+    assert resume(stopped) == []
+
+
+def test_another_tokenizer_is_refused(stopped: Run, tmp_path: Path) -> None:
+    whole = hairpin.train(
+        tmp_path / "text.txt", out=tmp_path / "whole", settings=SETTINGS, watcher=Quiet()
+    )
+    folder = RunDirectory(stopped.path).tokenizer
+    shutil.move(folder, tmp_path / "kept")
+    train_bpe([some_text()], 257).save(folder)
+    with pytest.raises(HairpinError, match="tokenizer"):
+        resume(stopped)
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "kept", folder)
+    resume(stopped)
+    assert_same_history(whole, stopped)
+
+
+def test_a_damaged_config_says_where_a_copy_is(stopped: Run) -> None:
+    stopped.directory.config.write_bytes(b"[train\n\x00")
+    with pytest.raises(HairpinError) as refused:
+        resume(stopped)
+    copy = last_checkpoint(stopped.path) / "config.toml"
+    assert f"put it back from {copy}" in str(refused.value)
+    shutil.copyfile(copy, stopped.directory.config)
+    assert resume(stopped) == []
