@@ -255,6 +255,17 @@ def test_the_block_waits_for_the_save_and_raises_what_went_wrong(tmp_path: Path)
     assert names(tmp_path) == ["step-00000001"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_one_bad_number_anywhere_is_found(dtype: torch.dtype, bad: float, place: int) -> None:
+    sound = torch.linspace(-3, 3, 1000).to(dtype)
+    assert Snapshot(1, {"model": {"a": sound, "none": torch.zeros(0)}}).not_finite() is None
+    spoilt = sound.clone()
+    spoilt[place] = bad
+    assert Snapshot(1, {"model": {"a": sound, "b": spoilt}}).not_finite() == "b"
+
+
 # --- rotation, the newest, the best ---
 
 
