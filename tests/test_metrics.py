@@ -1,12 +1,13 @@
 import json
 import math
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hairpin.errors import RunError
+from hairpin.errors import HairpinError, RunError
 from hairpin.runs.events import Correction, End, Event, Sample, Start, Update
 from hairpin.runs.metrics import Record, read_record, truncate_record
 
@@ -102,6 +103,39 @@ def test_a_damaged_line_in_the_middle_is_refused_with_its_number(tmp_path: Path)
     path.write_bytes(b"\n".join(lines))
     with pytest.raises(RunError, match=r"metrics\.jsonl:2: not a line of JSON"):
         list(read_record(path))
+
+
+@pytest.mark.parametrize("line", ["1", "[]", '{"update": 1}', '{"event": 3}', "[" * 50_000])
+def test_a_line_that_is_no_event_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
+    path = recorded(tmp_path / "metrics.jsonl", UPDATE, UPDATE)
+    first, second, end = path.read_text(encoding="utf-8").split("\n")
+    path.write_text("\n".join((first, line, second, end)), encoding="utf-8")
+    with pytest.raises(RunError, match=r"metrics\.jsonl:2: .*the record is damaged"):
+        list(read_record(path))
+
+
+def test_a_line_that_a_crash_cut_short_is_not_written_behind(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "metrics.jsonl", UPDATE, UPDATE)
+    path.write_bytes(path.read_bytes()[:-7])
+    recorded(path, Correction(1, 10, 12))
+    assert [event["event"] for event in read_record(path)] == ["update", "correction"]
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.parent.mkdir()
+    with Record(path) as record:
+        record.write(UPDATE)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (record.sync() + 10, before[1]))
+        try:
+            with pytest.raises(HairpinError) as full:
+                record.write(UPDATE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"{path}: cannot be written (File too large)" in str(full.value)
+    assert f"hairpin resume {path.parent}" in str(full.value)
+    assert len(list(read_record(path))) == 2, "with space again the rest is written at its closing"
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:

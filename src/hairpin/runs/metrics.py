@@ -86,11 +86,14 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
         if not line:
             continue
         try:
-            yield json.loads(line)
-        except ValueError:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
             if number >= len(lines) - 1:
                 return
             raise RunError(f"{path}:{number}: not a line of JSON; the record is damaged") from None
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise RunError(f"{path}:{number}: not an event; the record is damaged")
+        yield event
 
 
 def start_bytes(path: Path) -> int:
