@@ -381,6 +381,9 @@ def test_with_values_gives_a_checked_copy() -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
+EXTENSIONS = [{"at": 20, "policy": "rewarm"}, {"at": 40, "policy": "cooldown"}]
+
+
 def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Legal values of a setting."""
     if "enum" in field:
@@ -399,7 +402,8 @@ def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
             exclude_max="exclusiveMaximum" in field,
         )
     if field["type"] == "array":
-        return st.just([]) | st.lists(TEXTS, min_size=2, max_size=3, unique=True)
+        of_texts = st.lists(TEXTS, min_size=2, max_size=3, unique=True)
+        return st.just([]) | (st.just(EXTENSIONS) if "$ref" in field["items"] else of_texts)
     return TEXTS.filter(lambda text: len(text) >= field.get("minLength", 0))
 
 
@@ -440,7 +444,8 @@ def configs(draw: st.DrawFn) -> Config:
     recipe = draw(st.sampled_from(sorted(RECIPES)))
     if RECIPES[recipe]:  # it sets the warmup
         schedule.pop("warmup_fraction", None)
-    if recipe == "book":  # its first learning rate and its batch leave less room for these
+    if recipe == "book":  # its first learning rate, batch and length leave less room for these
+        schedule.pop("extensions", None)
         schedule.pop("peak_lr", None)
         model.pop("context", None)
     flags = {f"{table}.{key}": value for table, keys in tree.items() for key, value in keys.items()}

@@ -5,7 +5,6 @@ PyTorch is imported only by what needs it.
 
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -30,7 +29,9 @@ from hairpin.runs.directory import (
 from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
-from hairpin.version import __version__
+from hairpin.starting.asked import asked_config, name_of, with_start
+from hairpin.starting.begin import begin, is_restarted, require_same
+from hairpin.starting.extend import is_finished, make_longer, with_extension
 from hairpin.watch import Watcher
 
 DEFAULT_BUDGET = "3m"
@@ -59,6 +60,7 @@ def train(
     budget: str | None = None,
     settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
+    or_resume: bool = False,
     watcher: Watcher | None = None,
     started: float | None = None,
 ) -> Run:
@@ -76,6 +78,8 @@ def train(
             if neither a size nor a length is asked for.
         settings: dotted key → value, such as {"train.updates": 1000}.
         overrides: "key=value" strings, which come before `settings`.
+        or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
+            where torchrun starts a process again.
         watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
 
@@ -85,7 +89,9 @@ def train(
     """
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
-    asked = _asked(texts, corpus, config, overrides, _with_start(settings, start))
+    if or_resume and out is None:
+        raise RunError("--or-resume: name the run's folder with --out")
+    asked = asked_config(texts, corpus, config, overrides, with_start(settings, start))
     notices = []
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
@@ -93,7 +99,10 @@ def train(
     if budget and _length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
     seconds = parse_duration(budget) if budget else _default_budget(asked)
-    return _train_new(asked, out, _name_of(asked), seconds, started, watcher, notices)
+    if out and (or_resume or is_restarted()) and (there := RunDirectory(Path(out))).config.exists():
+        require_same(there, asked, seconds)
+        return _go_on(Run(there), seconds, watcher)
+    return _train_new(asked, out, name_of(asked), seconds, started, watcher, notices)
 
 
 def finetune(
@@ -119,27 +128,35 @@ def finetune(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    flags = {**_with_start(settings, start), "finetune.kind": kind}
-    asked = _asked((data,) if data else (), None, config, overrides, flags)
-    name = f"{_name_of(asked)}-{kind}"
+    flags = {**with_start(settings, start), "finetune.kind": kind}
+    asked = asked_config((data,) if data else (), None, config, overrides, flags)
+    name = f"{name_of(asked)}-{kind}"
     return _train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
 
 
-def resume(path: str | Path | None = None, *, watcher: Watcher | None = None) -> Run:
-    """Go on with a run where it stopped; a finished one is left as it is.
+def resume(
+    path: str | Path | None = None,
+    *,
+    extend: str | int | None = None,
+    policy: str | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Go on with a run where it stopped; a finished one is left as it is, or made longer.
+
+    Args:
+        path: the run's folder; None: the newest in `runs/`.
+        extend: a number of updates more, or a length of time such as "10m".
+        policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
+        watcher: as in `train`.
 
     Raises:
-        RunError: there is no run, or its checkpoints do not fit it.
+        RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
-    run = load(path)
-    watcher = _watcher(watcher)
-    ends = [event for event in run.record() if event["event"] == "end"]
-    if ends and ends[-1]["status"] == "finished":
-        watcher.notice(f"{run.path} is finished after {ends[-1]['update']} updates: nothing to do")
-        return run
-    begun = next(iter(run.record()), {})
-    with RunLock(run.path):
-        return _drain(run.directory, begun.get("budget_seconds"), time.monotonic(), watcher)
+    run, watcher = load(path), _watcher(watcher)
+    if extend is not None or policy is not None:
+        with RunLock(run.path):
+            make_longer(run, extend, policy, watcher.notice)
+    return _go_on(run, _default_budget(run.config), watcher)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -178,7 +195,7 @@ def prepare(
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
-    asked = _asked(texts, corpus, None, overrides, {})
+    asked = asked_config(texts, corpus, None, overrides, {})
     if not asked.data.texts and asked.data.corpus is None:
         raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
     prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
@@ -187,27 +204,6 @@ def prepare(
         f"{folder}: {len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
         f"vocabulary {prepared.tokenizer.vocabulary:,}"
     )
-
-
-def _asked(
-    texts: tuple[str | Path, ...],
-    corpus: str | None,
-    config: str | Path | None,
-    overrides: Iterable[str],
-    settings: Mapping[str, Any],
-) -> Config:
-    """The config that a call asks for."""
-    flags = dict(settings)
-    if texts:
-        flags["data.texts"] = [str(Path(text).absolute()) for text in texts]
-    if corpus:
-        flags["data.corpus"] = corpus
-    return build_config(file=_path(config), overrides=overrides, flags=flags)
-
-
-def _with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> Mapping[str, Any]:
-    named = {} if start is None else {"start.path": str(Path(start).absolute())}
-    return {**(settings or {}), **named}
 
 
 def _train_new(
@@ -224,8 +220,26 @@ def _train_new(
     for line in notices:
         watcher.notice(line)
     with RunLock(directory.path):
-        _begin(directory, budget_seconds)
+        begin(directory, asked, budget_seconds)
         return _drain(directory, budget_seconds, started, watcher, is_new=True)
+
+
+def _go_on(run: Run, budget_seconds: float | None, watcher: Watcher) -> Run:
+    """Train a run to its end from where it is.
+
+    Args:
+        run: finished or not; it may have been killed before its record was begun.
+        budget_seconds: its wall time, if the record does not say.
+        watcher: is shown what happens.
+    """
+    if is_finished(run):
+        watcher.notice(
+            f"{run.path} is finished after {run.config.train.updates} updates: nothing to do"
+        )
+        return run
+    with RunLock(run.path):
+        begun = begin(run.directory, run.config, budget_seconds)
+        return _drain(run.directory, begun.get("budget_seconds"), time.monotonic(), watcher)
 
 
 def _watcher(watcher: Watcher | None) -> Watcher:
@@ -238,12 +252,6 @@ def _watcher(watcher: Watcher | None) -> Watcher:
 
 def _path(name: str | Path | None) -> Path | None:
     return None if name is None else Path(name)
-
-
-def _begin(directory: RunDirectory, budget_seconds: float | None) -> None:
-    with Record(directory.metrics) as record:
-        command = tuple(sys.argv)
-        record.write(events.Start(time.time(), __version__, command, budget_seconds))
 
 
 def _drain(
@@ -268,7 +276,8 @@ def _drain(
     make_task = finetuning if run.config.finetune.kind else pretraining
     update, status, reason = run.summary().updates, "failed", None
     try:
-        for event in train_run(directory, make_task, budget=budget, watcher=watcher):
+        loop = train_run(directory, make_task, budget=budget, watcher=watcher)
+        for event in with_extension(loop, directory):
             update = getattr(event, "update", update) + isinstance(event, events.Update)
             watcher.show(event)
         status = "finished"
@@ -307,9 +316,3 @@ def _default_budget(config: Config) -> float | None:
 def _length_of(config: Config) -> float | None:
     train = config.train
     return train.updates or train.tokens or train.epochs
-
-
-def _name_of(config: Config) -> str:
-    if config.data.corpus:
-        return config.data.corpus
-    return Path(config.data.texts[0]).name.split(".")[0] or "text"

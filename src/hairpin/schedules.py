@@ -83,6 +83,11 @@ class Schedule:
         return self.peak_lr if height >= 1.0 else min(self.peak_lr, self.min_lr + above_min)
 
     @property
+    def settled(self) -> int:
+        """How many updates have a learning rate that no change of the length behind them moves."""
+        return CURVES[self.kind].settled(self)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is legal here but seldom wanted, a line each."""
         share = self.warmup / self.updates

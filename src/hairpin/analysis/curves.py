@@ -4,6 +4,7 @@ import re
 import threading
 
 from hairpin.analysis.formats import format_lr, format_updates
+from hairpin.extensions import Extended
 from hairpin.schedules import CURVES, Schedule
 
 # plotext draws on one figure per process.
@@ -31,14 +32,32 @@ def draw_schedule(
     return "\n".join([schedule_title(schedule), drawing, *figures, *warnings])
 
 
+def draw_extension(
+    old: Schedule, new: Schedule, width: int = 72, height: int = 16, color: bool = False
+) -> str:
+    """The curve of a run that becomes longer, with what it would have been as dots where that
+    differs, then the new one's figures.
+
+    Args:
+        old: the schedule so far.
+        new: the schedule from now on.
+        width, height, color: as in `draw_schedule`.
+    """
+    drawing = _drawing(new, width, height, old)
+    if color:
+        drawing = _CURVE.sub(lambda found: f"\x1b[36m{found[0]}\x1b[39m", drawing)
+    figures = [f"  {name:<{_NAME}}{words}" for name, words in schedule_figures(new)]
+    return "\n".join([schedule_title(new), drawing, *figures])
+
+
 def schedule_figures(schedule: Schedule) -> list[tuple[str, str]]:
-    """The learning rate where it matters: first update, end of warmup, middle and last update."""
+    """The learning rate where it matters: first update, end of warmup, middle and last update; of
+    an extended run, where each part begins.
+    """
     last = schedule.updates - 1
-    marks = {0: "first", last: "last"}
-    marks.setdefault(schedule.warmup, "end of warmup")
-    if schedule.kind == "wsd":
-        marks.setdefault(last - schedule.decay, "start of decay")
-    marks.setdefault(schedule.updates // 2, "middle")
+    marks = _marks(schedule)
+    if not isinstance(schedule, Extended):
+        marks.setdefault(schedule.updates // 2, "middle")
     digits = len(f"{last:,}")
     return [
         (name, f"update {update:>{digits},}   lr {format_lr(schedule(update))}")
@@ -50,15 +69,42 @@ def plotted_updates(schedule: Schedule, points: int) -> list[int]:
     """About `points` updates, evenly spread, with every corner of the curve among them."""
     last = schedule.updates - 1
     step = max(1, last // max(1, points))
+    return sorted({*range(0, last + 1, step), *(c for c in _corners(schedule) if 0 <= c <= last)})
+
+
+def _marks(schedule: Schedule) -> dict[int, str]:
+    """The updates that have a name."""
+    last = schedule.updates - 1
+    if isinstance(schedule, Extended):
+        marks = _marks(schedule.base)
+        del marks[schedule.base.updates - 1]
+        marks |= {part.at: part.policy for part in schedule.parts}
+        return {last: "last", **marks}
+    marks = {0: "first", last: "last"}
+    marks.setdefault(schedule.warmup, "end of warmup")
+    if schedule.kind == "wsd":
+        marks.setdefault(last - schedule.decay, "start of decay")
+    return marks
+
+
+def _corners(schedule: Schedule) -> set[int]:
+    """The updates between which the curve is smooth, and some that are near."""
+    if isinstance(schedule, Extended):
+        corners = _corners(schedule.base) | {schedule.updates - 1}
+        for part in schedule.parts:
+            within = _corners(part.curve) if part.curve else set()
+            corners |= {part.at - 1, part.at, *(part.at + corner for corner in within)}
+        return corners
+    last = schedule.updates - 1
     corners = {0, schedule.warmup - 1, schedule.warmup, last - schedule.decay, last}
     if schedule.kind == "cosine-restarts":
         length = schedule.updates - schedule.warmup
         starts = [schedule.warmup + c * length // schedule.cycles for c in range(schedule.cycles)]
         corners.update(starts, (start - 1 for start in starts))
-    return sorted({*range(0, last + 1, step), *(c for c in corners if 0 <= c <= last)})
+    return corners
 
 
-def _drawing(schedule: Schedule, width: int, height: int) -> str:
+def _drawing(schedule: Schedule, width: int, height: int, old: Schedule | None = None) -> str:
     import plotext
 
     updates = plotted_updates(schedule, 4 * width)
@@ -70,6 +116,9 @@ def _drawing(schedule: Schedule, width: int, height: int) -> str:
         figure.clear()
         figure.plot_size(width, height)
         lr = [schedule(update) for update in updates]
+        replaced = [u for u in plotted_updates(old, width) if old(u) != schedule(u)] if old else []
+        if old and replaced:
+            figure.draw(figure.signal(replaced, [old(u) for u in replaced], marker="·"))
         figure.draw(figure.signal(updates, lr, marker="braille").lines())
         figure.label("update", "x")
         figure.ruler("x").ticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -85,4 +134,6 @@ def schedule_title(schedule: Schedule) -> str:
     kind = schedule.kind if CURVES[schedule.kind].decays else f"{schedule.kind} (does not decay)"
     warmup = f"{schedule.warmup:,} of warmup" if schedule.warmup else "no warmup"
     updates = format_updates(schedule.updates)
-    return f"Learning rate, {kind}: {updates}, {warmup}"
+    parts = schedule.parts if isinstance(schedule, Extended) else ()
+    more = "".join(f", {part.policy} from update {part.at:,}" for part in parts)
+    return f"Learning rate, {kind}: {updates}, {warmup}{more}"

@@ -49,6 +49,8 @@ class Summary:
         clipped_updates: updates whose gradients were clipped.
         largest_grad_norm: before clipping, at the update of index `largest_grad_norm_update`.
         correction: the number of updates before and after it was corrected to meet the budget.
+        extensions: the number of updates before and after each time that the run was made longer,
+            and the policy, if one was named.
         overfitting_after: the best update, where validation rose after it while train fell.
         counted: what `tokens` counts: tokens, or a classifier's examples.
     """
@@ -69,6 +71,7 @@ class Summary:
     largest_grad_norm: float | None = None
     largest_grad_norm_update: int | None = None
     correction: tuple[int, int] | None = None
+    extensions: tuple[tuple[int, int, str | None], ...] = ()
     overfitting_after: int | None = None
     counted: str = "tokens"
 
@@ -92,6 +95,9 @@ class Summary:
             rows.append(
                 ("corrected", f"from {planned:,} to {updates:,} updates, to meet the time budget")
             )
+        for planned, updates, policy in self.extensions:
+            words = f"from {planned:,} to {updates:,} updates"
+            rows.append(("extended", words + (f": {policy}" if policy else "")))
         if self.overfitting_after is not None:
             rows.append(("overfitting", self._overfitting_words()))
         return [f"{name:<12}{words}" for name, words in rows]
@@ -199,6 +205,11 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         largest_grad_norm=largest["grad_norm"] if largest else None,
         largest_grad_norm_update=largest["update"] if largest else None,
         correction=_correction(events),
+        extensions=tuple(
+            (e["planned_updates"], e["updates"], e.get("policy"))
+            for e in events
+            if e["event"] == "extend"
+        ),
         overfitting_after=best.update if best and _overfitted(best, points[-1]) else None,
         counted="examples" if any(event.get("labels") for event in events) else "tokens",
     )
@@ -214,7 +225,7 @@ def _overfitted(best: Point, last: Point) -> bool:
 
 
 def _planned_updates(events: list[dict[str, Any]]) -> int | None:
-    planned = [e["updates"] for e in events if e["event"] in ("plan", "correction")]
+    planned = [e["updates"] for e in events if e["event"] in ("plan", "correction", "extend")]
     return planned[-1] if planned else None
 
 

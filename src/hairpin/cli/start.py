@@ -29,6 +29,7 @@ _start_option = click.option(
 @_start_option
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@click.option("--or-resume", is_flag=True, help="Go on with the run in --out if it is there.")
 def train(
     texts: tuple[Path, ...],
     config: Path | None,
@@ -37,6 +38,7 @@ def train(
     start: Path | None,
     budget: str | None,
     corpus: str | None,
+    or_resume: bool,
     **flags: Any,
 ) -> None:
     """Train on text files or folders.
@@ -55,17 +57,29 @@ def train(
         budget=budget,
         settings=settings_of(flags),
         overrides=overrides,
+        or_resume=or_resume,
         started=_process_start(),
     )
 
 
 @click.command(short_help="Go on with a run where it stopped.")
 @run_argument
-def resume(run: Path | None) -> None:
-    """Go on with RUN where it stopped; without RUN, with the newest in ./runs."""
+@click.option("--extend", metavar="10m|UPDATES", help="Make it longer by so much.")
+@click.option(
+    "--policy",
+    type=click.Choice(["rewarm", "constant", "cooldown"]),
+    help="How the learning rate of a finished run goes on.",
+)
+def resume(run: Path | None, extend: str | None, policy: str | None) -> None:
+    """Go on with RUN where it stopped; without RUN, with the newest in ./runs.
+
+    With --extend it becomes longer, and the new learning rate is drawn first. After the end of a
+    finished run there is no curve left, so that --policy says what follows: back up to the peak and
+    down again (rewarm), the last rate (constant), or from there straight down to zero (cooldown).
+    """
     from hairpin import api
 
-    api.resume(run)
+    api.resume(run, extend=extend, policy=policy)
 
 
 @click.command(short_help="Teach a trained model labels, or to follow instructions.")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
+from hairpin.extensions import extended
 from hairpin.schedules import CURVES, Schedule
 
 DEFAULT_CURVE = "cosine"
@@ -29,6 +30,7 @@ def contradictions(config: Config) -> list[str]:
         *_alternatives(config),
         *_shapes(config),
         *_schedule(config),
+        *_extensions(config),
         *_budget(config),
         *_finetuning(config),
     ]
@@ -40,8 +42,10 @@ def schedule_of(config: Config) -> Schedule:
     Raises:
         ConfigError: the settings make no schedule.
     """
-    asked, updates, tokens = config.schedule, config.train.updates, config.train.tokens_per_update
-    assert updates and tokens and asked.peak_lr
+    asked, whole, tokens = config.schedule, config.train.updates, config.train.tokens_per_update
+    assert whole and tokens and asked.peak_lr
+    extensions = [(extension.at, extension.policy) for extension in asked.extensions]
+    updates = extensions[0][0] if extensions else whole
     warmup = _in_updates(
         asked.warmup_updates, asked.warmup_tokens, asked.warmup_fraction, tokens, updates
     )
@@ -50,16 +54,17 @@ def schedule_of(config: Config) -> Schedule:
     )
     kind = asked.kind or DEFAULT_CURVE
     lowest = asked.peak_lr * DEFAULT_MIN_LR_FRACTION if asked.min_lr is None else asked.min_lr
-    return Schedule(
+    base = Schedule(
         kind=kind,
         updates=updates,
         warmup=round(DEFAULT_WARMUP_FRACTION * updates) if warmup is None else warmup,
         peak_lr=asked.peak_lr,
         initial_lr=asked.initial_lr,
-        min_lr=lowest if CURVES[kind].decays else 0.0,
+        min_lr=lowest if CURVES[kind].decays or extensions else 0.0,
         decay=max(1, round(DEFAULT_DECAY_FRACTION * updates)) if decay is None else decay,
         cycles=asked.cycles,
     )
+    return extended(base, extensions, whole)
 
 
 def example_schedule(config: Config) -> Schedule:
@@ -156,6 +161,16 @@ def _schedule(config: Config) -> Iterator[str]:
         for name in ("decay_updates", "decay_tokens", "decay_fraction"):
             if getattr(schedule, name) is not None:
                 yield f"schedule.{name}: only for schedule.kind=wsd, not {kind}"
+
+
+def _extensions(config: Config) -> Iterator[str]:
+    """What is wrong with the parts of a run that was made longer, once its schedule is known."""
+    known = (config.train.updates, config.train.tokens_per_update, config.schedule.peak_lr)
+    if config.schedule.extensions and all(known):
+        try:
+            schedule_of(config)
+        except ConfigError as error:
+            yield from error.problems
 
 
 def _finetuning(config: Config) -> Iterator[str]:

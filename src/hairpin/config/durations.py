@@ -11,8 +11,13 @@ _PATTERN = re.compile(
 _LONGEST_SECONDS = 366 * 86_400
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "--budget", otherwise: str = "") -> float:
     """Seconds.
+
+    Args:
+        text: as people write it.
+        option: where they wrote it.
+        otherwise: what else may stand there, for the error.
 
     Raises:
         ConfigError: not a length of time from a second to a year.
@@ -24,7 +29,7 @@ def parse_duration(text: str) -> float:
     )
     if not 1 <= seconds <= _LONGEST_SECONDS:
         raise ConfigError(
-            f"--budget {text}: write a length of time such as 90s, 10m, 1h30m or 2d, from a second "
-            "to a year"
+            f"{option} {text}: write {otherwise}a length of time such as 90s, 10m, 1h30m or 2d, "
+            "from a second to a year"
         )
     return seconds

@@ -139,7 +139,25 @@ def to_tree(config: Config) -> Tree:
     for table in ("start", "finetune"):  # most runs have nothing to do with either
         if getattr(config, table) == type(getattr(config, table))():
             del tree[table]
+    if not config.schedule.extensions:
+        del tree["schedule"]["extensions"]
     return tree
+
+
+def short_tree(config: Config) -> Tree:
+    """The same without what is as the defaults have it; `validate` makes the config of it again."""
+    defaults, short = _flat(to_tree(Config())), Tree()
+    for key, value in _flat(to_tree(config)).items():
+        if value != defaults.get(key):
+            _put(short, key, value)
+    return short
+
+
+def differences(was: Config, now: Config) -> list[tuple[str, Any, Any]]:
+    """Each dotted key that differs with both its values; None: unset."""
+    before, after = _flat(to_tree(was)), _flat(to_tree(now))
+    keys = [key for key in known_keys() if before.get(key) != after.get(key)]
+    return [(key, before.get(key), after.get(key)) for key in keys]
 
 
 def to_toml(config: Config) -> str:
@@ -219,6 +237,15 @@ def _get(tree: Tree, key: str) -> Any:
     table, _, name = key.partition(".")
     values = tree.get(table)
     return values.get(name) if isinstance(values, dict) else None
+
+
+def _flat(tree: Tree) -> Tree:
+    """Dotted key → value."""
+    return {
+        f"{key}.{name}" if name else key: entry
+        for key, value in tree.items()
+        for name, entry in (value.items() if isinstance(value, dict) else [("", value)])
+    }
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config
+from hairpin.config.settings import Config, Extension, Schedule
 from hairpin.config.table import Table
 from hairpin.schedules import CURVES
 
@@ -80,6 +80,10 @@ def _table_section(name: str) -> Iterator[str]:
     yield f"## `[{name}]`"
     yield table.__doc__ or ""
     yield _keys(table, list(table.model_fields), f"{name}.")
+    if table is Schedule:
+        yield f"### `[[{name}.extensions]]`"
+        yield Extension.__doc__ or ""
+        yield _keys(Extension, list(Extension.model_fields))
 
 
 def _keys(table: type[Table], names: Iterable[str], prefix: str = "") -> str:
@@ -89,7 +93,7 @@ def _keys(table: type[Table], names: Iterable[str], prefix: str = "") -> str:
             f"`{prefix}{name}`",
             _type(prefix + name, fields[name]),
             _bounds(fields[name]),
-            _default(fields[name].get("default")),
+            _default(fields[name]),
             fields[name]["description"],
         )
         for name in names
@@ -101,6 +105,8 @@ def _type(key: str, field: dict[str, Any]) -> str:
     choices = _REGISTRIES.get(key) or field.get("enum")
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
+    if "$ref" in field.get("items", {}):
+        return "list of tables"
     return _TYPES[field["type"]]
 
 
@@ -128,7 +134,10 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if digits else f"{value:g}"
 
 
-def _default(value: Any) -> str:
+def _default(field: dict[str, Any]) -> str:
+    if "default" not in field:
+        return "required"
+    value = field["default"]
     if value is None or value == []:
         return "unset"
     if isinstance(value, str):

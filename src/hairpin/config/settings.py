@@ -123,6 +123,18 @@ class Optimizer(Table):
     )
 
 
+class Extension(Table):
+    """How a run goes on that was made longer."""
+
+    at: int = Field(
+        ge=2, le=10**15, description="The first update of this part, where the run ended before."
+    )
+    policy: Literal["rewarm", "constant", "cooldown"] = Field(
+        description="Back to the peak and down the curve again; the last learning rate goes on; "
+        "from there straight down to zero."
+    )
+
+
 class Schedule(Table):
     """The learning rate as a function of the update: linear warmup, then a curve."""
 
@@ -161,6 +173,12 @@ class Schedule(Table):
     )
     cycles: int = Field(
         4, ge=1, le=10_000, description="Cosine cycles after warmup, for `cosine-restarts`."
+    )
+    extensions: Annotated[tuple[Extension, ...], Field(strict=False)] = Field(
+        (),
+        description="Parts that follow the curve, in order, as tables `[[schedule.extensions]]`. "
+        "The curve above is then as long as the first part's `at`, and `train.updates` is the "
+        "length of the whole. `hairpin resume RUN --extend 10m` writes them.",
     )
 
 

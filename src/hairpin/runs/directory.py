@@ -100,10 +100,10 @@ def create_run(path: Path, config: Config) -> RunDirectory:
     run = RunDirectory(path)
     if run.config.exists():
         raise RunError(
-            f"{path}: there is a run already; go on with `hairpin resume {path}`, or name another "
-            "folder with --out"
+            f"{path}: there is a run already; go on with `hairpin resume {path}`, add --or-resume "
+            "to go on with it if it is the same, or name another folder with --out"
         )
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(map(_is_left_over, path.iterdir()))):
         raise RunError(f"{path}: exists and is not an empty folder; name another with --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -149,6 +149,11 @@ def new_run_path(name: str) -> Path:
     while (RUNS / f"{stem}-{number}").exists():
         number += 1
     return RUNS / f"{stem}-{number}"
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether that is what a process leaves that is killed while it makes a run's folder."""
+    return path.name.startswith((".tmp-config.toml-", ".lock"))
 
 
 def _began(run: RunDirectory) -> float:

@@ -27,12 +27,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """A process begins: written before torch is imported. `time` is seconds since 1970."""
+    """A run begins: written before torch is imported. `time` is seconds since 1970, `asked` the
+    config as it was asked for, without what is as the defaults have it.
+    """
 
     time: float
     version: str
     command: tuple[str, ...]
     budget_seconds: float | None = None
+    asked: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,26 @@ class Plan(Event):
 
 @dataclass(frozen=True)
 class Resume(Event):
-    """A process goes on from the checkpoint with `update` updates completed. A classifier names
-    its `labels`.
+    """A process goes on from the checkpoint with `update` updates completed, in a run of `updates`.
+    A classifier names its `labels`.
     """
 
     update: int
     time: float
     labels: tuple[str, ...] | None = None
+    updates: int | None = None
+
+
+@dataclass(frozen=True)
+class Extend(Event):
+    """The run was made longer, on request. `policy` is of what follows the `planned_updates`; None:
+    the curve goes on.
+    """
+
+    update: int
+    planned_updates: int
+    updates: int
+    policy: str | None = None
 
 
 @dataclass(frozen=True)

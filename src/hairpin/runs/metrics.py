@@ -96,6 +96,11 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
         yield event
 
 
+def first_event(path: Path) -> dict[str, Any] | None:
+    """What the record begins with; None: there is no record, or no whole line in it."""
+    return next(read_record(path), None) if path.exists() else None
+
+
 def start_bytes(path: Path) -> int:
     """Length of the first line: what a run keeps that begins again, with no checkpoint to go on
     from.

@@ -65,7 +65,7 @@ class Display(_Shown):
                 display.show(event)
 
     Args:
-        updates: updates of the whole run; None: until a `Plan` or `Correction` event says.
+        updates: updates of the whole run; None: until an event says.
         quiet: show nothing at all.
         console: where to; None: standard output.
         clock: seconds from an arbitrary moment.
@@ -107,7 +107,12 @@ class Display(_Shown):
             case events.Correction():
                 self._updates = event.updates
                 self._print(_correction_text(event))
+            case events.Extend():
+                self._updates = event.updates
+                self._print(_extend_text(event))
             case events.Resume():
+                self._updates = event.updates or self._updates
+                self._progress.done = event.update
                 self._count(event.labels)
                 self._print(Text(f"going on after {format_updates(event.update)}", "bold"))
             case events.End():
@@ -217,10 +222,9 @@ class _Bar:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress, updates = self._progress, self._updates()
-        done = 0 if progress.update is None else progress.update.update + 1
         left = progress.seconds_left(updates)
         time_left = f" {format_duration(left)} left" if math.isfinite(left) else " starting"
-        bar = ProgressBar(updates, done) if updates else ProgressBar(None, pulse=True)
+        bar = ProgressBar(updates, progress.done) if updates else ProgressBar(None, pulse=True)
         yield _row(f"{progress.position(updates)} ", bar, time_left)
         elapsed = f"{format_duration(progress.elapsed_seconds)} elapsed"
         figures = "   ".join([*progress.figures(), elapsed])
@@ -265,4 +269,12 @@ def _correction_text(event: events.Correction) -> Text:
     return Text(
         f"after {format_updates(event.update)}: the run is now {event.updates:,} updates long, not "
         f"{event.planned_updates:,}, to end inside its time budget"
+    )
+
+
+def _extend_text(event: events.Extend) -> Text:
+    policy = f" ({event.policy})" if event.policy else ""
+    return Text(
+        f"after {format_updates(event.update)}: the run is now {event.updates:,} updates long, not "
+        f"{event.planned_updates:,}{policy}"
     )

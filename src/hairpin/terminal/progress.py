@@ -25,6 +25,7 @@ class Progress:
         self._update_time = self.start_time
         self._seconds_each = math.nan
         self.update: events.Update | None = None
+        self.done = 0  # updates of the whole run
         self.counted = "tok"  # what the tokens of an update are
 
     def add(self, update: events.Update) -> None:
@@ -41,6 +42,7 @@ class Progress:
             self._loss_weight = _SMOOTHING * self._loss_weight + (1 - _SMOOTHING)
         self._update_time = now
         self.update = update
+        self.done = update.update + 1
 
     @property
     def elapsed_seconds(self) -> float:
@@ -51,7 +53,7 @@ class Progress:
         """Time until update `updates` is done, falling between updates; NaN: not known yet."""
         if self.update is None or updates is None or math.isnan(self._seconds_each):
             return math.nan
-        to_go = max(0, updates - self.update.update - 1)
+        to_go = max(0, updates - self.done)
         since_seconds = self._clock() - self._update_time
         return max(0.0, to_go * self._seconds_each - since_seconds)
 
@@ -71,8 +73,7 @@ class Progress:
 
     def position(self, updates: int | None) -> str:
         """How many updates are done, of how many."""
-        done = 0 if self.update is None else self.update.update + 1
-        return f"update {done:,}" + ("" if updates is None else f"/{updates:,}")
+        return f"update {self.done:,}" + ("" if updates is None else f"/{updates:,}")
 
     def line(self, updates: int | None) -> str:
         """All of it in a line, for a log."""

@@ -1,0 +1,49 @@
+"""What a call asks for: its config, and a name for its run."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hairpin.config.load import build_config
+from hairpin.config.settings import Config
+
+
+def asked_config(
+    texts: Iterable[str | Path],
+    corpus: str | None,
+    config: str | Path | None,
+    overrides: Iterable[str],
+    settings: Mapping[str, Any],
+) -> Config:
+    """The config that a call asks for.
+
+    Args:
+        texts: files and folders.
+        corpus: a corpus by name.
+        config: a TOML file of settings.
+        overrides: "key=value" strings.
+        settings: dotted key → value.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    flags = dict(settings)
+    if paths := [str(Path(text).absolute()) for text in texts]:
+        flags["data.texts"] = paths
+    if corpus:
+        flags["data.corpus"] = corpus
+    file = None if config is None else Path(config)
+    return build_config(file=file, overrides=overrides, flags=flags)
+
+
+def with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> dict[str, Any]:
+    """The settings with the run or the folder to start from."""
+    named = {} if start is None else {"start.path": str(Path(start).absolute())}
+    return {**(settings or {}), **named}
+
+
+def name_of(config: Config) -> str:
+    """A name for a run of this text."""
+    if config.data.corpus:
+        return config.data.corpus
+    return Path(config.data.texts[0]).name.split(".")[0] or "text"

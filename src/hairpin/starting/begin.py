@@ -1,0 +1,71 @@
+"""How a run begins, and whether one that is there is the one that is asked for."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from hairpin.config.load import differences, short_tree, validate
+from hairpin.config.settings import Config
+from hairpin.errors import RunError
+from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.metrics import Record, first_event
+from hairpin.version import __version__
+
+
+def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dict[str, Any]:
+    """The first line of the run's record, which is written unless it is there."""
+    first = first_event(run.metrics)
+    if first is None:
+        start = events.Start(
+            time.time(), __version__, tuple(sys.argv), budget_seconds, short_tree(asked)
+        )
+        with Record(run.metrics) as record:
+            record.write(start)
+        first = start.as_json()
+    return first
+
+
+def is_restarted() -> bool:
+    """Whether torchrun started this process again after one that failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
+def require_same(run: RunDirectory, asked: Config, budget_seconds: float | None) -> None:
+    """Nothing, if the run is what is asked for: by what was asked when it began, or by the config
+    that it has now.
+
+    Raises:
+        RunError: it is another; the line names what differs.
+    """
+    present = run.read_config()
+    if asked == present:
+        return
+    start = first_event(run.metrics) or {"budget_seconds": budget_seconds}
+    first = validate(start["asked"]) if "asked" in start else present
+    there = start.get("budget_seconds")
+    different = [f"{key} is {was} there and {now} asked" for key, was, now in _shown(first, asked)]
+    if there != budget_seconds:
+        different.append(
+            f"--budget is {_seconds(there)} there and {_seconds(budget_seconds)} asked"
+        )
+    if different:
+        raise RunError(
+            f"{run.path}: another run is there: {'; '.join(different)}; name another folder with "
+            f"--out, or go on with that one by `hairpin resume {run.path}`"
+        )
+
+
+def _shown(was: Config, now: Config) -> Iterator[tuple[str, str, str]]:
+    for key, before, after in differences(was, now):
+        yield key, _value(before), _value(after)
+
+
+def _value(value: object) -> str:
+    return "unset" if value is None else str(value)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "unset" if seconds is None else f"{seconds:g}s"
