@@ -15,7 +15,7 @@ from torch import Tensor
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
 from hairpin.checkpoints.store import CheckpointStore, Snapshot, best_folder
 from hairpin.config.checks import schedule_of
-from hairpin.config.load import build_config, to_tree
+from hairpin.config.load import build_config, differences
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory
@@ -111,18 +111,18 @@ def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str])
     ]
     copy = checkpoint.file("config.toml")
     before = build_config(file=copy) if copy else config
-    differences = [f"{key} is {now} and was {was}" for key, was, now in _fixed(before, config)]
+    edits = [f"{key} is {now} and was {was}" for key, was, now in _fixed(before, config)]
     if not _same_rates(before, config, checkpoint.step):
-        differences.append(f"the learning rates before update {checkpoint.step} are others")
+        edits.append(f"the learning rates before update {checkpoint.step} are others")
     problems += [
-        f"config.toml: {difference}; put it back (a copy: {copy}), or begin another run"
-        for difference in differences
+        f"config.toml: {edit}; put it back (a copy: {copy}), or begin another run"
+        for edit in edits
     ]
     if problems:
         raise RunError(problems)
     return tuple(
         f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
-        for key, was, now in _differences(before, config)
+        for key, was, now in differences(before, config)
         if _is_in(key, _MACHINE)
     )
 
@@ -157,30 +157,13 @@ def load_weights(
 
 def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
     """The differences that make it another run."""
-    for difference in _differences(before, config):
+    for difference in differences(before, config):
         if not _is_in(difference[0], (*_FREE, *_LENGTH, *_MACHINE)):
             yield difference
 
 
 def _is_in(key: str, settings: tuple[str, ...]) -> bool:
     return any(key.startswith(s) if s.endswith(".") else key == s for s in settings)
-
-
-def _differences(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
-    """Each dotted key with what it was and what it is; None: unset."""
-    was, now = _flat(to_tree(before)), _flat(to_tree(config))
-    for key in sorted(was.keys() | now.keys()):
-        if was.get(key) != now.get(key):
-            yield key, was.get(key), now.get(key)
-
-
-def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    return {
-        f"{table}.{name}": value
-        for table, values in tree.items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-    }
 
 
 def _same_rates(before: Config, config: Config, updates: int) -> bool:
