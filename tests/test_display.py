@@ -132,6 +132,36 @@ def test_time_left_after_going_back(clock: Clock) -> None:
     assert lines[-1].endswith("1m 09s left")
 
 
+def test_after_a_resume_the_bar_has_the_length_the_position_and_a_time_left_of_its_own(
+    clock: Clock,
+) -> None:
+    console, _ = _terminal()
+    with Display(console=console, clock=clock) as display:
+        display.show(events.Resume(1200, time=0.0, updates=2400))
+        bar = _bar(display)
+        assert bar[0].startswith("update 1,200/2,400 ")
+        assert bar[0].rstrip().endswith("starting")
+        for update in (1200, 1201, 1202):
+            clock.seconds += 2.0
+            display.show(_update(update))
+        # 1,197 to go, 2 seconds each: what came before the resume took no part in it.
+        assert "update 1,203/2,400" in _bar(display)[0]
+        assert _bar(display)[0].rstrip().endswith("39m 54s left")
+        display.show(events.Extend(1203, 2400, 3000, "rewarm"))
+        # 600 more.
+        assert "update 1,203/3,000" in _bar(display)[0]
+        assert _bar(display)[0].rstrip().endswith("59m 54s left")
+
+
+def test_an_extension_is_told() -> None:
+    assert _shown([events.Extend(1200, 1200, 2400, "rewarm")]) == [
+        "after 1,200 updates: the run is now 2,400 updates long, not 1,200 (rewarm)"
+    ]
+    assert _shown([events.Extend(60, 1200, 2400)]) == [
+        "after 60 updates: the run is now 2,400 updates long, not 1,200"
+    ]
+
+
 def test_a_correction_changes_the_time_left(clock: Clock) -> None:
     console, raw = _plain()
     with Display(updates=1000, console=console, clock=clock) as display:

@@ -11,6 +11,7 @@ change no learning rate that was used already:
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hairpin.analysis.curves import draw_extension
@@ -57,28 +58,32 @@ def make_longer(
     config = run.config
     if not _is_settled(config):
         raise RunError(f"{run.path}: not begun yet; `hairpin resume {run.path}` begins it")
+    more = _updates(run, by)
     _refuse_if_rates_would_change(run, schedule_of(config), policy)
-    longer = _longer(config, _updates(run, by), policy)
+    longer = _longer(config, more, policy)
     notice(draw_extension(schedule_of(config), schedule_of(longer)))
     run.directory.write_config(longer)
 
 
 def with_extension(loop: Iterator[Event], directory: RunDirectory) -> Iterator[Event]:
-    """The loop's events, and after a `Resume` an `Extend`, recorded, if the run has become longer
-    than its record says. So a run that was stopped before it could say so does it the next time.
+    """The loop's events: a `Resume` with the length of the run, and after it an `Extend`, recorded,
+    if that is not what the record says. So a run that was stopped before it could say that it has
+    become longer does so the next time.
     """
     for event in loop:
-        yield event
-        if isinstance(event, events.Resume):
-            run = Run(directory)
-            planned, schedule = run.summary().planned_updates, schedule_of(run.config)
-            if planned is not None and planned != schedule.updates:
-                last = schedule.parts[-1] if isinstance(schedule, Extended) else None
-                policy = last.policy if last and last.at == planned else None
-                extend = events.Extend(event.update, planned, schedule.updates, policy)
-                with Record(directory.metrics) as record:
-                    record.write(extend)
-                yield extend
+        if not isinstance(event, events.Resume):
+            yield event
+            continue
+        run = Run(directory)
+        planned, schedule = run.summary().planned_updates, schedule_of(run.config)
+        yield replace(event, updates=schedule.updates)
+        if planned not in (None, schedule.updates):
+            last = schedule.parts[-1] if isinstance(schedule, Extended) else None
+            policy = last.policy if last and last.at == planned else None
+            extend = events.Extend(event.update, planned, schedule.updates, policy)
+            with Record(directory.metrics) as record:
+                record.write(extend)
+            yield extend
 
 
 def _is_settled(config: Config) -> bool:
