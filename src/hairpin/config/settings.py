@@ -236,7 +236,9 @@ class Evaluate(Table):
         64, ge=0, le=100_000, description="Tokens in the sample after each evaluation; 0: none."
     )
     sample_prompt: str | None = Field(
-        None, description="The prompt of the samples; unset: the opening of some validation text."
+        None,
+        max_length=100_000,
+        description="The prompt of the samples; unset: the opening of some validation text.",
     )
     temperature: float = Field(
         0.8,

@@ -19,7 +19,7 @@ from typing import Any
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
-from hairpin.files import write_atomically, write_json
+from hairpin.files import sync_folder, write_atomically, write_json
 
 RUNS = Path("runs")
 
@@ -108,6 +108,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
     try:
         path.mkdir(parents=True, exist_ok=True)
         run.write_config(config)
+        sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"{path}: cannot make a run here: {error.strerror}") from None
     return run
