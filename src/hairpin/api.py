@@ -31,7 +31,7 @@ from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import asked_config, name_of, with_start
 from hairpin.starting.begin import begin, is_restarted, require_same
-from hairpin.starting.extend import is_finished, make_longer, with_extension
+from hairpin.starting.extend import is_finished, make_longer
 from hairpin.watch import Watcher
 
 DEFAULT_BUDGET = "3m"
@@ -276,8 +276,7 @@ def _drain(
     make_task = finetuning if run.config.finetune.kind else pretraining
     update, status, reason = run.summary().updates, "failed", None
     try:
-        loop = train_run(directory, make_task, budget=budget, watcher=watcher)
-        for event in with_extension(loop, directory):
+        for event in train_run(directory, make_task, budget=budget, watcher=watcher):
             update = getattr(event, "update", update) + isinstance(event, events.Update)
             watcher.show(event)
         status = "finished"

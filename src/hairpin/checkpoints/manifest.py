@@ -50,23 +50,22 @@ class Checkpoint:
         Raises:
             CheckpointError: it has no such group.
         """
-        return read_tensors(self._file(f"{group}.safetensors"))
+        return read_tensors(self.file(f"{group}.safetensors"))
 
     def values(self) -> dict[str, Any]:
         """The content of state.json."""
-        values: dict[str, Any] = json.loads(self._file("state.json").read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(self.file("state.json").read_text(encoding="utf-8"))
         return values
 
-    def file(self, name: str) -> Path | None:
-        """Where another of its files is; None: it has none of that name."""
-        return self.path / name if name in self.manifest["files"] else None
+    def file(self, name: str) -> Path:
+        """Where one of its files is. Only what the manifest vouches for is ever opened.
 
-    def _file(self, name: str) -> Path:
-        # Only what the manifest vouches for is ever opened.
-        path = self.file(name)
-        if path is None:
+        Raises:
+            CheckpointError: it has none of that name.
+        """
+        if name not in self.manifest["files"]:
             raise CheckpointError(f"{self.path}: it has no {name}")
-        return path
+        return self.path / name
 
 
 def write_manifest(

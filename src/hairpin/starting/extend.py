@@ -10,8 +10,7 @@ change no learning rate that was used already:
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from hairpin.analysis.curves import draw_extension
@@ -20,12 +19,9 @@ from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
-from hairpin.extensions import POLICIES, Extended
+from hairpin.extensions import POLICIES
 from hairpin.run import Run
-from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
-from hairpin.runs.events import Event
-from hairpin.runs.metrics import Record, first_event
+from hairpin.runs.metrics import first_event
 from hairpin.schedules import Schedule
 
 
@@ -63,27 +59,6 @@ def make_longer(
     longer = _longer(config, more, policy)
     notice(draw_extension(schedule_of(config), schedule_of(longer)))
     run.directory.write_config(longer)
-
-
-def with_extension(loop: Iterator[Event], directory: RunDirectory) -> Iterator[Event]:
-    """The loop's events: a `Resume` with the length of the run, and after it an `Extend`, recorded,
-    if that is not what the record says. So a run that was stopped before it could say that it has
-    become longer does so the next time.
-    """
-    for event in loop:
-        if not isinstance(event, events.Resume):
-            yield event
-            continue
-        run = Run(directory)
-        planned, schedule = run.summary().planned_updates, schedule_of(run.config)
-        yield replace(event, updates=schedule.updates)
-        if planned not in (None, schedule.updates):
-            last = schedule.parts[-1] if isinstance(schedule, Extended) else None
-            policy = last.policy if last and last.at == planned else None
-            extend = events.Extend(event.update, planned, schedule.updates, policy)
-            with Record(directory.metrics) as record:
-                record.write(extend)
-            yield extend
 
 
 def _is_settled(config: Config) -> bool:

@@ -109,14 +109,13 @@ def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str])
         for name, value in facts.items()
         if checkpoint.manifest.get(name) != value
     ]
-    copy = checkpoint.file("config.toml")
-    before = build_config(file=copy) if copy else config
+    before = config_of(checkpoint)
     edits = [f"{key} is {now} and was {was}" for key, was, now in _fixed(before, config)]
     if not _same_rates(before, config, checkpoint.step):
         edits.append(f"the learning rates before update {checkpoint.step} are others")
+    copy = checkpoint.path / "config.toml"
     problems += [
-        f"config.toml: {edit}; put it back (a copy: {copy}), or begin another run"
-        for edit in edits
+        f"config.toml: {edit}; put it back (a copy: {copy}), or begin another run" for edit in edits
     ]
     if problems:
         raise RunError(problems)
@@ -125,6 +124,11 @@ def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str])
         for key, was, now in differences(before, config)
         if _is_in(key, _MACHINE)
     )
+
+
+def config_of(checkpoint: Checkpoint) -> Config:
+    """The settings that made the checkpoint."""
+    return build_config(file=checkpoint.file("config.toml"))
 
 
 def load_weights(

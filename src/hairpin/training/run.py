@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
@@ -20,10 +21,10 @@ from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.runs.metrics import Record, start_bytes, truncate_record
-from hairpin.schedules import CURVES, Schedule
+from hairpin.schedules import Schedule
 from hairpin.training import choose
 from hairpin.training.budget import Budget, Pace
-from hairpin.training.checkpoint import changes_since, load_state, run_store
+from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
 from hairpin.training.environment import describe_environment
 from hairpin.training.evaluate import Evaluator
 from hairpin.training.job import Job, Milestones
@@ -73,9 +74,9 @@ def train_run(
         job = build_job(task, run, state, store, record, stop)
         if budget and task.corrected and not checkpoint:
             _keep_to(budget, job, task.corrected)
-        opening = _resumed(task, state) if checkpoint else task.plan()
-        record.write(opening)
-        yield opening
+        for opening in _going_on(task, checkpoint) if checkpoint else (task.plan(),):
+            record.write(opening)
+            yield opening
         yield from train(job)
 
 
@@ -134,8 +135,7 @@ def build_job(
 
 def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> None:
     """Let the job correct its length while the schedule is free of it."""
-    free = CURVES[job.schedule.kind].settled(job.schedule)
-    job.pace = Pace(budget, free_updates=free, milestones=choose.MILESTONES)
+    job.pace = Pace(budget, free_updates=job.schedule.settled, milestones=choose.MILESTONES)
 
     def correct(updates: int) -> tuple[Schedule, Milestones] | None:
         try:
@@ -143,7 +143,7 @@ def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> No
         except ConfigError:  # far slower than probed: better late than not at all
             return None
         schedule = schedule_of(config)
-        if CURVES[schedule.kind].settled(schedule) < job.state.update:
+        if schedule.settled < job.state.update:
             return None  # rates that were used already would have been others
         job.run.write_config(config)
         return schedule, _milestones(config)
@@ -156,8 +156,16 @@ def _milestones(config: Config) -> Milestones:
     return Milestones(config.evaluate.every_updates, config.checkpoint.every_updates)
 
 
-def _resumed(task: Task, state: TrainState) -> events.Resume:
-    return events.Resume(state.update, time.time(), task.config.finetune.labels or None)
+def _going_on(task: Task, checkpoint: Checkpoint) -> Iterator[Event]:
+    """What is said where a run goes on; and its new length, if that was changed since."""
+    config, before = task.config, config_of(checkpoint)
+    updates, planned = config.train.updates, before.train.updates
+    assert updates and planned
+    labels = config.finetune.labels or None
+    yield events.Resume(checkpoint.step, time.time(), labels, updates)
+    if updates != planned:
+        added = config.schedule.extensions[len(before.schedule.extensions) :]
+        yield events.Extend(checkpoint.step, planned, updates, added[-1].policy if added else None)
 
 
 def _facts(task: Task) -> dict[str, str]:
