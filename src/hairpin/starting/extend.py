@@ -1,4 +1,4 @@
-"""A run is made longer: what its config becomes, and what its record says of it.
+"""A run is made longer: what its config becomes.
 
 The extension belongs to the config, so that the run repeats from it and resumes exactly. It may
 change no learning rate that was used already:
