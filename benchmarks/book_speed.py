@@ -20,6 +20,7 @@ from hairpin.config.load import build_config
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper
@@ -83,7 +84,7 @@ def _product_update(batch: tuple[torch.Tensor, torch.Tensor], precision: str) ->
         Numerics("cpu", precision),
         seed=0,
         micro_batch=_SEQUENCES,
-        halted=torch.zeros((), dtype=torch.bool),
+        guard=Guard(config.guard, "cpu"),
     )
 
     def update() -> None:

@@ -21,6 +21,7 @@ from hairpin.config.load import build_config
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.training.numerics import Numerics
 from hairpin.training.state import TrainState
@@ -81,7 +82,8 @@ def _training(precision: str) -> tuple[TrainState, Stepper]:
     config = build_config()
     shape = Shape(_VOCABULARY, 1024, layers=12, heads=12, width=768)
     model = GPT(shape).train()
-    state = TrainState(model, build_optimizer(model, config.optimizer))
+    guard = Guard(config.guard, "cpu")
+    state = TrainState(model, build_optimizer(model, config.optimizer), guard)
     stepper = Stepper(
         model,
         state.optimizer,
@@ -89,7 +91,7 @@ def _training(precision: str) -> tuple[TrainState, Stepper]:
         Numerics("cpu", precision),
         seed=0,
         micro_batch=_SEQUENCES,
-        halted=torch.zeros((), dtype=torch.bool),
+        guard=guard,
     )
     return state, stepper
 

@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.config.guard import Guard as GuardSettings
 from hairpin.data.order import Indices
 from hairpin.data.tokenizers import train_bpe
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
+from hairpin.optim.guard import Guard
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
@@ -118,6 +120,11 @@ def lively_model(shape: Shape, seed: int = 3) -> GPT:
             mean = 1.0 if name.endswith("norm.weight") else 0.0
             parameter.normal_(mean, 0.3, generator=generator)
     return model
+
+
+def a_guard(**settings: Any) -> Guard:
+    """A guard on the CPU that has seen nothing yet."""
+    return Guard(GuardSettings(**settings), "cpu")
 
 
 # What a reader of the book would call a small GPT_CONFIG.

@@ -20,9 +20,10 @@ from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.checkpoint import load_state, load_weights
 from hairpin.training.state import Best, TrainState
-from helpers import random_ids
+from helpers import a_guard, random_ids
 
 FILES = [
+    "guard.safetensors",
     "manifest.json",
     "model.safetensors",
     "optimizer.safetensors",
@@ -62,7 +63,7 @@ def problem_of(folder: Path) -> str | None:
 
 def new_state() -> TrainState:
     model = GPT(SHAPE, seed=2)
-    return TrainState(model, build_optimizer(model, Optimizer()))
+    return TrainState(model, build_optimizer(model, Optimizer()), a_guard())
 
 
 def advance(state: TrainState, val_loss: float | None = None) -> TrainState:
@@ -96,7 +97,7 @@ def bytes_of(state: TrainState) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
-def test_a_checkpoint_is_five_files_none_a_pickle(tmp_path: Path) -> None:
+def test_a_checkpoint_is_six_files_none_a_pickle(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     folder = tmp_path / "checkpoints" / "step-00000001"
     assert sorted(path.name for path in folder.iterdir()) == FILES
@@ -108,7 +109,14 @@ def test_a_checkpoint_is_five_files_none_a_pickle(tmp_path: Path) -> None:
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             assert "__metadata__" not in header
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    counters = {"update": 1, "position": 2, "tokens": 16, "best": None, "evaluated": -1}
+    counters = {
+        "update": 1,
+        "position": 2,
+        "tokens": 16,
+        "rewinds": 0,
+        "best": None,
+        "evaluated": -1,
+    }
     assert state == {**counters, "record_bytes": 101}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["step"] == 1 and manifest["data_sha256"] == "d" * 64
@@ -229,7 +237,7 @@ def test_weights_of_a_damaged_checkpoint_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     model = GPT(Shape(64, 8, layers=2, heads=2, width=16))
-    other = TrainState(model, build_optimizer(model, Optimizer()))
+    other = TrainState(model, build_optimizer(model, Optimizer()), a_guard())
     with pytest.raises(RunError, match="does not fit the model"):
         load_state(open_checkpoint(tmp_path / "checkpoints" / "step-00000001"), other)
 

@@ -19,7 +19,7 @@ from hairpin.optim.optimizers import build_optimizer
 from hairpin.runs.directory import RunDirectory, create_run
 from hairpin.training.samples import SampleWriter, prompt_from
 from hairpin.training.state import Best, TrainState
-from helpers import TINY, lively_model, save_state, some_text
+from helpers import TINY, a_guard, lively_model, save_state, some_text
 
 END = 256
 SHAPE = Shape(257, 16, layers=1, heads=2, width=16)
@@ -162,7 +162,9 @@ def run(tmp_path: Path) -> RunDirectory:
     run = create_run(tmp_path / "run", config)
     ByteTokenizer().save(run.tokenizer)
     model = lively_model(SHAPE, seed=1)
-    state = TrainState(model, build_optimizer(model, Optimizer()), update=1, best=Best(1, 2.0))
+    state = TrainState(
+        model, build_optimizer(model, Optimizer()), a_guard(), update=1, best=Best(1, 2.0)
+    )
     facts = {"tokenizer_sha256": ByteTokenizer().hash()}
     save_state(run, state, facts)
     model.load_state_dict(lively_model(SHAPE, seed=2).state_dict())
@@ -194,7 +196,7 @@ def test_a_run_needs_nothing_but_its_folder(run: RunDirectory, tmp_path: Path) -
 
 def test_weights_of_another_tokenizer_are_refused(run: RunDirectory) -> None:
     model = lively_model(SHAPE)
-    state = TrainState(model, build_optimizer(model, Optimizer()), update=3)
+    state = TrainState(model, build_optimizer(model, Optimizer()), a_guard(), update=3)
     save_state(run, state, {"tokenizer_sha256": "0" * 64})
     with pytest.raises(RunError, match=r"not the tokenizer that .*step-00000003 was trained with"):
         load_trained(run, weights="last", device="cpu")

@@ -31,6 +31,7 @@ from helpers import (
     GPT2_END,
     GPT2_IDS,
     GPT2_SHAPE,
+    a_guard,
     copy_of_tokenizer,
     gpt2_folder,
     gpt2_tensors,
@@ -558,7 +559,7 @@ def test_a_classifiers_head_is_left_out(trained: Run, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "copy")
     model = Classifier(open_origin(run.path).shape)
     facts = {"tokenizer_sha256": open_origin(run.path).tokenizer.hash()}
-    state = TrainState(model, build_optimizer(model, Optimizer()), update=7)
+    state = TrainState(model, build_optimizer(model, Optimizer()), a_guard(), update=7)
     save_state(run, state, facts, keep=50)
     origin = open_origin(run.path, "last")
     assert origin.words.startswith("last weights, update 7, ")

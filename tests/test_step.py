@@ -17,7 +17,7 @@ from hairpin.schedules import cosine
 from hairpin.training.evaluate import Evaluator, TextTally
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper, StepResult
-from helpers import Ring, some_text
+from helpers import Ring, a_guard, some_text
 
 Batch = tuple[Tensor, Tensor]
 CPU = Numerics("cpu")
@@ -32,9 +32,8 @@ def stream() -> Ring:
 def stepper_of(
     model: GPT, micro_batch: int, *, clip: float = 1.0, seed: int = 0, numerics: Numerics = CPU
 ) -> Stepper:
-    halted = torch.zeros((), dtype=torch.bool)
     optimizer = build_optimizer(model, Optimizer())
-    return Stepper(model, optimizer, Clipper("norm", clip), numerics, seed, micro_batch, halted)
+    return Stepper(model, optimizer, Clipper("norm", clip), numerics, seed, micro_batch, a_guard())
 
 
 def gradient_vector(model: GPT) -> Tensor:
@@ -197,7 +196,7 @@ def test_once_something_is_not_finite_no_step_changes_anything(bad: float, where
     model = GPT(Shape(64, 16, layers=1, heads=2, width=16))
     stepper = stepper_of(model, 4)
     batch = Batches(stream(), 16, seed=2).at(0, 8)
-    assert not bool(stepper.step(batch, update=0, position=0, lr=0.01).halted)
+    assert not bool(stepper.step(batch, update=0, position=0, lr=0.01).verdict.halted)
     before = contents(stepper)
     if where == "gradient":
         handle = model.final_norm.weight.register_hook(  # type: ignore[no-untyped-call]
@@ -208,7 +207,7 @@ def test_once_something_is_not_finite_no_step_changes_anything(bad: float, where
     spoilt = stepper.step(batch, update=1, position=8, lr=0.01)
     handle.remove()
     after = stepper.step(batch, update=2, position=16, lr=0.01)
-    assert bool(spoilt.halted) and bool(after.halted)
+    assert bool(spoilt.verdict.halted) and bool(after.verdict.halted)
     assert math.isfinite(float(after.loss)), "the step after is sound, and still held back"
     assert math.isfinite(float(spoilt.loss)) is (where == "gradient")
     assert contents(stepper) == before
@@ -219,7 +218,7 @@ def test_an_update_without_any_target_halts() -> None:
     inputs, targets = Batches(stream(), 16, seed=2).at(0, 4)
     nothing = torch.full_like(targets, IGNORED)
     result = stepper_of(model, 4).step((inputs, nothing), update=0, position=0, lr=0.01)
-    assert result.tokens == 0 and bool(result.halted)
+    assert result.tokens == 0 and bool(result.verdict.halted)
 
 
 # --- bfloat16 ---

@@ -27,6 +27,7 @@ from hairpin.training.task import Task
 from hairpin.watch import Quiet
 from helpers import (
     Watching,
+    a_guard,
     assert_same_end,
     assert_same_history,
     evaluations,
@@ -389,13 +390,13 @@ def test_what_is_not_finite_touches_neither_weights_nor_checkpoints(
     assert_same_history_but_checkpoints(clean, hairpin.resume(run.path, watcher=Quiet()))
 
 
-def fresh(config: Config, like: TrainState) -> tuple[Any, Any]:
-    """A model and an optimizer of the same shape, with nothing in them."""
+def fresh(config: Config, like: TrainState) -> tuple[Any, Any, Any]:
+    """A model and an optimizer of the same shape, with nothing in them, and a guard."""
     from hairpin.model.gpt import GPT
     from hairpin.optim.optimizers import build_optimizer
 
     model = GPT(like.model.shape)
-    return model, build_optimizer(model, config.optimizer)
+    return model, build_optimizer(model, config.optimizer), a_guard()
 
 
 def assert_same_history_but_checkpoints(whole: Run, resumed: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from hairpin.config.finetune import Finetune, Start
+from hairpin.config.guard import Guard
 from hairpin.config.table import Count, Fraction, LearningRate, Names, Table
 from hairpin.schedules import CURVES
 
@@ -305,6 +306,7 @@ class Config(Table):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     clip: Clip = Clip()
+    guard: Guard = Guard()
     train: Train = Train()
     start: Start = Start()
     finetune: Finetune = Finetune()

@@ -62,8 +62,11 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[st
 def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.AdamW, tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave, each tensor on its parameter's device."""
+    """Put back what `optimizer_tensors` gave and nothing else, each tensor on its parameter's
+    device.
+    """
     parameters = dict(model.named_parameters())
+    optimizer.state.clear()
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         parameter = parameters[name]

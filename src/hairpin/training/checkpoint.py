@@ -26,6 +26,10 @@ from hairpin.training.state import TrainState
 _FREE = (
     "data.texts",
     "checkpoint.",
+    "guard.on_non_finite",
+    "guard.on_spike",
+    "guard.most_skips",
+    "guard.most_rewinds",
     "evaluate.every_updates",
     "evaluate.sample_tokens",
     "evaluate.sample_prompt",

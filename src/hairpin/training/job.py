@@ -112,7 +112,7 @@ class Job:
             tokens_per_second=result.tokens / seconds,
         )
         self.record.write(event)
-        if bool(result.halted):
+        if bool(result.verdict.halted):
             raise self._non_finite(result, loss)
         return event
 

@@ -10,6 +10,7 @@ from hairpin.config.settings import Config
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning import flops_per_token
 from hairpin.training.numerics import Numerics
@@ -82,7 +83,7 @@ def measure_update(config: Config, model: GPT, batches: Samples, seconds: float)
             Numerics(device, precision),
             seed=0,
             micro_batch=config.execution.micro_batch,
-            halted=torch.zeros((), dtype=torch.bool, device=device),
+            guard=Guard(config.guard, device),
         )
         took = _time_updates(stepper, batches, samples, seconds / len(candidates))
         speeds.append(Speed(precision, took))

@@ -6,8 +6,6 @@ A new run and one that goes on take it alike: a run that has a checkpoint begins
 import time
 from collections.abc import Callable, Iterator
 
-import torch
-
 from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
@@ -16,6 +14,7 @@ from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError
 from hairpin.files import new_folder
 from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
@@ -85,8 +84,10 @@ def new_state(task: Task, *, from_start: bool = True) -> TrainState:
     model = task.new_model()
     if task.load_start and from_start:
         task.load_start(model)
-    model = model.to(task.config.execution.device)
-    return TrainState(model, build_optimizer(model, task.config.optimizer))
+    config, device = task.config, task.config.execution.device
+    model = model.to(device)
+    guard = Guard(config.guard, device)
+    return TrainState(model, build_optimizer(model, config.optimizer), guard)
 
 
 def build_job(
@@ -109,7 +110,7 @@ def build_job(
         numerics,
         config.train.seed,
         config.execution.micro_batch,
-        halted=torch.zeros((), dtype=torch.bool, device=numerics.device),
+        state.guard,
     )
     evaluator = Evaluator(
         state.model, task.tally, numerics, config.execution.micro_batch, lambda: stop.requested

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hairpin.model.gpt import GPT
+from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import load_optimizer_tensors, optimizer_tensors
 
 
@@ -26,19 +27,23 @@ class TrainState:
     Args:
         model: its parameters are the float32 masters.
         optimizer: its moments.
+        guard: what it compares the next updates with.
         update: updates completed; the next update's index. Drives the learning rate.
         position: samples consumed; the next sample's position. Drives the data.
-        tokens: target tokens trained on.
+        tokens: target tokens of all updates, skipped ones too.
         best: the best evaluation so far.
+        rewinds: how often the run went back to a checkpoint.
         evaluated: the last evaluation was after this many updates; -1: there was none. A stop may
             come in the way of one, which is then made up for when the run goes on.
     """
 
     model: GPT
     optimizer: torch.optim.AdamW
+    guard: Guard
     update: int = 0
     position: int = 0
     tokens: int = 0
+    rewinds: int = 0
     best: Best | None = None
     evaluated: int = -1
 
@@ -70,6 +75,7 @@ class TrainState:
             "model": self.model_tensors(),
             "optimizer": self.optimizer_tensors(),
             "rng": self.rng_tensors(),
+            "guard": self.guard.state_tensors(),
         }
 
     def counters(self) -> dict[str, Any]:
@@ -78,6 +84,7 @@ class TrainState:
             "update": self.update,
             "position": self.position,
             "tokens": self.tokens,
+            "rewinds": self.rewinds,
             "best": asdict(self.best) if self.best else None,
             "evaluated": self.evaluated,
         }
@@ -94,6 +101,7 @@ class TrainState:
         """
         self.model.load_state_dict(tensors["model"], strict=True)
         load_optimizer_tensors(self.model, self.optimizer, tensors["optimizer"])
+        self.guard.load(tensors["guard"])
         rng = tensors["rng"]
         torch.set_rng_state(rng["cpu"])
         if "cuda" in rng and torch.cuda.is_available():
@@ -101,5 +109,6 @@ class TrainState:
         self.update = counters["update"]
         self.position = counters["position"]
         self.tokens = counters["tokens"]
+        self.rewinds = counters["rewinds"]
         self.best = Best(**counters["best"]) if counters["best"] else None
         self.evaluated = counters["evaluated"]

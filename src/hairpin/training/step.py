@@ -1,8 +1,8 @@
 """The single step: accumulate → clip → guard → lr → update.
 
 Nothing here waits for the device. A step's results are tensors; whoever needs the numbers reads
-them later. `halted` is the guard: once a loss or a gradient was not finite it stays true, and from
-that update on, that one included, no step touches weights or moments.
+them later. The guard's verdict is one of them: where it says `skip` the step touches neither
+weights nor moments, and once it says `halted` nor does any later one.
 """
 
 import time
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hairpin.data.batches import IGNORED
 from hairpin.model.gpt import derived_seed
 from hairpin.optim.gradients import Clipped, Clipper
+from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
 from hairpin.training.numerics import Numerics
 
@@ -28,7 +29,7 @@ class StepResult:
         lr: its learning rate.
         loss: mean nats per target token, a scalar on the device.
         clipped: the gradient's norms.
-        halted: whether the weights were left alone because something was not finite.
+        verdict: what the guard said of it.
         tokens: target tokens in it.
         launched: when it began, on `time.perf_counter`.
     """
@@ -39,7 +40,7 @@ class StepResult:
     lr: float
     loss: Tensor
     clipped: Clipped
-    halted: Tensor
+    verdict: Verdict
     tokens: int
     launched: float
 
@@ -55,7 +56,7 @@ class Stepper:
         numerics: device and precision.
         seed: of dropout; every micro-step draws from (seed, update, micro-step).
         micro_batch: sequences in one forward pass.
-        halted: the guard, a boolean scalar on the device.
+        guard: says which updates may touch the weights.
     """
 
     model: nn.Module
@@ -64,7 +65,7 @@ class Stepper:
     numerics: Numerics
     seed: int
     micro_batch: int
-    halted: Tensor
+    guard: Guard
 
     def step(
         self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
@@ -76,10 +77,10 @@ class Stepper:
         loss = self._accumulate(inputs, targets, tokens, update)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         clipped = self.clipper(gradients)
-        self.halted.logical_or_(~(torch.isfinite(loss) & torch.isfinite(clipped.norm)))
-        step_unless(self.halted, self.optimizer, lr)
+        verdict = self.guard.judge(loss, clipped.norm)
+        step_unless(verdict.skip, self.optimizer, lr)
         return StepResult(
-            update, position, len(inputs), lr, loss, clipped, self.halted.clone(), tokens, launched
+            update, position, len(inputs), lr, loss, clipped, verdict, tokens, launched
         )
 
     def _accumulate(self, inputs: Tensor, targets: Tensor, tokens: int, update: int) -> Tensor:
