@@ -34,7 +34,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.prepare_memory
 
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) tests/test_checkpoint.py tests/test_training.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m faults --out docs/reliability-results.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist

@@ -1,0 +1,77 @@
+"""The page of results, and the lines about failures."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+from faults.runner import Result
+from hairpin.version import __version__
+
+
+def results_page(results: Sequence[Result], share: float) -> str:
+    """The results as Markdown.
+
+    Args:
+        results: of rows that were run.
+        share: of each row's cases.
+    """
+    lines = [
+        "# Results of the fault rig",
+        "",
+        f"`make faults` wrote this page. hairpin {__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {_machine()}.",
+        "",
+        "| fault | cases | passed | differences | seed | seconds | passes when |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        *map(_line, results),
+        "",
+        _bound(results),
+    ]
+    if share != 1.0:
+        lines += ["", f"Only {share:.0%} of the cases were run."]
+    failures = list(failure_lines(results))
+    if failures:
+        lines += ["", "## Failures", "", *(f"- {line}" for line in failures)]
+    return "\n".join(lines) + "\n"
+
+
+def failure_lines(results: Sequence[Result]) -> Iterator[str]:
+    """A line for each problem, with what makes the case again."""
+    for result in results:
+        for number, problems in result.problems.items():
+            for problem in problems:
+                yield f"{result.row.name}, seed {result.seed}, case {number}: {problem}"
+
+
+def write_page(path: Path, results: Sequence[Result], share: float) -> None:
+    """Write the page to a file."""
+    path.write_text(results_page(results, share), encoding="utf-8")
+
+
+def _line(result: Result) -> str:
+    differences = sum(len(problems) for problems in result.problems.values())
+    numbers = f"{result.cases:,} | {result.passed:,} | {differences:,}"
+    row = result.row
+    return f"| {row.name} | {numbers} | {result.seed} | {result.seconds:,.0f} | {row.passes_when} |"
+
+
+def _bound(results: Sequence[Result]) -> str:
+    """What no failure in n cases says about all the cases there could be."""
+    cases, failed = sum(r.cases for r in results), sum(len(r.problems) for r in results)
+    if failed:
+        return f"**{failed:,} of {cases:,} cases failed.**"
+    kills = next((r.cases for r in results if r.row.name == "kills"), cases)
+    return (
+        f"0 failures in n bounds the failure rate at 3/n with 95% confidence: for the {kills:,} "
+        f"kills, at {3 / kills:.1%}; for all {cases:,} cases together, at {3 / cases:.2%}."
+    )
+
+
+def _machine() -> str:
+    gigabytes = psutil.virtual_memory().total / 1e9
+    return (
+        f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {gigabytes:.0f} GB"
+    )
