@@ -7,6 +7,7 @@
     │   └── RunError            a run folder is missing, damaged or of another kind
     │       └── CheckpointError a checkpoint is not the bytes that were written
     ├── NonFiniteError          a loss or gradient became NaN or infinite
+    ├── SpikeError              a loss or gradient rose far above the usual
     └── Interrupted             a signal asked for the end: exit code 128 + signal
 
 Each problem is one line that says what is wrong, where, and what to do. The command line prints
@@ -51,6 +52,10 @@ class CheckpointError(RunError):
 
 class NonFiniteError(HairpinError):
     """A loss or a gradient became NaN or infinite; the weights were not touched."""
+
+
+class SpikeError(HairpinError):
+    """A loss or a gradient rose far above the usual; the weights were not touched."""
 
 
 class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's

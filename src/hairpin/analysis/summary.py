@@ -47,6 +47,8 @@ class Summary:
         first, last, best: evaluations; `best` has the lowest validation loss.
         last_train_loss: the loss of the last update, on its own batch.
         clipped_updates: updates whose gradients were clipped.
+        skipped_updates: updates that the guard kept from the weights; `spikes`: those far above the
+            usual that were only recorded; `rewinds`: how often the run went back to a checkpoint.
         largest_grad_norm: before clipping, at the update of index `largest_grad_norm_update`.
         correction: the number of updates before and after it was corrected to meet the budget.
         extensions: the number of updates before and after each time that the run was made longer,
@@ -68,6 +70,9 @@ class Summary:
     best: Point | None = None
     last_train_loss: float | None = None
     clipped_updates: int = 0
+    skipped_updates: int = 0
+    spikes: int = 0
+    rewinds: int = 0
     largest_grad_norm: float | None = None
     largest_grad_norm_update: int | None = None
     correction: tuple[int, int] | None = None
@@ -90,6 +95,8 @@ class Summary:
             )
         if self.updates:
             rows.append(("clipping", self._clipping_words()))
+        if self.skipped_updates or self.spikes or self.rewinds:
+            rows.append(("incidents", self._incident_words()))
         if self.correction is not None:
             planned, updates = self.correction
             rows.append(
@@ -137,6 +144,14 @@ class Summary:
             words += f"; largest gradient norm {norm}, at update {self.largest_grad_norm_update:,}"
         return words
 
+    def _incident_words(self) -> str:
+        counts = {
+            "updates skipped": self.skipped_updates,
+            "spikes": self.spikes,
+            "rewinds": self.rewinds,
+        }
+        return ", ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
+
     def _overfitting_words(self) -> str:
         assert self.best is not None and self.last is not None
         return (
@@ -166,7 +181,7 @@ def history(record: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _holds(event: dict[str, Any], resumed_update: int) -> bool:
-    if event["event"] == "update":
+    if event["event"] in ("update", "skip", "spike"):
         return bool(event["update"] < resumed_update)
     if event["event"] in ("evaluation", "sample", "checkpoint"):
         return bool(event["update"] <= resumed_update)
@@ -202,6 +217,9 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         best=best,
         last_train_loss=_number(updates[-1], "loss") if updates else None,
         clipped_updates=sum(1 for update in updates if update.get("clipped")),
+        skipped_updates=sum(1 for update in updates if update.get("skipped")),
+        spikes=_count(events, "spike"),
+        rewinds=_count(events, "rewind"),
         largest_grad_norm=largest["grad_norm"] if largest else None,
         largest_grad_norm_update=largest["update"] if largest else None,
         correction=_correction(events),
@@ -227,6 +245,10 @@ def _overfitted(best: Point, last: Point) -> bool:
 def _planned_updates(events: list[dict[str, Any]]) -> int | None:
     planned = [e["updates"] for e in events if e["event"] in ("plan", "correction", "extend")]
     return planned[-1] if planned else None
+
+
+def _count(events: list[dict[str, Any]], kind: str) -> int:
+    return sum(1 for event in events if event["event"] == kind)
 
 
 def _correction(events: list[dict[str, Any]]) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ RUN/
 """
 
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,14 @@ class RunDirectory:
     def discarded_metrics(self) -> Path:
         """A new file for lines of the record that a resume sets aside."""
         return self.path / f"metrics.discarded-{time.time_ns()}.jsonl"
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes left half written that were killed. The caller holds the lock."""
+        for path in self.path.glob(".tmp-*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def write_config(self, config: Config) -> None:
         """Replace config.toml atomically."""

@@ -1,7 +1,7 @@
 """What can happen in a run: the loop yields these, and each becomes one line of metrics.jsonl.
 
-In `Update` the number is the update's index from 0; everywhere else it is the number of updates
-completed. Losses are nats per token, times are seconds.
+In `Update` and in incidents the number is the update's index from 0; everywhere else it is the
+number of updates completed. Losses are nats per token, times are seconds.
 """
 
 import math
@@ -98,7 +98,7 @@ class Correction(Event):
 @dataclass(frozen=True)
 class Update(Event):
     """One optimizer update. `grad_norm` is the global L2 norm before clipping, `tokens` the target
-    tokens in this update.
+    tokens in this update. `skipped` is there where the guard kept it from the weights.
     """
 
     update: int
@@ -108,6 +108,47 @@ class Update(Event):
     clipped: bool
     tokens: int
     tokens_per_second: float
+    skipped: bool | None = None
+
+
+@dataclass(frozen=True)
+class Incident(Event):
+    """An update that went wrong. Base of the events that say what was done about it.
+
+    `parameter` is the one whose gradient is not finite, or has the largest norm. The update's
+    samples are `samples` from `position` on; `excerpt` is text of the one that stands out.
+    """
+
+    update: int
+    loss: float
+    grad_norm: float
+    parameter: str
+    position: int
+    samples: int
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Spike(Incident):
+    """A loss or gradient norm far above the usual, trained on like any other."""
+
+
+@dataclass(frozen=True)
+class Skip(Incident):
+    """The update left the weights alone: "non-finite" or "spike" is the `reason`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rewind(Incident):
+    """The run went back to `to_update` updates completed, and past `skipped_samples` samples: all
+    since then and those of the bad update.
+    """
+
+    reason: str
+    to_update: int
+    skipped_samples: int
 
 
 @dataclass(frozen=True)

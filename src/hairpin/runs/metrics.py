@@ -6,7 +6,7 @@ It is the truth that summaries, plots and comparisons read.
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +47,23 @@ class Record:
         with self._telling_what_to_do():
             os.fsync(self._file.fileno())
         return self._file.tell()
+
+    def cut_back(self, length_bytes: int, discarded: Path, keep: Collection[str]) -> None:
+        """Set aside what was written after `length_bytes`, in the file `discarded`.
+
+        Args:
+            length_bytes: of the record, a whole number of lines.
+            discarded: a new file.
+            keep: names of events that stay all the same.
+        """
+        with self._telling_what_to_do():
+            truncate_record(self._path, length_bytes, discarded)
+            self._file.seek(0, os.SEEK_END)
+            if discarded.exists():
+                lines = discarded.read_bytes().split(b"\n")[:-1]
+                kept = [line + b"\n" for line in lines if json.loads(line)["event"] in keep]
+                self._file.writelines(kept)
+                self._file.flush()
 
     def close(self) -> None:
         """Close the file. What could not be written was said when it was tried."""

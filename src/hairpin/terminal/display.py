@@ -25,8 +25,10 @@ from hairpin.analysis.formats import (
     format_bytes,
     format_duration,
     format_loss,
+    format_norm,
     format_updates,
     harmless,
+    harmless_name,
 )
 from hairpin.runs import events
 from hairpin.terminal.progress import Progress
@@ -110,6 +112,8 @@ class Display(_Shown):
             case events.Extend():
                 self._updates = event.updates
                 self._print(_extend_text(event))
+            case events.Incident():
+                self._print(incident_text(event, self._console.encoding))
             case events.Resume():
                 self._updates = event.updates or self._updates
                 self._progress.done = event.update
@@ -263,6 +267,28 @@ def _evaluation_text(event: events.Evaluation) -> Text:
     if event.val_accuracy is not None and event.train_accuracy is not None:
         text.append(f"  {event.val_accuracy:.1%} right ({event.train_accuracy:.1%} in training)")
     return text
+
+
+def incident_text(event: events.Incident, encoding: str) -> Text:
+    """What went wrong in an update, and what was done about it, in a line."""
+    reason = event.reason if isinstance(event, events.Skip | events.Rewind) else ""
+    match event:
+        case events.Rewind():
+            done = (
+                f"{reason}, back to the checkpoint after {format_updates(event.to_update)} and on "
+                f"past {event.skipped_samples:,} samples"
+            )
+        case events.Skip():
+            done = f"{reason}, skipped"
+        case _:
+            done = "spike"
+    last = event.position + event.samples - 1
+    return Text(
+        f"update {event.update:,}: {done}  loss {format_loss(event.loss)}  "
+        f"grad {format_norm(event.grad_norm)}, most in {event.parameter}; samples "
+        f"{event.position:,} to {last:,}: {harmless(harmless_name(event.excerpt), encoding)}",
+        "yellow",
+    )
 
 
 def _correction_text(event: events.Correction) -> Text:

@@ -37,7 +37,7 @@ class Progress:
         # about this machine. Evaluations and checkpoints between updates count.
         made = update.update - self._first[0]
         self._seconds_each = (now - self._first[1]) / made if made else math.nan
-        if math.isfinite(update.loss):
+        if math.isfinite(update.loss) and not update.skipped:
             self._loss_sum = _SMOOTHING * self._loss_sum + (1 - _SMOOTHING) * update.loss
             self._loss_weight = _SMOOTHING * self._loss_weight + (1 - _SMOOTHING)
         self._update_time = now

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.errors import Interrupted, NonFiniteError
+from hairpin.errors import Interrupted
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
@@ -15,9 +15,10 @@ from hairpin.schedules import Schedule
 from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import snapshot
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
+from hairpin.training.incidents import Incidents
 from hairpin.training.signals import StopRequest
 from hairpin.training.state import Best, TrainState
-from hairpin.training.step import Stepper, StepResult
+from hairpin.training.step import GivenUpError, Stepper, StepResult
 from hairpin.training.task import Samples, WriteSample
 
 
@@ -31,6 +32,7 @@ class Job:
         batches: position → samples.
         samples_per_update: sequences in one update.
         stepper: takes the single step.
+        incidents: what becomes of an update that went wrong.
         evaluator: measures a loss on a fixed set.
         train_set, val_set: what it measures it on.
         sample_writers: each gives (prompt, continuation).
@@ -40,7 +42,7 @@ class Job:
         record: its metrics.jsonl.
         stop: whether somebody asked for the end.
         keeps_start: whether the weights before update 0 are saved: those of a trained model may
-            stay the best.
+            stay the best, and a rewind may go back to them.
         pace: the time budget that may still correct the run's length.
         correct: takes the corrected number of updates; gives the new schedule and milestones, or
             None where the schedule cannot have that length.
@@ -51,6 +53,7 @@ class Job:
     batches: Samples
     samples_per_update: int
     stepper: Stepper
+    incidents: Incidents
     evaluator: Evaluator
     train_set: EvaluationSet
     val_set: EvaluationSet
@@ -69,34 +72,38 @@ class Job:
         """The length of the run."""
         return self.schedule.updates
 
-    def step(self) -> StepResult:
-        """Launch the next update; its numbers are read later.
+    def step(self) -> StepResult | None:
+        """Launch the next update; its numbers are read later. None: somebody asked for the end
+        before its last micro-step, and it is as if it had not begun.
 
         Raises:
             HairpinError: the checkpoint that was being saved meanwhile could not be.
         """
         self.store.check()
         state = self.state
-        result = self.stepper.step(
-            self.batches.at(state.position, self.samples_per_update),
-            update=state.update,
-            position=state.position,
-            lr=self.schedule(state.update),
-        )
+        try:
+            result = self.stepper.step(
+                self.batches.at(state.position, self.samples_per_update),
+                update=state.update,
+                position=state.position,
+                lr=self.schedule(state.update),
+            )
+        except GivenUpError:
+            return None
         state.update += 1
         state.position += result.samples
         state.tokens += result.tokens
         return result
 
-    def read(self, result: StepResult, following: StepResult | None = None) -> Event:
-        """Wait for an update's numbers and record them.
+    def read(self, result: StepResult, following: StepResult | None = None) -> Iterator[Event]:
+        """Wait for an update's numbers and record them, and what went wrong in it.
 
         Args:
             result: the update's.
             following: the update launched after it, if one was: it took until then.
 
         Raises:
-            NonFiniteError: the guard stopped it.
+            NonFiniteError, SpikeError: the guard stopped it.
         """
         loss, norm = float(result.loss), float(result.clipped.norm)
         seconds = (following.launched if following else time.perf_counter()) - result.launched
@@ -110,11 +117,25 @@ class Job:
             clipped=bool(result.clipped.clipped),
             tokens=result.tokens,
             tokens_per_second=result.tokens / seconds,
+            skipped=bool(result.verdict.skip) or None,
         )
         self.record.write(event)
-        if bool(result.verdict.halted):
-            raise self._non_finite(result, loss)
-        return event
+        yield event
+        incident = self.incidents.look_at(result, self.state.rewinds)
+        if incident:
+            self.record.write(incident)
+            yield incident
+
+    @property
+    def must_rewind(self) -> bool:
+        """Whether an update that was read says to go back."""
+        return self.incidents.bad is not None
+
+    def rewind(self) -> Iterator[Event]:
+        """Go back to the last checkpoint, and on with samples that were not seen yet."""
+        event = self.incidents.rewind(self.state, self.run, self.store, self.record)
+        self.record.write(event)
+        yield event
 
     def evaluation_due(self) -> bool:
         """Whether an evaluation belongs here and was not made: at the start, at the end, and
@@ -216,21 +237,6 @@ class Job:
         )
         self.record.write(event)
         return event
-
-    def _non_finite(self, result: StepResult, loss: float) -> NonFiniteError:
-        norms = result.clipped.parameter_norms.tolist()
-        names = [name for name, p in self.stepper.model.named_parameters() if p.grad is not None]
-        bad = [n for n, norm in zip(names, norms, strict=True) if not norm < float("inf")]
-        where = f"{bad[0]} (and {len(bad) - 1} more)" if len(bad) > 1 else "".join(bad)
-        last = result.position + result.samples - 1
-        return NonFiniteError(
-            f"update {result.update}: "
-            f"{'the gradient of ' + where if bad else f'the loss is {loss} and'} is not finite "
-            f"(loss {loss:.4g}, learning rate {result.lr:.3g}), in the batch of samples "
-            f"{result.position} to {last}, {self.batches.where(result.position, result.samples)}; "
-            "weights and checkpoints are as they were before it. Try a lower --lr or --precision "
-            "float32"
-        )
 
 
 @dataclass(frozen=True)

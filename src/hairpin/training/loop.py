@@ -14,7 +14,7 @@ def train(job: Job) -> Iterator[Event]:
     """Train from where the job's state is to the end of its schedule.
 
     Raises:
-        NonFiniteError: a loss or gradient was not finite; weights are as before that update.
+        NonFiniteError, SpikeError: the guard stopped an update; weights are as before it.
         Interrupted: a signal asked for the end; a checkpoint was saved.
         HairpinError: a checkpoint could not be saved; those before it are whole.
     """
@@ -29,14 +29,19 @@ def train(job: Job) -> Iterator[Event]:
     while state.update < job.updates and not stopping:
         launched = job.step()
         if unread:  # one update behind, so that the device never waits for the host
-            yield job.read(unread, launched)
+            yield from job.read(unread, launched)
         unread = launched
 
         stopping = job.stop.requested
         evaluate, correct = job.evaluation_due(), job.correction_due()
-        if evaluate or correct or stopping or job.checkpoint_due():
-            yield job.read(unread)
+        reads_now = evaluate or correct or stopping or job.checkpoint_due()
+        if unread and reads_now and not job.must_rewind:
+            yield from job.read(unread)
             unread = None
+        if job.must_rewind:
+            yield from job.rewind()
+            unread = None
+            continue
         if correct:
             yield from job.correct_length()
         if evaluate:

@@ -26,6 +26,8 @@ from hairpin.training.budget import Budget, Pace
 from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
 from hairpin.training.environment import describe_environment
 from hairpin.training.evaluate import Evaluator
+from hairpin.training.evidence import Examiner
+from hairpin.training.incidents import Incidents
 from hairpin.training.job import Job, Milestones
 from hairpin.training.loop import train
 from hairpin.training.numerics import Numerics
@@ -45,11 +47,12 @@ def train_run(
     """Train the run to its end from where it is, yielding what happens.
 
     Args:
-        run: a folder with a config, in which `None` means choose.
+        run: a folder with a config, in which `None` means choose; the caller holds its lock.
         make_task: settles the config.
         budget: wall time; fills only what the config leaves open.
         watcher: told of preparation and notices.
     """
+    run.remove_unfinished()
     tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
     task = make_task(run.read_config(), tokenizer, budget, watcher)
     config = task.config
@@ -70,7 +73,7 @@ def train_run(
         watcher.notice(warning)
     stop = StopRequest()
     with Record(run.metrics) as record, store, stop.deferring():
-        job = build_job(task, run, state, store, record, stop)
+        job = build_job(task, run, state, store, record, stop, watcher)
         if budget and task.corrected and not checkpoint:
             _keep_to(budget, job, task.corrected)
         for opening in _going_on(task, checkpoint) if checkpoint else (task.plan(),):
@@ -97,6 +100,7 @@ def build_job(
     store: CheckpointStore,
     record: Record,
     stop: StopRequest,
+    watcher: Watcher,
 ) -> Job:
     """Everything that the loop needs, from a task and a state."""
     config = task.config
@@ -111,7 +115,10 @@ def build_job(
         config.train.seed,
         config.execution.micro_batch,
         state.guard,
+        lambda: stop.requested,
     )
+    examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
+    rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)
     evaluator = Evaluator(
         state.model, task.tally, numerics, config.execution.micro_batch, lambda: stop.requested
     )
@@ -121,6 +128,7 @@ def build_job(
         batches=task.batches,
         samples_per_update=tokens // context,
         stepper=stepper,
+        incidents=Incidents(config.guard, examiner, watcher.notice),
         evaluator=evaluator,
         train_set=task.train_set,
         val_set=task.val_set,
@@ -130,7 +138,7 @@ def build_job(
         store=store,
         record=record,
         stop=stop,
-        keeps_start=task.load_start is not None,
+        keeps_start=task.load_start is not None or rewinds,
     )
 
 

@@ -6,6 +6,7 @@ weights nor moments, and once it says `halted` nor does any later one.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,10 @@ from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
 from hairpin.training.numerics import Numerics
+
+
+class GivenUpError(Exception):
+    """An update was given up between two micro-steps, as if it had not begun."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Stepper:
         seed: of dropout; every micro-step draws from (seed, update, micro-step).
         micro_batch: sequences in one forward pass.
         guard: says which updates may touch the weights.
+        stopped: asked before each micro-step; once it is true the update is given up.
     """
 
     model: nn.Module
@@ -66,11 +72,16 @@ class Stepper:
     seed: int
     micro_batch: int
     guard: Guard
+    stopped: Callable[[], bool] = lambda: False
 
     def step(
         self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
     ) -> StepResult:
-        """One update on `batch`, whatever number of micro-steps that takes."""
+        """One update on `batch`, whatever number of micro-steps that takes.
+
+        Raises:
+            GivenUpError: it was given up; weights and moments are as before it.
+        """
         launched = time.perf_counter()
         inputs, targets = batch
         tokens = int((targets != IGNORED).sum())
@@ -98,6 +109,8 @@ class Stepper:
         )
         with self.numerics.autocast():
             for micro_step, (x, y) in enumerate(pieces):
+                if self.stopped():
+                    raise GivenUpError
                 torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step))
                 x, y = x.to(self.numerics.device), y.to(self.numerics.device)  # noqa: PLW2901
                 loss_sum, _ = self.model(x, y)

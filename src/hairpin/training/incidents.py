@@ -1,0 +1,138 @@
+"""Updates that went wrong: what is recorded of them, and whether the run stops or goes back.
+
+The guard has decided on the device as the update was made; here, an update later, the host follows.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from hairpin.checkpoints.store import CheckpointStore
+from hairpin.config.guard import Guard as GuardSettings
+from hairpin.errors import HairpinError, NonFiniteError, SpikeError
+from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.metrics import Record
+from hairpin.training.checkpoint import load_state
+from hairpin.training.evidence import Evidence, Examiner
+from hairpin.training.state import TrainState
+from hairpin.training.step import StepResult
+
+# Of the lines that a rewind sets aside, these stay true: what became of the process and the plan.
+_KEPT_LINES = ("resume", "correction", "extend", "rewind")
+
+
+@dataclass
+class Incidents:
+    """What a run does about updates that went wrong.
+
+    Args:
+        asked: the settings.
+        examiner: looks closer at an update.
+        notice: told of checkpoints that are damaged.
+        bad: the update that the run has to go back behind, and why.
+    """
+
+    asked: GuardSettings
+    examiner: Examiner
+    notice: Callable[[str], None]
+    bad: tuple[Evidence, str] | None = None
+
+    def look_at(self, result: StepResult, rewinds: int) -> events.Incident | None:
+        """What is to be recorded besides an update's numbers; afterwards `bad` says whether the
+        run has to go back.
+
+        Args:
+            result: the update's.
+            rewinds: how often the run has gone back before.
+
+        Raises:
+            NonFiniteError, SpikeError: the run has to stop.
+        """
+        verdict = result.verdict
+        non_finite = bool(verdict.non_finite)
+        if not non_finite and not bool(verdict.spike):
+            return None
+        evidence = self.examiner.examine(result)
+        reason = "non-finite" if non_finite else "spike"
+        if not bool(verdict.skip):
+            return events.Spike(**asdict(evidence))
+        if not bool(verdict.halted):
+            return events.Skip(**asdict(evidence), reason=reason)
+        action = self.asked.on_non_finite if non_finite else self.asked.on_spike
+        if action != "rewind" or rewinds >= self.asked.most_rewinds:
+            raise self._error(result, evidence, reason, action)
+        self.bad = evidence, reason
+        return None
+
+    def rewind(
+        self, state: TrainState, run: RunDirectory, store: CheckpointStore, record: Record
+    ) -> events.Rewind:
+        """Make the state the last checkpoint's, with the samples after the bad update next; the
+        record is cut back to it and goes on with what happened.
+
+        Raises:
+            HairpinError: there is no checkpoint.
+        """
+        assert self.bad
+        (bad, reason), rewinds = self.bad, state.rewinds + 1
+        checkpoint = store.newest(self.notice)
+        if checkpoint is None:
+            raise HairpinError(
+                f"update {bad.update}: to be rewound ({reason}), and there is no checkpoint; "
+                "nothing was saved"
+            )
+        record_bytes = load_state(checkpoint, state)
+        event = events.Rewind(
+            **asdict(bad),
+            reason=reason,
+            to_update=state.update,
+            skipped_samples=bad.position + bad.samples - state.position,
+        )
+        state.position = bad.position + bad.samples
+        state.rewinds = rewinds  # the checkpoint may know of fewer
+        record.cut_back(record_bytes, run.discarded_metrics(), _KEPT_LINES)
+        self.bad = None
+        return event
+
+    def _error(
+        self, result: StepResult, evidence: Evidence, reason: str, action: str
+    ) -> HairpinError:
+        kind, key, what = (
+            (NonFiniteError, "on_non_finite", _non_finite_words(result, evidence))
+            if reason == "non-finite"
+            else (SpikeError, "on_spike", _spike_words(evidence))
+        )
+        numbers = (
+            f"loss {evidence.loss:.4g}, gradient norm {evidence.grad_norm:.4g}, "
+            f"learning rate {result.lr:.3g}"
+        )
+        last = evidence.position + evidence.samples - 1
+        where = self.examiner.batches.where(evidence.position, evidence.samples)
+        text = f', at the text "{evidence.excerpt}"' if evidence.excerpt else ""
+        after = {
+            "stop": f"Try a lower --lr, --precision float32, or guard.{key}=skip or rewind",
+            "skip": f"As many as guard.most_skips={self.asked.most_skips} in a row were skipped "
+            "before it; try a lower --lr",
+            "rewind": f"The run was rewound as often as guard.most_rewinds="
+            f"{self.asked.most_rewinds}; try a lower --lr",
+        }
+        return kind(
+            f"update {evidence.update}: {what} ({numbers}), in the batch of samples "
+            f"{evidence.position} to {last}, {where}{text}; "
+            f"weights and checkpoints are as they were before it. {after[action]}"
+        )
+
+
+def _non_finite_words(result: StepResult, evidence: Evidence) -> str:
+    bad = int((~result.clipped.parameter_norms.isfinite()).sum())
+    if not bad:
+        return "the loss is not finite"
+    more = f" (and {bad - 1} more)" if bad > 1 else ""
+    return f"the gradient of {evidence.parameter}{more} is not finite"
+
+
+def _spike_words(evidence: Evidence) -> str:
+    return (
+        "loss or gradient norm is far above that of the updates before, most in "
+        f"{evidence.parameter}"
+    )
