@@ -1,4 +1,5 @@
 import io
+import math
 import re
 from collections.abc import Iterable
 
@@ -85,6 +86,24 @@ def test_plain_lines_of_a_run() -> None:
         "time budget",
         "update 120/2,400  loss 3.210  lr 1.2e-3  grad 0.87 (clipped)  18,250 tok/s",
         "finished after 2,400 updates, 9m 58s",
+    ]
+
+
+def test_an_update_that_went_wrong_is_a_line_that_cannot_touch_the_terminal() -> None:
+    what = (1009, math.inf, 1234.0, "head.weight", 4036, 4, "a\nb\x1b[2J[red]")
+    rest = "  loss inf  grad 1.23e3, most in head.weight; samples 4,036 to 4,039: "
+    rest += r"a\nb\x1b[2J[red]"
+    assert _shown(
+        [
+            events.Spike(*what),
+            events.Skip(*what, "non-finite"),
+            events.Rewind(*what, "spike", 1000, 40),
+        ]
+    ) == [
+        f"update 1,009: spike{rest}",
+        f"update 1,009: non-finite, skipped{rest}",
+        "update 1,009: spike, back to the checkpoint after 1,000 updates and on past 40 samples"
+        f"{rest}",
     ]
 
 

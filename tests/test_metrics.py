@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hairpin.errors import HairpinError, RunError
-from hairpin.runs.events import Correction, End, Event, Sample, Start, Update
+from hairpin.runs.events import Correction, End, Event, Rewind, Sample, Start, Update
 from hairpin.runs.metrics import Record, read_record, truncate_record
 
 UPDATE = Update(
@@ -172,3 +172,53 @@ def test_cutting_back_nothing_leaves_no_file(tmp_path: Path) -> None:
     truncate_record(path, len(whole), aside)
     assert path.read_bytes() == whole
     assert not aside.exists()
+
+
+def test_an_open_record_is_cut_back_and_goes_on_with_the_lines_that_stay(tmp_path: Path) -> None:
+    path, aside = tmp_path / "metrics.jsonl", tmp_path / "discarded.jsonl"
+    with Record(path) as record:
+        record.write(Sample(0, "", "été"))
+        length = record.sync()
+        record.write(UPDATE)
+        record.write(Correction(1, 10, 12))
+        record.write(replace(UPDATE, update=1))
+        tail = path.read_bytes()[length:]
+        record.cut_back(length, aside, ("correction", "rewind"))
+        assert record.sync() == path.stat().st_size
+        assert aside.read_bytes() == tail
+        record.write(replace(UPDATE, update=7))
+        assert record.sync() == path.stat().st_size
+    kept = [(event["event"], event["update"]) for event in read_record(path)]
+    assert kept == [("sample", 0), ("correction", 1), ("update", 7)]
+
+
+def test_cutting_an_open_record_back_to_its_end_changes_nothing(tmp_path: Path) -> None:
+    path, aside = tmp_path / "metrics.jsonl", tmp_path / "discarded.jsonl"
+    with Record(path) as record:
+        record.write(UPDATE)
+        record.cut_back(record.sync(), aside, ())
+    assert [event["update"] for event in read_record(path)] == [0]
+    assert not aside.exists()
+
+
+def test_a_skipped_update_says_so_and_no_other_does() -> None:
+    assert "skipped" not in UPDATE.as_json()
+    assert replace(UPDATE, skipped=True).as_json()["skipped"] is True
+
+
+def test_a_rewind_is_the_documented_line() -> None:
+    happened = Rewind(9, math.nan, 2.5, "head.weight", 36, 4, "a\nb", "non-finite", 8, 8)
+    assert strict(json.dumps(happened.as_json())) == {
+        "event": "rewind",
+        "update": 9,
+        "loss": None,
+        "non_finite": "nan",
+        "grad_norm": 2.5,
+        "parameter": "head.weight",
+        "position": 36,
+        "samples": 4,
+        "excerpt": "a\nb",
+        "reason": "non-finite",
+        "to_update": 8,
+        "skipped_samples": 8,
+    }

@@ -305,3 +305,25 @@ def test_harmful_characters_are_shown(harmful: str, shown: str) -> None:
 
 def test_what_the_encoding_lacks_is_shown() -> None:
     assert harmless("é漢", "latin-1") == "é\\u6f22"
+
+
+def test_what_went_wrong_is_counted() -> None:
+    what = (1, 3.0, 9.0, "head.weight", 4, 4, "text")
+    run = (
+        START,
+        _update(0),
+        _update(1, skipped=True),
+        events.Skip(*what, "spike"),
+        _update(2),
+        events.Spike(*what),
+        events.Rewind(*what, "spike", 3, 8),
+        events.Rewind(*what, "spike", 3, 12),
+        _update(3),
+    )
+    summary = _summary(*run)
+    assert (summary.skipped_updates, summary.spikes, summary.rewinds) == (1, 1, 2)
+    assert "incidents   updates skipped: 1, spikes: 1, rewinds: 2" in summary.lines()
+    assert not any("incidents" in line for line in _summary(*RUN).lines())
+    # A resume goes back behind what was skipped, which happens again.
+    assert _summary(*run, events.Resume(1, 0.0)).skipped_updates == 0
+    assert _summary(*run, events.Resume(1, 0.0)).spikes == 0
