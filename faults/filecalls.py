@@ -95,7 +95,7 @@ class FileCalls:
                 do()
             if plan.fault == "power":
                 self._power.cut()
-            _die()
+            return _die()
 
     def _counts(self, relative: str) -> bool:
         with self._lock:
@@ -133,7 +133,7 @@ class FileCalls:
             paths = _absolute(source, None), _absolute(target, None)
 
             def do() -> Any:
-                if name != "link":
+                if name != "link" and self._plan.fault == "power":
                     self._power.renaming(*paths)
                 return original(source, target, **options)
 

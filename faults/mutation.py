@@ -4,7 +4,7 @@ from pathlib import Path
 
 from faults.rig import Rig
 from faults.runner import run_case
-from faults.table import all_rows
+from faults.table import ROWS
 
 _MOST_CASES = 40
 
@@ -32,7 +32,7 @@ def catch(mutant: str, folder: Path, seed: int) -> str | None:
         seed: of all that is random.
     """
     rig = Rig(folder / "rig", mutant)
-    row = next(row for row in all_rows(rig) if row.name == CAUGHT_BY[mutant])
+    row = ROWS[CAUGHT_BY[mutant]](rig)
     cases = min(row.count, _MOST_CASES)
     for number in (each * row.count // cases for each in range(cases)):
         problems = run_case(row, number, seed, folder)

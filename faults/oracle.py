@@ -10,10 +10,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-# Of the record's events, what a clock or the history of resumes makes different.
-_OF_A_MOMENT = {"time", "seconds", "ends", "tokens_per_second"}
-_SAME_EVENTS = ("evaluation", "sample", "checkpoint")
-
 
 class UnclearError(Exception):
     """The folder is not that of a finished run; the arguments say why."""
@@ -28,7 +24,8 @@ class Oracle:
         counters: its state.json, without the record's length.
         best: names and bytes of the best weights.
         updates: loss, learning rate and gradient norm of every update, bit for bit.
-        events: evaluations, samples and saves.
+        evaluations: each of them, and whether it was the best so far.
+        samples: what the model wrote.
         tokens: the ids that every update was made with.
     """
 
@@ -36,7 +33,8 @@ class Oracle:
     counters: str
     best: str
     updates: str
-    events: str
+    evaluations: str
+    samples: str
     tokens: str
 
     def differences(self, other: "Oracle") -> list[str]:
@@ -63,6 +61,10 @@ def oracle_of(run: Path, ids: Path, updates: int) -> Oracle:
     numbers = [event["update"] for event in made]
     if numbers != list(range(updates)):
         raise UnclearError(f"the record's updates are {_shortly(numbers)}")
+    # A signal makes saves of its own; those that belong to an evaluation say how good it was.
+    evaluated = [event["update"] for event in record if event["event"] == "evaluation"]
+    saves = {event["update"]: event["best"] for event in record if event["event"] == "checkpoint"}
+    bests = [saves.get(update) for update in evaluated]
     newest = newest_step(run)
     if newest != updates:
         raise UnclearError(f"the newest checkpoint is of update {newest}")
@@ -76,11 +78,8 @@ def oracle_of(run: Path, ids: Path, updates: int) -> Oracle:
         updates=_hash(
             float(event[key]).hex() for event in made for key in ("loss", "lr", "grad_norm")
         ),
-        events=_hash(
-            json.dumps({k: v for k, v in event.items() if k not in _OF_A_MOMENT}, sort_keys=True)
-            for event in record
-            if event["event"] in _SAME_EVENTS
-        ),
+        evaluations=_hash([*_lines(record, "evaluation"), json.dumps(bests)]),
+        samples=_hash(_lines(record, "sample")),
         tokens=_hash(_ids_of_updates(ids, updates)),
     )
 
@@ -108,6 +107,13 @@ def tensors_of(path: Path) -> Iterator[tuple[str, str, list[int], bytes]]:
     for name, facts in sorted(header.items()):
         begin, end = facts["data_offsets"]
         yield name, facts["dtype"], facts["shape"], content[start + begin : start + end]
+
+
+def _lines(record: list[dict[str, Any]], kind: str) -> Iterator[str]:
+    """The events of a kind, less what a clock makes different."""
+    for event in record:
+        if event["event"] == kind:
+            yield json.dumps({k: v for k, v in event.items() if k != "time"}, sort_keys=True)
 
 
 def _tensor_lines(folder: Path) -> Iterator[str]:

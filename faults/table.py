@@ -1,10 +1,25 @@
 """All rows of the rig, in the order of the results page."""
 
+from collections.abc import Callable
+
 from faults.rig import Rig
 from faults.row import Row
+from faults.rows.company import clocks, locks
+from faults.rows.crashes import crashes_at_resume, crashes_at_start, crashes_in_save
+from faults.rows.damage import flips, lengths
+from faults.rows.interruptions import signals
 from faults.rows.kills import kills
+from faults.rows.space import no_space
 
-
-def all_rows(rig: Rig) -> list[Row]:
-    """Every row."""
-    return [kills(rig)]
+ROWS: dict[str, Callable[[Rig], Row]] = {
+    "kills": kills,
+    "crashes in a save": crashes_in_save,
+    "crashes at the start": crashes_at_start,
+    "crashes at a resume": crashes_at_resume,
+    "signals": signals,
+    "truncations": lengths,
+    "bit flips": flips,
+    "no space": no_space,
+    "locks": locks,
+    "clocks": clocks,
+}

@@ -7,7 +7,7 @@ import pytest
 from faults.oracle import oracle_of
 from faults.rig import UPDATES, Rig
 from faults.runner import run_case
-from faults.table import all_rows
+from faults.table import ROWS
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,6 @@ def test_five_clean_runs_are_one(rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_rows(rig: Rig, name: str, tmp_path: Path) -> None:
-    row = next(row for row in all_rows(rig) if row.name == name)
+    row = ROWS[name](rig)
     for number in range(CASES[name]):
         assert run_case(row, number * row.count // CASES[name], SEED, tmp_path) == []
