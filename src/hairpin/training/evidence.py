@@ -78,7 +78,9 @@ class Examiner:
         return text.strip("\ufffd")[:_EXCERPT_CHARACTERS]  # a cut character decodes to that
 
     def _worst_place(self, inputs_T: Tensor, targets_T: Tensor) -> int:
-        """Where in a sample the piece begins whose loss stands out."""
+        """Where in a sample the piece begins whose loss stands out; 0 if all targets are in one, as
+        a label is, since it is the text before them that they are about.
+        """
         starts, losses = [], []
         for start in range(0, len(targets_T), _PIECE_TOKENS):
             end = start + _PIECE_TOKENS
@@ -87,7 +89,7 @@ class Examiner:
             if (only != IGNORED).any():
                 starts.append(start)
                 losses.append(self._mean_loss(inputs_T, only))
-        return starts[_worst(losses)]
+        return starts[_worst(losses)] if len(starts) > 1 else 0
 
     def _mean_loss(self, inputs_T: Tensor, targets_T: Tensor) -> float:
         device = self.numerics.device
