@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import hairpin
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Optimizer
 from hairpin.data.batches import IGNORED, Batches
 from hairpin.data.tokenizers import ByteTokenizer
@@ -343,8 +344,6 @@ def test_stopped_by_a_signal_just_before_a_spike_it_skips_the_same(
 def test_without_a_checkpoint_to_go_back_to_the_run_stops(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hairpin.training.checkpoint import CheckpointStore
-
     Bad([9], NAN).plant(monkeypatch)
     monkeypatch.setattr(CheckpointStore, "newest", lambda *_: None)
     with pytest.raises(HairpinError, match="no checkpoint"):

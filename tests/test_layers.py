@@ -35,6 +35,7 @@ LAYERS = {
     " training",
     "inference": "errors config runs data data.batches model.shape model planning training"
     " finetuning",
+    "verifying": "errors config checkpoints runs data training",
     "analysis": "errors schedules extensions config runs",
     "terminal": "runs analysis",
     "book": "",
@@ -42,7 +43,7 @@ LAYERS = {
     "run": "errors config runs inference analysis",
     "starting": "errors version schedules extensions config runs analysis run",
     "api": "errors schedules config runs watch data training finetuning terminal run starting",
-    "cli": "errors version config data model analysis terminal book.report run api",
+    "cli": "errors version config data model verifying analysis terminal book.report run api",
     "__init__": "version schedules watch run api",
     "__main__": "cli",
 }
@@ -55,6 +56,7 @@ WITH_TORCH = (
     "training",
     "finetuning",
     "inference",
+    "verifying",
     "book",
 )
 DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches"}), "book.report")

@@ -19,6 +19,7 @@ from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
 from hairpin.cli.care import runs
 from hairpin.cli.start import finetune, resume, train
+from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.errors import HairpinError, one_line
 from hairpin.version import __version__
@@ -27,7 +28,7 @@ GROUPS = {
     "start": (train, finetune, resume),
     "before": (prepare, schedule),
     "after": (sample, evaluate, predict),
-    "care": (runs, book),
+    "care": (runs, verify, book),
 }
 ALIASES = {
     "generate": "sample",

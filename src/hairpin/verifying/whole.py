@@ -1,0 +1,124 @@
+"""Is everything in a run as it was written? Reading only, also while the run is training."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
+from hairpin.checkpoints.store import CheckpointStore, best_folder
+from hairpin.data.tokenizers import load_tokenizer
+from hairpin.errors import CheckpointError, HairpinError
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.metrics import read_record
+from hairpin.training.checkpoint import changes_since
+
+_ASIDE = (
+    "checkpoints/.bad-*",
+    ".bad-*",
+    "metrics.discarded-*",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one thing in a run.
+
+    Args:
+        what: its path within the run.
+        problems: what is wrong with it, a line each; none: it is whole.
+        note: what is good to know of it.
+    """
+
+    what: str
+    problems: tuple[str, ...] = ()
+    note: str = ""
+
+
+def check_run(
+    run: RunDirectory, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Finding]:
+    """Findings about each checkpoint, the best weights, config, tokenizer and record of a run, and
+    about what was set aside.
+
+    Args:
+        run: its folder.
+        on_progress: told of checkpoints done, of how many.
+    """
+    paths = CheckpointStore(run.checkpoints).steps()
+    best = best_folder(run.best)
+    if best.is_dir():
+        paths.append(best)
+    findings, newest = [], None
+    for number, path in enumerate(paths):
+        on_progress(number, len(paths))
+        finding, checkpoint = _check_checkpoint(run, path)
+        if finding:
+            findings.append(finding)
+        if checkpoint and path != best:
+            newest = checkpoint
+    on_progress(len(paths), len(paths))
+    findings += [_check_settings(run, newest), _check_tokenizer(run, newest)]
+    findings.append(_check_record(run, newest))
+    return [*findings, *_set_aside(run)]
+
+
+def _check_checkpoint(run: RunDirectory, path: Path) -> tuple[Finding | None, Checkpoint | None]:
+    what = str(path.relative_to(run.path))
+    try:
+        checkpoint = open_checkpoint(path)
+    except CheckpointError as damage:
+        if not path.exists():  # rotated away while it was read
+            return None, None
+        way_out = f"`hairpin resume {run.path}` sets it aside and goes on from the one before"
+        return Finding(what, tuple(f"{line}; {way_out}" for line in damage.problems)), None
+    except HairpinError as error:
+        return Finding(what, error.problems), None
+    size = sum(facts["size"] for facts in checkpoint.manifest["files"].values())
+    return Finding(what, note=f"update {checkpoint.step:,}, {size / 1e6:,.1f} MB"), checkpoint
+
+
+def _check_settings(run: RunDirectory, newest: Checkpoint | None) -> Finding:
+    try:
+        config = run.read_config()
+        changes = changes_since(newest, config, {}) if newest else ()
+    except HairpinError as error:
+        return Finding("config.toml", error.problems)
+    return Finding("config.toml", note="; ".join(changes))
+
+
+def _check_tokenizer(run: RunDirectory, newest: Checkpoint | None) -> Finding:
+    if not run.tokenizer.exists() and newest is None:
+        return Finding("tokenizer", note="not made yet")
+    try:
+        tokenizer = load_tokenizer(run.tokenizer)
+    except HairpinError as error:
+        return Finding("tokenizer", error.problems)
+    if newest and newest.manifest.get("tokenizer_sha256") != tokenizer.hash():
+        problem = f"{run.tokenizer}: not the tokenizer that {newest.path} was trained with"
+        return Finding("tokenizer", (f"{problem}; restore it from a copy",))
+    return Finding("tokenizer", note=f"{tokenizer.kind}, {tokenizer.vocabulary:,} tokens")
+
+
+def _check_record(run: RunDirectory, newest: Checkpoint | None) -> Finding:
+    try:
+        record = list(read_record(run.metrics))
+    except HairpinError as error:
+        return Finding(run.metrics.name, error.problems)
+    updates = [event["update"] for event in record if event["event"] == "update"]
+    problems = []
+    for index, update in enumerate(updates):
+        if update != index:
+            problems.append(f"{run.metrics}: update {update} stands where {index} belongs")
+            break
+    if newest and len(updates) < newest.step:
+        problems.append(
+            f"{run.metrics}: has {len(updates):,} updates, and {newest.path} is of "
+            f"{newest.step:,}; a resume goes on all the same, with that gap"
+        )
+    return Finding(run.metrics.name, tuple(problems), f"{len(updates):,} updates")
+
+
+def _set_aside(run: RunDirectory) -> Iterator[Finding]:
+    for pattern in _ASIDE:
+        for path in sorted(run.path.glob(pattern)):
+            yield Finding(str(path.relative_to(run.path)), note="set aside; can be deleted")
