@@ -33,6 +33,7 @@ from faults import mutants
 from faults.filecalls import FileCalls
 from faults.plan import Plan
 from hairpin.cli.main import main
+from hairpin.model.gpt import GPT
 from hairpin.run import Run
 from hairpin.training.evaluate import Evaluator
 from hairpin.training.step import Stepper
@@ -59,7 +60,10 @@ def live(plan: Plan, arguments: list[str], run: Path, side: Path, cache: Path) -
     _bend(plan)
     mutants.plant(plan.mutant)
     _at_begin_of_training(
-        announcer.install_in_steps, lambda: _log_ids(side), lambda: _plan_death(plan, run)
+        lambda: _bend_losses(dict(plan.loss_factors)),
+        announcer.install_in_steps,
+        lambda: _log_ids(side),
+        lambda: _plan_death(plan, run),
     )
     Run.write_plots = lambda self: []  # type: ignore[method-assign] # longer than the training
     try:
@@ -181,6 +185,30 @@ def _plan_death(plan: Plan, run: Path) -> None:
         return step(self, batch, update=update, **named)
 
     Stepper.step = mortal  # type: ignore[method-assign]
+
+
+def _bend_losses(factors: dict[int, float]) -> None:
+    """Multiply the losses of some updates."""
+    step, forward = Stepper.step, GPT.forward
+    factor = 1.0
+
+    @wraps(step)
+    def stepping(self: Stepper, batch: Any, *, update: int, **named: Any) -> Any:
+        nonlocal factor
+        factor = factors.get(update, 1.0)
+        try:
+            return step(self, batch, update=update, **named)
+        finally:
+            factor = 1.0
+
+    @wraps(forward)
+    def bent(self: GPT, *arguments: Any, **named: Any) -> Any:
+        loss, count = forward(self, *arguments, **named)
+        return (loss * factor, count) if factor != 1.0 else (loss, count)
+
+    if factors:
+        Stepper.step = stepping  # type: ignore[method-assign]
+        GPT.forward = bent  # type: ignore[method-assign]
 
 
 def _bend(plan: Plan) -> None:

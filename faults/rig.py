@@ -98,9 +98,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Case:
-    """One run of the rig: its folder and the folder beside it."""
+    """One run of the rig: its folder, and hairpin's cache where it has its own."""
 
     folder: Path
+    cache: Path | None = None
 
     @property
     def run(self) -> Path:
@@ -198,7 +199,7 @@ class Rig:
 
         plan = replace(plan, mutant=self.mutant)
         process = _processes.Process(
-            target=live, args=(plan, list(arguments), case.run, case.side, self.cache)
+            target=live, args=(plan, list(arguments), case.run, case.side, case.cache or self.cache)
         )
         process.start()
         return Child(process, case)
@@ -250,6 +251,12 @@ class Rig:
     def run_seconds(self) -> float:
         """How long such a run takes, with its start."""
         return self._clean[1]
+
+    @property
+    def clean_run(self) -> Path:
+        """The folder of a finished run, to be copied from."""
+        _ = self._clean
+        return self.folder / "clean" / "run"
 
     @cached_property
     def _clean(self) -> tuple[Oracle, float]:

@@ -7,9 +7,12 @@ from faults.row import Row
 from faults.rows.company import clocks, locks
 from faults.rows.crashes import crashes_at_resume, crashes_at_start, crashes_in_save
 from faults.rows.damage import flips, lengths
+from faults.rows.hostile import checkpoints, names
+from faults.rows.inputs import configs, records, texts
 from faults.rows.interruptions import signals
 from faults.rows.kills import kills
 from faults.rows.space import no_space
+from faults.rows.tokens import shards
 
 ROWS: dict[str, Callable[[Rig], Row]] = {
     "kills": kills,
@@ -22,4 +25,10 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "no space": no_space,
     "locks": locks,
     "clocks": clocks,
+    "shards": shards,
+    "configs": configs,
+    "texts": texts,
+    "records": records,
+    "hostile checkpoints": checkpoints,
+    "hostile names": names,
 }

@@ -11,7 +11,7 @@ from hairpin.errors import CheckpointError
 
 _STOPPED = UPDATES - 5
 _NEWEST, _BEFORE = 50, 40
-_TENSORS = ("model.safetensors", "optimizer.safetensors", "rng.safetensors")
+_TENSORS = ("model.safetensors", "optimizer.safetensors", "rng.safetensors", "guard.safetensors")
 _FILES = (*_TENSORS, "state.json", "config.toml", "manifest.json")
 _FULL_RESUMES = 25  # one in so many flips is also resumed from
 
@@ -104,9 +104,9 @@ def _remove(checkpoint: Path, rng: Random) -> str:
 
 def _swap(case: Case, rng: Random) -> str:
     """The same file of the checkpoint before, or another file of the same one."""
-    path = _step(case, _NEWEST) / rng.choice(_FILES[:4])
+    path = _step(case, _NEWEST) / rng.choice((*_TENSORS, "state.json"))
     others = [_step(case, _BEFORE) / path.name]
-    others += [path.with_name(name) for name in _FILES[:4] if name != path.name]
+    others += [path.with_name(name) for name in (*_TENSORS, "state.json") if name != path.name]
     _replace(path, rng.choice(others).read_bytes())
     return path.name
 
