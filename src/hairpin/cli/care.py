@@ -33,16 +33,17 @@ def runs(folder: Path | None) -> None:
 
 def _row(run: "Run") -> tuple[str, ...]:
     """What came of a run; the last is a classifier's accuracy."""
-    from hairpin.analysis.formats import format_count, format_loss
+    from hairpin.analysis.formats import format_count, format_loss, harmless_name
     from hairpin.errors import RunError
 
+    name = harmless_name(str(run.path))
     try:
         summary = run.summary()
     except RunError:
-        return (str(run.path), "damaged", "", "", "", "", "")
+        return (name, "damaged", "", "", "", "", "")
     best = summary.best
     return (
-        str(run.path),
+        name,
         summary.status,
         format_count(summary.parameters) if summary.parameters else "",
         f"{summary.updates:,}",

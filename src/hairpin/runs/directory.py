@@ -118,8 +118,9 @@ def create_run(path: Path, config: Config) -> RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         run.write_config(config)
         sync_folder(path.parent)
-    except OSError as error:
-        raise RunError(f"{path}: cannot make a run here: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path}: cannot make a run here: {reason}") from None
     return run
 
 
