@@ -188,16 +188,16 @@ def _plan_death(plan: Plan, run: Path) -> None:
 
 
 def _bend_losses(factors: dict[int, float]) -> None:
-    """Multiply the losses of some updates."""
+    """Multiply the losses of some batches, whichever update meets them."""
     step, forward = Stepper.step, GPT.forward
     factor = 1.0
 
     @wraps(step)
-    def stepping(self: Stepper, batch: Any, *, update: int, **named: Any) -> Any:
+    def stepping(self: Stepper, batch: Any, *, position: int, **named: Any) -> Any:
         nonlocal factor
-        factor = factors.get(update, 1.0)
+        factor = factors.get(position // len(batch[0]), 1.0)
         try:
-            return step(self, batch, update=update, **named)
+            return step(self, batch, position=position, **named)
         finally:
             factor = 1.0
 

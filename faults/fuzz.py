@@ -1,8 +1,8 @@
 """Values and bytes that programs stumble over."""
 
 import gzip
-import json
 import math
+import unicodedata
 from random import Random
 from typing import Any
 
@@ -29,7 +29,22 @@ STRINGS = (
     "🙂é漢",
     "%s%n{0}",
 )
-NUMBERS: tuple[float, ...] = (0, -1, 1, 2, 3, 10**6, 2**31, 2**63, -(2**63), 10**30, 0.0, -0.0, 0.5, 1e-320)
+NUMBERS: tuple[float, ...] = (
+    0,
+    -1,
+    1,
+    2,
+    3,
+    10**6,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    0.0,
+    -0.0,
+    0.5,
+    1e-320,
+)
 NUMBERS += (1e308, math.inf, -math.inf, math.nan, -1.5, 1e15)
 
 
@@ -81,15 +96,13 @@ def packed(content: bytes, suffix: str, rng: Random) -> bytes:
     return content[: rng.randrange(len(content))] if rng.random() < 0.4 else content
 
 
-def to_json(value: Any) -> str:
-    """As JSON, or as what Python writes for numbers that JSON has not."""
-    return json.dumps(value, ensure_ascii=False)
-
-
 def acting(text: str) -> list[str]:
     """The characters in a program's output that could act on a terminal."""
-    return sorted({repr(character) for character in text if not _is_harmless(character)})
+    return sorted({repr(character) for character in text if _acts(character)})
 
 
-def _is_harmless(character: str) -> bool:
-    return character == "\n" or character.isprintable()
+def _acts(character: str) -> bool:
+    """A control character, a line break of Unicode's, or one that turns the direction."""
+    kind, direction = unicodedata.category(character), unicodedata.bidirectional(character)
+    turns = direction in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return character != "\n" and (kind in ("Cc", "Zl", "Zp", "Cs") or turns)

@@ -12,6 +12,7 @@ import torch
 
 from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.optim.guard import Guard
 from hairpin.runs.lock import RunLock
 from hairpin.training.state import TrainState
 
@@ -93,6 +94,11 @@ def _learning_rate() -> None:
 @_mutant("the optimizer's moments are not restored")
 def _moments() -> None:
     states.load_optimizer_tensors = lambda *_: None
+
+
+@_mutant("the window that spikes are told by is not restored")
+def _window() -> None:
+    Guard.load = lambda self, tensors: None  # type: ignore[method-assign]
 
 
 @_mutant("the best evaluation is forgotten at a resume")

@@ -20,6 +20,11 @@ CAUGHT_BY = {
     "a checkpoint is written under its own name": "kills",
     "the manifest is there before the files": "kills",
     "a save in the background reads weights that training changes meanwhile": "kills",
+    "old checkpoints are deleted before the new one is there": "crashes in a save",
+    "files are not made durable": "crashes in a save",
+    "what is loaded is not verified": "bit flips",
+    "two processes may have one run": "locks",
+    "the window that spikes are told by is not restored": "spikes",
 }
 
 

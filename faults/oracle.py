@@ -45,13 +45,14 @@ class Oracle:
         ]
 
 
-def oracle_of(run: Path, ids: Path, updates: int) -> Oracle:
+def oracle_of(run: Path, ids: Path, updates: int, *, rewound: bool = False) -> Oracle:
     """The oracle of a finished run.
 
     Args:
         run: its folder.
         ids: the file where its processes logged the token ids of their updates.
         updates: how many it has.
+        rewound: an update may have been made again with other tokens; the last ones count.
 
     Raises:
         UnclearError: it is not finished, or an update is recorded twice, or was made in two ways.
@@ -75,12 +76,10 @@ def oracle_of(run: Path, ids: Path, updates: int) -> Oracle:
         tensors=_hash(_tensor_lines(last)),
         counters=_hash([json.dumps(counters, sort_keys=True)]),
         best=_hash(_tensor_lines(run / "best")),
-        updates=_hash(
-            float(event[key]).hex() for event in made for key in ("loss", "lr", "grad_norm")
-        ),
+        updates=_hash(_bits(event[key]) for event in made for key in ("loss", "lr", "grad_norm")),
         evaluations=_hash([*_lines(record, "evaluation"), json.dumps(bests)]),
         samples=_hash(_lines(record, "sample")),
-        tokens=_hash(_ids_of_updates(ids, updates)),
+        tokens=_hash(_ids_of_updates(ids, updates, rewound)),
     )
 
 
@@ -116,17 +115,23 @@ def _lines(record: list[dict[str, Any]], kind: str) -> Iterator[str]:
             yield json.dumps({k: v for k, v in event.items() if k != "time"}, sort_keys=True)
 
 
+def _bits(number: float | None) -> str:
+    """A number of the record; None: it was not finite."""
+    return "not finite" if number is None else float(number).hex()
+
+
 def _tensor_lines(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.safetensors")):
         for name, kind, shape, content in tensors_of(path):
             yield f"{path.stem} {name} {kind} {shape} {hashlib.sha256(content).hexdigest()}"
 
 
-def _ids_of_updates(path: Path, updates: int) -> Iterator[str]:
+def _ids_of_updates(path: Path, updates: int, rewound: bool) -> Iterator[str]:
     seen: dict[int, str] = {}
     for _, update, ids in read_ids(path):
-        if seen.setdefault(update, ids) != ids:
+        if not rewound and seen.get(update, ids) != ids:
             raise UnclearError(f"update {update} was made with other tokens when it was made again")
+        seen[update] = ids
     if sorted(seen) != list(range(updates)):
         raise UnclearError(f"the updates that were made are {_shortly(sorted(seen))}")
     return (seen[update] for update in range(updates))

@@ -29,7 +29,7 @@ class Plan:
         dies_after: a path below the run's folder.
         clock_seconds: added to the system's clock.
         most_file_bytes: RLIMIT_FSIZE; None: no limit.
-        loss_factors: update → factor of its loss, such as NaN.
+        loss_factors: (batch of the data's order, factor of its loss, such as NaN) pairs.
     """
 
     mutant: str = ""

@@ -98,10 +98,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Case:
-    """One run of the rig: its folder, and hairpin's cache where it has its own."""
+    """One run of the rig: its folder; hairpin's cache where it has its own; settings of its own."""
 
     folder: Path
     cache: Path | None = None
+    settings: tuple[str, ...] = ()
 
     @property
     def run(self) -> Path:
@@ -183,9 +184,9 @@ class Rig:
         self.config.write_text(_SETTINGS, encoding="utf-8")
         self.text.write_text(some_text(20_000), encoding="utf-8")
 
-    def case(self, folder: Path) -> Case:
-        """A new case in a folder that does not exist."""
-        case = Case(folder)
+    def case(self, folder: Path, *settings: str) -> Case:
+        """A new case in a folder that does not exist, with settings such as "train.seed=1"."""
+        case = Case(folder, settings=settings)
         case.side.mkdir(parents=True)
         return case
 
@@ -208,7 +209,10 @@ class Rig:
         """Start what a user types: `train`, or `resume` where there is a run already."""
         if (case.run / "config.toml").exists():
             return self.start(case, plan, "resume", str(case.run))
-        return self.start(case, plan, "train", "--config", str(self.config), "--out", str(case.run))
+        settings = [word for setting in case.settings for word in ("--set", setting)]
+        return self.start(
+            case, plan, "train", "--config", str(self.config), "--out", str(case.run), *settings
+        )
 
     def finished(self, case: Case, begins: int | None = None) -> list[str]:
         """Go on until the run is finished, without a fault, and compare with the oracle.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from faults.rig import Rig
 from faults.row import Row
+from faults.rows.bad_updates import non_finite, spikes
 from faults.rows.company import clocks, locks
 from faults.rows.crashes import crashes_at_resume, crashes_at_start, crashes_in_save
 from faults.rows.damage import flips, lengths
@@ -25,6 +26,8 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "no space": no_space,
     "locks": locks,
     "clocks": clocks,
+    "non-finite": non_finite,
+    "spikes": spikes,
     "shards": shards,
     "configs": configs,
     "texts": texts,

@@ -227,7 +227,7 @@ def _name(rig: Rig, number: int, rng: Random, folder: Path) -> list[str]:
         ][verb - 2]
     done = rig.start(case, Plan(), *arguments).finish()
     problems = done.surprises() + _acts(done)
-    if done.code not in (0, 2):
+    if done.code not in (0, 1, 2):
         problems.append(f"left with {done.code}: {done.last_line}")
     return [f"hairpin {arguments[0]} with {hostile!r}: {problem}" for problem in problems]
 
