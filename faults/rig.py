@@ -214,18 +214,23 @@ class Rig:
             case, plan, "train", "--config", str(self.config), "--out", str(case.run), *settings
         )
 
-    def finished(self, case: Case, begins: int | None = None) -> list[str]:
+    def finished(
+        self, case: Case, begins: int | None = None, committed: int | None = None
+    ) -> list[str]:
         """Go on until the run is finished, without a fault, and compare with the oracle.
 
         Args:
             case: what shall be finished.
             begins: the update with which it must go on; None: none that was committed is lost.
+            committed: how many updates were, before what happened last; None: those on disk.
         """
-        return self.finished_saying(case, begins)[1]
+        return self.finished_saying(case, begins, committed)[1]
 
-    def finished_saying(self, case: Case, begins: int | None = None) -> tuple[Done, list[str]]:
+    def finished_saying(
+        self, case: Case, begins: int | None = None, committed: int | None = None
+    ) -> tuple[Done, list[str]]:
         """The same, with what the process printed."""
-        committed = newest_step(case.run)
+        committed = max(newest_step(case.run), committed or 0)
         child = self.go_on(case)
         done = child.finish()
         problems = done.surprises()

@@ -11,11 +11,12 @@ from faults.rows.damage import flips, lengths
 from faults.rows.hostile import checkpoints, names
 from faults.rows.inputs import configs, records, texts
 from faults.rows.interruptions import signals
-from faults.rows.kills import kills
+from faults.rows.kills import clean, kills
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
 
 ROWS: dict[str, Callable[[Rig], Row]] = {
+    "clean": clean,
     "kills": kills,
     "crashes in a save": crashes_in_save,
     "crashes at the start": crashes_at_start,

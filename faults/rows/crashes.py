@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+from faults.oracle import newest_step
 from faults.plan import Fault, Plan
 from faults.rig import UPDATES, Case, Rig
 from faults.row import Row
@@ -48,10 +49,11 @@ def _row(rig: Rig, name: str, plan: Plan, stopped: int | None) -> Row:
 
     def run(number: int, rng: Random, folder: Path) -> list[str]:
         case = _case(rig, folder, stopped)
+        committed = newest_step(case.run)
         done = rig.go_on(case, faults[number]).finish()
         if done.code != -signal.SIGKILL:
             return [f"the crash did not come: left with {done.code}: {done.last_line}"]
-        return done.surprises() + rig.finished(case)
+        return done.surprises() + rig.finished(case, committed=committed)
 
     return Row(name, len(faults), run, "the previous or the new one is loaded; the same run")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from faults.fuzz import STRINGS, acting
 from faults.plan import Plan
-from faults.rig import UPDATES, Done, Rig
+from faults.rig import UPDATES, Case, Done, Rig
 from faults.row import Row
 
 _STOPPED = UPDATES - 5
@@ -201,11 +201,13 @@ _ATTACKS = (
 
 
 def _name(rig: Rig, number: int, rng: Random, folder: Path) -> list[str]:
-    case = rig.case(folder)
+    rig.case(folder)
+    case = Case(folder, cache=folder / "cache")
     hostile = rng.choice(STRINGS) + rng.choice(["", "", rng.choice(STRINGS)])
+    hostile = hostile.replace("\0", "")  # no argument of a command can hold it
     runs = folder / "runs"
     runs.mkdir()
-    named = runs / (hostile.replace("\0", "").replace("/", "_")[:80].strip(".") or "x")
+    named = runs / (hostile.replace("/", "_")[:80].strip(".") or "x")
     verb = number % 5
     if verb == 0:
         arguments = [
