@@ -53,8 +53,18 @@ class Checkpoint:
         return read_tensors(self.file(f"{group}.safetensors"))
 
     def values(self) -> dict[str, Any]:
-        """The content of state.json."""
-        values: dict[str, Any] = json.loads(self.file("state.json").read_text(encoding="utf-8"))
+        """The content of state.json.
+
+        Raises:
+            CheckpointError: it is not a JSON object.
+        """
+        path = self.file("state.json")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: not a JSON object")
         return values
 
     def file(self, name: str) -> Path:

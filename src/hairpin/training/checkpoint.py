@@ -17,7 +17,7 @@ from hairpin.checkpoints.store import CheckpointStore, Snapshot, best_folder
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, differences
 from hairpin.config.settings import Config
-from hairpin.errors import RunError
+from hairpin.errors import CheckpointError, RunError
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.state import TrainState
 
@@ -38,6 +38,7 @@ _FREE = (
 )
 _LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
 _MACHINE = ("execution.",)
+_COUNTS = ("update", "position", "tokens", "record_bytes")
 _COMPARED_UPDATES = 100_000
 
 
@@ -83,9 +84,12 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     """
     tensors = {group: checkpoint.tensors(group) for group in state.tensors()}
     values = checkpoint.values()
+    wrong = [key for key in _COUNTS if type(values.get(key)) is not int or values[key] < 0]
+    if wrong:
+        raise CheckpointError(f"{checkpoint.path}/state.json: {wrong[0]} is not a count")
     try:
         state.load(tensors, values)
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(
             f"{checkpoint.path}: does not fit the model of config.toml: {reason}"
