@@ -256,6 +256,7 @@ class CheckpointStore:
             places.append(self.best.with_name(".tmp-best"))
             if _old(self.best).is_dir() and not self.best.exists():
                 _old(self.best).rename(self.best)
+            places.append(_old(self.best))
         for path in places:
             shutil.rmtree(path, ignore_errors=True)
 
