@@ -29,6 +29,7 @@ class Terminal:
 
     def notice(self, line: str) -> None:
         """A line that people should read, above whatever is live."""
+        line = harmless(line)  # it may name a folder as somebody else wrote it
         self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def show(self, event: Event) -> None:
@@ -46,7 +47,7 @@ class Terminal:
         """The summary of the run at `path`, where things are, and what to type next."""
         self.close()
         lines = ["", *summary, "", *_next_steps(path)]
-        for line in lines:
+        for line in map(harmless, lines):
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
