@@ -1,10 +1,9 @@
 """Faults on purpose: kills, full disks, damaged files, hostile input, and what hairpin makes of it.
 
     python -m faults [ROW ...] [--seed N] [--share 0.1] [--out FILE]
-    python -m faults mutants
 
-The second form plants bugs in hairpin, one by one, and says which rows catch each.
-Exit code 1 when anything failed.
+The last row, `mutants`, plants bugs in hairpin, one by one, and says which of the other rows
+catches each. Exit code 1 when anything failed.
 """
 
 import argparse
@@ -24,6 +23,7 @@ from faults.rig import Rig
 from faults.runner import Result, run_row
 from faults.table import ROWS
 
+_MUTANTS = "mutants"
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
 
 
@@ -33,9 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = asked.seed if asked.seed is not None else time.time_ns() % 1_000_000
     root = Path(tempfile.mkdtemp(prefix="hairpin-faults-"))
     console = Console(stderr=True)
-    run = _mutants if asked.rows == ["mutants"] else _rows
+    unknown = [name for name in asked.rows if name not in (*ROWS, _MUTANTS)]
+    if unknown:
+        raise SystemExit(f"no row {unknown[0]!r}; there are: {', '.join(ROWS)}, {_MUTANTS}")
+    rows = asked.rows or [*ROWS, _MUTANTS]
     with Progress(*_COLUMNS, TimeRemainingColumn(), console=console) as bars:
-        failed = run(asked, seed, root, bars)
+        results = _run_rows([row for row in rows if row != _MUTANTS], asked.share, seed, root, bars)
+        caught = _catch_mutants(root, seed, bars) if _MUTANTS in rows else {}
+    if asked.out:
+        write_page(asked.out, results, asked.share, caught)
+    failed = any(result.problems for result in results) or not all(caught.values())
     if failed:
         print(f"the folders of what failed are in {root}")
         return 1
@@ -43,14 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rows(asked: argparse.Namespace, seed: int, root: Path, bars: Progress) -> bool:
+def _run_rows(
+    names: Sequence[str], share: float, seed: int, root: Path, bars: Progress
+) -> list[Result]:
     rig = Rig(root / "rig")
-    unknown = [name for name in asked.rows if name not in ROWS]
-    if unknown:
-        raise SystemExit(f"no row {unknown[0]!r}; there are: {', '.join(ROWS)}, mutants")
-    chosen = [ROWS[name](rig) for name in asked.rows or ROWS]
-    shares = [max(1, round(row.count * asked.share)) for row in chosen]
-    task = bars.add_task("faults", total=sum(shares))
+    chosen = [ROWS[name](rig) for name in names]
+    task = bars.add_task("faults", total=sum(max(1, round(row.count * share)) for row in chosen))
     results = []
     for row in chosen:
 
@@ -58,7 +63,7 @@ def _rows(asked: argparse.Namespace, seed: int, root: Path, bars: Progress) -> b
             failures = f", {len(result.problems)} failed" if result.problems else ""
             bars.update(task, advance=1, description=f"{name}{failures}")
 
-        result = run_row(row, root, seed=seed, share=asked.share, on_case=on_case)
+        result = run_row(row, root, seed=seed, share=share, on_case=on_case)
         results.append(result)
         bars.console.print(
             f"{row.name}: {result.passed} of {result.cases} passed, seed {seed}, "
@@ -67,28 +72,26 @@ def _rows(asked: argparse.Namespace, seed: int, root: Path, bars: Progress) -> b
         )
         for line in failure_lines([result]):
             bars.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    if asked.out:
-        write_page(asked.out, results, asked.share)
-    return any(result.problems for result in results)
+    return results
 
 
-def _mutants(asked: argparse.Namespace, seed: int, root: Path, bars: Progress) -> bool:
-    task = bars.add_task("mutants", total=len(CAUGHT_BY))
-    caught = 0
+def _catch_mutants(root: Path, seed: int, bars: Progress) -> dict[str, str | None]:
+    """Planted bug → how it was caught; None: it was not."""
+    task, caught = bars.add_task(_MUTANTS, total=len(CAUGHT_BY)), dict[str, str | None]()
     for number, mutant in enumerate(CAUGHT_BY):
-        how = catch(mutant, root / str(number), seed)
-        caught += how is not None
+        caught[mutant] = how = catch(mutant, root / str(number), seed)
         bars.console.print(f"{'caught' if how else 'MISSED'}: {mutant}", highlight=False)
         if how:
             bars.console.print(f"  by {how}", highlight=False, markup=False, soft_wrap=True)
         bars.update(task, advance=1)
-    bars.console.print(f"{caught} of {len(CAUGHT_BY)} planted bugs caught, seed {seed}")
-    return caught < len(CAUGHT_BY)
+    found = sum(how is not None for how in caught.values())
+    bars.console.print(f"{found} of {len(caught)} planted bugs caught, seed {seed}")
+    return caught
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows (all), or: mutants")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows, or mutants (all)")
     parser.add_argument("--seed", type=int, help="of all that is random (another each time)")
     parser.add_argument("--share", type=float, default=1.0, help="of each row's cases (1)")
     parser.add_argument("--out", type=Path, help="a Markdown file for the results")

@@ -1,7 +1,7 @@
 """The page of results, and the lines about failures."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -11,12 +11,15 @@ from faults.runner import Result
 from hairpin.version import __version__
 
 
-def results_page(results: Sequence[Result], share: float) -> str:
+def results_page(
+    results: Sequence[Result], share: float, caught: Mapping[str, str | None] | None = None
+) -> str:
     """The results as Markdown.
 
     Args:
         results: of rows that were run.
         share: of each row's cases.
+        caught: planted bug → how it was caught; None: it was not.
     """
     lines = [
         "# Results of the fault rig",
@@ -28,10 +31,12 @@ def results_page(results: Sequence[Result], share: float) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
         *map(_line, results),
         "",
-        _bound(results),
+        _bound(results) if results else "No row was run.",
     ]
     if share != 1.0:
         lines += ["", f"Only {share:.0%} of the cases were run."]
+    if caught:
+        lines += ["", *_planted(caught)]
     failures = list(failure_lines(results))
     if failures:
         lines += ["", "## Failures", "", *(f"- {line}" for line in failures)]
@@ -46,9 +51,24 @@ def failure_lines(results: Sequence[Result]) -> Iterator[str]:
                 yield f"{result.row.name}, seed {result.seed}, case {number}: {problem}"
 
 
-def write_page(path: Path, results: Sequence[Result], share: float) -> None:
+def write_page(
+    path: Path, results: Sequence[Result], share: float, caught: Mapping[str, str | None]
+) -> None:
     """Write the page to a file."""
-    path.write_text(results_page(results, share), encoding="utf-8")
+    path.write_text(results_page(results, share, caught), encoding="utf-8")
+
+
+def _planted(caught: Mapping[str, str | None]) -> Iterator[str]:
+    """A rig that finds nothing proves nothing: what it finds where there is something."""
+    found = sum(how is not None for how in caught.values())
+    yield "## Planted bugs"
+    yield ""
+    yield f"{found} of {len(caught)} bugs that were planted in hairpin on purpose were caught."
+    yield ""
+    yield "| planted | caught by |"
+    yield "| --- | --- |"
+    for bug, how in caught.items():
+        yield f"| {bug} | {how.split(', case')[0] if how else '**nothing**'} |"
 
 
 def _line(result: Result) -> str:
