@@ -327,3 +327,12 @@ def test_what_went_wrong_is_counted() -> None:
     # A resume goes back behind what was skipped, which happens again.
     assert _summary(*run, events.Resume(1, 0.0)).skipped_updates == 0
     assert _summary(*run, events.Resume(1, 0.0)).spikes == 0
+
+
+def test_the_time_of_processes_whose_end_a_resume_cut_off_is_that_of_their_updates() -> None:
+    # Ten updates of 5 s, of which the last process made two in 11 s.
+    made = [_update(n, tokens_per_second=20.0) for n in range(10)]
+    summary = _summary(
+        START, *made[:8], events.Resume(8, 2.0), *made[8:], events.End(10, "finished", 11.0)
+    )
+    assert summary.seconds == 50.0

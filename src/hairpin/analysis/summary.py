@@ -42,7 +42,8 @@ class Summary:
         parameters: of the model.
         updates: updates completed; `planned_updates`: the length of the run.
         tokens: tokens trained on, in all updates together.
-        seconds: what the processes that came to an end took, together.
+        seconds: what the processes that came to an end took, together; where a resume cut some of
+            their lines off, at least what all updates took.
         tokens_per_second: the median over updates.
         first, last, best: evaluations; `best` has the lowest validation loss.
         last_train_loss: the loss of the last update, on its own batch.
@@ -210,7 +211,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         updates=updates[-1]["update"] + 1 if updates else 0,
         planned_updates=_planned_updates(events),
         tokens=sum(update["tokens"] for update in updates),
-        seconds=math.fsum(end["seconds"] for end in ends) if ends else None,
+        seconds=_seconds(ends, updates) if ends else None,
         tokens_per_second=statistics.median(speeds) if speeds else None,
         first=points[0] if points else None,
         last=points[-1] if points else None,
@@ -240,6 +241,15 @@ def _overfitted(best: Point, last: Point) -> bool:
         return False
     best_val, last_val, best_train, last_train = (loss for loss in losses if loss is not None)
     return last_val > best_val * (1 + OVERFITTING_RISE) and last_train < best_train
+
+
+def _seconds(ends: list[dict[str, Any]], updates: list[dict[str, Any]]) -> float:
+    trained = math.fsum(
+        update["tokens"] / update["tokens_per_second"]
+        for update in updates
+        if _finite(update.get("tokens_per_second")) and update["tokens_per_second"] > 0
+    )
+    return max(math.fsum(end["seconds"] for end in ends), trained)
 
 
 def _planned_updates(events: list[dict[str, Any]]) -> int | None:
