@@ -29,7 +29,7 @@ def shards(rig: Rig) -> Row:
 
 def _damaged(rig: Rig, number: int, rng: Random, folder: Path) -> list[str]:
     case = _with_own_cache(rig, folder)
-    (shard_folder,) = (folder / "cache" / "shards").iterdir()
+    shard_folder = rng.choice(sorted((folder / "cache" / "shards").iterdir()))
     damage = rng.choice([_cut, _cut, _longer, _narrower, _out_of_range, _other])
     path = damage(shard_folder, rng)
     problems = []
