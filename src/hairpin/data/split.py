@@ -121,7 +121,8 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         lengths.append(length)
         sides.append(int.from_bytes(digest.digest(), "big") < int(fraction * 2**256))
     if not done_bytes:
-        raise CorpusError(f"{corpus.name}: there is no text in it; name a file that holds text")
+        where = corpus.sources[0].name if len(corpus.sources) == 1 else corpus.name
+        raise CorpusError(f"{where}: there is no text in it; name a file that holds text")
     val_bytes = sum(length for length, side in zip(lengths, sides, strict=True) if side)
     found = Survey(
         files=len(corpus.sources) - corpus.undecodable,
