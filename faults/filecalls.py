@@ -5,6 +5,7 @@ system is seen write by write, whatever the buffer above it does.
 """
 
 import builtins
+import contextlib
 import io
 import json
 import os
@@ -48,7 +49,8 @@ class FileCalls:
         self._open_window = not plan.opens
         self._closed_window = False
         self._number = -1
-        self._power = Power(side)
+        self._dying = False
+        self.power = Power(self._root, side)
 
     def install(self) -> None:
         """Replace the functions; for the life of this process."""
@@ -72,9 +74,12 @@ class FileCalls:
             do: the call.
             torn: half of it.
         """
-        inside = path.startswith(self._root + os.sep)
+        if not path.startswith(self._root + os.sep):
+            return do()
         relative = path[len(self._root) + 1 :]
-        if not inside or not self._counts(relative):
+        if self._dying and not self._lock.acquire(blocking=False):
+            _wait_for_death()  # another thread has died, and changes nothing any more
+        if not self._counts(relative):
             return do()
         if is_save(relative):
             self._on_call(relative)
@@ -89,12 +94,14 @@ class FileCalls:
                 if name in _GROWING and (is_first or not plan.error_once):
                     raise OSError(plan.error, os.strerror(plan.error), path)
                 return do()
+            self._dying = True
             if plan.fault == "torn":
                 torn()
             elif plan.fault != "before":
-                do()
+                with contextlib.suppress(OSError):
+                    do()
             if plan.fault == "power":
-                self._power.cut()
+                self.power.cut()
             return _die()
 
     def _counts(self, relative: str) -> bool:
@@ -134,7 +141,7 @@ class FileCalls:
 
             def do() -> Any:
                 if name != "link" and self._plan.fault == "power":
-                    self._power.renaming(*paths)
+                    self.power.renaming(*paths)
                 return original(source, target, **options)
 
             seen = "rename" if name == "replace" else name
@@ -151,9 +158,7 @@ class FileCalls:
             def do() -> Any:
                 done = original(descriptor, *arguments)
                 if name == "fsync":
-                    self._power.synced(descriptor, path)
-                elif path.startswith(self._root):
-                    self._power.wrote(descriptor)
+                    self.power.synced(descriptor, path)
                 return done
 
             def torn() -> None:
@@ -166,7 +171,9 @@ class FileCalls:
 
     def _os_open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: Any = None) -> int:
         def do() -> int:
-            return _original_open(path, flags, mode, dir_fd=dir_fd)
+            descriptor = _original_open(path, flags, mode, dir_fd=dir_fd)
+            self.power.opened(descriptor)
+            return descriptor
 
         if not flags & _CHANGING:
             return do()
@@ -192,25 +199,17 @@ class _SeenFile(io.FileIO):
         super().__init__(path, mode)
         self._calls = calls
         self._path = path
+        calls.power.opened(self.fileno())
 
     def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        written = FileCalls.call(
-            self._calls,
-            "write",
-            self._path,
-            lambda: super(_SeenFile, self).write(view),
-            lambda: super(_SeenFile, self).write(view[: len(view) // 2]),
+        view, write = memoryview(data).cast("B"), super().write
+        return self._calls.call(
+            "write", self._path, lambda: write(view), lambda: write(view[: len(view) // 2])
         )
-        self._calls._power.wrote(self.fileno())
-        return written
 
     def truncate(self, size: int | None = None) -> int:
-        done = self._calls.call(
-            "truncate", self._path, lambda: super(_SeenFile, self).truncate(size), lambda: None
-        )
-        self._calls._power.wrote(self.fileno())
-        return done
+        truncate = super().truncate
+        return self._calls.call("truncate", self._path, lambda: truncate(size), lambda: None)
 
 
 class Power:
@@ -219,15 +218,19 @@ class Power:
     are durable at once, which is the worst that they can be.
     """
 
-    def __init__(self, side: Path) -> None:
+    def __init__(self, root: str, side: Path) -> None:
+        self._root = root
         self._side = side
-        self._unsynced: dict[tuple[int, int], int] = {}  # file → its durable bytes
+        self._durable: dict[tuple[int, int], int] = {}  # file → how many of its bytes are
         self._renames: list[tuple[str, str, str | None]] = []
 
-    def wrote(self, descriptor: int) -> None:
-        """Something was written to the file."""
+    def opened(self, descriptor: int) -> None:
+        """A file is about to be written; what it holds from before this process is durable."""
         facts = os.fstat(descriptor)
-        self._unsynced.setdefault((facts.st_dev, facts.st_ino), 0)
+        key = facts.st_dev, facts.st_ino
+        if facts.st_size == 0:  # new: perhaps with the number of one that was deleted
+            self._durable[key] = 0
+        self._durable.setdefault(key, facts.st_size)
 
     def synced(self, descriptor: int, path: str) -> None:
         """A file or a folder is durable now."""
@@ -235,7 +238,7 @@ class Power:
         if stat.S_ISDIR(facts.st_mode):
             self._renames = [each for each in self._renames if os.path.dirname(each[1]) != path]
         else:
-            self._unsynced[facts.st_dev, facts.st_ino] = facts.st_size
+            self._durable[facts.st_dev, facts.st_ino] = facts.st_size
 
     def renaming(self, source: str, target: str) -> None:
         """A rename is about to happen; a file that it replaces is kept."""
@@ -252,13 +255,13 @@ class Power:
                 _original_rename(target, source)
                 if kept:
                     _original_rename(kept, target)
-        for folder, _, names in os.walk(self._side.parent):
+        for folder, _, names in os.walk(self._root):
             for name in names:
                 self._tear(os.path.join(folder, name))
 
     def _tear(self, path: str) -> None:
         facts = os.lstat(path)
-        durable = self._unsynced.get((facts.st_dev, facts.st_ino))
+        durable = self._durable.get((facts.st_dev, facts.st_ino))
         if durable is not None and durable < facts.st_size:
             descriptor = _original_open(path, os.O_WRONLY)
             _ftruncate(descriptor, durable + (facts.st_size - durable) // 2)
@@ -288,8 +291,12 @@ def _path_of(descriptor: int) -> str:
 def _die() -> NoReturn:
     sys.stderr.flush()
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)  # until the signal is there
-    raise AssertionError
+    _wait_for_death()
+
+
+def _wait_for_death() -> NoReturn:
+    time.sleep(60)
+    raise AssertionError("still alive")
 
 
 _open, _ftruncate = open, os.ftruncate
