@@ -242,6 +242,28 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         load_state(open_checkpoint(tmp_path / "checkpoints" / "step-00000001"), other)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"[" * 100_000, "state.json: not a JSON object"),
+        (b"\x80\x04K\x01.", "state.json: not a JSON object"),
+        (b"[]", "state.json: not a JSON object"),
+        (b"{}", "state.json: update is not a count"),
+        (b'{"update": true}', "state.json: update is not a count"),
+        (b'{"update": 1, "position": -1}', "state.json: position is not a count"),
+    ],
+)
+def test_a_state_that_is_none_is_refused_though_its_hash_is_right(
+    tmp_path: Path, content: bytes, line: str
+) -> None:
+    saved(tmp_path, 1)
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    checkpoint = open_checkpoint(folder)
+    (folder / "state.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=line):
+        load_state(checkpoint, new_state())
+
+
 # --- rotation and the best weights ---
 
 

@@ -86,6 +86,11 @@ def test_nothing_that_exists_is_taken_for_a_new_run(tmp_path: Path) -> None:
     assert (tmp_path / "full" / "mine").read_text() == "mine"
 
 
+def test_a_name_with_a_nul_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"a\\x00b: cannot make a run here: embedded null byte"):
+        create_run(tmp_path / "a\0b", build_config())
+
+
 def test_what_is_no_run_is_refused_with_those_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
