@@ -390,5 +390,5 @@ def save_state(
 ) -> None:
     """Commit a checkpoint of a run, as training does."""
     store = CheckpointStore(run.checkpoints, keep=keep, best=run.best, facts=facts)
-    store.save(snapshot(state, run, record_bytes=1), is_best=state.is_best)
+    store.save(snapshot(state, run.read_config(), record_bytes=1), is_best=state.is_best)
     store.finish()

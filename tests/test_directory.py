@@ -57,7 +57,7 @@ def test_a_new_run_holds_its_config(tmp_path: Path) -> None:
         run = create_run(path, config)
         assert run == RunDirectory(path)
         assert open_run(path).read_config() == config
-        assert [entry.name for entry in path.iterdir()] == ["config.toml"]
+        assert sorted(entry.name for entry in path.iterdir()) == [".lock", "config.toml"]
 
 
 def test_the_config_is_replaced_and_the_environment_is_json(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What may change between a run's checkpoint and its resume, and what may not."""
 
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hairpin.data.tokenizers import train_bpe
 from hairpin.errors import HairpinError, Interrupted
 from hairpin.run import Run
 from hairpin.runs.directory import RunDirectory
+from hairpin.runs.events import Event, Update
 from hairpin.watch import Quiet
 from helpers import (
     Watching,
@@ -148,3 +150,42 @@ def test_a_damaged_config_says_where_a_copy_is(stopped: Run) -> None:
     assert f"put it back from {copy}" in str(refused.value)
     shutil.copyfile(copy, stopped.directory.config)
     assert resume(stopped) == []
+
+
+@dataclass
+class Editing(Watching):
+    """Edits config.toml while the run trains."""
+
+    run: Run = field(kw_only=True)
+    whole: bytes = b""
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Update) and event.update == 1:
+            config = self.run.directory.config
+            self.whole = config.read_bytes()
+            config.write_bytes(self.whole.replace(b"seed = 5", b"seed = 6"))
+        super().show(event)
+
+
+def test_an_edit_while_it_trains_is_refused_at_the_resume(tmp_path: Path) -> None:
+    watcher = Editing(5, run=Run(RunDirectory(tmp_path / "run")))
+    with pytest.raises(Interrupted):
+        hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=SETTINGS, watcher=watcher)
+    with pytest.raises(HairpinError, match=r"train\.seed is 6 and was 5"):
+        resume(watcher.run)
+    watcher.run.directory.config.write_bytes(watcher.whole)
+    assert resume(watcher.run) == []
+
+
+def test_an_evaluation_made_up_for_at_the_end_stays_when_the_run_becomes_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS | {"train.updates": 13, "schedule.kind": "cosine"}
+    with pytest.raises(Interrupted):  # after the last update, before its evaluation
+        hairpin.train(
+            text_file(tmp_path), out=tmp_path / "run", settings=settings, watcher=Watching(11)
+        )
+    run = hairpin.load(tmp_path / "run")
+    hairpin.resume(run.path, watcher=Quiet())
+    hairpin.resume(run.path, extend=6, policy="rewarm", watcher=Quiet())
+    assert [e["update"] for e in of_kind(run.record(), "evaluation")] == [0, 4, 8, 12, 13, 16, 19]

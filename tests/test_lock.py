@@ -133,3 +133,22 @@ def test_another_failure_of_flock_is_not_hidden(
     monkeypatch.setattr(module, "_flock", broken)
     with pytest.raises(OSError, match="Input/output"), RunLock(tmp_path):
         pytest.fail("no lock and no error")
+
+
+def test_without_flock_a_lock_that_was_taken_over_meanwhile_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_flock(monkeypatch)
+    held, other = tmp_path / ".lock.held", {"host": socket.gethostname(), "pid": os.getpid()}
+    held.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 - 1}), encoding="utf-8")
+
+    def gone(pid: int) -> bool:
+        if pid == 2**22 - 1:  # another process is quicker, between the look and the taking
+            held.write_text(json.dumps(other), encoding="utf-8")
+            return False
+        return True
+
+    monkeypatch.setattr(module, "_is_alive", gone)
+    with pytest.raises(RunError, match="in use by"), RunLock(tmp_path):
+        pytest.fail("two have it")
+    assert json.loads(held.read_bytes()) == other

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +336,31 @@ def test_a_best_that_is_later_or_damaged_is_set_aside(tmp_path: Path) -> None:
     assert not (tmp_path / "best").exists()
     store.keep_as_best(2)
     assert open_checkpoint(tmp_path / "best").step == 2
+
+
+def test_a_best_whose_own_step_is_damaged_too_is_lost_and_not_vouched_for_again(
+    tmp_path: Path,
+) -> None:
+    store = CheckpointStore(tmp_path / "c", best=tmp_path / "best")
+    committed(store, 1, 2, 3, best=[2])
+    shared = tmp_path / "best" / "model.safetensors"  # a link to that of step 2
+    content = bytearray(shared.read_bytes())
+    content[-1] ^= 1
+    shared.write_bytes(content)
+    notices: list[str] = []
+    assert (found := store.newest(notices.append)) and found.step == 3
+    store.keep_as_best(2, notices.append)
+    assert not (tmp_path / "best").exists()
+    assert "best weights, of update 2, are lost" in notices[-1]
+
+
+def test_leaving_a_generator_waits_for_the_save(tmp_path: Path) -> None:
+    def saving() -> Iterator[None]:
+        with CheckpointStore(tmp_path) as store:
+            store.save(snapshot(1))
+            yield
+
+    saves = saving()
+    next(saves)
+    saves.close()  # type: ignore[attr-defined]
+    assert names(tmp_path) == ["step-00000001"]

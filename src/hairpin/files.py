@@ -82,6 +82,19 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The file under a second name; a durable copy where the file system has no hard links.
+
+    Raises:
+        OSError: the target is there, or cannot be written.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+        sync_file(target)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     digest = hashlib.sha256()

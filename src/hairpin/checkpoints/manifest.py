@@ -109,7 +109,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: it is damaged; the line names the file.
         RunError: another version of hairpin wrote it.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest.get("format") != FORMAT:
         raise RunError(
             f"{path}: written in format {manifest.get('format')!r}, and this hairpin reads format "
@@ -124,7 +124,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a manifest says, once it is known to be the bytes that were written; the files that it
+    vouches for are not looked at.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
     path = folder / _NAME
     try:
         if not _is_plain_file(path) or path.stat().st_size > _LARGEST_MANIFEST:

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from hairpin.checkpoints.background import Background
-from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, write_manifest
+from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, read_manifest, write_manifest
 from hairpin.checkpoints.tensors import FileFacts, write_hashed, write_tensors
 from hairpin.errors import CheckpointError, HairpinError
-from hairpin.files import as_json, sha256_of, sync_file, sync_folder
+from hairpin.files import as_json, link_or_copy, sync_folder
 
 _SPARE_SPACE = 1.2
 
@@ -141,7 +141,7 @@ class CheckpointStore:
         """Wait, except for those who leave in a hurry; another failure comes before the save's."""
         if error is None:
             self.finish()
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception | GeneratorExit):
             with suppress(Exception):
                 self.finish()
 
@@ -176,10 +176,16 @@ class CheckpointStore:
         self._refuse_a_later_best(0, notice)
         return None
 
-    def keep_as_best(self, step: int) -> None:
-        """Make the step the best, unless it is so already or is there no more."""
+    def keep_as_best(self, step: int, notice: Callable[[str], None] = lambda line: None) -> None:
+        """Make the step the best, unless it is so already, or is there no more, or is damaged."""
         path = self._path(step)
-        if self.best and path.is_dir() and best_step(self.best) != step:
+        if self.best is None or not path.is_dir() or best_step(self.best) == step:
+            return
+        try:
+            open_checkpoint(path)
+        except CheckpointError as damage:
+            notice(f"{damage}; the best weights, of update {step}, are lost")
+        else:
             self._replace_best(path, step)
 
     def _path(self, step: int) -> Path:
@@ -211,7 +217,9 @@ class CheckpointStore:
         sync_folder(self.folder)
 
     def _require_space(self, tensor_bytes: int) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder.parent)
         needed = _SPARE_SPACE * tensor_bytes
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -225,8 +233,9 @@ class CheckpointStore:
         temporary, old = self.best.with_name(".tmp-best"), _old(self.best)
         with _removed_on_failure(temporary):
             model = temporary / "model.safetensors"
-            _link_or_copy(checkpoint / model.name, model)
-            facts = FileFacts(model.stat().st_size, sha256_of(model))
+            link_or_copy(checkpoint / model.name, model)
+            # As it was when it was written: what has become of the bytes since is not vouched for.
+            facts = FileFacts(**read_manifest(checkpoint)["files"][model.name])
             write_manifest(temporary, step, {model.name: facts}, self._facts)
             if self.best.exists():
                 shutil.rmtree(old, ignore_errors=True)
@@ -302,14 +311,6 @@ def _set_aside(path: Path) -> str:
     aside = path.with_name(f".bad-{path.name}-{time.time_ns()}")
     path.rename(aside)
     return aside.name
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-        sync_file(target)
 
 
 @contextmanager

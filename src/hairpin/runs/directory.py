@@ -21,6 +21,7 @@ from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
 from hairpin.files import sync_folder, write_atomically, write_json
+from hairpin.runs.lock import RunLock
 
 RUNS = Path("runs")
 
@@ -107,21 +108,30 @@ def create_run(path: Path, config: Config) -> RunDirectory:
         RunError: there is something at `path` already.
     """
     run = RunDirectory(path)
-    if run.config.exists():
-        raise RunError(
-            f"{path}: there is a run already; go on with `hairpin resume {path}`, add --or-resume "
-            "to go on with it if it is the same, or name another folder with --out"
-        )
+    _refuse_if_there(run)
     if path.exists() and (not path.is_dir() or not all(map(_is_left_over, path.iterdir()))):
         raise RunError(f"{path}: exists and is not an empty folder; name another with --out")
     try:
+        is_first = not path.parent.exists()
         path.mkdir(parents=True, exist_ok=True)
-        run.write_config(config)
+        with RunLock(path):  # of two processes at once, one makes it
+            _refuse_if_there(run)
+            run.write_config(config)
         sync_folder(path.parent)
+        if is_first:
+            sync_folder(path.parent.parent)
     except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path}: cannot make a run here: {reason}") from None
     return run
+
+
+def _refuse_if_there(run: RunDirectory) -> None:
+    if run.config.exists():
+        raise RunError(
+            f"{run.path}: there is a run already; go on with `hairpin resume {run.path}`, add "
+            "--or-resume to go on with it if it is the same, or name another folder with --out"
+        )
 
 
 def open_run(path: Path | None) -> RunDirectory:

@@ -6,11 +6,13 @@ the file system has no flock, as some that are shared by many machines, the excl
 `.lock.held` takes its place, and a stale one is known by its process being gone from its host.
 """
 
+import contextlib
 import errno
 import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Self
 
@@ -58,7 +60,7 @@ class RunLock:
 
     def __exit__(self, *failure: object) -> None:
         """Let it go. The file stays: to remove it could take away another process's."""
-        if self._made:
+        if self._made and _holder(self._held) == (socket.gethostname(), os.getpid()):
             self._held.unlink(missing_ok=True)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -68,22 +70,44 @@ class RunLock:
         """Make the file that stands for the lock, or take over a stale one."""
         for _ in range(2):
             try:
-                with self._held.open("xb") as file:
-                    file.write(_own_name())
+                _make(self._held)
                 self._made = True
                 return
             except FileExistsError:
                 host, pid = _holder(self._held)
                 if host != socket.gethostname() or pid is None or _is_alive(pid):
                     raise self._refusal(self._held) from None
-                self._held.unlink(missing_ok=True)
+                self._remove_stale((host, pid))
         raise self._refusal(self._held)
+
+    def _remove_stale(self, holder: tuple[str, int]) -> None:
+        """Take a stale file away: renamed first, since another process may have just done so and
+        made its own, which is put back.
+        """
+        aside = self._held.with_name(f"{self._held.name}-{os.getpid()}-{time.time_ns()}")
+        with contextlib.suppress(FileNotFoundError):
+            self._held.rename(aside)
+            if _holder(aside) != holder:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self._held)
+            aside.unlink()
 
     def _refusal(self, path: Path) -> RunError:
         host, pid = _holder(path)
         who = f"process {pid} on {host}" if pid else "another process"
         after = f"; if that is gone, delete {path}" if path == self._held else ""
         return RunError(f"{self._folder}: in use by {who}; wait for it or stop it first{after}")
+
+
+def _make(path: Path) -> None:
+    """Make a file that must not be there, with the name of this process in it."""
+    with path.open("xb") as file:
+        try:
+            file.write(_own_name())
+            file.flush()
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _flock(descriptor: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hairpin.errors import HairpinError, RunError
-from hairpin.files import write_atomically
+from hairpin.files import sync_folder, write_atomically
 from hairpin.runs.events import Event
 
 _LONGEST_LINE = 1 << 24
@@ -30,7 +30,10 @@ class Record:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._telling_what_to_do():
+            is_new = not path.exists()
             self._file = path.open("ab")
+            if is_new:
+                sync_folder(path.parent)
             if torn := _torn_bytes(path):
                 self._file.truncate(path.stat().st_size - torn)
 
@@ -115,7 +118,11 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
 
 def first_event(path: Path) -> dict[str, Any] | None:
     """What the record begins with; None: there is no record, or no whole line in it."""
-    return next(read_record(path), None) if path.exists() else None
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        is_whole = file.readline().endswith(b"\n")
+    return next(read_record(path), None) if is_whole else None
 
 
 def start_bytes(path: Path) -> int:

@@ -24,6 +24,7 @@ def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dic
         )
         with Record(run.metrics) as record:
             record.write(start)
+            record.sync()  # before anything is settled: it alone knows what was asked
         first = start.as_json()
     return first
 

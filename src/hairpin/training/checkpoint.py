@@ -15,7 +15,7 @@ from torch import Tensor
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
 from hairpin.checkpoints.store import CheckpointStore, Snapshot, best_folder
 from hairpin.config.checks import schedule_of
-from hairpin.config.load import build_config, differences
+from hairpin.config.load import build_config, differences, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import CheckpointError, RunError
 from hairpin.runs.directory import RunDirectory
@@ -60,19 +60,19 @@ def run_store(run: RunDirectory, config: Config, facts: dict[str, str]) -> Check
     )
 
 
-def snapshot(state: TrainState, run: RunDirectory, record_bytes: int) -> Snapshot:
+def snapshot(state: TrainState, config: Config, record_bytes: int) -> Snapshot:
     """What a checkpoint of the run is made of.
 
     Args:
         state: what training has become.
-        run: its folder; its config belongs in the checkpoint.
+        config: the settings that made it; they belong in the checkpoint.
         record_bytes: the durable length of metrics.jsonl that belongs to the state.
     """
     return Snapshot(
         state.update,
         state.tensors(),
         {**state.counters(), "record_bytes": record_bytes},
-        {"config.toml": run.config.read_bytes()},
+        {"config.toml": to_toml(config).encode()},
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.config.settings import Config
 from hairpin.errors import Interrupted
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
@@ -38,6 +39,7 @@ class Job:
         sample_writers: each gives (prompt, continuation).
         milestones: how often, in updates, it evaluates and saves.
         run: its folder.
+        config: its settings.
         store: its checkpoints.
         record: its metrics.jsonl.
         stop: whether somebody asked for the end.
@@ -60,6 +62,7 @@ class Job:
     sample_writers: Sequence[WriteSample]
     milestones: "Milestones"
     run: RunDirectory
+    config: Config
     store: CheckpointStore
     record: Record
     stop: StopRequest
@@ -142,7 +145,8 @@ class Job:
         every so many updates between them.
         """
         update = self.state.update
-        belongs = update in (0, self.updates) or due(update, self.milestones.evaluate_every)
+        ends = (0, self.updates, *self.milestones.ends)
+        belongs = update in ends or due(update, self.milestones.evaluate_every)
         return belongs and self.state.evaluated != update
 
     def checkpoint_due(self) -> bool:
@@ -184,7 +188,7 @@ class Job:
         state, start_time = self.state, time.perf_counter()
         event = events.Checkpoint(state.update, state.is_best)
         self.record.write(event)
-        what = snapshot(state, self.run, self.record.sync())
+        what = snapshot(state, self.config, self.record.sync())
         self.store.save(what, is_best=state.is_best)
         if self.pace:
             self.pace.paused(time.perf_counter() - start_time, milestones=0)
@@ -241,10 +245,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Milestones:
-    """How often, in updates, a run evaluates and saves."""
+    """How often, in updates, a run evaluates and saves; `ends`: where it ended before it was made
+    longer, which is evaluated too.
+    """
 
     evaluate_every: int
     checkpoint_every: int
+    ends: tuple[int, ...] = ()
 
 
 def due(update: int, every: int) -> bool:

@@ -67,7 +67,7 @@ def train_run(
     state = new_state(task, from_start=checkpoint is None)
     kept_bytes = load_state(checkpoint, state) if checkpoint else start_bytes(run.metrics)
     if state.best:
-        store.keep_as_best(state.best.update)
+        store.keep_as_best(state.best.update, watcher.notice)
     truncate_record(run.metrics, kept_bytes, run.discarded_metrics())
     for warning in (*changes, *task.warnings):
         watcher.notice(warning)
@@ -135,6 +135,7 @@ def build_job(
         sample_writers=task.sample_writers(state.model, lambda: stop.requested),
         milestones=_milestones(config),
         run=run,
+        config=config,
         store=store,
         record=record,
         stop=stop,
@@ -155,6 +156,7 @@ def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> No
         if schedule.settled < job.state.update:
             return None  # rates that were used already would have been others
         job.run.write_config(config)
+        job.config = config
         return schedule, _milestones(config)
 
     job.correct = correct
@@ -162,7 +164,8 @@ def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> No
 
 def _milestones(config: Config) -> Milestones:
     assert config.evaluate.every_updates and config.checkpoint.every_updates
-    return Milestones(config.evaluate.every_updates, config.checkpoint.every_updates)
+    ends = tuple(extension.at for extension in config.schedule.extensions)
+    return Milestones(config.evaluate.every_updates, config.checkpoint.every_updates, ends)
 
 
 def _going_on(task: Task, checkpoint: Checkpoint) -> Iterator[Event]:
