@@ -72,7 +72,8 @@ def _spike(rig: Rig, action: str, rng: Random, folder: Path) -> list[str]:
     done = rig.go_on(whole, plan).finish()
     problems = _went_through(whole, done)
     incident = {"record": "spike"}.get(action, action)
-    if [event["update"] for event in _events(whole, incident)] != [batch]:
+    # The text may have one of its own: where it begins again, words run together.
+    if batch not in [event["update"] for event in _events(whole, incident)]:
         problems.append(f"no {incident} at update {batch}")
     killed = rig.case(folder / "killed", *settings)
     # Half of them go on right before the spike.
