@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
@@ -145,7 +146,8 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it is still there."""
         if self._process.is_alive():
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it may end between the two lines
+                os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> bool:
         """Wait so long at most; returns whether it ended."""

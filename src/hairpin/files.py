@@ -38,15 +38,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to be filled inside the block, which others see at `path` whole or not at all.
 
-    Its files are made durable before it is renamed. One that a crash left unfinished is replaced.
+    Whoever fills it makes its files durable. One that a crash left unfinished is replaced.
     """
     temporary = path.with_name(f".tmp-{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.iterdir():
-            sync_file(file)
         sync_folder(temporary)
         temporary.rename(path)
     except BaseException:

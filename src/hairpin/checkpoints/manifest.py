@@ -1,10 +1,10 @@
 """A checkpoint folder and its manifest, which is written last and vouches for every byte.
 
 step-00000100/
-model.safetensors  …   groups of tensors
-state.json             plain values
-config.toml        …   other files
-manifest.json          size and SHA-256 of each, and at its end its own SHA-256
+  model.safetensors  …   groups of tensors
+  state.json             plain values
+  config.toml        …   other files
+  manifest.json          size and SHA-256 of each, and at its end its own SHA-256
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed
 from hairpin.errors import CheckpointError, RunError
-from hairpin.files import sha256_of, sync_folder
+from hairpin.files import sha256_of
 
 FORMAT = 2
 _NAME = "manifest.json"
@@ -99,7 +99,6 @@ def write_manifest(
     }
     body = json.dumps(manifest, separators=(",", ":"))[:-1]
     write_hashed(folder / _NAME, [f'{body},"sha256":"{_sha256(body)}"}}'.encode()])
-    sync_folder(folder)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -16,8 +16,8 @@ the latest: it is the highest step whose manifest verifies. Usable in any traini
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +29,7 @@ from hairpin.checkpoints.background import Background
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, read_manifest, write_manifest
 from hairpin.checkpoints.tensors import FileFacts, write_hashed, write_tensors
 from hairpin.errors import CheckpointError, HairpinError
-from hairpin.files import as_json, link_or_copy, sync_folder
+from hairpin.files import as_json, link_or_copy, new_folder, sync_folder
 
 _SPARE_SPACE = 1.2
 
@@ -209,12 +209,9 @@ class CheckpointStore:
         bad = snapshot.not_finite()
         if bad:
             raise HairpinError(f"update {snapshot.step}: {bad} is not finite; nothing was saved")
-        temporary = self.folder / f".tmp-{final.name}"
-        with _removed_on_failure(temporary):
+        with new_folder(final) as temporary:
             files = _write_files(temporary, snapshot)
             write_manifest(temporary, snapshot.step, files, self._facts)
-            temporary.rename(final)
-        sync_folder(self.folder)
 
     def _require_space(self, tensor_bytes: int) -> None:
         if not self.folder.is_dir():
@@ -230,8 +227,8 @@ class CheckpointStore:
 
     def _replace_best(self, checkpoint: Path, step: int) -> None:
         assert self.best
-        temporary, old = self.best.with_name(".tmp-best"), _old(self.best)
-        with _removed_on_failure(temporary):
+        old = _old(self.best)
+        with new_folder(self.best) as temporary:
             model = temporary / "model.safetensors"
             link_or_copy(checkpoint / model.name, model)
             # As it was when it was written: what has become of the bytes since is not vouched for.
@@ -239,9 +236,7 @@ class CheckpointStore:
             write_manifest(temporary, step, {model.name: facts}, self._facts)
             if self.best.exists():
                 shutil.rmtree(old, ignore_errors=True)
-                self.best.rename(old)  # readers look there until the next line is done
-            temporary.rename(self.best)
-        sync_folder(self.best.parent)
+                self.best.rename(old)  # readers look there until the new one is in its place
         shutil.rmtree(old, ignore_errors=True)
 
     def _rotate(self) -> None:
@@ -311,15 +306,3 @@ def _set_aside(path: Path) -> str:
     aside = path.with_name(f".bad-{path.name}-{time.time_ns()}")
     path.rename(aside)
     return aside.name
-
-
-@contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    """A new folder that is deleted again if what is done in it fails."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
