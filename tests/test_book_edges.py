@@ -215,10 +215,10 @@ def test_a_second_run(tmp_path: Path) -> None:
 
     curve = cosine(updates=STEPS, warmup=3, peak_lr=0.01, initial_lr=1e-4)
     fresh = build_optimizer(GPT(Shape(64, 8, 1, 2, 16)), Optimizer())
-    for optimizer in (fresh, fresh):
+    for _ in range(2):
         for update in range(STEPS):
-            step_unless(GO, optimizer, curve(update))
-            assert optimizer.param_groups[0]["lr"] == curve(update)
+            step_unless(GO, fresh, curve(update))
+            assert fresh.param_groups[0]["lr"] == curve(update)
     rates = [
         [event["lr"] for event in of_kind(run_of(tmp_path, name).record(), "update")]
         for name in ("first", "second")

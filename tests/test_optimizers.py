@@ -26,7 +26,7 @@ def set_gradients(model: GPT, seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-def contents(model: GPT, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+def contents(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {**dict(model.named_parameters()), **optimizer_tensors(model, optimizer)}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 

@@ -199,7 +199,7 @@ def test_once_something_is_not_finite_no_step_changes_anything(bad: float, where
     assert not bool(stepper.step(batch, update=0, position=0, lr=0.01).verdict.halted)
     before = contents(stepper)
     if where == "gradient":
-        handle = model.final_norm.weight.register_hook(  # type: ignore[no-untyped-call]
+        handle = model.get_parameter("final_norm.weight").register_hook(  # type: ignore[no-untyped-call]
             lambda g: g * bad
         )
     else:

@@ -38,13 +38,14 @@ def count_parameters(shape: Shape) -> Parameters:
     """The parameters of a GPT of this shape."""
     c = shape.width
     matrices = 12 * c * c
-    norms = 4 * c if shape.bias else 2 * c
+    is_modern = shape.architecture == "modern"
+    norms = 0 if is_modern else 4 * c if shape.bias else 2 * c
     biases = (9 * c if shape.qkv_bias else 6 * c) if shape.bias else 0
     return Parameters(
         token_embedding=shape.vocabulary * c,
-        position_embedding=shape.context * c,
+        position_embedding=0 if is_modern else shape.context * c,
         blocks=shape.layers * (matrices + norms + biases),
-        final_norm=2 * c if shape.bias else c,
+        final_norm=0 if is_modern else 2 * c if shape.bias else c,
         head=0 if shape.tied else shape.vocabulary * c,
     )
 

@@ -29,6 +29,7 @@ def contradictions(config: Config) -> list[str]:
     return [
         *_alternatives(config),
         *_shapes(config),
+        *_architecture(config),
         *_schedule(config),
         *_extensions(config),
         *_budget(config),
@@ -146,6 +147,25 @@ def _shapes(config: Config) -> Iterator[str]:
         yield (
             f"train.tokens_per_update: {tokens} is not a multiple of model.context, "
             f"{model.context}; {nearest} is"
+        )
+
+
+def _architecture(config: Config) -> Iterator[str]:
+    """What a modern network has not."""
+    model = config.model
+    if model.architecture != "modern":
+        return
+    for name in ("bias", "qkv_bias", "tied"):
+        if getattr(model, name):
+            yield f"model.{name}: a modern network has none; set it to false, or --recipe modern"
+    if model.dropout:
+        yield f"model.dropout: a modern network has none; set it to 0, not {model.dropout}"
+    if model.initialisation != "gpt2":
+        yield "model.initialisation: a modern network has its own; remove the key"
+    if model.width and model.heads and (model.width // model.heads) % 2:
+        yield (
+            f"model.heads: heads of {model.width // model.heads} cannot be rotated in halves; "
+            "width / heads is to be even"
         )
 
 

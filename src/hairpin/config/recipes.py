@@ -8,6 +8,16 @@ from typing import Any
 RECIPES: dict[str, dict[str, Any]] = {
     # GPT-2's network with what has become usual for training it.
     "gpt2": {},
+    # What the years since have found, as far as it proved itself here (docs/choices.md).
+    "modern": {
+        "model": {"architecture": "modern", "bias": False, "qkv_bias": False, "tied": False},
+        "optimizer": {
+            "kind": "muon",
+            "embedding_lr_scale": 10.0,
+            "head_lr_scale": 0.2,
+            "weight_decay": 0.0,
+        },
+    },
     # A constant learning rate without warmup, decay or clipping: the loop of the book's chapter 5.
     "simple": {
         "schedule": {"kind": "constant", "warmup_updates": 0, "peak_lr": 4e-4},

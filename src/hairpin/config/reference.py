@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hairpin.config.curve import Extension, Schedule
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config, Extension, Schedule
+from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.schedules import CURVES
 

@@ -5,20 +5,14 @@ unit; docs/config.md is made from them. `None` means that hairpin chooses (the d
 how); the config that a run stores has every choice filled in.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from hairpin.config.curve import Schedule
 from hairpin.config.finetune import Finetune, Start
 from hairpin.config.guard import Guard
-from hairpin.config.table import Count, Fraction, LearningRate, Names, Table
-from hairpin.schedules import CURVES
-
-
-def _known_curve(kind: str | None) -> str | None:
-    if kind is not None and kind not in CURVES:
-        raise ValueError(f"there is no {kind!r}; choose one of {', '.join(CURVES)}")
-    return kind
+from hairpin.config.table import Count, Fraction, Names, Table
 
 
 class Data(Table):
@@ -81,6 +75,13 @@ class Tokenizer(Table):
 class Model(Table):
     """The shape of the network (Radford et al. 2019 names the GPT-2 sizes)."""
 
+    architecture: Literal["gpt2", "modern"] = Field(
+        "gpt2",
+        description="GPT-2's network, or a modern one: RMSNorm without weights, rotary positions, "
+        "norms of query and key, squared ReLU, a head of its own with capped logits (what "
+        "transformers calls NanoChat). `modern` wants `bias`, `qkv_bias` and `tied` off and no "
+        "dropout.",
+    )
     size: str | None = Field(
         None,
         max_length=40,
@@ -111,8 +112,26 @@ class Model(Table):
 
 
 class Optimizer(Table):
-    """AdamW (Loshchilov and Hutter 2019)."""
+    """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) with it."""
 
+    kind: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="AdamW for everything; or Muon for the matrices of blocks and AdamW for the "
+        "rest.",
+    )
+    momentum: Fraction = Field(0.95, description="Decay of Muon's momentum, per update.")
+    embedding_lr_scale: float = Field(
+        1.0,
+        ge=0,
+        le=10_000,
+        description="The embeddings' learning rate, as a multiple of the schedule's.",
+    )
+    head_lr_scale: float = Field(
+        1.0,
+        ge=0,
+        le=10_000,
+        description="The learning rate of a head of its own, as a multiple of the schedule's.",
+    )
     beta1: Fraction = Field(0.9, description="Decay of the first moment, per update.")
     beta2: Fraction = Field(0.95, description="Decay of the second moment, per update.")
     epsilon: float = Field(1e-8, gt=0, le=1, description="Added to the root of the second moment.")
@@ -120,66 +139,8 @@ class Optimizer(Table):
         0.1,
         ge=0,
         le=10,
-        description="Decoupled weight decay, times the learning rate, on matrices only.",
-    )
-
-
-class Extension(Table):
-    """How a run goes on that was made longer."""
-
-    at: int = Field(
-        ge=2, le=10**15, description="The first update of this part, where the run ended before."
-    )
-    policy: Literal["rewarm", "constant", "cooldown"] = Field(
-        description="Back to the peak and down the curve again; the last learning rate goes on; "
-        "from there straight down to zero."
-    )
-
-
-class Schedule(Table):
-    """The learning rate as a function of the update: linear warmup, then a curve."""
-
-    kind: Annotated[str | None, AfterValidator(_known_curve)] = Field(
-        None,
-        description="The curve after warmup: "
-        + ", ".join(f"`{curve}`" for curve in CURVES)
-        + "; unset: `wsd` where a time budget chooses the length, else `cosine`.",
-    )
-    peak_lr: LearningRate | None = Field(
-        None, description="The learning rate at the end of warmup; unset: chosen from the width."
-    )
-    initial_lr: float | None = Field(
-        None, ge=0, le=10, description="The learning rate of update 0; unset: peak / warmup."
-    )
-    min_lr: float | None = Field(
-        None,
-        ge=0,
-        le=10,
-        description="The learning rate of the last update, for curves that decay; unset: a tenth "
-        "of the peak.",
-    )
-    warmup_updates: int | None = Field(None, ge=0, le=10**15, description="Warmup, in updates.")
-    warmup_tokens: int | None = Field(None, ge=0, le=10**18, description="Warmup, in tokens.")
-    warmup_fraction: Fraction | None = Field(
-        None,
-        description="Warmup, as a fraction of all updates. At most one of the three warmup keys "
-        "is set; none: 5% of the run.",
-    )
-    decay_updates: Count | None = Field(None, description="Final decay of `wsd`, in updates.")
-    decay_tokens: Count | None = Field(None, description="Final decay of `wsd`, in tokens.")
-    decay_fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None,
-        description="Final decay of `wsd`, as a fraction of all updates. At most one of the three "
-        "decay keys is set; none: 20% of the run, or 60% where a time budget chooses the length.",
-    )
-    cycles: int = Field(
-        4, ge=1, le=10_000, description="Cosine cycles after warmup, for `cosine-restarts`."
-    )
-    extensions: Annotated[tuple[Extension, ...], Field(strict=False)] = Field(
-        (),
-        description="Parts that follow the curve, in order, as tables `[[schedule.extensions]]`. "
-        "The curve above is then as long as the first part's `at`, and `train.updates` is the "
-        "length of the whole. `hairpin resume RUN --extend 10m` writes them.",
+        description="Decoupled weight decay, times the learning rate, on matrices only; with "
+        "`muon` on those of blocks only.",
     )
 
 
@@ -297,7 +258,7 @@ class Execution(Table):
 class Config(Table):
     """All settings of a run; `hairpin train --config RUN/config.toml` repeats it."""
 
-    recipe: Literal["gpt2", "simple", "book"] = Field(
+    recipe: Literal["gpt2", "modern", "simple", "book"] = Field(
         "gpt2", description="The set of defaults that the rest of the file starts from."
     )
     data: Data = Data()

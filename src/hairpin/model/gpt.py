@@ -1,4 +1,4 @@
-"""The GPT-2 family (Radford et al. 2019): embeddings, blocks, a last norm, a head."""
+"""Embeddings, blocks, a last norm, a head: GPT-2 (Radford et al. 2019) and the modern network."""
 
 import hashlib
 import math
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hairpin.data.batches import IGNORED
 from hairpin.model.layers import Block, LayerCache
+from hairpin.model.modern import SOFTCAP, ModernBlock, RMSNorm, Rotary, rms_norm
 from hairpin.model.shape import Shape
 
 
@@ -21,16 +22,21 @@ class GPT(nn.Module):
             parameter's name and shape share its first value whatever else differs.
     """
 
+    position_embedding: nn.Embedding  # of GPT-2
+    rotary: Rotary  # of the modern network
+
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
+        self.softcap = SOFTCAP if shape.architecture == "modern" else None
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.position_embedding = nn.Embedding(shape.context, shape.width)
-        self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, shape.dropout, shape.bias, shape.qkv_bias)
-            for _ in range(shape.layers)
-        )
-        self.final_norm = nn.LayerNorm(shape.width, bias=shape.bias)
+        if shape.architecture == "modern":
+            self.rotary = Rotary(shape.width // shape.heads, shape.context)
+            self.final_norm: RMSNorm | nn.LayerNorm = RMSNorm()
+        else:
+            self.position_embedding = nn.Embedding(shape.context, shape.width)
+            self.final_norm = nn.LayerNorm(shape.width, bias=shape.bias)
+        self.blocks = nn.ModuleList(_block(shape) for _ in range(shape.layers))
         self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
         self._initialise(seed)
 
@@ -61,18 +67,27 @@ class GPT(nn.Module):
     def hidden(self, inputs_BT: Tensor, cache: list[LayerCache] | None = None) -> Tensor:
         """The last norm's output, [B, T, width]; a cache is read and extended."""
         start = cache[0].length if cache else 0
-        positions_TC = self.position_embedding.weight[start : start + inputs_BT.size(1)]
-        x_BTC = self.token_embedding(inputs_BT) + positions_TC
-        x_BTC = F.dropout(x_BTC, self.shape.dropout, self.training)
+        x_BTC, rotation = self._embed(inputs_BT, start)
         for index, block in enumerate(self.blocks):
-            x_BTC = block(x_BTC, cache[index] if cache else None)
+            x_BTC = block(x_BTC, cache[index] if cache else None, rotation)
         out: Tensor = self.final_norm(x_BTC)
         return out
 
     def project(self, x_BTC: Tensor) -> Tensor:
         """From the width to the vocabulary."""
         weight = self.token_embedding.weight if self.head is None else self.head.weight
-        return F.linear(x_BTC, weight)
+        logits_BTV = F.linear(x_BTC, weight)
+        if self.softcap is None:
+            return logits_BTV
+        return self.softcap * torch.tanh(logits_BTV / self.softcap)
+
+    def _embed(self, inputs_BT: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The stream that enters the first block, and how heads are rotated, if they are."""
+        x_BTC, count = self.token_embedding(inputs_BT), inputs_BT.size(1)
+        if self.shape.architecture == "modern":
+            return rms_norm(x_BTC), self.rotary.at(start, count)
+        x_BTC = x_BTC + self.position_embedding.weight[start : start + count]
+        return F.dropout(x_BTC, self.shape.dropout, self.training), None
 
     def empty_cache(self, sequences: int = 1) -> list[LayerCache]:
         """Room for the keys and values of a whole context."""
@@ -84,14 +99,16 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
-        draw = {"gpt2": self._draw_as_gpt2, "pytorch": self._draw_as_pytorch}
+        draws = {"gpt2": self._draw_as_gpt2, "pytorch": self._draw_as_pytorch}
+        is_modern = self.shape.architecture == "modern"
+        draw = self._draw_as_modern if is_modern else draws[self.shape.initialisation]
         for name, parameter in self.named_parameters():
             if "norm." in name:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             else:
                 drawn = torch.zeros(parameter.shape)
                 generator = torch.Generator().manual_seed(derived_seed(seed, name))
-                draw[self.shape.initialisation](name, drawn, generator)
+                draw(name, drawn, generator)
                 parameter.copy_(drawn)
 
     def _draw_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
@@ -112,6 +129,24 @@ class GPT(nn.Module):
             assert isinstance(layer, nn.Linear)
             bound = 1 / math.sqrt(layer.in_features)
             zeros.uniform_(-bound, bound, generator=generator)
+
+    def _draw_as_modern(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
+        """Residual outputs 0, so that a block begins as the identity; the head nearly so; what a
+        norm follows at once, the embedding, N(0, 1); the rest uniform, of deviation 1 / √width.
+        """
+        if name == "token_embedding.weight":
+            zeros.normal_(0.0, 1.0, generator=generator)
+        elif name == "head.weight":
+            zeros.normal_(0.0, 0.001, generator=generator)
+        elif not name.endswith("output.weight"):
+            bound = math.sqrt(3 / self.shape.width)
+            zeros.uniform_(-bound, bound, generator=generator)
+
+
+def _block(shape: Shape) -> nn.Module:
+    if shape.architecture == "modern":
+        return ModernBlock(shape.width, shape.heads)
+    return Block(shape.width, shape.heads, shape.dropout, shape.bias, shape.qkv_bias)
 
 
 def derived_seed(*parts: object) -> int:

@@ -84,8 +84,10 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, bias=bias)
         self.mlp = MLP(width, dropout, bias)
 
-    def forward(self, x_BTC: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """One step along the residual stream."""
+    def forward(
+        self, x_BTC: Tensor, cache: LayerCache | None = None, rotation: None = None
+    ) -> Tensor:
+        """One step along the residual stream; positions are in it already, so none are rotated."""
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), cache)
         y_BTC: Tensor = x_BTC + self.mlp(self.mlp_norm(x_BTC))
         return y_BTC

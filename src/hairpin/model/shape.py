@@ -1,6 +1,7 @@
 """The sizes of a network, known before any tensor is made (no torch here)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hairpin.config.settings import Model as ModelSettings
 
@@ -10,7 +11,8 @@ class Shape:
     """All that a network depends on; sizes are counts, `dropout` is a share.
 
     `bias` is of linear layers and norms, and without `qkv_bias` not of query, key and value.
-    `initialisation` says where its first weights are drawn from: "gpt2" or "pytorch".
+    `initialisation` says where its first weights are drawn from: "gpt2" or "pytorch"; `modern`
+    networks have one of their own, no biases, no dropout and a head of their own.
     """
 
     vocabulary: int
@@ -23,6 +25,22 @@ class Shape:
     tied: bool = True
     qkv_bias: bool = True
     initialisation: str = "gpt2"
+    architecture: Literal["gpt2", "modern"] = "gpt2"
+
+    @classmethod
+    def modern(cls, vocabulary: int, context: int, layers: int, heads: int, width: int) -> "Shape":
+        """A modern network's shape."""
+        return cls(
+            vocabulary,
+            context,
+            layers,
+            heads,
+            width,
+            bias=False,
+            tied=False,
+            qkv_bias=False,
+            architecture="modern",
+        )
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: int) -> "Shape":
@@ -39,4 +57,5 @@ class Shape:
             tied=settings.tied,
             qkv_bias=settings.qkv_bias,
             initialisation=settings.initialisation,
+            architecture=settings.architecture,
         )

@@ -17,13 +17,15 @@ class Clipped:
 
     Args:
         norm: the global norm before clipping, a float32 scalar.
-        clipped: whether gradients were changed, a boolean scalar.
+        clipped: whether gradients are too large, a boolean scalar.
         parameter_norms: the norm of each gradient, [number of parameters].
+        divisor: what makes gradients small enough, a float32 scalar; exactly 1 where they are.
     """
 
     norm: Tensor
     clipped: Tensor
     parameter_norms: Tensor
+    divisor: Tensor
 
 
 class Clipper:
@@ -50,16 +52,24 @@ class Clipper:
     @torch.no_grad()
     def __call__(self, gradients: Sequence[Tensor]) -> Clipped:
         """Measure, clip, and say what was done."""
+        clipped = self.measure(gradients)
+        if self.kind == "norm":
+            torch._foreach_div_(list(gradients), clipped.divisor)
+        return clipped
+
+    @torch.no_grad()
+    def measure(self, gradients: Sequence[Tensor]) -> Clipped:
+        """Measure, and leave scaling to whoever reads the gradients next, who divides them by
+        `divisor`: a fused optimizer does that on the way. Clipping by value is done here.
+        """
         parameter_norms = torch.stack(torch._foreach_norm(list(gradients)))
         norm = torch.linalg.vector_norm(parameter_norms)
+        divisor = torch.ones_like(norm)
         if self.kind == "norm":
             clipped = norm > self.threshold
-            # Exactly 1 where nothing is clipped. A non-finite norm scales nothing either: such
-            # gradients are never used, and multiplying would spread the NaN over the evidence.
-            scale = torch.where(
-                clipped & torch.isfinite(norm), self.threshold / norm, torch.ones_like(norm)
-            )
-            torch._foreach_mul_(list(gradients), scale)
+            # A non-finite norm scales nothing: such gradients are never used, and dividing would
+            # spread the NaN over the evidence.
+            divisor = torch.where(clipped & torch.isfinite(norm), norm / self.threshold, divisor)
         elif self.kind == "value":
             largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
             clipped = largest > self.threshold
@@ -67,4 +77,4 @@ class Clipper:
                 gradient.clamp_(-self.threshold, self.threshold)
         else:
             clipped = torch.zeros_like(norm, dtype=torch.bool)
-        return Clipped(norm, clipped, parameter_norms)
+        return Clipped(norm, clipped, parameter_norms, divisor)

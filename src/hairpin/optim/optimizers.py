@@ -1,32 +1,39 @@
-"""AdamW with its parameter groups, and an update that can be called off on the device."""
+"""The optimizer with its parameter groups, and an update that can be called off on the device."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hairpin.config.settings import Optimizer as OptimizerSettings
+from hairpin.optim.muon import MuonAdamW
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the model: matrices decay; biases, norms and single vectors do not.
+def build_optimizer(
+    model: nn.Module, settings: OptimizerSettings, precision: str = "float32"
+) -> torch.optim.Optimizer:
+    """The optimizer over all of the model that trains.
 
-    The learning rate is set before every update, so none is given here. A group's `lr_scale` is
-    the constant multiple of it that the group gets.
+    Matrices decay; biases, norms and single vectors do not. The learning rate is set before every
+    update, so none is given here; a group's `lr_scale` is the constant multiple of it that the
+    group gets.
+
+    Args:
+        model: with `blocks`, embeddings and heads.
+        settings: which rule, and its constants.
+        precision: of the run's matrix products, which Muon's are as well.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [parameter for parameter in trained if parameter.dim() >= 2],
-            "weight_decay": settings.weight_decay,
-            "lr_scale": 1.0,
-        },
-        {
-            "params": [parameter for parameter in trained if parameter.dim() < 2],
-            "weight_decay": 0.0,
-            "lr_scale": 1.0,
-        },
-    ]
+    if settings.kind == "muon":
+        return MuonAdamW(
+            _muon_groups(model, settings),
+            lr=0.0,
+            momentum=settings.momentum,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+        )
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        _adamw_groups(model, settings),
         lr=0.0,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
@@ -34,24 +41,83 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     )
 
 
-def step_unless(halted: Tensor, optimizer: torch.optim.AdamW, lr: float) -> None:
+def _adamw_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Matrices and the rest, by how fast they learn."""
+    groups: dict[tuple[bool, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (parameter.dim() < 2, _lr_scale(name, settings))
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": groups[is_vector, scale],
+            "weight_decay": 0.0 if is_vector else settings.weight_decay,
+            "lr_scale": scale,
+        }
+        for is_vector, scale in sorted(groups)
+    ]
+
+
+def _muon_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """The matrices of blocks for Muon, query, key and value each by itself; the rest for AdamW."""
+    matrices: dict[int, list[Tensor]] = {}
+    others: dict[float, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("blocks.") and parameter.dim() == 2:
+            pieces = 3 if name.endswith("query_key_value.weight") else 1
+            matrices.setdefault(pieces, []).append(parameter)
+        else:
+            others.setdefault(_lr_scale(name, settings), []).append(parameter)
+    muon = [
+        {
+            "params": parameters,
+            "muon": True,
+            "pieces": pieces,
+            "weight_decay": settings.weight_decay,
+            "lr_scale": 1.0,
+        }
+        for pieces, parameters in sorted(matrices.items())
+    ]
+    rest = [
+        {"params": parameters, "weight_decay": 0.0, "lr_scale": scale}
+        for scale, parameters in sorted(others.items())
+    ]
+    return muon + rest
+
+
+def _lr_scale(name: str, settings: OptimizerSettings) -> float:
+    if "embedding" in name:
+        return settings.embedding_lr_scale
+    return settings.head_lr_scale if "head." in name else 1.0
+
+
+def step_unless(
+    halted: Tensor, optimizer: torch.optim.Optimizer, lr: float, divisor: Tensor | None = None
+) -> None:
     """One update; none at all, to the byte, where `halted` is true.
 
     Args:
         halted: a boolean scalar on the device. It is not waited for: the fused kernel reads it
             beside the gradients, which is how gradient scalers skip an overflow.
-        optimizer: a group of it that has an `lr_scale` gets that multiple of the learning rate.
+        optimizer: a fused one. A group of it that has an `lr_scale` gets that multiple of the
+            learning rate.
         lr: the schedule's learning rate.
+        divisor: a float32 scalar on the device by which gradients are divided as they are read,
+            which costs no pass of its own; None: by nothing.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
-    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.grad_scale = divisor  # type: ignore[attr-defined]
     optimizer.step()
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step.…`."""
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step.…`,
+    `momentum.…`.
+    """
     return {
         f"{kind}.{name}": tensor
         for name, parameter in model.named_parameters()
@@ -60,7 +126,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[st
 
 
 def load_optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.AdamW, tensors: dict[str, Tensor]
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` gave and nothing else, each tensor on its parameter's
     device.

@@ -72,13 +72,12 @@ def measure_update(config: Config, model: GPT, batches: Samples, seconds: float)
     assert config.train.tokens_per_update and config.execution.micro_batch
     samples = config.train.tokens_per_update // model.shape.context
     model = model.to(device)
-    optimizer = build_optimizer(model, config.optimizer)
     candidates = _candidates(device, config.execution.precision)
     speeds = []
     for precision in candidates:
         stepper = Stepper(
             model,
-            optimizer,
+            build_optimizer(model, config.optimizer, precision),
             Clipper(config.clip.kind, config.clip.threshold),
             Numerics(device, precision),
             seed=0,

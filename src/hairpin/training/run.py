@@ -89,8 +89,8 @@ def new_state(task: Task, *, from_start: bool = True) -> TrainState:
         task.load_start(model)
     config, device = task.config, task.config.execution.device
     model = model.to(device)
-    guard = Guard(config.guard, device)
-    return TrainState(model, build_optimizer(model, config.optimizer), guard)
+    optimizer = build_optimizer(model, config.optimizer, config.execution.precision)
+    return TrainState(model, optimizer, Guard(config.guard, device))
 
 
 def build_job(

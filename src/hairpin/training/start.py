@@ -59,6 +59,7 @@ def with_start(config: Config, origin: Origin) -> Config:
         {
             **{f"model.{name}": value for name, value in fixed.items()},
             "model.context": asked.context or shape.context,
+            "model.architecture": shape.architecture,
             "model.bias": shape.bias,
             "model.qkv_bias": shape.qkv_bias,
             "model.tied": shape.tied,

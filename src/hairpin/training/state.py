@@ -38,7 +38,7 @@ class TrainState:
     """
 
     model: GPT
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     guard: Guard
     update: int = 0
     position: int = 0

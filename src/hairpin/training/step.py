@@ -66,7 +66,7 @@ class Stepper:
     """
 
     model: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     clipper: Clipper
     numerics: Numerics
     seed: int
@@ -87,9 +87,9 @@ class Stepper:
         tokens = int((targets != IGNORED).sum())
         loss = self._accumulate(inputs, targets, tokens, update)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        clipped = self.clipper(gradients)
+        clipped = self.clipper.measure(gradients)
         verdict = self.guard.judge(loss, clipped.norm)
-        step_unless(verdict.skip, self.optimizer, lr)
+        step_unless(verdict.skip, self.optimizer, lr, clipped.divisor)
         return StepResult(
             update, position, len(inputs), lr, loss, clipped, verdict, tokens, launched
         )

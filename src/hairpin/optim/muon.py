@@ -1,0 +1,159 @@
+"""Muon for matrices, AdamW for the rest, in one optimizer (Jordan et al. 2024).
+
+Muon takes the momentum of a matrix's gradient, brings all its singular values near 1, and goes that
+way. Newton–Schulz iterations do it without a decomposition; here they run on the Gram matrix of the
+shorter side, so that a long matrix is multiplied twice and not at every iteration.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+# The quintic a·x + b·x³ + c·x⁵ of Jordan et al., steep at 0: five of them bring a singular value
+# from anywhere above 0.01 to between 0.7 and 1.2.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+_ITERATIONS = 5
+_SMALLEST_NORM = 1e-7
+
+
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The nearest thing to U·Vᵀ of each matrix U·S·Vᵀ that five iterations give.
+
+    Args:
+        matrices: [n, rows, columns].
+        dtype: of the products.
+
+    Returns:
+        float32, of the same shape; singular values lie between about 0.7 and 1.2.
+    """
+    is_tall = matrices.size(-2) > matrices.size(-1)
+    wide = (matrices.mT if is_tall else matrices).to(dtype)
+    norms = torch.linalg.vector_norm(
+        wide, dim=(-2, -1), keepdim=True
+    )  # Frobenius, so none is above 1
+    wide = wide / norms.clamp(min=_SMALLEST_NORM)
+    gram = wide @ wide.mT
+    total: Tensor | None = None  # the product of all steps' polynomials, which commute
+    for iteration in range(_ITERATIONS):
+        step = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+        step.diagonal(dim1=-2, dim2=-1).add_(_A)
+        total = step if total is None else step @ total
+        if iteration < _ITERATIONS - 1:
+            gram = step @ gram @ step
+    assert total is not None
+    out: Tensor = (total @ wide).float()
+    return out.transpose(-2, -1) if is_tall else out
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Two rules in one optimizer; a group says which by `muon`.
+
+    Args:
+        groups: parameter groups. One with `muon: True` has matrices, [rows, columns]; where its
+            `pieces` says n, each is n matrices one above the other, which are moved apart.
+        lr, momentum, betas, eps, weight_decay: defaults of groups. Muon's step is scaled by
+            √(rows / columns) where that is above 1, so that one learning rate suits all shapes.
+        dtype: of Muon's matrix products; float32, or bfloat16 where that is fast.
+
+    Like PyTorch's fused optimizers it reads two attributes: gradients are divided by `grad_scale`,
+    and where `found_inf` is 1 nothing changes by a bit.
+    """
+
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        *,
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        defaults = {
+            "lr": lr, "momentum": momentum, "betas": betas, "eps": eps,
+            "weight_decay": weight_decay, "muon": False, "pieces": 1,
+        }  # fmt: skip
+        super().__init__(groups, defaults)
+        self._dtype = dtype
+        for group in self.param_groups:
+            for parameter in group["params"] if group["muon"] else ():
+                if parameter.dim() != 2 or parameter.size(0) % group["pieces"]:
+                    raise ValueError(
+                        f"Muon moves matrices that {group['pieces']} divides, not "
+                        f"{list(parameter.shape)}"
+                    )
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters and group["muon"]:
+                self._muon(group, parameters)
+            elif parameters:
+                self._adamw(group, parameters)
+
+    def _muon(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for parameter in parameters:
+            alike[parameter.shape].append(parameter)
+        for (rows, columns), same in alike.items():
+            rows //= group["pieces"]  # noqa: PLW2901
+            ways = [self._momentum(parameter, group["momentum"]) for parameter in same]
+            stacked = torch.cat([way.view(-1, rows, columns) for way in ways])
+            steps = torch.split(orthogonalize(stacked, self._dtype), group["pieces"])
+            lr = group["lr"] * max(1.0, rows / columns) ** 0.5
+            for parameter, step in zip(same, steps, strict=True):
+                moved = parameter * (1 - group["lr"] * group["weight_decay"])
+                moved.add_(step.reshape(parameter.shape), alpha=-lr)
+                self._put(parameter, moved)
+
+    def _momentum(self, parameter: Tensor, decay: float) -> Tensor:
+        """Take the gradient into the momentum; the way to go (Nesterov's)."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        gradient = parameter.grad
+        if self.grad_scale is not None:
+            gradient = gradient / self.grad_scale
+        momentum = torch.lerp(state["momentum"], gradient, 1 - decay)
+        self._put(state["momentum"], momentum)
+        return gradient.lerp(momentum, decay)
+
+    def _put(self, target: Tensor, value: Tensor) -> None:
+        """Assign, unless this update is called off; the device decides."""
+        if self.found_inf is None:
+            target.copy_(value)
+        else:
+            torch.where(self.found_inf > 0, target, value, out=target)
+
+    def _adamw(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+        kinds = ("exp_avg", "exp_avg_sq", "step")
+        means, squares, steps = (
+            [self.state[parameter][kind] for parameter in parameters] for kind in kinds
+        )
+        beta1, beta2 = group["betas"]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        adamw(
+            parameters, gradients, means, squares, [], steps,
+            fused=True, grad_scale=self.grad_scale, found_inf=self.found_inf, amsgrad=False,
+            beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
+            eps=group["eps"], maximize=False,
+        )  # fmt: skip
