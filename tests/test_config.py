@@ -448,6 +448,9 @@ def configs(draw: st.DrawFn) -> Config:
         schedule.pop("extensions", None)
         schedule.pop("peak_lr", None)
         model.pop("context", None)
+    if model.get("architecture", recipe) == "modern":  # it has no biases, and so on
+        model |= {"bias": False, "qkv_bias": False, "tied": False}
+        model |= {"dropout": 0.0, "initialisation": "gpt2"}
     flags = {f"{table}.{key}": value for table, keys in tree.items() for key, value in keys.items()}
     return build_config(flags={"recipe": recipe, **flags})
 
