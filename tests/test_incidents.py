@@ -136,9 +136,9 @@ def test_a_skipped_update_is_one_whose_optimizer_was_not_called(
         run = train(text, "skipped", SKIP)
     calls = iter(range(1000))
 
-    def step_but_not_then(skip: Tensor, optimizer: Any, lr: float) -> None:
+    def step_but_not_then(skip: Tensor, optimizer: Any, lr: float, divisor: Tensor) -> None:
         if lr > 0 and next(calls) not in bad:  # what is timed before the run has none
-            step_unless(torch.zeros((), dtype=torch.bool), optimizer, lr)
+            step_unless(torch.zeros((), dtype=torch.bool), optimizer, lr, divisor)
 
     with monkeypatch.context() as patched:
         patched.setattr(training_step, "step_unless", step_but_not_then)

@@ -17,6 +17,7 @@ LAYERS = {
     "errors": "",
     "version": "",
     "files": "",
+    "allocator": "",
     "schedules": "errors",
     "extensions": "errors schedules",
     "config": "errors schedules extensions",
@@ -29,8 +30,8 @@ LAYERS = {
     "model": "errors data.batches model.shape",
     "optim": "config",
     "planning": "model.shape",
-    "training": "errors files schedules config checkpoints runs watch data data.batches model.shape"
-    " model optim planning",
+    "training": "allocator errors files schedules config checkpoints runs watch data data.batches"
+    " model.shape model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"
     " training",
     "inference": "errors config runs data data.batches model.shape model planning training"

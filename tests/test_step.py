@@ -65,9 +65,7 @@ def trained(micro_batch: int, *, uneven: bool, clip: float = 1.0) -> Trace:
     stepper = stepper_of(model, micro_batch, clip=clip)
     batches = Batches(tokens, 16, seed=2)
     ids: list[bytes] = []
-    model.token_embedding.register_forward_pre_hook(
-        lambda _, seen: ids.append(seen[0].numpy().tobytes())
-    )
+    model.register_forward_pre_hook(lambda _, seen: ids.append(seen[0].numpy().tobytes()))
     results, first_gradient = [], torch.empty(0)
     hashes = []
     for update in range(UPDATES):

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hairpin.data.batches import IGNORED
+from hairpin.model.head import TiedGradient, cross_entropy, look_up
 from hairpin.model.layers import Block, LayerCache
-from hairpin.model.modern import SOFTCAP, ModernBlock, RMSNorm, Rotary, rms_norm
+from hairpin.model.modern import SOFTCAP, ModernBlock, RMSNorm, Rotary, Rotation, rms_norm
 from hairpin.model.shape import Shape
 
 
@@ -51,14 +52,15 @@ class GPT(nn.Module):
             Two scalars: a float32 sum and an integer count. Divide them only after adding up
             everything that belongs to one update.
         """
-        logits_BTV = self.logits(inputs_BT)
-        loss_sum = F.cross_entropy(
-            logits_BTV.float().flatten(0, 1),
-            targets_BT.flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
-        return loss_sum, (targets_BT != IGNORED).sum()
+        count, targets_N = (targets_BT != IGNORED).sum(), targets_BT.flatten()
+        if inputs_BT.device.type != "cpu":  # scattered sums differ there
+            logits_NV = self.logits(inputs_BT).float().flatten(0, 1)
+            loss_sum = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="sum")
+            return loss_sum, count
+        tied = TiedGradient() if self.head is None else None
+        x_NC = self._through(*self._embed(inputs_BT, 0, tied), None).flatten(0, 1)
+        loss_sum = cross_entropy(x_NC, self.head_weight, targets_N, softcap=self.softcap, tied=tied)
+        return loss_sum, count
 
     def logits(self, inputs_BT: Tensor) -> Tensor:
         """Scores of the next token at every position, [B, T, vocabulary]."""
@@ -67,7 +69,17 @@ class GPT(nn.Module):
     def hidden(self, inputs_BT: Tensor, cache: list[LayerCache] | None = None) -> Tensor:
         """The last norm's output, [B, T, width]; a cache is read and extended."""
         start = cache[0].length if cache else 0
-        x_BTC, rotation = self._embed(inputs_BT, start)
+        return self._through(*self._embed(inputs_BT, start), cache)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """What projects to the vocabulary, [V, C]."""
+        return self.token_embedding.weight if self.head is None else self.head.weight
+
+    def _through(
+        self, x_BTC: Tensor, rotation: Rotation | None, cache: list[LayerCache] | None
+    ) -> Tensor:
+        """All blocks and the last norm."""
         for index, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, cache[index] if cache else None, rotation)
         out: Tensor = self.final_norm(x_BTC)
@@ -75,15 +87,17 @@ class GPT(nn.Module):
 
     def project(self, x_BTC: Tensor) -> Tensor:
         """From the width to the vocabulary."""
-        weight = self.token_embedding.weight if self.head is None else self.head.weight
-        logits_BTV = F.linear(x_BTC, weight)
+        logits_BTV = F.linear(x_BTC, self.head_weight)
         if self.softcap is None:
             return logits_BTV
         return self.softcap * torch.tanh(logits_BTV / self.softcap)
 
-    def _embed(self, inputs_BT: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    def _embed(
+        self, inputs_BT: Tensor, start: int, tied: TiedGradient | None = None
+    ) -> tuple[Tensor, Rotation | None]:
         """The stream that enters the first block, and how heads are rotated, if they are."""
-        x_BTC, count = self.token_embedding(inputs_BT), inputs_BT.size(1)
+        count, weight = inputs_BT.size(1), self.token_embedding.weight
+        x_BTC = look_up(weight, inputs_BT, tied) if tied else self.token_embedding(inputs_BT)
         if self.shape.architecture == "modern":
             return rms_norm(x_BTC), self.rotary.at(start, count)
         x_BTC = x_BTC + self.position_embedding.weight[start : start + count]

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from hairpin.model.layers import LayerCache
 
+Rotation = tuple[Tensor, Tensor]  # cosines and signed sines, [T, D] each
+
 SOFTCAP = 15.0  # logits are 15·tanh(x / 15) (Gemma 2, section 2)
 _ROTARY_BASE = 10_000.0
 _EPSILON = 1e-6
@@ -79,12 +81,12 @@ class Rotary(nn.Module):
         self.register_buffer("cos_TD", torch.cat((cos, cos), -1), persistent=False)
         self.register_buffer("sin_TD", torch.cat((sin, -sin), -1), persistent=False)
 
-    def at(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+    def at(self, start: int, count: int) -> Rotation:
         """Cosines and signed sines of so many positions, [T, D] each."""
         return self.cos_TD[start : start + count], self.sin_TD[start : start + count]
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn heads [..., T, D] to their positions."""
     cos_TD, sin_TD = rotation
     swapped = x.roll(x.size(-1) // 2, dims=-1)  # the halves change places
@@ -100,9 +102,7 @@ class ModernAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
-    def forward(
-        self, x_BTC: Tensor, rotation: tuple[Tensor, Tensor], cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotation: Rotation, cache: LayerCache | None = None) -> Tensor:
         """Attend; with a cache, `x` is a first block of positions or the single next one."""
         B, T, C = x_BTC.shape
         qkv = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
@@ -142,7 +142,7 @@ class ModernBlock(nn.Module):
         self,
         x_BTC: Tensor,
         cache: LayerCache | None = None,
-        rotation: tuple[Tensor, Tensor] | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """One step along the residual stream."""
         assert rotation

@@ -6,6 +6,7 @@ A new run and one that goes on take it alike: a run that has a checkpoint begins
 import time
 from collections.abc import Callable, Iterator
 
+from hairpin.allocator import keep_memory
 from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
@@ -52,6 +53,7 @@ def train_run(
         budget: wall time; fills only what the config leaves open.
         watcher: told of preparation and notices.
     """
+    keep_memory()
     run.remove_unfinished()
     tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
     task = make_task(run.read_config(), tokenizer, budget, watcher)
