@@ -9,19 +9,20 @@ import pytest
 FAULTS = """
 import resource, sys
 from hairpin.allocator import keep_memory
-print(keep_memory())
-import numpy
+keeps = keep_memory()
+print(keeps)
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    numpy.ones(64_000_000, dtype=numpy.uint8)
+    bytearray(64_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 first = faults()
-print(sum(faults() for _ in range(5)) / 5 < 0.1 * 64_000_000 / resource.getpagesize())
+if keeps:
+    print(sum(faults() for _ in range(5)) / 5 < 0.1 * 64_000_000 / resource.getpagesize())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-@pytest.mark.parametrize(("keep", "printed"), [("1", ["True", "True"]), ("0", ["False", "False"])])
+@pytest.mark.parametrize(("keep", "printed"), [("1", ["True", "True"]), ("0", ["False"])])
 def test_freed_blocks_are_used_again(keep: str, printed: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FAULTS],
