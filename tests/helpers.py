@@ -31,6 +31,7 @@ from hairpin.training.state import TrainState
 torch.set_num_threads(1)
 
 TINY: dict[str, Any] = {
+    "recipe": "gpt2",
     "tokenizer.kind": "bytes",
     "model.layers": 1,
     "model.heads": 2,

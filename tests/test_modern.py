@@ -151,5 +151,5 @@ def test_what_a_modern_network_has_not_is_refused_in_one_list() -> None:
 
 
 def test_the_recipe_is_a_whole_config() -> None:
-    config = build_config(flags={"recipe": "modern"})
+    config = build_config()
     assert config.model.architecture == "modern" and config.optimizer.kind == "muon"

@@ -157,9 +157,9 @@ def _architecture(config: Config) -> Iterator[str]:
         return
     for name in ("bias", "qkv_bias", "tied"):
         if getattr(model, name):
-            yield f"model.{name}: a modern network has none; set it to false, or --recipe modern"
+            yield f"model.{name}: a modern network has none; set it to false, or take --recipe gpt2"
     if model.dropout:
-        yield f"model.dropout: a modern network has none; set it to 0, not {model.dropout}"
+        yield "model.dropout: a modern network has none; set it to 0, or take --recipe gpt2"
     if model.initialisation != "gpt2":
         yield "model.initialisation: a modern network has its own; remove the key"
     if model.width and model.heads and (model.width // model.heads) % 2:

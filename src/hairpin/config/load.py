@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from hairpin.config.checks import ALTERNATIVES, contradictions
 from hairpin.config.names import advice_for
-from hairpin.config.recipes import RECIPES, SIZES
+from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.errors import ConfigError
@@ -68,7 +68,8 @@ def build_config(
     for layer in (in_file, set_ones, in_flags):
         asked = _merge(_without_rivals(asked, layer), layer)
     _make_paths_absolute(asked, Path())
-    recipe = asked.get("recipe", "gpt2")
+    # What was trained already has its own network, and AdamW's gentler ways suit it.
+    recipe = asked.setdefault("recipe", "gpt2" if _get(asked, "start.path") else DEFAULT_RECIPE)
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(
             f"recipe: there is no {_shown(recipe)}; choose one of {', '.join(RECIPES)}"

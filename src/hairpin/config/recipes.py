@@ -5,6 +5,8 @@ A recipe is what a config file would say; it comes before the file, and the file
 
 from typing import Any
 
+DEFAULT_RECIPE = "modern"
+
 RECIPES: dict[str, dict[str, Any]] = {
     # GPT-2's network with what has become usual for training it.
     "gpt2": {},
@@ -13,8 +15,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": {"architecture": "modern", "bias": False, "qkv_bias": False, "tied": False},
         "optimizer": {
             "kind": "muon",
-            "embedding_lr_scale": 10.0,
-            "head_lr_scale": 0.2,
+            "matrix_lr_scale": 10.0,
+            "embedding_lr_scale": 80.0,
+            "head_lr_scale": 6.0,
             "weight_decay": 0.0,
         },
     },

@@ -120,6 +120,13 @@ class Optimizer(Table):
         "rest.",
     )
     momentum: Fraction = Field(0.95, description="Decay of Muon's momentum, per update.")
+    matrix_lr_scale: float = Field(
+        1.0,
+        ge=0,
+        le=10_000,
+        description="Muon's learning rate, as a multiple of the schedule's, which then means about "
+        "the same with both.",
+    )
     embedding_lr_scale: float = Field(
         1.0,
         ge=0,
@@ -258,8 +265,10 @@ class Execution(Table):
 class Config(Table):
     """All settings of a run; `hairpin train --config RUN/config.toml` repeats it."""
 
-    recipe: Literal["gpt2", "modern", "simple", "book"] = Field(
-        "gpt2", description="The set of defaults that the rest of the file starts from."
+    recipe: Literal["modern", "gpt2", "simple", "book"] = Field(
+        "modern",
+        description="The set of defaults that the rest of the file starts from; unset: `modern`, "
+        "or `gpt2` where training starts from trained weights.",
     )
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()

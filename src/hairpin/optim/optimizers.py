@@ -76,7 +76,7 @@ def _muon_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str
             "muon": True,
             "pieces": pieces,
             "weight_decay": settings.weight_decay,
-            "lr_scale": 1.0,
+            "lr_scale": settings.matrix_lr_scale,
         }
         for pieces, parameters in sorted(matrices.items())
     ]

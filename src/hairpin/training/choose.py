@@ -18,6 +18,7 @@ from hairpin.planning import count_parameters
 from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
+MUON_PEAK_LR = 3e-3  # whatever the width: an orthogonal step has the same size in all
 START_LR_FRACTION = 0.25  # of the peak for random weights, for weights that have learned something
 BUDGETED_DECAY_FRACTION = 0.6
 _MOST_PASSES = 10
@@ -92,7 +93,10 @@ def fill_shape(config: Config, rung: Rung) -> Config:
         values["train.tokens_per_update"] = max(1, rung.tokens_per_update // context) * context
     if config.schedule.peak_lr is None:
         fraction = START_LR_FRACTION if config.start.path else 1.0
-        values["schedule.peak_lr"] = default_peak_lr(width, fraction)
+        peak_lr = MUON_PEAK_LR * fraction
+        if config.optimizer.kind == "adamw":
+            peak_lr = default_peak_lr(width, fraction)
+        values["schedule.peak_lr"] = peak_lr
     return with_values(config, values)
 
 
