@@ -139,6 +139,7 @@ def test_parameters_are_counted_and_named() -> None:
 
 def test_what_a_modern_network_has_not_is_refused_in_one_list() -> None:
     flags = {
+        "recipe": "gpt2",
         "model.architecture": "modern",
         "model.dropout": 0.1,
         "model.width": 6,
