@@ -26,8 +26,10 @@ from helpers import (
     labels_file,
     last_checkpoint,
     of_kind,
+    some_text,
     tasks_file,
     tensor_bytes,
+    tiny,
     updates_without_times,
     weights_of,
 )
@@ -278,6 +280,31 @@ def test_cut_texts_are_counted(base: Run, tmp_path: Path) -> None:
     assert watcher.notices == [
         "1 of 61 examples were longer than the context and were cut (finetune.too_long = keep-end)"
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_modern_run_can_be_a_base(tmp_path: Path, data: dict[str, Path], kind: str) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(some_text(), encoding="utf-8")
+    base = hairpin.train(
+        text,
+        out=text.parent / "modern",
+        settings=tiny(
+            recipe="modern", model__context=80, train__tokens_per_update=320, evaluate__tokens=320
+        ),
+        watcher=Quiet(),
+    )
+    settings = finetune(finetune__layers=0) if kind == "classify" else finetune()
+    run = hairpin.finetune(
+        kind, start=base.path, data=data[kind], out=text.parent / kind, settings=settings,
+        watcher=Quiet(),
+    )  # fmt: skip
+    assert run.config.model.architecture == "modern" and run.config.optimizer.kind == "adamw"
+    before, after = (weights_of(each.path / "best") for each in (base, run))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert ("blocks.0.mlp.expand.weight" in changed) == (kind == "instruct")
+    losses = [event["val_loss"] for event in of_kind(run.record(), "evaluation")]
+    assert min(losses[1:]) < losses[0]
 
 
 def test_a_run_needs_its_base_no_more_once_it_has_begun(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import hairpin
 from hairpin.checkpoints.manifest import open_checkpoint
@@ -42,6 +43,7 @@ from helpers import (
 
 # Everything on that could depend on history: dropout, accumulation, warmup, decay, clipping.
 ALL_ON = tiny(model__dropout=0.1, clip__threshold=0.5, schedule__kind="cosine")
+MODERN = tiny(recipe="modern", clip__threshold=0.5, schedule__kind="cosine")
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +206,17 @@ def test_stopped_and_resumed_is_as_if_never_stopped(text: Path, whole: Run, afte
     assert of_kind(run.record(), "end")[-1]["status"] == "finished"
     discarded = list(run.path.glob("metrics.discarded-*.jsonl"))
     assert len(discarded) == 1
+
+
+def test_a_modern_run_stopped_and_resumed_is_as_if_never_stopped(text: Path) -> None:
+    whole = train(text, "modern", MODERN)
+    run = interrupt(text, "stopped", MODERN, Watching(5))
+    hairpin.resume(run.path, watcher=Quiet())
+    assert_same_history(whole, run)
+    losses = [event["val_loss"] for event in of_kind(whole.record(), "evaluation")]
+    assert losses[-1] < losses[0] - 0.5
+    kept = load_file(last_checkpoint(whole.path) / "optimizer.safetensors")
+    assert "momentum.blocks.0.mlp.expand.weight" in kept and "exp_avg.head.weight" in kept
 
 
 def test_stopped_many_times_by_both_signals(text: Path, whole: Run) -> None:

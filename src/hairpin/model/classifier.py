@@ -62,7 +62,7 @@ def freeze_below(model: GPT, layers: int | None) -> None:
         return
     if layers > len(model.blocks):
         raise ValueError(f"{layers} blocks were asked for and there are {len(model.blocks)}")
-    frozen: list[nn.Module] = [model.token_embedding, model.position_embedding]
-    frozen += list(model.blocks)[: len(model.blocks) - layers]
-    for module in frozen:
-        module.requires_grad_(False)
+    tops = ("final_norm.", "head.", "class_head.")
+    blocks = tuple(f"blocks.{n}." for n in range(len(model.blocks) - layers, len(model.blocks)))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(tops + blocks))
