@@ -36,6 +36,7 @@ _WORDS = [
 # The evaluation after 40 updates is worse than the one after 20, and the last is the best: a resume
 # that forgot the best is seen.
 _SETTINGS = f"""
+recipe = "gpt2"
 [data]
 texts = ["text.txt"]
 [tokenizer]

@@ -695,8 +695,8 @@ def test_the_python_api_takes_what_the_flags_say(
     assert isinstance(run, Run)
     assert isinstance(run.config, Config)
     for key, value in TINY.items():
-        table, name = key.split(".")
-        assert getattr(getattr(run.config, table), name) == value
+        table, _, name = key.rpartition(".")
+        assert getattr(getattr(run.config, table) if table else run.config, name) == value
     assert hairpin.resume(run.path, watcher=Quiet()).path == run.path
     assert hairpin.load().path == run.path
     assert set(dir(hairpin)) >= {"train", "resume", "load", "Run", "schedules"}

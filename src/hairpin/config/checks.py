@@ -162,7 +162,7 @@ def _architecture(config: Config) -> Iterator[str]:
         yield "model.dropout: a modern network has none; set it to 0, or take --recipe gpt2"
     if model.initialisation != "gpt2":
         yield "model.initialisation: a modern network has its own; remove the key"
-    if model.width and model.heads and (model.width // model.heads) % 2:
+    if model.width and model.heads and model.width % (2 * model.heads) == model.heads:
         yield (
             f"model.heads: heads of {model.width // model.heads} cannot be rotated in halves; "
             "width / heads is to be even"

@@ -29,6 +29,7 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
 _SMALL = {
+    "recipe": "gpt2",  # which has dropout, whose random numbers a resume must go on with
     "data.corpus": "python-docs",
     "tokenizer.kind": "bytes",
     "model.layers": 2,
