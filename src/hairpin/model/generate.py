@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hairpin.model.decode import Decoder, fits
 from hairpin.model.gpt import GPT
+from hairpin.model.layers import LayerCache
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def generate(
     *,
     seed: int,
     cached: bool = True,
+    decoder: Decoder | None = None,
 ) -> Iterator[int]:
     """Token ids that follow the prompt, without end: take as many as you want.
 
@@ -70,24 +73,34 @@ def generate(
         sampling: how a token is drawn.
         seed: the same seed gives the same text; no other random stream is read or moved.
         cached: False recomputes the whole window for each token, which is slow and gives the same.
+        decoder: made of the model; None: in float32, if the model is one that it knows.
     """
     if not prompt:
         raise ValueError("a prompt has at least one token; end-of-text will do")
-    device = model.token_embedding.weight.device
+    if decoder is None and fits(model):
+        decoder = Decoder(model)
     generator = torch.Generator().manual_seed(seed)
     written = list(prompt)
     cache, seen = model.empty_cache(), len(written)
     start = -1
     while True:
-        was_training = model.training
-        model.eval()
         begin = window_start(len(written), model.shape.context)
         if begin != start or not cached:
             cache, seen, start = model.empty_cache(), begin, begin
-        new = torch.tensor([written[seen:]], device=device)
-        hidden_1TC = model.hidden(new, cache)
-        token = sampling.draw(model.project(hidden_1TC[:, -1])[0], generator)
-        model.train(was_training)
+        if decoder and len(written) == seen + 1 and cached:
+            logits_V = decoder.logits(written[-1], cache)
+        else:
+            logits_V = _last_logits(model, written[seen:], cache)
         seen = len(written)
-        written.append(token)
-        yield token
+        written.append(sampling.draw(logits_V, generator))
+        yield written[-1]
+
+
+def _last_logits(model: GPT, tokens: Sequence[int], cache: list[LayerCache]) -> Tensor:
+    """Scores of what follows, [V]; the cache is extended."""
+    was_training = model.training
+    model.eval()
+    new_1T = torch.tensor([tokens], device=model.token_embedding.weight.device)
+    logits_V: Tensor = model.project(model.hidden(new_1T, cache)[:, -1])[0]
+    model.train(was_training)
+    return logits_V

@@ -24,11 +24,11 @@ class LayerCache:
 
     def append(self, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Add the new positions; return all that are filled."""
-        end = self.length + keys_BHTD.size(2)
-        self.keys_BHSD[:, :, self.length : end] = keys_BHTD
-        self.values_BHSD[:, :, self.length : end] = values_BHTD
-        self.length = end
-        return self.keys_BHSD[:, :, :end], self.values_BHSD[:, :, :end]
+        start, count = self.length, keys_BHTD.size(2)
+        self.keys_BHSD.narrow(2, start, count).copy_(keys_BHTD)
+        self.values_BHSD.narrow(2, start, count).copy_(values_BHTD)
+        self.length = end = start + count
+        return self.keys_BHSD.narrow(2, 0, end), self.values_BHSD.narrow(2, 0, end)
 
 
 class CausalSelfAttention(nn.Module):

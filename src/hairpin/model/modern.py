@@ -16,7 +16,7 @@ Rotation = tuple[Tensor, Tensor]  # cosines and signed sines, [T, D] each
 
 SOFTCAP = 15.0  # logits are 15·tanh(x / 15) (Gemma 2, section 2)
 _ROTARY_BASE = 10_000.0
-_EPSILON = 1e-6
+EPSILON = 1e-6
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -28,7 +28,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = (norm.square_() / x.size(-1)).add_(_EPSILON).rsqrt_()
+        scale = (norm.square_() / x.size(-1)).add_(EPSILON).rsqrt_()
         out: Tensor = x * scale
         ctx.save_for_backward(out, scale)
         return out
