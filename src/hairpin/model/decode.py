@@ -1,8 +1,8 @@
 """One token at a time on a CPU: what `GPT.hidden` and `GPT.project` do, for one row.
 
-The next token's scores need every weight once, so that the time goes into reading the weights, and,
-in small models, into calling PyTorch. Here a product is one matrix times one vector into memory that
-is there already, nothing is copied that is not needed, and the weights can be read in eight bits.
+The next token's scores need every weight once, so that the time goes into reading the weights and,
+in small models, into calling PyTorch. Here a product is one matrix times one vector into memory
+that is there already, and the weights can be read in eight bits.
 
 Shape suffixes: C width, H heads, D width of a head, V vocabulary, I inputs, O outputs.
 """
@@ -23,6 +23,7 @@ Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Product = Callable[[Tensor], Tensor]  # [I] → [O], which the next call may overwrite
+MakeProduct = Callable[[Tensor, Tensor | None], Product]  # of a weight [O, I] and a bias
 
 
 class Decoder:
@@ -42,7 +43,8 @@ class Decoder:
 
     def __init__(self, model: GPT, precision: Precision = "float32") -> None:
         refuse(precision, model.token_embedding.weight.device.type)
-        product = {"float32": _Plain, "bfloat16": _Half, "int8": _Rounded}[precision]
+        products: dict[str, MakeProduct] = {"float32": _Plain, "bfloat16": _Half, "int8": _Rounded}
+        product = products[precision]
         self._token_VC = model.token_embedding.weight.detach()
         self._softcap = model.softcap
         self._head: Product = product(model.head_weight, None)
@@ -69,8 +71,9 @@ class Decoder:
             x_C, rotation = _rms_norm(self._token_VC[token]), self._rotary.at(position, 1)
         else:
             x_C, rotation = self._token_VC[token] + self._position_TC[position], None
-        for block, seen in zip(self._blocks, cache, strict=True):
-            block(x_C, seen, rotation)
+        step: Callable[..., None]
+        for step, seen in zip(self._blocks, cache, strict=True):
+            step(x_C, seen, rotation)
         logits_V = self._head(_rms_norm(x_C) if self._is_modern else self._norm(x_C))
         if self._softcap is None:
             return logits_V
@@ -164,7 +167,7 @@ def _scale(largest: Tensor) -> Tensor:
 
 
 def _eight_bits_are_exact() -> bool:
-    """Whether the largest sums come out: some processors add pairs in sixteen bits, and cap them."""
+    """Whether the largest sums come out: some processors cap sums of pairs at sixteen bits."""
     rows = torch.full((64, 64), 127, dtype=torch.int8)
     return bool((torch._int_mm(rows[:1], rows.t()) == 127 * 127 * 64).all())
 
@@ -184,7 +187,8 @@ class _Norm:
 def _rms_norm(x: Tensor) -> Tensor:
     """As `modern.rms_norm`, without what a gradient would need."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
+    out: Tensor = x * norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
+    return out
 
 
 def _attend(q_HD: Tensor, k_HD: Tensor, v_HD: Tensor, cache: LayerCache) -> Tensor:
@@ -212,9 +216,7 @@ class _GPT2Step:
 
     def __call__(self, x_C: Tensor, cache: LayerCache, rotation: None = None) -> None:
         """Add to the residual stream, in place."""
-        q_HD, k_HD, v_HD = self.query_key_value(self.attention_norm(x_C)).view(
-            3, self.heads, -1
-        )
+        q_HD, k_HD, v_HD = self.query_key_value(self.attention_norm(x_C)).view(3, self.heads, -1)
         x_C += self.attended(_attend(q_HD, k_HD, v_HD, cache))
         x_C += self.output(F.gelu(self.expand(self.mlp_norm(x_C)), approximate="tanh"))
 
