@@ -8,7 +8,7 @@ Shape suffixes: C width, H heads, D width of a head, V vocabulary, I inputs, O o
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class Decoder:
         self._softcap = model.softcap
         self._head: Product = product(model.head_weight, None)
         self._is_modern = model.shape.architecture == "modern"
-        self._blocks: list[_GPT2Step] | list[_ModernStep]
+        self._blocks: Sequence[Callable[[Tensor, LayerCache, Any], None]]
         if self._is_modern:
             self._rotary = model.rotary
             self._blocks = [_ModernStep(cast(ModernBlock, b), product) for b in model.blocks]
@@ -71,7 +71,6 @@ class Decoder:
             x_C, rotation = _rms_norm(self._token_VC[token]), self._rotary.at(position, 1)
         else:
             x_C, rotation = self._token_VC[token] + self._position_TC[position], None
-        step: Callable[..., None]
         for step, seen in zip(self._blocks, cache, strict=True):
             step(x_C, seen, rotation)
         logits_V = self._head(_rms_norm(x_C) if self._is_modern else self._norm(x_C))
