@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hairpin.model.attention import causal_attention
+
 
 @dataclass
 class LayerCache:
@@ -31,6 +33,26 @@ class LayerCache:
         return self.keys_BHSD.narrow(2, 0, end), self.values_BHSD.narrow(2, 0, end)
 
 
+def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 0.0) -> Tensor:
+    """What each position takes from itself and those before it, [B, T, C].
+
+    Args:
+        qkv_3BHTD: queries, keys and values.
+        cache: of the positions before, which is extended; then T is 1, or the cache is empty.
+        dropout: of probabilities.
+    """
+    if cache is None and dropout == 0 and qkv_3BHTD.device.type == "cpu":
+        return causal_attention(qkv_3BHTD)
+    _, B, H, T, D = qkv_3BHTD.shape
+    q_BHTD, k_BHTD, v_BHTD = qkv_3BHTD
+    if cache is not None:
+        k_BHTD, v_BHTD = cache.append(k_BHTD, v_BHTD)
+    y_BHTD = F.scaled_dot_product_attention(
+        q_BHTD, k_BHTD, v_BHTD, dropout_p=dropout, is_causal=T > 1
+    )
+    return y_BHTD.transpose(1, 2).reshape(B, T, H * D)
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a position sees itself and those before it."""
 
@@ -45,17 +67,8 @@ class CausalSelfAttention(nn.Module):
         """Attend; with a cache, `x` is a first block of positions or the single next one."""
         B, T, C = x_BTC.shape
         qkv = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
-        q_BHTD, k_BHTD, v_BHTD = qkv.permute(2, 0, 3, 1, 4)
-        if cache is not None:
-            k_BHTD, v_BHTD = cache.append(k_BHTD, v_BHTD)
-        y_BHTD = F.scaled_dot_product_attention(
-            q_BHTD,
-            k_BHTD,
-            v_BHTD,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=T > 1,
-        )
-        out: Tensor = self.output(y_BHTD.transpose(1, 2).reshape(B, T, C))
+        dropout = self.dropout if self.training else 0.0
+        out: Tensor = self.output(attend(qkv.permute(2, 0, 3, 1, 4), cache, dropout))
         return F.dropout(out, self.dropout, self.training)
 
 

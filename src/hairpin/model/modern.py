@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hairpin.model.layers import LayerCache
+from hairpin.model.layers import LayerCache, attend
 
 Rotation = tuple[Tensor, Tensor]  # cosines and signed sines, [T, D] each
 
@@ -108,11 +108,8 @@ class ModernAttention(nn.Module):
         qkv = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
         v_BHTD = qkv[:, :, 2].transpose(1, 2)
         qk_2BHTD = rms_norm(rotate(qkv[:, :, :2].permute(2, 0, 3, 1, 4), rotation))
-        q_BHTD, k_BHTD = qk_2BHTD.to(v_BHTD.dtype).unbind(0)
-        if cache is not None:
-            k_BHTD, v_BHTD = cache.append(k_BHTD, v_BHTD)
-        y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=T > 1)
-        out: Tensor = self.output(y_BHTD.transpose(1, 2).reshape(B, T, C))
+        qkv_3BHTD = torch.cat((qk_2BHTD.to(v_BHTD.dtype), v_BHTD[None]))
+        out: Tensor = self.output(attend(qkv_3BHTD, cache))
         return out
 
 

@@ -1,0 +1,107 @@
+"""Causal attention on a CPU, in blocks of queries.
+
+A block of queries meets the keys up to its own last position and no others, which leaves out nearly
+half of the products; each is one batched product of a size that the processor's libraries do best.
+PyTorch's flash attention takes its products in smaller pieces, in float32: twice the time in
+bfloat16 here, and somewhat more in float32 (docs/performance.md).
+
+Shape suffixes: N sequences times heads, T positions, Q queries of a block, K keys that they see, D
+width of a head.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BLOCK = 128  # queries
+# Probabilities are kept for the backward pass up to this size, and computed again beyond it.
+_KEPT_BYTES = 64 * 2**20
+
+
+def causal_attention(qkv_3BHTD: Tensor) -> Tensor:
+    """softmax(q·kᵀ / √D, no key after its query)·v of each head, [B, T, H·D].
+
+    Args:
+        qkv_3BHTD: queries, keys and values; on a CPU, float32 or bfloat16.
+    """
+    _, B, H, T, D = qkv_3BHTD.shape
+    y_NTD: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+        qkv_3BHTD.reshape(3, B * H, T, D)
+    )
+    return y_NTD.view(B, H, T, D).transpose(1, 2).reshape(B, T, H * D)
+
+
+def kept_bytes_per_token(heads: int, context: int, number_bytes: int) -> float:
+    """What a layer keeps of its probabilities, for each token, at most."""
+    pairs = sum(keys * (keys - start) for start, keys in _blocks(context))
+    return heads * pairs * number_bytes / context
+
+
+def _blocks(positions: int) -> Iterator[tuple[int, int]]:
+    """The first query of each block, and how many keys it sees."""
+    for start in range(0, positions, _BLOCK):
+        yield start, min(start + _BLOCK, positions)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv_3NTD: Tensor) -> Tensor:
+        q_NTD, k_NTD, v_NTD = qkv_3NTD
+        y_NTD = torch.empty_like(q_NTD)
+        N, T, _ = q_NTD.shape
+        keeps = ctx.needs_input_grad[0] and N * T * T * q_NTD.element_size() <= 2 * _KEPT_BYTES
+        kept = []
+        for start, end in _blocks(T):
+            p_NQK = _probabilities(q_NTD[:, start:end], k_NTD[:, :end], start)
+            torch.bmm(p_NQK, v_NTD[:, :end], out=y_NTD[:, start:end])
+            if keeps:
+                kept.append(p_NQK)
+        ctx.save_for_backward(qkv_3NTD, *kept)
+        return y_NTD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (dy_NTD,) = gradients
+        qkv_3NTD, *kept = ctx.saved_tensors
+        q_NTD, k_NTD, v_NTD = qkv_3NTD
+        out_3NTD = torch.empty_like(qkv_3NTD)
+        dq_NTD, dk_NTD, dv_NTD = out_3NTD
+        # From the last block, which sees all keys: it begins the sums that the others add to.
+        for index, (start, end) in reversed(list(enumerate(_blocks(q_NTD.size(1))))):
+            q_NQD, k_NKD, dy_NQD = q_NTD[:, start:end], k_NTD[:, :end], dy_NTD[:, start:end]
+            p_NQK = kept[index] if kept else _probabilities(q_NQD, k_NKD, start)
+            dp_NQK = torch.bmm(dy_NQD, v_NTD[:, :end].mT)
+            ds_NQK = torch._softmax_backward_data(dp_NQK, p_NQK, -1, p_NQK.dtype)
+            torch.bmm(ds_NQK, k_NKD, out=dq_NTD[:, start:end])
+            is_first = end == q_NTD.size(1)
+            _add(dk_NTD[:, :end], ds_NQK.mT, q_NQD, is_first=is_first)
+            _add(dv_NTD[:, :end], p_NQK.mT, dy_NQD, is_first=is_first)
+        out_3NTD[:2] *= _scale(q_NTD)
+        return out_3NTD
+
+
+def _probabilities(q_NQD: Tensor, k_NKD: Tensor, start: int) -> Tensor:
+    """What each query, the first of which is at `start`, takes of each key."""
+    mask_QK = _mask(q_NQD.size(1), k_NKD.size(1), start, q_NQD.dtype)
+    scores_NQK = torch.baddbmm(mask_QK, q_NQD, k_NKD.mT, alpha=_scale(q_NQD))
+    return torch.softmax(scores_NQK, -1, out=scores_NQK)
+
+
+@lru_cache(maxsize=64)
+def _mask(queries: int, keys: int, start: int, dtype: torch.dtype) -> Tensor:
+    """−∞ where a key comes after its query, else 0."""
+    return torch.full((queries, keys), -torch.inf, dtype=dtype).triu(start + 1)
+
+
+def _scale(q: Tensor) -> float:
+    return float(q.size(-1) ** -0.5)
+
+
+def _add(sum_NKD: Tensor, left: Tensor, right: Tensor, *, is_first: bool) -> None:
+    if is_first:
+        torch.bmm(left, right, out=sum_NKD)
+    else:
+        sum_NKD += torch.bmm(left, right)
