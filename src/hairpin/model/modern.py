@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hairpin.model.layers import LayerCache, attend
 
@@ -22,34 +21,43 @@ EPSILON = 1e-6
 class _RMSNorm(torch.autograd.Function):
     """x / root(mean square of x + ε) over the last dimension.
 
-    PyTorch's own is made of six passes on a CPU; this keeps its output and one number a row.
+    PyTorch's own is made of six passes on a CPU; this keeps its output and one number a row. The
+    output is in the format that the products after it want.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = (norm.square_() / x.size(-1)).add_(EPSILON).rsqrt_()
-        out: Tensor = x * scale
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+        scale = _inverse_root_mean_square(x)
+        out = torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype))
         ctx.save_for_backward(out, scale)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        out, scale = ctx.saved_tensors
-        along = (gradient * out).mean(-1, keepdim=True)
-        below: Tensor = torch.addcmul(gradient, out, along, value=-1.0).mul_(scale)
-        return below
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _below_norm(gradients[0], *ctx.saved_tensors), None
+
+
+def _inverse_root_mean_square(x: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (norm.square_() / x.size(-1)).add_(EPSILON).rsqrt_()
+
+
+def _below_norm(gradient: Tensor, out: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of a norm's input from that of its output, in the format of `scale`."""
+    gradient, out = gradient.to(scale.dtype), out.to(scale.dtype)
+    along = (gradient * out).mean(-1, keepdim=True)
+    return torch.addcmul(gradient, out, along, value=-1.0).mul_(scale)
 
 
 def rms_norm(x: Tensor) -> Tensor:
     """RMSNorm without weights over the last dimension (Zhang and Sennrich 2019), ε = 1e-6.
 
-    Under autocast it is computed in float32, as PyTorch's norms are.
+    Under autocast it is computed in float32 and given in the format of products.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.float()
-    out: Tensor = _RMSNorm.apply(x)  # type: ignore[no-untyped-call]
+    dtype, device = x.dtype, x.device.type
+    if torch.is_autocast_enabled(device):
+        x, dtype = x.float(), torch.get_autocast_dtype(device)
+    out: Tensor = _RMSNorm.apply(x, dtype)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -93,6 +101,36 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return torch.addcmul(x * cos_TD, swapped, sin_TD)
 
 
+class _Heads(torch.autograd.Function):
+    """Queries and keys, turned to their positions and normalised, beside the values.
+
+    Turning keeps lengths, so that the norm is taken first and its gradient last.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv_BT3HD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+        qkv_3BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
+        out_3BHTD = torch.empty_like(qkv_3BHTD, memory_format=torch.contiguous_format)
+        qk = qkv_3BHTD[:2].to(cos_TD.dtype, memory_format=torch.contiguous_format)
+        scale = _inverse_root_mean_square(qk)
+        out_3BHTD[:2] = rotate(qk.mul_(scale), (cos_TD, sin_TD))
+        out_3BHTD[2] = qkv_3BHTD[2]
+        ctx.save_for_backward(out_3BHTD, scale, cos_TD, sin_TD)
+        return out_3BHTD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient_3BHTD,) = gradients
+        out_3BHTD, scale, cos_TD, sin_TD = ctx.saved_tensors
+        _, B, H, T, D = gradient_3BHTD.shape
+        below_BT3HD = gradient_3BHTD.new_empty(B, T, 3, H, D)
+        below_3BHTD = below_BT3HD.permute(2, 0, 3, 1, 4)
+        turned = _below_norm(gradient_3BHTD[:2], out_3BHTD[:2], scale)
+        below_3BHTD[:2] = rotate(turned, (cos_TD, -sin_TD))
+        below_3BHTD[2] = gradient_3BHTD[2]
+        return below_BT3HD, None, None
+
+
 class ModernAttention(nn.Module):
     """Causal attention of rotated, normalised queries and keys."""
 
@@ -105,12 +143,25 @@ class ModernAttention(nn.Module):
     def forward(self, x_BTC: Tensor, rotation: Rotation, cache: LayerCache | None = None) -> Tensor:
         """Attend; with a cache, `x` is a first block of positions or the single next one."""
         B, T, C = x_BTC.shape
-        qkv = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
-        v_BHTD = qkv[:, :, 2].transpose(1, 2)
-        qk_2BHTD = rms_norm(rotate(qkv[:, :, :2].permute(2, 0, 3, 1, 4), rotation))
-        qkv_3BHTD = torch.cat((qk_2BHTD.to(v_BHTD.dtype), v_BHTD[None]))
+        qkv_BT3HD = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
+        qkv_3BHTD = _Heads.apply(qkv_BT3HD, *rotation)  # type: ignore[no-untyped-call]
         out: Tensor = self.output(attend(qkv_3BHTD, cache))
         return out
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """max(x, 0)² (So et al. 2021)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (gradients[0] * positive).mul_(2)
 
 
 class ModernMLP(nn.Module):
@@ -123,7 +174,7 @@ class ModernMLP(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Apply to each position by itself."""
-        out: Tensor = self.output(F.relu(self.expand(x_BTC)).square())
+        out: Tensor = self.output(_SquaredReLU.apply(self.expand(x_BTC)))  # type: ignore[no-untyped-call]
         return out
 
 
