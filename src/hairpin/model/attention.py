@@ -34,12 +34,6 @@ def causal_attention(qkv_3BHTD: Tensor) -> Tensor:
     return y_NTD.view(B, H, T, D).transpose(1, 2).reshape(B, T, H * D)
 
 
-def kept_bytes_per_token(heads: int, context: int, number_bytes: int) -> float:
-    """What a layer keeps of its probabilities, for each token, at most."""
-    pairs = sum(keys * (keys - start) for start, keys in _blocks(context))
-    return heads * pairs * number_bytes / context
-
-
 def _blocks(positions: int) -> Iterator[tuple[int, int]]:
     """The first query of each block, and how many keys it sees."""
     for start in range(0, positions, _BLOCK):
