@@ -23,7 +23,8 @@ def definition(qkv: Tensor) -> Tensor:
     q, k, v = qkv.double()
     T, D = q.shape[-2:]
     scores = (q @ k.mT / math.sqrt(D)).masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf)
-    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    y: Tensor = scores.softmax(-1) @ v
+    return y.transpose(1, 2).flatten(2)
 
 
 def with_gradient(attends: object, qkv: Tensor) -> tuple[Tensor, Tensor]:

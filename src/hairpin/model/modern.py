@@ -28,7 +28,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
         scale = _inverse_root_mean_square(x)
-        out = torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype))
+        out: Tensor = torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype))
         ctx.save_for_backward(out, scale)
         return out
 
@@ -39,7 +39,8 @@ class _RMSNorm(torch.autograd.Function):
 
 def _inverse_root_mean_square(x: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return (norm.square_() / x.size(-1)).add_(EPSILON).rsqrt_()
+    out: Tensor = norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
+    return out
 
 
 def _below_norm(gradient: Tensor, out: Tensor, scale: Tensor) -> Tensor:
@@ -161,7 +162,8 @@ class _SquaredReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return (gradients[0] * positive).mul_(2)
+        below: Tensor = gradients[0] * positive
+        return below.mul_(2)
 
 
 class ModernMLP(nn.Module):
