@@ -1,6 +1,7 @@
 """Fresh processes: each does one job in its peer's environment, for a limited time."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from benchmarks.speed.peers import Arm, shape_for, weights_for
 from hairpin.model.gpt import GPT
@@ -23,6 +26,16 @@ ROOT = Path(__file__).parents[2]
 
 class FailedError(Exception):
     """A process ended with an error, or ran too long; its text says which."""
+
+
+def nudged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every number moved to the next one that there is, up or down as a coin falls."""
+    coins = torch.Generator().manual_seed(0)
+    moved = {}
+    for name, tensor in tensors.items():
+        up = torch.rand(tensor.shape, generator=coins) < 0.5
+        moved[name] = torch.nextafter(tensor, torch.where(up, math.inf, -math.inf))
+    return moved
 
 
 @dataclass
@@ -44,7 +57,15 @@ class Processes:
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     prepared: int = 0
 
-    def prepare(self, arm: Arm, shape: Shape, ids: np.ndarray[Any, Any], lr: float) -> Path:
+    def prepare(
+        self,
+        arm: Arm,
+        shape: Shape,
+        ids: np.ndarray[Any, Any],
+        lr: float,
+        *,
+        is_nudged: bool = False,
+    ) -> Path:
         """Write what an arm is to do; its folder is also its compiler's, empty at first.
 
         Args:
@@ -52,6 +73,7 @@ class Processes:
             shape: as GPT-2 has it.
             ids: tokens, [updates, batch, context + 1].
             lr: constant.
+            is_nudged: from weights that are each the next number up or down.
         """
         self.prepared += 1
         folder = self.folder / f"{self.prepared}-{arm.peer}"
@@ -59,9 +81,11 @@ class Processes:
         np.save(folder / "ids.npy", ids)
         its_shape = shape_for(arm.network, shape)
         # Arms of the same names share the file.
-        weights = self.folder / f"{arm.network}{'-ours' * arm.is_ours}.safetensors"
+        names = f"{arm.network}{'-ours' * arm.is_ours}{'-nudged' * is_nudged}"
+        weights = self.folder / f"{names}.safetensors"
         if not weights.exists():
-            save_file(weights_for(arm, GPT(its_shape)), weights)
+            tensors = weights_for(arm, GPT(its_shape))
+            save_file(nudged(tensors) if is_nudged else tensors, weights)
         job = {
             "shape": asdict(its_shape), "weights": str(weights), "ids": str(folder / "ids.npy"),
             "lr": lr, "precision": arm.precision, "device": self.device, "flags": dict(arm.flags),

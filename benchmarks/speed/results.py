@@ -74,7 +74,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the losses of a float32 arm are from hairpin's, update by update."""
+    """How far the losses of a float32 arm are from hairpin's, update by update.
+
+    Args:
+        is_yardstick: it is hairpin itself from weights one rounding away, which says how fine the
+            check is.
+    """
 
     name: str
     network: str
@@ -82,10 +87,11 @@ class Agreement:
     gap: float
     first_loss: float
     last_loss: float
+    is_yardstick: bool = False
 
     @property
     def holds(self) -> bool:
-        """Whether it is the same training."""
+        """Whether it is the same training, and for the yardstick whether the check can tell."""
         return self.gap <= AGREEMENT
 
 
