@@ -6,7 +6,7 @@ from benchmarks.speed.page import agreement_lines, page
 from benchmarks.speed.peers import ARMS, CHECKED, in_turn
 from benchmarks.speed.processes import nudged
 from benchmarks.speed.products import attention_products, matrix_products
-from benchmarks.speed.results import Agreement, Row, Workload, largest_gap, ratios, spread
+from benchmarks.speed.results import Agreement, Row, Workload, agreed, largest_gap, ratios, spread
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 
@@ -139,7 +139,17 @@ def test_a_check_that_hairpin_itself_fails_tells_nothing() -> None:
         Agreement("hairpin", "gpt2", 20, 8e-4, 9.0, 8.0, is_yardstick=True),
     ]
     assert "TELLS NOTHING" in "\n".join(agreement_lines(rows))
-    assert not all(each.holds for each in rows)
+    assert not agreed(rows)
+
+
+def test_a_check_without_a_peer_is_no_agreement() -> None:
+    yardstick = Agreement("hairpin", "gpt2", 20, 1e-6, 9.0, 8.0, is_yardstick=True)
+    assert not agreed([])
+    assert not agreed([yardstick])
+    assert agreed([yardstick, Agreement("peer", "gpt2", 20, 1e-6, 9.0, 8.0)])
+    text = "\n".join(agreement_lines([Agreement("the book's loop", "book", 20, 0.0, 9.0, 8.0)]))
+    assert "Not checked, because it failed: transformers Trainer (GPT-2), Lightning" in text
+    assert "NOTHING WAS COMPARED" in "\n".join(agreement_lines([yardstick]))
 
 
 def test_nudged_weights_are_the_neighbours() -> None:

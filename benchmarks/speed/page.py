@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.speed.peers import CHECKED
 from benchmarks.speed.results import (
     AGREEMENT,
     Agreement,
     Row,
     Workload,
+    agreed,
     largest_gap,
     ratios,
     spread,
@@ -72,8 +74,7 @@ def page(
         agreements: of the check before it.
     """
     lines = [INTRODUCTION]
-    if agreements:
-        lines += [*agreement_lines(agreements), ""]
+    lines += [*agreement_lines(agreements), ""]
     for name, workload in workloads.items():
         lines += [*workload_lines(name, workload, *sizes[name]), ""]
     return "\n".join(lines)
@@ -81,9 +82,18 @@ def page(
 
 def agreement_lines(agreements: Sequence[Agreement]) -> list[str]:
     """The check of losses, which says first whether it holds."""
-    if not all(each.holds for each in agreements if each.is_yardstick):
+    compared = [each for each in agreements if not each.is_yardstick]
+    missing = [
+        f"{arm.name} ({NETWORKS[arm.network]})"
+        for arm in CHECKED
+        if not arm.is_ours
+        and (arm.name, arm.network) not in {(e.name, e.network) for e in compared}
+    ]
+    if not compared:
+        verdict = "**NOTHING WAS COMPARED.**"
+    elif not all(each.holds for each in agreements if each.is_yardstick):
         verdict = "**THIS CHECK TELLS NOTHING: hairpin does not agree with itself.**"
-    elif not all(each.holds for each in agreements):
+    elif not agreed(agreements):
         verdict = (
             f"**THE LOSSES DO NOT AGREE within {AGREEMENT:.0e}: speeds below are not of the same "
             "training.**"
@@ -101,6 +111,7 @@ def agreement_lines(agreements: Sequence[Agreement]) -> list[str]:
             f"{each.first_loss:.3f} → {each.last_loss:.3f}", f"{each.gap:.1e}",
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"Not checked, because it failed: {', '.join(missing)}."] if missing else []
     return lines
 
 

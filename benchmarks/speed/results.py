@@ -95,6 +95,12 @@ class Agreement:
         return self.gap <= AGREEMENT
 
 
+def agreed(agreements: Sequence[Agreement]) -> bool:
+    """Whether peers were compared, and all of them train the same."""
+    compared = any(not each.is_yardstick for each in agreements)
+    return compared and all(each.holds for each in agreements)
+
+
 def spread(values: Sequence[float], digits: int = 0) -> str:
     """Median (least–most)."""
     low, middle, high = min(values), statistics.median(values), max(values)
