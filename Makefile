@@ -32,6 +32,7 @@ docs: $(STAMP)
 # Longer, and not here: benchmarks.budget_choices, benchmarks.book_comparison (1.5 hours).
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.prepare_memory
+	$(BIN)/python -m benchmarks.speed --out docs/benchmarks.md
 
 faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m faults --out docs/reliability-results.md

@@ -1,123 +1,122 @@
-"""What was measured, as numbers and as a page."""
+"""What was measured, and what follows from it."""
 
-import platform
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
-import psutil
-
-from hairpin.model.shape import Shape
+AGREEMENT = 1e-4
 
 
 @dataclass
-class Measured:
-    """One arm on one workload: an entry for each repeat."""
+class Row:
+    """One arm on one workload: an entry for each turn.
+
+    Args:
+        start_seconds: from the start of the process to the end of its first update; the first
+            entry is with nothing compiled yet.
+        failure: why there are fewer entries than turns.
+    """
 
     name: str
-    peer: str
+    network: str
+    precision: str
     is_ours: bool
+    is_same_network: bool
     tokens_per_second: list[float] = field(default_factory=list)
+    update_seconds: list[float] = field(default_factory=list)
     start_seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
 
-    def add(self, result: dict[str, Any] | None, tokens_per_update: int) -> None:
-        """Take in a process's result; the first update warmed up."""
-        if result is None:
-            return
-        seconds = statistics.median(result["seconds"][1:])
+    def add(self, result: dict[str, Any], tokens_per_update: int) -> None:
+        """Take in a process's result; its first update, which warms up, is not among `seconds`."""
+        seconds = statistics.median(result["seconds"])
         self.tokens_per_second.append(tokens_per_update / seconds)
+        self.update_seconds.append(seconds)
         self.start_seconds.append(result["start_seconds"])
         self.peak_bytes.append(result["peak_bytes"])
         self.losses = result["losses"]
+        self.versions = result["versions"]
+
+    def seconds_of(self, updates: int) -> float:
+        """A first training of so many updates: the first start, and the rest at the usual pace."""
+        return self.start_seconds[0] + (updates - 1) * statistics.median(self.update_seconds)
 
 
-def product_shapes(shape: Shape, batch: int) -> list[tuple[int, int, int, int]]:
-    """(rows, inner, columns, how often) of an update's matrix products, attention's apart.
+@dataclass
+class Workload:
+    """Everything on one workload.
 
-    Each matrix [out, in] is multiplied three times: forward, for the gradient of its input, and for
-    its own.
+    Args:
+        machine: that ran it, in words.
+        turns: how often each arm was asked.
+        ceilings: tokens per second of each turn, by precision, if an update were its matrix
+            products alone: without attention's, and with them.
     """
-    n, c = batch * shape.context, shape.width
-    matrices = [
-        (3 * c, c, shape.layers), (c, c, shape.layers), (4 * c, c, shape.layers),
-        (c, 4 * c, shape.layers), (shape.vocabulary, c, 1),
-    ]  # fmt: skip
-    return [
-        product
-        for out, inner, count in matrices
-        for product in ((n, inner, out, count), (n, out, inner, count), (out, n, inner, count))
-    ]
+
+    machine: str
+    turns: int
+    rows: list[Row]
+    ceilings: dict[str, tuple[list[float], list[float]]]
+
+    def ours(self, network: str) -> list[Row]:
+        """hairpin's rows of a network that were measured, the fastest first."""
+        rows = [r for r in self.rows if r.is_ours and r.network == network and r.tokens_per_second]
+        return sorted(rows, key=lambda row: -statistics.median(row.tokens_per_second))
+
+    def ours_in_float32(self, network: str) -> Row | None:
+        """hairpin's float32 row of a network."""
+        return next((r for r in self.ours(network) if r.precision == "float32"), None)
 
 
-def spread(values: list[float], digits: int = 0) -> str:
+@dataclass(frozen=True)
+class Agreement:
+    """How far the losses of a float32 arm are from hairpin's, update by update.
+
+    Args:
+        is_yardstick: it is hairpin itself from weights one rounding away, which says how fine the
+            check is.
+    """
+
+    name: str
+    network: str
+    updates: int
+    gap: float
+    first_loss: float
+    last_loss: float
+    is_yardstick: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is the same training, and for the yardstick whether the check can tell."""
+        return self.gap <= AGREEMENT
+
+
+def agreed(agreements: Sequence[Agreement]) -> bool:
+    """Whether peers were compared, and all of them train the same."""
+    compared = any(not each.is_yardstick for each in agreements)
+    return compared and all(each.holds for each in agreements)
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
     """Median (least–most)."""
     low, middle, high = min(values), statistics.median(values), max(values)
+    if len(values) == 1:
+        return f"{middle:,.{digits}f}"
     return f"{middle:,.{digits}f} ({low:,.{digits}f}–{high:,.{digits}f})"
 
 
-def ratios(ours: list[float], theirs: list[float]) -> list[float]:
-    """Of each repeat by itself, since a machine is not equally fast all the time."""
-    return [one / other for one, other in zip(ours, theirs, strict=False)]
+def ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Of each turn by itself, since a machine is not equally fast all the time.
+
+    An arm that fails is not asked again, so entries of the same number are of the same turn.
+    """
+    return [one / other for one, other in zip(ones, others, strict=False)]
 
 
-def largest_gap(one: list[float], other: list[float]) -> float:
+def largest_gap(ones: Sequence[float], others: Sequence[float]) -> float:
     """Between the losses of the same updates."""
-    return max(abs(a - b) for a, b in zip(one, other, strict=False))
-
-
-def page(results: dict[str, list[Measured]], workloads: dict[str, tuple[Any, ...]]) -> str:
-    """Everything as Markdown."""
-    lines = [
-        "# Benchmarks", "",
-        f"{processor()}, {psutil.cpu_count()} cores; Python {platform.python_version()}, torch "
-        f"{version('torch')}; float32, two threads, random tokens.", "",
-        "```sh", "python -m benchmarks.speed --out docs/benchmarks.md", "```", "",
-        "Tokens a second of an update with clipping: median (least–most) of fresh processes that "
-        "take turns. The ratio is hairpin's to the peer's at the peer's own model, of each turn by "
-        "itself. The ceiling is the time of the model's own matrix products, attention's left out.",
-    ]  # fmt: skip
-    for name, rows in results.items():
-        lines += ["", *table(name, rows, *workloads[name])]
-    return "\n".join(lines) + "\n"
-
-
-def table(name: str, rows: list[Measured], shape: Shape, batch: int) -> list[str]:
-    """One workload."""
-    ceiling = next(row for row in rows if row.name == "ceiling").tokens_per_second
-    lines = [
-        f"## {name}: {shape.layers} layers × {shape.width}, {shape.vocabulary:,} tokens, "
-        f"batch {batch} × {shape.context}",
-        "",
-        f"Ceiling: {spread(ceiling)} tokens a second.",
-        "",
-        "| | tokens/s | hairpin is faster by | share of the ceiling | peak memory, GB | "
-        "first update after, s | largest loss gap |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        if row.name == "ceiling" or not row.tokens_per_second:
-            continue
-        ours = next(each for each in rows if each.is_ours and each.peer == row.peer)
-        share = statistics.median(ratios(row.tokens_per_second, ceiling))
-        gains = spread(ratios(ours.tokens_per_second, row.tokens_per_second), 2)
-        gap = f"{largest_gap(ours.losses, row.losses):.1e}"
-        cells = [
-            row.name, spread(row.tokens_per_second), "" if row.is_ours else gains, f"{share:.0%}",
-            f"{max(row.peak_bytes) / 1e9:.2f}", f"{statistics.median(row.start_seconds):.1f}",
-            "" if row.is_ours else gap,
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+    return max(abs(one - other) for one, other in zip(ones, others, strict=True))
