@@ -44,8 +44,8 @@ class Cache(list[LayerCache]):
         self.all_N1HSD = model.token_embedding.weight.new_empty(size)
         super().__init__(map(LayerCache, self.all_N1HSD[::2], self.all_N1HSD[1::2]))
 
-    def extend(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Make room for one position in every layer.
+    def make_room(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Take one position more in every layer.
 
         Returns:
             For each layer where its key and value belong, [2, 1, H, 1, D]; and for each layer all
@@ -55,7 +55,7 @@ class Cache(list[LayerCache]):
         for layer in self:
             layer.length = start + 1
         new_N1H1D = self.all_N1HSD.narrow(3, start, 1)
-        return new_N1H1D.split(2), self.all_N1HSD.narrow(3, 0, start + 1).unbind()
+        return new_N1H1D.chunk(len(self)), self.all_N1HSD.narrow(3, 0, start + 1).unbind()
 
 
 class Decoder:
@@ -108,7 +108,7 @@ class Decoder:
             x_C, rotation = _rms_norm(self._token_VC[token]), self._rotary.at(position, 1)
         else:
             x_C, rotation = self._token_VC[token] + self._position_TC[position], None
-        new, seen = cache.extend()
+        new, seen = cache.make_room()
         with without_onednn() if self._precision == "bfloat16" else nullcontext():
             for index, step in enumerate(self._blocks):
                 step(x_C, rotation, new[index], seen[2 * index], seen[2 * index + 1])
@@ -154,7 +154,8 @@ class _Norm:
 
 def _rms_norm(x_C: Tensor) -> Tensor:
     """As `modern.rms_norm`, of one row: its one scale is a number of Python's."""
-    return x_C * (float(torch.dot(x_C, x_C)) / x_C.numel() + EPSILON) ** -0.5
+    mean_square = float(torch.dot(x_C, x_C)) / x_C.numel()
+    return x_C * float((mean_square + EPSILON) ** -0.5)
 
 
 def _norm_heads(x: Tensor) -> Tensor:

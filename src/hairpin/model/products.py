@@ -60,11 +60,11 @@ def without_onednn() -> Iterator[None]:
 
     The switch is the process's: what other threads multiply meanwhile is multiplied without it too.
     """
-    before, *_ = set_flags(_enabled=False, _fp32_precision=None)
+    before, *_ = set_flags(_enabled=False, _fp32_precision=None)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        set_flags(_enabled=before, _fp32_precision=None)
+        set_flags(_enabled=before, _fp32_precision=None)  # type: ignore[no-untyped-call]
 
 
 def _plain(weight_OI: Tensor, bias_O: Tensor | None) -> Product:
@@ -175,7 +175,7 @@ class _Rounded:
         self.x_I.copy_((x_I * (127 / largest)).round_())
         torch._int_mm(self.x_1I, self.weight_IO, out=self.sums_1O)
         if self.bias_O is None:
-            return (self.scale_O * (largest / 127)).mul_(self.sums_O)
+            return torch.mul(self.scale_O, self.sums_O).mul_(largest / 127)
         return torch.addcmul(self.bias_O, self.scale_O, self.sums_O, value=largest / 127)
 
 
