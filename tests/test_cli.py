@@ -18,6 +18,8 @@ from hairpin.cli.options import FLAGS
 from hairpin.config.load import known_keys, parse_override
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
+from hairpin.model.products import refuse as refuse_precision
 from hairpin.run import Run
 from hairpin.schedules import CURVES
 from hairpin.training.evaluate import Measured
@@ -145,6 +147,7 @@ def test_python_m_hairpin_is_the_same() -> None:
         (["sample", "--temperature", "nan"], "--temperature"),
         (["sample", "--top-p", "0"], "--top-p"),
         (["sample", "--weights", "worst"], "--weights"),
+        (["sample", "--precision", "int4"], "--precision"),
         (["evaluate"], "no runs in ./runs yet"),
         (["schedule"], "the length of the run is open: give --updates"),
         (["schedule", "--epochs", "2"], "the length of the run is open: give --updates"),
@@ -491,6 +494,19 @@ def test_sample_writes_the_prompt_and_what_follows(hairpin: Hairpin, finished: P
     assert hairpin(*arguments, "--seed", "1").out != first.out
     last = hairpin(*arguments, "--weights", "last")
     assert last.err == "last weights, update 12\n"
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
+def test_sample_says_what_its_weights_are_read_in(
+    hairpin: Hairpin, finished: Path, precision: str
+) -> None:
+    try:
+        refuse_precision(precision, "cpu")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    done = hairpin("sample", finished, "--prompt", "the cat", "--precision", precision)
+    assert re.fullmatch(rf"best weights, update \d+, read in {precision}\n", done.err)
+    assert done.out.startswith("the cat") and len(done.out) > len("the cat\n")
 
 
 def test_sample_narrowed_to_the_likeliest_is_greedy(hairpin: Hairpin, finished: Path) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor
 from hairpin.config.load import build_config
 from hairpin.config.settings import Optimizer
 from hairpin.data.tokenizers import ByteTokenizer
-from hairpin.errors import CorpusError, RunError
+from hairpin.errors import ConfigError, CorpusError, RunError
 from hairpin.inference import Trained, load_trained
+from hairpin.model.decode import Decoder
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
+from hairpin.model.products import Precision
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.runs.directory import RunDirectory, create_run
@@ -94,6 +97,41 @@ def test_a_sample_on_the_way_is_what_the_run_would_write() -> None:
 def test_a_sample_on_the_way_ends_at_an_end_of_text() -> None:
     model = Scripted([*b"abc", END, *b"def"])
     assert SampleWriter(model, ByteTokenizer(), "x", 7, GREEDY, seed=0)() == ("x", "abc")
+
+
+def test_made_to_write_it_writes_the_same() -> None:
+    model, sampling = lively_model(SHAPE), Sampling(1.0, 0)
+    plain = "".join(trained_with(model).write("the c", sampling, tokens=60, seed=4))
+    fast = trained_with(model).for_writing()
+    assert "".join(fast.write("the c", sampling, tokens=60, seed=4)) == plain
+    assert fast.decoder, "the model itself wrote"
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_what_writes_in_another_format_has_its_own_weights(precision: Precision) -> None:
+    model = lively_model(SHAPE)
+    trained = trained_with(model).for_writing(precision)
+    first = "".join(trained.write("a", GREEDY, tokens=30))
+    with torch.no_grad():
+        for block in model.blocks:
+            for parameter in block.parameters():
+                parameter.zero_()
+    assert trained.decoder
+    cache, other = trained.decoder.empty_cache(), Decoder(model).empty_cache()
+    kept, zeroed = trained.decoder.logits(5, cache), Decoder(model).logits(5, other)
+    assert first
+    assert (kept - zeroed).abs().max() > 0.1
+
+
+def test_formats_are_for_a_cpu() -> None:
+    trained = replace(trained_with(lively_model(SHAPE)), device="cuda")
+    with pytest.raises(ConfigError, match="int8 is for writing on a CPU, not on cuda"):
+        trained.for_writing("int8")
+
+
+def test_a_model_of_a_class_of_its_own_writes_by_itself() -> None:
+    model = Scripted([*b"abc", END])
+    assert "".join(trained_with(model).for_writing().write("", GREEDY, tokens=9)) == "abc"
 
 
 class _Text:

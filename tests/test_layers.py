@@ -41,7 +41,7 @@ LAYERS = {
     "terminal": "runs analysis",
     "book": "",
     "book.report": "errors files runs data training analysis book",
-    "run": "errors config runs inference analysis",
+    "run": "errors config runs model inference analysis",
     "starting": "errors version schedules extensions config runs analysis run",
     "api": "errors schedules config runs watch data training finetuning terminal run starting",
     "cli": "errors version config data model verifying analysis terminal book.report run api",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from hairpin.finetuning.labelled import labelled_example, text_inputs
 from hairpin.finetuning.task import new_model, tally_of
 from hairpin.finetuning.template import render
 from hairpin.model.classifier import Classifier
+from hairpin.model.decode import Decoder, fits, lay_out
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
+from hairpin.model.products import Precision
+from hairpin.model.products import refuse as refuse_precision
 from hairpin.model.shape import Shape
 from hairpin.planning import micro_batch_sequences
 from hairpin.runs.directory import RunDirectory
@@ -46,6 +50,7 @@ class Trained:
         tokenizer: the run's.
         weights: which weights they are, in words.
         device: where the model is.
+        decoder: what writes; None: the model itself, or a decoder of its weights as they are.
     """
 
     config: Config
@@ -53,11 +58,32 @@ class Trained:
     tokenizer: Tokenizer
     weights: str
     device: str
+    decoder: Decoder | None = None
 
     @property
     def follows_instructions(self) -> bool:
         """Whether a prompt is an instruction, which the run's template makes a prompt of."""
         return self.config.finetune.kind == "instruct"
+
+    def for_writing(self, precision: Precision = "float32") -> Self:
+        """The same, made to write fast on a CPU.
+
+        In float32 that rearranges the model's weights in memory: they are the same numbers, but
+        `save_file` wants them contiguous. The other formats are copies, and of training afterwards
+        they see nothing.
+
+        Args:
+            precision: what weights are multiplied in, prompts apart. "float32" is the network's
+                own arithmetic; "bfloat16", "float16" and "int8" read less and round.
+
+        Raises:
+            ConfigError: this processor, or the model's device, has no such products.
+        """
+        refuse_precision(precision, self.device)
+        if not fits(self.model):
+            return self
+        model = lay_out(self.model) if precision == "float32" else self.model
+        return replace(self, decoder=Decoder(model, precision))
 
     def write(
         self, prompt: str, sampling: Sampling | None = None, *, tokens: int = 200, seed: int = 0
@@ -69,9 +95,8 @@ class Trained:
             prompt = render(self.config.finetune.template, prompt)
         # Several tokens may make one character: bytes are held back until they are whole.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        written = generate(
-            self.model, prompt_ids(self.tokenizer, prompt), sampling or Sampling(), seed=seed
-        )
+        ids, sampling = prompt_ids(self.tokenizer, prompt), sampling or Sampling()
+        written = generate(self.model, ids, sampling, seed=seed, decoder=self.decoder)
         for token in islice(written, tokens):
             if token == self.tokenizer.end_of_text:
                 break

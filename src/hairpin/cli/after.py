@@ -12,6 +12,7 @@ import click
 from hairpin.cli.options import FiniteRange, run_argument, weights_option
 
 if TYPE_CHECKING:
+    from hairpin.model.products import Precision
     from hairpin.run import Run
 
 Named = TypeVar("Named", str, Path)
@@ -32,6 +33,15 @@ _json_option = click.option(
 @click.option("--top-k", type=click.IntRange(0), default=50, show_default=True, help="0: all.")
 @click.option("--top-p", type=FiniteRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What weights are read in on a CPU: float32 is exact; float16 and bfloat16 halve what is "
+    "read, int8 quarters it, and each rounds more than the one before. docs/generation.md says "
+    "what each costs.",
+)
 @weights_option
 def sample(
     run: Path | None,
@@ -41,6 +51,7 @@ def sample(
     top_k: int,
     top_p: float,
     seed: int,
+    precision: "Precision",
     weights: str,
 ) -> None:
     """Let RUN's model write; without RUN, the newest in ./runs.
@@ -51,8 +62,9 @@ def sample(
     from hairpin.analysis.formats import harmless
     from hairpin.model.generate import Sampling
 
-    trained = api.load(run).writer(weights=weights)
-    click.echo(trained.weights, err=True)
+    trained = api.load(run).writer(weights=weights, precision=precision)
+    rounded = "" if precision == "float32" else f", read in {precision}"
+    click.echo(trained.weights + rounded, err=True)
     sampling = Sampling(temperature, top_k, top_p)
 
     def write(prompt: str) -> None:

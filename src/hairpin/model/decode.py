@@ -1,29 +1,61 @@
 """One token at a time on a CPU: what `GPT.hidden` and `GPT.project` do, for one row.
 
 The next token's scores need every weight once, so that the time goes into reading the weights and,
-in small models, into calling PyTorch. Here a product is one matrix times one vector into memory
-that is there already, and the weights can be read in eight bits.
+in small models, into calling PyTorch. `model/products` has the products; here is the least that
+stands between them.
 
-Shape suffixes: C width, H heads, D width of a head, V vocabulary, I inputs, O outputs.
+Shape suffixes: C width, H heads, D width of a head, S positions, V vocabulary, N twice the layers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast, get_args
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hairpin.errors import ConfigError
 from hairpin.model.gpt import GPT
 from hairpin.model.layers import Block, LayerCache
 from hairpin.model.modern import EPSILON, ModernBlock, Rotation, rotate
+from hairpin.model.products import (
+    MakeProduct,
+    Precision,
+    Product,
+    product_maker,
+    refuse,
+    without_onednn,
+)
 
-Precision = Literal["float32", "bfloat16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-Product = Callable[[Tensor], Tensor]  # [I] → [O], which the next call may overwrite
-MakeProduct = Callable[[Tensor, Tensor | None], Product]  # of a weight [O, I] and a bias
+class Cache(list[LayerCache]):
+    """A `LayerCache` for each block, all of them views of one tensor.
+
+    What a token adds to every layer, and all that is seen of every layer, are views that are made
+    in one call each.
+
+    Args:
+        model: whose keys and values it has room for, a whole context of them.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        shape = model.shape
+        size = (2 * shape.layers, 1, shape.heads, shape.context, shape.width // shape.heads)
+        self.all_N1HSD = model.token_embedding.weight.new_empty(size)
+        super().__init__(map(LayerCache, self.all_N1HSD[::2], self.all_N1HSD[1::2]))
+
+    def make_room(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Take one position more in every layer.
+
+        Returns:
+            For each layer where its key and value belong, [2, 1, H, 1, D]; and for each layer all
+            keys, [1, H, S, D], and then all values, the new ones among them.
+        """
+        start = self[0].length
+        for layer in self:
+            layer.length = start + 1
+        new_N1H1D = self.all_N1HSD.narrow(3, start, 1)
+        return new_N1H1D.chunk(len(self)), self.all_N1HSD.narrow(3, 0, start + 1).unbind()
 
 
 class Decoder:
@@ -34,8 +66,7 @@ class Decoder:
 
     Args:
         model: on a CPU, in float32.
-        precision: of the weights in products; "int8" is a scale for each output and whole numbers
-            up to 127, by which the inputs, rounded in the same way, are multiplied exactly.
+        precision: of the weights in products.
 
     Raises:
         ConfigError: this processor's or device's products cannot be had in that format.
@@ -43,23 +74,29 @@ class Decoder:
 
     def __init__(self, model: GPT, precision: Precision = "float32") -> None:
         refuse(precision, model.token_embedding.weight.device.type)
-        products: dict[str, MakeProduct] = {"float32": _Plain, "bfloat16": _Half, "int8": _Rounded}
-        product = products[precision]
+        product = product_maker(precision)
+        self._model = model
+        self._precision = precision
         self._token_VC = model.token_embedding.weight.detach()
         self._softcap = model.softcap
         self._head: Product = product(model.head_weight, None)
         self._is_modern = model.shape.architecture == "modern"
-        self._blocks: Sequence[Callable[[Tensor, LayerCache, Any], None]]
+        self._blocks: Sequence[_Step]
         if self._is_modern:
             self._rotary = model.rotary
+            self._norm: Callable[[Tensor], Tensor] = _rms_norm
             self._blocks = [_ModernStep(cast(ModernBlock, b), product) for b in model.blocks]
         else:
             self._position_TC = model.position_embedding.weight.detach()
-            self._blocks = [_GPT2Step(cast(Block, b), product) for b in model.blocks]
             self._norm = _Norm(cast(nn.LayerNorm, model.final_norm))
+            self._blocks = [_GPT2Step(cast(Block, b), product) for b in model.blocks]
+
+    def empty_cache(self) -> Cache:
+        """Room for the keys and values of a whole context."""
+        return Cache(self._model)
 
     @torch.no_grad()
-    def logits(self, token: int, cache: Sequence[LayerCache]) -> Tensor:
+    def logits(self, token: int, cache: Cache) -> Tensor:
         """Scores of what follows `token`, [V], which the next call may overwrite.
 
         Args:
@@ -71,26 +108,14 @@ class Decoder:
             x_C, rotation = _rms_norm(self._token_VC[token]), self._rotary.at(position, 1)
         else:
             x_C, rotation = self._token_VC[token] + self._position_TC[position], None
-        for step, seen in zip(self._blocks, cache, strict=True):
-            step(x_C, seen, rotation)
-        logits_V = self._head(_rms_norm(x_C) if self._is_modern else self._norm(x_C))
+        new, seen = cache.make_room()
+        with without_onednn() if self._precision == "bfloat16" else nullcontext():
+            for index, step in enumerate(self._blocks):
+                step(x_C, rotation, new[index], seen[2 * index], seen[2 * index + 1])
+            logits_V = self._head(self._norm(x_C))
         if self._softcap is None:
             return logits_V
         return logits_V.div_(self._softcap).tanh_().mul_(self._softcap)
-
-
-def refuse(precision: str, device: str) -> None:
-    """Raise if a device, or this processor, has no products of one row in that format.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
-    if precision != "float32" and device != "cpu":
-        raise ConfigError(f"precision: {precision} is for writing on a CPU, not on {device}")
-    if precision == "int8" and not _eight_bits_are_exact():
-        raise ConfigError("precision: this processor's int8 products overflow; take bfloat16")
 
 
 def fits(model: nn.Module) -> bool:
@@ -102,73 +127,17 @@ def fits(model: nn.Module) -> bool:
 
 
 def lay_out(model: GPT) -> GPT:
-    """Arrange a model's weights in memory as products of one row read them fastest.
+    """Arrange a model's weights in memory as float32's products of one row read them fastest.
 
-    What has more outputs than inputs is stored by inputs. Shapes and values stay; the tensors are
-    no longer contiguous, so this is for a model that only writes.
+    What has at least as many outputs as inputs is stored by inputs. Shapes and values stay; the
+    tensors are no longer contiguous, so this is for a model that only writes.
     """
     matrices = {model.head_weight, *(p for b in model.blocks for p in b.parameters())}
     for parameter in matrices:
-        if parameter.dim() == 2 and parameter.size(0) > parameter.size(1):
+        if parameter.dim() == 2 and parameter.size(0) >= parameter.size(1):
             assert isinstance(parameter, nn.Parameter)
             parameter.data = parameter.data.t().contiguous().t()
     return model
-
-
-class _Plain:
-    """A product in the model's own format, from its own weights."""
-
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        self.weight_OI = weight_OI.detach()
-        self.bias_O = None if bias_O is None else bias_O.detach()
-        self.out_O = weight_OI.new_empty(weight_OI.size(0))
-
-    def __call__(self, x_I: Tensor) -> Tensor:
-        if self.bias_O is None:
-            return torch.mv(self.weight_OI, x_I, out=self.out_O)
-        return torch.addmv(self.bias_O, self.weight_OI, x_I, out=self.out_O)
-
-
-class _Half:
-    """A product of weights and inputs in bfloat16; its bias and its sum are float32."""
-
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        self.weight_OI = weight_OI.detach().bfloat16()
-        self.bias_O = None if bias_O is None else bias_O.detach().clone()
-
-    def __call__(self, x_I: Tensor) -> Tensor:
-        out_O = torch.mv(self.weight_OI, x_I.bfloat16()).float()
-        return out_O if self.bias_O is None else out_O.add_(self.bias_O)
-
-
-class _Rounded:
-    """A product of whole numbers up to 127: weights with a scale per output, inputs with one."""
-
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        weight_OI = weight_OI.detach()
-        self.scale_O = _scale(torch.linalg.vector_norm(weight_OI, torch.inf, dim=1))
-        rounded_OI = (weight_OI / self.scale_O[:, None]).round_().to(torch.int8)
-        self.weight_IO = rounded_OI.t()
-        self.bias_O = None if bias_O is None else bias_O.detach().clone()
-
-    def __call__(self, x_I: Tensor) -> Tensor:
-        scale = _scale(torch.linalg.vector_norm(x_I, torch.inf))
-        rounded_1I = (x_I / scale).round_().to(torch.int8).unsqueeze(0)
-        sum_O = torch._int_mm(rounded_1I, self.weight_IO).squeeze(0)
-        if self.bias_O is None:
-            return (self.scale_O * scale).mul_(sum_O)
-        return torch.addcmul(self.bias_O, self.scale_O * scale, sum_O)
-
-
-def _scale(largest: Tensor) -> Tensor:
-    """What the largest magnitudes are divided by to be 127; zeros stay zeros."""
-    return largest.clamp_min_(torch.finfo(torch.float32).tiny * 127).div_(127)
-
-
-def _eight_bits_are_exact() -> bool:
-    """Whether the largest sums come out: some processors cap sums of pairs at sixteen bits."""
-    rows = torch.full((64, 64), 127, dtype=torch.int8)
-    return bool((torch._int_mm(rows[:1], rows.t()) == 127 * 127 * 64).all())
 
 
 class _Norm:
@@ -180,29 +149,32 @@ class _Norm:
         self.bias_C = None if norm.bias is None else norm.bias.detach()
 
     def __call__(self, x_C: Tensor) -> Tensor:
-        return F.layer_norm(x_C, self.shape, self.weight_C, self.bias_C, self.epsilon)
+        return torch.layer_norm(x_C, self.shape, self.weight_C, self.bias_C, self.epsilon)
 
 
-def _rms_norm(x: Tensor) -> Tensor:
+def _rms_norm(x_C: Tensor) -> Tensor:
+    """As `modern.rms_norm`, of one row: its one scale is a number of Python's."""
+    mean_square = float(torch.dot(x_C, x_C)) / x_C.numel()
+    return x_C * float((mean_square + EPSILON) ** -0.5)
+
+
+def _norm_heads(x: Tensor) -> Tensor:
     """As `modern.rms_norm`, without what a gradient would need."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     out: Tensor = x * norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
     return out
 
 
-def _attend(q_HD: Tensor, k_HD: Tensor, v_HD: Tensor, cache: LayerCache) -> Tensor:
-    """What one position takes from itself and all before it, [C]; the cache is extended."""
-    keys_1HSD, values_1HSD = cache.append(k_HD[None, :, None], v_HD[None, :, None])
-    y_1H1D = F.scaled_dot_product_attention(q_HD[None, :, None], keys_1HSD, values_1HSD)
-    return y_1H1D.view(-1)
+class _Step:
+    """A block for one row.
 
+    Args:
+        block: of either architecture.
+        product: makes the products of its weights.
+    """
 
-class _GPT2Step:
-    """`layers.Block` for one row."""
-
-    def __init__(self, block: Block, product: Callable[[Tensor, Tensor | None], Product]) -> None:
+    def __init__(self, block: Block | ModernBlock, product: MakeProduct) -> None:
         self.heads = block.attention.heads
-        self.attention_norm, self.mlp_norm = _Norm(block.attention_norm), _Norm(block.mlp_norm)
         self.query_key_value, self.attended, self.expand, self.output = (
             product(linear.weight, linear.bias)
             for linear in (
@@ -213,28 +185,45 @@ class _GPT2Step:
             )
         )
 
-    def __call__(self, x_C: Tensor, cache: LayerCache, rotation: None = None) -> None:
-        """Add to the residual stream, in place."""
-        q_HD, k_HD, v_HD = self.query_key_value(self.attention_norm(x_C)).view(3, self.heads, -1)
-        x_C += self.attended(_attend(q_HD, k_HD, v_HD, cache))
+    def __call__(
+        self, x_C: Tensor, rotation: Any, new_21H1D: Tensor, keys_1HSD: Tensor, values_1HSD: Tensor
+    ) -> None:
+        """Add to the residual stream, and to keys and values, in place."""
+        raise NotImplementedError
+
+
+class _GPT2Step(_Step):
+    """`layers.Block` for one row."""
+
+    def __init__(self, block: Block, product: MakeProduct) -> None:
+        super().__init__(block, product)
+        self.attention_norm, self.mlp_norm = _Norm(block.attention_norm), _Norm(block.mlp_norm)
+
+    def __call__(
+        self, x_C: Tensor, rotation: None, new_21H1D: Tensor, keys_1HSD: Tensor, values_1HSD: Tensor
+    ) -> None:
+        qkv_31H1D = self.query_key_value(self.attention_norm(x_C)).view(3, 1, self.heads, 1, -1)
+        new_21H1D.copy_(qkv_31H1D[1:])
+        y_1H1D = F.scaled_dot_product_attention(qkv_31H1D[0], keys_1HSD, values_1HSD)
+        x_C += self.attended(y_1H1D.view(-1))
         x_C += self.output(F.gelu(self.expand(self.mlp_norm(x_C)), approximate="tanh"))
 
 
-class _ModernStep:
+class _ModernStep(_Step):
     """`modern.ModernBlock` for one row."""
 
-    def __init__(
-        self, block: ModernBlock, product: Callable[[Tensor, Tensor | None], Product]
+    def __call__(
+        self,
+        x_C: Tensor,
+        rotation: Rotation,
+        new_21H1D: Tensor,
+        keys_1HSD: Tensor,
+        values_1HSD: Tensor,
     ) -> None:
-        self.heads = block.attention.heads
-        self.query_key_value = product(block.attention.query_key_value.weight, None)
-        self.attended = product(block.attention.output.weight, None)
-        self.expand = product(block.mlp.expand.weight, None)
-        self.output = product(block.mlp.output.weight, None)
-
-    def __call__(self, x_C: Tensor, cache: LayerCache, rotation: Rotation) -> None:
-        """Add to the residual stream, in place."""
-        qkv_3HD = self.query_key_value(_rms_norm(x_C)).view(3, self.heads, -1)
-        q_HD, k_HD = _rms_norm(rotate(qkv_3HD[:2], rotation))
-        x_C += self.attended(_attend(q_HD, k_HD, qkv_3HD[2], cache))
+        qkv_31H1D = self.query_key_value(_rms_norm(x_C)).view(3, 1, self.heads, 1, -1)
+        q_1H1D, k_1H1D = _norm_heads(rotate(qkv_31H1D[:2], rotation))
+        new_21H1D[0] = k_1H1D
+        new_21H1D[1] = qkv_31H1D[2]
+        y_1H1D = F.scaled_dot_product_attention(q_1H1D, keys_1HSD, values_1HSD)
+        x_C += self.attended(y_1H1D.view(-1))
         x_C += self.output(F.relu(self.expand(_rms_norm(x_C))).square_())

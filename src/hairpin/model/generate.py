@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hairpin.model.decode import Decoder, fits
+from hairpin.model.decode import Cache, Decoder, fits
 from hairpin.model.gpt import GPT
 from hairpin.model.layers import LayerCache
 
@@ -34,17 +34,18 @@ class Sampling:
         """One token id from the scores of all; ties at temperature 0 go to the smallest id."""
         logits_V = logits_V.float().cpu()
         if self.temperature == 0:
-            return int(logits_V.argmax())
+            return int(logits_V.numpy().argmax())  # ten times as fast as the tensor's
+        ids_K = None
         if 0 < self.top_k < logits_V.numel():
-            least = torch.topk(logits_V, self.top_k).values[-1]
-            logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
-        probabilities_V = torch.softmax(logits_V / self.temperature, dim=-1)
+            logits_V, ids_K = torch.topk(logits_V, self.top_k)
+        probabilities_K = torch.softmax(logits_V / self.temperature, dim=-1)
         if self.top_p < 1:
-            ordered_V, order_V = probabilities_V.sort(descending=True, stable=True)
+            ordered_K, order_K = probabilities_K.sort(descending=True, stable=True)
             # Kept as long as what comes before it has not reached top_p: always at least one.
-            dropped_V = ordered_V.cumsum(0) - ordered_V >= self.top_p
-            probabilities_V[order_V[dropped_V]] = 0.0
-        return int(torch.multinomial(probabilities_V, 1, generator=generator))
+            dropped_K = ordered_K.cumsum(0) - ordered_K >= self.top_p
+            probabilities_K[order_K[dropped_K]] = 0.0
+        drawn = int(torch.multinomial(probabilities_K, 1, generator=generator))
+        return drawn if ids_K is None else int(ids_K[drawn])
 
 
 def window_start(length: int, context: int) -> int:
@@ -81,13 +82,14 @@ def generate(
         decoder = Decoder(model)
     generator = torch.Generator().manual_seed(seed)
     written = list(prompt)
-    cache, seen = model.empty_cache(), len(written)
-    start = -1
+    cache: list[LayerCache] = []
+    seen, start = 0, -1
     while True:
         begin = window_start(len(written), model.shape.context)
         if begin != start or not cached:
-            cache, seen, start = model.empty_cache(), begin, begin
-        if decoder and len(written) == seen + 1 and cached:
+            cache = decoder.empty_cache() if decoder else model.empty_cache()
+            seen, start = begin, begin
+        if isinstance(cache, Cache) and decoder and len(written) == seen + 1 and cached:
             logits_V = decoder.logits(written[-1], cache)
         else:
             logits_V = _last_logits(model, written[seen:], cache)
