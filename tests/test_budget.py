@@ -228,8 +228,8 @@ def test_wider_models_learn_at_a_lower_rate() -> None:
 def fixed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A probe that finds a tenth of a second an update, and no drawing."""
 
-    def measured(config: Config, shape: Shape, batches: Batches, seconds: float) -> Speed:
-        return Speed("float32", 0.1)
+    def measured(config: Config, shape: Shape, batches: Batches, seconds: float, **_: Any) -> Speed:
+        return Speed("float32", 0.1, config.execution.micro_batch or 1)
 
     monkeypatch.setattr(probe, "measure_update", measured)
     monkeypatch.setattr(Run, "write_plots", lambda self: [])

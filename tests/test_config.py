@@ -235,7 +235,7 @@ def test_the_bounds_themselves_are_legal_and_what_is_beyond_is_not(
         ("data.texts=[3]", "data.texts.0"),
         ("data.separator=''", "data.separator"),
         ("data.hash=abc", "data.hash"),
-        ("execution.precision=float16", "'auto', 'float32', 'tf32' or 'bfloat16'"),
+        ("execution.precision=half", "'auto', 'float32', 'tf32', 'bfloat16' or 'float16'"),
         ("schedule.kind=cosin", "choose one of constant, linear, cosine"),
         ("model.size=huge", "choose one of nano, tiny"),
         ("train.seed=9223372036854775808", "train.seed"),

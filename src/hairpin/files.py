@@ -53,6 +53,25 @@ def new_folder(path: Path) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter, or see that nobody else can write in it.
+
+    Raises:
+        PermissionError: others can, or it is somebody else's; what is in it may not be trusted.
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    if os.name == "nt":  # permissions are another matter there; a user's folder is the user's
+        return
+    facts = path.stat()
+    if facts.st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to somebody else; remove it")
+    if facts.st_mode & 0o022:
+        raise PermissionError(f"others can write in {path}; remove it, or `chmod 700` it")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace the file's content with readable strict JSON in one durable step."""
     write_atomically(path, as_json(value).encode())

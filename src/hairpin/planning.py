@@ -77,8 +77,14 @@ def activation_bytes_per_token(shape: Shape) -> int:
 def micro_batch_sequences(
     shape: Shape, samples_per_update: int, memory_bytes: float, device: str
 ) -> int:
-    """Sequences in one forward pass: as many as help, and no more than fit; at least 1."""
+    """Sequences in one forward pass: as many as help, and no more than fit; at least 1.
+
+    So many that an update is a whole number of passes, unless that would halve them: a smaller last
+    pass wastes a GPU, and is not compiled.
+    """
     room = memory_bytes - state_bytes(shape)
     fits = int(room / (activation_bytes_per_token(shape) * shape.context))
     helps = _BEST_MICRO_BATCH_TOKENS[device] // shape.context
-    return max(1, min(samples_per_update, fits, max(1, helps)))
+    most = max(1, min(samples_per_update, fits, max(1, helps)))
+    whole = next(count for count in range(most, 0, -1) if samples_per_update % count == 0)
+    return whole if 2 * whole > most else most

@@ -50,6 +50,7 @@ class Summary:
         clipped_updates: updates whose gradients were clipped.
         skipped_updates: updates that the guard kept from the weights; `spikes`: those far above the
             usual that were only recorded; `rewinds`: how often the run went back to a checkpoint.
+        overflows: updates that were skipped because their gradients left float16's range.
         largest_grad_norm: before clipping, at the update of index `largest_grad_norm_update`.
         correction: the number of updates before and after it was corrected to meet the budget.
         extensions: the number of updates before and after each time that the run was made longer,
@@ -74,6 +75,7 @@ class Summary:
     skipped_updates: int = 0
     spikes: int = 0
     rewinds: int = 0
+    overflows: int = 0
     largest_grad_norm: float | None = None
     largest_grad_norm_update: int | None = None
     correction: tuple[int, int] | None = None
@@ -96,7 +98,7 @@ class Summary:
             )
         if self.updates:
             rows.append(("clipping", self._clipping_words()))
-        if self.skipped_updates or self.spikes or self.rewinds:
+        if self.skipped_updates or self.spikes or self.rewinds or self.overflows:
             rows.append(("incidents", self._incident_words()))
         if self.correction is not None:
             planned, updates = self.correction
@@ -150,6 +152,7 @@ class Summary:
             "updates skipped": self.skipped_updates,
             "spikes": self.spikes,
             "rewinds": self.rewinds,
+            "float16 overflows": self.overflows,
         }
         return ", ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
 
@@ -221,6 +224,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         skipped_updates=sum(1 for update in updates if update.get("skipped")),
         spikes=_count(events, "spike"),
         rewinds=_count(events, "rewind"),
+        overflows=sum(1 for update in updates if update.get("overflow")),
         largest_grad_norm=largest["grad_norm"] if largest else None,
         largest_grad_norm_update=largest["update"] if largest else None,
         correction=_correction(events),

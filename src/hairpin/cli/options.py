@@ -71,7 +71,7 @@ def _with_options(command: F, flags: tuple[str, ...]) -> F:
         ),
         "lr": click.option("--lr", type=float, help="Peak learning rate."),
         "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
-        "precision": click.option("--precision", help="auto, float32, tf32 or bfloat16."),
+        "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
         "device": click.option("--device", help="auto, cpu, cuda or mps."),
     }
     chosen = [option for name, option in options.items() if name in (*flags, "config", "set")]

@@ -61,12 +61,12 @@ def finetuning(
         config: as asked, with `finetune.kind` and `start.path`.
         tokenizer: the run's own, if it has one already.
         budget: not used: epochs say how long.
-        watcher: told nothing: records are read in a moment.
+        watcher: told what does not fit this machine.
 
     Raises:
         ConfigError, CorpusError, RunError: what was asked for cannot be.
     """
-    settled = _settle(config, tokenizer)
+    settled = _settle(config, tokenizer, watcher)
     config, divided = settled.config, settled.divided
     context, asked = settled.shape.context, config.evaluate
     assert asked.tokens and asked.train_tokens
@@ -109,7 +109,7 @@ def tally_of(config: Config, tokenizer: Tokenizer, device: str) -> Callable[[], 
     return lambda: TextTally(token_bytes, device)
 
 
-def _settle(config: Config, tokenizer: Tokenizer | None) -> _Settled:
+def _settle(config: Config, tokenizer: Tokenizer | None, watcher: Watcher) -> _Settled:
     config, origin = settle_start(config, tokenizer)
     tokenizer = origin.tokenizer if origin else tokenizer
     assert tokenizer
@@ -118,8 +118,11 @@ def _settle(config: Config, tokenizer: Tokenizer | None) -> _Settled:
     config = _fill(divided, shape)
     longest = replace(shape, context=divided.longest)
     config = settle_micro_batch(config, longest)
+    if config.execution.compile == "auto":  # each batch is as long as its longest example
+        config = with_values(config, {"execution.compile": "off"})
     batches = ExampleBatches(divided.train, config.train.seed)
-    config, seconds = settle_speed(config, new_model(config, shape), batches, None)
+    model = new_model(config, shape)
+    config, seconds = settle_speed(config, model, batches, None, watcher.notice)
     return _Settled(config, tokenizer, shape, divided, origin, seconds)
 
 

@@ -12,6 +12,7 @@ from hairpin.model.head import TiedGradient, cross_entropy, look_up
 from hairpin.model.layers import Block, LayerCache
 from hairpin.model.modern import SOFTCAP, ModernBlock, RMSNorm, Rotary, Rotation, rms_norm
 from hairpin.model.shape import Shape
+from hairpin.model.whole_head import whole_cross_entropy
 
 
 class GPT(nn.Module):
@@ -54,13 +55,16 @@ class GPT(nn.Module):
         """
         count, targets_N = (targets_BT != IGNORED).sum(), targets_BT.flatten()
         if inputs_BT.device.type != "cpu":  # scattered sums differ there
-            logits_NV = self.logits(inputs_BT).float().flatten(0, 1)
-            loss_sum = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="sum")
-            return loss_sum, count
+            return self.head_loss(self.hidden(inputs_BT), targets_BT), count
         tied = TiedGradient() if self.head is None else None
         x_NC = self._through(*self._embed(inputs_BT, 0, tied), None).flatten(0, 1)
         loss_sum = cross_entropy(x_NC, self.head_weight, targets_N, softcap=self.softcap, tied=tied)
         return loss_sum, count
+
+    def head_loss(self, x_BTC: Tensor, targets_BT: Tensor) -> Tensor:
+        """The summed cross entropy after `hidden`, with all logits at once."""
+        x_NC, targets_N = x_BTC.flatten(0, 1), targets_BT.flatten()
+        return whole_cross_entropy(x_NC, self.head_weight, targets_N, self.softcap)
 
     def logits(self, inputs_BT: Tensor) -> Tensor:
         """Scores of the next token at every position, [B, T, vocabulary]."""

@@ -195,7 +195,7 @@ class ModernBlock(nn.Module):
         rotation: Rotation | None = None,
     ) -> Tensor:
         """One step along the residual stream."""
-        assert rotation
+        assert rotation is not None  # `assert rotation` cannot be compiled
         x_BTC = x_BTC + self.attention(rms_norm(x_BTC), rotation, cache)
         y_BTC: Tensor = x_BTC + self.mlp(rms_norm(x_BTC))
         return y_BTC

@@ -19,7 +19,8 @@ class Clipped:
         norm: the global norm before clipping, a float32 scalar.
         clipped: whether gradients are too large, a boolean scalar.
         parameter_norms: the norm of each gradient, [number of parameters].
-        divisor: what makes gradients small enough, a float32 scalar; exactly 1 where they are.
+        divisor: what makes gradients small enough, a float32 scalar; exactly 1 where they are. The
+            scale that they were measured with is in it.
     """
 
     norm: Tensor
@@ -58,11 +59,19 @@ class Clipper:
         return clipped
 
     @torch.no_grad()
-    def measure(self, gradients: Sequence[Tensor]) -> Clipped:
+    def measure(self, gradients: Sequence[Tensor], scale: Tensor | None = None) -> Clipped:
         """Measure, and leave scaling to whoever reads the gradients next, who divides them by
         `divisor`: a fused optimizer does that on the way. Clipping by value is done here.
+
+        Args:
+            gradients: as they were accumulated.
+            scale: by which they are too large, a scalar on the device; None: 1.
         """
         parameter_norms = torch.stack(torch._foreach_norm(list(gradients)))
+        limit: float | Tensor = self.threshold
+        if scale is not None:
+            parameter_norms = parameter_norms / scale
+            limit = self.threshold * scale
         norm = torch.linalg.vector_norm(parameter_norms)
         divisor = torch.ones_like(norm)
         if self.kind == "norm":
@@ -72,9 +81,11 @@ class Clipper:
             divisor = torch.where(clipped & torch.isfinite(norm), norm / self.threshold, divisor)
         elif self.kind == "value":
             largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
-            clipped = largest > self.threshold
+            clipped = largest > limit
             for gradient in gradients:
-                gradient.clamp_(-self.threshold, self.threshold)
+                gradient.clamp_(-limit, limit)  # type: ignore[arg-type]  # both of a kind
         else:
             clipped = torch.zeros_like(norm, dtype=torch.bool)
+        if scale is not None:
+            divisor = divisor * scale
         return Clipped(norm, clipped, parameter_norms, divisor)

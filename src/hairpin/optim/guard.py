@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hairpin.config.guard import Guard as GuardSettings
+from hairpin.optim.scaling import Overflow
 
 # A deviation smaller than this share of the mean counts as this much: a loss that hardly moves has
 # noise and no spikes.
@@ -27,12 +28,14 @@ class Verdict:
         halted: so must every later one, until the guard is loaded again.
         non_finite: the loss or the gradient is not finite.
         spike: one of them is far above the usual.
+        overflow: scaled gradients left float16's range, which is no fault of the update.
     """
 
     skip: Tensor
     halted: Tensor
     non_finite: Tensor
     spike: Tensor
+    overflow: Tensor
 
 
 class Guard:
@@ -60,26 +63,36 @@ class Guard:
         self._halted = torch.zeros((), dtype=torch.bool, device=device)
 
     @torch.no_grad()
-    def judge(self, loss: Tensor, norm: Tensor) -> Verdict:
-        """Say what is to become of the update with this loss and gradient norm, scalars both."""
+    def judge(self, loss: Tensor, norm: Tensor, overflow: Overflow | None = None) -> Verdict:
+        """Say what is to become of the update with this loss and gradient norm, scalars both.
+
+        Args:
+            loss, norm: of the update.
+            overflow: what the loss scale says of it. An update that overflowed is skipped, and
+                counts here for nothing.
+        """
         asked = self.settings
         values = torch.stack([loss.detach(), norm]).float()
-        non_finite = ~torch.isfinite(values).all()
+        overflowed = overflow.happened if overflow else torch.zeros_like(self._halted)
+        non_finite = ~overflowed & ~torch.isfinite(values).all()
         limits = self._limits()
-        spike = ~non_finite & (values > limits).any()
+        spike = ~overflowed & ~non_finite & (values > limits).any()
         skip = self._halted | non_finite
         if asked.on_spike not in ("record", "off"):
             skip = skip | spike
-        self._in_a_row = torch.where(skip, self._in_a_row + 1, 0)
+        in_a_row = torch.where(skip, self._in_a_row + 1, 0)
+        self._in_a_row = torch.where(overflowed, self._in_a_row, in_a_row)
+        skip = skip | overflowed
         self._halted = (
             self._halted
             | (non_finite & self._stops(asked.on_non_finite))
             | (spike & self._stops(asked.on_spike))
+            | (overflow.spent if overflow else False)
         )
         # A recorded spike is taken in as the limit it broke: it hides no later one, and a rise
         # that stays becomes the usual.
         self._take(torch.minimum(values, limits), ~skip)
-        return Verdict(skip, self._halted, non_finite, spike)
+        return Verdict(skip, self._halted, non_finite, spike, overflowed)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """What later decisions depend on. A halt is not among it: it is not to be saved."""

@@ -98,7 +98,8 @@ class Correction(Event):
 @dataclass(frozen=True)
 class Update(Event):
     """One optimizer update. `grad_norm` is the global L2 norm before clipping, `tokens` the target
-    tokens in this update. `skipped` is there where the guard kept it from the weights.
+    tokens in this update. `skipped` is there where the guard kept it from the weights, `overflow`
+    where float16 did; `loss_scale` is what float16's loss was multiplied by.
     """
 
     update: int
@@ -109,6 +110,8 @@ class Update(Event):
     tokens: int
     tokens_per_second: float
     skipped: bool | None = None
+    overflow: bool | None = None
+    loss_scale: float | None = None
 
 
 @dataclass(frozen=True)

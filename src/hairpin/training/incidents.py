@@ -14,6 +14,7 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import Record
 from hairpin.training.checkpoint import load_state
 from hairpin.training.evidence import Evidence, Examiner
+from hairpin.training.numbers import Numbers
 from hairpin.training.state import TrainState
 from hairpin.training.step import StepResult
 
@@ -37,26 +38,28 @@ class Incidents:
     notice: Callable[[str], None]
     bad: tuple[Evidence, str] | None = None
 
-    def look_at(self, result: StepResult, rewinds: int) -> events.Incident | None:
+    def look_at(self, result: StepResult, numbers: Numbers, rewinds: int) -> events.Incident | None:
         """What is to be recorded besides an update's numbers; afterwards `bad` says whether the
-        run has to go back.
+        run has to go back. An overflow is said by the numbers themselves.
 
         Args:
             result: the update's.
+            numbers: what was read of it.
             rewinds: how often the run has gone back before.
 
         Raises:
             NonFiniteError, SpikeError: the run has to stop.
         """
-        verdict = result.verdict
-        non_finite = bool(verdict.non_finite)
-        if not non_finite and not bool(verdict.spike):
+        if numbers.overflow and numbers.halted:
+            raise NonFiniteError(_overflow_words(result))
+        non_finite = numbers.non_finite
+        if not non_finite and not numbers.spike:
             return None
         evidence = self.examiner.examine(result)
         reason = "non-finite" if non_finite else "spike"
-        if not bool(verdict.skip):
+        if not numbers.skip:
             return events.Spike(**asdict(evidence))
-        if not bool(verdict.halted):
+        if not numbers.halted:
             return events.Skip(**asdict(evidence), reason=reason)
         action = self.asked.on_non_finite if non_finite else self.asked.on_spike
         if action != "rewind" or rewinds >= self.asked.most_rewinds:
@@ -129,6 +132,14 @@ def _non_finite_words(result: StepResult, evidence: Evidence) -> str:
         return "the loss is not finite"
     more = f" (and {bad - 1} more)" if bad > 1 else ""
     return f"the gradient of {evidence.parameter}{more} is not finite"
+
+
+def _overflow_words(result: StepResult) -> str:
+    return (
+        f"update {result.update}: gradients leave float16's range even with a loss scale of 1; "
+        "weights and checkpoints are as they were before it. Take --precision bfloat16 or float32, "
+        "or a lower --lr"
+    )
 
 
 def _spike_words(evidence: Evidence) -> str:

@@ -108,23 +108,25 @@ class Job:
         Raises:
             NonFiniteError, SpikeError: the guard stopped it.
         """
-        loss, norm = float(result.loss), float(result.clipped.norm)
+        numbers = result.read()
         seconds = (following.launched if following else time.perf_counter()) - result.launched
         if self.pace:
             self.pace.took(seconds)
         event = events.Update(
             update=result.update,
             lr=result.lr,
-            loss=loss,
-            grad_norm=norm,
-            clipped=bool(result.clipped.clipped),
+            loss=numbers.loss,
+            grad_norm=numbers.grad_norm,
+            clipped=numbers.clipped,
             tokens=result.tokens,
             tokens_per_second=result.tokens / seconds,
-            skipped=bool(result.verdict.skip) or None,
+            skipped=(numbers.skip and not numbers.overflow) or None,
+            overflow=numbers.overflow or None,
+            loss_scale=numbers.loss_scale,
         )
         self.record.write(event)
         yield event
-        incident = self.incidents.look_at(result, self.state.rewinds)
+        incident = self.incidents.look_at(result, numbers, self.state.rewinds)
         if incident:
             self.record.write(incident)
             yield incident

@@ -1,11 +1,19 @@
 """The device, and the number format of its matrix products."""
 
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hairpin.errors import ConfigError
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_CPU_GIGABYTES = 3.0
+# Of a GPU's free memory: the rest is for what the estimate does not see, and for fragments.
+_CUDA_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -14,8 +22,8 @@ class Numerics:
 
     Args:
         device: "cpu", "cuda" or "mps".
-        precision: "float32", "tf32" or "bfloat16". Weights, moments, gradients and the loss are
-            float32 under all of them.
+        precision: "float32", "tf32", "bfloat16" or "float16". Weights, moments, gradients and the
+            loss are float32 under all of them.
     """
 
     device: str
@@ -23,15 +31,23 @@ class Numerics:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes inside it multiply in the format; weights are cast once for all."""
-        if self.precision != "bfloat16":
+        if self.precision not in _AUTOCAST:
             return nullcontext()
-        return torch.autocast(self.device, torch.bfloat16)
+        return torch.autocast(self.device, _AUTOCAST[self.precision])
 
     def full_precision(self) -> AbstractContextManager[object]:
         """Inside `autocast`, for what is not a forward pass; the casts stay in its cache."""
-        if self.precision != "bfloat16":
+        if self.precision not in _AUTOCAST:
             return nullcontext()
         return torch.autocast(self.device, enabled=False)
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """A tensor of the host's on the device; on CUDA the copy waits its turn there, and nobody
+        waits for it here.
+        """
+        if self.device != "cuda":
+            return tensor.to(self.device)
+        return tensor.contiguous().pin_memory().to(self.device, non_blocking=True)
 
     def configure(self, *, deterministic: bool) -> None:
         """Set what PyTorch keeps for the whole process."""
@@ -45,6 +61,44 @@ class Numerics:
             torch.cuda.synchronize()
         elif self.device == "mps":
             torch.mps.synchronize()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, Python's garbage collector leaves alone what is there already: to go through all
+        of it takes a tenth of a second or more, in which a GPU would run out of work.
+        """
+        if self.device != "cuda":
+            yield
+            return
+        gc.collect()
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+
+
+def formats(device: str) -> list[str]:
+    """The precisions that `auto` chooses among, the safe one first.
+
+    On a CPU bfloat16 may be emulated, and very slowly; so it is for timing to tell. A GPU without
+    it (a T4) emulates it as well, which PyTorch counts as support unless it is asked not to.
+    """
+    if device == "cuda":
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["float32", "bfloat16" if has_bfloat16 else "float16"]
+    return ["float32"] if device == "mps" else ["float32", "bfloat16"]
+
+
+def usable_gigabytes(device: str) -> float:
+    """Memory that a run may take (10^9 bytes): most of what a GPU has free; elsewhere 3, as the
+    machine is its owner's.
+    """
+    if device != "cuda":
+        return _CPU_GIGABYTES
+    torch.cuda.empty_cache()  # what a run before this one left
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return max(0.1, round(_CUDA_SHARE * free_bytes / 1e9, 1))
 
 
 def choose_device(asked: str) -> str:

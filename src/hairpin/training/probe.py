@@ -1,19 +1,29 @@
-"""Measuring this machine: how fast a model's update really is, and in which precision."""
+"""Measuring this machine: how fast a model's update really is, in which precision, compiled or not,
+and how many sequences fit.
+"""
 
+import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hairpin.config.load import with_values
 from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
+from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
+from hairpin.optim.scaling import LossScale
 from hairpin.planning import flops_per_token
-from hairpin.training.numerics import Numerics
+from hairpin.training import compiler
+from hairpin.training.compiler import CompileError
+from hairpin.training.numerics import Numerics, formats
 from hairpin.training.step import Stepper
 from hairpin.training.task import Samples
 
@@ -25,10 +35,19 @@ _LONG_UPDATE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Speed:
-    """What an update takes here."""
+    """What an update takes here, and the way of doing it that is the fastest.
+
+    Args:
+        precision: of the matrix products.
+        seconds_per_update: of one that is not the first.
+        micro_batch: sequences in one forward pass, if they had to become fewer.
+        compiled: whether blocks are.
+    """
 
     precision: str
     seconds_per_update: float
+    micro_batch: int
+    compiled: bool = False
 
 
 def measure_flops(device: str, precision: str) -> float:
@@ -59,7 +78,15 @@ def _time_pass(model: GPT, ids: Tensor, numerics: Numerics) -> float:
     return time.perf_counter() - start
 
 
-def measure_update(config: Config, model: GPT, batches: Samples, seconds: float) -> Speed:
+def measure_update(
+    config: Config,
+    model: GPT,
+    batches: Samples,
+    seconds: float,
+    *,
+    compiling: tuple[bool, ...] = (False,),
+    notice: Callable[[str], None] = lambda line: None,
+) -> Speed:
     """The time of one update of this very run, on a model that is thrown away.
 
     Args:
@@ -67,26 +94,93 @@ def measure_update(config: Config, model: GPT, batches: Samples, seconds: float)
         model: like the run's.
         batches: of the run.
         seconds: about how long to measure in all; 0: no longer than it must take.
+        compiling: whether to compile; both: as is faster.
+        notice: told where compiling fails, or a micro-batch does not fit.
+
+    Raises:
+        ConfigError: not even one sequence fits.
     """
-    device = config.execution.device
-    assert config.train.tokens_per_update and config.execution.micro_batch
-    samples = config.train.tokens_per_update // model.shape.context
-    model = model.to(device)
-    candidates = _candidates(device, config.execution.precision)
+    how, trial = config.execution, config
+    model = model.to(how.device)
+    ways = list(itertools.product(_candidates(how.device, how.precision), compiling))
     speeds = []
-    for precision in candidates:
-        stepper = Stepper(
-            model,
-            build_optimizer(model, config.optimizer, precision),
-            Clipper(config.clip.kind, config.clip.threshold),
-            Numerics(device, precision),
-            seed=0,
-            micro_batch=config.execution.micro_batch,
-            guard=Guard(config.guard, device),
-        )
-        took = _time_updates(stepper, batches, samples, seconds / len(candidates))
-        speeds.append(Speed(precision, took))
-    return min(speeds, key=lambda speed: speed.seconds_per_update)
+    try:
+        for precision, compiled in ways:
+            trial = with_values(trial, {"execution.precision": precision})
+            trial, took = _time_what_fits(trial, model, batches, seconds / len(ways), compiled)
+            speeds.append((took, precision, compiled))
+    except CompileError as error:
+        notice(f"execution.compile: off, as compiling fails here: {error}")
+        return measure_update(config, model, batches, seconds, notice=notice)
+    asked, fits = how.micro_batch, trial.execution.micro_batch
+    assert asked and fits
+    if fits < asked:
+        notice(f"execution.micro_batch: {asked} sequences do not fit in memory; it is {fits} now")
+    took, precision, compiled = min(speeds)
+    return Speed(precision, took, fits, compiled)
+
+
+def _time_what_fits(
+    config: Config, model: GPT, batches: Samples, seconds: float, compiled: bool
+) -> tuple[Config, float]:
+    """The config with as many sequences in a micro-batch as fit, and the seconds of an update."""
+    while True:
+        micro_batch = config.execution.micro_batch
+        assert micro_batch
+        try:
+            return config, _time_way(config, model, batches, seconds, compiled)
+        except torch.OutOfMemoryError:
+            if micro_batch == 1:
+                raise ConfigError(
+                    "execution.micro_batch: not even one sequence fits in memory; take a smaller "
+                    "--size or model.context"
+                ) from None
+        # Out of the handler, so that nothing holds on to what did not fit.
+        model.zero_grad(set_to_none=True)
+        if config.execution.device == "cuda":
+            torch.cuda.empty_cache()
+        config = with_values(config, {"execution.micro_batch": micro_batch // 2})
+
+
+def _time_way(
+    config: Config, model: GPT, batches: Samples, seconds: float, compiled: bool
+) -> float:
+    """Seconds of an update as the config has it.
+
+    Raises:
+        torch.OutOfMemoryError: it does not fit.
+        CompileError: compiling failed.
+    """
+    stepper, samples = _stepper(config, model), config.train.tokens_per_update
+    assert samples
+    samples //= model.shape.context
+    if not compiled:
+        return _time_updates(stepper, batches, samples, seconds)
+    try:
+        compiler.compile_model(model, config)
+        stepper.step(batches.at(0, samples), update=0, position=0, lr=0.0)  # it compiles here
+        return _time_updates(stepper, batches, samples, seconds)
+    except (torch.OutOfMemoryError, CompileError):
+        raise
+    except Exception as error:  # whatever a compiler's many parts raise
+        raise CompileError(compiler.reason(error)) from error
+    finally:
+        eager_blocks(model)
+
+
+def _stepper(config: Config, model: GPT) -> Stepper:
+    how = config.execution
+    assert how.micro_batch
+    return Stepper(
+        model,
+        build_optimizer(model, config.optimizer, how.precision),
+        Clipper(config.clip.kind, config.clip.threshold),
+        Numerics(how.device, how.precision),
+        seed=0,
+        micro_batch=how.micro_batch,
+        guard=Guard(config.guard, how.device),
+        scaling=LossScale(how.device) if how.precision == "float16" else None,
+    )
 
 
 def _time_updates(stepper: Stepper, batches: Samples, samples: int, seconds: float) -> float:
@@ -103,7 +197,4 @@ def _time_updates(stepper: Stepper, batches: Samples, samples: int, seconds: flo
 
 
 def _candidates(device: str, precision: str) -> list[str]:
-    """The formats to try. On a CPU bfloat16 may be emulated, and very slowly: so it goes last."""
-    if precision != "auto":
-        return [precision]
-    return ["float32"] if device == "mps" else ["float32", "bfloat16"]
+    return formats(device) if precision == "auto" else [precision]

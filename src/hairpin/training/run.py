@@ -17,6 +17,7 @@ from hairpin.files import new_folder
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
+from hairpin.optim.scaling import LossScale
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
@@ -25,6 +26,7 @@ from hairpin.schedules import Schedule
 from hairpin.training import choose
 from hairpin.training.budget import Budget, Pace
 from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
+from hairpin.training.compiler import compile_model
 from hairpin.training.environment import describe_environment
 from hairpin.training.evaluate import Evaluator
 from hairpin.training.evidence import Examiner
@@ -58,9 +60,8 @@ def train_run(
     tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
     task = make_task(run.read_config(), tokenizer, budget, watcher)
     config = task.config
-    Numerics(config.execution.device, config.execution.precision).configure(
-        deterministic=config.execution.deterministic
-    )
+    numerics = Numerics(config.execution.device, config.execution.precision)
+    numerics.configure(deterministic=config.execution.deterministic)
     facts = _facts(task)
     store = run_store(run, config, facts)
     checkpoint = store.newest(watcher.notice)
@@ -81,7 +82,8 @@ def train_run(
         for opening in _going_on(task, checkpoint) if checkpoint else (task.plan(),):
             record.write(opening)
             yield opening
-        yield from train(job)
+        with numerics.undisturbed():
+            yield from train(job)
 
 
 def new_state(task: Task, *, from_start: bool = True) -> TrainState:
@@ -89,10 +91,11 @@ def new_state(task: Task, *, from_start: bool = True) -> TrainState:
     model = task.new_model()
     if task.load_start and from_start:
         task.load_start(model)
-    config, device = task.config, task.config.execution.device
-    model = model.to(device)
-    optimizer = build_optimizer(model, config.optimizer, config.execution.precision)
-    return TrainState(model, optimizer, Guard(config.guard, device))
+    config, how = task.config, task.config.execution
+    model = model.to(how.device)
+    optimizer = build_optimizer(model, config.optimizer, how.precision)
+    scaling = LossScale(how.device) if how.precision == "float16" else None
+    return TrainState(model, optimizer, Guard(config.guard, how.device), scaling=scaling)
 
 
 def build_job(
@@ -109,6 +112,8 @@ def build_job(
     context, tokens = config.model.context, config.train.tokens_per_update
     assert context and tokens and config.execution.micro_batch
     numerics = Numerics(config.execution.device, config.execution.precision)
+    if config.execution.compile == "on":
+        compile_model(state.model, config)
     stepper = Stepper(
         state.model,
         state.optimizer,
@@ -118,6 +123,7 @@ def build_job(
         config.execution.micro_batch,
         state.guard,
         lambda: stop.requested,
+        state.scaling,
     )
     examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
     rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)

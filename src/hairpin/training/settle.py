@@ -1,11 +1,12 @@
 """Settling a config: what it leaves open is measured and filled in, the rest is left alone.
 
-    start → shape → shards → micro-batch → precision → length
+    start → shape → shards → micro-batch → precision, compiled or not → length
 
 A settled config comes back unchanged and nothing is measured, so that a repeat and a resume use
 what the first run chose.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hairpin.config.load import with_values
@@ -19,9 +20,9 @@ from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.planning import micro_batch_sequences
-from hairpin.training import choose, probe
+from hairpin.training import choose, compiler, probe
 from hairpin.training.budget import CLOSING_SECONDS, Budget
-from hairpin.training.numerics import choose_device
+from hairpin.training.numerics import choose_device, usable_gigabytes
 from hairpin.training.origin import Origin
 from hairpin.training.start import open_start, with_start
 from hairpin.training.task import Samples
@@ -107,9 +108,8 @@ def settle(
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
     require_enough(len(prepared.train), len(prepared.val), shape.context)
     config = settle_micro_batch(config, shape)
-    config, seconds = settle_speed(
-        config, GPT(shape), Batches(prepared.train, shape.context, config.train.seed), budget
-    )
+    batches = Batches(prepared.train, shape.context, config.train.seed)
+    config, seconds = settle_speed(config, GPT(shape), batches, budget, watcher.notice)
     tokens = len(prepared.train)
     if _is_open(config) and not budget:
         config = with_values(config, {"train.tokens": choose.default_tokens(shape, prepared)})
@@ -188,8 +188,12 @@ def settle_micro_batch(config: Config, shape: Shape) -> Config:
         config: with tokens per update.
         shape: of the model; its context is the length of the longest sequence.
     """
+    if config.execution.memory_gigabytes is None:
+        gigabytes = usable_gigabytes(config.execution.device)
+        config = with_values(config, {"execution.memory_gigabytes": gigabytes})
     if config.execution.micro_batch is not None:
         return config
+    assert config.execution.memory_gigabytes
     assert config.train.tokens_per_update and config.model.context
     samples = config.train.tokens_per_update // config.model.context
     memory = config.execution.memory_gigabytes * 1e9
@@ -198,18 +202,35 @@ def settle_micro_batch(config: Config, shape: Shape) -> Config:
 
 
 def settle_speed(
-    config: Config, model: GPT, batches: Samples, budget: Budget | None
+    config: Config,
+    model: GPT,
+    batches: Samples,
+    budget: Budget | None,
+    notice: Callable[[str], None],
 ) -> tuple[Config, float]:
-    """Precision, and seconds per update; measured with care only where something hangs on it.
+    """Precision, compiled or not, a micro-batch that fits, and seconds per update; measured with
+    care only where something hangs on it.
 
     Args:
         config: with micro-batch and tokens per update.
         model: like the run's, to be thrown away.
         batches: of the run.
         budget: wall time that the length hangs on; None: the config says how long.
+        notice: told where compiling fails, or a micro-batch does not fit.
+
+    Raises:
+        ConfigError: not even one sequence fits in memory.
     """
-    matters = config.execution.precision == "auto" or (budget and _is_open(config))
+    compiling = compiler.choices(config, budget.seconds if budget else None)
+    is_open = config.execution.precision == "auto" or len(compiling) > 1
+    matters = is_open or (budget and _is_open(config))
     seconds = max(1.0, _PROBE_SHARE * (budget.seconds if budget else 0.0)) if matters else 0.0
-    speed = probe.measure_update(config, model, batches, seconds)
-    config = with_values(config, {"execution.precision": speed.precision})
-    return config, speed.seconds_per_update
+    speed = probe.measure_update(
+        config, model, batches, seconds, compiling=compiling, notice=notice
+    )
+    chosen = {
+        "execution.precision": speed.precision,
+        "execution.compile": "on" if speed.compiled else "off",
+        "execution.micro_batch": speed.micro_batch,
+    }
+    return with_values(config, chosen), speed.seconds_per_update

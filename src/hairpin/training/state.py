@@ -10,6 +10,7 @@ from torch import Tensor
 from hairpin.model.gpt import GPT
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import load_optimizer_tensors, optimizer_tensors
+from hairpin.optim.scaling import LossScale
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TrainState:
         rewinds: how often the run went back to a checkpoint.
         evaluated: the last evaluation was after this many updates; -1: there was none. A stop may
             come in the way of one, which is then made up for when the run goes on.
+        scaling: of the loss, in float16.
     """
 
     model: GPT
@@ -46,6 +48,7 @@ class TrainState:
     rewinds: int = 0
     best: Best | None = None
     evaluated: int = -1
+    scaling: LossScale | None = None
 
     @property
     def is_best(self) -> bool:
@@ -75,7 +78,8 @@ class TrainState:
             "model": self.model_tensors(),
             "optimizer": self.optimizer_tensors(),
             "rng": self.rng_tensors(),
-            "guard": self.guard.state_tensors(),
+            "guard": self.guard.state_tensors()
+            | (self.scaling.state_tensors() if self.scaling else {}),
         }
 
     def counters(self) -> dict[str, Any]:
@@ -102,6 +106,8 @@ class TrainState:
         self.model.load_state_dict(tensors["model"], strict=True)
         load_optimizer_tensors(self.model, self.optimizer, tensors["optimizer"])
         self.guard.load(tensors["guard"])
+        if self.scaling:
+            self.scaling.load(tensors["guard"])
         rng = tensors["rng"]
         torch.set_rng_state(rng["cpu"])
         if "cuda" in rng and torch.cuda.is_available():

@@ -1,8 +1,9 @@
 """The single step: accumulate → clip → guard → lr → update.
 
-Nothing here waits for the device. A step's results are tensors; whoever needs the numbers reads
-them later. The guard's verdict is one of them: where it says `skip` the step touches neither
-weights nor moments, and once it says `halted` nor does any later one.
+Nothing here waits for the device. A step's results are tensors; its numbers are on their way to the
+host when it returns, and whoever needs them reads them later. The guard's verdict is one of them:
+where it says `skip` the step touches neither weights nor moments, and once it says `halted` nor
+does any later one.
 """
 
 import time
@@ -17,6 +18,8 @@ from hairpin.model.gpt import derived_seed
 from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
+from hairpin.optim.scaling import LossScale
+from hairpin.training.numbers import Numbers, send
 from hairpin.training.numerics import Numerics
 
 
@@ -37,6 +40,7 @@ class StepResult:
         verdict: what the guard said of it.
         tokens: target tokens in it.
         launched: when it began, on `time.perf_counter`.
+        read: waits for its numbers, and gives them.
     """
 
     update: int
@@ -48,6 +52,7 @@ class StepResult:
     verdict: Verdict
     tokens: int
     launched: float
+    read: Callable[[], Numbers]
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Stepper:
         micro_batch: sequences in one forward pass.
         guard: says which updates may touch the weights.
         stopped: asked before each micro-step; once it is true the update is given up.
+        scaling: of the loss, for float16; None: the loss is used as it is.
     """
 
     model: nn.Module
@@ -73,6 +79,7 @@ class Stepper:
     micro_batch: int
     guard: Guard
     stopped: Callable[[], bool] = lambda: False
+    scaling: LossScale | None = None
 
     def step(
         self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
@@ -84,18 +91,24 @@ class Stepper:
         """
         launched = time.perf_counter()
         inputs, targets = batch
-        tokens = int((targets != IGNORED).sum())
-        loss = self._accumulate(inputs, targets, tokens, update)
+        tokens = int((targets != IGNORED).sum())  # they are on the host
+        scaling = self.scaling
+        scale = scaling.scale if scaling else None
+        loss = self._accumulate(inputs, targets, tokens, update, scale)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        clipped = self.clipper.measure(gradients)
-        verdict = self.guard.judge(loss, clipped.norm)
+        clipped = self.clipper.measure(gradients, scale)
+        overflow = scaling.judge(loss, clipped.norm) if scaling else None
+        verdict = self.guard.judge(loss, clipped.norm, overflow)
         step_unless(verdict.skip, self.optimizer, lr, clipped.divisor)
+        read = send(loss, clipped, verdict, scale)
         return StepResult(
-            update, position, len(inputs), lr, loss, clipped, verdict, tokens, launched
+            update, position, len(inputs), lr, loss, clipped, verdict, tokens, launched, read
         )
 
-    def _accumulate(self, inputs: Tensor, targets: Tensor, tokens: int, update: int) -> Tensor:
-        """Gradients of the mean loss over all `tokens`; returns that loss.
+    def _accumulate(
+        self, inputs: Tensor, targets: Tensor, tokens: int, update: int, scale: Tensor | None
+    ) -> Tensor:
+        """Gradients of the mean loss over all `tokens`, times `scale`; returns the loss itself.
 
         Each micro-batch's sum is divided by the tokens of the whole update, so that micro-batches
         with fewer targets weigh less and the result does not depend on how the update is cut.
@@ -103,8 +116,8 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.numerics.device)
         pieces = zip(
-            torch.split(inputs, self.micro_batch),
-            torch.split(targets, self.micro_batch),
+            torch.split(self.numerics.to_device(inputs), self.micro_batch),
+            torch.split(self.numerics.to_device(targets), self.micro_batch),
             strict=True,
         )
         with self.numerics.autocast():
@@ -112,10 +125,9 @@ class Stepper:
                 if self.stopped():
                     raise GivenUpError
                 torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step))
-                x, y = x.to(self.numerics.device), y.to(self.numerics.device)  # noqa: PLW2901
                 loss_sum, _ = self.model(x, y)
                 with self.numerics.full_precision():
                     mean = loss_sum / tokens
-                    mean.backward()
+                    (mean if scale is None else mean * scale).backward()
                 loss += mean.detach()
         return loss

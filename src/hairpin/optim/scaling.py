@@ -1,0 +1,90 @@
+"""Loss scaling for float16 (Micikevicius et al. 2018), decided on the device, which is not waited
+for.
+
+float16 has no numbers below 6e-8, where many gradients are. So the loss is multiplied before the
+backward pass, as far as it goes, and the gradients are divided again where they are used. When they
+leave float16's range, the update is skipped and the scale halved; after 2,000 sound updates it is
+doubled: the constants of PyTorch's GradScaler, which waits for the device at every update.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_START = 2.0**16
+_GROWTH_UPDATES = 2000
+_SMALLEST, _LARGEST = 1.0, 2.0**32
+_NAMES = ("loss_scale", "loss_scale_sound_updates")
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """What became of an update's scaled gradients: boolean scalars on the device.
+
+    Args:
+        happened: they left the range.
+        spent: and the scale cannot become smaller: it is the gradients themselves.
+    """
+
+    happened: Tensor
+    spent: Tensor
+
+
+class LossScale:
+    """The scale, as it changes from update to update.
+
+    Args:
+        device: where the losses are.
+        start: the first scale.
+        growth_updates: sound updates in a row after which the scale is doubled.
+
+    Usable in any loop: `(loss * scaling.scale).backward()`, then
+
+        clipped = clipper.measure(gradients, scaling.scale)
+        overflow = scaling.judge(loss, clipped.norm)
+        step_unless(guard.judge(loss, clipped.norm, overflow).skip, optimizer, lr, clipped.divisor)
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        start: float = _START,
+        growth_updates: int = _GROWTH_UPDATES,
+    ) -> None:
+        self.scale = torch.full((), start, device=device)
+        self._sound = torch.zeros((), dtype=torch.int64, device=device)
+        self._growth_updates = growth_updates
+
+    @torch.no_grad()
+    def judge(self, loss: Tensor, norm: Tensor) -> Overflow:
+        """Whether the update overflowed; the scale becomes the next update's.
+
+        A loss that is not finite is no matter of the scale: it is left to the guard.
+
+        Args:
+            loss: as it was before it was scaled.
+            norm: of all its gradients.
+        """
+        is_sound = torch.isfinite(norm)
+        happened = torch.isfinite(loss) & ~is_sound
+        spent = happened & (self.scale / 2 < _SMALLEST)
+        sound = torch.where(happened, 0, self._sound + is_sound)
+        grows = sound >= self._growth_updates
+        grown = torch.where(grows, self.scale * 2, self.scale)
+        self.scale = torch.where(happened, self.scale / 2, grown).clamp(_SMALLEST, _LARGEST)
+        self._sound = torch.where(grows, 0, sound)
+        return Overflow(happened, spent)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What later updates depend on."""
+        return dict(zip(_NAMES, (self.scale, self._sound), strict=True))
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Become what `state_tensors` gave. Where it is not among them, as in the checkpoint of a
+        run that was not in float16 until now, the scale stays as it is.
+        """
+        if _NAMES[0] in tensors:
+            scale, sound = (tensors[name] for name in _NAMES)
+            self.scale = scale.to(self.scale.device, copy=True)
+            self._sound = sound.to(self.scale.device, copy=True)

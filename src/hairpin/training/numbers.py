@@ -1,0 +1,77 @@
+"""An update's numbers on their way from the device to the host.
+
+On CUDA they are one small tensor, copied to pinned memory behind the update's own work. Whoever
+reads them, an update later, waits for that copy and for nothing after it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hairpin.optim.gradients import Clipped
+from hairpin.optim.guard import Verdict
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the host is told of an update.
+
+    Args:
+        loss: mean nats per target.
+        grad_norm: before clipping.
+        loss_scale: what the loss was multiplied by; None: nothing.
+        clipped: whether it was above the threshold.
+        skip, halted, non_finite, spike, overflow: as in `Verdict`.
+    """
+
+    loss: float
+    grad_norm: float
+    loss_scale: float | None
+    clipped: bool
+    skip: bool
+    halted: bool
+    non_finite: bool
+    spike: bool
+    overflow: bool
+
+
+def send(
+    loss: Tensor, clipped: Clipped, verdict: Verdict, loss_scale: Tensor | None
+) -> Callable[[], Numbers]:
+    """Send an update's numbers to the host; what is returned waits for them and gives them."""
+    said = (verdict.skip, verdict.halted, verdict.non_finite, verdict.spike, verdict.overflow)
+    scale = () if loss_scale is None else (loss_scale,)
+    scalars = (loss, clipped.norm, *scale, clipped.clipped, *said)
+    arrived = send_scalars(scalars, loss.device.type)
+
+    def read() -> Numbers:
+        mean, norm, *rest = arrived()
+        scaled_by = rest.pop(0) if scale else None
+        above, skip, halted, non_finite, spike, overflow = map(bool, rest)
+        return Numbers(mean, norm, scaled_by, above, skip, halted, non_finite, spike, overflow)
+
+    return read
+
+
+def send_scalars(scalars: Sequence[Tensor], device: str) -> Callable[[], list[float]]:
+    """Send float32 and boolean scalars; what is returned waits for them and gives them.
+
+    Args:
+        scalars: on the device; nobody changes them in place.
+        device: its type.
+    """
+    if device != "cuda":
+        return lambda: [float(scalar) for scalar in scalars]
+    on_host = torch.empty(len(scalars), pin_memory=True)
+    on_host.copy_(torch.stack([scalar.float() for scalar in scalars]), non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def read() -> list[float]:
+        copied.synchronize()
+        values: list[float] = on_host.tolist()
+        return values
+
+    return read

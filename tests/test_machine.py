@@ -1,0 +1,204 @@
+"""What a run makes of its machine: formats, memory, and a device that nobody waits for.
+
+There need be no GPU here: what is asked of one is answered by the test.
+"""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import hairpin
+from hairpin.config.settings import Optimizer
+from hairpin.errors import ConfigError
+from hairpin.model.gpt import GPT
+from hairpin.model.shape import Shape
+from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
+from hairpin.optim.optimizers import build_optimizer
+from hairpin.optim.scaling import LossScale
+from hairpin.run import Run
+from hairpin.training import numbers, numerics
+from hairpin.training import step as training_step
+from hairpin.training.numerics import Numerics, formats, usable_gigabytes
+from hairpin.training.step import Stepper
+from hairpin.watch import Quiet
+from helpers import Watching, a_guard, assert_same_history, random_ids, text_file, tiny
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_is_timed_in_the_formats_that_it_really_has(
+    monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    # As on a T4: bfloat16 is there, but emulated.
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: native or including_emulation,
+    )
+    assert formats("cuda") == ["float32", "bfloat16" if native else "float16"]
+    assert formats("cpu") == ["float32", "bfloat16"] and formats("mps") == ["float32"]
+
+
+def test_a_gpus_memory_is_what_it_has_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70_000_000_000, 80_000_000_000))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert usable_gigabytes("cuda") == 63.0
+    assert usable_gigabytes("cpu") == usable_gigabytes("mps") == 3.0
+
+
+# --- a micro-batch that does not fit ---
+
+
+def fits_at_most(monkeypatch: pytest.MonkeyPatch, sequences: int) -> list[int]:
+    """Let a model run out of memory; returns the sequences of each training pass."""
+    forward, seen = GPT.forward, list[int]()
+
+    def limited(self: GPT, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            seen.append(len(inputs))
+            if len(inputs) > sequences:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, inputs, targets)
+
+    monkeypatch.setattr(GPT, "forward", limited)
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+    return seen
+
+
+def test_what_does_not_fit_is_halved_said_once_and_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, watcher = text_file(tmp_path), Watching()
+    settings = tiny(train__tokens_per_update=128, execution__precision="auto")
+    with monkeypatch.context() as patched:
+        seen = fits_at_most(patched, 3)
+        run = hairpin.train(
+            text, out=tmp_path / "run", settings=settings | {"execution.micro_batch": 8},
+            watcher=watcher,
+        )  # fmt: skip
+    (line,) = watcher.notices
+    assert line == "execution.micro_batch: 8 sequences do not fit in memory; it is 2 now"
+    assert run.config.execution.micro_batch == 2
+    assert seen[:2] == [8, 4] and set(seen[2:]) == {2}, "tried again after it was known"
+    asked = settings | {
+        "execution.micro_batch": 2,
+        "execution.precision": run.config.execution.precision,
+    }
+    fitting = hairpin.train(text, out=tmp_path / "fitting", settings=asked, watcher=Quiet())
+    assert_same_history(run, fitting)
+
+
+def test_where_not_even_one_sequence_fits_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits_at_most(monkeypatch, 0)
+    with pytest.raises(ConfigError, match=r"not even one sequence fits.*--size or model\.context"):
+        hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=tiny(), watcher=Quiet())
+
+
+# --- nobody waits ---
+
+
+def on_meta(scaling: LossScale | None) -> Stepper:
+    """A stepper whose device has no values: whoever wants to read one is told so."""
+    model = GPT(Shape(64, 16, layers=2, heads=2, width=16, dropout=0.1)).to("meta")
+    return Stepper(
+        model,
+        build_optimizer(model, Optimizer()),
+        Clipper("norm", 1.0),
+        Numerics("meta"),
+        seed=0,
+        micro_batch=2,
+        guard=Guard(a_guard().settings, "meta"),
+        scaling=scaling,
+    )
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_update_reads_nothing_from_its_device(
+    monkeypatch: pytest.MonkeyPatch, scaled: bool
+) -> None:
+    steps: list[Tensor] = []  # the fused kernel itself is PyTorch's, and has no such device
+    monkeypatch.setattr(training_step, "step_unless", lambda skip, *_: steps.append(skip))
+    stepper = on_meta(LossScale("meta") if scaled else None)
+    ids = random_ids(4, 17)
+    for update in range(3):
+        result = stepper.step((ids[:, :-1], ids[:, 1:]), update=update, position=0, lr=0.1)
+    assert len(steps) == 3 and steps[0].device.type == "meta" and result.tokens == 64
+    with pytest.raises(RuntimeError, match="meta"):
+        result.read()
+
+
+def test_on_cuda_numbers_are_one_copy_that_is_waited_for_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            done.append("recorded")
+
+        def synchronize(self) -> None:
+            done.append("waited")
+
+    empty, copy = torch.empty, Tensor.copy_
+
+    def pinned(*size: int, pin_memory: bool) -> Tensor:
+        assert pin_memory
+        return empty(*size)
+
+    def copied(self: Tensor, other: Tensor, non_blocking: bool = False) -> Tensor:
+        done.append(f"copied {len(other)}" + (", not waiting" if non_blocking else ""))
+        return copy(self, other)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(Tensor, "copy_", copied)
+    scalars = [torch.tensor(0.1), torch.tensor(True), torch.tensor(False)]
+    read = numbers.send_scalars(scalars, "cuda")
+    assert done == ["copied 3, not waiting", "recorded"]
+    assert read() == [float(torch.tensor(0.1)), 1.0, 0.0] and done[2:] == ["waited"]
+
+
+def test_batches_go_to_cuda_from_pinned_memory_without_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def pin_memory(self: Tensor) -> Tensor:
+        seen.append(("pinned", self.is_contiguous()))
+        return self
+
+    def to(self: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        seen.append((*arguments, named))
+        return self
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(Tensor, "to", to)
+    ids = random_ids(2, 9)[:, :-1]
+    assert torch.equal(Numerics("cuda").to_device(ids), ids)
+    # A copy of rows with gaps would be made whole first, and waited for.
+    assert seen == [("pinned", True), ("cuda", {"non_blocking": True})]
+
+
+def garbage_frozen(device: str) -> int:
+    with Numerics(device).undisturbed():
+        return gc.get_freeze_count()
+
+
+def test_beside_a_gpu_the_garbage_collector_leaves_what_was_there_alone() -> None:
+    before = gc.get_freeze_count()
+    assert garbage_frozen("cuda") > before + 10_000
+    assert gc.get_freeze_count() == 0 == garbage_frozen("cpu")
+
+
+def test_the_frozen_are_let_go_when_training_fails() -> None:
+    error: Callable[[], Any] = lambda: 1 / 0  # noqa: E731
+    with pytest.raises(ZeroDivisionError), numerics.Numerics("cuda").undisturbed():
+        error()
+    assert gc.get_freeze_count() == 0
