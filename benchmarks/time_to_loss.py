@@ -58,24 +58,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=45.0, help="training time of gpt2")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", default="tiny")
+    parser.add_argument("--precision", default="float32", help="float32 or bfloat16, of both")
     parser.add_argument("--results", type=Path, default=Path("time-to-loss.json"))
     parser.add_argument("--out", type=Path, help="a page in Markdown")
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="corpora by name, files, folders")
     asked = parser.parse_args()
     rows = []
     for text in asked.texts:
-        seconds = time_recipes(text, asked.size)
-        tuning = [
-            trial_of(text, Arm("gpt2", 1.0, lr), 0, asked.seconds, seconds, asked.size)
-            for lr in TUNED_LRS
-        ]
+        seconds = time_recipes(text, asked)
+        tuning = [trial_of(text, Arm("gpt2", 1.0, lr), 0, seconds, asked) for lr in TUNED_LRS]
         tuned = dict(zip(TUNED_LRS, run_all(tuning, f"{text}: gpt2's rate"), strict=True))
         best_lr = min(tuned, key=lambda lr: tuned[lr])
         arms = [Arm("gpt2", 1.0, best_lr), *(Arm("modern", share) for share in SHARES)]
         trials = [
-            trial_of(text, arm, seed, asked.seconds, seconds, asked.size)
-            for arm in arms
-            for seed in range(asked.seeds)
+            trial_of(text, arm, seed, seconds, asked) for arm in arms for seed in range(asked.seeds)
         ]
         results = iter(run_all(trials, text))
         rows.append(
@@ -94,30 +90,31 @@ def main() -> None:
         asked.out.write_text(page + "\n", encoding="utf-8")
 
 
-def settings_of(text: str, recipe: str, size: str) -> dict[str, Any]:
+def settings_of(text: str, recipe: str, asked: argparse.Namespace) -> dict[str, Any]:
     """What both recipes have in common, and which one it is."""
     source = {"data.corpus": text} if text in CORPORA else {"data.texts": [text]}
     return {
-        **source, "recipe": recipe, "model.size": size, "execution.precision": "float32",
-        "schedule.kind": "cosine", "train.tokens_per_update": 2048,
+        **source, "recipe": recipe, "model.size": asked.size,
+        "execution.precision": asked.precision, "schedule.kind": "cosine",
+        "train.tokens_per_update": 2048,
     }  # fmt: skip
 
 
-def time_recipes(text: str, size: str) -> dict[str, float]:
+def time_recipes(text: str, asked: argparse.Namespace) -> dict[str, float]:
     """Seconds of an update of each recipe: the median of rounds in turns."""
     times: dict[str, list[float]] = {"gpt2": [], "modern": []}
     for _ in track(range(ROUNDS), f"{text}: timing"):
         for recipe, seen in times.items():
-            seen.append(time_candidate(settings_of(text, recipe, size))[1])
+            seen.append(time_candidate(settings_of(text, recipe, asked))[1])
     return {recipe: statistics.median(seen) for recipe, seen in times.items()}
 
 
 def trial_of(
-    text: str, arm: Arm, seed: int, seconds: float, per_update: dict[str, float], size: str
+    text: str, arm: Arm, seed: int, per_update: dict[str, float], asked: argparse.Namespace
 ) -> Trial:
     """The training of an arm in its share of the time."""
-    updates = max(20, int(seconds * arm.share / per_update[arm.recipe]))
-    settings = settings_of(text, arm.recipe, size) | {"train.seed": seed}
+    updates = max(20, int(asked.seconds * arm.share / per_update[arm.recipe]))
+    settings = settings_of(text, arm.recipe, asked) | {"train.seed": seed}
     if arm.peak_lr:
         settings["schedule.peak_lr"] = arm.peak_lr
     return Trial(text, arm, seed, updates, settings)

@@ -9,6 +9,7 @@ In the same run the products of the model's own shapes are timed alone: the ceil
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ CHECK_BATCH, CHECK_UPDATES, CHECK_BATCHES, CHECK_LR = 2, 20, 4, 5e-4
 def main() -> int:
     """Measure, and write the page; 1 when the losses are not the same."""
     asked = arguments()
-    arms = [arm for arm in ARMS if arm.in_quick or not asked.quick]
+    arms = [
+        arm for arm in ARMS if (arm.in_quick or not asked.quick) and asked.arms.search(arm.name)
+    ]
     pythons = {
         arm.peer: environment(arm.peer, asked.folder.absolute()) for arm in (*arms, *CHECKED)
     }
@@ -72,6 +75,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under five minutes: not `long`, "
                         "fewer arms, one turn")  # fmt: skip
     parser.add_argument("--workloads", help=f"some of {','.join(WORKLOADS)}; by default all")
+    parser.add_argument("--arms", type=re.compile, default=re.compile(""), metavar="PATTERN",
+                        help="only those whose names have it (a regular expression)")  # fmt: skip
     parser.add_argument("--repeats", type=int, help="turns: 5, quick 1")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--limit", type=float, default=600.0, help="seconds of a process (600)")

@@ -15,7 +15,8 @@ from hairpin.model.shape import Shape  # noqa: E402
 from hairpin.optim.gradients import Clipper  # noqa: E402
 from hairpin.optim.guard import Guard  # noqa: E402
 from hairpin.optim.optimizers import build_optimizer  # noqa: E402
-from hairpin.training.numerics import Numerics  # noqa: E402
+from hairpin.planning import micro_batch_sequences  # noqa: E402
+from hairpin.training.numerics import Numerics, usable_gigabytes  # noqa: E402
 from hairpin.training.step import Stepper  # noqa: E402
 
 job = open_job()
@@ -26,9 +27,12 @@ model.load_state_dict(job.load_weights())
 model.to(job.device)
 settings = Optimizer(kind="adamw", weight_decay=0.0, beta2=0.999)
 ids = job.load_ids()
+# As a run chooses it: the others take the whole batch at once, which they cannot choose.
+memory_bytes = 1e9 * usable_gigabytes(job.device)
+micro_batch = micro_batch_sequences(model.shape, ids.size(1), memory_bytes, job.device)
 stepper = Stepper(
     model, build_optimizer(model, settings, job.precision), Clipper("norm", 1.0), numerics, seed=0,
-    micro_batch=ids.size(1), guard=Guard(GuardSettings(), job.device),
+    micro_batch=micro_batch, guard=Guard(GuardSettings(), job.device),
 )  # fmt: skip
 clock = Clock()
 for update, rows in enumerate(ids):
