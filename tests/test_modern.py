@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from hairpin.config.load import build_config
 from hairpin.errors import ConfigError
+from hairpin.model import layers, modern
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.modern import Rotary, rms_norm, rotate
@@ -154,3 +155,23 @@ def test_what_a_modern_network_has_not_is_refused_in_one_list() -> None:
 def test_the_recipe_is_a_whole_config() -> None:
     config = build_config()
     assert config.model.architecture == "modern" and config.optimizer.kind == "muon"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradients_by_hand_are_those_of_the_plain_operations(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU and a compiler are given, and what a CPU does."""
+    found = []
+    for is_by_hand in (True, False):
+        monkeypatch.setattr(layers, "is_by_hand", lambda x, answer=is_by_hand: answer)
+        monkeypatch.setattr(modern, "is_by_hand", lambda x, answer=is_by_hand: answer)
+        model = lively()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss, _ = model(ids(2, 24), ids(2, 24, seed=1))
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters())])
+    most = {"float32": 1e-5, "bfloat16": 3e-2}[precision]
+    for one, other in zip(*found, strict=True):
+        assert one is not None and other is not None
+        assert (one - other).norm() <= most * other.norm()

@@ -5,6 +5,7 @@ Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, S
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +34,13 @@ class LayerCache:
         return self.keys_BHSD.narrow(2, 0, end), self.values_BHSD.narrow(2, 0, end)
 
 
+def is_by_hand(x: Tensor) -> bool:
+    """Whether gradients that are written by hand are taken: they save passes over memory where
+    PyTorch runs one operation after the other. A compiler fuses the plain ones by itself.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 0.0) -> Tensor:
     """What each position takes from itself and those before it, [B, T, C].
 
@@ -41,7 +49,7 @@ def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 
         cache: of the positions before, which is extended; then T is 1, or the cache is empty.
         dropout: of probabilities.
     """
-    if cache is None and dropout == 0 and qkv_3BHTD.device.type == "cpu":
+    if cache is None and dropout == 0 and is_by_hand(qkv_3BHTD):
         return causal_attention(qkv_3BHTD)
     _, B, H, T, D = qkv_3BHTD.shape
     q_BHTD, k_BHTD, v_BHTD = qkv_3BHTD

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from hairpin.model.layers import LayerCache, attend
+from hairpin.model.layers import LayerCache, attend, is_by_hand
 
 Rotation = tuple[Tensor, Tensor]  # cosines and signed sines, [T, D] each
 
@@ -58,6 +59,8 @@ def rms_norm(x: Tensor) -> Tensor:
     dtype, device = x.dtype, x.device.type
     if torch.is_autocast_enabled(device):
         x, dtype = x.float(), torch.get_autocast_dtype(device)
+    if not is_by_hand(x):
+        return F.rms_norm(x, x.shape[-1:], eps=EPSILON).to(dtype)
     out: Tensor = _RMSNorm.apply(x, dtype)  # type: ignore[no-untyped-call]
     return out
 
@@ -114,7 +117,7 @@ class _Heads(torch.autograd.Function):
         out_3BHTD = torch.empty_like(qkv_3BHTD, memory_format=torch.contiguous_format)
         qk = qkv_3BHTD[:2].to(cos_TD.dtype, memory_format=torch.contiguous_format)
         scale = _inverse_root_mean_square(qk)
-        out_3BHTD[:2] = rotate(qk.mul_(scale), (cos_TD, sin_TD))
+        out_3BHTD[:2] = rotate(qk * scale, (cos_TD, sin_TD))
         out_3BHTD[2] = qkv_3BHTD[2]
         ctx.save_for_backward(out_3BHTD, scale, cos_TD, sin_TD)
         return out_3BHTD
@@ -132,6 +135,15 @@ class _Heads(torch.autograd.Function):
         return below_BT3HD, None, None
 
 
+def ready_heads(qkv_BT3HD: Tensor, rotation: Rotation) -> Tensor:
+    """Queries and keys turned to their positions and normalised, and values, [3, B, H, T, D]."""
+    if is_by_hand(qkv_BT3HD):
+        out: Tensor = _Heads.apply(qkv_BT3HD, *rotation)  # type: ignore[no-untyped-call]
+        return out
+    qk_2BHTD, v_1BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4).split((2, 1))
+    return torch.cat((rms_norm(rotate(qk_2BHTD, rotation)).to(v_1BHTD.dtype), v_1BHTD))
+
+
 class ModernAttention(nn.Module):
     """Causal attention of rotated, normalised queries and keys."""
 
@@ -145,13 +157,12 @@ class ModernAttention(nn.Module):
         """Attend; with a cache, `x` is a first block of positions or the single next one."""
         B, T, C = x_BTC.shape
         qkv_BT3HD = self.query_key_value(x_BTC).view(B, T, 3, self.heads, C // self.heads)
-        qkv_3BHTD = _Heads.apply(qkv_BT3HD, *rotation)  # type: ignore[no-untyped-call]
-        out: Tensor = self.output(attend(qkv_3BHTD, cache))
+        out: Tensor = self.output(attend(ready_heads(qkv_BT3HD, rotation), cache))
         return out
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """max(x, 0)² (So et al. 2021)."""
+    """max(x, 0)², with a gradient in two passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -166,6 +177,14 @@ class _SquaredReLU(torch.autograd.Function):
         return below.mul_(2)
 
 
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)² (So et al. 2021)."""
+    if not is_by_hand(x):
+        return F.relu(x).square()
+    out: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
 class ModernMLP(nn.Module):
     """Two linear layers around a squared ReLU (So et al. 2021)."""
 
@@ -176,7 +195,7 @@ class ModernMLP(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Apply to each position by itself."""
-        out: Tensor = self.output(_SquaredReLU.apply(self.expand(x_BTC)))  # type: ignore[no-untyped-call]
+        out: Tensor = self.output(squared_relu(self.expand(x_BTC)))
         return out
 
 
