@@ -12,18 +12,29 @@ from torch import nn
 
 from hairpin import api
 from hairpin.book import GPT_CONFIG_124M, GPTModel, calc_loss_batch
+from hairpin.config.guard import Guard as GuardSettings
 from hairpin.config.load import build_config
+from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
 from hairpin.model.book_weights import from_book, to_book
 from hairpin.model.gpt import GPT
 from hairpin.model.gpt2_weights import from_gpt2, to_gpt2
 from hairpin.model.shape import Shape
+from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
+from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning import count_parameters
 from hairpin.run import Run
+from hairpin.training.numerics import Numerics
+from hairpin.training.step import Stepper
 from hairpin.watch import Quiet
 from helpers import BOOK_TINY, lively_model, of_kind, random_ids, shaken, text_file
 
 SHAPE = Shape(64, 8, layers=2, heads=2, width=16, tied=False)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
@@ -45,6 +56,35 @@ def test_the_fast_model_is_the_books(qkv_bias: bool) -> None:
         torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-4, rtol=1e-4, msg=name)
         if not name.endswith("query_key_value.bias"):  # that of a key is zero but for rounding
             assert wanted[name].abs().max() > 1e-3, f"{name}: too small to tell anything"
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-4), ("bfloat16", 0.03)])
+def test_twenty_updates_have_the_losses_of_the_books_loop(precision: str, most: float) -> None:
+    """The step with its clipping, folded division and all, at a size of several blocks of
+    attention: 160 positions. The loss falls by a whole nat.
+    """
+    sizes = {"context_length": 160, "emb_dim": 32, "n_heads": 4, "vocab_size": 300}
+    book = GPTModel(BOOK_TINY | sizes | {"drop_rate": 0.0})
+    fast = GPT(replace(SHAPE, vocabulary=300, context=160, heads=4, width=32, qkv_bias=False))
+    fast.load_state_dict(from_book(book.state_dict(), 2), strict=True)
+    stepper = Stepper(
+        fast, build_optimizer(fast, Optimizer(weight_decay=0.0, beta2=0.999)),
+        Clipper("norm", 1.0), Numerics("cpu", precision), seed=0, micro_batch=2,
+        guard=Guard(GuardSettings(), "cpu"),
+    )  # fmt: skip
+    plain = torch.optim.AdamW(book.parameters(), lr=3e-3, weight_decay=0.0)
+    x, y = (torch.randint(0, 300, (4, 160), generator=seeded(seed)) for seed in (0, 1))
+    losses = []
+    for update in range(20):
+        plain.zero_grad()
+        loss = calc_loss_batch(x, y, book, "cpu")
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(book.parameters(), max_norm=1.0)
+        plain.step()
+        ours = stepper.step((x, y), update=update, position=0, lr=3e-3)
+        losses.append(float(loss.detach()))
+        assert float(ours.loss) == pytest.approx(losses[-1], abs=most), update
+    assert losses[0] - losses[-1] > 1
 
 
 @pytest.mark.parametrize("qkv_bias", [False, True])
