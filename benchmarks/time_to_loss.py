@@ -64,8 +64,9 @@ def main() -> None:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="corpora by name, files, folders")
     asked = parser.parse_args()
     rows = []
-    for text in asked.texts:
-        seconds = time_recipes(text, asked)
+    # All of it first: what is trained afterwards does not depend on what else the machine does.
+    timed = {text: time_recipes(text, asked) for text in asked.texts}
+    for text, seconds in timed.items():
         tuning = [trial_of(text, Arm("gpt2", 1.0, lr), 0, seconds, asked) for lr in TUNED_LRS]
         tuned = dict(zip(TUNED_LRS, run_all(tuning, f"{text}: gpt2's rate"), strict=True))
         best_lr = min(tuned, key=lambda lr: tuned[lr])
