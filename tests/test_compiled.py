@@ -304,6 +304,25 @@ def test_rows_that_fill_up_the_head_change_neither_loss_nor_gradient(
 
 
 @pytest.mark.parametrize("shape", [GPT2, MODERN], ids=["gpt2", "modern"])
+def test_the_head_of_a_gpu_is_one_graph_too(monkeypatch: pytest.MonkeyPatch, shape: Shape) -> None:
+    model, ids = lively_model(replace(shape, vocabulary=61)), random_ids(4, 9, below=61)
+    x_BTC = model.hidden(ids[:, :-1]).detach().requires_grad_()
+    eager = model.head_loss(x_BTC, ids[:, 1:])
+    with_backend(monkeypatch, "aot_eager")
+    head_loss = compiled._either_head(model, (4, 8))
+    whole = head_loss(x_BTC, ids[:, 1:])
+    torch.testing.assert_close(whole, eager)
+    weight, inputs = model.head_weight, x_BTC
+    ours, theirs = (torch.autograd.grad(loss, (inputs, weight)) for loss in (whole, eager))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert ours[1].shape == weight.shape and counters["stats"]["unique_graphs"] == 1
+    with torch.no_grad():
+        head_loss(x_BTC, ids[:, 1:])
+    head_loss(x_BTC[:3], ids[:3, 1:])
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("shape", [GPT2, MODERN], ids=["gpt2", "modern"])
 def test_the_head_of_a_gpu_has_the_loss_of_the_one_on_a_cpu(shape: Shape) -> None:
     model, ids = lively_model(replace(shape, vocabulary=61)), random_ids(4, 9, below=61)
     loss, _ = model(ids[:, :-1], ids[:, 1:])

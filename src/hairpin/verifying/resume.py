@@ -75,8 +75,9 @@ class Proof:
     def conditions(self) -> str:
         """Under which it was found, and holds."""
         how = self.config.execution
+        compiled = "compiled, " if how.compile == "on" else ""
         return (
-            f"{how.device}, {how.precision}, micro-batch {how.micro_batch}, torch "
+            f"{how.device}, {how.precision}, {compiled}micro-batch {how.micro_batch}, torch "
             f"{torch.__version__}, {torch.get_num_threads()} threads"
         )
 
