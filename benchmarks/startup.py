@@ -8,7 +8,6 @@ they have ended. Files are in the page cache: each command has run once before.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -69,27 +68,30 @@ def _seconds(words: Sequence[str], folder: Path) -> float:
 
 
 def _train(texts: Sequence[str], folder: Path, name: str, cache: Path) -> tuple[float, float]:
-    """From the command to its first update, which the record has the moment of, and to its end."""
+    """From the command to the first update in its record, and to its end."""
     out = folder / name
-    begin, began_at = time.perf_counter(), time.time()
-    subprocess.run(
+    begin, first = time.perf_counter(), None
+    with subprocess.Popen(
         [sys.executable, "-m", "hairpin", "train", *texts, "--out", out, *TRAINING],
-        cwd=folder, check=True, capture_output=True, env=_environ(cache),
-    )  # fmt: skip
+        cwd=folder, env=_environ(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        while process.poll() is None:
+            if first is None and _has_update(out / "metrics.jsonl"):
+                first = time.perf_counter() - begin
+            time.sleep(0.01)
     last = time.perf_counter() - begin
-    with (out / "metrics.jsonl").open(encoding="utf-8") as lines:
-        events = [json.loads(line) for line in lines]
-    first = next(event for event in events if event["event"] == "update")
-    return _moment(first) - began_at, last
+    if process.returncode or first is None:
+        raise SystemExit(f"training failed: {process.args}")
+    return first, last
 
 
-def _moment(event: dict[str, float]) -> float:
-    return event["time"]
+def _has_update(record: Path) -> bool:
+    return record.exists() and b'"event": "update"' in record.read_bytes()
 
 
 def _environ(cache: Path) -> dict[str, str]:
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
-    return {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": path}
+    return {**os.environ, "HAIRPIN_CACHE": str(cache), "PYTHONPATH": path}
 
 
 if __name__ == "__main__":
