@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -182,3 +184,44 @@ def test_it_learns() -> None:
         losses.append(float(loss_sum.detach() / count))
         step_unless(GO, optimizer, 0.01)
     assert losses[0] > 4 and losses[-1] < 0.2
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_pytorchs_compiler_is_not_imported(kind: str) -> None:
+    program = f"""if True:
+        import sys
+        import torch
+        from hairpin.config.settings import Optimizer
+        from hairpin.model.gpt import GPT
+        from hairpin.model.shape import Shape
+        from hairpin.optim.optimizers import build_optimizer, step_unless
+
+        model = GPT(Shape.modern(64, 8, layers=1, heads=2, width=16))
+        optimizer = build_optimizer(model, Optimizer(kind={kind!r}))
+        inputs = torch.zeros(1, 4, dtype=torch.long)
+        model(inputs, inputs)[0].backward()
+        before = model.head_weight.detach().clone()
+        step_unless(torch.tensor(False), optimizer, 0.01)
+        assert not torch.equal(model.head_weight, before)
+        optimizer.zero_grad()
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_adamw_is_pytorchs_own_to_the_bit() -> None:
+    seen = []
+    for make in (build_optimizer, pytorchs_own):
+        model = lively_model(SHAPE)
+        optimizer = make(model, Optimizer())
+        for seed in range(3):
+            set_gradients(model, seed)
+            step_unless(GO, optimizer, 0.01, torch.tensor(2.0))
+        seen.append(contents(model, optimizer))
+    assert same_bits(*seen)
+
+
+def pytorchs_own(model: GPT, settings: Optimizer) -> torch.optim.Optimizer:
+    groups = build_optimizer(model, settings).param_groups
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=settings.epsilon, fused=True)

@@ -103,8 +103,8 @@ def page(workloads: Mapping[str, Workload]) -> str:
         f"{version('torch')}; two threads, one text at a time, the likeliest token each time.", "",
         "```sh", "python -m benchmarks.generation --out docs/generation-results.md", "```", "",
         "Fresh processes that take turns, forwards and backwards; two texts to warm up (and to "
-        "compile); then one is timed, prompt and all. Median (least–most). \"Faster by\" is of each "
-        "turn, against `GPT2LMHeadModel.generate` in float32. \"Read\" is the weights of all "
+        "compile); then one is timed, prompt and all. Median (least–most). \"Faster by\" is of "
+        "each turn, against `GPT2LMHeadModel.generate` in float32. \"Read\" is the weights of all "
         "products, keys and values, in the arm's format, over the time; its share is of how fast "
         "`torch.sum` read 512 MB in the same turn, the best of eight. Where weights fit into the "
         "processor's cache, more is possible.", "",

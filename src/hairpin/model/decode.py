@@ -95,9 +95,9 @@ class Decoder:
         """Room for the keys and values of a whole context."""
         return Cache(self._model)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def logits(self, token: int, cache: Cache) -> Tensor:
-        """Scores of what follows `token`, [V], which the next call may overwrite.
+        """Scores of what follows `token`, [V]: an inference tensor, which the next call may change.
 
         Args:
             token: id of the newest token.

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from hairpin.optim.uncompiled import Uncompiled
+
 # The quintic a·x + b·x³ + c·x⁵ of Jordan et al., steep at 0: five of them bring a singular value
 # from anywhere above 0.01 to between 0.7 and 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -49,7 +51,7 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     return out.transpose(-2, -1) if is_tall else out
 
 
-class MuonAdamW(torch.optim.Optimizer):
+class MuonAdamW(Uncompiled):
     """Two rules in one optimizer; a group says which by `muon`.
 
     Args:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hairpin.config.settings import Optimizer as OptimizerSettings
 from hairpin.optim.muon import MuonAdamW
+from hairpin.optim.uncompiled import AdamW
 
 
 def build_optimizer(
@@ -32,7 +33,7 @@ def build_optimizer(
             eps=settings.epsilon,
             dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
         )
-    return torch.optim.AdamW(
+    return AdamW(
         _adamw_groups(model, settings),
         lr=0.0,
         betas=(settings.beta1, settings.beta2),
