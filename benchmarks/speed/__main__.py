@@ -23,7 +23,7 @@ from rich.progress import track
 
 from benchmarks.speed.page import agreement_lines, machine, page
 from benchmarks.speed.peers import ARMS, CHECKED, Arm, environment, in_turn
-from benchmarks.speed.processes import FailedError, Processes
+from benchmarks.speed.processes import FailedError, Processes, leave_on_sigterm
 from benchmarks.speed.results import Agreement, Row, Workload, agreed, largest_gap
 from hairpin.model.shape import Shape
 
@@ -44,6 +44,7 @@ CHECK_BATCH, CHECK_UPDATES, CHECK_BATCHES, CHECK_LR = 2, 20, 4, 5e-4
 def main() -> int:
     """Measure, and write the page; 1 when the losses are not the same."""
     asked = arguments()
+    leave_on_sigterm()
     arms = [
         arm for arm in ARMS if (arm.in_quick or not asked.quick) and asked.arms.search(arm.name)
     ]
