@@ -85,7 +85,8 @@ def measure(workload: Workload, shape: Shape, repeats: int, python: Path) -> Non
             for arm in ARMS:
                 _compare(arm, python, workload, folder, text, expected)
         del model
-        for number in track(range(repeats), f"{shape.layers} × {shape.width}"):
+        for _ in track(range(repeats), f"{shape.layers} × {shape.width}"):
+            number = len(workload.memory_bytes_per_second)
             workload.memory_bytes_per_second.append(memory_speed())
             for arm in ARMS[:: 1 if number % 2 == 0 else -1]:
                 result = _run(arm, python, workload, folder, [])
