@@ -9,10 +9,12 @@ already, so that a measurement can be done in portions; `--afresh` forgets them.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workloads", default=",".join(SHAPES))
+    parser.add_argument("--arms", type=re.compile, default=re.compile(""), metavar="PATTERN",
+                        help="those whose names have it, and transformers")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200, help="to write")
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="peer and results")
@@ -52,12 +56,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the page")
     asked = parser.parse_args()
     python = environment("transformers", asked.folder.absolute())
+    arms = [arm for arm in ARMS if arm is REFERENCE or asked.arms.search(arm.name)]
     stored = asked.folder / "generation.json"
     done = _read(stored) if stored.exists() and not asked.afresh else {}
     for name in filter(None, asked.workloads.split(",")):
         shape = SHAPES[name]
         workload = done.setdefault(name, Workload(asdict(shape), asked.tokens))
-        measure(workload, shape, asked.repeats, python)
+        measure(workload, shape, asked.repeats, python, arms)
         stored.write_text(json.dumps({key: asdict(value) for key, value in done.items()}))
     text = page(done)
     print(text)
@@ -65,7 +70,9 @@ def main() -> None:
         asked.out.write_text(text, encoding="utf-8")
 
 
-def measure(workload: Workload, shape: Shape, repeats: int, python: Path) -> None:
+def measure(
+    workload: Workload, shape: Shape, repeats: int, python: Path, arms: Sequence[Arm]
+) -> None:
     """Let every arm write, in turns."""
     model = drawn_model(shape)
     with tempfile.TemporaryDirectory() as name:
@@ -75,20 +82,20 @@ def measure(workload: Workload, shape: Shape, repeats: int, python: Path) -> Non
         save_file(to_gpt2(state, shape.layers), folder / "transformers.safetensors")
         del state
         if not workload.arms:
-            workload.arms = {arm.name: Measured() for arm in ARMS}
+            workload.arms = {arm.name: Measured() for arm in arms}
             # Not timed: what all the others are asked to read.
             text = _run(REFERENCE, python, workload, folder, [])["ids"]
             expected = _network_logits(model, text)
             best = expected.topk(2).values
             workload.distinct = len(set(text))
             workload.middle_lead = float((best[:, 0] - best[:, 1]).median())
-            for arm in ARMS:
+            for arm in arms:
                 _compare(arm, python, workload, folder, text, expected)
         del model
         for _ in track(range(repeats), f"{shape.layers} × {shape.width}"):
             number = len(workload.memory_bytes_per_second)
             workload.memory_bytes_per_second.append(memory_speed())
-            for arm in ARMS[:: 1 if number % 2 == 0 else -1]:
+            for arm in arms[:: 1 if number % 2 == 0 else -1]:
                 result = _run(arm, python, workload, folder, [])
                 _add(workload, shape, arm, result)
 

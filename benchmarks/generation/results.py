@@ -9,7 +9,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.speed.results import processor, ratios, spread
+from benchmarks.speed.page import processor
+from benchmarks.speed.results import ratios, spread
 from hairpin.model.shape import Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
