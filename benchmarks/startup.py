@@ -81,7 +81,7 @@ def _train(texts: Sequence[str], folder: Path, name: str, cache: Path) -> tuple[
             time.sleep(0.01)
     last = time.perf_counter() - begin
     if process.returncode or first is None:
-        raise SystemExit(f"training failed: {process.args}")
+        raise SystemExit(f"training failed: {process.args!r}")
     return first, last
 
 

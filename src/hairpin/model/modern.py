@@ -140,8 +140,9 @@ def ready_heads(qkv_BT3HD: Tensor, rotation: Rotation) -> Tensor:
     if is_by_hand(qkv_BT3HD):
         out: Tensor = _Heads.apply(qkv_BT3HD, *rotation)  # type: ignore[no-untyped-call]
         return out
-    qk_2BHTD, v_1BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4).split((2, 1))
-    return torch.cat((rms_norm(rotate(qk_2BHTD, rotation)).to(v_1BHTD.dtype), v_1BHTD))
+    qkv_3BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
+    qk_2BHTD = rms_norm(rotate(qkv_3BHTD[:2], rotation)).to(qkv_3BHTD.dtype)
+    return torch.cat((qk_2BHTD, qkv_3BHTD[2:]))
 
 
 class ModernAttention(nn.Module):
