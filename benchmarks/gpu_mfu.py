@@ -148,7 +148,7 @@ def _hairpin_update(size: Size, numerics: Numerics, micro_batch: int) -> Update:
     model = GPT(size.shape).to(numerics.device).train()
     compile_blocks(model, micro_batch)
     guard, clipper = Guard(config.guard, numerics.device), Clipper("norm", 1.0)
-    optimizer = build_optimizer(model, config.optimizer, numerics.precision)
+    optimizer = build_optimizer(model, config.optimizer)
     stepper = Stepper(model, optimizer, clipper, numerics, 0, micro_batch, guard)
     unread: list[StepResult] = []
 

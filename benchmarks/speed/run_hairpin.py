@@ -31,7 +31,7 @@ ids = job.load_ids()
 memory_bytes = 1e9 * usable_gigabytes(job.device)
 micro_batch = micro_batch_sequences(model.shape, ids.size(1), memory_bytes, job.device)
 stepper = Stepper(
-    model, build_optimizer(model, settings, job.precision), Clipper("norm", 1.0), numerics, seed=0,
+    model, build_optimizer(model, settings), Clipper("norm", 1.0), numerics, seed=0,
     micro_batch=micro_batch, guard=Guard(GuardSettings(), job.device),
 )  # fmt: skip
 clock = Clock()

@@ -27,7 +27,8 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
     Args:
         matrices: [n, rows, columns].
-        dtype: of the products.
+        dtype: of the products. In bfloat16 the Gram matrix of a gradient of low rank is no longer
+            positive, and the iterations leave singular values of 35: training with it collapsed.
 
     Returns:
         float32, of the same shape; singular values lie between about 0.7 and 1.2.
@@ -59,7 +60,7 @@ class MuonAdamW(Uncompiled):
             `pieces` says n, each is n matrices one above the other, which are moved apart.
         lr, momentum, betas, eps, weight_decay: defaults of groups. Muon's step is scaled by
             √(rows / columns) where that is above 1, so that one learning rate suits all shapes.
-        dtype: of Muon's matrix products; float32, or bfloat16 where that is fast.
+        dtype: of Muon's matrix products; in bfloat16 they come apart, see `orthogonalize`.
 
     Like PyTorch's fused optimizers it reads two attributes: gradients are divided by `grad_scale`,
     and where `found_inf` is 1 nothing changes by a bit.

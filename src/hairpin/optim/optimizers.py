@@ -10,9 +10,7 @@ from hairpin.optim.muon import MuonAdamW
 from hairpin.optim.uncompiled import AdamW
 
 
-def build_optimizer(
-    model: nn.Module, settings: OptimizerSettings, precision: str = "float32"
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """The optimizer over all of the model that trains.
 
     Matrices decay; biases, norms and single vectors do not. The learning rate is set before every
@@ -22,7 +20,6 @@ def build_optimizer(
     Args:
         model: with `blocks`, embeddings and heads.
         settings: which rule, and its constants.
-        precision: of the run's matrix products, which Muon's are as well.
     """
     if settings.kind == "muon":
         return MuonAdamW(
@@ -31,7 +28,6 @@ def build_optimizer(
             momentum=settings.momentum,
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
-            dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
         )
     return AdamW(
         _adamw_groups(model, settings),

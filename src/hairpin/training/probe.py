@@ -173,7 +173,7 @@ def _stepper(config: Config, model: GPT) -> Stepper:
     assert how.micro_batch
     return Stepper(
         model,
-        build_optimizer(model, config.optimizer, how.precision),
+        build_optimizer(model, config.optimizer),
         Clipper(config.clip.kind, config.clip.threshold),
         Numerics(how.device, how.precision),
         seed=0,

@@ -93,7 +93,7 @@ def new_state(task: Task, *, from_start: bool = True) -> TrainState:
         task.load_start(model)
     config, how = task.config, task.config.execution
     model = model.to(how.device)
-    optimizer = build_optimizer(model, config.optimizer, how.precision)
+    optimizer = build_optimizer(model, config.optimizer)
     scaling = LossScale(how.device) if how.precision == "float16" else None
     return TrainState(model, optimizer, Guard(config.guard, how.device), scaling=scaling)
 
