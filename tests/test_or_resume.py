@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hairpin import api
+from hairpin import api, driving
 from hairpin.errors import Interrupted, RunError
 from hairpin.run import Run
 from hairpin.runs.metrics import first_event
@@ -40,7 +40,7 @@ def killed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(api, "begin", kill)
+        patch.setattr(driving, "begin", kill)
         train(tmp_path)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     return api.load(tmp_path / "run")

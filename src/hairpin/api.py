@@ -4,10 +4,8 @@ PyTorch is imported only by what needs it.
 """
 
 import shutil
-import signal
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,15 @@ from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
-from hairpin.errors import CorpusError, HairpinError, Interrupted, RunError, UserError
+from hairpin.driving import go_on, train_new
+from hairpin.errors import CorpusError, RunError
 from hairpin.run import Run
-from hairpin.runs import events
-from hairpin.runs.directory import (
-    RUNS,
-    RunDirectory,
-    create_run,
-    list_runs,
-    new_run_path,
-    open_run,
-)
+from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
-from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import asked_config, name_of, with_start
-from hairpin.starting.begin import begin, is_restarted, require_same
-from hairpin.starting.extend import is_finished, make_longer
+from hairpin.starting.begin import is_restarted, require_same
+from hairpin.starting.extend import make_longer
 from hairpin.watch import Watcher
 
 DEFAULT_BUDGET = "3m"
@@ -101,8 +91,8 @@ def train(
     seconds = parse_duration(budget) if budget else _default_budget(asked)
     if out and (or_resume or is_restarted()) and (there := RunDirectory(Path(out))).config.exists():
         require_same(there, asked, seconds)
-        return _go_on(Run(there), seconds, watcher)
-    return _train_new(asked, out, name_of(asked), seconds, started, watcher, notices)
+        return go_on(Run(there), seconds, watcher)
+    return train_new(asked, out, name_of(asked), seconds, started, watcher, notices)
 
 
 def finetune(
@@ -131,7 +121,7 @@ def finetune(
     flags = {**with_start(settings, start), "finetune.kind": kind}
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
     name = f"{name_of(asked)}-{kind}"
-    return _train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
+    return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
 
 
 def resume(
@@ -156,7 +146,7 @@ def resume(
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
-    return _go_on(run, _default_budget(run.config), watcher)
+    return go_on(run, _default_budget(run.config), watcher)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -206,42 +196,6 @@ def prepare(
     )
 
 
-def _train_new(
-    asked: Config,
-    out: str | Path | None,
-    name: str,
-    budget_seconds: float | None,
-    started: float,
-    watcher: Watcher,
-    notices: Iterable[str] = (),
-) -> Run:
-    """Make the run's folder, then train in it."""
-    directory = create_run(Path(out) if out else new_run_path(name), asked)
-    for line in notices:
-        watcher.notice(line)
-    with RunLock(directory.path):
-        begin(directory, asked, budget_seconds)
-        return _drain(directory, budget_seconds, started, watcher, is_new=True)
-
-
-def _go_on(run: Run, budget_seconds: float | None, watcher: Watcher) -> Run:
-    """Train a run to its end from where it is.
-
-    Args:
-        run: finished or not; it may have been killed before its record was begun.
-        budget_seconds: its wall time, if the record does not say.
-        watcher: is shown what happens.
-    """
-    if is_finished(run):
-        watcher.notice(
-            f"{run.path} is finished after {run.config.train.updates} updates: nothing to do"
-        )
-        return run
-    with RunLock(run.path):
-        begun = begin(run.directory, run.config, budget_seconds)
-        return _drain(run.directory, begun.get("budget_seconds"), time.monotonic(), watcher)
-
-
 def _watcher(watcher: Watcher | None) -> Watcher:
     if watcher is not None:
         return watcher
@@ -252,56 +206,6 @@ def _watcher(watcher: Watcher | None) -> Watcher:
 
 def _path(name: str | Path | None) -> Path | None:
     return None if name is None else Path(name)
-
-
-def _drain(
-    directory: RunDirectory,
-    budget_seconds: float | None,
-    started: float,
-    watcher: Watcher,
-    *,
-    is_new: bool = False,
-) -> Run:
-    """Train to the end, showing what happens, and leave an `end` in the record whatever that is.
-
-    The caller holds the run's lock.
-    """
-    from hairpin.finetuning.task import finetuning
-    from hairpin.training.budget import Budget
-    from hairpin.training.pretrain import pretraining
-    from hairpin.training.run import train_run
-
-    budget = Budget(budget_seconds, started) if budget_seconds else None
-    run = Run(directory)
-    make_task = finetuning if run.config.finetune.kind else pretraining
-    update, status, reason = run.summary().updates, "failed", None
-    try:
-        for event in train_run(directory, make_task, budget=budget, watcher=watcher):
-            update = getattr(event, "update", update) + isinstance(event, events.Update)
-            watcher.show(event)
-        status = "finished"
-    except HairpinError as error:
-        status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
-        if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
-            shutil.rmtree(directory.path)  # nothing was begun: a mistake leaves no folder
-        raise
-    except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
-        status, reason = "interrupted", f"stopped; go on with `hairpin resume {directory.path}`"
-        if isinstance(stop, SystemExit) and stop.code != 128 + signal.SIGTERM:
-            raise  # whoever read the output has gone
-        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
-        raise Interrupted(reason, number) from None
-    finally:
-        if directory.path.is_dir():
-            end = events.End(update, status, time.monotonic() - started, reason)
-            with suppress(HairpinError), Record(directory.metrics) as record:
-                record.write(end)  # where the disk is full, it was said already
-                record.sync()
-            watcher.show(end)
-        watcher.close()
-    run.write_plots()
-    watcher.finish(run.path, run.summary().lines())
-    return run
 
 
 def _default_budget(config: Config) -> float | None:
