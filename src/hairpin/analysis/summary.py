@@ -185,7 +185,9 @@ def history(record: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _holds(event: dict[str, Any], resumed_update: int) -> bool:
-    if event["event"] in ("update", "skip", "spike"):
+    if event["event"] == "memorisation":  # of the end, which comes again
+        return False
+    if event["event"] in ("update", "ratios", "skip", "spike"):
         return bool(event["update"] < resumed_update)
     if event["event"] in ("evaluation", "sample", "checkpoint"):
         return bool(event["update"] <= resumed_update)

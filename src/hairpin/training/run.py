@@ -84,6 +84,10 @@ def train_run(
             yield opening
         with numerics.undisturbed():
             yield from train(job)
+        memorised = task.memorised(state, lambda: stop.requested) if task.memorised else None
+        if memorised:
+            record.write(memorised)
+            yield memorised
 
 
 def new_state(task: Task, *, from_start: bool = True) -> TrainState:
