@@ -118,5 +118,5 @@ def _drain(
         watcher.close()
     if pictures:
         run.write_plots()
-    watcher.finish(run.path, run.summary().lines())
+    watcher.finish(run.path, run.lines())
     return run

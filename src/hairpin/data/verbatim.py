@@ -147,9 +147,7 @@ class VerbatimSearch:
                 length, at, step = tried, there, 2 * step
                 self._longest = (length, place)
 
-    def _place_of(
-        self, text: HashedText, at: _Places, length: int
-    ) -> tuple[int | None, _Places]:
+    def _place_of(self, text: HashedText, at: _Places, length: int) -> tuple[int | None, _Places]:
         """Where in the pieces a stretch of `length` bytes is that the text has, and where the text
         may have any.
         """

@@ -17,7 +17,7 @@ from torch import Tensor
 from hairpin.data.streams import TokenStream
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.data.verbatim import HashedText, VerbatimSearch
-from hairpin.model.generate import Sampling
+from hairpin.model.generate import Sampling, window_start
 from hairpin.model.gpt import GPT, derived_seed
 from hairpin.model.layers import LayerCache
 from hairpin.runs import events
@@ -56,7 +56,9 @@ class Memorised:
     tokenizer: Tokenizer
     seed: int
 
-    def __call__(self, state: TrainState, stopped: Callable[[], bool]) -> events.Memorisation | None:
+    def __call__(
+        self, state: TrainState, stopped: Callable[[], bool]
+    ) -> events.Memorisation | None:
         """What there is to say; None: the run was too short to write enough, or was stopped.
 
         Args:
@@ -65,8 +67,8 @@ class Memorised:
         """
         device = state.model.token_embedding.weight.device.type
         context = state.model.shape.context
-        prompt = max(1, min(_MOST_PROMPT_TOKENS, context // 8))
-        tokens = min(_MOST_TOKENS, context - prompt, state.tokens // _TRAINED_PER_WRITTEN[device])
+        prompt = max(1, min(_MOST_PROMPT_TOKENS, context // 2))
+        tokens = min(_MOST_TOKENS, state.tokens // _TRAINED_PER_WRITTEN[device])
         if tokens < 1:
             return None
         written = write_after(state.model, self._prompts(prompt), tokens, self.seed, stopped)
@@ -140,30 +142,42 @@ class Memorised:
 
 @torch.no_grad()
 def write_after(
-    model: GPT, prompts_BT: Tensor, tokens: int, seed: int, stopped: Callable[[], bool]
+    model: GPT,
+    prompts_BT: Tensor,
+    tokens: int,
+    seed: int,
+    stopped: Callable[[], bool],
+    sampling: Sampling | None = None,
 ) -> Tensor | None:
     """What the model writes after each prompt, [B, tokens], all of them at once; None: stopped.
 
     Args:
         model: its training mode is restored.
-        prompts_BT: token ids; with `tokens` at most as many as the model sees.
+        prompts_BT: token ids, fewer than the model sees.
         tokens: to write after each.
         seed: the same seed gives the same text; no other random stream is read or moved.
         stopped: asked before each token.
+        sampling: how a token is drawn; None: at temperature 0.8 from the 50 likeliest.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "memorisation"))
-    shape, weight, sampling = model.shape, model.token_embedding.weight, Sampling()
-    room = prompts_BT.size(1) + tokens
-    size = (len(prompts_BT), shape.heads, room, shape.width // shape.heads)
-    cache = [LayerCache(weight.new_empty(size), weight.new_empty(size)) for _ in model.blocks]
-    new_BT, written = prompts_BT, list[Tensor]()
+    shape, weight, sampling = model.shape, model.token_embedding.weight, sampling or Sampling()
+    ids_BT, whole = prompts_BT, prompts_BT.size(1) + tokens
+    room = min(shape.context, whole)
+    size = (len(ids_BT), shape.heads, room, shape.width // shape.heads)
+    seen, start, cache = 0, -1, list[LayerCache]()
     with evaluating(model):
-        while len(written) < tokens:
+        while ids_BT.size(1) < whole:
             if stopped():
                 return None
-            x_BTC = model.hidden(new_BT.to(weight.device), cache)
+            begin = window_start(ids_BT.size(1), shape.context)
+            if begin != start:
+                cache = [
+                    LayerCache(weight.new_empty(size), weight.new_empty(size)) for _ in model.blocks
+                ]
+                seen = start = begin
+            x_BTC = model.hidden(ids_BT[:, seen:].to(weight.device), cache)
+            seen = ids_BT.size(1)
             logits_BV = model.project(x_BTC[:, -1]).float().cpu()
             drawn = [sampling.draw(logits_V, generator) for logits_V in logits_BV]
-            new_BT = torch.tensor(drawn)[:, None]
-            written.append(new_BT)
-    return torch.cat(written, 1)
+            ids_BT = torch.cat([ids_BT, torch.tensor(drawn)[:, None]], 1)
+    return ids_BT[:, -tokens:]

@@ -31,7 +31,9 @@ class WeightSample:
         Args:
             model: the one that the sample is of.
         """
-        sums: dict[str, list[Tensor]] = {}  # of squares, of changes and of weights, over all entries
+        sums: dict[
+            str, list[Tensor]
+        ] = {}  # of squares, of changes and of weights, over all entries
         device = "cpu"
         for name, parameter in model.named_parameters():
             if name in self.entries:
