@@ -15,7 +15,7 @@ def by_trying_everything(pieces: list[bytes], text: bytes, shortest: int) -> tup
     """Bytes of the pieces in stretches that the text has, and the length of the longest."""
     covered, longest = 0, 0
     for piece in pieces:
-        inside = set()
+        inside: set[int] = set()
         for begin in range(len(piece)):
             for end in range(begin + shortest, len(piece) + 1):
                 if piece[begin:end] in text:

@@ -91,16 +91,20 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
         _share([update for update in updates if update["update"] >= warmup]),
     )
     suggested, reason = _suggestion(clip, norms or [u["grad_norm"] for u in updates], *shares)
+    leader, leads, leader_norm_share = _leader(updates)
     return Clipping(
-        clip.kind,
-        clip.threshold,
-        shares[0] or 0.0,
-        *shares[1:],
-        statistics.median(scales) if scales else None,
-        min(scales, default=None),
-        *_leader(updates),
-        suggested,
-        reason,
+        kind=clip.kind,
+        threshold=clip.threshold,
+        share=shares[0] or 0.0,
+        warmup_share=shares[1],
+        later_share=shares[2],
+        median_scale=statistics.median(scales) if scales else None,
+        strongest_scale=min(scales, default=None),
+        leader=leader,
+        leader_share=leads,
+        leader_norm_share=leader_norm_share,
+        suggested=suggested,
+        reason=reason,
     )
 
 
@@ -148,7 +152,7 @@ def _suggestion(
         return None, "all of the run was warmup"
     if later_share > _MOST_OFTEN:
         return usual, (
-            "clipping most updates only gives them all the same norm, which matters little to AdamW "
+            "clipping most updates gives them all the same norm, which matters little to AdamW "
             f"and Muon; {setting} would catch the largest 5%"
         )
     if not later_share:

@@ -78,9 +78,9 @@ class Memorised:
     def lines(self) -> list[tuple[str, str]]:
         """For people: names and words."""
         words = (
-            f"{self.share:.0%} of the {self.sample_bytes:,} bytes that it wrote at the end stand in "
-            f"the training text, {self.shortest_bytes} bytes or more at a stretch; of validation "
-            f"text {self.val_share:.0%}"
+            f"{self.share:.0%} of the {self.sample_bytes:,} bytes it wrote at the end stand in the "
+            f"training text, {self.shortest_bytes} bytes or more at a stretch; of validation text "
+            f"{self.val_share:.0%}"
         )
         if self.searched_bytes < self.train_bytes:
             searched, whole = format_bytes(self.searched_bytes), format_bytes(self.train_bytes)
@@ -213,7 +213,7 @@ def _advice(summary: Summary, config: Config, passes: float | None) -> str | Non
     best, last, first = summary.best, summary.last, summary.first
     if best is None or last is None or first is None or first.update == last.update:
         return None
-    where = "" if passes is None else f", after {passes:.2g} passes over the training data"
+    where = "" if passes is None else f", after {_count(passes)} over the training data"
     if summary.overfitting_after is not None:
         dropout = ", model.dropout" if config.model.architecture == "gpt2" else ""
         return (
@@ -230,6 +230,10 @@ def _advice(summary: Summary, config: Config, passes: float | None) -> str | Non
     if gap < 0.05 * best.val_loss:
         return "best at the end, and close to train: a larger model or more updates would go lower"
     return f"best at the end, {format_loss(gap)} above train: more text would help most"
+
+
+def _count(passes: float) -> str:
+    return "1 pass" if f"{passes:.2g}" == "1" else f"{passes:.2g} passes"
 
 
 def _memorised(event: dict[str, Any]) -> Memorised:

@@ -203,7 +203,7 @@ class Memorisation(Event):
 
     Of `sample_bytes` that it wrote `verbatim_bytes` do, the longest stretch being `longest_bytes`
     (`longest_text` may be cut); of `val_bytes` of validation text, which nobody learned,
-    `val_verbatim_bytes`. `searched_bytes` of the `train_bytes` of training text were looked through.
+    `val_verbatim_bytes`. `searched_bytes` of the `train_bytes` of training text were searched.
     """
 
     update: int

@@ -10,6 +10,7 @@ same. How much is written and searched follows from how much was trained, to cos
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class Memorised:
         written = write_after(state.model, self._prompts(prompt), tokens, self.seed, stopped)
         if written is None:
             return None
-        samples = [self._text(row) for row in written.tolist()]
+        samples = [self._texts(row)[0] for row in written.tolist()]
         if max(map(len, samples)) < SHORTEST_BYTES:
             return None
         texts = self._validation_texts(tokens, sum(map(len, samples)) / _SAMPLES)
@@ -112,12 +113,13 @@ class Memorised:
         tokens = min(tokens, len(self.val))
         count = min(len(self.val) // tokens, max(_SAMPLES, int(_VALIDATION_BYTES / sample_bytes)))
         starts = [piece * len(self.val) // count for piece in range(count)]
-        return [self._text(self.val.read(at, tokens).tolist()) for at in starts]
+        return [max(self._texts(self.val.read(at, tokens).tolist()), key=len) for at in starts]
 
-    def _text(self, ids: list[int]) -> bytes:
-        """The bytes of a piece, up to the first end-of-text in it."""
+    def _texts(self, ids: list[int]) -> list[bytes]:
+        """The bytes between the end-of-texts."""
         end = self.tokenizer.end_of_text
-        return self.tokenizer.decode_bytes(ids[: ids.index(end)] if end in ids else ids)
+        cuts = [-1, *(place for place, token in enumerate(ids) if token == end), len(ids)]
+        return [self.tokenizer.decode_bytes(ids[a + 1 : b]) for a, b in pairwise(cuts)]
 
     def _parts(self, overlap_tokens: int, most_bytes: int) -> Iterator[tuple[bytes, int]]:
         """Parts of the training text, and how many bytes of each were not in another: all of it, or

@@ -76,7 +76,7 @@ def send(
 
 
 def send_scalars(scalars: Sequence[Tensor], device: str) -> Callable[[], list[float]]:
-    """Send float32, boolean and small integer scalars; what is returned waits for them and gives them.
+    """Send scalars, of any kind; what is returned waits for them and gives them.
 
     Args:
         scalars: on the device, integers below 2^24; nobody changes them in place.
