@@ -85,19 +85,17 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
         for update in updates
         if update.get("clipped") and clip.kind == "norm"
     ]
-    shares = (
-        _share(updates),
-        _share([update for update in updates if update["update"] < warmup]),
-        _share([update for update in updates if update["update"] >= warmup]),
-    )
-    suggested, reason = _suggestion(clip, norms or [u["grad_norm"] for u in updates], *shares)
+    share = _share(updates) or 0.0
+    later_share = _share([update for update in updates if update["update"] >= warmup])
+    norms = norms or [update["grad_norm"] for update in updates]
+    suggested, reason = _suggestion(clip, norms, share, later_share)
     leader, leads, leader_norm_share = _leader(updates)
     return Clipping(
         kind=clip.kind,
         threshold=clip.threshold,
-        share=shares[0] or 0.0,
-        warmup_share=shares[1],
-        later_share=shares[2],
+        share=share,
+        warmup_share=_share([update for update in updates if update["update"] < warmup]),
+        later_share=later_share,
         median_scale=statistics.median(scales) if scales else None,
         strongest_scale=min(scales, default=None),
         leader=leader,
@@ -135,26 +133,32 @@ def _leader(
 def _suggestion(
     clip: Clip,
     norms: Sequence[float],
-    share: float | None,
-    warmup_share: float | None,
+    share: float,
     later_share: float | None,
 ) -> tuple[float | None, str]:
     """Another threshold, if one is better, and why. The norms are those after warmup."""
     usual = _rounded_up(sorted(norms)[math.ceil(_USUAL_SHARE * len(norms)) - 1])
     setting = f"clip.threshold={usual:g}"
-    if clip.kind == "value":
-        return None, "entries are clipped one by one, which changes the gradient's direction"
     if clip.kind == "off":
         return usual, f"nothing is clipped; {setting} would have clipped the largest 5% of norms"
-    if not share:
-        return _for_outliers(norms)
-    if later_share is None:
-        return None, "all of the run was warmup"
-    if later_share > _MOST_OFTEN:
+    if later_share is not None and later_share > _MOST_OFTEN and clip.kind == "norm":
         return usual, (
             "clipping most updates gives them all the same norm, which matters little to AdamW "
             f"and Muon; {setting} would catch the largest 5%"
         )
+    return _of_few(clip, norms, share, later_share)
+
+
+def _of_few(
+    clip: Clip, norms: Sequence[float], share: float, later_share: float | None
+) -> tuple[float | None, str]:
+    """The same, where at most half of the norms are clipped."""
+    if clip.kind == "value":
+        return None, "entries are clipped one by one, which changes the gradient's direction"
+    if not share:
+        return _for_outliers(norms)
+    if later_share is None:
+        return None, "all of the run was warmup"
     if not later_share:
         return None, "clipping held back the first updates, and was not needed after warmup"
     return None, f"clipping caught the largest {later_share:.1%} of norms, as it is meant to"
@@ -169,7 +173,7 @@ def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
         return None, f"clipping did nothing: the largest norm is {times} the median"
     inside = max(norm for norm in norms if norm <= _OUTLIER * median)
     threshold = _rounded_up(inside)
-    if threshold >= min(outliers):
+    if not 0 < threshold < min(outliers):
         threshold = (inside + min(outliers)) / 2
     count = f"the largest {len(outliers)} norms" if len(outliers) > 1 else "the one large norm"
     return threshold, (
