@@ -21,7 +21,7 @@ from hairpin.model.shape import Shape
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.training import memorisation
-from hairpin.training.memorisation import Memorised, write_after
+from hairpin.training.memorisation import MemorisationMeasure, write_after
 from hairpin.training.state import TrainState
 from hairpin.watch import Quiet
 from helpers import Watching, a_guard, lively_model, of_kind, random_ids, text_file, tiny
@@ -56,7 +56,7 @@ def state_of(model: GPT, tokens: int = 10**6) -> TrainState:
 
 
 def measured(prepared: Prepared, model: GPT, tokens: int = 10**6) -> events.Memorisation | None:
-    measure = Memorised(prepared.train, prepared.val, prepared.tokenizer, seed=3)
+    measure = MemorisationMeasure(prepared.train, prepared.val, prepared.tokenizer, seed=3)
     return measure(state_of(model, tokens), lambda: False)
 
 
@@ -150,7 +150,7 @@ def test_of_much_text_a_part_is_searched_that_is_spread_over_it(
     stream = prepared.train.read(0, len(prepared.train)).tolist()
     monkeypatch.setattr(memorisation, "_PART_BYTES", 1000)
     monkeypatch.setattr(memorisation, "_MOST_SEARCHED_BYTES", 10_000)
-    measure = Memorised(prepared.train, prepared.val, prepared.tokenizer, seed=3)
+    measure = MemorisationMeasure(prepared.train, prepared.val, prepared.tokenizer, seed=3)
     parts = list(measure._parts(100, 10**9))
     found = measured(prepared, Parrot(b"x"))
     assert found is not None and found.searched_bytes < found.train_bytes
@@ -182,7 +182,7 @@ def test_a_run_too_short_to_write_fifty_bytes_is_not_measured(tmp_path: Path, to
 
 def test_a_stop_gives_it_up_wherever_it_comes(tmp_path: Path) -> None:
     prepared = prepared_of(tmp_path, *[unlikely_text(60, seed) for seed in range(30)])
-    measure = Memorised(prepared.train, prepared.val, prepared.tokenizer, seed=3)
+    measure = MemorisationMeasure(prepared.train, prepared.val, prepared.tokenizer, seed=3)
     for patience in (0, 50, 128):
         asked = iter([*[False] * patience, *[True] * 9999])
         assert measure(state_of(Parrot(b"abc")), partial(next, asked)) is None

@@ -41,7 +41,7 @@ class StepSizes:
     def words(self) -> str:
         """For people: the parts, largest first."""
         parts = sorted(self.ratios.items(), key=lambda item: -item[1])
-        return ", ".join(f"{part} {_in_thousandths(ratio)}" for part, ratio in parts)
+        return ", ".join(f"{part} {_ratio_words(ratio)}" for part, ratio in parts)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _memorised(event: dict[str, Any]) -> Memorised:
     return Memorised(**{key: event[key] for key in Memorised.__dataclass_fields__})
 
 
-def _in_thousandths(ratio: float) -> str:
+def _ratio_words(ratio: float) -> str:
     """As people say it: "1.2e-3", "0.9"."""
     if ratio >= 0.1 or ratio == 0:
         return f"{ratio:.2g}"

@@ -43,7 +43,7 @@ _SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
-class Memorised:
+class MemorisationMeasure:
     """Measures memorisation at the end of a run.
 
     Args:
@@ -96,7 +96,7 @@ class Memorised:
             sample_bytes=sum(map(len, samples)),
             verbatim_bytes=ours.verbatim_bytes,
             longest_bytes=len(ours.longest),
-            longest_text=ours.longest.decode(errors="replace")[:_SHOWN_CHARACTERS],
+            longest_text=ours.longest.decode(errors="replace").strip("\ufffd")[:_SHOWN_CHARACTERS],
             val_bytes=sum(map(len, texts)),
             val_verbatim_bytes=theirs.verbatim_bytes,
             searched_bytes=searched,

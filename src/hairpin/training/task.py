@@ -22,7 +22,7 @@ from hairpin.training.evaluate import EvaluationSet, Tally
 from hairpin.training.state import TrainState
 
 WriteSample = Callable[[], tuple[str, str]]
-Memorised = Callable[[TrainState, Callable[[], bool]], events.Memorisation | None]
+MeasureMemorisation = Callable[[TrainState, Callable[[], bool]], events.Memorisation | None]
 
 
 class Samples(Protocol):
@@ -54,8 +54,8 @@ class Task:
         plan: what is going to happen.
         warnings: lines that people should read before it does.
         corrected: number of updates → the config for that length; None: the length is as asked.
-        memorised: takes the state at the end and whether a stop was asked for; says what was
-            learned by heart. None: nobody asks.
+        measure_memorisation: takes the state at the end and whether a stop was asked for; says
+            what was learned by heart. None: nobody asks.
     """
 
     config: Config
@@ -70,4 +70,4 @@ class Task:
     plan: Callable[[], events.Plan]
     warnings: tuple[str, ...] = ()
     corrected: Callable[[int], Config] | None = None
-    memorised: Memorised | None = None
+    measure_memorisation: MeasureMemorisation | None = None
