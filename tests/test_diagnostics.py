@@ -189,11 +189,16 @@ def test_overfitting_is_told_with_what_would_help() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "words"),
-    [((2.9, 3.0), "close to train"), ((2.0, 3.0), "1.000 above train"), ((4.0, 4.001), "level")],
+    ("last", "epochs", "words"),
+    [
+        ((2.9, 3.0), 9.0, "after 9 passes over the training data, and close to train"),
+        ((2.0, 3.0), 9.0, "1.000 above train: more text"),
+        ((2.0, 3.0), 0.5, "after 0.5 passes over the training data: more updates"),
+        ((4.0, 4.001), 9.0, "level"),
+    ],
 )
-def test_other_ends(last: tuple[float, float], words: str) -> None:
-    record = [START, PLAN, evaluation(0, 5.0, 5.0), evaluation(50, 4.0, 4.0),
+def test_other_ends(last: tuple[float, float], epochs: float, words: str) -> None:
+    record = [START, PLAN | {"epochs": epochs}, evaluation(0, 5.0, 5.0), evaluation(50, 4.0, 4.0),
               evaluation(100, *last), END]  # fmt: skip
     advice = diagnose(record, config()).advice
     assert advice is not None and words in advice

@@ -14,7 +14,7 @@ from typing import Any
 
 from hairpin.analysis.clipping import Clipping, clipping_of
 from hairpin.analysis.formats import format_bytes, format_loss, harmless_name
-from hairpin.analysis.summary import Summary, history, summarize
+from hairpin.analysis.summary import Point, Summary, history, summarize
 from hairpin.config.settings import Config
 
 # Karpathy's rule of thumb for the change of an update over the weights, and how far from it a part
@@ -25,6 +25,9 @@ _MATRICES = ("attention", "mlp")
 # More of the samples than of validation text has to be verbatim, by this much, to be by heart.
 _EXCESS = 0.05
 _SHOWN_CHARACTERS = 200
+# So often text can be gone over as if it were new (Muennighoff et al. 2023).
+_PASSES_LIKE_NEW = 4.0
+_SMALL_GAP = 0.05  # of the validation loss: train is no lower than that for having been learned
 
 
 @dataclass(frozen=True)
@@ -224,12 +227,18 @@ def _advice(summary: Summary, config: Config, passes: float | None) -> str | Non
         return (
             f"best at update {best.update:,}{where}, and level since then; `best/` has its weights"
         )
-    if best.train_loss is None or best.val_loss is None or summary.status != "finished":
+    return _best_at_the_end(best, passes, where) if summary.status == "finished" else None
+
+
+def _best_at_the_end(best: Point, passes: float | None, where: str) -> str | None:
+    if best.train_loss is None or best.val_loss is None:
         return None
+    if passes is not None and passes < _PASSES_LIKE_NEW:
+        return f"best at the end{where}: more updates would go lower, or a larger model"
     gap = best.val_loss - best.train_loss
-    if gap < 0.05 * best.val_loss:
-        return "best at the end, and close to train: a larger model or more updates would go lower"
-    return f"best at the end, {format_loss(gap)} above train: more text would help most"
+    if gap < _SMALL_GAP * best.val_loss:
+        return f"best at the end{where}, and close to train: a larger model would go lower"
+    return f"best at the end{where}, {format_loss(gap)} above train: more text would help most"
 
 
 def _count(passes: float) -> str:
