@@ -156,9 +156,10 @@ def test_step_sizes_at_the_end_of_warmup_and_at_the_end() -> None:
 @pytest.mark.parametrize(
     ("kind", "ratio", "words"),
     [
-        ("adamw", 0.02, "far more, a lower --lr"),
-        ("adamw", 0.00005, "far less, a higher --lr"),
-        ("muon", 0.02, ""),
+        ("adamw", 0.2, "far more, a lower --lr"),
+        ("adamw", 0.000005, "far less, a higher --lr"),
+        ("adamw", 0.04, "rule of thumb)"),
+        ("muon", 0.2, ""),
     ],
 )
 def test_far_from_the_rule_of_thumb(kind: str, ratio: float, words: str) -> None:

@@ -18,9 +18,9 @@ from hairpin.analysis.summary import Point, Summary, history, summarize
 from hairpin.config.settings import Config
 
 # Karpathy's rule of thumb for the change of an update over the weights, and how far from it a part
-# may be before it is worth a word.
+# may be before it is worth a word: small models that learn well are at 40 times of it after warmup.
 USUAL_RATIO = 1e-3
-_FAR = 10.0
+_FAR = 100.0
 _MATRICES = ("attention", "mlp")
 # More of the samples than of validation text has to be verbatim, by this much, to be by heart.
 _EXCESS = 0.05
