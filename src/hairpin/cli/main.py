@@ -18,6 +18,7 @@ from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
 from hairpin.cli.care import runs
+from hairpin.cli.report import report
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
@@ -27,7 +28,7 @@ from hairpin.version import __version__
 GROUPS = {
     "start": (train, finetune, resume),
     "before": (prepare, schedule),
-    "after": (sample, evaluate, predict),
+    "after": (sample, evaluate, predict, report),
     "care": (runs, verify, book),
 }
 ALIASES = {
