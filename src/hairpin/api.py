@@ -15,6 +15,7 @@ from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
 from hairpin.driving import go_on, train_new
 from hairpin.errors import CorpusError, RunError
+from hairpin.pages.write import write_report
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
@@ -152,6 +153,20 @@ def resume(
 def runs(folder: str | Path | None = None) -> list[Run]:
     """The runs in a folder (None: `runs/`), oldest first."""
     return [Run(directory) for directory in list_runs(Path(folder or RUNS))]
+
+
+def report(*paths: str | Path, out: str | Path | None = None) -> Path:
+    """Write a page about runs: one HTML file that needs nothing but a browser; returns its path.
+
+    Args:
+        paths: the runs' folders, each once; none: the newest in `runs/`.
+        out: the file; None: `report.html` in the run's folder, of several runs in this one.
+
+    Raises:
+        UserError: there is no run, one is damaged, or the file cannot be written.
+    """
+    found = [load(path) for path in dict.fromkeys(map(Path, paths))] or [load()]
+    return write_report(found, _path(out))
 
 
 def schedule(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hairpin.config.settings import Config
 from hairpin.errors import HairpinError, Interrupted, UserError
+from hairpin.pages.write import LivePage
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory, create_run, new_run_path
@@ -88,11 +89,14 @@ def _drain(
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
     make_task = finetuning if run.config.finetune.kind else pretraining
+    page = LivePage(run, watcher.notice) if pictures else None
     update, status, reason = run.summary().updates, "failed", None
     try:
         for event in train_run(directory, make_task, budget=budget, watcher=watcher):
             update = getattr(event, "update", update) + isinstance(event, events.Update)
             watcher.show(event)
+            if page:
+                page.follow(event)
         status = "finished"
     except HairpinError as error:
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
@@ -112,6 +116,8 @@ def _drain(
                 record.write(end)  # where the disk is full, it was said already
                 record.sync()
             watcher.show(end)
+            if page:
+                page.write()
         watcher.close()
     if pictures:
         run.write_plots()

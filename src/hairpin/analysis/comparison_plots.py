@@ -41,6 +41,18 @@ def write_comparison_plots(comparison: Comparison, folder: Path) -> list[Path]:
     return paths
 
 
+def write_lr_plot(comparison: Comparison, folder: Path, suggestion: float) -> Path:
+    """Draw `learning-rates.png` with a suggested rate in it; returns the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = _lr_figure(comparison)
+    (ax,) = figure.axes
+    ax.axvline(suggestion, color=ORANGE, lw=2, ls="--", label=f"take {format_lr(suggestion)}")
+    ax.set_xlabel("peak learning rate", fontsize=12)
+    figure.legends[0].remove()
+    _legend(figure, 2)
+    return save_figure(figure, folder / "learning-rates.png")
+
+
 def _lr_figure(comparison: Comparison) -> Figure:
     """A line and a band for each arm over the learning rates that it tried; what diverged is marked
     at the top; the verdict's runs as a larger mark.

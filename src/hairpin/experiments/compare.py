@@ -198,12 +198,14 @@ def report(directory: ExperimentDirectory) -> Comparison:
         RunError: there is no experiment, or one of its runs is damaged.
     """
     from hairpin.analysis.comparison_plots import write_comparison_plots
+    from hairpin.pages.experiments import comparison_page
 
     comparison = conclude(directory.read(), directory)
     pictures = write_comparison_plots(comparison, directory.plots)
     names = [f"plots/{picture.name}" for picture in pictures]
     write_json(directory.results, as_json(comparison))
     write_atomically(directory.path / "report.md", markdown_of(comparison, names).encode())
+    write_atomically(directory.report, comparison_page(comparison, pictures).encode())
     return comparison
 
 

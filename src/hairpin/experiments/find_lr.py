@@ -30,6 +30,7 @@ from hairpin.experiments.conduct import (
     tuning_trials,
 )
 from hairpin.experiments.workers import Workers
+from hairpin.files import write_atomically
 from hairpin.runs.experiment import TUNING_SEEDS, Experiment, ExperimentDirectory
 from hairpin.starting.asked import name_of
 
@@ -151,8 +152,6 @@ def search(
         UserError: the config cannot be.
         HairpinError: every rate diverged, or a run could not be trained.
     """
-    from hairpin.report.experiments import write_find_lr_page
-
     config = request.build({})
     if not config.data.texts and config.data.corpus is None:
         raise ConfigError("no text given: name files or folders, or a corpus with --corpus")
@@ -180,7 +179,7 @@ def search(
                 crew.train("searching", list(trials_beyond_edges(experiment, directory)))
         (result,) = read_arms(experiment, directory)
         found = found_in(result, experiment.text, experiment.model, updates, page)
-        write_find_lr_page(found, experiment, directory, page)
+        _write_page(found, result, experiment, directory)
     return found
 
 
@@ -207,6 +206,22 @@ def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
         comparable = settle_arms([shorter], None, "tokens", means.threads, watcher)
         (settled,) = comparable.arms
     return Experiment("compare", comparable.text, (settled,), (), _SCALES, model=comparable.model)
+
+
+def _write_page(
+    found: Found, result: ArmResult, experiment: Experiment, directory: ExperimentDirectory
+) -> None:
+    from hairpin.analysis.comparison import Comparison
+    from hairpin.analysis.comparison_plots import write_lr_plot
+    from hairpin.pages.experiments import lr_page, rate_row
+
+    comparison = Comparison(experiment, (result,), (), found.unit, ())
+    picture = write_lr_plot(comparison, directory.plots, found.suggestion)
+    rows = [rate_row(r.lr, r.mean, r.losses, diverged=r.diverged) for r in found.rates]
+    title, *reasons = found.lines()
+    words = [line for line in reasons if not line.startswith((" ", "page:"))]
+    assert found.page
+    write_atomically(found.page, lr_page([title, *words], rows, found.unit, picture).encode())
 
 
 def found_in(result: ArmResult, text: str, model: str, updates: int, page: Path | None) -> Found:
