@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hairpin.analysis.comparison import ArmResult, Comparison, Contrast
 from hairpin.analysis.figures import BLUE, GREY, ORANGE, VERMILLION, save_figure
@@ -75,6 +75,7 @@ def _lr_figure(comparison: Comparison) -> Figure:
                     mfc="none", mec=color, mew=2, ls="")  # fmt: skip
         lost = [s for s in result.tuning if s not in scales]
         diverged += [(result.arm.peak_lr * scale, color, marker) for scale in lost]
+    tried = sorted({r.arm.peak_lr * scale for r in shown for scale in r.tuning})
     _cut_off(ax, shown)
     top = ax.get_ylim()[1]
     for rate, color, marker in diverged:
@@ -82,12 +83,21 @@ def _lr_figure(comparison: Comparison) -> Figure:
         ax.annotate("diverged", (rate, top), (0, 6), textcoords="offset points", ha="center",
                     fontsize=9, color=color, annotation_clip=False)  # fmt: skip
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
+    ax.xaxis.set_major_locator(FixedLocator(_apart(tried)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: format_lr(rate)))
     ax.set_xlabel("peak learning rate; large open marks: the runs of the verdict", fontsize=12)
     _legend(figure, len(shown))
     return figure
+
+
+def _apart(rates: Sequence[float]) -> list[float]:
+    """The rates, without those whose names would run into another's."""
+    kept: list[float] = []
+    for rate in rates:
+        if not kept or rate > 1.3 * kept[-1]:
+            kept.append(rate)
+    return kept
 
 
 def _cut_off(ax: Axes, shown: Sequence[ArmResult]) -> None:
@@ -119,7 +129,8 @@ def _difference_figure(comparison: Comparison, contrasts: Sequence[Contrast]) ->
     ax.axvline(0, color=GREY, lw=1)
     for row, contrast in enumerate(reversed(contrasts)):
         d = contrast.difference
-        ax.plot(contrast.by_seed, [row] * len(contrast.by_seed), "o", color=BLUE, alpha=0.35, ms=5)
+        above = [row + 0.22] * len(contrast.by_seed)
+        ax.plot(contrast.by_seed, above, "o", color=GREY, alpha=0.6, ms=5, mew=0)
         ax.errorbar(d.mean, row, xerr=d.half_width, fmt="D", color=BLUE, ms=7, capsize=5, lw=2)
     ax.set_yticks(range(len(contrasts)), [c.name for c in reversed(contrasts)], fontsize=11)
     ax.set_ylim(-0.6, len(contrasts) - 0.4)

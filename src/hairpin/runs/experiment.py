@@ -9,6 +9,7 @@ OUT/
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,8 +51,10 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        """A name that a folder may have."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.")[:80] or "arm"
+        """A name that a folder may have, different for different names."""
+        plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", self.name).strip("-.")[:80]
+        is_whole = plain == self.name and plain == plain.lower()  # some systems know no capitals
+        return plain if is_whole else f"{plain}-{zlib.crc32(self.name.encode()):08x}"
 
 
 @dataclass(frozen=True)
