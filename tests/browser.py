@@ -36,7 +36,7 @@ read, write = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3])
 os.dup2(read, 3), os.dup2(write, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-_PATIENCE_SECONDS = 120
+_PATIENCE_SECONDS = 60
 _MOUSE = "Input.dispatchMouseEvent"
 _KEY_CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Enter": 13, "Tab": 9}
 
@@ -53,11 +53,11 @@ class Browser:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         ends = (theirs_in, theirs_out)
+        launch = (sys.executable, "-c", _LAUNCH, *map(str, ends))
         # Its words go to a file: whatever it complains of on this machine is not the page's.
         with (profile / "browser.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, *map(str, ends), path]
-                + [*_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+                [*launch, path, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
                 pass_fds=ends,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

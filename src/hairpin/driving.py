@@ -90,6 +90,8 @@ def _drain(
     run = Run(directory)
     make_task = finetuning if run.config.finetune.kind else pretraining
     page = LivePage(run, watcher.notice) if pictures else None
+    if page:
+        watcher.begin(run.path)
     update, status, reason = run.summary().updates, "failed", None
     try:
         for event in train_run(directory, make_task, budget=budget, watcher=watcher):

@@ -84,7 +84,7 @@ def bits_chart(events: Sequence[Event]) -> Chart | None:
     return Chart(
         "bits",
         "Bits per byte",
-        "of the validation text; independent of the tokenizer",
+        "of validation text; the same for every tokenizer",
         "loss",
         (line("validation", evaluated, bits, color="vermillion", look="marked"),),
         log=_all_positive(bits),
@@ -131,7 +131,14 @@ def lr_chart(events: Sequence[Event], config: Config) -> Chart:
         ahead = [u for u in plotted_updates(schedule, _SMOOTH_COLUMNS) if u >= done]
         planned = np.array([schedule(u) for u in ahead], np.float64)
         lines.append(
-            line("planned", np.array(ahead, np.float64), planned, color="grey", dash=DASHES[1])
+            line(
+                "planned",
+                np.array(ahead, np.float64),
+                planned,
+                color="grey",
+                dash=DASHES[1],
+                look="planned",
+            )
         )
     return Chart(
         "lr",
@@ -165,7 +172,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
     marked = clipped & np.isfinite(norms)
     if marked.any():
         xs, ys = highest(updates[marked], norms[marked], updates[-1])
-        lines.append(line("clipped", xs, ys, color="vermillion", look="dots", marker="diamond"))
+        lines.append(line("clipped", xs, ys, color="vermillion", look="dots", marker="speck"))
     kind, threshold = config.clip.kind, config.clip.threshold
     share = f": {clipped.mean():.1%} of updates clipped" if len(clipped) and kind != "off" else ""
     rows = _some(list(zip(updates, norms, clipped, strict=True)))
@@ -276,10 +283,11 @@ def incident_words(event: Event) -> str:
     }[event["event"]]
     loss, norm = event.get("loss"), event.get("grad_norm")
     last = event.get("position", 0) + event.get("samples", 1) - 1
+    excerpt = harmless_name(event.get("excerpt", ""), 200)
     return (
         f"{done}: loss {_shown(loss, format_loss)}, gradient norm {_shown(norm, format_norm)}, "
         f"most in {harmless_name(str(event.get('parameter', '?')), 80)}; samples "
-        f"{event.get('position', 0):,} to {last:,}: “{harmless_name(event.get('excerpt', ''), 200)}”"
+        f"{event.get('position', 0):,} to {last:,}: “{excerpt}”"
     )
 
 

@@ -21,6 +21,7 @@ from hairpin.pages.chart import (
     COLORS,
     DASHES,
     MARKERS,
+    WRITTEN,
     Chart,
     charts_data,
     charts_html,
@@ -36,6 +37,7 @@ from hairpin.pages.shell import page
 from hairpin.run import Run
 
 _POINTS = 6000  # of all runs together, in each chart
+_MOST_ROWS = 30
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _charts(told: Sequence[_Told]) -> list[Chart]:
             evaluations("val_bits_per_byte"),
             "bits",
             "Bits per byte",
-            "of the validation text; independent of the tokenizer",
+            "of validation text; the same for every tokenizer",
             "loss",
         ),
         _chart(told, evaluations("val_accuracy"), "accuracy", "Accuracy", "validation", "share"),
@@ -187,22 +189,24 @@ def _chart(
         chart = replace(chart, log=bool(values.min() > 0))
     else:
         chart = replace(chart, floor=0.0)
-    if not evaluated:
-        return chart
-    written_as = "{:.1%}".format if kind == "share" else format_loss
-    updates = sorted({float(x) for xs, _ in found for x in xs})
-    at_update = [dict(zip(xs.tolist(), ys.tolist(), strict=True)) for xs, ys in found]
+    updates = np.unique(np.concatenate([xs for xs, _ in found]))
+    if len(updates) > _MOST_ROWS:
+        updates = updates[np.linspace(0, len(updates) - 1, _MOST_ROWS).astype(np.int64)]
     rows = tuple(
-        (
-            f"{update:,.0f}",
-            *(
-                written_as(values[update]) if np.isfinite(values.get(update, np.nan)) else "–"
-                for values in at_update
-            ),
-        )
-        for update in updates[:: max(1, len(updates) // 60)]
+        (f"{update:,.0f}", *(_cell(kind, _latest(*points, float(update))) for points in found))
+        for update in updates
     )
     return replace(chart, head=("update", *(one.name for one in told)), rows=rows)
+
+
+def _latest(xs: Floats, ys: Floats, update: float) -> float:
+    """The value at an update or the last one before it; NaN: it is not within the run."""
+    at = int(np.searchsorted(xs, update, side="right")) - 1
+    return float(ys[at]) if at >= 0 and update <= xs[-1] else np.nan
+
+
+def _cell(kind: str, value: float) -> str:
+    return WRITTEN[kind](value) if np.isfinite(value) else "–"
 
 
 def _outcomes_html(told: Sequence[_Told]) -> str:
