@@ -46,6 +46,10 @@ def browser_path() -> str | None:
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
+class Navigated(Exception):  # noqa: N818 - it may be what is waited for
+    """The page went away while it was asked something."""
+
+
 class Browser:
     """A browser process; `new_page` opens pages in it."""
 
@@ -90,6 +94,8 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == number:
+                if "navigated" in str(answer.get("error")):
+                    raise Navigated
                 assert "error" not in answer, (method, answer["error"])
                 result: dict[str, Any] = answer["result"]
                 return result
@@ -172,9 +178,12 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true, whatever page is there by then."""
         ends = time.monotonic() + _PATIENCE_SECONDS
-        while not self.js(condition):
+        while True:
+            with contextlib.suppress(Navigated):
+                if self.js(condition):
+                    return
             assert time.monotonic() < ends, f"never true: {condition}"
             time.sleep(0.02)
 

@@ -269,7 +269,7 @@ function listen(page, chart) {
   });
   plot.addEventListener("pointermove", (event) => {
     const [pixel, value] = at(event);
-    page.point(value);
+    page.point(page.axis === "updates" ? Math.round(value) : value);
     if (!from) return;
     chart.make("rect", { class: "chosen", x: Math.min(pixel, from[0]), y: chart.box.top,
       width: Math.abs(pixel - from[0]), height: chart.box.bottom - chart.box.top }, chart.over);
