@@ -36,7 +36,7 @@ read, write = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3])
 os.dup2(read, 3), os.dup2(write, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-_PATIENCE_SECONDS = 120
+_PATIENCE_SECONDS = 60
 _MOUSE = "Input.dispatchMouseEvent"
 _KEY_CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Enter": 13, "Tab": 9}
 
@@ -46,6 +46,10 @@ def browser_path() -> str | None:
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
+class Navigated(Exception):  # noqa: N818 - it may be what is waited for
+    """The page went away while it was asked something."""
+
+
 class Browser:
     """A browser process; `new_page` opens pages in it."""
 
@@ -53,11 +57,11 @@ class Browser:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         ends = (theirs_in, theirs_out)
+        launch = (sys.executable, "-c", _LAUNCH, *map(str, ends))
         # Its words go to a file: whatever it complains of on this machine is not the page's.
         with (profile / "browser.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, *map(str, ends), path]
-                + [*_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+                [*launch, path, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
                 pass_fds=ends,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -90,6 +94,8 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == number:
+                if "navigated" in str(answer.get("error")):
+                    raise Navigated
                 assert "error" not in answer, (method, answer["error"])
                 result: dict[str, Any] = answer["result"]
                 return result
@@ -172,9 +178,12 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true, whatever page is there by then."""
         ends = time.monotonic() + _PATIENCE_SECONDS
-        while not self.js(condition):
+        while True:
+            with contextlib.suppress(Navigated):
+                if self.js(condition):
+                    return
             assert time.monotonic() < ends, f"never true: {condition}"
             time.sleep(0.02)
 

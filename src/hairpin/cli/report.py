@@ -13,7 +13,7 @@ import click
     help="The file; RUN/report.html if left out, or report.html of several runs.",
 )
 def report(runs: tuple[Path, ...], out: Path | None) -> None:
-    """Write a page about RUN, or one that compares several; without RUN, about the newest in ./runs.
+    """Write a page about RUN, or one that compares several; without RUN, about the newest.
 
     Curves to look into, samples, settings, data, environment: one HTML file that opens in any
     browser and needs no network. While a run trains, its page is written at each evaluation.

@@ -5,7 +5,8 @@ const SHAPES = {
   square: "m-3 -3h6v6h-6z",
   triangle: "m0 -4l4 7h-8z",
   diamond: "m0 -4.5l4.5 4.5l-4.5 4.5l-4.5 -4.5z",
-  cross: "m-3.5 -3.5l7 7m0 -7l-7 7",
+  wedge: "m0 4l4 -7h-8z",
+  speck: "m0 -2.8l2.8 2.8l-2.8 2.8l-2.8 -2.8z",
 };
 const SIGNS = { spike: "▲", skip: "✕", rewind: "◀", resume: "↻", extend: "+", correction: "~" };
 const MOST_MARKERS = 120; // on one curve; more would hide it
@@ -34,8 +35,8 @@ class Chart {
 
   /** The whole width of the curves, in units of the axis. */
   extent() {
-    const ends = this.lines.map((line) => this.page.along(line).at(-1));
-    return [0, Math.max(...ends, 0) || 1];
+    const ahead = this.lines.filter((line) => line.look === "planned");
+    return [0, this.page.last([...this.page.done, ...ahead]) || 1];
   }
 
   shown() {
@@ -91,8 +92,10 @@ class Chart {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.drawAxes(low, high, bottom, top);
     // A nested <svg> cuts off what is outside of it.
-    const inside = this.make("svg", { x: box.left, y: 0, width: box.right - box.left, height,
-      viewBox: `${box.left} 0 ${box.right - box.left} ${height}` }, this.svg);
+    const room = 6; // for markers at the edges
+    const wide = box.right - box.left + 2 * room;
+    const inside = this.make("svg", { x: box.left - room, y: 0, width: wide, height,
+      viewBox: `${box.left - room} 0 ${wide} ${height}` }, this.svg);
     this.drawBands(inside);
     for (const line of this.shown()) this.drawLine(line, inside);
     this.drawRulesAndMarks(inside);
@@ -124,16 +127,18 @@ class Chart {
 
   drawBands(inside) {
     const { box } = this;
+    let taken = -Infinity; // where the last name ends
     this.spec.bands.forEach(([from, to, name], at) => {
       const left = Math.max(box.left, this.x(this.page.place(from, 0)));
       const right = Math.min(box.right, this.x(this.page.place(to, 0)));
       if (right <= left) return;
       this.make("rect", { class: `band band${at % 2}`, x: left, y: box.top,
         width: right - left, height: box.bottom - box.top }, inside);
-      if (right - left > 6.2 * name.length) {
-        this.make("text", { class: "band-name", x: (left + right) / 2, y: box.top - 6,
-          "text-anchor": "middle" }, inside, name);
-      }
+      const width = 6.6 * name.length;
+      const start = Math.max(box.left, taken + 8, (left + right - width) / 2);
+      if (start > right || start + width > box.right + 4) return;
+      taken = start + width;
+      this.make("text", { class: "band-name", x: start, y: box.top - 6 }, inside, name);
     });
   }
 
@@ -237,7 +242,7 @@ class Chart {
     const shown = new Set(this.shown());
     for (const line of this.lines) {
       const found = this.nearest(line, cursor ?? Infinity);
-      line.output.textContent = found && shown.has(line) ? this.words(line, found) : "";
+      line.output.textContent = found && shown.has(line) ? written[this.spec.kind](found.y) : "";
       if (!seen || !found || !shown.has(line) || found.x < this.low || found.x > this.high) continue;
       this.make("circle", { class: `dot c-${line.color}`, cx: this.x(found.x), cy: this.y(found.y),
         r: 4.5 }, this.over);
@@ -249,9 +254,8 @@ class Chart {
   words(line, found) {
     const value = written[this.spec.kind](found.y);
     const { cursor } = this.page;
-    const sparse = line.look !== "faint" && line.look !== "line" && line.look !== "thin";
-    const far = cursor !== null && Math.abs(found.x - cursor) > 0.004 * (this.high - this.low);
-    return sparse && far ? `${value} at ${written.updates(found.update)}` : value;
+    const far = Math.abs(found.x - cursor) > 0.004 * (this.high - this.low);
+    return far ? `${value} at update ${written.updates(found.update)}` : value;
   }
 
   /** All of it in a sentence. */

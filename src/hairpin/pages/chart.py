@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hairpin.analysis.formats import format_count, format_loss, format_lr, format_norm
 from hairpin.analysis.series import Event, Floats
 from hairpin.pages.markup import details, escape, note, table
 from hairpin.pages.shell import asset
@@ -13,8 +14,22 @@ from hairpin.pages.shell import asset
 SCRIPTS = ("scales.js", "chart.js", "charts.js")
 COLORS = ("blue", "vermillion", "green", "purple", "orange", "sky")
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
-MARKERS = ("circle", "square", "triangle", "diamond", "cross")
+MARKERS = ("circle", "square", "triangle", "diamond", "wedge")
+WRITTEN = {
+    "loss": format_loss,
+    "lr": format_lr,
+    "norm": format_norm,
+    "count": format_count,
+    "share": "{:.1%}".format,
+}
 _DIGITS = 5
+_HINT = (
+    "Drag across a chart to zoom into it, in all of them; double-click to see the whole run again. "
+    "The wheel zooms in the chart that was clicked last, or with Ctrl. With the keyboard, on a "
+    "chart: arrow keys move the crosshair and read values out (with Shift point by point), Home "
+    "and End go to the ends, + and − zoom, 0 shows the whole run, L changes the scale. A name in a "
+    "legend switches its curve off and on."
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,8 @@ class Line:
         x: updates, ascending.
         y: values; None: a gap.
         color: a name in the style sheet.
-        look: "line", "faint" (thin and pale), "points", or "marked" (a line through points).
+        look: "line", "thin", "faint" (thin and pale), "planned" (not yet there), "points", "dots"
+            (small), or "marked" (a line through points).
         dash: of the line, as SVG has it.
         marker: the shape of points.
         run: which of the page's runs it belongs to.
@@ -59,7 +75,7 @@ class Chart:
         name: of the element.
         title: its heading.
         unit: of the values.
-        kind: how values are written: "loss", "lr", "norm", "count" or "share".
+        kind: how values are written: a name in `WRITTEN`.
         lines: the curves; one without a point is left out.
         log: whether it begins on a logarithmic scale.
         floor: the lowest value of a linear scale; None: that of the curves.
@@ -157,9 +173,8 @@ def charts_html(charts: Sequence[Chart], counted: str) -> str:
         "</noscript>\n"
         f'<div class="controls" hidden><fieldset><legend>Along the bottom</legend>{radios}'
         '</fieldset><button type="button" id="whole">Whole run</button></div>\n'
-        '<p class="note hint" hidden>Drag across a chart to zoom into it, double-click to see all '
-        "again; click one and turn the wheel, or hold Ctrl. With the keyboard: arrow keys move the "
-        "crosshair (Shift: point by point), + and − zoom, 0 shows all, L changes the scale.</p>\n"
+        '<div class="hint" hidden>'
+        f"{details('How to look closer', note(_HINT))}</div>\n"
         f'<div class="charts">{figures}</div>\n'
         '<div class="unseen" id="said" aria-live="polite"></div>'
     )

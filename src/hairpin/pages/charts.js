@@ -10,6 +10,8 @@ class Charts {
     this.caches = { updates: new Map(), tokens: new Map(), seconds: new Map() };
     this.said = document.getElementById("said");
     this.charts = data.charts.map((spec) => new Chart(document.getElementById(spec.name), spec, this));
+    const lines = this.charts.flatMap((chart) => chart.lines);
+    this.done = lines.filter((line) => line.look !== "planned");
     this.restore();
     for (const chart of this.charts) this.equip(chart);
     this.controls();
@@ -37,6 +39,11 @@ class Charts {
     const cache = this.caches[this.axis];
     if (!cache.has(line)) cache.set(line, line.x.map((update) => this.place(update, line.run)));
     return cache.get(line);
+  }
+
+  /** Where the longest of some lines ends. */
+  last(lines) {
+    return lines.reduce((most, line) => Math.max(most, this.along(line).at(-1)), 0);
   }
 
   placeText(value) {
@@ -160,6 +167,9 @@ class Charts {
       line.output = add("b", "", button);
       button.addEventListener("click", () => this.switchLine(key));
     }
+    for (const kind of new Set(chart.spec.marks.map((mark) => mark.kind))) {
+      add("li", `key ${kind}`, list, `${SIGNS[kind]} ${kind}`);
+    }
     chart.where = add("li", "where", list);
   }
 
@@ -259,7 +269,7 @@ function listen(page, chart) {
   });
   plot.addEventListener("pointermove", (event) => {
     const [pixel, value] = at(event);
-    page.point(value);
+    page.point(page.axis === "updates" ? Math.round(value) : value);
     if (!from) return;
     chart.make("rect", { class: "chosen", x: Math.min(pixel, from[0]), y: chart.box.top,
       width: Math.abs(pixel - from[0]), height: chart.box.bottom - chart.box.top }, chart.over);
@@ -305,7 +315,7 @@ function recall(name) {
   }
 }
 
-const strip = document.querySelector(".samples");
+const strip = document.querySelector(".samples:has(.first)");
 if (strip) strip.scrollLeft = strip.scrollWidth; // the last beside the first
 const told = document.getElementById("charts");
 if (told) new Charts(JSON.parse(told.textContent));

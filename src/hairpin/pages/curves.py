@@ -1,6 +1,6 @@
 """The charts of one run, from its record."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,20 @@ from hairpin.analysis.formats import (
     format_loss,
     format_lr,
     format_norm,
-    format_updates,
-    harmless_name,
 )
 from hairpin.analysis.series import Event, Floats, highest, series, smoothed, thin
 from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.pages.chart import COLORS, DASHES, MARKERS, Chart, Mark, line
+from hairpin.pages.chart import COLORS, DASHES, MARKERS, Chart, line
+from hairpin.pages.happenings import incident_marks, turn_marks
 from hairpin.pages.phases import phases
 from hairpin.schedules import Schedule
 
 # Points that can be told apart when a part of the run is looked at closer.
 COLUMNS = 3000
 _SMOOTH_COLUMNS = 500
-_MOST_MARKS = 200
+BITS_UNIT = "of validation text; the same for every tokenizer"
 _MOST_ROWS = 60
 
 
@@ -66,7 +65,7 @@ def loss_chart(events: Sequence[Event]) -> Chart:
         "loss",
         lines,
         log=_all_positive(losses, train, val),
-        marks=tuple(_incidents(events)),
+        marks=tuple(incident_marks(events)),
         head=("update", "training", "validation"),
         rows=tuple(
             (f"{update:,.0f}", format_loss(_known(a)), format_loss(_known(b)))
@@ -84,7 +83,7 @@ def bits_chart(events: Sequence[Event]) -> Chart | None:
     return Chart(
         "bits",
         "Bits per byte",
-        "of the validation text; independent of the tokenizer",
+        BITS_UNIT,
         "loss",
         (line("validation", evaluated, bits, color="vermillion", look="marked"),),
         log=_all_positive(bits),
@@ -131,7 +130,14 @@ def lr_chart(events: Sequence[Event], config: Config) -> Chart:
         ahead = [u for u in plotted_updates(schedule, _SMOOTH_COLUMNS) if u >= done]
         planned = np.array([schedule(u) for u in ahead], np.float64)
         lines.append(
-            line("planned", np.array(ahead, np.float64), planned, color="grey", dash=DASHES[1])
+            line(
+                "planned",
+                np.array(ahead, np.float64),
+                planned,
+                color="grey",
+                dash=DASHES[1],
+                look="planned",
+            )
         )
     return Chart(
         "lr",
@@ -141,7 +147,7 @@ def lr_chart(events: Sequence[Event], config: Config) -> Chart:
         tuple(lines),
         floor=0.0,
         bands=tuple((float(start), float(end), name) for start, end, name in named),
-        marks=tuple(_turns(events)),
+        marks=tuple(turn_marks(events)),
         head=("part", "updates", "learning rate"),
         rows=tuple(
             (
@@ -165,7 +171,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
     marked = clipped & np.isfinite(norms)
     if marked.any():
         xs, ys = highest(updates[marked], norms[marked], updates[-1])
-        lines.append(line("clipped", xs, ys, color="vermillion", look="dots", marker="diamond"))
+        lines.append(line("clipped", xs, ys, color="vermillion", look="dots", marker="speck"))
     kind, threshold = config.clip.kind, config.clip.threshold
     share = f": {clipped.mean():.1%} of updates clipped" if len(clipped) and kind != "off" else ""
     rows = _some(list(zip(updates, norms, clipped, strict=True)))
@@ -177,7 +183,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
         tuple(lines),
         log=True,
         rules=((threshold, f"threshold {threshold:g}"),) if kind == "norm" else (),
-        marks=tuple(_incidents(events)),
+        marks=tuple(incident_marks(events)),
         head=("update", "gradient norm", "clipped"),
         rows=tuple(
             (f"{u:,.0f}", format_norm(float(norm)), "yes" if was else "") for u, norm, was in rows
@@ -237,7 +243,7 @@ def speed_chart(events: Sequence[Event]) -> Chart:
             line("smoothed", *thin(updates, smoothed(speed), _SMOOTH_COLUMNS)),
         ),
         floor=0.0,
-        marks=tuple(_turns(events)),
+        marks=tuple(turn_marks(events)),
         head=("update", f"{name} per second"),
         rows=tuple(
             (f"{update:,.0f}", format_count(value))
@@ -264,47 +270,6 @@ def known_schedule(config: Config) -> Schedule | None:
         return schedule_of(config)
     except ConfigError:
         return None
-
-
-def incident_words(event: Event) -> str:
-    """What went wrong in an update, in a sentence."""
-    done = {
-        "spike": "spike, trained on all the same",
-        "skip": f"{event.get('reason', '')}, skipped",
-        "rewind": f"{event.get('reason', '')}, back to the checkpoint after "
-        f"{format_updates(event.get('to_update', 0))}",
-    }[event["event"]]
-    loss, norm = event.get("loss"), event.get("grad_norm")
-    last = event.get("position", 0) + event.get("samples", 1) - 1
-    return (
-        f"{done}: loss {_shown(loss, format_loss)}, gradient norm {_shown(norm, format_norm)}, "
-        f"most in {harmless_name(str(event.get('parameter', '?')), 80)}; samples "
-        f"{event.get('position', 0):,} to {last:,}: “{harmless_name(event.get('excerpt', ''), 200)}”"
-    )
-
-
-def incidents_of(events: Sequence[Event]) -> list[Event]:
-    """Spikes, skips and rewinds."""
-    return [event for event in events if event["event"] in ("spike", "skip", "rewind")]
-
-
-def _incidents(events: Sequence[Event]) -> Iterator[Mark]:
-    for event in incidents_of(events)[-_MOST_MARKS:]:
-        yield Mark(event["update"], event["event"], incident_words(event))
-
-
-def _turns(events: Sequence[Event]) -> Iterator[Mark]:
-    """Where the run went on, became longer, or was corrected."""
-    for event in events:
-        update = event.get("update", 0)
-        match event["event"]:
-            case "resume":
-                yield Mark(update, "resume", f"resumed after {format_updates(update)}")
-            case "extend" | "correction":
-                policy = f", {event['policy']}" if event.get("policy") else ""
-                name = "extended" if event["event"] == "extend" else "corrected"
-                words = f"from {event['planned_updates']:,} to {event['updates']:,} updates"
-                yield Mark(update, event["event"], f"{name} {words}{policy}")
 
 
 def _some(rows: list[Any]) -> list[Any]:
@@ -334,7 +299,3 @@ def _known(value: float) -> float | None:
 
 def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
-
-
-def _shown(value: float | None, written: Any) -> str:
-    return "not finite" if value is None else str(written(value))

@@ -62,8 +62,9 @@ def _overfitting(summary: Summary) -> str:
     if summary.best is None or summary.last is None or summary.overfitting_after is None:
         return ""
     return (
-        f"validation is lowest after update {summary.overfitting_after:,} and rose from there while "
-        "training fell: train for less, on more text, or with dropout; the best weights are kept"
+        f"validation is lowest after update {summary.overfitting_after:,} and rose from there "
+        "while training fell: train for less, on more text, or with dropout; the best weights "
+        "are kept"
     )
 
 

@@ -14,9 +14,10 @@ from hairpin.analysis.series import Event
 from hairpin.analysis.summary import Summary, history, summarize
 from hairpin.config.settings import Config
 from hairpin.pages.chart import charts_data, charts_html, charts_script, clock
-from hairpin.pages.curves import charts_of, counted, incident_words, incidents_of
+from hairpin.pages.curves import charts_of, counted
 from hairpin.pages.diagnosis import diagnosis_lines, overlap_html
 from hairpin.pages.facts import data_html, environment_html, first, samples_html, settings_html
+from hairpin.pages.happenings import incident_words, incidents_of
 from hairpin.pages.markup import data_script, details, escape, note, pairs, section, table, tiles
 from hairpin.pages.shell import page
 from hairpin.run import Run

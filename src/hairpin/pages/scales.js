@@ -41,6 +41,7 @@ const grouped = (x) => Math.round(x).toString().replace(/\B(?=(\d{3})+$)/g, ",")
 function tickText(kind, value) {
   if (kind === "share") return `${Number((100 * value).toFixed(1))}%`;
   if (kind === "seconds") return written.seconds(value).replace(/ 00[smh]$/, "");
+  if (kind === "lr") return written.lr(value);
   if (kind === "updates" || kind === "tokens" || kind === "count") return written.count(value);
   return value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e4)
     ? written.lr(value)
@@ -54,6 +55,7 @@ function evenTicks(low, high, most, kind) {
   const rough = (high - low) / Math.max(1, most);
   const power = 10 ** Math.floor(Math.log10(rough));
   let step = [1, 2, 5, 10].find((digit) => digit * power >= rough * 0.999) * power;
+  if (kind === "lr") return written.lr(value);
   if (kind === "updates" || kind === "tokens") step = Math.max(1, step);
   if (kind === "seconds" && rough > 0.5) {
     step = CLOCK_STEPS.find((size) => size >= rough) ?? 86400 * Math.ceil(rough / 86400);
@@ -65,24 +67,33 @@ function evenTicks(low, high, most, kind) {
   return ticks;
 }
 
+// Digits of ticks in each decade; the first that give few enough are taken.
+const DIGITS = [
+  [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8],
+  [1, 1.5, 2, 3, 4, 6],
+  [1, 2, 3, 5],
+  [1, 2, 5],
+  [1, 3],
+  [1],
+];
+
 /** The same on a logarithmic axis: the fewer decades, the more ticks of each. */
 function logTicks(low, high, most) {
-  const decades = Math.log10(high / low);
-  const dense = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
-  const digits = decades > 3 ? [1] : decades > 1.2 ? [1, 2, 5] : dense;
-  const every = decades > 3 ? Math.ceil(decades / most) : 1;
-  const ticks = [];
+  const every = Math.ceil(Math.log10(high / low) / most);
   const last = Math.ceil(Math.log10(high));
-  for (let power = Math.floor(Math.log10(low)); power <= last; power += 1) {
-    if (power % every) continue;
-    for (const digit of digits) {
-      const tick = Number((digit * 10 ** power).toPrecision(3));
-      if (tick >= low && tick <= high) ticks.push(tick);
+  let ticks = [];
+  for (const digits of DIGITS) {
+    ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= last; power += 1) {
+      if (power % every) continue;
+      for (const digit of digits) {
+        const tick = Number((digit * 10 ** power).toPrecision(3));
+        if (tick >= low && tick <= high) ticks.push(tick);
+      }
     }
+    if (ticks.length <= most + 2) break;
   }
-  if (ticks.length < 2) return evenTicks(low, high, most);
-  const rarely = Math.ceil(ticks.length / (most + 3));
-  return ticks.filter((_, at) => at % rarely === 0);
+  return ticks.length < 2 ? evenTicks(low, high, most) : ticks;
 }
 
 /** The first place in ascending numbers that is not below `value`. */

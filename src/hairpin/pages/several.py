@@ -1,6 +1,6 @@
 """The page about several runs: their curves on top of each other, and what differs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from hairpin.pages.chart import (
     COLORS,
     DASHES,
     MARKERS,
+    WRITTEN,
     Chart,
     charts_data,
     charts_html,
@@ -28,7 +29,7 @@ from hairpin.pages.chart import (
     clock,
     line,
 )
-from hairpin.pages.curves import counted, unit_of
+from hairpin.pages.curves import BITS_UNIT, counted, unit_of
 from hairpin.pages.facts import count_words, sample_html, settings_that_differ
 from hairpin.pages.markup import data_script, escape, note, section, table
 from hairpin.pages.run_page import contents, written
@@ -36,6 +37,8 @@ from hairpin.pages.shell import page
 from hairpin.run import Run
 
 _POINTS = 6000  # of all runs together, in each chart
+_MOST_ROWS = 30
+_EVALUATED = ("val_loss", "val_bits_per_byte", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -105,81 +108,43 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _charts(told: Sequence[_Told]) -> list[Chart]:
-    unit = unit_of(told[0].events)
-    name = counted(told[0].events)
-    columns = max(200, _POINTS // len(told))
-
-    def updates(key: str, change: Callable[[Floats], Floats]) -> Callable[[_Told], Any]:
-        def of(one: _Told) -> tuple[Floats, Floats]:
-            xs, ys = series(one.events, "update", key)
-            return thin(xs, change(ys), columns // 2)
-
-        return of
-
-    def evaluations(key: str) -> Callable[[_Told], Any]:
-        return lambda one: series(one.events, "evaluation", key)
-
-    def positive(ys: Floats) -> Floats:
-        return smoothed(np.where(ys > 0, ys, np.nan))
-
-    charts = [
-        _chart(
-            told, evaluations("val_loss"), "loss", "Validation loss", f"nats per {unit}", "loss"
-        ),
-        _chart(
-            told,
-            evaluations("val_bits_per_byte"),
-            "bits",
-            "Bits per byte",
-            "of the validation text; independent of the tokenizer",
-            "loss",
-        ),
-        _chart(told, evaluations("val_accuracy"), "accuracy", "Accuracy", "validation", "share"),
-        _chart(
-            told,
-            updates("loss", smoothed),
-            "training",
-            "Training loss, smoothed",
-            f"nats per {unit}",
-            "loss",
-        ),
-        _chart(told, updates("lr", _as_it_is), "lr", "Learning rate", "by update", "lr"),
-        _chart(
-            told,
-            updates("grad_norm", positive),
-            "norm",
-            "Gradient norm, smoothed",
-            "global L2 norm before clipping",
-            "norm",
-        ),
-        _chart(
-            told,
-            updates("tokens_per_second", smoothed),
-            "speed",
-            f"{name.capitalize()} per second, smoothed",
-            "in each update",
-            "count",
-        ),
-    ]
+    per = f"nats per {unit_of(told[0].events)}"
+    speed = f"{counted(told[0].events).capitalize()} per second, smoothed"
+    asked = (
+        ("loss", "Validation loss", per, "loss", "val_loss"),
+        ("bits", "Bits per byte", BITS_UNIT, "loss", "val_bits_per_byte"),
+        ("accuracy", "Accuracy", "share of validation labels", "share", "val_accuracy"),
+        ("training", "Training loss, smoothed", per, "loss", "loss"),
+        ("lr", "Learning rate", "by update", "lr", "lr"),
+        ("norm", "Gradient norm, smoothed", "global L2 norm before clipping", "norm", "grad_norm"),
+        ("speed", speed, "in each update", "count", "tokens_per_second"),
+    )
+    charts = (_chart(told, *one) for one in asked)
     return [chart for chart in charts if chart]
 
 
+def _points(one: _Told, key: str, columns: int) -> tuple[Floats, Floats]:
+    """The values that a run has of a key of its evaluations or, made short, of its updates."""
+    if key in _EVALUATED:
+        return series(one.events, "evaluation", key)
+    xs, ys = series(one.events, "update", key)
+    if key == "grad_norm":
+        ys = np.where(ys > 0, ys, np.nan)  # a logarithmic axis has no place for zero
+    return thin(xs, ys if key == "lr" else smoothed(ys), columns)
+
+
 def _chart(
-    told: Sequence[_Told],
-    points: Callable[[_Told], tuple[Floats, Floats]],
-    name: str,
-    title: str,
-    unit: str,
-    kind: str,
+    told: Sequence[_Told], name: str, title: str, unit: str, kind: str, key: str
 ) -> Chart | None:
     """One curve for each run; None: no run has any."""
-    found = [points(one) for one in told]
+    columns = max(100, _POINTS // len(told) // 2)
+    found = [_points(one, key, columns) for one in told]
     values = np.concatenate([ys[np.isfinite(ys)] for _, ys in found])
     if not len(values):
         return None
-    evaluated = name in ("loss", "bits", "accuracy")
+    look = "marked" if key in _EVALUATED else "line"
     lines = [
-        line(one.name, xs, ys, look="marked" if evaluated else "line", run=at, **style(at))
+        line(one.name, xs, ys, look=look, run=at, **style(at))
         for at, (one, (xs, ys)) in enumerate(zip(told, found, strict=True))
     ]
     chart = Chart(name, title, unit, kind, tuple(lines))
@@ -187,22 +152,24 @@ def _chart(
         chart = replace(chart, log=bool(values.min() > 0))
     else:
         chart = replace(chart, floor=0.0)
-    if not evaluated:
-        return chart
-    written_as = "{:.1%}".format if kind == "share" else format_loss
-    updates = sorted({float(x) for xs, _ in found for x in xs})
-    at_update = [dict(zip(xs.tolist(), ys.tolist(), strict=True)) for xs, ys in found]
+    updates = np.unique(np.concatenate([xs for xs, _ in found]))
+    if len(updates) > _MOST_ROWS:
+        updates = updates[np.linspace(0, len(updates) - 1, _MOST_ROWS).astype(np.int64)]
     rows = tuple(
-        (
-            f"{update:,.0f}",
-            *(
-                written_as(values[update]) if np.isfinite(values.get(update, np.nan)) else "–"
-                for values in at_update
-            ),
-        )
-        for update in updates[:: max(1, len(updates) // 60)]
+        (f"{update:,.0f}", *(_cell(kind, _latest(*points, float(update))) for points in found))
+        for update in updates
     )
     return replace(chart, head=("update", *(one.name for one in told)), rows=rows)
+
+
+def _latest(xs: Floats, ys: Floats, update: float) -> float:
+    """The value at an update or the last one before it; NaN: it is not within the run."""
+    at = int(np.searchsorted(xs, update, side="right")) - 1
+    return float(ys[at]) if at >= 0 and update <= xs[-1] else np.nan
+
+
+def _cell(kind: str, value: float) -> str:
+    return WRITTEN[kind](value) if np.isfinite(value) else "–"
 
 
 def _outcomes_html(told: Sequence[_Told]) -> str:
@@ -309,7 +276,3 @@ def _samples_html(told: Sequence[_Told]) -> str:
         '<div class="samples" tabindex="0" role="region" aria-label="The last sample of each run">'
         f"{''.join(cards)}</div>"
     )
-
-
-def _as_it_is(values: Floats) -> Floats:
-    return values

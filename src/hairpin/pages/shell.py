@@ -79,7 +79,7 @@ def _hash(source: str) -> str:
 
 
 _LIVE = """<div class="live" data-refresh="{seconds}">
-<p>Training goes on. This page reads itself again every {seconds} seconds.</p>
+<p>Not finished yet. This page reads itself again every {seconds} seconds.</p>
 <button type="button" hidden>Pause</button>
 </div>
 """

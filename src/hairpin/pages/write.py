@@ -69,15 +69,15 @@ class LivePage:
 
     def follow(self, event: events.Event) -> None:
         """Take note of the run's next event, which is in its record already."""
-        if isinstance(event, events.Plan | events.Resume):
-            self.write()
+        if isinstance(event, events.Plan | events.Resume | events.End):
+            self._write()
         elif isinstance(event, events.Evaluation):
             self._due = True
         # Sample and checkpoint come between an evaluation and the next update.
         elif self._due and isinstance(event, events.Update) and self._clock() >= self._next_time:
-            self.write()
+            self._write()
 
-    def write(self) -> None:
+    def _write(self) -> None:
         """Write the page as the record is now."""
         began = self._clock()
         self._due = False
