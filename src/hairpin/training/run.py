@@ -84,6 +84,11 @@ def train_run(
             yield opening
         with numerics.undisturbed():
             yield from train(job)
+        if task.measure_memorisation:
+            found = task.measure_memorisation(state, lambda: stop.requested)
+            if found:
+                record.write(found)
+                yield found
 
 
 def new_state(task: Task, *, from_start: bool = True) -> TrainState:
