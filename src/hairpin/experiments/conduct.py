@@ -263,8 +263,8 @@ def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> s
     each = f"{tuning} for the verdict)" if experiment.is_tuned else f"{seeds} seeds"
     left = (runs - over) * seconds / means.workers
     return (
-        f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, {means.workers} at a time; a run takes "
-        f"{format_duration(seconds)}, about {format_duration(left)} to go"
+        f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, "
+        f"{means.workers} at a time; a run takes {format_duration(seconds)}, about {format_duration(left)} to go"
     )
 
 
