@@ -264,7 +264,8 @@ def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> s
     left = (runs - over) * seconds / means.workers
     return (
         f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, "
-        f"{means.workers} at a time; a run takes {format_duration(seconds)}, about {format_duration(left)} to go"
+        f"{means.workers} at a time; a run takes {format_duration(seconds)}, about "
+        f"{format_duration(left)} to go"
     )
 
 
