@@ -39,7 +39,7 @@ _TRAINED_PER_WRITTEN = {"cpu": 2_000, "cuda": 50_000, "mps": 50_000}
 _SEARCHED_PER_TRAINED = {"cpu": 10, "cuda": 1, "mps": 1}
 # Stands for end-of-text, and in no UTF-8: no stretch goes from one document into the next.
 _BOUNDARY = b"\xff"
-_SHOWN_CHARACTERS = 200
+_KEPT_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class MemorisationMeasure:
             sample_bytes=sum(map(len, samples)),
             verbatim_bytes=ours.verbatim_bytes,
             longest_bytes=len(ours.longest),
-            longest_text=ours.longest.decode(errors="replace").strip("\ufffd")[:_SHOWN_CHARACTERS],
+            longest_text=ours.longest.decode(errors="replace").strip("\ufffd")[:_KEPT_CHARACTERS],
             val_bytes=sum(map(len, texts)),
             val_verbatim_bytes=theirs.verbatim_bytes,
             searched_bytes=searched,
