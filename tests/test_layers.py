@@ -44,7 +44,9 @@ LAYERS = {
     "run": "errors config runs model inference analysis",
     "starting": "errors version schedules extensions config runs analysis run",
     "driving": "errors config runs watch training finetuning run starting",
-    "api": "errors schedules config runs watch data terminal run starting driving",
+    "estimating": "errors schedules config watch data model.shape planning training analysis"
+    " starting",
+    "api": "errors schedules config runs watch data terminal run starting driving estimating",
     "cli": "errors version config data model verifying analysis terminal book.report run api",
     "__init__": "version schedules watch run api",
     "__main__": "cli",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hairpin import schedules
-    from hairpin.api import finetune, load, resume, train
+    from hairpin.api import finetune, load, plan, resume, train
     from hairpin.run import Run
     from hairpin.version import __version__
     from hairpin.watch import Quiet
@@ -23,12 +23,23 @@ _HOMES = {
     "Run": "hairpin.run",
     "finetune": "hairpin.api",
     "load": "hairpin.api",
+    "plan": "hairpin.api",
     "resume": "hairpin.api",
     "train": "hairpin.api",
     "__version__": "hairpin.version",
 }
 
-__all__ = ["Quiet", "Run", "__version__", "finetune", "load", "resume", "schedules", "train"]
+__all__ = [
+    "Quiet",
+    "Run",
+    "__version__",
+    "finetune",
+    "load",
+    "plan",
+    "resume",
+    "schedules",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

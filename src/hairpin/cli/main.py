@@ -18,6 +18,7 @@ from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
 from hairpin.cli.care import runs
+from hairpin.cli.plan import plan
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
@@ -26,7 +27,7 @@ from hairpin.version import __version__
 
 GROUPS = {
     "start": (train, finetune, resume),
-    "before": (prepare, schedule),
+    "before": (plan, prepare, schedule),
     "after": (sample, evaluate, predict),
     "care": (runs, verify, book),
 }

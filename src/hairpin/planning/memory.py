@@ -1,5 +1,5 @@
-"""Peak memory of a training run by part, worked out from what the code keeps, for a CPU and on paper
-for a GPU.
+"""Peak memory of a training run by part, worked out from what the code keeps: for a CPU, and on
+paper for a GPU.
 
 On a CPU two numbers are measured, the process's own base and the share of memory that lies unused;
 every other term is a tensor that `model/`, `optim/` or `checkpoints/` holds at one moment, and the
@@ -29,7 +29,7 @@ PRODUCT_ROWS = 8192
 
 # Freed memory is kept (allocator.py), and not all of it fits what comes next. Measured: the median
 # of what `python -m benchmarks.plan_check` shows beyond the sum of the parts.
-UNUSED_SHARE = 0.2
+UNUSED_SHARE = {"gpt2": 0.15, "modern": 0.4}
 
 _FLOAT32 = 4
 _WIDTHS = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
@@ -117,10 +117,19 @@ class Memory:
         return {name: int(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
-def peak_memory(job: Job) -> Memory:
-    """The moment of a run that holds most memory: on a GPU, that of the card."""
+def peak_memory(job: Job, *, saves: bool = True) -> Memory:
+    """The moment of a run that holds most memory: on a GPU, that of the card.
+
+    Args:
+        job: what is run.
+        saves: whether checkpoints are saved meanwhile; else it is only timed.
+    """
     most = max(_moments(job), key=lambda memory: memory.total)
-    return replace(most, unused=int(UNUSED_SHARE * (most.total - most.process)))
+    if not saves:
+        plots = 0 if job.device == "cuda" else PLOTS_BYTES
+        most = replace(most, snapshot=0, process=most.process - plots)
+    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE[job.shape.architecture]
+    return replace(most, unused=int(unused * (most.total - most.process)))
 
 
 def _moments(job: Job) -> list[Memory]:
@@ -185,7 +194,9 @@ def probability_bytes(job: Job) -> int:
     """What a layer's attention keeps of its probabilities."""
     shape, rows = job.shape, job.micro_batch * job.shape.heads
     square = rows * shape.context**2 * job.number_bytes
-    if shape.dropout:  # PyTorch's own, which has them all: before and after dropout, and its factors
+    if (
+        shape.dropout
+    ):  # PyTorch's own, which has them all: before and after dropout, and its factors
         return 3 * square
     if job.device == "cuda" or square > KEPT_PROBABILITY_BYTES:
         return 0

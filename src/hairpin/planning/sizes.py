@@ -51,7 +51,7 @@ def count_parameters(shape: Shape) -> Parameters:
 
 
 def matrix_parameters(shape: Shape) -> int:
-    """Parameters in the matrices of all blocks: a block has 12·C², query, key and value 3 of them."""
+    """Parameters in the matrices of all blocks: 12·C² each, 3 of them query, key and value."""
     return 12 * shape.layers * shape.width**2
 
 

@@ -20,6 +20,7 @@ from hairpin.data.split import Progress, Survey, divide, survey, tail_bytes
 
 SAMPLED_BYTES = 200_000_000
 SIMILAR = 0.8  # Jaccard's similarity from which documents count as nearly the same
+WORST_SHARE_SHOWN = 0.1
 _LONG_DOCUMENT_BYTES = 4_000_000
 _SHOWN_LINES = 10
 _MOST_DOCUMENTS = 200_000  # whose signatures are held: 100 MB

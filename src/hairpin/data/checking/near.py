@@ -9,6 +9,7 @@ practically all are found.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -99,7 +100,7 @@ def similar_groups(signatures: Sequence[Hashes], least: float) -> list[list[int]
         order = np.argsort(inverse.ravel(), kind="stable")
         for members in np.split(alive[order], np.cumsum(counts)[:-1]):
             # Each is compared with the first of its band and with the one before it, not with all.
-            for before, member in zip(members[:-1], members[1:], strict=True):
+            for before, member in pairwise(members):
                 for other in {int(members[0]), int(before)}:
                     if groups.root(other) != groups.root(int(member)) and (
                         similarity(table[other], table[member]) >= least
