@@ -59,7 +59,5 @@ def plan(
     )
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=1))
-    elif isinstance(found, api.Plan):
-        click.echo("\n".join(found.lines(color=sys.stdout.isatty())))
     else:
-        click.echo("\n".join(found.lines()))
+        click.echo("\n".join(found.lines(color=sys.stdout.isatty())))

@@ -86,7 +86,8 @@ def answer(
     )
     gpu = tried(lambda: gpu_named(asked.gpu or DEFAULT_GPU))
     cards = tried(lambda: parse_counts(asked.gpus or DEFAULT_GPUS, "--gpus"))
-    seconds = tried(lambda: parse_duration(asked.budget)) if asked.budget else None
+    budget = asked.budget
+    seconds = tried(lambda: parse_duration(budget)) if budget else None
     settings = dict(asked.settings) | ({"train.tokens": tokens} if tokens else {})
     config = tried(
         lambda: asked_config(asked.texts, asked.corpus, asked.config, asked.overrides, settings)

@@ -79,8 +79,8 @@ class ClusterPlan:
             "days: updates alone, without failures, evaluations or checkpoints",
         )
 
-    def lines(self) -> list[str]:
-        """All of it in words."""
+    def lines(self, *, color: bool = False) -> list[str]:
+        """All of it in words; there is nothing to colour."""
         shape, amount = self.shape, Amount(self.tokens, self.parameters, None)
         lines = [
             f"On paper: {format_count(self.parameters)} parameters ({shape.layers} layers, "

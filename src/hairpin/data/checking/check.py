@@ -139,14 +139,17 @@ class _Look:
 
     def first_pass(self) -> None:
         """Everything but the search for validation text."""
+        replaced = 0
         for index, document in enumerate(self.corpus.documents()):
-            if not self._takes(index, None):
+            if self._takes(index, None):
+                self._look_at(index, document)
+                self.oddities.close(self.corpus.replaced - replaced)
+                self.lines.close()
+            else:
+                for _ in document.pieces():
+                    pass
                 self._report(self.found.document_bytes[index])
-                continue
-            before = self.corpus.replaced
-            self._look_at(index, document)
-            self.oddities.close(self.corpus.replaced - before)
-            self.lines.close()
+            replaced = self.corpus.replaced  # the next document's first block is not read yet
         self.empty += sum(
             1 for s in self.corpus.sources if s.path is not None and s.path.stat().st_size == 0
         )

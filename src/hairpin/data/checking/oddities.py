@@ -29,7 +29,6 @@ _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _SIMPLE = {
     "null": re.compile("\x00"),
     "control": _CONTROL,
-    "replacement": re.compile("\ufffd"),
     "bom": re.compile("\ufeff"),
 }
 
@@ -59,21 +58,23 @@ class OddityFinder:
         self._name = ""
         self._line = 1
         self._ends_in_return = False
-        self._crlf = self._lf = self._first_replacement = 0
+        self._crlf = self._lf = self._replacements = self._first_replacement = 0
 
     def open(self, name: str) -> None:
         """A document begins."""
         self._name, self._line, self._ends_in_return = name, 1, False
-        self._crlf = self._lf = self._first_replacement = 0
+        self._crlf = self._lf = self._replacements = self._first_replacement = 0
 
     def add(self, text: str) -> None:
         """The document's next piece."""
         for kind, pattern in _SIMPLE.items():
             if found := pattern.search(text):
                 line = self._line + text.count("\n", 0, found.start())
-                if kind == "replacement":
-                    self._first_replacement = self._first_replacement or line
                 self._note(kind, sum(1 for _ in pattern.finditer(text)), line)
+        if replacements := text.count("\ufffd"):
+            line = self._line + text.count("\n", 0, text.index("\ufffd"))
+            self._first_replacement = self._first_replacement or line
+            self._replacements += replacements
         newlines = text.count("\n")
         crlf = text.count("\r\n") + (self._ends_in_return and text.startswith("\n"))
         self._crlf += crlf
@@ -91,9 +92,8 @@ class OddityFinder:
             self._note("mixed_ends", 1, 1)
         if replaced:
             self._note("encoding", 1, self._first_replacement or 1)
-            self._counts["replacement"] -= replaced
-            if not self._counts["replacement"]:
-                self._first.pop("replacement", None)
+        if self._replacements > replaced:  # the text's own
+            self._note("replacement", self._replacements - replaced, self._first_replacement)
 
     def found(self) -> Iterator[Oddity]:
         """What there is, in the order of `ODD`."""
