@@ -22,11 +22,9 @@ from hairpin.data.checking.oddities import OddityFinder
 from hairpin.data.checking.verbatim import WINDOW_BYTES, Windows
 from hairpin.estimating.checked import check_lines, check_problems
 
-WORDS = [
-    first + last
-    for first in "ba de fi go lu mo na pe ri sa to vu xe zi".split()
-    for last in "lan mer tic dow rst nel pau gis".split()
-]
+STARTS = ("ba", "de", "fi", "go", "lu", "mo", "na", "pe", "ri", "sa", "to", "vu", "xe", "zi")
+ENDS = ("lan", "mer", "tic", "dow", "rst", "nel", "pau", "gis")
+WORDS = [start + end for start in STARTS for end in ENDS]
 
 
 def prose(characters: int, seed: int) -> str:

@@ -29,7 +29,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors data.batches model.shape",
     "optim": "config",
-    "planning": "schedules config data model.shape",
+    "planning": "errors schedules config data model.shape",
     "training": "allocator errors files schedules config checkpoints runs watch data data.batches"
     " model.shape model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"

@@ -13,8 +13,9 @@ import hairpin as package
 from hairpin.config.load import to_tree
 from hairpin.errors import ConfigError, UserError
 from hairpin.estimating.cluster import ClusterPlan
+from hairpin.estimating.costs import milestones
 from hairpin.estimating.counts import parse_count, parse_counts
-from hairpin.estimating.plan import Plan, milestones
+from hairpin.estimating.plan import Plan
 from hairpin.model.gpt import GPT
 from hairpin.planning.amounts import Amount
 from hairpin.watch import Quiet
@@ -196,10 +197,9 @@ def test_a_size_and_tokens_are_enough_without_text() -> None:
 
 
 def test_what_does_not_fit_is_not_measured_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import hairpin.estimating.plan as plans
-    from hairpin.estimating import filled
+    from hairpin.estimating import costs, filled
 
-    for module in (filled, plans):
+    for module in (filled, costs):
         monkeypatch.setattr(module, "free_bytes", lambda device: 10**9)
     plan = planned(settings={"model.size": "gpt2-xl", "execution.device": "cpu"}, tokens="1B")
     assert plan.fits is False and plan.times is None
@@ -272,7 +272,7 @@ def test_warnings(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=10))
-    monkeypatch.setattr("hairpin.estimating.plan.shutil", full)
+    monkeypatch.setattr("hairpin.estimating.costs.shutil", full)
     said = "\n".join(planned(text_file(tmp_path), settings=tiny(), probe=False).lines())
     assert "the disk is too small" in said
 

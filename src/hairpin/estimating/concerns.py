@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 
 from hairpin.analysis.formats import format_bytes
-from hairpin.estimating.plan import Plan
+from hairpin.estimating.costs import Costs
 from hairpin.planning.amounts import CHINCHILLA_TOKENS_PER_PARAMETER, EPOCHS_AS_NEW
 
 _FEW_UPDATES = 100
 
 
-def concerns(plan: Plan) -> tuple[str, ...]:
+def concerns(plan: Costs) -> tuple[str, ...]:
     """Lines about the run; what is wrong with the text itself says `checked`."""
     return (*plan.schedule.warnings, *_amounts(plan), *_room(plan))
 
 
-def _amounts(plan: Plan) -> Iterator[str]:
+def _amounts(plan: Costs) -> Iterator[str]:
     updates, batch = plan.schedule.updates, plan.tokens_per_update
     train_tokens, epochs = plan.amount.train_tokens, plan.amount.epochs
     if updates < _FEW_UPDATES:
@@ -41,7 +41,7 @@ def _amounts(plan: Plan) -> Iterator[str]:
         )
 
 
-def _room(plan: Plan) -> Iterator[str]:
+def _room(plan: Costs) -> Iterator[str]:
     if plan.fits is False:
         assert plan.free_memory_bytes is not None
         yield (

@@ -8,92 +8,111 @@ from hairpin.config.load import short_tree
 from hairpin.data.checking.check import CorpusCheck
 from hairpin.estimating.checked import check_problems
 from hairpin.estimating.concerns import concerns
-from hairpin.estimating.plan import Plan
+from hairpin.estimating.costs import Costs, OnOneGpu
 from hairpin.planning.gpus import MFU
 
 _CURVE_POINTS = 100
 
 
-def plan_values(plan: Plan) -> dict[str, Any]:
+def plan_values(plan: Costs) -> dict[str, Any]:
     """Names end in their unit; what is not known is null."""
-    shape, amount, times = plan.shape, plan.amount, plan.times
     return {
-        "model": asdict(shape),
+        "model": asdict(plan.shape),
         "parameters": {**asdict(plan.parameters), "total": plan.parameters.total},
         "flops": {
             "token": plan.flops_per_token,
             "update": plan.flops_per_token * plan.tokens_per_update,
             "run": plan.flops,
         },
-        "tokens": {
-            "run": amount.tokens,
-            "per_update": plan.tokens_per_update,
-            "updates": plan.schedule.updates,
-            "per_parameter": amount.tokens_per_parameter,
-            "judgement": amount.judgement(),
-            "epochs": amount.epochs,
-            "epochs_judgement": amount.epochs_judgement(),
-        },
+        "tokens": _tokens(plan),
         "text": _text(plan),
-        "memory": {
-            **{f"{name}_bytes": size for name, size in plan.memory.parts().items()},
-            "peak_bytes": plan.memory.total,
-            "free_bytes": plan.free_memory_bytes,
-            "fits": plan.fits,
-            "micro_batch": plan.config.execution.micro_batch,
-            "device": plan.config.execution.device,
-            "precision": plan.config.execution.precision,
-            "on_paper": plan.config.execution.device != "cpu",
-        },
-        "time": None
-        if times is None
-        else {
-            **{
-                f"{name}_seconds" if isinstance(value, float) else name: value
-                for name, value in asdict(times).items()
-            },
-            "total_seconds": times.total,
-        },
-        "gpus_on_paper": [
-            {
-                "gpu": one.gpu.name,
-                "peak_flops": one.gpu.flops,
-                "number": one.gpu.number,
-                "source": one.gpu.source,
-                "mfu": MFU,
-                "micro_batch": one.micro_batch,
-                "memory_bytes": one.memory_bytes,
-                "gpu_memory_bytes": one.gpu.memory_bytes,
-                "fits": one.fits,
-                "seconds": one.seconds,
-            }
-            for one in plan.gpus
-        ],
-        "disk": {
-            "checkpoint_bytes": plan.disk.checkpoint,
-            "checkpoints_kept": plan.disk.kept,
-            "best_bytes": plan.disk.best,
-            "shards_bytes": plan.disk.shards,
-            "most_bytes": plan.disk.most,
-            "free_bytes": plan.disk.free,
-            "fits": plan.disk.fits,
-        },
-        "schedule": {
-            "kind": plan.schedule.kind,
-            "updates": plan.schedule.updates,
-            "warmup_updates": plan.schedule.warmup,
-            "curve": [
-                [update, plan.schedule(update)]
-                for update in plotted_updates(plan.schedule, _CURVE_POINTS)
-            ],
-        },
+        "memory": _memory(plan),
+        "time": _times(plan),
+        "gpus_on_paper": [_gpu(one) for one in plan.gpus],
+        "disk": _disk(plan),
+        "schedule": _schedule(plan),
         "check": check_values(plan.check) if plan.check else None,
         "warnings": list(concerns(plan)),
         "config": short_tree(plan.config),
     }
 
 
-def _text(plan: Plan) -> dict[str, Any] | None:
+def _tokens(plan: Costs) -> dict[str, Any]:
+    amount = plan.amount
+    return {
+        "run": amount.tokens,
+        "per_update": plan.tokens_per_update,
+        "updates": plan.schedule.updates,
+        "per_parameter": amount.tokens_per_parameter,
+        "judgement": amount.judgement(),
+        "epochs": amount.epochs,
+        "epochs_judgement": amount.epochs_judgement(),
+    }
+
+
+def _memory(plan: Costs) -> dict[str, Any]:
+    how = plan.config.execution
+    return {
+        **{f"{name}_bytes": size for name, size in plan.memory.parts().items()},
+        "peak_bytes": plan.memory.total,
+        "free_bytes": plan.free_memory_bytes,
+        "fits": plan.fits,
+        "micro_batch": how.micro_batch,
+        "device": how.device,
+        "precision": how.precision,
+        "on_paper": how.device != "cpu",
+    }
+
+
+def _times(plan: Costs) -> dict[str, Any] | None:
+    if plan.times is None:
+        return None
+    parts = {
+        name if name.endswith("count") else f"{name}_seconds": value
+        for name, value in asdict(plan.times).items()
+    }
+    return {**parts, "total_seconds": plan.times.total}
+
+
+def _gpu(one: OnOneGpu) -> dict[str, Any]:
+    return {
+        "gpu": one.gpu.name,
+        "peak_flops": one.gpu.flops,
+        "number": one.gpu.number,
+        "source": one.gpu.source,
+        "mfu": MFU,
+        "micro_batch": one.micro_batch,
+        "memory_bytes": one.memory_bytes,
+        "gpu_memory_bytes": one.gpu.memory_bytes,
+        "fits": one.fits,
+        "seconds": one.seconds,
+    }
+
+
+def _disk(plan: Costs) -> dict[str, Any]:
+    return {
+        "checkpoint_bytes": plan.disk.checkpoint,
+        "checkpoints_kept": plan.disk.kept,
+        "best_bytes": plan.disk.best,
+        "shards_bytes": plan.disk.shards,
+        "most_bytes": plan.disk.most,
+        "free_bytes": plan.disk.free,
+        "fits": plan.disk.fits,
+    }
+
+
+def _schedule(plan: Costs) -> dict[str, Any]:
+    schedule = plan.schedule
+    points = plotted_updates(schedule, _CURVE_POINTS)
+    return {
+        "kind": schedule.kind,
+        "updates": schedule.updates,
+        "warmup_updates": schedule.warmup,
+        "curve": [[update, schedule(update)] for update in points],
+    }
+
+
+def _text(plan: Costs) -> dict[str, Any] | None:
     text = plan.text
     if text is None:
         return None

@@ -11,7 +11,7 @@ from hairpin.analysis.formats import (
 )
 from hairpin.estimating.checked import check_lines
 from hairpin.estimating.concerns import concerns
-from hairpin.estimating.plan import Plan, Times
+from hairpin.estimating.costs import Costs, Times
 from hairpin.planning.gpus import MFU
 
 _NAME = 14
@@ -29,7 +29,7 @@ _MEMORY_WORDS = {
 }
 
 
-def plan_lines(plan: Plan, *, color: bool = False) -> list[str]:
+def plan_lines(plan: Costs, *, color: bool = False) -> list[str]:
     """All of it; sections have a title each."""
     sections = [
         ("Model", _model(plan)),
@@ -58,7 +58,7 @@ def _row(name: str, value: str, words: str = "") -> str:
     return f"{name:<{_NAME}}{value:>12}  {words}".rstrip()
 
 
-def _model(plan: Plan) -> Iterator[str]:
+def _model(plan: Costs) -> Iterator[str]:
     shape, parts = plan.shape, plan.parameters
     yield (
         f"{shape.architecture}, {shape.layers} layers, {shape.heads} heads, {shape.width} wide, "
@@ -80,7 +80,7 @@ def _model(plan: Plan) -> Iterator[str]:
             yield _row(f"  {name}", f"{count:,}", words)
 
 
-def _computing(plan: Plan) -> Iterator[str]:
+def _computing(plan: Costs) -> Iterator[str]:
     batch = plan.tokens_per_update
     yield _row("a token", _flops(plan.flops_per_token), "6N + 12·L·C·T (PaLM, appendix B)")
     yield _row("an update", _flops(plan.flops_per_token * batch), f"of {batch:,} tokens")
@@ -96,7 +96,7 @@ def _sequences(count: int | None) -> str:
     return f"micro-batches of {count} sequence{'' if count == 1 else 's'}"
 
 
-def _tokens(plan: Plan) -> Iterator[str]:
+def _tokens(plan: Costs) -> Iterator[str]:
     amount, text = plan.amount, plan.text
     updates = plan.schedule.updates
     yield _row(
@@ -118,7 +118,7 @@ def _tokens(plan: Plan) -> Iterator[str]:
     yield _row("", "", "(Hoffmann et al. 2022: about 20 make the most of the computing)")
 
 
-def _memory(plan: Plan) -> Iterator[str]:
+def _memory(plan: Costs) -> Iterator[str]:
     how, memory = plan.config.execution, plan.memory
     samples = plan.tokens_per_update // plan.shape.context
     yield (
@@ -138,7 +138,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     )
 
 
-def _times(plan: Plan) -> Iterator[str]:
+def _times(plan: Costs) -> Iterator[str]:
     times = plan.times
     if times is None:
         yield plan.not_measured or "not measured (--no-probe)"
@@ -146,7 +146,7 @@ def _times(plan: Plan) -> Iterator[str]:
     yield from _measured(plan, times)
 
 
-def _measured(plan: Plan, times: Times) -> Iterator[str]:
+def _measured(plan: Costs, times: Times) -> Iterator[str]:
     speed = plan.tokens_per_update / times.per_update
     rows = (
         ("updates", times.updates, f"{times.per_update:.3g} s each, {speed:,.0f} tokens a second"),
@@ -165,7 +165,7 @@ def _measured(plan: Plan, times: Times) -> Iterator[str]:
     )
 
 
-def _gpus(plan: Plan) -> Iterator[str]:
+def _gpus(plan: Costs) -> Iterator[str]:
     yield f"updates alone, at an assumed {MFU:.0%} of the peak (MFU); small networks reach less"
     for one in plan.gpus:
         fits = "" if one.fits else "; does not fit"
@@ -178,7 +178,7 @@ def _gpus(plan: Plan) -> Iterator[str]:
         )
 
 
-def _disk(plan: Plan) -> Iterator[str]:
+def _disk(plan: Costs) -> Iterator[str]:
     disk = plan.disk
     yield _row("a checkpoint", format_bytes(disk.checkpoint), f"{disk.kept} kept")
     yield _row("best weights", format_bytes(disk.best))
