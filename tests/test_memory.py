@@ -112,6 +112,13 @@ def test_activations_are_what_pytorch_keeps(
     assert activation_bytes(job) == pytest.approx(kept_bytes(shape, precision, sequences), rel=0.06)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_dropout_keeps_its_factors_and_all_probabilities(precision: str) -> None:
+    shape = Shape(70, 160, layers=3, heads=2, width=48, dropout=0.1)
+    job = Job(shape, "adamw", precision, 4, 1)
+    assert activation_bytes(job) == pytest.approx(kept_bytes(shape, precision, 4), rel=0.15)
+
+
 def test_constants_are_those_of_the_network() -> None:
     assert memory.ATTENTION_BLOCK == attention._BLOCK
     assert memory.KEPT_PROBABILITY_BYTES == 2 * attention._KEPT_BYTES

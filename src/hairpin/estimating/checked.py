@@ -80,9 +80,9 @@ def _lines(check: CorpusCheck) -> Iterator[str]:
     if check.boilerplate:
         first = check.boilerplate[0]
         yield (
-            f"boilerplate: {len(check.boilerplate)} or more lines stand in a tenth of the "
-            f"documents or more, such as {harmless_name(first.text, 60)} in "
-            f"{first.documents:,}; what is the same everywhere teaches nothing, and can be cut out"
+            f"boilerplate: {len(check.boilerplate)} lines or more stand in a tenth of the "
+            f'documents or more, such as "{harmless_name(first.text, 60)}" in {first.documents:,}; '
+            "what is the same everywhere teaches nothing, and can be cut out"
         )
     if check.repeated_bytes > _REPEATED_SHARE * total:
         yield (

@@ -31,13 +31,13 @@ def _amounts(plan: Costs) -> Iterator[str]:
     if not 0.25 <= ratio <= 10:
         few = "few" if ratio < 1 else "many"
         yield (
-            f"{plan.amount.tokens_per_parameter:.3g} tokens a parameter are {few}: "
-            f"{plan.amount.judgement()}"
+            f"{plan.amount.tokens_per_parameter:.3g} tokens a parameter are {few}, where about "
+            f"{CHINCHILLA_TOKENS_PER_PARAMETER:.0f} make the most of the computing"
         )
     if epochs and epochs > EPOCHS_AS_NEW:
         yield (
-            f"{epochs:.3g} passes over the training text: {plan.amount.epochs_judgement()}; more "
-            "text is better than more passes"
+            f"{epochs:.3g} passes over the training text, where more than {EPOCHS_AS_NEW:.0f} are "
+            "worth less and less: more text is better than more passes"
         )
 
 

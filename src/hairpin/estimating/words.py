@@ -126,6 +126,8 @@ def _memory(plan: Costs) -> Iterator[str]:
         f"{how.precision if how.precision != 'auto' else 'float32 or bfloat16'}"
         + (", on paper" if how.device != "cpu" else "")
     )
+    if not memory.snapshot and how.device != "cuda":
+        yield "most is taken before training, while an update is timed in the other format"
     for name, size in memory.parts().items():
         if size:
             yield _row(f"  {name}", format_bytes(size), _MEMORY_WORDS[name])
