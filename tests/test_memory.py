@@ -116,7 +116,7 @@ def test_activations_are_what_pytorch_keeps(
 def test_dropout_keeps_its_factors_and_all_probabilities(precision: str) -> None:
     shape = Shape(70, 160, layers=3, heads=2, width=48, dropout=0.1)
     job = Job(shape, "adamw", precision, 4, 1)
-    assert activation_bytes(job) == pytest.approx(kept_bytes(shape, precision, 4), rel=0.15)
+    assert activation_bytes(job) == pytest.approx(kept_bytes(shape, precision, 4), rel=0.06)
 
 
 def test_constants_are_those_of_the_network() -> None:

@@ -185,9 +185,10 @@ def activation_bytes(job: Job) -> int:
     shape, number = job.shape, job.number_bytes
     stream = 0 if shape.architecture == "modern" else 2 * _FLOAT32
     block = (14 * number + stream) * shape.width
-    if shape.dropout:  # a factor for each number, beside what it makes of it
-        block += 2 * (number + number) * shape.width
-    outside = (number + _FLOAT32) * shape.width  # the embedding's norm or sum, and the last norm
+    if shape.dropout:  # its factors; on a CPU attention is then in float32, q, k and v with it
+        block += (2 * number + 3 * (_FLOAT32 - number)) * shape.width
+    # The embedding's norm or sum and the last norm; the embedding's dropout.
+    outside = (number + _FLOAT32 * (2 if shape.dropout else 1)) * shape.width
     return job.tokens * (shape.layers * block + outside) + shape.layers * probability_bytes(job)
 
 
@@ -195,11 +196,11 @@ def probability_bytes(job: Job) -> int:
     """What a layer's attention keeps of its probabilities."""
     shape, rows = job.shape, job.micro_batch * job.shape.heads
     square = rows * shape.context**2 * job.number_bytes
-    if (
-        shape.dropout
-    ):  # PyTorch's own, which has them all: before and after dropout, and its factors
-        return 3 * square
-    if job.device == "cuda" or square > KEPT_PROBABILITY_BYTES:
+    if job.device == "cuda":
+        return 0
+    if shape.dropout:  # PyTorch's, in float32: before and after dropout, and its factors
+        return 3 * rows * shape.context**2 * _FLOAT32
+    if square > KEPT_PROBABILITY_BYTES:
         return 0
     starts = range(0, shape.context, ATTENTION_BLOCK)
     ends = [min(start + ATTENTION_BLOCK, shape.context) for start in starts]
