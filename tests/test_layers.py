@@ -29,7 +29,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors data.batches model.shape",
     "optim": "config",
-    "planning": "model.shape",
+    "planning": "errors schedules config data model.shape",
     "training": "allocator errors files schedules config checkpoints runs watch data data.batches"
     " model.shape model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"
@@ -47,7 +47,10 @@ LAYERS = {
     "driving": "errors config runs watch training finetuning run pages starting",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
-    "api": "errors schedules config runs watch data terminal run pages starting driving",
+    "estimating": "errors schedules config watch data model.shape planning training analysis"
+    " starting",
+    "api": "errors schedules config runs watch data terminal run pages starting driving"
+    " estimating",
     "cli": "errors version config data model verifying analysis terminal book.report run"
     " experiments api",
     "__init__": "version schedules watch run experiments api",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hairpin import schedules
-    from hairpin.api import finetune, load, report, resume, train
+    from hairpin.api import finetune, load, plan, report, resume, train
     from hairpin.experiments.verbs import ablate, compare, find_lr
     from hairpin.run import Run
     from hairpin.version import __version__
@@ -27,6 +27,7 @@ _HOMES = {
     "find_lr": "hairpin.experiments.verbs",
     "finetune": "hairpin.api",
     "load": "hairpin.api",
+    "plan": "hairpin.api",
     "report": "hairpin.api",
     "resume": "hairpin.api",
     "train": "hairpin.api",
@@ -42,6 +43,7 @@ __all__ = [
     "find_lr",
     "finetune",
     "load",
+    "plan",
     "report",
     "resume",
     "schedules",

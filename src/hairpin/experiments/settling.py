@@ -16,8 +16,9 @@ import torch
 from hairpin.config.load import short_tree, with_values
 from hairpin.config.settings import Config
 from hairpin.experiments.arms import AskedArm
+from hairpin.planning.choose import CLOSING_SECONDS
 from hairpin.runs.experiment import Arm
-from hairpin.training.budget import CLOSING_SECONDS, Budget
+from hairpin.training.budget import Budget
 from hairpin.training.pretrain import text_of
 from hairpin.training.settle import Settled, settle
 from hairpin.watch import Watcher
@@ -186,7 +187,7 @@ def _seconds_of(settled: Settled) -> float:
 
 def _parameters(settled: Settled) -> str:
     from hairpin.analysis.formats import format_count
-    from hairpin.planning import count_parameters
+    from hairpin.planning.sizes import count_parameters
 
     return format_count(count_parameters(settled.shape).total)
 
