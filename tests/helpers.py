@@ -183,6 +183,9 @@ class Watching:
     def notice(self, line: str) -> None:
         self.notices.append(line)
 
+    def begin(self, path: Path) -> None:
+        """Nothing."""
+
     def show(self, event: Event) -> None:
         self.seen.append(event)
         if isinstance(event, events.Update) and event.update == self.stop_after_update:

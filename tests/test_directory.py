@@ -42,6 +42,7 @@ def test_everything_of_a_run_is_in_its_folder(tmp_path: Path) -> None:
         run.checkpoints: "checkpoints",
         run.best: "best",
         run.plots: "plots",
+        run.report: "report.html",
     }
     assert {path.relative_to(run.path).as_posix() for path in names} == set(names.values())
     first, second = run.discarded_metrics(), run.discarded_metrics()

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hairpin.analysis.curves import draw_schedule, plotted_updates
-from hairpin.analysis.figures import COLUMNS, highest, smoothed, thin
 from hairpin.analysis.plots import (
     loss_figure,
     lr_figure,
@@ -19,6 +18,7 @@ from hairpin.analysis.plots import (
     write_plots,
     write_schedule_plot,
 )
+from hairpin.analysis.series import COLUMNS, highest, smoothed, thin
 from hairpin.schedules import constant, cosine, cosine_restarts, wsd
 
 Event = dict[str, Any]

@@ -15,6 +15,9 @@ from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
 from hairpin.driving import go_on, train_new
 from hairpin.errors import CorpusError, RunError
+from hairpin.estimating.cluster import ClusterPlan
+from hairpin.estimating.plan import Plan
+from hairpin.pages.write import write_report
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
@@ -154,6 +157,20 @@ def runs(folder: str | Path | None = None) -> list[Run]:
     return [Run(directory) for directory in list_runs(Path(folder or RUNS))]
 
 
+def report(*paths: str | Path, out: str | Path | None = None) -> Path:
+    """Write a page about runs: one HTML file that needs nothing but a browser; returns its path.
+
+    Args:
+        paths: the runs' folders, each once; none: the newest in `runs/`.
+        out: the file; None: `report.html` in the run's folder, of several runs in this one.
+
+    Raises:
+        UserError: there is no run, one is damaged, or the file cannot be written.
+    """
+    found = [load(path) for path in dict.fromkeys(map(Path, paths))] or [load()]
+    return write_report(found, _path(out))
+
+
 def schedule(
     *,
     config: str | Path | None = None,
@@ -166,6 +183,54 @@ def schedule(
         ConfigError: the settings make no schedule, or do not say how long the run is.
     """
     return example_schedule(build_config(file=_path(config), overrides=overrides, flags=settings))
+
+
+def plan(
+    *texts: str | Path,
+    corpus: str | None = None,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    budget: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    tokens: str | int | None = None,
+    parameters: str | int | None = None,
+    gpus: str | None = None,
+    gpu: str | None = None,
+    context: int | None = None,
+    micro_batch: int | None = None,
+    probe: bool = True,
+    check_text: bool = True,
+    watcher: Watcher | None = None,
+) -> Plan | ClusterPlan:
+    """What a run will cost, before any training: an object with the numbers, with `lines()` and
+    `as_json()`.
+
+    Args:
+        texts, corpus, config, out, budget, settings, overrides: as in `train`.
+        tokens: length of the run, such as "1B".
+        parameters: such as "7B": a network of so many is picked, and nothing here is looked at.
+        gpus: such as "8,16,32,64": training on so many cards, on paper.
+        gpu: the card: T4, RTX4090, A100, H100 or H200.
+        context, micro_batch: with `parameters` or `gpus`.
+        probe: whether this machine is measured; without that torch is not imported.
+        check_text: whether the text is looked at for copies, leaks and odd bytes.
+        watcher: is shown what takes long; None: the terminal's standard error.
+
+    Raises:
+        UserError: what was asked for cannot be; a line for each reason.
+    """
+    from hairpin.estimating.ask import Question, answer
+
+    asked = Question(
+        texts, corpus, config, overrides, settings or {}, budget, tokens, parameters, gpus, gpu,
+        context, micro_batch, out,
+    )  # fmt: skip
+    watcher = watcher or _watcher(None, on_stderr=True)
+    try:
+        return answer(asked, watcher, probe=probe, check_text=check_text)
+    finally:
+        watcher.close()
 
 
 def prepare(
@@ -196,12 +261,12 @@ def prepare(
     )
 
 
-def _watcher(watcher: Watcher | None) -> Watcher:
+def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     if watcher is not None:
         return watcher
     from hairpin.terminal.watcher import Terminal
 
-    return Terminal()
+    return Terminal(on_stderr=on_stderr)
 
 
 def _path(name: str | Path | None) -> Path | None:

@@ -9,12 +9,13 @@ PyTorch is imported only once the run's folder is there.
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from hairpin.config.settings import Config
 from hairpin.errors import HairpinError, Interrupted, UserError
+from hairpin.pages.write import LivePage
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory, create_run, new_run_path
@@ -91,11 +92,12 @@ def _drain(
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
     make_task = finetuning if run.config.finetune.kind else pretraining
+    show = _shown(run, watcher) if pictures else watcher.show
     update, status, reason = run.summary().updates, "failed", None
     try:
         for event in train_run(directory, make_task, budget=budget, watcher=watcher):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
-            watcher.show(event)
+            show(event)
         status = "finished"
     except HairpinError as error:
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
@@ -114,9 +116,21 @@ def _drain(
             with suppress(HairpinError), Record(directory.metrics) as record:
                 record.write(end)  # where the disk is full, it was said already
                 record.sync()
-            watcher.show(end)
+            show(end)
         watcher.close()
     if pictures:
         run.write_plots()
     watcher.finish(run.path, run.lines())
     return run
+
+
+def _shown(run: Run, watcher: Watcher) -> Callable[[events.Event], None]:
+    """What shows the run's events to the watcher, and keeps its page up with them."""
+    page = LivePage(run, watcher.notice)
+    watcher.begin(run.path)
+
+    def show(event: events.Event) -> None:
+        watcher.show(event)
+        page.follow(event)
+
+    return show

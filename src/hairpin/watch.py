@@ -16,6 +16,9 @@ class Watcher(Protocol):
     def notice(self, line: str) -> None:
         """Something that people should read."""
 
+    def begin(self, path: Path) -> None:
+        """The run at `path` begins or goes on."""
+
     def show(self, event: Event) -> None:
         """The next event of the run."""
 
@@ -33,6 +36,9 @@ class Quiet:
         """Nothing."""
 
     def notice(self, line: str) -> None:
+        """Nothing."""
+
+    def begin(self, path: Path) -> None:
         """Nothing."""
 
     def show(self, event: Event) -> None:

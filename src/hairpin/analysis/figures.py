@@ -1,11 +1,11 @@
-"""What all plots have in common: colours, axes, and long series made short.
+"""What all plots have in common: colours and axes.
 
 Figures are made without pyplot and without its global state, so that any thread may draw. Colours
 are those of Okabe and Ito, which people with any colour vision can tell apart.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
 from hairpin.analysis.formats import format_count, format_lr
+from hairpin.analysis.series import Event, Floats, series
 
 BLUE, SKY, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#666666"
-# A figure is about this many pixels wide inside: more points than twice that cannot be seen.
-COLUMNS = 1000
 _DENSE = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]
-
-Floats = NDArray[np.float64]
-Event = dict[str, Any]
 
 
 def new_figure(title: str, y_label: str) -> tuple[Figure, Axes]:
@@ -111,58 +106,6 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def series(events: Iterable[Event], name: str, key: str) -> tuple[Floats, Floats]:
-    """The updates and values of a key; null is NaN."""
-    points = [(e["update"], e.get(key)) for e in events if e["event"] == name]
-    ys = [math.nan if value is None else float(value) for _, value in points]
-    return np.array([x for x, _ in points], np.float64), np.array(ys, np.float64)
-
-
-def thin(xs: Floats, ys: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
-    """At most two points a column, the lowest and the highest, so that no spike is lost.
-
-    A column without a finite value keeps one NaN, so that a gap stays a gap.
-    """
-    if len(xs) <= 2 * columns:
-        return xs, ys
-    kept: set[int] = {0, len(xs) - 1}
-    for part in np.array_split(np.arange(len(xs)), columns):
-        values = ys[part]
-        if np.isfinite(values).any():
-            kept.update((int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])))
-        else:
-            kept.add(int(part[0]))
-    order = np.array(sorted(kept))
-    return xs[order], ys[order]
-
-
-def highest(xs: Floats, ys: Floats, last: float, columns: int = COLUMNS) -> tuple[Floats, Floats]:
-    """The highest point of each column of the width from 0 to `last`; all, if they are few."""
-    if len(xs) <= columns:
-        return xs, ys
-    column = (xs * columns / (last + 1)).astype(np.int64)
-    order = np.lexsort((ys, column))
-    ends = np.append(np.flatnonzero(np.diff(column[order])), len(order) - 1)
-    return xs[order[ends]], ys[order[ends]]
-
-
-def smoothed(ys: Floats) -> Floats:
-    """A centred moving mean over the finite values, over 2% of the run or 7 updates.
-
-    At the start the window shrinks, so that the curve begins at the first loss. NaN where the
-    value itself is.
-    """
-    at = np.arange(len(ys))
-    half = max(3, len(ys) // 100)
-    finite = np.isfinite(ys)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, ys, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    low = at - np.minimum(at, half)
-    high = np.minimum(len(ys), at + np.minimum(at, half) + 1)
-    means = (sums[high] - sums[low]) / np.maximum(1, counts[high] - counts[low])
-    return np.where(finite, means, np.nan)
 
 
 def marks(color: str, marker: str) -> dict[str, Any]:

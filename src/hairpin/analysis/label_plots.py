@@ -12,14 +12,13 @@ from hairpin.analysis.figures import (
     GREY,
     ORANGE,
     VERMILLION,
-    Event,
     dot,
     finish,
     marks,
     new_figure,
-    series,
 )
 from hairpin.analysis.formats import harmless_name
+from hairpin.analysis.series import Event, series
 
 Matrix = Sequence[Sequence[int]]
 

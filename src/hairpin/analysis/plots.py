@@ -11,25 +11,19 @@ from numpy.typing import NDArray
 from hairpin.analysis.curves import plotted_updates, schedule_title
 from hairpin.analysis.figures import (
     BLUE,
-    COLUMNS,
     GREY,
     ORANGE,
     SKY,
     VERMILLION,
-    Event,
     add_tokens_axis,
     dot,
     finish,
-    highest,
     log_ticks,
     mark_lr,
     marks,
     new_figure,
     save_figure,
     scale_loss,
-    series,
-    smoothed,
-    thin,
     times,
 )
 from hairpin.analysis.formats import format_loss
@@ -39,6 +33,7 @@ from hairpin.analysis.label_plots import (
     confusion_figure,
     labels_of,
 )
+from hairpin.analysis.series import COLUMNS, Event, highest, series, smoothed, thin
 from hairpin.analysis.summary import Point, history, summarize
 from hairpin.schedules import CURVES, Schedule
 

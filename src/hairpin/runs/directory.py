@@ -8,6 +8,7 @@ RUN/
   checkpoints/         step-00000100/ …
   best/                the weights of the best validation
   plots/               PNG
+  report.html          a page about it
 """
 
 import re
@@ -66,6 +67,11 @@ class RunDirectory:
     def plots(self) -> Path:
         """The folder of plots."""
         return self.path / "plots"
+
+    @property
+    def report(self) -> Path:
+        """The page about it."""
+        return self.path / "report.html"
 
     def discarded_metrics(self) -> Path:
         """A new file for lines of the record that a resume sets aside."""

@@ -14,12 +14,17 @@ from hairpin.terminal.display import Display, Stages, standard_console
 
 
 class Terminal:
-    """A watcher of runs: stages, plan, live bar, samples, summary."""
+    """A watcher of runs: stages, plan, live bar, samples, summary.
 
-    def __init__(self) -> None:
-        self._console = standard_console()
+    Args:
+        on_stderr: show them on standard error, where standard output is for a result.
+    """
+
+    def __init__(self, *, on_stderr: bool = False) -> None:
+        self._console = standard_console(on_stderr=on_stderr)
         self._stages: Stages | None = None
         self._display: Display | None = None
+        self._report: Path | None = None
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Preparation has come to `done` of `total` bytes."""
@@ -32,12 +37,18 @@ class Terminal:
         line = harmless(line)  # it may name a folder as somebody else wrote it
         self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
+    def begin(self, path: Path) -> None:
+        """The run at `path` begins or goes on; its page will be named with its plan."""
+        self._report = RunDirectory(path).report
+
     def show(self, event: Event) -> None:
         """The next event of the run."""
         if self._display is None:
             self.close()
             if isinstance(event, events.Plan):
-                self._console.print(plan_line(event), markup=False, highlight=False, soft_wrap=True)
+                self._line(plan_line(event))
+            if isinstance(event, events.Plan | events.Resume) and self._report:
+                self._line(harmless(f"page: {self._report}"))
             self._display = Display(console=self._console).__enter__()
         self._display.show(event)
         if isinstance(event, events.End):
@@ -48,7 +59,10 @@ class Terminal:
         self.close()
         lines = ["", *summary, "", *_next_steps(path)]
         for line in map(harmless, lines):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take whatever is live off the screen."""
@@ -91,6 +105,7 @@ def _next_steps(run: Path) -> list[str]:
         commands[1] = (f"hairpin evaluate {run} FILE", "measure it on other records")
     width = max(len(command) for command, _ in commands)
     return [
+        f"page      {RunDirectory(run).report}",
         f"plots     {run / 'plots'}",
         f"record    {run / 'metrics.jsonl'}",
         *(

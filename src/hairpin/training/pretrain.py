@@ -9,7 +9,7 @@ from hairpin.config.settings import Config, Data
 from hairpin.data.batches import Batches, Windows
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
-from hairpin.planning import count_parameters
+from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import TextTally

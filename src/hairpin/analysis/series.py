@@ -1,0 +1,66 @@
+"""Series of a record as numbers, and long ones made short for whoever draws them."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A figure is about this many pixels wide inside: more points than twice that cannot be seen.
+COLUMNS = 1000
+
+Floats = NDArray[np.float64]
+Event = dict[str, Any]
+
+
+def series(events: Iterable[Event], name: str, key: str) -> tuple[Floats, Floats]:
+    """The updates and values of a key; null is NaN."""
+    points = [(e["update"], e.get(key)) for e in events if e["event"] == name]
+    ys = [math.nan if value is None else float(value) for _, value in points]
+    return np.array([x for x, _ in points], np.float64), np.array(ys, np.float64)
+
+
+def thin(xs: Floats, ys: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
+    """At most two points a column, the lowest and the highest, so that no spike is lost.
+
+    A column without a finite value keeps one NaN, so that a gap stays a gap.
+    """
+    if len(xs) <= 2 * columns:
+        return xs, ys
+    kept: set[int] = {0, len(xs) - 1}
+    for part in np.array_split(np.arange(len(xs)), columns):
+        values = ys[part]
+        if np.isfinite(values).any():
+            kept.update((int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])))
+        else:
+            kept.add(int(part[0]))
+    order = np.array(sorted(kept))
+    return xs[order], ys[order]
+
+
+def highest(xs: Floats, ys: Floats, last: float, columns: int = COLUMNS) -> tuple[Floats, Floats]:
+    """The highest point of each column of the width from 0 to `last`; all, if they are few."""
+    if len(xs) <= columns:
+        return xs, ys
+    column = (xs * columns / (last + 1)).astype(np.int64)
+    order = np.lexsort((ys, column))
+    ends = np.append(np.flatnonzero(np.diff(column[order])), len(order) - 1)
+    return xs[order[ends]], ys[order[ends]]
+
+
+def smoothed(ys: Floats) -> Floats:
+    """A centred moving mean over the finite values, over 2% of the run or 7 updates.
+
+    At the start the window shrinks, so that the curve begins at the first loss. NaN where the
+    value itself is.
+    """
+    at = np.arange(len(ys))
+    half = max(3, len(ys) // 100)
+    finite = np.isfinite(ys)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, ys, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    low = at - np.minimum(at, half)
+    high = np.minimum(len(ys), at + np.minimum(at, half) + 1)
+    means = (sums[high] - sums[low]) / np.maximum(1, counts[high] - counts[low])
+    return np.where(finite, means, np.nan)

@@ -1,0 +1,24 @@
+"""hairpin report."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Write a page about runs, in one HTML file.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file; RUN/report.html if left out, or report.html of several runs.",
+)
+def report(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Write a page about RUN, or one that compares several; without RUN, about the newest.
+
+    Curves to look into, samples, settings, data, environment: one HTML file that opens in any
+    browser and needs no network. While a run trains, its page is written at each evaluation.
+    """
+    from hairpin import api
+    from hairpin.analysis.formats import harmless
+
+    click.echo(harmless(str(api.report(*runs, out=out))))

@@ -1,0 +1,162 @@
+"""What a run is, in rows of words: settings, data, environment, samples."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hairpin.analysis.formats import format_bytes, format_count, harmless_name
+from hairpin.analysis.series import Event
+from hairpin.config.load import build_config, differences, to_toml
+from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
+from hairpin.pages.markup import cut, details, escape, note, pairs, table
+from hairpin.runs.directory import RunDirectory
+
+_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
+_MOST_SAMPLES = 60
+_LONGEST_SAMPLE = 20_000  # characters
+
+
+def settings_html(config: Config, events: Sequence[Event]) -> str:
+    """What differs from the recipe's defaults, who said so, and the whole config as TOML."""
+    start = first(events, "start")
+    asked = flat(start.get("asked") or {})
+    by_recipe = build_config(flags={"recipe": config.recipe})
+    rows = [
+        (key, shown(now), shown(was), "asked for" if key in asked else "filled in")
+        for key, was, now in differences(by_recipe, config)
+    ]
+    head = ("setting", "value", f"default of {config.recipe}", "by")
+    different = table("Settings that differ from the recipe's defaults", head, rows, words=4)
+    whole = f'<pre tabindex="0">{escape(to_toml(config))}</pre>'
+    return (different if rows else note("All as the recipe has it.")) + details(
+        "All settings, as config.toml", whole
+    )
+
+
+def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
+    """Text, tokens, vocabulary, split."""
+    plan, data = first(events, "plan"), config.data
+    vocabulary = config.tokenizer.vocabulary or _VOCABULARIES.get(config.tokenizer.kind)
+    rows = [("text", plan.get("text") or data.corpus or ", ".join(data.texts) or "unknown")]
+    if plan.get("examples"):
+        rows.append(("training examples", f"{plan['examples']:,}"))
+    if plan:
+        rows.append(("training tokens", f"{plan['train_tokens']:,}"))
+        rows.append(("validation tokens", f"{plan['val_tokens']:,}"))
+        passes = f"{plan['epochs']:.3g} planned"
+        if plan["train_tokens"] and not plan.get("labels"):
+            passes = f"{done_tokens / plan['train_tokens']:.3g} so far, {passes}"
+        rows.append(("passes over the training text", passes))
+    rows.append(("tokenizer", config.tokenizer.kind))
+    if vocabulary:
+        rows.append(("vocabulary", f"{vocabulary:,} tokens"))
+    if plan.get("labels"):
+        rows.append(("labels", ", ".join(map(harmless_name, plan["labels"]))))
+    rows.append(("split", f"{data.split}, {data.validation_fraction:.3g} for validation"))
+    if data.hash:
+        rows.append(("SHA-256 of the documents", data.hash))
+    if plan.get("start"):
+        rows.append(("starts from", plan["start"]))
+    return pairs(rows)
+
+
+def environment_html(run: RunDirectory, events: Sequence[Event]) -> str:
+    """Versions, hardware and command line."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(run.environment.read_text(encoding="utf-8"))
+    command = found.get("command") or first(events, "start").get("command") or []
+    rows = [("command", " ".join(map(str, command)))] if command else []
+    names = ("working_folder", "git_commit", "python", "platform", "device", "gpu", "processor")
+    rows += [(name.replace("_", " "), str(found[name])) for name in names if found.get(name)]
+    rows += [(name, str(found[name])) for name in ("cores", "threads") if found.get(name)]
+    if found.get("memory_bytes"):
+        rows.append(("memory", format_bytes(found["memory_bytes"])))
+    packages = found.get("packages") or {}
+    if packages:
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+        rows.append(("packages", versions))
+    return pairs(rows)
+
+
+def samples_html(events: Sequence[Event]) -> str:
+    """What the model wrote, from left to right; the first stays beside whichever is looked at."""
+    samples = [event for event in events if event["event"] == "sample"]
+    if not samples:
+        return ""
+    kept, more = samples, ""
+    if len(samples) > _MOST_SAMPLES:
+        step = (len(samples) - 1) / (_MOST_SAMPLES - 1)
+        kept = [samples[round(at * step)] for at in range(_MOST_SAMPLES)]
+        more = note(f"{_MOST_SAMPLES} of {len(samples):,} samples, evenly spread over the run.")
+    cards = "".join(
+        sample_html(f"after {event['update']:,} updates", event, "first" if at == 0 else "")
+        for at, event in enumerate(kept)
+    )
+    hint = "The prompt is marked. "
+    if len(kept) > 1:
+        hint += "Scroll sideways: the first stays in place for comparison."
+    return (
+        f"{note(hint)}{more}"
+        '<div class="samples" tabindex="0" role="region" aria-label="Samples over time">'
+        f"{cards}</div>"
+    )
+
+
+def sample_html(title: str, event: Event, kind: str = "") -> str:
+    """One sample with its prompt marked."""
+    prompt = cut(event.get("prompt", ""), _LONGEST_SAMPLE)
+    text = cut(event.get("text", ""), _LONGEST_SAMPLE)
+    marked = f"<mark>{escape(prompt)}</mark>" if prompt else ""
+    return (
+        f'<article class="sample {kind}"><h3>{escape(title)}</h3>'
+        f"<pre>{marked}{escape(text)}</pre></article>"
+    )
+
+
+def first(events: Sequence[Event], kind: str) -> Event:
+    """The last event of a kind that comes once in a run; empty if it did not."""
+    return next((event for event in reversed(events) if event["event"] == kind), {})
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def shown(value: Any) -> str:
+    """A setting's value as people write it."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return cut(", ".join(map(shown, value)), 500) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(entry)}" for name, entry in value.items())
+    return cut(str(value), 500)
+
+
+def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
+    """Each dotted key that not all configs have alike, with its value in each of them."""
+    keys: dict[str, None] = {}
+    for config in configs[1:]:
+        with contextlib.suppress(ConfigError):
+            keys |= dict.fromkeys(key for key, _, _ in differences(configs[0], config))
+    trees = [flat(config.model_dump(mode="json")) for config in configs]
+    return [(key, *(shown(tree.get(key)) for tree in trees)) for key in keys]
+
+
+def count_words(count: int | None) -> str:
+    """A count as people read it; a dash where it is not known."""
+    return "–" if count is None else format_count(count)

@@ -1,0 +1,41 @@
+// The page of a run that is training reads itself again, and comes back to where it was.
+{
+  const live = document.querySelector(".live");
+  const button = live.querySelector("button");
+  const name = `hairpin page ${location.pathname}`;
+  let paused = false;
+  let kept = {};
+  try {
+    kept = JSON.parse(sessionStorage.getItem(name)) ?? {};
+  } catch { /* nothing kept */ }
+  const folds = () => [...document.querySelectorAll("details")];
+  const show = () => { button.textContent = paused ? "Go on reading" : "Pause"; };
+  const busy = () => paused || document.hidden || !getSelection().isCollapsed
+    || document.querySelector(".plot:active, button:active") !== null;
+
+  addEventListener("load", () => {
+    paused = kept.paused === true;
+    show();
+    folds().forEach((fold, at) => { fold.open = kept.open?.[at] ?? fold.open; });
+    if (kept.left !== undefined) {
+      document.querySelector(".samples")?.scrollTo({ left: kept.left, behavior: "instant" });
+    }
+    if (kept.top !== undefined) scrollTo({ top: kept.top, behavior: "instant" });
+    if (kept.focus) document.getElementById(kept.focus)?.focus({ preventScroll: true });
+    try {
+      sessionStorage.removeItem(name);
+    } catch { /* nothing kept */ }
+  });
+  addEventListener("pagehide", () => {
+    const left = document.querySelector(".samples")?.scrollLeft;
+    const focus = document.activeElement?.id;
+    const open = folds().map((fold) => fold.open);
+    try {
+      sessionStorage.setItem(name, JSON.stringify({ top: scrollY, left, open, focus, paused }));
+    } catch { /* then it begins at its top */ }
+  });
+  button.hidden = false;
+  button.addEventListener("click", () => { paused = !paused; show(); });
+  show();
+  setInterval(() => { if (!busy()) location.reload(); }, 1000 * Number(live.dataset.refresh));
+}
