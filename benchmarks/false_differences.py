@@ -1,8 +1,8 @@
 """How often does a comparison find a difference that is not there, and one that is?
 
 A pool of small runs is trained: each seed under an arm A, under A' whose learning rate differs by a
-millionth (so that only rounding tells them apart, and nothing is better), and under B, which has no
-warmup. Then many experiments of a few seeds are drawn from the pool and judged as `hairpin compare`
+millionth (so that only rounding tells them apart, and nothing is better), and under B, whose rate is
+0.7 of A's. Then many experiments of a few seeds are drawn from the pool and judged as `hairpin compare`
 judges: paired (the same seeds in both arms) and unpaired (other seeds in each).
 
     python -m benchmarks.false_differences --seeds 200 --out experiments/false-differences
@@ -29,17 +29,17 @@ from hairpin.experiments.settling import settle_arms
 from hairpin.experiments.workers import Workers
 from hairpin.runs.experiment import Experiment, ExperimentDirectory, Trial
 
-PEAK_LR = 2e-2
+PEAK_LR = 1.5e-2
 ARMS: dict[str, dict[str, Any]] = {
     "A": {"schedule.peak_lr": PEAK_LR},
     "A'": {"schedule.peak_lr": PEAK_LR * (1 + 1e-6)},
-    "B": {"schedule.peak_lr": PEAK_LR, "schedule.warmup_updates": 0},
+    "B": {"schedule.peak_lr": 0.7 * PEAK_LR},
 }
 SETTINGS: dict[str, Any] = {
-    "data.corpus": "python-docs", "tokenizer.kind": "bytes", "recipe": "gpt2",
+    "data.corpus": "python-docs", "tokenizer.kind": "bytes", "recipe": "modern",
     "model.layers": 2, "model.heads": 2, "model.width": 32, "model.context": 32,
-    "train.tokens_per_update": 512, "train.updates": 100, "execution.precision": "float32",
-    "evaluate.every_updates": 50, "evaluate.tokens": 16_384,
+    "train.tokens_per_update": 256, "train.updates": 150, "execution.precision": "float32",
+    "evaluate.every_updates": 75, "evaluate.tokens": 16_384,
 }  # fmt: skip
 Test = Callable[[Sequence[float], Sequence[float]], Difference]
 
