@@ -49,8 +49,7 @@ LAYERS = {
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules config runs watch data terminal run pages starting driving"
-    " estimating",
+    "api": "errors schedules config runs watch data terminal run pages starting driving estimating",
     "cli": "errors version config data model verifying analysis terminal book.report run"
     " experiments api",
     "__init__": "version schedules watch run experiments api",
