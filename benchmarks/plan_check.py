@@ -117,6 +117,8 @@ def main() -> int:
             **CONFIGS[name], "recipe": recipe, "execution.precision": precision,
             "execution.device": "cpu", "train.updates": updates, "data.corpus": "stdlib",
             "evaluate.every_updates": max(1, updates // 3), "evaluate.sample_tokens": 32,
+            # So short a run would otherwise evaluate longer than it trains.
+            "evaluate.tokens": 4096, "evaluate.train_tokens": 1024,
         }  # fmt: skip
         rows.append(measured(name, settings, probe=not asked.memory_only))
         print(table(rows[-1:]).splitlines()[-1], flush=True)

@@ -281,7 +281,13 @@ def test_train_on_a_folder(hairpin: Hairpin, tmp_path: Path) -> None:
     done = hairpin("train", folder, *TINY_FLAGS, "--out", "out/run")
     assert (done.code, done.err) == (0, "")
     run = load(tmp_path / "out" / "run")
-    for path in ("config.toml", "environment.json", "metrics.jsonl", "plots/loss.png"):
+    for path in (
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "plots/loss.png",
+        "report.html",
+    ):
         assert (run.path / path).is_file(), path
     assert [path.name for path in sorted((run.path / "best").iterdir())] == [
         "manifest.json",
@@ -296,7 +302,8 @@ def test_a_run_says_what_it_will_do_what_it_does_and_what_came_of_it(
     lines = out.splitlines()
     plan = next(index for index, line in enumerate(lines) if line.startswith("plan: "))
     assert re.search(r"12 updates of 64 tokens \(3 of warmup\).*until \d\d:\d\d:\d\d$", lines[plan])
-    assert lines[plan + 1].startswith("evaluation after 0 updates")
+    assert lines[plan + 1] == f"page: {Path('runs', 'text-1', 'report.html')}"
+    assert lines[plan + 2].startswith("evaluation after 0 updates")
     assert sum(line.startswith("evaluation after ") for line in lines) == 4
     end = next(index for index, line in enumerate(lines) if line.startswith("finished after "))
     rest = "\n".join(lines[end:])

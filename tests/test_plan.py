@@ -218,6 +218,18 @@ def test_a_budget_is_measured_and_chosen_as_training_would(tmp_path: Path) -> No
     assert any("passes over the training text" in line for line in plan.lines())
 
 
+def test_what_says_nothing_is_planned_as_it_would_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three minutes; and without a text the standard library's source."""
+    monkeypatch.setattr("hairpin.training.probe.measure_flops", lambda device, precision: 1.0)
+    plan = planned(text_file(tmp_path), overrides=["execution.device=cpu"], check_text=False)
+    assert plan.config.schedule.kind == "wsd"
+    assert plan.config.model.size == "nano"
+    with pytest.raises(ConfigError, match="leave out --no-probe"):
+        planned(overrides=["model.size=nano"], budget="3m", probe=False)
+
+
 def test_text_in_parts_is_estimated_near_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

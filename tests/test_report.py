@@ -418,10 +418,8 @@ def test_no_address_stands_in_the_file(kind: str, tmp_path: Path) -> None:
 def test_the_policy_forbids_all_but_its_own_style_and_script(written: Callable[..., Read]) -> None:
     found = written(training(10))
     (meta,) = found.all("meta", **{"http-equiv": "Content-Security-Policy"})
-    policy = dict(
-        part.split(" ", 1) if " " in part else (part, "")
-        for part in str(meta["content"]).split("; ")
-    )
+    parts = [part.partition(" ") for part in str(meta["content"]).split("; ")]
+    policy = {directive: value for directive, _, value in parts}
     assert policy["default-src"] == "'none'"
     assert policy["img-src"] == "data:"
     own = [text for text in found.texts["script"] if not text.startswith('{"charts"')]

@@ -12,7 +12,6 @@ from typing import Any
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
-from hairpin.config.settings import Config
 from hairpin.driving import go_on, train_new
 from hairpin.errors import CorpusError, RunError
 from hairpin.estimating.cluster import ClusterPlan
@@ -22,13 +21,18 @@ from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
 from hairpin.schedules import Schedule
-from hairpin.starting.asked import asked_config, name_of, with_start
+from hairpin.starting.asked import (
+    DEFAULT_CORPUS,
+    asked_config,
+    default_budget_seconds,
+    length_of,
+    name_of,
+    with_start,
+)
 from hairpin.starting.begin import is_restarted, require_same
 from hairpin.starting.extend import make_longer
 from hairpin.watch import Watcher
 
-DEFAULT_BUDGET = "3m"
-DEFAULT_CORPUS = "stdlib"
 _NO_TEXT = (
     "no text given: training on the source of the Python standard library; for your own text, "
     "`hairpin train FILE` or `hairpin train FOLDER`"
@@ -89,9 +93,9 @@ def train(
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(_NO_TEXT)
-    if budget and _length_of(asked):
+    if budget and length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
-    seconds = parse_duration(budget) if budget else _default_budget(asked)
+    seconds = parse_duration(budget) if budget else default_budget_seconds(asked)
     if out and (or_resume or is_restarted()) and (there := RunDirectory(Path(out))).config.exists():
         require_same(there, asked, seconds)
         return go_on(Run(there), seconds, watcher)
@@ -149,7 +153,7 @@ def resume(
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
-    return go_on(run, _default_budget(run.config), watcher)
+    return go_on(run, default_budget_seconds(run.config), watcher)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -271,16 +275,3 @@ def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
 
 def _path(name: str | Path | None) -> Path | None:
     return None if name is None else Path(name)
-
-
-def _default_budget(config: Config) -> float | None:
-    """Three minutes where nothing says how large the model or how long the run is."""
-    sized = config.model.size or config.model.width
-    if config.finetune.kind:  # epochs say how long
-        return None
-    return None if sized or _length_of(config) else parse_duration(DEFAULT_BUDGET)
-
-
-def _length_of(config: Config) -> float | None:
-    train = config.train
-    return train.updates or train.tokens or train.epochs

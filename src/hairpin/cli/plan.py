@@ -9,7 +9,7 @@ import click
 from hairpin.cli.options import settings_of, with_plan_settings
 
 
-@click.command(short_help="What a run will cost: memory, time, disk, and what its text is like.")
+@click.command(short_help="Say what a run will cost, and what its text is like.")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
 @with_plan_settings
 @click.option("--tokens", metavar="1B", help="Length of the run in tokens.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hairpin.config.durations import parse_duration
+from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.checking.check import check_corpus
 from hairpin.errors import ConfigError, UserError
@@ -16,7 +17,12 @@ from hairpin.estimating.plan import Plan, plan_of
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import fill_shape, rung_of
 from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
-from hairpin.starting.asked import asked_config
+from hairpin.starting.asked import (
+    DEFAULT_CORPUS,
+    asked_config,
+    default_budget_seconds,
+    length_of,
+)
 from hairpin.watch import Watcher
 
 T = TypeVar("T")
@@ -156,6 +162,11 @@ def _of_a_run(
     probe: bool,
     check_text: bool,
 ) -> Plan:
+    seconds = seconds or default_budget_seconds(config)
+    nothing_said = not (config.model.size or config.model.width or length_of(config))
+    if not config.data.texts and config.data.corpus is None and nothing_said:
+        config = with_values(config, {"data.corpus": DEFAULT_CORPUS})
+        watcher.notice("no text named: the standard library's source, as `hairpin train` takes it")
     folder = Path(asked.out).parent if asked.out else Path("runs")
     folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     filled = fill(config, seconds, watcher, probe=probe, folder=folder)

@@ -106,7 +106,9 @@ def _require_no_machine(config: Config, budget_seconds: float | None) -> None:
     """
     problems = []
     if budget_seconds and choose.is_open(config):
-        problems.append("--budget: what fits in it is measured; leave out --no-probe")
+        problems.append(
+            "the length is open, and measured; give --updates or --tokens, or leave out --no-probe"
+        )
     if config.model.size is None and not config.model.width:
         problems.append("the size is open, and chosen by measuring; give --size, or no --no-probe")
     if problems:

@@ -75,8 +75,7 @@ class Chart {
   }
 
   draw() {
-    const width = this.plot.clientWidth;
-    const height = this.plot.clientHeight;
+    const [width, height] = this.page.paper ?? [this.plot.clientWidth, this.plot.clientHeight];
     if (!width || !height) return;
     const box = { left: 52, right: width - 12, top: 18, bottom: height - 26 };
     const [low, high] = this.page.view ?? this.extent();

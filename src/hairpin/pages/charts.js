@@ -17,6 +17,9 @@ class Charts {
     this.controls();
     new ResizeObserver(() => this.redraw()).observe(document.querySelector(".charts"));
     addEventListener("pagehide", () => this.keep());
+    // A page of paper is about so wide; how wide exactly, no script is told.
+    addEventListener("beforeprint", () => { this.paper = [680, 264]; this.draw(); });
+    addEventListener("afterprint", () => { this.paper = null; this.draw(); });
     this.draw();
   }
 

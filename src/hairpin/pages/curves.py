@@ -24,7 +24,7 @@ from hairpin.schedules import Schedule
 # Points that can be told apart when a part of the run is looked at closer.
 COLUMNS = 3000
 _SMOOTH_COLUMNS = 500
-BITS_UNIT = "of validation text; the same for every tokenizer"
+BITS_UNIT = "of validation text"
 _MOST_ROWS = 60
 
 
@@ -173,12 +173,12 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
         xs, ys = highest(updates[marked], norms[marked], updates[-1])
         lines.append(line("clipped", xs, ys, color="vermillion", look="dots", marker="speck"))
     kind, threshold = config.clip.kind, config.clip.threshold
-    share = f": {clipped.mean():.1%} of updates clipped" if len(clipped) and kind != "off" else ""
+    share = f"; {clipped.mean():.1%} clipped" if len(clipped) and kind != "off" else ""
     rows = _some(list(zip(updates, norms, clipped, strict=True)))
     return Chart(
         "norm",
         "Gradient norm",
-        "clipping is off" if kind == "off" else f"global L2 norm before clipping{share}",
+        "clipping is off" if kind == "off" else f"before clipping{share}",
         "norm",
         tuple(lines),
         log=True,
@@ -236,7 +236,7 @@ def speed_chart(events: Sequence[Event]) -> Chart:
     return Chart(
         "speed",
         f"{name.capitalize()} per second",
-        "in each update; evaluations and checkpoints not counted",
+        "in updates, without evaluations",
         "count",
         (
             line("each update", *thin(updates, speed, COLUMNS), color="sky", look="faint"),

@@ -116,7 +116,7 @@ def _charts(told: Sequence[_Told]) -> list[Chart]:
         ("accuracy", "Accuracy", "share of validation labels", "share", "val_accuracy"),
         ("training", "Training loss, smoothed", per, "loss", "loss"),
         ("lr", "Learning rate", "by update", "lr", "lr"),
-        ("norm", "Gradient norm, smoothed", "global L2 norm before clipping", "norm", "grad_norm"),
+        ("norm", "Gradient norm, smoothed", "before clipping", "norm", "grad_norm"),
         ("speed", speed, "in each update", "count", "tokens_per_second"),
     )
     charts = (_chart(told, *one) for one in asked)

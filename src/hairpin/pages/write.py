@@ -1,4 +1,7 @@
-"""Writes the page about runs, at once or as one of them goes on."""
+"""Writes the page about runs, at once or as one of them goes on.
+
+What pages are made with (NumPy) is imported only when one is written.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,8 +9,6 @@ from pathlib import Path
 
 from hairpin.errors import UserError
 from hairpin.files import write_atomically
-from hairpin.pages.run_page import run_page
-from hairpin.pages.several import several_page
 from hairpin.run import Run
 from hairpin.runs import events
 
@@ -29,6 +30,9 @@ def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
     Raises:
         UserError: a run is damaged, or the file cannot be written.
     """
+    from hairpin.pages.run_page import run_page
+    from hairpin.pages.several import several_page
+
     if out is None:
         out = runs[0].directory.report if len(runs) == 1 else Path(NAME)
     now = time.time()
