@@ -1,4 +1,5 @@
-// The page of a run that is training reads itself again, and comes back to where it was.
+// The page of a run that is training reads itself again, and comes back to where it was: a browser
+// by itself keeps only how far down that is.
 {
   const live = document.querySelector(".live");
   const button = live.querySelector("button");
@@ -20,7 +21,6 @@
     if (kept.left !== undefined) {
       document.querySelector(".samples")?.scrollTo({ left: kept.left, behavior: "instant" });
     }
-    if (kept.top !== undefined) scrollTo({ top: kept.top, behavior: "instant" });
     if (kept.focus) document.getElementById(kept.focus)?.focus({ preventScroll: true });
     try {
       sessionStorage.removeItem(name);
@@ -31,8 +31,8 @@
     const focus = document.activeElement?.id;
     const open = folds().map((fold) => fold.open);
     try {
-      sessionStorage.setItem(name, JSON.stringify({ top: scrollY, left, open, focus, paused }));
-    } catch { /* then it begins at its top */ }
+      sessionStorage.setItem(name, JSON.stringify({ left, open, focus, paused }));
+    } catch { /* nothing kept */ }
   });
   button.hidden = false;
   button.addEventListener("click", () => { paused = !paused; show(); });
