@@ -352,12 +352,15 @@ def test_a_run_that_was_made_longer_says_so(written: Callable[..., Read]) -> Non
 def test_settings_are_compared_with_the_recipes_own(
     recipe: str, written: Callable[..., Read]
 ) -> None:
-    found = written([*training(5), end(5)], recipe=recipe, train__seed=77)
+    found = written(
+        [*training(5), end(5)], recipe=recipe, train__seed=77, train__tokens_per_update=512
+    )
     rows = [text for text in found.texts["tr"] if text.startswith("train.seed")]
     default = {"book": 123}.get(recipe, 0)
     assert rows == [f"train.seed77{default}filled in"]
     different = " ".join(text for text in found.texts["tr"] if "." in text)
     assert "model.dropout" not in different and "optimizer.beta2" not in different
+    assert f"data.hash{'ab' * 6}…unsetfilled in" in different, "all of it stands under Data"
     assert "seed = 77" in " ".join(found.texts["pre"])
 
 
