@@ -174,7 +174,9 @@ def test_everything_that_the_record_and_the_folder_have_is_said(
     assert headings[0] == "h1" and headings.count("h1") == 1
     for before, after in pairwise(headings):
         assert int(after[1]) <= int(before[1]) + 1, "no level is left out"
-    named = {facts.get("id") for _, facts in found.elements}
+    ids = [facts["id"] for _, facts in found.elements if "id" in facts]
+    assert len(set(ids)) == len(ids)
+    named = set(ids)
     for link in found.all("a"):
         assert (link["href"] or "").removeprefix("#") in named
 

@@ -1,5 +1,4 @@
-// The page of a run that is training reads itself again, and comes back to where it was: a browser
-// by itself keeps only how far down that is.
+// The page of a run that is training reads itself again, and comes back to where it was.
 {
   const live = document.querySelector(".live");
   const button = live.querySelector("button");
@@ -9,6 +8,7 @@
   try {
     kept = JSON.parse(sessionStorage.getItem(name)) ?? {};
   } catch { /* nothing kept */ }
+  history.scrollRestoration = "manual"; // a browser's own comes before the charts, or not at all
   const folds = () => [...document.querySelectorAll("details")];
   const show = () => { button.textContent = paused ? "Go on reading" : "Pause"; };
   const busy = () => paused || document.hidden || !getSelection().isCollapsed
@@ -21,6 +21,7 @@
     if (kept.left !== undefined) {
       document.querySelector(".samples")?.scrollTo({ left: kept.left, behavior: "instant" });
     }
+    if (kept.top !== undefined) scrollTo({ top: kept.top, behavior: "instant" });
     if (kept.focus) document.getElementById(kept.focus)?.focus({ preventScroll: true });
     try {
       sessionStorage.removeItem(name);
@@ -31,7 +32,7 @@
     const focus = document.activeElement?.id;
     const open = folds().map((fold) => fold.open);
     try {
-      sessionStorage.setItem(name, JSON.stringify({ left, open, focus, paused }));
+      sessionStorage.setItem(name, JSON.stringify({ top: scrollY, left, open, focus, paused }));
     } catch { /* nothing kept */ }
   });
   button.hidden = false;
