@@ -32,6 +32,7 @@ docs: $(STAMP)
 # Longer, and not here: benchmarks.budget_choices, benchmarks.book_comparison (1.5 hours).
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.prepare_memory
+	$(BIN)/python -m benchmarks.plan_check
 	$(BIN)/python -m benchmarks.speed --out docs/benchmarks.md
 
 faults: $(STAMP)

@@ -82,6 +82,7 @@ def train_candidate(config: Config, updates: int) -> float:
         if key in getattr(config, table).model_fields_set
     }
     dotted |= {
+        "recipe": config.recipe,  # else it would be the default one
         "train.updates": updates,
         "schedule.warmup_updates": max(1, round(0.05 * updates)),
         "evaluate.every_updates": updates,

@@ -31,7 +31,7 @@ from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
-from hairpin.planning import flops_per_token
+from hairpin.planning.sizes import flops_per_token
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper, StepResult
 

@@ -61,11 +61,15 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", help="float32 or bfloat16, of both")
     parser.add_argument("--results", type=Path, default=Path("time-to-loss.json"))
     parser.add_argument("--out", type=Path, help="a page in Markdown")
+    parser.add_argument(
+        "--timed", type=Path, help="results whose times of an update are used again"
+    )
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="corpora by name, files, folders")
     asked = parser.parse_args()
     rows = []
     # All of it first: what is trained afterwards does not depend on what else the machine does.
-    timed = {text: time_recipes(text, asked) for text in asked.texts}
+    timed = times_in(asked.timed) if asked.timed else {}
+    timed = {text: timed.get(text) or time_recipes(text, asked) for text in asked.texts}
     for text, seconds in timed.items():
         tuning = [trial_of(text, Arm("gpt2", 1.0, lr), 0, seconds, asked) for lr in TUNED_LRS]
         tuned = dict(zip(TUNED_LRS, run_all(tuning, f"{text}: gpt2's rate"), strict=True))
@@ -108,6 +112,12 @@ def time_recipes(text: str, asked: argparse.Namespace) -> dict[str, float]:
         for recipe, seen in times.items():
             seen.append(time_candidate(settings_of(text, recipe, asked))[1])
     return {recipe: statistics.median(seen) for recipe, seen in times.items()}
+
+
+def times_in(results: Path) -> dict[str, dict[str, float]]:
+    """Seconds of an update of each recipe on each text, as they were measured before."""
+    rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
+    return {row["text"]: row["seconds_per_update"] for row in rows}
 
 
 def trial_of(

@@ -26,6 +26,7 @@ class Oracle:
         updates: loss, learning rate and gradient norm of every update, bit for bit.
         evaluations: each of them, and whether it was the best so far.
         samples: what the model wrote.
+        diagnostics: how far updates moved the weights, and what was learned by heart.
         tokens: the ids that every update was made with.
     """
 
@@ -35,6 +36,7 @@ class Oracle:
     updates: str
     evaluations: str
     samples: str
+    diagnostics: str
     tokens: str
 
     def differences(self, other: "Oracle") -> list[str]:
@@ -79,6 +81,7 @@ def oracle_of(run: Path, ids: Path, updates: int, *, rewound: bool = False) -> O
         updates=_hash(_bits(event[key]) for event in made for key in ("loss", "lr", "grad_norm")),
         evaluations=_hash([*_lines(record, "evaluation"), json.dumps(bests)]),
         samples=_hash(_lines(record, "sample")),
+        diagnostics=_hash([*_lines(record, "ratios"), *_lines(record, "memorisation")]),
         tokens=_hash(_ids_of_updates(ids, updates, rewound)),
     )
 

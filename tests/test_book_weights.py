@@ -23,7 +23,7 @@ from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
-from hairpin.planning import count_parameters
+from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
 from hairpin.training.numerics import Numerics
 from hairpin.training.step import Stepper

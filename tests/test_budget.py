@@ -13,13 +13,9 @@ from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.model.shape import Shape
-from hairpin.run import Run
-from hairpin.schedules import CURVES, Schedule
-from hairpin.training import budget as budget_module
-from hairpin.training import choose, probe
-from hairpin.training import settle as settling
-from hairpin.training.budget import CLOSING_SECONDS, Budget, Pace
-from hairpin.training.choose import (
+from hairpin.planning import choose
+from hairpin.planning.choose import (
+    CLOSING_SECONDS,
     LADDER,
     Rung,
     default_peak_lr,
@@ -28,6 +24,12 @@ from hairpin.training.choose import (
     rung_for,
     rung_of,
 )
+from hairpin.run import Run
+from hairpin.schedules import CURVES, Schedule
+from hairpin.training import budget as budget_module
+from hairpin.training import probe
+from hairpin.training import settle as settling
+from hairpin.training.budget import Budget, Pace
 from hairpin.training.probe import Speed
 from hairpin.watch import Quiet
 from helpers import Watching, of_kind, text_file, tiny
@@ -313,16 +315,10 @@ def test_text_that_would_be_learned_by_heart_is_said_before_training(
 
 
 def test_default_tokens_are_twenty_a_parameter_and_at_most_four_passes() -> None:
-    class Prepared:
-        def __init__(self, tokens: int) -> None:
-            self.train = range(tokens)
-
     shape = Shape(257, 16, layers=1, heads=2, width=16)
     # 257 · 16 + 16 · 16 + 12 · 256 + 13 · 16 + 32 = 7,680 parameters.
-    plenty: Any = Prepared(10**9)
-    little: Any = Prepared(1000)
-    assert choose.default_tokens(shape, plenty) == 153_600
-    assert choose.default_tokens(shape, little) == 4000
+    assert choose.default_tokens(shape, 10**9) == 153_600
+    assert choose.default_tokens(shape, 1000) == 4000
 
 
 def test_a_speed_is_measured_on_this_machine(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors data.batches model.shape",
     "optim": "config",
-    "planning": "model.shape",
+    "planning": "errors schedules config data model.shape",
     "training": "allocator errors files schedules config checkpoints runs watch data data.batches"
     " model.shape model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"
@@ -45,9 +45,14 @@ LAYERS = {
     "pages": "errors version files schedules extensions config runs analysis run",
     "starting": "errors version schedules extensions config runs analysis run",
     "driving": "errors config runs watch training finetuning run pages starting",
-    "api": "errors schedules config runs watch data terminal run pages starting driving",
-    "cli": "errors version config data model verifying analysis terminal book.report run api",
-    "__init__": "version schedules watch run api",
+    "experiments": "errors files config runs watch training planning analysis pages run starting"
+    " driving",
+    "estimating": "errors schedules config watch data model.shape planning training analysis"
+    " starting",
+    "api": "errors schedules config runs watch data terminal run pages starting driving estimating",
+    "cli": "errors version config data model verifying analysis terminal book.report run"
+    " experiments api",
+    "__init__": "version schedules watch run experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.
@@ -60,6 +65,7 @@ WITH_TORCH = (
     "finetuning",
     "inference",
     "verifying",
+    "experiments.settling",
     "book",
 )
 DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches"}), "book.report")

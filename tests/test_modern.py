@@ -15,7 +15,7 @@ from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.modern import Rotary, rms_norm, rotate
 from hairpin.model.shape import Shape
-from hairpin.planning import count_parameters
+from hairpin.planning.sizes import count_parameters
 
 SHAPE = Shape.modern(vocabulary=80, context=24, layers=3, heads=2, width=32)
 

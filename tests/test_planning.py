@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hairpin.config.recipes import SIZES
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.planning import (
+from hairpin.planning.sizes import (
     count_parameters,
     flops_per_token,
     micro_batch_sequences,
@@ -107,7 +107,7 @@ NO_TORCH = [
     "hairpin",
     "hairpin.api",
     "hairpin.schedules",
-    "hairpin.planning",
+    "hairpin.planning.sizes",
     "hairpin.errors",
     "hairpin.model.shape",
     "hairpin.config.load",

@@ -15,7 +15,7 @@ from hairpin.model.shape import Shape  # noqa: E402
 from hairpin.optim.gradients import Clipper  # noqa: E402
 from hairpin.optim.guard import Guard  # noqa: E402
 from hairpin.optim.optimizers import build_optimizer  # noqa: E402
-from hairpin.planning import micro_batch_sequences  # noqa: E402
+from hairpin.planning.sizes import micro_batch_sequences  # noqa: E402
 from hairpin.training.numerics import Numerics, usable_gigabytes  # noqa: E402
 from hairpin.training.step import Stepper  # noqa: E402
 

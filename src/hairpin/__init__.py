@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hairpin import schedules
-    from hairpin.api import finetune, load, report, resume, train
+    from hairpin.api import finetune, load, plan, report, resume, train
+    from hairpin.experiments.verbs import ablate, compare, find_lr
     from hairpin.run import Run
     from hairpin.version import __version__
     from hairpin.watch import Quiet
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Quiet": "hairpin.watch",
     "Run": "hairpin.run",
+    "ablate": "hairpin.experiments.verbs",
+    "compare": "hairpin.experiments.verbs",
+    "find_lr": "hairpin.experiments.verbs",
     "finetune": "hairpin.api",
     "load": "hairpin.api",
+    "plan": "hairpin.api",
     "report": "hairpin.api",
     "resume": "hairpin.api",
     "train": "hairpin.api",
@@ -33,8 +38,12 @@ __all__ = [
     "Quiet",
     "Run",
     "__version__",
+    "ablate",
+    "compare",
+    "find_lr",
     "finetune",
     "load",
+    "plan",
     "report",
     "resume",
     "schedules",

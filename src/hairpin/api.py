@@ -12,21 +12,27 @@ from typing import Any
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
-from hairpin.config.settings import Config
 from hairpin.driving import go_on, train_new
 from hairpin.errors import CorpusError, RunError
+from hairpin.estimating.cluster import ClusterPlan
+from hairpin.estimating.plan import Plan
 from hairpin.pages.write import write_report
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
 from hairpin.schedules import Schedule
-from hairpin.starting.asked import asked_config, name_of, with_start
+from hairpin.starting.asked import (
+    DEFAULT_CORPUS,
+    asked_config,
+    default_budget_seconds,
+    length_of,
+    name_of,
+    with_start,
+)
 from hairpin.starting.begin import is_restarted, require_same
 from hairpin.starting.extend import make_longer
 from hairpin.watch import Watcher
 
-DEFAULT_BUDGET = "3m"
-DEFAULT_CORPUS = "stdlib"
 _NO_TEXT = (
     "no text given: training on the source of the Python standard library; for your own text, "
     "`hairpin train FILE` or `hairpin train FOLDER`"
@@ -87,9 +93,9 @@ def train(
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(_NO_TEXT)
-    if budget and _length_of(asked):
+    if budget and length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
-    seconds = parse_duration(budget) if budget else _default_budget(asked)
+    seconds = parse_duration(budget) if budget else default_budget_seconds(asked)
     if out and (or_resume or is_restarted()) and (there := RunDirectory(Path(out))).config.exists():
         require_same(there, asked, seconds)
         return go_on(Run(there), seconds, watcher)
@@ -147,7 +153,7 @@ def resume(
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
-    return go_on(run, _default_budget(run.config), watcher)
+    return go_on(run, default_budget_seconds(run.config), watcher)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -183,6 +189,54 @@ def schedule(
     return example_schedule(build_config(file=_path(config), overrides=overrides, flags=settings))
 
 
+def plan(
+    *texts: str | Path,
+    corpus: str | None = None,
+    config: str | Path | None = None,
+    out: str | Path | None = None,
+    budget: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    tokens: str | int | None = None,
+    parameters: str | int | None = None,
+    gpus: str | None = None,
+    gpu: str | None = None,
+    context: int | None = None,
+    micro_batch: int | None = None,
+    probe: bool = True,
+    check_text: bool = True,
+    watcher: Watcher | None = None,
+) -> Plan | ClusterPlan:
+    """What a run will cost, before any training: an object with the numbers, with `lines()` and
+    `as_json()`.
+
+    Args:
+        texts, corpus, config, out, budget, settings, overrides: as in `train`.
+        tokens: length of the run, such as "1B".
+        parameters: such as "7B": a network of so many is picked, and nothing here is looked at.
+        gpus: such as "8,16,32,64": training on so many cards, on paper.
+        gpu: the card: T4, RTX4090, A100, H100 or H200.
+        context, micro_batch: with `parameters` or `gpus`.
+        probe: whether this machine is measured; without that torch is not imported.
+        check_text: whether the text is looked at for copies, leaks and odd bytes.
+        watcher: is shown what takes long; None: the terminal's standard error.
+
+    Raises:
+        UserError: what was asked for cannot be; a line for each reason.
+    """
+    from hairpin.estimating.ask import Question, answer
+
+    asked = Question(
+        texts, corpus, config, overrides, settings or {}, budget, tokens, parameters, gpus, gpu,
+        context, micro_batch, out,
+    )  # fmt: skip
+    watcher = watcher or _watcher(None, on_stderr=True)
+    try:
+        return answer(asked, watcher, probe=probe, check_text=check_text)
+    finally:
+        watcher.close()
+
+
 def prepare(
     *texts: str | Path,
     out: str | Path,
@@ -211,26 +265,13 @@ def prepare(
     )
 
 
-def _watcher(watcher: Watcher | None) -> Watcher:
+def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     if watcher is not None:
         return watcher
     from hairpin.terminal.watcher import Terminal
 
-    return Terminal()
+    return Terminal(on_stderr=on_stderr)
 
 
 def _path(name: str | Path | None) -> Path | None:
     return None if name is None else Path(name)
-
-
-def _default_budget(config: Config) -> float | None:
-    """Three minutes where nothing says how large the model or how long the run is."""
-    sized = config.model.size or config.model.width
-    if config.finetune.kind:  # epochs say how long
-        return None
-    return None if sized or _length_of(config) else parse_duration(DEFAULT_BUDGET)
-
-
-def _length_of(config: Config) -> float | None:
-    train = config.train
-    return train.updates or train.tokens or train.epochs

@@ -25,6 +25,9 @@ from hairpin.starting.begin import begin
 from hairpin.starting.extend import is_finished
 from hairpin.watch import Watcher
 
+# Their number is an update's index; that of other events is how many updates are completed.
+_COUNTED_FROM_0 = (events.Update, events.Ratios)
+
 
 def train_new(
     asked: Config,
@@ -93,7 +96,7 @@ def _drain(
     update, status, reason = run.summary().updates, "failed", None
     try:
         for event in train_run(directory, make_task, budget=budget, watcher=watcher):
-            update = getattr(event, "update", update) + isinstance(event, events.Update)
+            update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             show(event)
         status = "finished"
     except HairpinError as error:
@@ -117,7 +120,7 @@ def _drain(
         watcher.close()
     if pictures:
         run.write_plots()
-    watcher.finish(run.path, run.summary().lines())
+    watcher.finish(run.path, run.lines())
     return run
 
 

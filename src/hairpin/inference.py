@@ -29,7 +29,7 @@ from hairpin.model.gpt import GPT
 from hairpin.model.products import Precision
 from hairpin.model.products import refuse as refuse_precision
 from hairpin.model.shape import Shape
-from hairpin.planning import micro_batch_sequences
+from hairpin.planning.sizes import micro_batch_sequences
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.checkpoint import load_weights
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hairpin.analysis.diagnostics import Diagnostics, diagnose, lines_with
 from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
@@ -41,6 +42,16 @@ class Run:
     def summary(self) -> Summary:
         """What came out."""
         return summarize(self.record())
+
+    def diagnostics(self) -> Diagnostics:
+        """What the record says of clipping, step sizes, overfitting and learning by heart, and what
+        to do about it.
+        """
+        return diagnose(self.record(), self.config)
+
+    def lines(self) -> list[str]:
+        """The summary with the diagnostics, for people."""
+        return lines_with(self.summary(), self.diagnostics())
 
     def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
         """Its model, ready to write and to be measured; of a classifier, to tell labels.

@@ -90,6 +90,10 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary for people: aligned lines, each with its name in front."""
+        return [f"{name:<12}{words}" for name, words in self.rows()]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The summary for people: names and words."""
         rows = [("status", self._status_words()), ("length", self._length_words())]
         rows += self._validation_rows()
         if self.last_train_loss is not None:
@@ -110,7 +114,7 @@ class Summary:
             rows.append(("extended", words + (f": {policy}" if policy else "")))
         if self.overfitting_after is not None:
             rows.append(("overfitting", self._overfitting_words()))
-        return [f"{name:<12}{words}" for name, words in rows]
+        return rows
 
     def _status_words(self) -> str:
         return self.status if self.reason is None else f"{self.status}: {self.reason}"
@@ -185,7 +189,9 @@ def history(record: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _holds(event: dict[str, Any], resumed_update: int) -> bool:
-    if event["event"] in ("update", "skip", "spike"):
+    if event["event"] == "memorisation":  # of the end, which comes again
+        return False
+    if event["event"] in ("update", "ratios", "skip", "spike"):
         return bool(event["update"] < resumed_update)
     if event["event"] in ("evaluation", "sample", "checkpoint"):
         return bool(event["update"] <= resumed_update)

@@ -18,6 +18,8 @@ from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
 from hairpin.cli.care import runs
+from hairpin.cli.experiments import ablate, compare, find_lr
+from hairpin.cli.plan import plan
 from hairpin.cli.report import report
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
@@ -27,8 +29,8 @@ from hairpin.version import __version__
 
 GROUPS = {
     "start": (train, finetune, resume),
-    "before": (prepare, schedule),
-    "after": (sample, evaluate, predict, report),
+    "before": (plan, prepare, schedule, find_lr),
+    "after": (sample, evaluate, predict, report, compare, ablate),
     "care": (runs, verify, book),
 }
 ALIASES = {

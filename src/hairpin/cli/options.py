@@ -41,6 +41,11 @@ def with_settings(command: F) -> F:
     return _with_options(command, tuple(FLAGS))
 
 
+def with_plan_settings(command: F) -> F:
+    """The same, less the length in tokens, which a plan takes as "140B" too."""
+    return _with_options(command, tuple(flag for flag in FLAGS if flag != "tokens"))
+
+
 def with_finetune_settings(command: F) -> F:
     """The same, less the flags for what the model to start from brings along."""
     return _with_options(command, ("updates", "epochs", "lr", "seed", "precision", "device"))

@@ -1,6 +1,7 @@
 """Text -> tokens on disk, in bounded memory, and only once for the same text and settings.
 
 prepare(settings)   survey -> tokenizer -> shards, kept in the cache by content
+prepared_already    what is kept of that
 require_enough      is this enough text for that context?
 """
 
@@ -79,18 +80,33 @@ def prepare(
     cache = cache or cache_folder()
     corpus = open_corpus(data)
     found = survey(corpus, cache=cache, on_progress=on_progress)
+    if prepared := prepared_already(data, found, tokenizer, cache=cache):
+        return prepared
     key = _key(found, data, tokenizer)
     folder = cache / "shards" / key
     try:
+        _build(folder, _Job(corpus, found, tokenizer, on_progress))
+    except ChangedError:
+        forget(corpus, cache=cache)
+        raise
+    shards = open_shards(folder)
+    return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key)
+
+
+def prepared_already(
+    data: settings.Data,
+    found: Survey,
+    tokenizer: settings.Tokenizer | Tokenizer,
+    *,
+    cache: Path | None = None,
+) -> Prepared | None:
+    """What `prepare` would find in the cache; None where it is not there, or damaged."""
+    key = _key(found, data, tokenizer)
+    folder = (cache or cache_folder()) / "shards" / key
+    try:
         shards = open_shards(folder)
     except UserError:
-        # Not there yet, or damaged: either way it is made from the text.
-        try:
-            _build(folder, _Job(corpus, found, tokenizer, on_progress))
-        except ChangedError:
-            forget(corpus, cache=cache)
-            raise
-        shards = open_shards(folder)
+        return None
     return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key)
 
 

@@ -91,10 +91,13 @@ class Tokenizer(ABC):
         """The text of the ids; bytes that are not UTF-8 (half a character) become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
+    def pieces(self) -> list[bytes]:
+        """The bytes of each id, [vocabulary]; end-of-text has none."""
+        return [*(self._token(index) for index in range(self.vocabulary - 1)), b""]
+
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """How many bytes each id stands for, int32 [vocabulary]; 0 for end-of-text."""
-        lengths = [len(self._token(index)) for index in range(self.vocabulary - 1)]
-        return np.array([*lengths, 0], dtype=np.int32)
+        return np.array([len(piece) for piece in self.pieces()], dtype=np.int32)
 
     def _description(self) -> bytes:
         fields = {

@@ -21,9 +21,9 @@ from hairpin.finetuning.template import render
 from hairpin.model.classifier import Classifier, freeze_below
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.planning import count_parameters
+from hairpin.planning import choose
+from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
-from hairpin.training import choose
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import Tally, TextTally
 from hairpin.training.origin import Origin

@@ -22,19 +22,20 @@ _ITERATIONS = 5
 _SMALLEST_NORM = 1e-7
 
 
-def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """The nearest thing to U·Vᵀ of each matrix U·S·Vᵀ that five iterations give.
 
+    The products are float32: in bfloat16 the Gram matrix of a gradient of low rank is no longer
+    positive, the iterations leave singular values of 35, and training collapsed.
+
     Args:
-        matrices: [n, rows, columns].
-        dtype: of the products. In bfloat16 the Gram matrix of a gradient of low rank is no longer
-            positive, and the iterations leave singular values of 35: training with it collapsed.
+        matrices: float32 [n, rows, columns].
 
     Returns:
         float32, of the same shape; singular values lie between about 0.7 and 1.2.
     """
     is_tall = matrices.size(-2) > matrices.size(-1)
-    wide = (matrices.mT if is_tall else matrices).to(dtype)
+    wide = matrices.mT if is_tall else matrices
     norms = torch.linalg.vector_norm(
         wide, dim=(-2, -1), keepdim=True
     )  # Frobenius, so none is above 1
@@ -48,7 +49,7 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
         if iteration < _ITERATIONS - 1:
             gram = step @ gram @ step
     assert total is not None
-    out: Tensor = (total @ wide).float()
+    out: Tensor = total @ wide
     return out.transpose(-2, -1) if is_tall else out
 
 
@@ -60,7 +61,6 @@ class MuonAdamW(Uncompiled):
             `pieces` says n, each is n matrices one above the other, which are moved apart.
         lr, momentum, betas, eps, weight_decay: defaults of groups. Muon's step is scaled by
             √(rows / columns) where that is above 1, so that one learning rate suits all shapes.
-        dtype: of Muon's matrix products; in bfloat16 they come apart, see `orthogonalize`.
 
     Like PyTorch's fused optimizers it reads two attributes: gradients are divided by `grad_scale`,
     and where `found_inf` is 1 nothing changes by a bit.
@@ -78,14 +78,12 @@ class MuonAdamW(Uncompiled):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         defaults = {
             "lr": lr, "momentum": momentum, "betas": betas, "eps": eps,
             "weight_decay": weight_decay, "muon": False, "pieces": 1,
         }  # fmt: skip
         super().__init__(groups, defaults)
-        self._dtype = dtype
         for group in self.param_groups:
             for parameter in group["params"] if group["muon"] else ():
                 if parameter.dim() != 2 or parameter.size(0) % group["pieces"]:
@@ -113,7 +111,7 @@ class MuonAdamW(Uncompiled):
             rows //= group["pieces"]  # noqa: PLW2901
             ways = [self._momentum(parameter, group["momentum"]) for parameter in same]
             stacked = torch.cat([way.view(-1, rows, columns) for way in ways])
-            steps = torch.split(orthogonalize(stacked, self._dtype), group["pieces"])
+            steps = torch.split(orthogonalize(stacked), group["pieces"])
             lr = group["lr"] * max(1.0, rows / columns) ** 0.5
             for parameter, step in zip(same, steps, strict=True):
                 moved = parameter * (1 - group["lr"] * group["weight_decay"])

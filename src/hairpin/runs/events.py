@@ -1,7 +1,7 @@
 """What can happen in a run: the loop yields these, and each becomes one line of metrics.jsonl.
 
-In `Update` and in incidents the number is the update's index from 0; everywhere else it is the
-number of updates completed. Losses are nats per token, times are seconds.
+In `Update`, `Ratios` and incidents the number is the update's index from 0; everywhere else it is
+the number of updates completed. Losses are nats per token, times are seconds.
 """
 
 import math
@@ -99,7 +99,9 @@ class Correction(Event):
 class Update(Event):
     """One optimizer update. `grad_norm` is the global L2 norm before clipping, `tokens` the target
     tokens in this update. `skipped` is there where the guard kept it from the weights, `overflow`
-    where float16 did; `loss_scale` is what float16's loss was multiplied by.
+    where float16 did; `loss_scale` is what float16's loss was multiplied by. `leader` is the
+    parameter whose gradient has the largest norm, `leader_share` its share of the squared global
+    norm, from 0 to 1.
     """
 
     update: int
@@ -112,6 +114,19 @@ class Update(Event):
     skipped: bool | None = None
     overflow: bool | None = None
     loss_scale: float | None = None
+    leader: str | None = None
+    leader_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Ratios(Event):
+    """How far the update of index `update` moved the weights, in the first one after an evaluation:
+    RMS of the change over RMS of the weights before it, by part of the network.
+    """
+
+    update: int
+    lr: float
+    ratios: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,28 @@ class Sample(Event):
     update: int
     prompt: str
     text: str
+
+
+@dataclass(frozen=True)
+class Memorisation(Event):
+    """How much of what the model writes after the last update stands in the training text, word
+    for word in stretches of at least `shortest_bytes`.
+
+    Of `sample_bytes` that it wrote `verbatim_bytes` do, the longest stretch being `longest_bytes`
+    (`longest_text` may be cut); of `val_bytes` of validation text, which nobody learned,
+    `val_verbatim_bytes`. `searched_bytes` of the `train_bytes` of training text were searched.
+    """
+
+    update: int
+    shortest_bytes: int
+    sample_bytes: int
+    verbatim_bytes: int
+    longest_bytes: int
+    longest_text: str
+    val_bytes: int
+    val_verbatim_bytes: int
+    searched_bytes: int
+    train_bytes: int
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""What a call asks for: its config, and a name for its run."""
+"""What a call asks for: its config, a name for its run, and what it means by saying nothing."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config
 from hairpin.config.settings import Config
+
+DEFAULT_BUDGET = "3m"
+DEFAULT_CORPUS = "stdlib"
 
 
 def asked_config(
@@ -47,3 +51,17 @@ def name_of(config: Config) -> str:
     if config.data.corpus:
         return config.data.corpus
     return Path(config.data.texts[0]).name.split(".")[0] or "text"
+
+
+def default_budget_seconds(config: Config) -> float | None:
+    """Three minutes where nothing says how large the model or how long the run is."""
+    sized = config.model.size or config.model.width
+    if config.finetune.kind:  # epochs say how long
+        return None
+    return None if sized or length_of(config) else parse_duration(DEFAULT_BUDGET)
+
+
+def length_of(config: Config) -> float | None:
+    """Updates, tokens or epochs, whichever is given; None: none is."""
+    train = config.train
+    return train.updates or train.tokens or train.epochs

@@ -209,12 +209,14 @@ class Stages(_Shown):
             self._live.update(bar)
 
 
-def standard_console() -> Console:
-    """Standard output; a pipe or a file is never taken for a terminal, whatever FORCE_COLOR says.
+def standard_console(*, on_stderr: bool = False) -> Console:
+    """Standard output, or standard error; a pipe or a file is never taken for a terminal, whatever
+    FORCE_COLOR says.
 
     NO_COLOR is respected.
     """
-    return Console(force_interactive=None if sys.stdout.isatty() else False)
+    stream = sys.stderr if on_stderr else sys.stdout
+    return Console(stderr=on_stderr, force_interactive=None if stream.isatty() else False)
 
 
 class _Bar:

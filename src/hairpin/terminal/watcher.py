@@ -14,10 +14,14 @@ from hairpin.terminal.display import Display, Stages, standard_console
 
 
 class Terminal:
-    """A watcher of runs: stages, plan, live bar, samples, summary."""
+    """A watcher of runs: stages, plan, live bar, samples, summary.
 
-    def __init__(self) -> None:
-        self._console = standard_console()
+    Args:
+        on_stderr: show them on standard error, where standard output is for a result.
+    """
+
+    def __init__(self, *, on_stderr: bool = False) -> None:
+        self._console = standard_console(on_stderr=on_stderr)
         self._stages: Stages | None = None
         self._display: Display | None = None
         self._report: Path | None = None

@@ -7,12 +7,13 @@ itself has shown, as late as the schedule allows: no learning rate given so far 
 import time
 from dataclasses import dataclass
 
+from hairpin.planning.choose import CLOSING_SECONDS
+
 # What is kept back for the unforeseen, as a share of the time that is left.
 _MARGIN = 0.04
 # The correction comes after this share of the budget, or of the updates that are free of it.
 _CORRECTION_SHARE = 0.35
 _FREE_SHARE = 0.8
-CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
 
 
 @dataclass(frozen=True)

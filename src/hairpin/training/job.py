@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Config
@@ -17,6 +17,7 @@ from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import snapshot
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.incidents import Incidents
+from hairpin.training.ratios import sample_weights
 from hairpin.training.signals import StopRequest
 from hairpin.training.state import Best, TrainState
 from hairpin.training.step import GivenUpError, Stepper, StepResult
@@ -84,6 +85,7 @@ class Job:
         """
         self.store.check()
         state = self.state
+        weights = sample_weights(state.model) if state.evaluated == state.update else None
         try:
             result = self.stepper.step(
                 self.batches.at(state.position, self.samples_per_update),
@@ -93,13 +95,16 @@ class Job:
             )
         except GivenUpError:
             return None
+        if weights:
+            result = replace(result, read_ratios=weights.compare(state.model))
         state.update += 1
         state.position += result.samples
         state.tokens += result.tokens
         return result
 
     def read(self, result: StepResult, following: StepResult | None = None) -> Iterator[Event]:
-        """Wait for an update's numbers and record them, and what went wrong in it.
+        """Wait for an update's numbers and record them, how far it moved the weights where that was
+        looked at, and what went wrong in it.
 
         Args:
             result: the update's.
@@ -123,9 +128,15 @@ class Job:
             skipped=(numbers.skip and not numbers.overflow) or None,
             overflow=numbers.overflow or None,
             loss_scale=numbers.loss_scale,
+            leader=numbers.leader,
+            leader_share=numbers.leader_share,
         )
         self.record.write(event)
         yield event
+        if result.read_ratios and not numbers.skip:
+            ratios = events.Ratios(result.update, result.lr, result.read_ratios())
+            self.record.write(ratios)
+            yield ratios
         incident = self.incidents.look_at(result, numbers, self.state.rewinds)
         if incident:
             self.record.write(incident)

@@ -4,6 +4,7 @@ On CUDA they are one small tensor, copied to pinned memory behind the update's o
 reads them, an update later, waits for that copy and for nothing after it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ class Numbers:
         loss_scale: what the loss was multiplied by; None: nothing.
         clipped: whether it was above the threshold.
         skip, halted, non_finite, spike, overflow: as in `Verdict`.
+        leader: the parameter whose gradient has the largest norm, and `leader_share`: its share
+            of the squared global norm, in four digits; None where that norm is 0 or not finite.
     """
 
     loss: float
@@ -35,31 +38,48 @@ class Numbers:
     non_finite: bool
     spike: bool
     overflow: bool
+    leader: str | None = None
+    leader_share: float | None = None
 
 
 def send(
-    loss: Tensor, clipped: Clipped, verdict: Verdict, loss_scale: Tensor | None
+    loss: Tensor,
+    clipped: Clipped,
+    verdict: Verdict,
+    loss_scale: Tensor | None,
+    names: Sequence[str],
 ) -> Callable[[], Numbers]:
-    """Send an update's numbers to the host; what is returned waits for them and gives them."""
+    """Send an update's numbers to the host; what is returned waits for them and gives them.
+
+    Args:
+        loss, clipped, verdict, loss_scale: of the update.
+        names: of the parameters whose norms are in `clipped`.
+    """
     said = (verdict.skip, verdict.halted, verdict.non_finite, verdict.spike, verdict.overflow)
     scale = () if loss_scale is None else (loss_scale,)
-    scalars = (loss, clipped.norm, *scale, clipped.clipped, *said)
+    norms = clipped.parameter_norms
+    leader = (norms.argmax(), (norms.max() / clipped.norm).square())
+    scalars = (*leader, loss, clipped.norm, *scale, clipped.clipped, *said)
     arrived = send_scalars(scalars, loss.device.type)
 
     def read() -> Numbers:
-        mean, norm, *rest = arrived()
+        index, share, mean, norm, *rest = arrived()
         scaled_by = rest.pop(0) if scale else None
         above, skip, halted, non_finite, spike, overflow = map(bool, rest)
-        return Numbers(mean, norm, scaled_by, above, skip, halted, non_finite, spike, overflow)
+        known = math.isfinite(share)
+        led = (names[int(index)], float(f"{share:.4g}")) if known else (None, None)
+        return Numbers(
+            mean, norm, scaled_by, above, skip, halted, non_finite, spike, overflow, *led
+        )
 
     return read
 
 
 def send_scalars(scalars: Sequence[Tensor], device: str) -> Callable[[], list[float]]:
-    """Send float32 and boolean scalars; what is returned waits for them and gives them.
+    """Send scalars, of any kind; what is returned waits for them and gives them.
 
     Args:
-        scalars: on the device; nobody changes them in place.
+        scalars: on the device, integers below 2^24; nobody changes them in place.
         device: its type.
     """
     if device != "cuda":

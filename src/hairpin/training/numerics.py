@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hairpin.errors import ConfigError
+from hairpin.planning.choose import CPU_GIGABYTES
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_CPU_GIGABYTES = 3.0
 # Of a GPU's free memory: the rest is for what the estimate does not see, and for fragments.
 _CUDA_SHARE = 0.9
 
@@ -95,7 +95,7 @@ def usable_gigabytes(device: str) -> float:
     machine is its owner's.
     """
     if device != "cuda":
-        return _CPU_GIGABYTES
+        return CPU_GIGABYTES
     torch.cuda.empty_cache()  # what a run before this one left
     free_bytes, _ = torch.cuda.mem_get_info()
     return max(0.1, round(_CUDA_SHARE * free_bytes / 1e9, 1))

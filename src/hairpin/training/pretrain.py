@@ -9,10 +9,11 @@ from hairpin.config.settings import Config, Data
 from hairpin.data.batches import Batches, Windows
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
-from hairpin.planning import count_parameters
+from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import TextTally
+from hairpin.training.memorisation import MemorisationMeasure
 from hairpin.training.samples import prompt_from, sample_writer
 from hairpin.training.settle import Settled, memorisation_warning, settle
 from hairpin.training.start import load_start
@@ -51,6 +52,11 @@ def pretraining(
         plan=lambda: _plan(settled),
         warnings=(warning,) if warning else (),
         corrected=settled.corrected if settled.without_length else None,
+        measure_memorisation=MemorisationMeasure(
+            prepared.train, prepared.val, prepared.tokenizer, config.train.seed
+        )
+        if config.evaluate.sample_tokens
+        else None,
     )
 
 

@@ -20,7 +20,7 @@ from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
-from hairpin.planning import flops_per_token
+from hairpin.planning.sizes import flops_per_token
 from hairpin.training import compiler
 from hairpin.training.compiler import CompileError
 from hairpin.training.numerics import Numerics, formats

@@ -18,12 +18,12 @@ from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
+from hairpin.planning import choose
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.runs.metrics import Record, start_bytes, truncate_record
 from hairpin.schedules import Schedule
-from hairpin.training import choose
 from hairpin.training.budget import Budget, Pace
 from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
 from hairpin.training.compiler import compile_model
@@ -84,6 +84,11 @@ def train_run(
             yield opening
         with numerics.undisturbed():
             yield from train(job)
+        if task.measure_memorisation:
+            found = task.measure_memorisation(state, lambda: stop.requested)
+            if found:
+                record.write(found)
+                yield found
 
 
 def new_state(task: Task, *, from_start: bool = True) -> TrainState:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
-from hairpin.data.bpe import choose_vocabulary
 from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared, prepare, require_enough
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.planning import micro_batch_sequences
-from hairpin.training import choose, compiler, probe
-from hairpin.training.budget import CLOSING_SECONDS, Budget
+from hairpin.planning import choose
+from hairpin.training import compiler, probe
+from hairpin.training.budget import Budget
 from hairpin.training.numerics import choose_device, usable_gigabytes
 from hairpin.training.origin import Origin
 from hairpin.training.start import open_start, with_start
@@ -29,7 +28,6 @@ from hairpin.training.task import Samples
 from hairpin.watch import Watcher
 
 _PROBE_SHARE = 0.012  # of the budget, to time this run's own update
-_MILESTONE_SHARE = 0.06  # of the time, for evaluations and samples, until it has been measured
 _EPOCHS_THAT_MEMORISE = 20
 
 
@@ -111,15 +109,15 @@ def settle(
     batches = Batches(prepared.train, shape.context, config.train.seed)
     config, seconds = settle_speed(config, GPT(shape), batches, budget, watcher.notice)
     tokens = len(prepared.train)
-    if _is_open(config) and not budget:
-        config = with_values(config, {"train.tokens": choose.default_tokens(shape, prepared)})
-    if not _is_open(config):
+    if choose.is_open(config) and not budget:
+        config = with_values(config, {"train.tokens": choose.default_tokens(shape, tokens)})
+    if not choose.is_open(config):
         settled = choose.fill_length(config, tokens, None)
         return Settled(settled, prepared, shape, seconds, origin, None)
     assert budget
     config = choose.fill_budgeted_schedule(config)
-    seconds_left = (budget.left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE)
-    fitting, most = max(4, int(seconds_left / seconds)), choose.most_updates(config, tokens)
+    fitting = choose.updates_that_fit(budget.left, seconds)
+    most = choose.most_updates(config, tokens)
     settled = choose.fill_length(config, tokens, min(fitting, most))
     if fitting > most:
         watcher.notice(
@@ -151,34 +149,15 @@ def memorisation_warning(settled: Settled) -> str | None:
     )
 
 
-def _is_open(config: Config) -> bool:
-    """Whether nothing says how long the run is."""
-    return config.train.updates is None and config.train.tokens is None and not config.train.epochs
-
-
 def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Config:
-    width = config.model.width
-    if width and config.model.context and config.tokenizer.vocabulary:
-        rung = choose.LADDER[0]
-        if config.start.path and config.train.tokens_per_update is None:
-            rung = choose.rung_of_width(width)
-        if budget and choose.LADDER.index(rung) > 0:  # a batch that the time has room for
-            flops = probe.measure_flops(config.execution.device, config.execution.precision)
-            rung = min(rung, choose.rung_for(flops * budget.left), key=choose.LADDER.index)
-        return choose.fill_shape(config, rung)
-    text = survey(open_corpus(config.data), on_progress=watcher.stage)
-    rung = choose.LADDER[0]
-    if config.model.size is None and not config.model.width:
-        flops = probe.measure_flops(config.execution.device, config.execution.precision)
-        seconds = budget.left if budget else choose.DEFAULT_BUDGET_SECONDS
-        rung = choose.rung_for(flops * seconds)
-    elif config.model.size:
-        rung = choose.rung_of(config.model.size)
-    config = choose.fill_shape(config, rung)
-    if config.tokenizer.kind == "bpe" and config.tokenizer.vocabulary is None:
-        vocabulary = min(rung.vocabulary, choose_vocabulary(text.train_bytes))
-        config = with_values(config, {"tokenizer.vocabulary": vocabulary})
-    return config
+    return choose.fill_size(
+        config,
+        seconds_left=(lambda: budget.left) if budget else None,
+        flops_per_second=lambda: probe.measure_flops(
+            config.execution.device, config.execution.precision
+        ),
+        train_bytes=lambda: survey(open_corpus(config.data), on_progress=watcher.stage).train_bytes,
+    )
 
 
 def settle_micro_batch(config: Config, shape: Shape) -> Config:
@@ -188,17 +167,7 @@ def settle_micro_batch(config: Config, shape: Shape) -> Config:
         config: with tokens per update.
         shape: of the model; its context is the length of the longest sequence.
     """
-    if config.execution.memory_gigabytes is None:
-        gigabytes = usable_gigabytes(config.execution.device)
-        config = with_values(config, {"execution.memory_gigabytes": gigabytes})
-    if config.execution.micro_batch is not None:
-        return config
-    assert config.execution.memory_gigabytes
-    assert config.train.tokens_per_update and config.model.context
-    samples = config.train.tokens_per_update // config.model.context
-    memory = config.execution.memory_gigabytes * 1e9
-    sequences = micro_batch_sequences(shape, samples, memory, config.execution.device)
-    return with_values(config, {"execution.micro_batch": sequences})
+    return choose.fill_micro_batch(config, shape, lambda: usable_gigabytes(config.execution.device))
 
 
 def settle_speed(
@@ -223,7 +192,7 @@ def settle_speed(
     """
     compiling = compiler.choices(config, budget.seconds if budget else None)
     is_open = config.execution.precision == "auto" or len(compiling) > 1
-    matters = is_open or (budget and _is_open(config))
+    matters = is_open or (budget and choose.is_open(config))
     seconds = max(1.0, _PROBE_SHARE * (budget.seconds if budget else 0.0)) if matters else 0.0
     speed = probe.measure_update(
         config, model, batches, seconds, compiling=compiling, notice=notice

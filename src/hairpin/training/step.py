@@ -41,6 +41,7 @@ class StepResult:
         tokens: target tokens in it.
         launched: when it began, on `time.perf_counter`.
         read: waits for its numbers, and gives them.
+        read_ratios: waits for how far it moved the weights, by part; None: nobody looked.
     """
 
     update: int
@@ -53,6 +54,7 @@ class StepResult:
     tokens: int
     launched: float
     read: Callable[[], Numbers]
+    read_ratios: Callable[[], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ class Stepper:
         scaling = self.scaling
         scale = scaling.scale if scaling else None
         loss = self._accumulate(inputs, targets, tokens, update, scale)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        clipped = self.clipper.measure(gradients, scale)
+        gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+        clipped = self.clipper.measure(list(gradients.values()), scale)
         overflow = scaling.judge(loss, clipped.norm) if scaling else None
         verdict = self.guard.judge(loss, clipped.norm, overflow)
         step_unless(verdict.skip, self.optimizer, lr, clipped.divisor)
-        read = send(loss, clipped, verdict, scale)
+        read = send(loss, clipped, verdict, scale, tuple(gradients))
         return StepResult(
             update, position, len(inputs), lr, loss, clipped, verdict, tokens, launched, read
         )

@@ -19,8 +19,10 @@ from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.runs import events
 from hairpin.training.evaluate import EvaluationSet, Tally
+from hairpin.training.state import TrainState
 
 WriteSample = Callable[[], tuple[str, str]]
+MeasureMemorisation = Callable[[TrainState, Callable[[], bool]], events.Memorisation | None]
 
 
 class Samples(Protocol):
@@ -52,6 +54,8 @@ class Task:
         plan: what is going to happen.
         warnings: lines that people should read before it does.
         corrected: number of updates → the config for that length; None: the length is as asked.
+        measure_memorisation: takes the state at the end and whether a stop was asked for; says
+            what was learned by heart. None: nobody asks.
     """
 
     config: Config
@@ -66,3 +70,4 @@ class Task:
     plan: Callable[[], events.Plan]
     warnings: tuple[str, ...] = ()
     corrected: Callable[[int], Config] | None = None
+    measure_memorisation: MeasureMemorisation | None = None

@@ -5,6 +5,7 @@ numbers were found.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.load import with_values
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
-from hairpin.data.shards import Prepared
+from hairpin.data.bpe import choose_vocabulary
 from hairpin.model.shape import Shape
-from hairpin.planning import count_parameters
+from hairpin.planning.sizes import count_parameters, micro_batch_sequences
 from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
+CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
+CPU_GIGABYTES = 3.0  # that a run may take where the machine is its owner's
 MUON_PEAK_LR = 3e-3  # whatever the width: an orthogonal step has the same size in all
 START_LR_FRACTION = 0.25  # of the peak for random weights, for weights that have learned something
 BUDGETED_DECAY_FRACTION = 0.6
@@ -27,6 +30,7 @@ MILESTONES = 10  # evaluations, samples and checkpoints in a run, beside the one
 # Validation tokens in an evaluation, as a share of the run's training tokens; training tokens are
 # a quarter of that. Ten evaluations take 2% to 3% of the run: a forward pass is a third of a step.
 _EVALUATION_SHARE = 0.005
+_MILESTONE_SHARE = 0.06  # of the time, for evaluations and samples, until it has been measured
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,63 @@ def rung_of_width(width: int) -> Rung:
     return [rung for rung in LADDER if SIZES[rung.size]["width"] <= width or rung is LADDER[0]][-1]
 
 
+def fill_size(
+    config: Config,
+    *,
+    seconds_left: Callable[[], float] | None,
+    flops_per_second: Callable[[], float],
+    train_bytes: Callable[[], int],
+) -> Config:
+    """Size, batch, peak learning rate and vocabulary where they are unset. What is asked of the
+    machine and the text is asked only where something hangs on it.
+
+    Args:
+        config: as asked, with a device.
+        seconds_left: of the time budget; None: there is none.
+        flops_per_second: that the machine reaches.
+        train_bytes: of text.
+    """
+    width = config.model.width
+    if width and config.model.context and config.tokenizer.vocabulary:
+        rung = LADDER[0]
+        if config.start.path and config.train.tokens_per_update is None:
+            rung = rung_of_width(width)
+        if seconds_left and LADDER.index(rung) > 0:  # a batch that the time has room for
+            rung = min(rung, rung_for(flops_per_second() * seconds_left()), key=LADDER.index)
+        return fill_shape(config, rung)
+    text_bytes, rung = train_bytes(), LADDER[0]
+    if config.model.size is None and not config.model.width:
+        flops = flops_per_second()
+        rung = rung_for(flops * (seconds_left() if seconds_left else DEFAULT_BUDGET_SECONDS))
+    elif config.model.size:
+        rung = rung_of(config.model.size)
+    config = fill_shape(config, rung)
+    if config.tokenizer.kind == "bpe" and config.tokenizer.vocabulary is None:
+        vocabulary = min(rung.vocabulary, choose_vocabulary(text_bytes))
+        config = with_values(config, {"tokenizer.vocabulary": vocabulary})
+    return config
+
+
+def fill_micro_batch(config: Config, shape: Shape, gigabytes: Callable[[], float]) -> Config:
+    """As many sequences in a forward pass as help and fit, where that is open.
+
+    Args:
+        config: with a device and tokens per update.
+        shape: of the model; its context is the length of the longest sequence.
+        gigabytes: that a run may take (10^9 bytes).
+    """
+    if config.execution.memory_gigabytes is None:
+        config = with_values(config, {"execution.memory_gigabytes": gigabytes()})
+    if config.execution.micro_batch is not None:
+        return config
+    assert config.execution.memory_gigabytes
+    assert config.train.tokens_per_update and config.model.context
+    samples = config.train.tokens_per_update // config.model.context
+    memory = config.execution.memory_gigabytes * 1e9
+    sequences = micro_batch_sequences(shape, samples, memory, config.execution.device)
+    return with_values(config, {"execution.micro_batch": sequences})
+
+
 def fill_shape(config: Config, rung: Rung) -> Config:
     """Size, batch and peak learning rate where they are unset."""
     values: dict[str, Any] = {}
@@ -110,11 +171,23 @@ def default_peak_lr(width: int, fraction: float = 1.0) -> float:
     return float(f"{fraction * min(3e-3, 0.32 / width):.1e}")
 
 
-def default_tokens(shape: Shape, prepared: Prepared) -> int:
+def is_open(config: Config) -> bool:
+    """Whether nothing says how long the run is."""
+    return config.train.updates is None and config.train.tokens is None and not config.train.epochs
+
+
+def default_tokens(shape: Shape, train_tokens: int) -> int:
     """How much to train a named size when nothing says how long: 20 tokens a parameter (Hoffmann
     et al. 2022), but at most four passes over the text (Muennighoff et al. 2023).
     """
-    return min(20 * count_parameters(shape).total, 4 * len(prepared.train))
+    return min(20 * count_parameters(shape).total, 4 * train_tokens)
+
+
+def updates_that_fit(seconds_left: float, seconds_per_update: float) -> int:
+    """Updates that a time budget has room for, with evaluations, samples and the end."""
+    return max(
+        4, int((seconds_left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE) / seconds_per_update)
+    )
 
 
 def fill_budgeted_schedule(config: Config) -> Config:

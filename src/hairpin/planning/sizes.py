@@ -50,13 +50,18 @@ def count_parameters(shape: Shape) -> Parameters:
     )
 
 
+def matrix_parameters(shape: Shape) -> int:
+    """Parameters in the matrices of all blocks: 12·C² each, 3 of them query, key and value."""
+    return 12 * shape.layers * shape.width**2
+
+
 def flops_per_token(shape: Shape) -> float:
     """Floating-point operations to train on one token: 6N + 12·L·C·T (PaLM, appendix B).
 
     N counts the parameters in matrix products: the blocks' matrices and the head once, not the
     embedding look-up. The second term is attention at context T; recomputation is never counted.
     """
-    matrices = shape.layers * 12 * shape.width**2 + shape.vocabulary * shape.width
+    matrices = matrix_parameters(shape) + shape.vocabulary * shape.width
     return 6.0 * matrices + 12.0 * shape.layers * shape.width * shape.context
 
 

@@ -1,0 +1,190 @@
+"""Did gradient clipping do anything in a run, and would another threshold do it better?"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hairpin.analysis.formats import format_norm, harmless_name
+from hairpin.config.settings import Clip
+
+_MOST_OFTEN = 0.5  # a larger share of updates clipped is clipping as a rule
+_USUAL_SHARE = 0.95  # of the norms, which a threshold leaves alone
+_OUTLIER = 3.0  # times the median norm
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """What clipping did, over all updates whose gradients were finite and were used.
+
+    Args:
+        kind, threshold: as the config has them.
+        share: fraction of updates that were clipped; `warmup_share` of those in warmup and
+            `later_share` of those after it: None where there were none.
+        median_scale, strongest_scale: what gradients that were clipped by norm were multiplied by,
+            threshold over norm: the median and the smallest. None: none were.
+        leader: the parameter that most often had the largest gradient, in `leader_share` of the
+            updates, with `leader_norm_share` of the squared norm (the median). None: an old record.
+        suggested: a threshold; None: the one that there is will do.
+        reason: why, in words.
+    """
+
+    kind: str
+    threshold: float
+    share: float
+    warmup_share: float | None
+    later_share: float | None
+    median_scale: float | None
+    strongest_scale: float | None
+    leader: str | None
+    leader_share: float | None
+    leader_norm_share: float | None
+    suggested: float | None
+    reason: str
+
+    def lines(self) -> list[tuple[str, str]]:
+        """For people: names and words; a row without a name goes on with the one above it."""
+        first, *others = [*self._how_often(), *self._who_leads(), self.reason]
+        return [("clipping", first), *(("", words) for words in others)]
+
+    def _how_often(self) -> list[str]:
+        if not self.share:
+            return []
+        shares = [("in warmup", self.warmup_share), ("after it", self.later_share)]
+        words = ", ".join(f"{share:.0%} {when}" for when, share in shares if share is not None)
+        if self.median_scale is not None and self.strongest_scale is not None:
+            scales = f"{self.median_scale:.2g} (median) to {self.strongest_scale:.2g}"
+            words += f"; what was clipped was multiplied by {scales}"
+        return [words]
+
+    def _who_leads(self) -> list[str]:
+        if self.leader is None:
+            return []
+        return [
+            f"{harmless_name(self.leader)} had the largest gradient in {self.leader_share:.0%} of "
+            f"updates, with {self.leader_norm_share:.0%} of the squared norm"
+        ]
+
+
+def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Clipping | None:
+    """What clipping did in a run; None: no update has a norm.
+
+    Args:
+        events: of the record, those that hold.
+        clip: the settings.
+        warmup: updates of it.
+    """
+    updates = [event for event in events if event["event"] == "update" and _counts(event)]
+    if not updates:
+        return None
+    norms = [update["grad_norm"] for update in updates if update["update"] >= warmup]
+    scales = [
+        min(1.0, clip.threshold / update["grad_norm"])
+        for update in updates
+        if update.get("clipped") and clip.kind == "norm"
+    ]
+    share = _share(updates) or 0.0
+    later_share = _share([update for update in updates if update["update"] >= warmup])
+    norms = norms or [update["grad_norm"] for update in updates]
+    suggested, reason = _suggestion(clip, norms, share, later_share)
+    leader, leads, leader_norm_share = _leader(updates)
+    return Clipping(
+        kind=clip.kind,
+        threshold=clip.threshold,
+        share=share,
+        warmup_share=_share([update for update in updates if update["update"] < warmup]),
+        later_share=later_share,
+        median_scale=statistics.median(scales) if scales else None,
+        strongest_scale=min(scales, default=None),
+        leader=leader,
+        leader_share=leads,
+        leader_norm_share=leader_norm_share,
+        suggested=suggested,
+        reason=reason,
+    )
+
+
+def _counts(update: dict[str, Any]) -> bool:
+    norm = update.get("grad_norm")
+    is_finite = isinstance(norm, int | float) and math.isfinite(norm)
+    return is_finite and not update.get("skipped") and not update.get("overflow")
+
+
+def _share(updates: Sequence[dict[str, Any]]) -> float | None:
+    if not updates:
+        return None
+    return sum(bool(update.get("clipped")) for update in updates) / len(updates)
+
+
+def _leader(
+    updates: Sequence[dict[str, Any]],
+) -> tuple[str | None, float | None, float | None]:
+    """The parameter that leads most often, in which share of updates, with how much of the norm."""
+    led = [update for update in updates if "leader" in update]
+    if not led:
+        return None, None, None
+    ((name, count),) = Counter(update["leader"] for update in led).most_common(1)
+    shares = [update["leader_share"] for update in led if update["leader"] == name]
+    return name, count / len(led), statistics.median(shares)
+
+
+def _suggestion(
+    clip: Clip,
+    norms: Sequence[float],
+    share: float,
+    later_share: float | None,
+) -> tuple[float | None, str]:
+    """Another threshold, if one is better, and why. The norms are those after warmup."""
+    usual = _rounded_up(sorted(norms)[math.ceil(_USUAL_SHARE * len(norms)) - 1])
+    setting = f"clip.threshold={usual:g}"
+    if clip.kind == "off":
+        return usual, f"nothing is clipped; {setting} would have clipped the largest 5% of norms"
+    if later_share is not None and later_share > _MOST_OFTEN and clip.kind == "norm":
+        return usual, (
+            "clipping most updates gives them all the same norm, which matters little to AdamW "
+            f"and Muon; {setting} would catch the largest 5%"
+        )
+    return _of_few(clip, norms, share, later_share)
+
+
+def _of_few(
+    clip: Clip, norms: Sequence[float], share: float, later_share: float | None
+) -> tuple[float | None, str]:
+    """The same, where at most half of the norms are clipped."""
+    if clip.kind == "value":
+        return None, "entries are clipped one by one, which changes the gradient's direction"
+    if not share:
+        return _for_outliers(norms)
+    if later_share is None:
+        return None, "all of the run was warmup"
+    if not later_share:
+        return None, "clipping held back the first updates, and was not needed after warmup"
+    return None, f"clipping caught the largest {later_share:.1%} of norms, as it is meant to"
+
+
+def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
+    """A threshold that would have caught what stands out, where nothing was clipped."""
+    median, largest = statistics.median(norms), max(norms)
+    outliers = [norm for norm in norms if norm > _OUTLIER * median]
+    if not outliers:
+        times = f"{largest / median:.1f} times" if median else "above"
+        return None, f"clipping did nothing: the largest norm is {times} the median"
+    inside = max(norm for norm in norms if norm <= _OUTLIER * median)
+    threshold = _rounded_up(inside)
+    if not 0 < threshold < min(outliers):
+        threshold = (inside + min(outliers)) / 2
+    count = f"the largest {len(outliers)} norms" if len(outliers) > 1 else "the one large norm"
+    return threshold, (
+        f"clipping did nothing; clip.threshold={threshold:.6g} would have caught {count} "
+        f"(up to {format_norm(largest)})"
+    )
+
+
+def _rounded_up(value: float) -> float:
+    """The smallest number of two digits that is not below the value."""
+    if value <= 0:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")

@@ -1,0 +1,63 @@
+"""hairpin plan."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hairpin.cli.options import settings_of, with_plan_settings
+
+
+@click.command(short_help="Say what a run will cost, and what its text is like.")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
+@with_plan_settings
+@click.option("--tokens", metavar="1B", help="Length of the run in tokens.")
+@click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
+@click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder: for its disk.")
+@click.option("--no-probe", is_flag=True, help="Measure nothing here, and do not import PyTorch.")
+@click.option("--no-text-check", is_flag=True, help="Do not look for what is wrong with the text.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--parameters", metavar="7B", help="On paper: a network of so many is picked.")
+@click.option("--gpus", metavar="8,16", help="On paper: training on so many cards.")
+@click.option("--gpu", help="T4, RTX4090, A100, H100 or H200.")
+@click.option("--context", type=int, help="With --parameters: tokens seen at once.")
+@click.option("--micro-batch", type=int, help="With --gpus: sequences a card takes at once.")
+def plan(
+    texts: tuple[Path, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    no_probe: bool,
+    no_text_check: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """What a run will cost, before any training, and what its text is like.
+
+    Without TEXT, a size and a length say enough. On GPUs that are not here, on paper:
+
+    \b
+      hairpin plan book.txt --size small
+      hairpin plan --size gpt2 --tokens 1B --no-probe
+      hairpin plan --parameters 7B --tokens 140B --gpus 8,16,32,64
+    """
+    import json
+
+    from hairpin import api
+
+    names = ("budget", "corpus", "out", "parameters", "gpus", "gpu", "context", "micro_batch")
+    asked = {name: flags.pop(name) for name in (*names, "tokens")}
+    found = api.plan(
+        *texts,
+        config=config,
+        overrides=overrides,
+        settings=settings_of(flags),
+        probe=not no_probe,
+        check_text=not no_text_check,
+        **asked,
+    )
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        click.echo("\n".join(found.lines(color=sys.stdout.isatty())))

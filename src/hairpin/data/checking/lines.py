@@ -1,0 +1,82 @@
+"""Lines that come again and again: in the text, and in how many documents.
+
+Lines are counted by a hash; when there are too many kinds of them, those that came once are dropped
+and may be counted again later (lossy counting, Manku and Motwani 2002): what is frequent stays.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SHORTEST_CHARACTERS = 20  # shorter lines repeat in any text
+_MOST_KINDS = 1_000_000
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class RepeatedLine:
+    """A line, as far as it is shown, how often it stands in the text, and in how many documents."""
+
+    text: str
+    count: int
+    documents: int
+    bytes: int
+
+
+class LineCounter:
+    """Counts lines of documents that come in pieces."""
+
+    def __init__(self, most_kinds: int = _MOST_KINDS) -> None:
+        self._most_kinds = most_kinds
+        self._counts: Counter[int] = Counter()
+        self._documents: Counter[int] = Counter()
+        self._texts: dict[int, tuple[str, int]] = {}
+        self._seen: set[int] = set()
+        self._rest = ""
+        self.lines = 0
+
+    def add(self, text: str) -> None:
+        """The document's next piece."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._count(lines)
+        if len(self._rest) > 1 << 20:  # a line without end
+            self._rest = self._rest[-1:]
+
+    def close(self) -> None:
+        """The document ends."""
+        self._count([self._rest])
+        self._rest = ""
+        self._documents.update(self._seen)
+        self._seen = set()
+
+    def _count(self, lines: list[str]) -> None:
+        self.lines += len(lines)
+        for whole in lines:
+            line = whole.strip()
+            if len(line) < SHORTEST_CHARACTERS:
+                continue
+            key = hash(line)
+            self._counts[key] += 1
+            self._seen.add(key)
+            if self._counts[key] == 2:  # most lines come once and need not be held
+                self._texts.setdefault(key, (line[:_SHOWN_CHARACTERS], len(line.encode())))
+        if len(self._counts) > self._most_kinds:
+            self._forget_the_rare()
+
+    def _forget_the_rare(self) -> None:
+        self._counts = Counter({key: n for key, n in self._counts.items() if n > 1})
+        if len(self._counts) > self._most_kinds // 2:
+            kept = dict(self._counts.most_common(self._most_kinds // 2))
+            self._counts = Counter(kept)
+        for table in (self._documents, self._texts):
+            for key in [key for key in table if key not in self._counts]:
+                del table[key]
+
+    def repeated(self) -> Iterator[RepeatedLine]:
+        """All lines that came more than once, those that take most bytes first."""
+        found = [
+            RepeatedLine(text, self._counts[key], self._documents[key], size)
+            for key, (text, size) in self._texts.items()
+            if self._counts[key] > 1
+        ]
+        yield from sorted(found, key=lambda line: (-line.count * line.bytes, line.text))

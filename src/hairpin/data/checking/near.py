@@ -1,0 +1,132 @@
+"""Documents that are nearly the same: MinHash over windows of bytes, with banding.
+
+The share of windows that two documents have in common, of all that they have (their Jaccard
+similarity), is the chance that the least hash of one is that of the other (Broder 1997). The hashes
+of a document are dealt into 128 bins, and the least of each is kept (one permutation hashing, Li et
+al. 2012), so that a document is read once and takes half a kilobyte. Documents that agree in a band
+of 4 bins are compared (Leskovec et al., Mining of Massive Datasets, chapter 3): of similarity 0.8
+practically all are found.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint32]
+
+SHINGLE_BYTES = 16
+BINS = 128
+_BAND = 4
+_BLOCK_BYTES = 1 << 20
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+EMPTY = np.uint32(0xFFFFFFFF)
+
+
+def window_hashes(text: npt.NDArray[np.uint8], window_bytes: int) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each window of `window_bytes` bytes: none of a shorter text.
+
+    Polynomials of halves make those of wholes, so that 50 bytes take ten passes and not 50.
+    """
+    count = len(text) - window_bytes + 1
+    if count <= 0:
+        return np.array([], np.uint64)
+    power, power_bytes, factor = text.astype(np.uint64), 1, int(_BASE)
+    total: npt.NDArray[np.uint64] | None = None
+    total_bytes, left = 0, window_bytes
+    while left:
+        if left & 1:
+            if total is None:
+                total = power
+            else:  # what was put together already, then this power's window
+                count_now = len(text) - total_bytes - power_bytes + 1
+                later = power[total_bytes : total_bytes + count_now]
+                total = total[:count_now] * np.uint64(factor) + later
+            total_bytes += power_bytes
+        left >>= 1
+        if left:
+            power = power[:-power_bytes] * np.uint64(factor) + power[power_bytes:]
+            factor, power_bytes = factor * factor % 2**64, 2 * power_bytes
+    assert total is not None
+    return _mixed(total[:count])
+
+
+def _mixed(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Each number with its bits spread over all of it (the end of splitmix64)."""
+    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return hashes ^ (hashes >> np.uint64(31))
+
+
+class Signature:
+    """The least hash of each bin, of a document that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.least: Hashes = np.full(BINS, EMPTY, np.uint32)
+        self._rest = b""
+
+    def add(self, text: bytes) -> None:
+        """The next piece."""
+        content = np.frombuffer(self._rest + text, np.uint8)
+        for start in range(0, len(content), _BLOCK_BYTES):
+            block = content[start : start + _BLOCK_BYTES + SHINGLE_BYTES - 1]
+            hashes = window_hashes(block, SHINGLE_BYTES)
+            bins = (hashes % np.uint64(BINS)).astype(np.intp)
+            np.minimum.at(self.least, bins, (hashes >> np.uint64(32)).astype(np.uint32))
+        self._rest = content[-(SHINGLE_BYTES - 1) :].tobytes()
+
+
+def similarity(one: Hashes, other: Hashes) -> float:
+    """The share of bins that agree, of those that either has: Jaccard's, ± 0.04 or so."""
+    filled = (one != EMPTY) | (other != EMPTY)
+    return float((one == other)[filled].mean()) if filled.any() else 0.0
+
+
+def similar_groups(signatures: Sequence[Hashes], least: float) -> list[list[int]]:
+    """Groups of documents that a chain of similarities of at least `least` links; documents of
+    fewer than `SHINGLE_BYTES` bytes are in none.
+    """
+    if not signatures:
+        return []
+    table = np.stack(signatures)
+    groups = _Groups(len(table))
+    for first in range(0, BINS, _BAND):
+        band = np.ascontiguousarray(table[:, first : first + _BAND])
+        alive = np.flatnonzero((band != EMPTY).any(1))
+        if len(alive) < 2:
+            continue
+        _, inverse, counts = np.unique(band[alive], axis=0, return_inverse=True, return_counts=True)
+        order = np.argsort(inverse.ravel(), kind="stable")
+        for members in np.split(alive[order], np.cumsum(counts)[:-1]):
+            # Each is compared with the first of its band and with the one before it, not with all.
+            for before, member in pairwise(members):
+                for other in {int(members[0]), int(before)}:
+                    if groups.root(other) != groups.root(int(member)) and (
+                        similarity(table[other], table[member]) >= least
+                    ):
+                        groups.join(other, int(member))
+    return groups.larger_than_one()
+
+
+class _Groups:
+    """Members that are joined, by their first."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def root(self, member: int) -> int:
+        while self._above[member] != member:
+            self._above[member] = self._above[self._above[member]]
+            member = self._above[member]
+        return member
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.root(one), self.root(other)))
+        self._above[high] = low
+
+    def larger_than_one(self) -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        for member in range(len(self._above)):
+            found.setdefault(self.root(member), []).append(member)
+        return [members for members in found.values() if len(members) > 1]

@@ -1,0 +1,181 @@
+"""What `hairpin plan` was asked, checked, and answered. All that is wrong is said at once."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hairpin.config.durations import parse_duration
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.data.checking.check import check_corpus
+from hairpin.errors import ConfigError, UserError
+from hairpin.estimating.cluster import ClusterPlan, cluster_plan
+from hairpin.estimating.counts import parse_count, parse_counts
+from hairpin.estimating.filled import fill
+from hairpin.estimating.plan import Plan, plan_of
+from hairpin.model.shape import Shape
+from hairpin.planning.choose import fill_shape, rung_of
+from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
+from hairpin.starting.asked import (
+    DEFAULT_CORPUS,
+    asked_config,
+    default_budget_seconds,
+    length_of,
+)
+from hairpin.watch import Watcher
+
+T = TypeVar("T")
+
+DEFAULT_GPUS = "8,16,32,64"
+DEFAULT_GPU = "H100"
+DEFAULT_CONTEXT = 4096
+ASSUMED_VOCABULARY = 50_257  # GPT-2's
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, as it was written.
+
+    Args:
+        texts, corpus, config, overrides, settings: as in `hairpin.train`.
+        budget: wall time such as "10m".
+        tokens: a count such as "140B".
+        parameters: a count such as "7B": a network is picked for it, on paper.
+        gpus: counts such as "8,16,32": training on so many cards, on paper.
+        gpu: the card.
+        context, micro_batch: of the network that is picked.
+        out: on whose disk the run is going to be.
+    """
+
+    texts: tuple[str | Path, ...] = ()
+    corpus: str | None = None
+    config: str | Path | None = None
+    overrides: Iterable[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: str | None = None
+    tokens: str | int | None = None
+    parameters: str | int | None = None
+    gpus: str | None = None
+    gpu: str | None = None
+    context: int | None = None
+    micro_batch: int | None = None
+    out: str | Path | None = None
+
+
+def answer(
+    asked: Question, watcher: Watcher, *, probe: bool = True, check_text: bool = True
+) -> Plan | ClusterPlan:
+    """A plan of a run, or of training on many cards.
+
+    Args:
+        asked: what.
+        watcher: told of what takes long.
+        probe: whether this machine is measured.
+        check_text: whether the text is looked at.
+
+    Raises:
+        UserError: it cannot be; a line for each reason.
+    """
+    problems: list[str] = []
+
+    def tried(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except UserError as error:
+            problems.extend(error.problems)
+            return None
+
+    tokens = _or_none(asked.tokens, lambda text: tried(lambda: parse_count(text, "--tokens")))
+    count = _or_none(
+        asked.parameters, lambda text: tried(lambda: parse_count(text, "--parameters"))
+    )
+    gpu = tried(lambda: gpu_named(asked.gpu or DEFAULT_GPU))
+    cards = tried(lambda: parse_counts(asked.gpus or DEFAULT_GPUS, "--gpus"))
+    budget = asked.budget
+    seconds = tried(lambda: parse_duration(budget)) if budget else None
+    settings = dict(asked.settings) | ({"train.tokens": tokens} if tokens else {})
+    config = tried(
+        lambda: asked_config(asked.texts, asked.corpus, asked.config, asked.overrides, settings)
+    )
+    on_paper = asked.parameters is not None or asked.gpus is not None
+    problems += _contradictions(asked, config, on_paper=on_paper)
+    if problems:
+        raise ConfigError(problems)
+    assert config and gpu and cards
+    if on_paper:
+        return _on_cards(asked, config, gpu, cards, tokens, count)
+    return _of_a_run(asked, config, seconds, watcher, probe=probe, check_text=check_text)
+
+
+def _contradictions(asked: Question, config: Config | None, *, on_paper: bool) -> list[str]:
+    problems = []
+    for name in ("context", "micro_batch"):
+        value = getattr(asked, name)
+        if value is not None and value < (2 if name == "context" else 1):
+            problems.append(f"--{name.replace('_', '-')} {value}: a count, please")
+        if value is not None and not on_paper:
+            key = "model.context" if name == "context" else "execution.micro_batch"
+            problems.append(
+                f"--{name.replace('_', '-')}: only with --parameters or --gpus; here --set {key}=…"
+            )
+    if asked.gpu is not None and not on_paper:
+        problems.append("--gpu: only with --gpus or --parameters; a plan of a run has all cards")
+    if asked.parameters is not None and (asked.texts or asked.corpus or asked.budget):
+        problems.append("--parameters: on paper there is no text and no budget; leave them out")
+    if config is None:
+        return problems
+    if config.start.path or config.finetune.kind:
+        problems.append("a plan is of training from nothing; leave out start and finetune")
+    if asked.parameters is not None and (config.model.size or config.model.width):
+        problems.append("--parameters: a shape is picked for it; leave out --size and model.width")
+    if asked.gpus and asked.parameters is None and not (config.model.size or config.model.width):
+        problems.append("--gpus: of which network? give --parameters 7B or --size gpt2-xl")
+    return problems
+
+
+def _on_cards(
+    asked: Question,
+    config: Config,
+    gpu: Gpu,
+    cards: tuple[int, ...],
+    tokens: int | None,
+    count: int | None,
+) -> ClusterPlan:
+    vocabulary = config.tokenizer.vocabulary or ASSUMED_VOCABULARY
+    micro_batch = asked.micro_batch or 1
+    if count is not None:
+        context = asked.context or config.model.context or DEFAULT_CONTEXT
+        shape = shape_of_count(count, context, vocabulary, config.model.architecture)
+        return cluster_plan(shape, tokens, gpu, cards, micro_batch, picked=True)
+    filled = fill_shape(config, rung_of(config.model.size or "gpt2"))
+    shape = Shape.of(filled.model, vocabulary)
+    return cluster_plan(shape, tokens, gpu, cards, micro_batch, picked=False)
+
+
+def _of_a_run(
+    asked: Question,
+    config: Config,
+    seconds: float | None,
+    watcher: Watcher,
+    *,
+    probe: bool,
+    check_text: bool,
+) -> Plan:
+    seconds = seconds or default_budget_seconds(config)
+    nothing_said = not (config.model.size or config.model.width or length_of(config))
+    if not config.data.texts and config.data.corpus is None and nothing_said:
+        config = with_values(config, {"data.corpus": DEFAULT_CORPUS})
+        watcher.notice("no text named: the standard library's source, as `hairpin train` takes it")
+    folder = Path(asked.out).parent if asked.out else Path("runs")
+    folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    filled = fill(config, seconds, watcher, probe=probe, folder=folder)
+    check = None
+    if check_text and filled.text:
+        check = check_corpus(config.data, on_progress=watcher.stage)
+    watcher.close()
+    return plan_of(filled, check, folder)
+
+
+def _or_none(value: str | int | None, read: Callable[[str], int | None]) -> int | None:
+    return None if value is None else read(str(value))

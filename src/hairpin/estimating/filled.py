@@ -1,0 +1,229 @@
+"""A config filled in as `hairpin train` would fill it, without training: with a rehearsal on this
+machine, or on paper.
+"""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.data.corpus import open_corpus
+from hairpin.data.shards import require_enough
+from hairpin.data.split import survey
+from hairpin.errors import ConfigError
+from hairpin.estimating.text import Text, tokens_of
+from hairpin.model.shape import Shape
+from hairpin.planning import choose
+from hairpin.planning.memory import Job, peak_memory
+from hairpin.starting.asked import name_of
+from hairpin.watch import Watcher
+
+if TYPE_CHECKING:
+    from hairpin.training.rehearsal import Rehearsal
+
+_MUCH_TEXT_BYTES = 10**12  # where none is named: no text is too little for the vocabulary
+_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A config with nothing left open but what only a machine can tell, and what it was filled by.
+
+    Args:
+        config: with length, schedule, batch and micro-batch.
+        shape: of the network.
+        text: what is trained on; None: none was named.
+        rehearsal: what was measured; None: nothing was.
+        precisions: of matrix products that a run tries or takes: all that are open to it.
+        import_seconds: that torch and hairpin took to import; None: they were not.
+        without_rehearsal: why nothing was measured, if it was to be.
+    """
+
+    config: Config
+    shape: Shape
+    text: Text | None
+    rehearsal: "Rehearsal | None"
+    precisions: tuple[str, ...]
+    import_seconds: float | None
+    without_rehearsal: str | None
+
+
+def fill(
+    config: Config, budget_seconds: float | None, watcher: Watcher, *, probe: bool, folder: Path
+) -> Filled:
+    """Fill in what is open.
+
+    Args:
+        config: as asked.
+        budget_seconds: wall time of the run; None: there is none.
+        watcher: told of the preparation.
+        probe: whether this machine is measured.
+        folder: on the disk that the run is going to be on.
+
+    Raises:
+        ConfigError, CorpusError: it cannot be.
+    """
+    if not probe:
+        _require_no_machine(config, budget_seconds)
+    start = time.perf_counter()
+    config = with_values(config, {"execution.device": _device(config, probe)})
+    import_seconds = time.perf_counter() - start if probe else None
+    has_text = bool(config.data.texts or config.data.corpus)
+    config = choose.fill_size(
+        config,
+        seconds_left=(lambda: budget_seconds) if budget_seconds else None,
+        flops_per_second=lambda: _flops(config),
+        train_bytes=lambda: _train_bytes(config, watcher) if has_text else _MUCH_TEXT_BYTES,
+    )
+    text = tokens_of(config, name_of(config), watcher.stage) if has_text else None
+    vocabulary = text.vocabulary if text else _vocabulary(config)
+    config = with_values(config, {"tokenizer.vocabulary": vocabulary})
+    shape = Shape.of(config.model, vocabulary)
+    if text:
+        require_enough(text.train_tokens, text.val_tokens, shape.context)
+        digests = {"data.hash": text.survey.hash, "data.split": text.survey.split}
+        config = with_values(config, digests)
+    precisions = _precisions(config)
+    config = choose.fill_micro_batch(config, shape, lambda: _usable_gigabytes(config, probe))
+    why_not = _too_large(config, shape, precisions) if probe else None
+    rehearsal = None
+    if probe and not why_not:
+        rehearsal = _rehearse(config, shape, budget_seconds, watcher, folder)
+        config = rehearsal.config
+    config = _fill_length(config, shape, text, budget_seconds, rehearsal)
+    return Filled(config, shape, text, rehearsal, precisions, import_seconds, why_not)
+
+
+def _require_no_machine(config: Config, budget_seconds: float | None) -> None:
+    """Nothing that only a measurement can tell is open.
+
+    Raises:
+        ConfigError: something is.
+    """
+    problems = []
+    if budget_seconds and choose.is_open(config):
+        problems.append(
+            "the length is open, and measured; give --updates or --tokens, or leave out --no-probe"
+        )
+    if config.model.size is None and not config.model.width:
+        problems.append("the size is open, and chosen by measuring; give --size, or no --no-probe")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _fill_length(
+    config: Config,
+    shape: Shape,
+    text: Text | None,
+    budget_seconds: float | None,
+    rehearsal: "Rehearsal | None",
+) -> Config:
+    """As `training/settle` does."""
+    if text is None and config.train.epochs:
+        raise ConfigError("train.epochs: no text is named to pass over; name it, or give --tokens")
+    tokens = text.train_tokens if text else 0
+    if not choose.is_open(config):
+        return choose.fill_length(config, tokens, None)
+    if not budget_seconds:
+        unlimited = text is None
+        default = choose.default_tokens(shape, 10**15 if unlimited else tokens)
+        return choose.fill_length(with_values(config, {"train.tokens": default}), tokens, None)
+    if rehearsal is None:
+        raise ConfigError("--budget: nothing could be measured here; give --updates or --tokens")
+    config = choose.fill_budgeted_schedule(config)
+    fitting = choose.updates_that_fit(budget_seconds, rehearsal.seconds_per_update)
+    if text:
+        fitting = min(fitting, choose.most_updates(config, tokens))
+    return choose.fill_length(config, tokens, fitting)
+
+
+def _vocabulary(config: Config) -> int:
+    vocabulary = config.tokenizer.vocabulary or _VOCABULARIES.get(config.tokenizer.kind)
+    assert vocabulary
+    return vocabulary
+
+
+def _train_bytes(config: Config, watcher: Watcher) -> int:
+    return survey(open_corpus(config.data), on_progress=watcher.stage).train_bytes
+
+
+def _device(config: Config, probe: bool) -> str:
+    """Where the run would be; without torch an NVIDIA card is known by its driver's tool."""
+    asked = config.execution.device
+    if probe:
+        from hairpin.training.numerics import choose_device
+
+        return choose_device(asked)
+    if asked != "auto":
+        return asked
+    return "cuda" if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() else "cpu"
+
+
+def _precisions(config: Config) -> tuple[str, ...]:
+    asked = config.execution.precision
+    if asked != "auto":
+        return (asked,)
+    return ("float32",) if config.execution.device == "mps" else ("float32", "bfloat16")
+
+
+def _usable_gigabytes(config: Config, probe: bool) -> float:
+    if config.execution.device != "cuda":
+        return choose.CPU_GIGABYTES
+    if not probe:
+        raise ConfigError(
+            "execution.memory_gigabytes: a GPU's memory is asked of its driver; leave out "
+            "--no-probe, or set it"
+        )
+    from hairpin.training.numerics import usable_gigabytes
+
+    return usable_gigabytes("cuda")
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a run could have now: a card's where torch is there already, else the host's."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _too_large(config: Config, shape: Shape, precisions: tuple[str, ...]) -> str | None:
+    if config.execution.device == "cuda":
+        return None
+    needed = max(peak_memory(Job.of(config, shape, each)).total for each in precisions)
+    free = free_bytes(config.execution.device)
+    if needed <= free:
+        return None
+    return (
+        f"it needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free, so "
+        "nothing was measured"
+    )
+
+
+def _flops(config: Config) -> float:
+    from hairpin.training.probe import measure_flops
+
+    return measure_flops(config.execution.device, config.execution.precision)
+
+
+def _rehearse(
+    config: Config,
+    shape: Shape,
+    budget_seconds: float | None,
+    watcher: Watcher,
+    folder: Path,
+) -> "Rehearsal":
+    from hairpin.training.budget import Budget
+    from hairpin.training.rehearsal import rehearse
+
+    watcher.notice("measuring an update, an evaluation and a sample on this machine")
+    budget = Budget(budget_seconds, time.monotonic()) if budget_seconds else None
+    where = folder if folder.is_dir() and os.access(folder, os.W_OK) else Path()
+    return rehearse(config, shape, budget, watcher.notice, where)

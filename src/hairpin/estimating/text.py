@@ -1,0 +1,114 @@
+"""How many tokens a text is, without preparing more of it than is there already.
+
+Counted where its shards are in the cache, or it is small enough to make them at once; else
+estimated from a sample.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from hairpin.config.settings import Config
+from hairpin.config.settings import Tokenizer as TokenizerSettings
+from hairpin.data import bpe
+from hairpin.data.corpus import open_corpus
+from hairpin.data.shards import Prepared, prepare, prepared_already
+from hairpin.data.split import Progress, Survey, survey
+from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Tokenizer, train_bpe
+
+_PREPARED_BYTES = 2_000_000
+_SAMPLED_BYTES = 2_000_000
+_ENCODED_BYTES = 500_000
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text in tokens.
+
+    Args:
+        name: in a word.
+        survey: how much there is.
+        vocabulary: tokens in it; with `source` "estimated" as asked for.
+        train_tokens, val_tokens: how many.
+        source: "counted", or "estimated" from a sample.
+        preparing_seconds: what making its shards is going to take, about; 0: they are there.
+    """
+
+    name: str
+    survey: Survey
+    vocabulary: int
+    train_tokens: int
+    val_tokens: int
+    source: str
+    preparing_seconds: float
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of training and validation text."""
+        return self.survey.bytes / max(1, self.train_tokens + self.val_tokens)
+
+
+def tokens_of(config: Config, name: str, on_progress: Progress | None) -> Text:
+    """A corpus in tokens of the config's tokenizer.
+
+    Args:
+        config: whose vocabulary is chosen.
+        name: of the text.
+        on_progress: of what takes long.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    found = survey(open_corpus(config.data), on_progress=on_progress)
+    prepared = prepared_already(config.data, found, config.tokenizer)
+    if prepared is None and found.bytes <= _PREPARED_BYTES:
+        prepared = prepare(config.data, config.tokenizer, on_progress=on_progress)
+    return _counted(name, prepared) if prepared else _estimated(name, config, found)
+
+
+def _counted(name: str, prepared: Prepared) -> Text:
+    return Text(
+        name,
+        prepared.survey,
+        prepared.tokenizer.vocabulary,
+        len(prepared.train),
+        len(prepared.val),
+        "counted",
+        0.0,
+    )
+
+
+def _estimated(name: str, config: Config, found: Survey) -> Text:
+    start = time.perf_counter()
+    pieces = list(_sample(config, found))
+    tokenizer = _tokenizer(config.tokenizer, pieces, found)
+    learned = time.perf_counter()
+    encoded = pieces[:: max(1, len("".join(pieces).encode()) // _ENCODED_BYTES)]
+    tokens = sum(len(ids) for ids in tokenizer.encode_batch(encoded))
+    size = sum(len(piece.encode()) for piece in encoded)
+    ended = time.perf_counter()
+    per_byte = tokens / size
+    learning = (learned - start) * min(found.bytes, bpe.TRAINING_BYTES) / _SAMPLED_BYTES
+    preparing = learning * (config.tokenizer.kind == "bpe") + (ended - learned) * found.bytes / size
+    train = round(found.train_bytes * per_byte) + found.documents
+    val = max(2, round(found.val_bytes * per_byte))
+    vocabulary = config.tokenizer.vocabulary or tokenizer.vocabulary
+    return Text(name, found, vocabulary, train, val, "estimated", preparing)
+
+
+def _sample(config: Config, found: Survey) -> Iterator[str]:
+    """Small pieces of the text, spread over all of it."""
+    texts = (
+        piece for document in open_corpus(config.data).documents() for piece in document.pieces()
+    )
+    yield from bpe.sample_evenly(texts, found.bytes, _SAMPLED_BYTES)
+
+
+def _tokenizer(asked: TokenizerSettings, pieces: list[str], found: Survey) -> Tokenizer:
+    if asked.kind == "bytes":
+        return ByteTokenizer()
+    if asked.kind == "gpt2":
+        return Gpt2Tokenizer.fetch()
+    vocabulary = asked.vocabulary or bpe.choose_vocabulary(found.train_bytes)
+    return train_bpe(islice(pieces, len(pieces)), vocabulary)

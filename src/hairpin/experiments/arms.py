@@ -1,0 +1,174 @@
+"""What is to be compared: configs that files, `--vary` and factors ask for, before any of them is
+settled.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hairpin.config.load import build_config, parse_override, with_values
+from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
+
+# The three bells of a training loop, and what turns each off.
+BELLS: dict[str, tuple[str, Any]] = {
+    "warmup": ("schedule.warmup_updates", 0),
+    "decay": ("schedule.kind", "constant"),
+    "clip": ("clip.kind", "off"),
+}
+_MOST_FACTORS = 5
+
+
+@dataclass(frozen=True)
+class AskedArm:
+    """A config as it was asked for, its name and what is different in it."""
+
+    name: str
+    changes: Mapping[str, Any]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all arms have in common, as the command line says it.
+
+    Args:
+        config: a TOML file.
+        overrides: "key=value" strings.
+        flags: dotted key → value.
+    """
+
+    config: Path | None = None
+    overrides: tuple[str, ...] = ()
+    flags: Mapping[str, Any] | None = None
+
+    def build(self, changes: Mapping[str, Any]) -> Config:
+        """The config with some keys changed."""
+        return build_config(
+            file=self.config, overrides=self.overrides, flags={**(self.flags or {}), **changes}
+        )
+
+
+def arms_of_files(files: Sequence[Path], request: Request) -> list[AskedArm]:
+    """An arm for each config file; what the command line says holds for all."""
+    names = _names_of(files)
+    return [
+        AskedArm(
+            name, {}, build_config(file=file, overrides=request.overrides, flags=request.flags)
+        )
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+def arms_of_variations(variations: Iterable[str], request: Request) -> list[AskedArm]:
+    """An arm for each value of a key, or for each combination where several are varied.
+
+    Args:
+        variations: "key=a,b".
+        request: what all have in common.
+
+    Raises:
+        ConfigError: a line for every variation that cannot be.
+    """
+    varied = parse_variations(variations)
+    arms = []
+    for values in itertools.product(*varied.values()):
+        changes = dict(zip(varied, values, strict=True))
+        name = ", ".join(f"{_short(key, varied)}={value}" for key, value in changes.items())
+        arms.append(AskedArm(name, changes, request.build(changes)))
+    return arms
+
+
+def parse_variations(variations: Iterable[str]) -> dict[str, list[Any]]:
+    """Key → values, of "key=a,b"; each is a TOML value if it can be one.
+
+    Raises:
+        ConfigError: a line for each that has no `=`, or fewer than two different values.
+    """
+    varied: dict[str, list[Any]] = {}
+    problems = []
+    for variation in variations:
+        key, equals, listed = variation.partition("=")
+        values = [parse_override(f"key={value.strip()}")[1] for value in listed.split(",")]
+        if not equals or not key.strip():
+            problems.append(f"--vary {variation}: write it as --vary table.key=a,b")
+        elif key.strip() in varied:
+            problems.append(f"--vary {variation}: {key.strip()} is varied already")
+        elif len(values) < 2 or len(set(map(repr, values))) < len(values):
+            problems.append(f"--vary {variation}: give two or more different values, as in a,b")
+        else:
+            varied[key.strip()] = values
+    if problems:
+        raise ConfigError(problems)
+    return varied
+
+
+def arms_of_factors(
+    factors: Sequence[str], variations: Iterable[str], request: Request
+) -> tuple[list[AskedArm], tuple[str, ...]]:
+    """Every combination of factors that are on or off, all off first; and the factors' names.
+
+    Args:
+        factors: of `BELLS`.
+        variations: "key=off,on" for any other key.
+        request: what all have in common; a factor that is on is as that says.
+
+    Raises:
+        ConfigError: a factor is unknown, or there are too many.
+    """
+    base = request.build({})
+    settings = {name: _bell(name, base) for name in factors}
+    for key, values in parse_variations(variations).items():
+        if len(values) != 2:
+            raise ConfigError(f"--vary {key}: an ablation takes two values, off,on")
+        settings[key.rpartition(".")[2]] = (key, values[0], values[1])
+    if not 1 <= len(settings) <= _MOST_FACTORS:
+        raise ConfigError(
+            f"{len(settings)} factors: an ablation takes 1 to {_MOST_FACTORS}, as every "
+            "combination of them is trained"
+        )
+    arms = []
+    for states in itertools.product((False, True), repeat=len(settings)):
+        on = dict(zip(settings, states, strict=True))
+        changes = {
+            key: switched_on if on[name] else off
+            for name, (key, off, switched_on) in settings.items()
+        }
+        rivals = {"schedule.warmup_fraction": None, "schedule.warmup_tokens": None}
+        silenced = rivals if changes.get("schedule.warmup_updates") == 0 else {}
+        known = {key: value for key, value in changes.items() if value is not _AS_IT_IS}
+        name = " + ".join(name for name, is_on in on.items() if is_on) or "none"
+        arms.append(AskedArm(name, on, with_values(base, {**silenced, **known})))
+    return arms, tuple(settings)
+
+
+_AS_IT_IS = object()
+
+
+def _bell(name: str, base: Config) -> tuple[str, Any, Any]:
+    """Key, value when off, value when on (as the config has it)."""
+    if name not in BELLS:
+        raise ConfigError(
+            f"--factors {name}: choose of {', '.join(BELLS)}; any other key by --vary key=off,on"
+        )
+    key, off = BELLS[name]
+    table, _, field = key.partition(".")
+    if getattr(getattr(base, table), field) == off:
+        raise ConfigError(f"--factors {name}: {key} is {off!r} in the config, so it is never on")
+    return key, off, _AS_IT_IS
+
+
+def _names_of(files: Sequence[Path]) -> list[str]:
+    stems = [file.stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [str(file) for file in files]
+
+
+def _short(key: str, varied: Mapping[str, Any]) -> str:
+    """The key without its table, where that says enough."""
+    last = key.rpartition(".")[2]
+    is_alone = sum(other.rpartition(".")[2] == last for other in varied) == 1
+    return last if is_alone and last != "kind" else key

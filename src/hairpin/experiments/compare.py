@@ -1,0 +1,318 @@
+"""Comparing arms and ablating factors: from a request to pages of results."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hairpin.analysis.comparison import Comparison
+from hairpin.analysis.conclusions import as_json, conclude, markdown_of
+from hairpin.config.durations import parse_duration
+from hairpin.config.load import short_tree
+from hairpin.config.settings import Config
+from hairpin.errors import ConfigError, RunError
+from hairpin.experiments.arms import (
+    AskedArm,
+    Request,
+    arms_of_factors,
+    arms_of_files,
+    arms_of_variations,
+)
+from hairpin.experiments.conduct import (
+    FEWEST_SEEDS,
+    MOST_SEEDS,
+    SEEDS,
+    Means,
+    Progress,
+    available_workers,
+    conduct,
+    open_experiment,
+    runs_of,
+    seconds_per_run,
+)
+from hairpin.files import write_atomically, write_json
+from hairpin.runs.experiment import (
+    SCALES,
+    SMALLEST_DIFFERENCE,
+    Arm,
+    Experiment,
+    ExperimentDirectory,
+)
+from hairpin.starting.asked import name_of
+from hairpin.watch import Quiet
+
+EXPERIMENTS = Path("experiments")
+DEFAULT_BUDGET = "20m"
+EQUAL = ("tokens", "updates", "time")
+_MOST_ARMS = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an experiment is done.
+
+    Args:
+        seeds: of the verdict; None: 5, or as many as a budget has room for.
+        budget: wall time for all of it, such as "40m"; None: 20 minutes where the configs do not
+            say how long a run is, else as long as it takes.
+        same_lr: each arm keeps the learning rate of its config.
+        equal: what arms have the same of: "tokens", "updates" or "time".
+        smallest_difference: bits per byte below which a difference does not matter.
+        out: the experiment's folder; None: a new one in `experiments/`.
+        workers: runs side by side; None: one for each core that there is memory for.
+    """
+
+    seeds: int | None = None
+    budget: str | None = None
+    same_lr: bool = False
+    equal: str = "tokens"
+    smallest_difference: float = SMALLEST_DIFFERENCE
+    out: Path | None = None
+    workers: int | None = None
+
+    def problems(self) -> list[str]:
+        """A line for each that cannot be."""
+        found = []
+        if self.seeds is not None and not 1 <= self.seeds <= 1000:
+            found.append(f"--seeds {self.seeds}: 1 to 1000")
+        if self.equal not in EQUAL:
+            found.append(f"--equal {self.equal}: one of {', '.join(EQUAL)}")
+        if not 0 <= self.smallest_difference < 100:
+            found.append(f"--smallest-difference {self.smallest_difference}: 0 or more")
+        if self.workers is not None and self.workers < 1:
+            found.append(f"--workers {self.workers}: 1 or more")
+        return found
+
+    def asked(self) -> dict[str, Any]:
+        """What another call must ask for too, to go on with the experiment."""
+        return {
+            "seeds": self.seeds,
+            "budget": self.budget,
+            "same_lr": self.same_lr,
+            "equal": self.equal,
+            "smallest_difference": self.smallest_difference,
+        }
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def notice(self, line: str) -> None:
+        """Nothing."""
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Preparing(Quiet):
+    """Passes on what preparation says."""
+
+    progress: Progress = field(default_factory=NoProgress)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        self.progress.advance(name, done, total, "")
+
+    def notice(self, line: str) -> None:
+        self.progress.notice(line)
+
+
+def compare_configs(
+    files: Sequence[Path],
+    variations: Sequence[str],
+    request: Request,
+    options: Options,
+    progress: Progress,
+) -> tuple[Comparison, Path]:
+    """Train and compare arms: config files, or the values of varied keys.
+
+    Raises:
+        UserError: what was asked for cannot be; a line for each reason.
+        HairpinError: a run could not be trained; the same call goes on.
+    """
+    if files and variations:
+        raise ConfigError("--vary is for one text or config; give config files alone, or --vary")
+    if len(files) == 1:
+        raise ConfigError(f"{files[0]}: one arm alone; name another, or vary a key with --vary")
+    arms = arms_of_files(files, request) if files else arms_of_variations(variations, request)
+    if not 2 <= len(arms) <= _MOST_ARMS:
+        raise ConfigError(
+            f"{len(arms)} arms: compare 2 to {_MOST_ARMS}, such as `hairpin compare a.toml b.toml` "
+            "or `hairpin compare TEXT --vary recipe=modern,gpt2`"
+        )
+    return _experiment("compare", arms, (), options, progress)
+
+
+def ablate_factors(
+    factors: Sequence[str],
+    variations: Sequence[str],
+    request: Request,
+    options: Options,
+    progress: Progress,
+) -> tuple[Comparison, Path]:
+    """Train every combination of factors that are on or off, and tell their effects.
+
+    Raises:
+        UserError, HairpinError: as in `compare_configs`.
+    """
+    arms, names = arms_of_factors(factors, variations, request)
+    return _experiment("ablate", arms, names, options, progress)
+
+
+def compare_finished(
+    groups: Sequence[tuple[str, Sequence[Path]]], options: Options
+) -> tuple[Comparison, Path | None]:
+    """Compare finished runs, or files of another trainer's losses; nothing is trained.
+
+    Args:
+        groups: name and runs of each arm; the first is what the others are compared with.
+        options: of which only `smallest_difference` and `out` matter.
+
+    Raises:
+        RunError: one is not there, or damaged.
+    """
+    missing = [f"{path}: no such run or file" for _, p in groups for path in p if not path.exists()]
+    if missing:
+        raise RunError(missing)
+    arms = tuple(
+        Arm(name, {}, sources=tuple(str(path.absolute()) for path in paths))
+        for name, paths in groups
+    )
+    asked = options.asked() | {"sources": [list(arm.sources) for arm in arms]}
+    smallest = options.smallest_difference
+    experiment = Experiment("compare", "finished runs", arms, (), (1.0,), "", smallest, "", asked)
+    if options.out is None:
+        return conclude(experiment, ExperimentDirectory(Path())), None
+    directory = ExperimentDirectory(options.out)
+    open_experiment(options.out, experiment)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.write(experiment)
+    return report(directory), options.out
+
+
+def report(directory: ExperimentDirectory) -> Comparison:
+    """What is there of an experiment, with its pages written anew.
+
+    Raises:
+        RunError: there is no experiment, or one of its runs is damaged.
+    """
+    from hairpin.analysis.comparison_plots import write_comparison_plots
+    from hairpin.pages.experiments import comparison_page
+
+    comparison = conclude(directory.read(), directory)
+    pictures = write_comparison_plots(comparison, directory.plots)
+    names = [f"plots/{picture.name}" for picture in pictures]
+    write_json(directory.results, as_json(comparison))
+    write_atomically(directory.path / "report.md", markdown_of(comparison, names).encode())
+    write_atomically(directory.report, comparison_page(comparison, pictures).encode())
+    return comparison
+
+
+def _experiment(
+    kind: Literal["compare", "ablate"],
+    arms: Sequence[AskedArm],
+    factors: tuple[str, ...],
+    options: Options,
+    progress: Progress,
+) -> tuple[Comparison, Path]:
+    if problems := options.problems():
+        raise ConfigError(problems)
+    configs = [arm.config for arm in arms]
+    tuned = [arm.name for arm in arms if "schedule.peak_lr" in arm.changes]
+    if tuned and not options.same_lr:
+        raise ConfigError(
+            f"{tuned[0]}: arms that differ in the learning rate are not tuned alike; add "
+            "--same-lr, or look for a rate with `hairpin find-lr`"
+        )
+    out = options.out or _new_path(f"{kind}-{name_of(_with_text(configs[0]))}")
+    asked = options.asked() | {
+        "kind": kind,
+        "arms": [[arm.name, _plain(arm.changes), short_tree(arm.config)] for arm in arms],
+    }
+    draft = Experiment(kind, "", (), (), asked=asked)
+    directory = ExperimentDirectory(out)
+    experiment = open_experiment(out, draft)
+    means = _means(options, configs, len(arms))
+    scales = (1.0,) if options.same_lr else SCALES
+    seconds = 0.0
+    if experiment is None:
+        experiment, seconds = _new(kind, arms, factors, scales, options, means, asked, progress)
+        out.mkdir(parents=True, exist_ok=True)
+        directory.write(experiment)
+        progress.notice(f"{out}: {experiment.model}")
+    else:
+        progress.notice(f"{out}: going on with the experiment that is there")
+    seeds_are_open = options.seeds is None and means.budget_seconds is not None
+    experiment = conduct(
+        experiment, directory, means, progress, seconds=seconds, seeds_are_open=seeds_are_open
+    )
+    return report(directory), out
+
+
+def _new(
+    kind: Literal["compare", "ablate"],
+    arms: Sequence[AskedArm],
+    factors: tuple[str, ...],
+    scales: tuple[float, ...],
+    options: Options,
+    means: Means,
+    asked: Mapping[str, Any],
+    progress: Progress,
+) -> tuple[Experiment, float]:
+    """The experiment with its arms settled, and about how long a run takes."""
+    from hairpin.experiments.settling import LENGTHS, settle_arms
+
+    seeds = options.seeds or SEEDS
+    budget = seconds_per_run(means, len(arms), len(scales), seeds) if means.budget_seconds else None
+    comparable = settle_arms(arms, budget, options.equal, means.threads, Preparing(progress))
+    trained = sum(arm.same_as is None for arm in comparable.arms)
+    is_long = any(getattr(arms[0].config.train, key.partition(".")[2]) for key in LENGTHS)
+    if options.seeds is None and is_long and means.budget_seconds:
+        room = means.seconds_left * means.workers / comparable.seconds_per_run
+        room -= runs_of(trained, len(scales), 0)
+        seeds = max(FEWEST_SEEDS, min(MOST_SEEDS, int(room / trained)))
+    experiment = Experiment(
+        kind=kind,
+        text=comparable.text,
+        arms=comparable.arms,
+        seeds=tuple(range(seeds)),
+        scales=scales,
+        equal=options.equal,
+        smallest_difference=options.smallest_difference,
+        model=comparable.model,
+        asked=asked,
+        factors=factors,
+    )
+    return experiment, comparable.seconds_per_run
+
+
+def _means(options: Options, configs: Sequence[Config], arms: int) -> Means:
+    """How many runs side by side, and how much time."""
+    train = configs[0].train
+    is_long = train.updates or train.tokens or train.epochs
+    budget = options.budget or (None if is_long else DEFAULT_BUDGET)
+    seconds = parse_duration(budget) if budget else None
+    workers, threads = available_workers(2 * arms, configs[0].execution.device)
+    if options.workers:
+        workers, threads = options.workers, max(1, workers * threads // options.workers)
+    return Means(workers, threads, seconds, time.monotonic())
+
+
+def _new_path(name: str) -> Path:
+    number = 1
+    while (EXPERIMENTS / f"{name}-{number}").exists():
+        number += 1
+    return EXPERIMENTS / f"{name}-{number}"
+
+
+def _with_text(config: Config) -> Config:
+    if not config.data.texts and config.data.corpus is None:
+        raise ConfigError("no text given: name files or folders, or a corpus with --corpus")
+    return config
+
+
+def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()
+    }

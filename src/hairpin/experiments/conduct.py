@@ -1,0 +1,319 @@
+"""An experiment from what was asked to its results: settle, pilot, tune, verdict.
+
+    pilot     each arm at its own learning rate on the seeds of tuning: what a run takes, and how
+              much arms differ from seed to seed; with a budget, how many seeds there will be
+    tune      the other learning rates on the same seeds; further out where the best is at the edge
+    verdict   each arm at its best learning rate, on seeds of its own
+
+Every run is an ordinary one in a folder of its own, so that a killed experiment goes on where it
+was: what is over is not trained again, and what was begun is resumed.
+"""
+
+import math
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from hairpin.analysis.comparison import ArmResult, read_arms
+from hairpin.analysis.formats import format_duration
+from hairpin.analysis.statistics import smallest_shown
+from hairpin.config.load import to_tree
+from hairpin.errors import RunError
+from hairpin.experiments.workers import Workers
+from hairpin.runs.experiment import (
+    TUNING_SEEDS,
+    Arm,
+    Experiment,
+    ExperimentDirectory,
+    Trial,
+)
+from hairpin.runs.lock import RunLock
+
+SEEDS = 5
+FEWEST_SEEDS, MOST_SEEDS = 3, 12
+_MOST_EXTENSIONS = 2
+_USED = 0.92  # of a budget: the rest is for what was not foreseen
+_GIGABYTES_PER_WORKER = 3.5
+
+
+class Progress(Protocol):
+    """Is shown what an experiment does."""
+
+    def notice(self, line: str) -> None:
+        """Something that people should read."""
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """The whole experiment has come to `done` of `total` updates."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an experiment may use.
+
+    Args:
+        workers: processes side by side.
+        threads: of computation, in each.
+        budget_seconds: wall time for all of it; None: as long as it takes.
+        started: when that began, on `time.monotonic`.
+    """
+
+    workers: int
+    threads: int
+    budget_seconds: float | None
+    started: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the budget."""
+        assert self.budget_seconds is not None
+        return self.started + _USED * self.budget_seconds - time.monotonic()
+
+
+def available_workers(runs: int, device: str) -> tuple[int, int]:
+    """Processes side by side and threads in each, for small models: as many processes as there are
+    cores and memory for, since one thread each wastes nothing; on a GPU one.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    if device not in ("auto", "cpu") or (device == "auto" and _has_gpu()):
+        return 1, cores
+    fitting = int(psutil.virtual_memory().available / (_GIGABYTES_PER_WORKER * 1e9))
+    workers = max(1, min(cores, runs, fitting))
+    return workers, max(1, cores // workers)
+
+
+def _has_gpu() -> bool:
+    from hairpin.training.numerics import choose_device
+
+    return choose_device("auto") != "cpu"
+
+
+def runs_of(arms: int, scales: int, seeds: int) -> int:
+    """Runs of an experiment, without what lies beyond the edge of the learning rates."""
+    tuning = scales * len(TUNING_SEEDS) if scales > 1 else 0
+    return arms * (tuning + seeds)
+
+
+def seconds_per_run(means: Means, arms: int, scales: int, seeds: int) -> float:
+    """What a run may take so that all fit the budget."""
+    return means.seconds_left * means.workers / runs_of(arms, scales, seeds)
+
+
+def conduct(
+    experiment: Experiment,
+    directory: ExperimentDirectory,
+    means: Means,
+    progress: Progress,
+    *,
+    seconds: float,
+    seeds_are_open: bool,
+) -> Experiment:
+    """Train all that is missing.
+
+    Args:
+        experiment: what is compared.
+        directory: its folder, which exists.
+        means: what may be used.
+        progress: is shown what happens.
+        seconds: about what a run takes.
+        seeds_are_open: whether the budget says how many seeds there are.
+
+    Returns:
+        The experiment, with the seeds that it came to have.
+
+    Raises:
+        HairpinError: a run could not be trained.
+    """
+    with RunLock(directory.path), Workers(means.workers, means.threads) as workers:
+        crew = Crew(experiment, directory, workers, progress)
+        progress.notice(_price(experiment, means, seconds, over=0))
+        if experiment.is_tuned:
+            crew.train("pilot", tuning_trials(experiment.trained, [1.0]))
+            results = read_arms(experiment, directory)
+            measured = _seconds_of(results) or seconds
+            if seeds_are_open and means.budget_seconds is not None:
+                experiment = _with_seeds_that_fit(experiment, directory, means, measured)
+                directory.write(experiment)
+                crew.experiment = experiment
+            pilots = len(experiment.trained) * len(TUNING_SEEDS)
+            progress.notice(_price(experiment, means, measured, over=pilots))
+            progress.notice(_can_show(experiment, results))
+            crew.train("tuning", tuning_trials(experiment.trained, experiment.scales))
+            for _ in range(_MOST_EXTENSIONS):
+                crew.train("tuning", list(trials_beyond_edges(experiment, directory)))
+        crew.train("verdict", _verdict(experiment, directory))
+    return experiment
+
+
+class Crew:
+    """Trains trials, and says how far the whole is."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        directory: ExperimentDirectory,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self.experiment = experiment
+        self._directory = directory
+        self._workers = workers
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done: dict[Path, int] = {}
+        self._lengths: dict[Path, int] = {}
+
+    def train(self, stage: str, trials: Sequence[Trial]) -> None:
+        """Train those of the trials that are not over."""
+        wanted = []
+        for trial in trials:
+            folder = self._directory.run_of(trial).path
+            config = self.experiment.config_of(trial)
+            assert config.train.updates
+            self._lengths[folder] = config.train.updates
+            if (folder / "trial.json").exists():
+                self._done[folder] = config.train.updates
+            else:
+                wanted.append((folder, to_tree(config)))
+        if not wanted:
+            return
+        self._say(stage)
+        self._workers.train(wanted, lambda folder, updates: self._trained(stage, folder, updates))
+        for folder, _ in wanted:  # those that diverged are over too
+            self._done[folder] = self._lengths[folder]
+        self._say(stage)
+
+    def _trained(self, stage: str, folder: Path, updates: int) -> None:
+        with self._lock:
+            self._done[folder] = updates
+            self._say(stage)
+
+    def _say(self, stage: str) -> None:
+        experiment = self.experiment
+        planned = runs_of(len(experiment.trained), len(experiment.scales), len(experiment.seeds))
+        known = sum(self._lengths.values())
+        mean = known / len(self._lengths)
+        count = max(planned, len(self._lengths))
+        over = sum(done >= self._lengths[folder] for folder, done in self._done.items())
+        total = known + mean * (count - len(self._lengths))
+        self._progress.advance(stage, sum(self._done.values()), total, f"{over} of {count} runs")
+
+
+def tuning_trials(arms: Iterable[Arm], scales: Iterable[float]) -> list[Trial]:
+    """All arms at one learning rate before the next: what is there at any time can be compared."""
+    return [Trial(arm, scale, seed) for scale in scales for seed in TUNING_SEEDS for arm in arms]
+
+
+def trials_beyond_edges(experiment: Experiment, directory: ExperimentDirectory) -> Iterable[Trial]:
+    """One multiple further, for arms whose best learning rate is the last that was tried."""
+    for result in read_arms(experiment, directory):
+        if result.arm in experiment.trained and result.is_at_edge:
+            further = 2.0 if result.scale == max(result.tuning) else 0.5
+            yield from tuning_trials([result.arm], [result.scale * further])
+
+
+def _verdict(experiment: Experiment, directory: ExperimentDirectory) -> list[Trial]:
+    results = {result.arm.name: result for result in read_arms(experiment, directory)}
+    return [
+        Trial(arm, results[arm.name].scale, seed)
+        for seed in experiment.seeds
+        for arm in experiment.trained
+    ]
+
+
+def _seconds_of(results: Sequence[ArmResult]) -> float | None:
+    """What a run took, on average."""
+    seconds = [
+        outcome.seconds
+        for result in results
+        for outcomes in result.tuning.values()
+        for outcome in outcomes
+        if outcome.seconds is not None and not outcome.diverged
+    ]
+    return statistics.fmean(seconds) if seconds else None
+
+
+def _with_seeds_that_fit(
+    experiment: Experiment, directory: ExperimentDirectory, means: Means, seconds: float
+) -> Experiment:
+    """As many seeds as the budget still has room for after tuning."""
+    arms = len(experiment.trained)
+    over = sum(
+        (directory.run_of(trial).path / "trial.json").exists()
+        for trial in tuning_trials(experiment.trained, experiment.scales)
+    )
+    tuning = arms * len(experiment.scales) * len(TUNING_SEEDS) - over
+    room = means.seconds_left * means.workers / seconds - tuning
+    seeds = max(FEWEST_SEEDS, min(MOST_SEEDS, int(room / arms)))
+    return replace(experiment, seeds=tuple(range(seeds)))
+
+
+def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> str:
+    """What the whole takes, where a run takes so many seconds and so many are over."""
+    arms, scales, seeds = len(experiment.trained), len(experiment.scales), len(experiment.seeds)
+    runs = runs_of(arms, scales, seeds)
+    tuning = f"({scales} learning rates x {len(TUNING_SEEDS)} seeds to tune + {seeds} seeds"
+    each = f"{tuning} for the verdict)" if experiment.is_tuned else f"{seeds} seeds"
+    left = (runs - over) * seconds / means.workers
+    return (
+        f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, "
+        f"{means.workers} at a time; a run takes {format_duration(seconds)}, about "
+        f"{format_duration(left)} to go"
+    )
+
+
+def _can_show(experiment: Experiment, results: Sequence[ArmResult]) -> str:
+    """The smallest difference that is likely to be seen."""
+    deviation, seeds = pilot_deviation(results), len(experiment.seeds)
+    if deviation is None:
+        return "too few pilot runs came to an end to say how small a difference can be shown"
+    return (
+        f"the pilot's differences between arms vary by {deviation:.4f} {results[0].unit} from seed "
+        f"to seed: {seeds} seeds show one of {smallest_shown(deviation, seeds):.4f} or more four "
+        "times out of five"
+    )
+
+
+def pilot_deviation(results: Sequence[ArmResult]) -> float | None:
+    """Standard deviation of the differences between arms within a seed, pooled over arms; None
+    where there are not two seeds of two arms.
+    """
+    unit, squares, count = results[0].unit, 0.0, 0
+    rows = [
+        [outcome.final[unit] for outcome in result.tuning.get(1.0, ()) if unit in outcome.final]
+        for result in results
+        if result.arm.same_as is None
+    ]
+    base, *others = [row for row in rows if len(row) == len(TUNING_SEEDS)] or [[]]
+    for row in others:
+        squares += statistics.variance([b - a for a, b in zip(base, row, strict=True)])
+        count += 1
+    return math.sqrt(squares / count) if count else None
+
+
+def open_experiment(path: Path, asked: Experiment) -> Experiment | None:
+    """The experiment that is in a folder, if it is the one that is asked for; None: there is none.
+
+    Raises:
+        RunError: another is there, or something else.
+    """
+    directory = ExperimentDirectory(path)
+    if not directory.description.exists():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists and is not an experiment; name another with --out")
+        return None
+    there = directory.read()
+    if there.asked != asked.asked:
+        different = [key for key in asked.asked if there.asked.get(key) != asked.asked[key]]
+        raise RunError(
+            f"{path}: another experiment is there ({', '.join(different) or 'older'} differs); "
+            "name another folder with --out"
+        )
+    return there

@@ -1,0 +1,201 @@
+"""Making arms comparable: what one of them leaves open is chosen once, for all.
+
+The first arm is settled as a run would be. What it chose is the others' too where they leave it
+open: size, vocabulary, batch, precision, evaluation. What they differ in on purpose, and what hangs
+on that (the default learning rate of another optimizer, say), is their own.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hairpin.config.load import short_tree, with_values
+from hairpin.config.settings import Config
+from hairpin.experiments.arms import AskedArm
+from hairpin.planning.choose import CLOSING_SECONDS
+from hairpin.runs.experiment import Arm
+from hairpin.training.budget import Budget
+from hairpin.training.pretrain import text_of
+from hairpin.training.settle import Settled, settle
+from hairpin.watch import Watcher
+
+# Two runs side by side are slower than one alone: they share caches and the way to memory.
+_CROWDED = 0.8
+_EVALUATIONS = 4
+_EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, of the run's training tokens
+_FEWEST_EVALUATION_TOKENS = 32_768
+LENGTHS = ("train.updates", "train.tokens", "train.epochs")
+_SHARED = (
+    "data.hash", "data.split", "tokenizer.vocabulary", "model.layers", "model.heads", "model.width",
+    "model.context", "train.tokens_per_update", "execution.device", "execution.precision",
+    "execution.compile", "execution.memory_gigabytes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Arms that can be compared.
+
+    Args:
+        arms: with everything that matters settled.
+        text: what they train on, in a few words.
+        model: a line about the first.
+        seconds_per_run: about how long one takes beside others.
+    """
+
+    arms: tuple[Arm, ...]
+    text: str
+    model: str
+    seconds_per_run: float
+
+
+def settle_arms(
+    asked: Sequence[AskedArm],
+    seconds_per_run: float | None,
+    equal: str,
+    threads: int,
+    watcher: Watcher,
+) -> Comparable:
+    """Settle what arms leave open.
+
+    Args:
+        asked: the arms; the first decides for all.
+        seconds_per_run: what a run may take; None: the configs say how long.
+        equal: "tokens", "updates" or "time".
+        threads: of computation in each run.
+        watcher: told of preparation.
+
+    Raises:
+        UserError: an arm cannot be.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        first = _settle_first(asked[0].config, seconds_per_run, watcher)
+        settled = [_settle_like(arm, first, equal, watcher) for arm in asked]
+    finally:
+        torch.set_num_threads(before)
+    arms: list[Arm] = []
+    for arm, found in zip(asked, settled, strict=True):
+        peak_lr = found.config.schedule.peak_lr
+        assert peak_lr
+        config = short_tree(_open_again(arm.config, found.config, first.config))
+        twin = next((a.name for a in arms if a.config == config and a.peak_lr == peak_lr), None)
+        arms.append(Arm(arm.name, dict(arm.changes), config, peak_lr, twin))
+    updates, tokens = first.config.train.updates, first.config.train.tokens_per_update
+    assert updates and tokens
+    parameters = _parameters(first)
+    model = (
+        f"{parameters} parameters, {updates:,} updates of {tokens:,} tokens "
+        f"({first.epochs:.2g} passes), {first.config.execution.precision}"
+    )
+    seconds = max(_seconds_of(found) for found in settled)
+    return Comparable(tuple(arms), text_of(first.config.data), model, seconds)
+
+
+def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
+    config = with_values(config, {"execution.compile": "off", "evaluate.sample_tokens": 0})
+    if seconds is None or any(_value(config, key) for key in LENGTHS):
+        return settle(config, None, watcher)
+    room = seconds * _CROWDED + CLOSING_SECONDS
+    return settle(config, Budget(room, time.monotonic()), watcher)
+
+
+def _settle_like(arm: AskedArm, first: Settled, equal: str, watcher: Watcher) -> Settled:
+    """An arm with what the first chose where it leaves that open, and as long."""
+    config, like = arm.config, first.config
+    values = {
+        key: _value(like, key)
+        for key in _SHARED
+        if _value(config, key) in (None, "auto")
+        and not (key.startswith("model.") and config.model.size)
+        and not (key.startswith("data.") and _texts(config) != _texts(like))
+        and not (key == "tokenizer.vocabulary" and config.tokenizer.kind != "bpe")
+    }
+    values |= {"execution.compile": "off", "evaluate.sample_tokens": 0}
+    own_length = bool(set(LENGTHS) & set(arm.changes)) or not _same_length(config, like)
+    if not own_length:
+        values |= {"train.updates": like.train.updates, "train.tokens": None, "train.epochs": None}
+    settled = settle(with_values(config, values), None, watcher)
+    if own_length or equal == "updates":
+        return settled
+    return _as_long(settled, first, equal, watcher)
+
+
+def _as_long(settled: Settled, first: Settled, equal: str, watcher: Watcher) -> Settled:
+    """The arm at the length at which it has as many tokens, or takes as much time, as the first."""
+    like, config = first.config.train, settled.config
+    assert like.updates and like.tokens_per_update and config.train.tokens_per_update
+    if equal == "time":
+        updates = like.updates * first.seconds_per_update / settled.seconds_per_update
+    else:
+        updates = math.ceil(like.updates * like.tokens_per_update / config.train.tokens_per_update)
+    length = {"train.updates": max(2, round(updates))}
+    if length["train.updates"] == config.train.updates:
+        return settled
+    open_ones = {
+        "schedule.warmup_updates": None,
+        "evaluate.every_updates": None,
+        "evaluate.tokens": None,
+        "evaluate.train_tokens": None,
+        "checkpoint.every_updates": None,
+    }
+    return settle(with_values(config, {**open_ones, **length}), None, watcher)
+
+
+def _open_again(asked: Config, settled: Config, first: Config) -> Config:
+    """The settled config with what hangs on the learning rate as it was asked, and with evaluations
+    that suit a comparison: few, of many tokens, the same for every arm.
+    """
+    train, context = first.train, settled.model.context
+    assert settled.train.updates and context and train.updates and train.tokens_per_update
+    tokens = max(
+        _FEWEST_EVALUATION_TOKENS,
+        int(_EVALUATION_SHARE * train.updates * train.tokens_per_update),
+    )
+    every = math.ceil(settled.train.updates / _EVALUATIONS)
+    return with_values(
+        settled,
+        {
+            "schedule.min_lr": asked.schedule.min_lr,
+            "train.seed": 0,
+            "evaluate.every_updates": asked.evaluate.every_updates or every,
+            "evaluate.tokens": asked.evaluate.tokens or tokens,
+            "evaluate.train_tokens": asked.evaluate.train_tokens or 8 * context,
+            "evaluate.sample_tokens": 0,
+            "checkpoint.every_updates": asked.checkpoint.every_updates or every,
+            "checkpoint.keep": 1,
+        },
+    )
+
+
+def _same_length(config: Config, like: Config) -> bool:
+    """Whether the config leaves its length open, or asks for the first arm's."""
+    asked = [_value(config, key) for key in LENGTHS]
+    return not any(asked) or config.train.updates == like.train.updates
+
+
+def _seconds_of(settled: Settled) -> float:
+    updates = settled.config.train.updates
+    assert updates
+    return updates * settled.seconds_per_update / _CROWDED * 1.1 + 1.0
+
+
+def _parameters(settled: Settled) -> str:
+    from hairpin.analysis.formats import format_count
+    from hairpin.planning.sizes import count_parameters
+
+    return format_count(count_parameters(settled.shape).total)
+
+
+def _texts(config: Config) -> tuple[Any, ...]:
+    return (config.data.texts, config.data.corpus)
+
+
+def _value(config: Config, key: str) -> Any:
+    table, _, name = key.partition(".")
+    return getattr(getattr(config, table), name)

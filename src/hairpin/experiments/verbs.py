@@ -1,0 +1,190 @@
+"""compare, ablate and find_lr as functions; torch is imported only where something is trained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hairpin.analysis.comparison import Comparison
+from hairpin.config.load import read_toml
+from hairpin.errors import ConfigError, RunError
+from hairpin.experiments.arms import Request
+from hairpin.experiments.compare import (
+    NoProgress,
+    Options,
+    ablate_factors,
+    compare_configs,
+    compare_finished,
+    report,
+)
+from hairpin.experiments.conduct import Progress
+from hairpin.experiments.find_lr import Found, search
+from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory
+
+Path_ = str | Path
+
+
+def compare(
+    *arms: Path_,
+    vary: Sequence[str] = (),
+    runs: Sequence[Sequence[Path_]] = (),
+    corpus: str | None = None,
+    config: Path_ | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    seeds: int | None = None,
+    budget: str | None = None,
+    same_lr: bool = False,
+    equal: str = "tokens",
+    smallest_difference: float = SMALLEST_DIFFERENCE,
+    workers: int | None = None,
+    out: Path_ | None = None,
+    only_report: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Comparison, Path | None]:
+    """Which of some arms is better on a text, and is it the arm or the seed?
+
+    Args:
+        arms: config files (.toml) or finished runs; or the text that `vary` is about.
+        vary: "key=a,b": an arm for each value.
+        runs: groups of finished runs, or of CSV and JSONL files of another trainer's losses.
+        corpus, config, settings, overrides: as in `hairpin.train`, for all arms.
+        seeds: runs of each arm in the verdict.
+        budget: wall time for the whole experiment.
+        same_lr: whether each arm keeps the learning rate of its config.
+        equal: what arms have the same of: "tokens", "updates" or "time".
+        smallest_difference: bits per byte below which a difference does not matter.
+        workers: runs side by side; None: one for each core that there is memory for.
+        out: the experiment's folder; None: a new one in `experiments/`.
+        only_report: train nothing; tell what is there in `out`.
+        progress: is shown what happens.
+
+    Returns:
+        What came of it, and the experiment's folder; None where finished runs were only looked at.
+
+    Raises:
+        UserError: what was asked for cannot be; a line for each reason.
+        HairpinError: a run could not be trained; the same call goes on.
+    """
+    folder = None if out is None else Path(out)
+    options = Options(seeds, budget, same_lr, equal, smallest_difference, folder, workers)
+    if only_report:
+        return _only_report(folder)
+    paths = [Path(arm) for arm in arms]
+    if groups := [[Path(path) for path in group] for group in runs]:
+        if arms or vary:
+            raise ConfigError("--runs and --against compare finished runs: no TEXT, no --vary")
+        return compare_finished([(_group_name(group), group) for group in groups], options)
+    if len(paths) > 1 and not vary and all((path / "metrics.jsonl").exists() for path in paths):
+        return compare_finished([(path.name, [path]) for path in paths], options)
+    files = [path for path in paths if path.suffix == ".toml"]
+    texts = [path for path in paths if path.suffix != ".toml"]
+    if not vary and not files:
+        raise ConfigError(
+            "nothing to compare: give two config files, `--vary KEY=A,B`, or --runs and --against"
+        )
+    if vary and len(files) == 1 and config is None:
+        config, files = files[0], []
+    request = _request(texts, corpus, config, settings, overrides)
+    return compare_configs(files, vary, request, options, progress or NoProgress())
+
+
+def ablate(
+    *texts: Path_,
+    factors: Sequence[str] = ("warmup", "decay", "clip"),
+    vary: Sequence[str] = (),
+    corpus: str | None = None,
+    config: Path_ | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    seeds: int | None = None,
+    budget: str | None = None,
+    same_lr: bool = False,
+    smallest_difference: float = SMALLEST_DIFFERENCE,
+    workers: int | None = None,
+    out: Path_ | None = None,
+    only_report: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Comparison, Path | None]:
+    """Which parts of a recipe help, on this text?
+
+    Args:
+        texts: files and folders, or a config file (.toml).
+        factors: of "warmup", "decay" and "clip": turned on and off in every combination.
+        vary: "key=off,on" for any other key.
+        corpus, config, settings, overrides, seeds, budget, same_lr, smallest_difference, workers,
+            out, only_report, progress: as in `compare`.
+
+    Raises:
+        UserError, HairpinError: as in `compare`.
+    """
+    folder = None if out is None else Path(out)
+    if only_report:
+        return _only_report(folder)
+    options = Options(seeds, budget, same_lr, "tokens", smallest_difference, folder, workers)
+    paths = [Path(text) for text in texts]
+    if len(paths) == 1 and paths[0].suffix == ".toml" and config is None:
+        config, paths = paths[0], []
+    request = _request(paths, corpus, config, settings, overrides)
+    return ablate_factors(list(factors), vary, request, options, progress or NoProgress())
+
+
+def find_lr(
+    *texts: Path_,
+    corpus: str | None = None,
+    config: Path_ | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    budget: str | None = None,
+    workers: int | None = None,
+    out: Path_ | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """A peak learning rate, from short runs of the whole schedule.
+
+    Args:
+        texts, corpus, config, settings, overrides: as in `hairpin.train`.
+        budget: wall time for the search.
+        workers: runs side by side; None: one for each core that there is memory for.
+        out: the page to write; None: `find-lr-<text>.html`.
+        progress: is shown what happens.
+
+    Raises:
+        UserError, HairpinError: as in `compare`.
+    """
+    paths = [Path(text) for text in texts]
+    request = _request(paths, corpus, config, settings, overrides)
+    page = None if out is None else Path(out)
+    return search(request, budget, workers, page, progress or NoProgress())
+
+
+def _request(
+    texts: Sequence[Path],
+    corpus: str | None,
+    config: Path_ | None,
+    settings: Mapping[str, Any] | None,
+    overrides: Iterable[str],
+) -> Request:
+    flags = dict(settings or {})
+    if texts:
+        flags["data.texts"] = [str(text.absolute()) for text in texts]
+    if corpus:
+        flags["data.corpus"] = corpus
+    file = None if config is None else Path(config)
+    if file is not None:
+        read_toml(file)  # a mistake in its name is said before anything else
+    return Request(file, tuple(overrides), flags)
+
+
+def _only_report(folder: Path | None) -> tuple[Comparison, Path]:
+    if folder is None:
+        raise RunError("--only-report: name the experiment's folder with --out")
+    return report(ExperimentDirectory(folder)), folder
+
+
+def _group_name(paths: Sequence[Path]) -> str:
+    """What finished runs have in common in their names, or the first one's."""
+    names = [path.name for path in paths]
+    shared = 0
+    while all(shared < len(name) and name[shared] == names[0][shared] for name in names):
+        shared += 1
+    return names[0][:shared].rstrip("-_0123456789.") or names[0]

@@ -1,0 +1,176 @@
+"""A process that trains one run after the other for an experiment.
+
+    python -m hairpin.experiments.worker
+
+Each line on its standard input asks for a run: {"folder": …, "config": …}. On standard output it
+says {"updates": n} on the way, and {"over": state} or {"failed": [lines]} in the end. Where whoever
+asked is gone, or a signal comes, the run saves a checkpoint; asked again it goes on from there.
+"""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TextIO
+
+from hairpin.config.load import validate
+from hairpin.driving import go_on, train_new
+from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError, UserError
+from hairpin.files import write_json
+from hairpin.run import Run
+from hairpin.runs import events
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.events import Event
+from hairpin.watch import Quiet
+
+_LOSSES = 20
+_FIRST_LOOK = 40  # updates; before that a high loss may still come down
+_PROGRESS_SECONDS = 0.1
+
+
+class DivergedError(HairpinError):
+    """The loss is above that of the weights that training began with."""
+
+
+class Reporter(Quiet):
+    """Passes on how far a run is, and stops it where it diverges.
+
+    Args:
+        say: takes what is to be told.
+        first_loss: of update 0, if that was before this process.
+    """
+
+    def __init__(self, say: Callable[[dict[str, Any]], None], first_loss: float | None) -> None:
+        self._say = say
+        self._first = first_loss
+        self._recent: deque[float] = deque(maxlen=_LOSSES)
+        self._said_time = 0.0
+
+    def show(self, event: Event) -> None:
+        if not isinstance(event, events.Update):
+            return
+        self._first = event.loss if self._first is None else self._first
+        self._recent.append(event.loss)
+        if event.update >= _FIRST_LOOK and len(self._recent) == _LOSSES:
+            mean = fmean(self._recent)
+            if not mean <= self._first:
+                raise DivergedError(
+                    f"diverged: at update {event.update} the loss is {mean:.3f}, above the "
+                    f"{self._first:.3f} of update 0"
+                )
+        if time.monotonic() > self._said_time + _PROGRESS_SECONDS:
+            self._said_time = time.monotonic()
+            self._say({"updates": event.update + 1})
+
+
+def main() -> None:
+    """Train what is asked for until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever prints must not come between the lines
+    requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    busy = threading.Event()
+    threading.Thread(target=_listen, args=(sys.stdin, requests, busy), daemon=True).start()
+    while (line := requests.get()) is not None:
+        busy.set()
+        if not _answer(json.loads(line), answers):
+            return
+        busy.clear()
+
+
+def _listen(
+    lines: TextIO, requests: "queue.SimpleQueue[str | None]", busy: threading.Event
+) -> None:
+    for line in lines:
+        requests.put(line)
+    requests.put(None)
+    if busy.is_set():  # whoever asked is gone
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _answer(request: dict[str, Any], answers: TextIO) -> bool:
+    """Train one run; whether another may follow."""
+
+    def say(what: dict[str, Any]) -> None:
+        answers.write(json.dumps(what) + "\n")
+        answers.flush()
+
+    try:
+        state = train_trial(Path(request["folder"]), request["config"], say)
+    except Interrupted:
+        return False
+    except HairpinError as error:
+        say({"failed": list(error.problems)})
+    else:
+        say({"over": state})
+    return True
+
+
+def train_trial(folder: Path, config: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> str:
+    """Train one run to its end, from where it is; returns "finished" or "diverged".
+
+    Args:
+        folder: the run's.
+        config: nested tables of all settings.
+        say: is told how many updates are done.
+
+    Raises:
+        HairpinError: it cannot be trained.
+    """
+    run, state, reason = RunDirectory(folder), "finished", None
+    if run.metrics.exists():
+        first = [e["loss"] for e in Run(run).record() if e["event"] == "update"][:1]
+    else:
+        first = []
+    watcher = Reporter(say, first[0] if first else None)
+    forget_peak_memory()
+    try:
+        if run.config.exists():
+            go_on(Run(run), None, watcher, pictures=False)
+        else:
+            settings = validate(config)
+            train_new(settings, folder, "", None, time.monotonic(), watcher, pictures=False)
+    except (DivergedError, NonFiniteError, SpikeError) as error:
+        state, reason = "diverged", str(error)
+    write_json(
+        folder / "trial.json",
+        {"state": state, "reason": reason, "peak_bytes": peak_memory_bytes()},
+    )
+    for saved in (run.checkpoints, run.best):  # the record is what an experiment is about
+        shutil.rmtree(saved, ignore_errors=True)
+    return state
+
+
+def forget_peak_memory() -> None:
+    """Let the peak of this process's memory be what it is now, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process had since then, or CUDA; None: unknown."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,134 @@
+"""Processes that train runs side by side, one thread of computation or a few in each.
+
+They are started as `python -m hairpin.experiments.worker` and asked through pipes, so that it works
+the same from a script, a notebook and on every system.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Self
+
+from hairpin.errors import HairpinError
+
+_GOODBYE_SECONDS = 120.0
+_LOOK_SECONDS = 0.2
+
+# How many updates of a run are done.
+OnUpdates = Callable[[Path, int], None]
+
+
+class WorkerError(HairpinError):
+    """A worker ended without a word."""
+
+
+class Workers:
+    """So many processes, inside a `with` block.
+
+    Args:
+        count: processes.
+        threads: of computation, in each.
+    """
+
+    def __init__(self, count: int, threads: int) -> None:
+        self.count = count
+        self._environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+        }
+        self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
+        self._all: list[subprocess.Popen[str]] = []
+        self._threads = ThreadPoolExecutor(count)
+        for _ in range(count):
+            self._idle.put(None)
+
+    def train(self, runs: Sequence[tuple[Path, Mapping[str, Any]]], on_updates: OnUpdates) -> None:
+        """Train runs, as many at a time as there are workers, and wait for all.
+
+        Args:
+            runs: folder and config of each.
+            on_updates: told how far each is; called from several threads.
+
+        Raises:
+            HairpinError: one of them cannot be trained; the others stopped where they can go on.
+        """
+        futures: list[Future[None]] = [
+            self._threads.submit(self._train_one, folder, config, on_updates)
+            for folder, config in runs
+        ]
+        pending = set(futures)
+        try:
+            while pending:  # in short waits, so that a signal is noticed on every system
+                done, pending = wait(pending, _LOOK_SECONDS, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _train_one(self, folder: Path, config: Mapping[str, Any], on_updates: OnUpdates) -> None:
+        process = self._idle.get()
+        try:
+            if process is None or process.poll() is not None:
+                process = self._start()
+            assert process.stdin and process.stdout
+            request = json.dumps({"folder": str(folder), "config": config})
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                answer = json.loads(line)
+                if "updates" in answer:
+                    on_updates(folder, answer["updates"])
+                elif "failed" in answer:
+                    raise HairpinError(answer["failed"])
+                else:
+                    return
+            process.wait()
+            raise WorkerError(
+                f"{folder}: the process that trained it ended with code {process.returncode}; "
+                "the same command goes on from there"
+            )
+        except BrokenPipeError:
+            raise WorkerError(f"{folder}: the process that was to train it is gone") from None
+        finally:
+            self._idle.put(process)
+
+    def _start(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hairpin.experiments.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=self._environment,
+        )
+        self._all.append(process)
+        return process
+
+    def __enter__(self) -> Self:
+        """The workers; a process is started when it has something to do."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """End all processes; a run that is not over saves a checkpoint first."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._all:
+            with contextlib.suppress(OSError):
+                assert process.stdin
+                process.stdin.close()  # it ends, and saves what it is at
+        for process in self._all:
+            try:
+                process.wait(_GOODBYE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._threads.shutdown(wait=True)
+        for process in self._all:
+            assert process.stdout
+            process.stdout.close()

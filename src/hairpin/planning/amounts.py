@@ -1,0 +1,69 @@
+"""How much to train, beside what is known about it."""
+
+from dataclasses import dataclass
+
+# Hoffmann et al. 2022 (Chinchilla), table 3: for a given amount of computing the best loss is at
+# about 20 tokens a parameter.
+CHINCHILLA_TOKENS_PER_PARAMETER = 20.0
+# Muennighoff et al. 2023, section 6: up to four epochs repeated text is nearly as good as new; its
+# worth decays from there, and after 16 little is left.
+EPOCHS_AS_NEW = 4.0
+EPOCHS_OF_WORTH = 16.0
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Tokens of a run.
+
+    Args:
+        tokens: that it trains on, repetitions included.
+        parameters: of the network.
+        train_tokens: in the training text; None: not known.
+    """
+
+    tokens: int
+    parameters: int
+    train_tokens: int | None
+
+    @property
+    def tokens_per_parameter(self) -> float:
+        """How many."""
+        return self.tokens / self.parameters
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the training text; None: not known."""
+        return self.tokens / self.train_tokens if self.train_tokens else None
+
+    def judgement(self) -> str:
+        """What its tokens per parameter mean for this run (Hoffmann et al. 2022)."""
+        ratio = self.tokens_per_parameter
+        if ratio < CHINCHILLA_TOKENS_PER_PARAMETER / 4:
+            return (
+                "far too few for this size: the same computing in a smaller network, trained "
+                "longer, gives a lower loss"
+            )
+        if ratio < CHINCHILLA_TOKENS_PER_PARAMETER / 2:
+            return (
+                "fewer than make the most of this much computing: a somewhat smaller network would "
+                "do as well"
+            )
+        if ratio <= 2 * CHINCHILLA_TOKENS_PER_PARAMETER:
+            return "near what makes the most of this much computing"
+        return (
+            "beyond what makes the most of this much computing in training: a larger network would "
+            "learn more from it; a small one that is trained long is cheaper to use"
+        )
+
+    def epochs_judgement(self) -> str | None:
+        """What its passes over the text mean (Muennighoff et al. 2023)."""
+        epochs = self.epochs
+        if epochs is None:
+            return None
+        if epochs <= 1:
+            return "no text is seen twice"
+        if epochs <= EPOCHS_AS_NEW:
+            return "text that is seen again is nearly as good as new up to four times"
+        if epochs <= EPOCHS_OF_WORTH:
+            return "past four passes each one teaches less, and more is learned by heart"
+        return "past sixteen passes hardly anything is learned but the text itself, by heart"

@@ -1,0 +1,256 @@
+"""Peak memory of a training run by part, worked out from what the code keeps: for a CPU, and on
+paper for a GPU.
+
+On a CPU two numbers are measured, the process's own base and the share of memory that lies unused;
+every other term is a tensor that `model/`, `optim/` or `checkpoints/` holds at one moment, and the
+peak is that of the moment that holds most. `python -m benchmarks.plan_check` measures how near it
+comes. Symbols: L layers, C width,
+V vocabulary, T context, B sequences of a micro-batch, N = B·T its tokens.
+"""
+
+from dataclasses import dataclass, replace
+
+from hairpin.config.settings import Config
+from hairpin.model.shape import Shape
+from hairpin.planning.sizes import count_parameters, matrix_parameters
+
+# Python, torch and hairpin before there is a model, and what the first products and the plots at
+# the end load: measured with `python -m benchmarks.plan_check --base` (Linux, torch 2.13).
+PROCESS_BYTES = 290_000_000
+PLOTS_BYTES = 25_000_000
+CUDA_CONTEXT_BYTES = 600_000_000  # on a GPU, before any tensor: about that on recent ones
+
+# As in model/attention.py and model/head.py, which import torch; a test compares.
+ATTENTION_BLOCK = 128
+KEPT_PROBABILITY_BYTES = 2 * 64 * 2**20
+LOGIT_CHUNK_BYTES = 128 * 2**20
+ROW_NUMBERS = 64
+PRODUCT_ROWS = 8192
+
+# Freed memory is kept (allocator.py), and not all of it fits what comes next: holes, as a share of
+# what comes and goes in an update. Measured: about the median of what runs of
+# `python -m benchmarks.plan_check` took beyond the sum of their parts, which was 5% to 70%.
+UNUSED_SHARE = {"gpt2": 0.25, "modern": 0.5}
+
+_FLOAT32 = 4
+_WIDTHS = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides the memory of a run.
+
+    Args:
+        shape: of the network.
+        optimizer: "adamw" or "muon".
+        precision: of matrix products.
+        micro_batch: sequences in a forward pass.
+        micro_steps: forward passes in an update.
+        device: "cpu", "mps" or "cuda".
+    """
+
+    shape: Shape
+    optimizer: str
+    precision: str
+    micro_batch: int
+    micro_steps: int
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, config: Config, shape: Shape, precision: str) -> "Job":
+        """The job of a settled config in one precision."""
+        tokens, sequences = config.train.tokens_per_update, config.execution.micro_batch
+        assert tokens and sequences
+        samples = tokens // shape.context
+        return cls(
+            shape,
+            config.optimizer.kind,
+            precision,
+            min(sequences, samples),
+            -(-samples // sequences),
+            config.execution.device,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """N, of a micro-batch."""
+        return self.micro_batch * self.shape.context
+
+    @property
+    def number_bytes(self) -> int:
+        """Of a number in a matrix product."""
+        return _WIDTHS[self.precision]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory by part, in bytes, at the moment that holds most.
+
+    Args:
+        process: Python, torch and hairpin themselves.
+        weights, gradients, moments: float32 all.
+        casts: 16-bit copies of weights for matrix products.
+        activations: what forward passes keep for backward passes, and what a backward pass needs.
+        logits: the head's products, their gradients, and the head's own gradient meanwhile.
+        update: what the optimizer needs beside its moments.
+        snapshot: the copy of weights and moments that a checkpoint is written from; on the host.
+        unused: holes between blocks that the allocator keeps.
+    """
+
+    process: int
+    weights: int
+    gradients: int
+    moments: int
+    casts: int
+    activations: int
+    logits: int
+    update: int
+    snapshot: int
+    unused: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """Name → bytes."""
+        return {name: int(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def peak_memory(job: Job, *, saves: bool = True) -> Memory:
+    """The moment of a run that holds most memory: on a GPU, that of the card.
+
+    Args:
+        job: what is run.
+        saves: whether checkpoints are saved meanwhile; else it is only timed.
+    """
+    most = max(_moments(job), key=lambda memory: memory.total)
+    if not saves:
+        plots = 0 if job.device == "cuda" else PLOTS_BYTES
+        most = replace(most, snapshot=0, process=most.process - plots)
+    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE[job.shape.architecture]
+    return replace(most, unused=int(unused * (most.activations + most.logits + most.update)))
+
+
+def _moments(job: Job) -> list[Memory]:
+    """The end of a forward pass, the beginning of its backward pass, an optimizer's step."""
+    shape, device = job.shape, job.device
+    weights = _FLOAT32 * count_parameters(shape).total
+    lasting = {
+        "process": CUDA_CONTEXT_BYTES if device == "cuda" else PROCESS_BYTES + PLOTS_BYTES,
+        "weights": weights,
+        "moments": moment_bytes(shape, job.optimizer),
+        "snapshot": 0 if device == "cuda" else weights + moment_bytes(shape, job.optimizer),
+    }
+    kept = activation_bytes(job)
+    chunk, head = logit_bytes(job), head_gradient_bytes(job)
+    casts = cast_bytes(job)
+    accumulated = weights if job.micro_steps > 1 else 0
+    forward = Memory(
+        **lasting, gradients=accumulated, casts=casts, activations=kept,
+        logits=chunk + head + _head_cast_bytes(job), update=0,
+    )  # fmt: skip
+    backward = Memory(
+        **lasting, gradients=accumulated, casts=casts,
+        activations=kept + _backward_bytes(job),
+        logits=_FLOAT32 * (shape.vocabulary + job.tokens) * shape.width, update=0,
+    )  # fmt: skip
+    step = Memory(
+        **lasting, gradients=weights, casts=0, activations=0, logits=0, update=step_bytes(job)
+    )
+    return [forward, backward, step]
+
+
+def moment_bytes(shape: Shape, optimizer: str) -> int:
+    """AdamW has two moments for everything; Muon one for the matrices of blocks."""
+    total, matrices = count_parameters(shape).total, matrix_parameters(shape)
+    return _FLOAT32 * (2 * total - (matrices if optimizer == "muon" else 0))
+
+
+def cast_bytes(job: Job) -> int:
+    """The matrices of blocks in the format of products, which autocast keeps for a whole update."""
+    return matrix_parameters(job.shape) * job.number_bytes if job.number_bytes < _FLOAT32 else 0
+
+
+def activation_bytes(job: Job) -> int:
+    """What a micro-batch's forward pass keeps, without the head.
+
+    Products' inputs are in their format. A block of GPT-2 keeps the norm's output, q, k and v, the
+    heads' output, the second norm's output and the MLP's inner 4C before and after its GELU:
+    14·C numbers a token; and its LayerNorms keep the stream before each, 2·C in float32. A modern
+    block's norms keep their output alone: 14·C in all. Attention keeps its probabilities while they
+    are small (a GPU never: its kernels compute them again).
+    """
+    shape, number = job.shape, job.number_bytes
+    stream = 0 if shape.architecture == "modern" else 2 * _FLOAT32
+    block = (14 * number + stream) * shape.width
+    if shape.dropout:  # its factors; on a CPU attention is then in float32, q, k and v with it
+        block += (2 * number + 3 * (_FLOAT32 - number)) * shape.width
+    # The embedding's norm or sum and the last norm; the embedding's dropout.
+    outside = (number + _FLOAT32 * (2 if shape.dropout else 1)) * shape.width
+    return job.tokens * (shape.layers * block + outside) + shape.layers * probability_bytes(job)
+
+
+def probability_bytes(job: Job) -> int:
+    """What a layer's attention keeps of its probabilities."""
+    shape, rows = job.shape, job.micro_batch * job.shape.heads
+    square = rows * shape.context**2 * job.number_bytes
+    if job.device == "cuda":
+        return 0
+    if shape.dropout:  # PyTorch's, in float32: before and after dropout, and its factors
+        return 3 * rows * shape.context**2 * _FLOAT32
+    if square > KEPT_PROBABILITY_BYTES:
+        return 0
+    starts = range(0, shape.context, ATTENTION_BLOCK)
+    ends = [min(start + ATTENTION_BLOCK, shape.context) for start in starts]
+    pairs = sum((end - start) * end for start, end in zip(starts, ends, strict=True))
+    return rows * pairs * job.number_bytes
+
+
+def logit_bytes(job: Job) -> int:
+    """Logits and what is made of them: on a CPU of as many rows as fit 128 MiB of float32, on a GPU
+    of all.
+    """
+    shape, number = job.shape, job.number_bytes
+    width = -(-shape.vocabulary // ROW_NUMBERS) * ROW_NUMBERS
+    is_capped = shape.architecture == "modern"
+    if job.device == "cuda":  # logits, float32 logits, their log-softmax, its gradient; the cap's
+        return job.tokens * width * (2 * number + 3 * _FLOAT32 + (2 * number if is_capped else 0))
+    rows = min(job.tokens, max(64, LOGIT_CHUNK_BYTES // (_FLOAT32 * shape.vocabulary)))
+    if is_capped:  # logits; sigmoids, probabilities and gradients in float32
+        chunk = rows * width * (number + 3 * _FLOAT32)
+    elif number == _FLOAT32:  # in place
+        chunk = rows * width * number
+    else:  # logits, and in float32 once more, and their probabilities
+        chunk = rows * width * (number + 2 * _FLOAT32)
+    # oneDNN keeps a copy of what it multiplied in 16 bits: the head's gradient takes most.
+    scratch = rows * min(width, PRODUCT_ROWS) * number if number < _FLOAT32 else 0
+    return chunk + scratch
+
+
+def head_gradient_bytes(job: Job) -> int:
+    """The head's gradients by its weight and by its input, which are made with the logits."""
+    shape = job.shape
+    return (shape.vocabulary + job.tokens) * shape.width * job.number_bytes
+
+
+def step_bytes(job: Job) -> int:
+    """Muon, at query, key and value, 3·L matrices of C²: the momentum as pieces, as one stack and
+    normalised, and five stacks of Gram matrices; fused AdamW needs nothing.
+    """
+    if job.optimizer != "muon":
+        return 0
+    return _FLOAT32 * (3 + 5) * 3 * job.shape.layers * job.shape.width**2
+
+
+def _head_cast_bytes(job: Job) -> int:
+    number = job.number_bytes
+    return job.shape.vocabulary * job.shape.width * number if number < _FLOAT32 else 0
+
+
+def _backward_bytes(job: Job) -> int:
+    """Gradients inside the last block: of its MLP's inner numbers before and after the
+    nonlinearity, and of the stream.
+    """
+    return job.tokens * job.shape.width * (2 * 4 * job.number_bytes + _FLOAT32)

@@ -1,0 +1,44 @@
+"""One bar for a whole experiment, on standard error."""
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hairpin.analysis.formats import harmless
+
+
+class ExperimentBar:
+    """A bar with the runs that are over and the time left; where standard error is no terminal,
+    only the notices.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[runs]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("preparing", total=None, runs="")
+
+    def notice(self, line: str) -> None:
+        """A line that people should read, above the bar."""
+        self._console.print(harmless(line), markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """The whole has come to `done` of `total`."""
+        self._bar.update(self._task, description=stage, completed=done, total=total, runs=runs)
+
+    def __enter__(self) -> Self:
+        """Show it."""
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Take it off the screen."""
+        self._bar.__exit__(None, None, None)

@@ -1,0 +1,76 @@
+"""How far one update moves the weights: a look at a sample of them before it and after it.
+
+RMS of the change over RMS of the weights, by part of the network, says whether the learning rate
+fits: Karpathy's rule of thumb for it is about 1e-3 (CS231n, "Ratio of weights:updates"). Looking
+draws no random number, touches no weight, and waits for no device.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hairpin.training.numbers import send_scalars
+
+_MOST_ENTRIES = 65_536  # of one parameter
+
+
+@dataclass(frozen=True)
+class WeightSample:
+    """Copies of some entries of every parameter that trains, as they are before an update."""
+
+    entries: dict[str, Tensor]
+
+    @torch.no_grad()
+    def compare(self, model: nn.Module) -> Callable[[], dict[str, float]]:
+        """Look at the same entries after the update; what is returned waits for the ratios, and
+        gives them with four digits. A part whose weights were all 0 has none.
+
+        Args:
+            model: the one that the sample is of.
+        """
+        sums: dict[
+            str, list[Tensor]
+        ] = {}  # of squares, of changes and of weights, over all entries
+        device = "cpu"
+        for name, parameter in model.named_parameters():
+            if name in self.entries:
+                before, device = self.entries[name], parameter.device.type
+                both = torch.stack([_some_entries(parameter) - before, before])
+                squares = both.square().mean(1) * parameter.numel()
+                sums.setdefault(part_of(name), []).append(squares)
+        totals = [torch.stack(pairs).sum(0) for pairs in sums.values()]
+        arrived = send_scalars([total for pair in totals for total in pair.sqrt()], device)
+
+        def read() -> dict[str, float]:
+            values = arrived()
+            found = zip(sums, values[::2], values[1::2], strict=True)
+            ratios = {part: change / weight for part, change, weight in found if weight > 0}
+            return {p: float(f"{r:.4g}") for p, r in ratios.items() if math.isfinite(r)}
+
+        return read
+
+
+@torch.no_grad()
+def sample_weights(model: nn.Module) -> WeightSample:
+    """Copy up to 65,536 entries of each parameter that trains, evenly spread."""
+    named = model.named_parameters()
+    return WeightSample({n: _some_entries(p).clone() for n, p in named if p.requires_grad})
+
+
+def part_of(name: str) -> str:
+    """The part of the network that a parameter belongs to, by its name."""
+    if "norm." in name:
+        return "norm"
+    for part in ("attention", "mlp", "position", "embedding", "head"):
+        if part in name:
+            return part
+    return "other"
+
+
+def _some_entries(parameter: Tensor) -> Tensor:
+    # An odd stride: with an even one a matrix 1,024 wide would be seen in a few columns only.
+    stride = -(-parameter.numel() // _MOST_ENTRIES) | 1
+    return parameter.detach().flatten()[::stride]

@@ -1,0 +1,381 @@
+"""Experiments: what is compared, how it is trained, and what is said of it."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hairpin.analysis.comparison import Comparison, Contrast
+from hairpin.analysis.conclusions import as_json, conclude, lines_of
+from hairpin.config.load import validate
+from hairpin.errors import ConfigError, RunError
+from hairpin.experiments import verbs
+from hairpin.experiments.arms import Request, arms_of_factors, arms_of_variations
+from hairpin.experiments.conduct import pilot_deviation, runs_of
+from hairpin.experiments.find_lr import Rate, suggest
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.experiment import (
+    TUNING_SEEDS,
+    Arm,
+    Experiment,
+    ExperimentDirectory,
+    Trial,
+)
+from helpers import TINY, Hairpin, text_file
+
+TREE: dict[str, Any] = {
+    "recipe": "gpt2",
+    "data": {"corpus": "verdict"},
+    "train": {"updates": 40, "tokens_per_update": 64},
+    "schedule": {"peak_lr": 0.01},
+}
+SMALL = TINY | {"train.updates": 12, "evaluate.every_updates": 6, "evaluate.tokens": 512}
+
+
+def an_arm(name: str, **more: Any) -> Arm:
+    return Arm(name, {"name": name}, TREE, 0.01, **more)
+
+
+def write_run(run: RunDirectory, final: float | None, *, updates: int = 40, seed: int = 0) -> None:
+    """A run's folder as training leaves it, whose last loss is `final`; None: it diverged."""
+    run.path.mkdir(parents=True)
+    run.write_config(validate({**TREE, "train": {**TREE["train"], "seed": seed}}))
+    events: list[dict[str, Any]] = [{"event": "start", "time": 0.0}]
+    events.append(_evaluation(0, 8.0))
+    events += [
+        {"event": "update", "update": u, "lr": 0.01, "loss": 5.0, "grad_norm": 2.0,
+         "clipped": u % 4 == 0, "tokens": 64, "tokens_per_second": 640.0}
+        for u in range(updates)
+    ]  # fmt: skip
+    if final is not None:
+        events += [_evaluation(updates // 2, final + 0.5), _evaluation(updates, final)]
+    status = "failed" if final is None else "finished"
+    events.append({"event": "end", "update": updates, "status": status, "seconds": 4.0})
+    lines = (json.dumps(event) + "\n" for event in events)
+    run.metrics.write_text("".join(lines), encoding="utf-8")
+    state = {"state": "diverged" if final is None else "finished", "peak_bytes": 10**8}
+    (run.path / "trial.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+def _evaluation(update: int, loss: float) -> dict[str, Any]:
+    return {"event": "evaluation", "update": update, "tokens": 64 * update, "train_loss": loss,
+            "val_loss": loss * math.log(2) * 4, "val_bits_per_byte": loss}  # fmt: skip
+
+
+def an_experiment(
+    folder: Path,
+    finals: Mapping[str, Sequence[float | None]],
+    tuning: Mapping[str, Mapping[float, Sequence[float | None]]] | None = None,
+    **more: Any,
+) -> Comparison:
+    """What is concluded where the runs of each arm ended so."""
+    arms = tuple(more.pop("arms", None) or map(an_arm, finals))
+    seeds = tuple(range(max(map(len, finals.values()))))
+    scales = (0.5, 1.0, 2.0, 4.0) if tuning else (1.0,)
+    experiment = Experiment("compare", "a text", arms, seeds, scales)
+    experiment = replace(experiment, **more)
+    directory = ExperimentDirectory(folder)
+    for arm in arms:
+        tried = (tuning or {}).get(arm.name, {})
+        for scale, losses in tried.items():
+            for seed, loss in zip(TUNING_SEEDS, losses, strict=False):
+                write_run(directory.run_of(Trial(arm, scale, seed)), loss, seed=seed)
+        best = min(tried, key=lambda s: sum(x or 99 for x in tried[s])) if tried else 1.0
+        for seed, loss in enumerate(finals.get(arm.name, ())):
+            write_run(directory.run_of(Trial(arm, best, seed)), loss, seed=seed)
+    return conclude(experiment, directory)
+
+
+def only(comparison: Comparison) -> Contrast:
+    (contrast,) = comparison.contrasts
+    return contrast
+
+
+def test_a_difference_is_taken_within_seeds(tmp_path: Path) -> None:
+    """Seeds differ by 0.3, arms by 0.05 ± 0.01: only pairs can show it."""
+    found = only(an_experiment(tmp_path, {"a": [2.0, 2.3, 1.7], "b": [1.95, 2.26, 1.64]}))
+    assert found.by_seed == pytest.approx([-0.05, -0.04, -0.06])
+    assert found.difference.mean == pytest.approx(-0.05) and found.difference.is_paired
+    assert found.difference.half_width == pytest.approx(4.30265 * 0.01 / math.sqrt(3), rel=1e-4)
+    assert found.verdict == "better by 0.0500 bits per byte"
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ([2.05, 2.15, 2.25], "worse by 0.0500 bits per byte"),
+        ([2.001, 2.1012, 2.2008], "worse by 0.0010 bits per byte: shown, but immaterial"),
+        ([2.002, 2.098, 2.201], "no difference shown, and one of 0.01 bits per byte is ruled out"),
+        ([2.2, 1.9, 2.3], "no difference shown"),
+    ],
+)
+def test_a_verdict_in_words(tmp_path: Path, second: list[float], words: str) -> None:
+    assert only(an_experiment(tmp_path, {"a": [2.0, 2.1, 2.2], "b": second})).verdict == words
+
+
+def test_one_seed_shows_nothing(tmp_path: Path) -> None:
+    found = only(an_experiment(tmp_path, {"a": [2.0], "b": [1.0]}))
+    assert "it may be the seed" in found.verdict
+
+
+def test_many_arms_are_corrected_for(tmp_path: Path) -> None:
+    """Alone b would be shown (p = 0.03); beside three others that show nothing it is not."""
+    a = [2.0, 2.1, 2.2]
+    b = [2.1, 2.23, 2.27]
+    same = {name: [2.0 + d, 2.1 - d, 2.2 + 2 * d] for name, d in (("c", 0.1), ("d", 0.2))}
+    alone = only(an_experiment(tmp_path / "alone", {"a": a, "b": b}))
+    many = an_experiment(tmp_path / "many", {"a": a, "b": b, **same})
+    assert alone.adjusted_p < 0.05 and alone.verdict.startswith("worse")
+    assert many.contrasts[0].adjusted_p == pytest.approx(3 * alone.adjusted_p)
+    assert many.contrasts[0].verdict == "no difference shown"
+    assert any("Holm" in note for note in many.notes)
+
+
+def test_equal_arms_get_no_verdict(tmp_path: Path) -> None:
+    arms = [an_arm("a"), an_arm("b", same_as="a")]
+    found = only(an_experiment(tmp_path, {"a": [2.0, 2.1]}, arms=arms))
+    assert found.verdict == "identical by construction"
+
+
+def test_runs_that_diverged_are_told_and_left_out(tmp_path: Path) -> None:
+    comparison = an_experiment(tmp_path, {"a": [2.0, 2.1, 2.2], "b": [1.9, None, 2.12]})
+    found = only(comparison)
+    assert found.by_seed == pytest.approx([-0.1, -0.08]) and found.difference.is_paired
+    assert any("b: 1 of 3 runs diverged" in note for note in comparison.notes)
+    assert comparison.arms[1].diverged == 1
+    text = "\n".join(lines_of(comparison))
+    assert "3, 1 lost" in text
+
+
+def test_an_arm_of_which_nothing_is_left(tmp_path: Path) -> None:
+    found = only(an_experiment(tmp_path, {"a": [2.0, 2.1], "b": [None, None]}))
+    assert found.verdict == "every run of b diverged"
+
+
+def test_a_learning_rate_is_chosen_by_runs_that_the_verdict_does_not_count(tmp_path: Path) -> None:
+    tuning: dict[str, dict[float, list[float | None]]] = {
+        "a": {0.5: [2.3, 2.2], 1.0: [2.0, 2.1], 2.0: [2.4, 2.2], 4.0: [None, 2.0]},
+        "b": {0.5: [2.3, 2.2], 1.0: [2.2, 2.1], 2.0: [2.1, 2.1], 4.0: [1.9, 1.9]},
+    }
+    comparison = an_experiment(tmp_path, {"a": [2.0, 2.1], "b": [1.9, 1.9]}, tuning)
+    a, b = comparison.arms
+    assert (a.scale, b.scale) == (1.0, 4.0)
+    assert (a.peak_lr, b.peak_lr) == (0.01, 0.04)
+    assert a.finals == [2.0, 2.1]
+    assert not a.is_at_edge and b.is_at_edge
+    assert any("b: its best learning rate, 4e-2, is the last" in note for note in comparison.notes)
+
+
+def test_without_tuning_the_first_note_says_so(tmp_path: Path) -> None:
+    comparison = an_experiment(tmp_path, {"a": [2.0, 2.1], "b": [1.9, 1.9]})
+    assert "not tuned" in comparison.notes[0]
+    assert "not tuned" in lines_of(comparison)[1]
+
+
+def test_effects_by_hand(tmp_path: Path) -> None:
+    """2^2: y = 3 − 0.4 A − 0.1 B + 0.2 AB for A, B in {0, 1}. The main effect of A is −0.4 + 0.1
+    = −0.3, of B −0.1 + 0.1 = 0, and the interaction half of 0.2.
+    """
+    arms = [
+        Arm(f"{a}{b}", {"A": bool(a), "B": bool(b)}, TREE, 0.01) for a in (0, 1) for b in (0, 1)
+    ]
+    noise = (0.0, 0.3, -0.2)
+    finals = {
+        f"{a}{b}": [3 - 0.4 * a - 0.1 * b + 0.2 * a * b + seed for seed in noise]
+        for a in (0, 1)
+        for b in (0, 1)
+    }
+    comparison = an_experiment(tmp_path, finals, arms=arms, kind="ablate", factors=("A", "B"))
+    effects = {contrast.name: contrast.difference.mean for contrast in comparison.contrasts}
+    assert effects == pytest.approx({"A": -0.3, "B": 0.0, "A x B": 0.1})
+
+
+def test_finished_runs_pair_by_seed(tmp_path: Path) -> None:
+    for arm, losses in (("a", [2.0, 2.3]), ("b", [1.9, 2.21])):
+        for seed, loss in enumerate(losses):
+            write_run(RunDirectory(tmp_path / f"{arm}-{seed}"), loss, seed=seed)
+    groups = [[tmp_path / f"{arm}-{seed}" for seed in (0, 1)] for arm in "ab"]
+    comparison, folder = verbs.compare(runs=groups)
+    assert folder is None
+    assert only(comparison).by_seed == pytest.approx([-0.1, -0.09])
+    assert [result.arm.name for result in comparison.arms] == ["a", "b"]
+
+
+def test_another_trainers_losses_are_not_paired(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(RunDirectory(tmp_path / f"a-{seed}"), 2.0 + seed, seed=seed)
+    csv = tmp_path / "theirs.csv"
+    csv.write_text("step,val_bits_per_byte\n10,3.0\n20,2.5\n", encoding="utf-8")
+    jsonl = tmp_path / "others.jsonl"
+    jsonl.write_text('{"step": 20, "val/bpb": 2.6}\n{"note": 1}\n', encoding="utf-8")
+    comparison, _ = verbs.compare(runs=[[tmp_path / "a-0", tmp_path / "a-1"], [csv, jsonl]])
+    found = only(comparison)
+    assert not found.difference.is_paired
+    assert found.difference.mean == pytest.approx(2.55 - 2.5)
+    assert any(note.startswith("not paired") for note in comparison.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.csv", "step,loss\n1,2\n"), ("x.jsonl", "{not json\n"), ("x.csv", "")],
+)
+def test_a_file_without_losses_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=name):
+        verbs.compare(runs=[[tmp_path / name], [tmp_path / name]])
+
+
+def test_variations_are_combined() -> None:
+    arms = arms_of_variations(["clip.kind=norm,off", "optimizer.beta2=0.9,0.99"], Request())
+    assert [arm.name for arm in arms] == [
+        "clip.kind=norm, beta2=0.9", "clip.kind=norm, beta2=0.99",
+        "clip.kind=off, beta2=0.9", "clip.kind=off, beta2=0.99",
+    ]  # fmt: skip
+    assert arms[3].config.clip.kind == "off" and arms[3].config.optimizer.beta2 == 0.99
+
+
+def test_every_combination_of_the_bells() -> None:
+    arms, names = arms_of_factors(["warmup", "clip"], [], Request(overrides=("clip.threshold=2",)))
+    assert names == ("warmup", "clip")
+    assert [arm.name for arm in arms] == ["none", "clip", "warmup", "warmup + clip"]
+    nothing, everything = arms[0].config, arms[3].config
+    assert (nothing.schedule.warmup_updates, nothing.clip.kind) == (0, "off")
+    assert (everything.schedule.warmup_updates, everything.clip.threshold) == (None, 2)
+
+
+def test_what_cannot_be_compared_is_refused(hairpin: Hairpin, tmp_path: Path) -> None:
+    text = text_file(tmp_path)
+    assert "nothing to compare" in hairpin("compare", text).refusal
+    assert "--vary clip.kind" in hairpin("compare", text, "--vary", "clip.kind").refusal
+    assert "two or more" in hairpin("compare", text, "--vary", "clip.kind=off,off").refusal
+    assert "--factors bell" in hairpin("ablate", text, "--factors", "bell").refusal
+    assert "find-lr" in hairpin("compare", text, "--vary", "schedule.peak_lr=1e-3,2e-3").refusal
+    assert "--only-report" in hairpin("compare", "--only-report").refusal
+    assert "name a run or more" in hairpin("compare", "--runs", "x", "--against").refusal
+    assert "no such run" in hairpin("compare", "--runs", "x", "--against", text).refusal
+    assert "no text" in hairpin("find-lr").refusal
+
+
+def test_the_parabolas_bottom_by_hand() -> None:
+    """Losses 2.1, 2.0, 2.05 at rates 1, 2, 4: the bottom is 1/6 of a step above the middle."""
+    rates = [Rate(lr, (loss,), False) for lr, loss in ((1.0, 2.1), (2.0, 2.0), (4.0, 2.05))]
+    assert suggest(rates) == pytest.approx(2.0 * 2 ** (1 / 6), rel=0.03)
+    rates[2] = Rate(4.0, (), True)
+    assert suggest(rates) == 2.0
+
+
+def test_the_pilots_deviation_by_hand(tmp_path: Path) -> None:
+    """Differences 0.1 and 0.3: deviation √0.02."""
+    tuning = {"a": {1.0: [2.0, 2.0]}, "b": {1.0: [2.1, 2.3]}}
+    comparison = an_experiment(tmp_path, {"a": [], "b": [2.0]}, tuning)
+    assert pilot_deviation(comparison.arms) == pytest.approx(math.sqrt(0.02))
+    assert runs_of(arms=2, scales=4, seeds=5) == 2 * (8 + 5)
+
+
+def arguments(folder: Path) -> list[object]:
+    """A comparison of seconds, as a command."""
+    settings = [f"--set={key}={value}" for key, value in SMALL.items()]
+    text = text_file(folder)
+    return ["compare", text, *settings, "--vary", "clip.kind=norm,off", "--seeds", "2",
+            "--out", folder / "out", "--workers", "2"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_comparison_is_trained_and_told(hairpin: Hairpin, tmp_path: Path) -> None:
+    """Tuned, on real workers; every run is whole, and pairs begin with the same weights."""
+    done = hairpin(*arguments(tmp_path), "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert [arm["name"] for arm in told["arms"]] == ["clip.kind=norm", "clip.kind=off"]
+    (contrast,) = told["contrasts"]
+    assert contrast["pairs"] == 2 and contrast["paired"]
+    assert "price:" in done.err and "four times out of five" in done.err
+    first = [_first_evaluation(Path(run)) for arm in told["arms"] for run in arm["runs"]]
+    assert first[:2] == first[2:] and first[0] != first[1]
+    assert len(told["arms"][0]["tuning"]) >= 4
+    runs = [path.parent for path in (tmp_path / "out").rglob("trial.json")]
+    assert len(runs) >= 2 * (4 * 2 + 2)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    again = hairpin("compare", "--out", tmp_path / "out", "--only-report", "--json")
+    assert json.loads(again.out) == told
+    other = hairpin(*arguments(tmp_path), "--equal", "updates")
+    assert "another experiment is there (equal differs)" in other.refusal
+
+
+def _first_evaluation(run: Path) -> float:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    loss: float = next(line["val_loss"] for line in lines if line["event"] == "evaluation")
+    return loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_comparison_goes_on(tmp_path: Path, how: signal.Signals, hairpin: Hairpin) -> None:
+    """Same results, to the bit, as one that nothing happened to; what was over is kept."""
+    command = [str(word) for word in arguments(tmp_path)] + ["--same-lr"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hairpin", *command],
+        env=environment,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    out = tmp_path / "out"
+    while not list(out.rglob("trial.json")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.communicate(timeout=120)
+    over = {path: path.stat().st_mtime_ns for path in out.rglob("trial.json")}
+    deadline = time.monotonic() + 60  # of an orphan that is saving
+    while time.monotonic() < deadline:
+        done = hairpin(*command, "--json")
+        if done.code == 0:
+            break
+        time.sleep(1)
+    assert done.code == 0, done.err
+    assert {path: path.stat().st_mtime_ns for path in over} == over
+    calm = tmp_path / "calm"
+    command[command.index(str(out))] = str(calm)
+    expected = json.loads(hairpin(*command, "--json").out)
+    found = json.loads(done.out)
+    assert [arm["finals"] for arm in found["arms"]] == [arm["finals"] for arm in expected["arms"]]
+
+
+def test_only_the_report_needs_no_torch(tmp_path: Path) -> None:
+    an_experiment(tmp_path, {"a": [2.0, 2.1, 2.2], "b": [1.9, 2.01, 2.1]})
+    experiment = Experiment("compare", "a text", tuple(map(an_arm, "ab")), (0, 1, 2), (1.0,))
+    ExperimentDirectory(tmp_path).write(experiment)
+    code = (
+        "import sys\nfrom hairpin.cli.main import main\n"
+        "try: main(['compare', '--only-report', '--out', sys.argv[1]])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "better by" in done.stdout
+
+
+def test_a_folder_that_is_no_experiment(hairpin: Hairpin, tmp_path: Path) -> None:
+    missing = hairpin("compare", "--out", tmp_path / "none", "--only-report")
+    assert "no experiment is there" in missing.refusal
+    (tmp_path / "experiment.json").write_text("{}", encoding="utf-8")
+    damaged = hairpin("compare", "--out", tmp_path, "--only-report")
+    assert "not an experiment" in damaged.refusal
+    with pytest.raises(ConfigError, match="--same-lr"):
+        verbs.compare(text_file(tmp_path), vary=["schedule.peak_lr=1e-3,2e-3"])
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    comparison = an_experiment(tmp_path, {"a": [2.0], "b": [None]})
+    json.dumps(as_json(comparison), allow_nan=False)
