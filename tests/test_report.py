@@ -161,8 +161,7 @@ def test_everything_that_the_record_and_the_folder_have_is_said(
         "schedule.kind",
         "asked for",
         "1.92 so far",  # passes
-        "25.0% of the samples",  # 500 of 2,000 bytes
-        "of validation text it is 2.5%",  # 100 of 4,000
+        "25% of the 2,000 bytes",  # 500 of them, of the samples
         "9 kB of 30 kB",
         "spikes: 1, rewinds: 1",
         "from 280 to 300 updates, to meet the time budget",
