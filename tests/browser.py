@@ -235,6 +235,17 @@ class Page:
                 self.call(_MOUSE, type=kind, x=x, y=y, button="left", clickCount=number)
         self.settle()
 
+    def touch(self, x: float, y: float, to_x: float | None = None) -> None:
+        """Put a finger down, perhaps move it sideways, and lift it."""
+        kinds = [("touchStart", x)]
+        if to_x is not None:
+            kinds += [("touchMove", x + (to_x - x) * step / 8) for step in range(1, 9)]
+        for kind, place in kinds:
+            points = [{"x": place, "y": y}]
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        self.settle()
+
     def wheel(self, x: float, y: float, delta: float) -> None:
         """Turn the wheel; upward is negative."""
         self.call(_MOUSE, type="mouseWheel", x=x, y=y, deltaX=0, deltaY=delta)

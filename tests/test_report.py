@@ -20,6 +20,7 @@ import hairpin as package
 from hairpin.analysis.formats import harmless
 from hairpin.analysis.series import smoothed
 from hairpin.api import report, train
+from hairpin.config.recipes import RECIPES
 from hairpin.errors import RunError, UserError
 from hairpin.extensions import extended
 from hairpin.pages.chart import COLORS, DASHES, MARKERS, plain
@@ -160,8 +161,7 @@ def test_everything_that_the_record_and_the_folder_have_is_said(
         "schedule.kind",
         "asked for",
         "1.92 so far",  # passes
-        "25% of the 2,000 bytes",  # 500 of them
-        "of validation text 2%",  # 100 of 4,000
+        "25% of the 2,000 bytes",  # 500 of them, of the samples
         "9 kB of 30 kB",
         "spikes: 1, rewinds: 1",
         "from 280 to 300 updates, to meet the time budget",
@@ -173,7 +173,9 @@ def test_everything_that_the_record_and_the_folder_have_is_said(
     assert headings[0] == "h1" and headings.count("h1") == 1
     for before, after in pairwise(headings):
         assert int(after[1]) <= int(before[1]) + 1, "no level is left out"
-    named = {facts.get("id") for _, facts in found.elements}
+    ids = [facts["id"] for _, facts in found.elements if "id" in facts]
+    assert len(set(ids)) == len(ids)
+    named = set(ids)
     for link in found.all("a"):
         assert (link["href"] or "").removeprefix("#") in named
 
@@ -326,6 +328,41 @@ def test_the_parts_of_a_schedule_have_names(schedule: Any, wanted: str) -> None:
         if "decay" in name or name == "cooldown":
             assert rates == sorted(rates, reverse=True)
             assert rates[0] > rates[-1]
+
+
+def test_a_run_that_was_made_longer_says_so(written: Callable[..., Read]) -> None:
+    record = [*training(300), end(300)]
+    record.append({"event": "resume", "update": 300, "time": 1.7e9, "updates": 500})
+    more = {"event": "extend", "update": 300, "planned_updates": 300, "updates": 500}
+    found = written(
+        [*record, more | {"policy": "rewarm"}],
+        train__updates=500,
+        schedule__extensions=[{"at": 300, "policy": "rewarm"}],
+    )
+    names = [name for _, _, name in found.chart("lr")["bands"]]
+    assert names == ["warmup", "stable", "decay", "rewarm", "stable", "decay"]
+    assert found.chart("lr")["marks"][-1] == {
+        "x": 300,
+        "kind": "extend",
+        "words": "extended from 300 to 500 updates, rewarm",
+    }
+    assert "rewarm300 to 309" in " ".join(found.texts["tr"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_settings_are_compared_with_the_recipes_own(
+    recipe: str, written: Callable[..., Read]
+) -> None:
+    found = written(
+        [*training(5), end(5)], recipe=recipe, train__seed=77, train__tokens_per_update=512
+    )
+    rows = [text for text in found.texts["tr"] if text.startswith("train.seed")]
+    default = {"book": 123}.get(recipe, 0)
+    assert rows == [f"train.seed77{default}filled in"]
+    different = " ".join(text for text in found.texts["tr"] if "." in text)
+    assert "model.dropout" not in different and "optimizer.beta2" not in different
+    assert f"data.hash{'ab' * 6}…unsetfilled in" in different, "all of it stands under Data"
+    assert "seed = 77" in " ".join(found.texts["pre"])
 
 
 def test_what_is_planned_goes_on_from_where_the_run_is(written: Callable[..., Read]) -> None:

@@ -338,6 +338,17 @@ def test_a_phone_never_scrolls_sideways(name: str, open_page: Open) -> None:
     assert small == [], "a finger needs 24 pixels (WCAG 2.5.8)"
 
 
+def test_a_finger_moves_the_crosshair_and_leaves_it_there(open_page: Open) -> None:
+    page = open_page("eventful", 360, 780, phone=True)
+    page.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    left, top, width, height = page.box("#loss .plot")
+    page.touch(left + 52 + (width - 64) / 3, top + height / 2)
+    assert where(page, "loss").startswith(("update 99 ", "update 100 ", "update 101 "))
+    page.touch(left + 60, top + height / 2, to_x=left + 52 + (width - 64) * 2 / 3)
+    assert where(page, "loss").startswith(("update 199 ", "update 200 ", "update 201 "))
+    assert page.js("document.getElementById('whole').disabled"), "nothing was zoomed"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_can_be_read_by_day_and_by_night(scheme: str, open_page: Open) -> None:
     page = open_page("eventful")

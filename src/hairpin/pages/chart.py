@@ -25,10 +25,10 @@ WRITTEN = {
 _DIGITS = 5
 _HINT = (
     "Drag across a chart to zoom into it, in all of them; double-click to see the whole run again. "
-    "The wheel zooms in the chart that was clicked last, or with Ctrl. With the keyboard, on a "
-    "chart: arrow keys move the crosshair and read values out (with Shift point by point), Home "
-    "and End go to the ends, + and − zoom, 0 shows the whole run, L changes the scale. A name in a "
-    "legend switches its curve off and on."
+    "The wheel zooms in the chart that was clicked last, or with Ctrl; a finger moves the "
+    "crosshair. With the keyboard, on a chart: arrow keys move the crosshair and read values out "
+    "(with Shift point by point), Home and End go to the ends, + and − zoom, 0 shows the whole "
+    "run, L changes the scale. A name in a legend switches its curve off and on."
 )
 
 

@@ -265,14 +265,17 @@ function listen(page, chart) {
     const inside = Math.min(chart.box.right, Math.max(chart.box.left, pixel));
     return [inside, chart.value(inside)];
   };
+  const follow = (value) => page.point(page.axis === "updates" ? Math.round(value) : value);
   plot.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || event.pointerType === "touch") return;
+    if (event.button !== 0) return;
+    // A finger moves the crosshair and scrolls the page; it zooms by the buttons.
+    if (event.pointerType === "touch") return void follow(at(event)[1]);
     from = at(event);
     plot.setPointerCapture(event.pointerId);
   });
   plot.addEventListener("pointermove", (event) => {
     const [pixel, value] = at(event);
-    page.point(page.axis === "updates" ? Math.round(value) : value);
+    follow(value);
     if (!from) return;
     chart.make("rect", { class: "chosen", x: Math.min(pixel, from[0]), y: chart.box.top,
       width: Math.abs(pixel - from[0]), height: chart.box.bottom - chart.box.top }, chart.over);
@@ -285,7 +288,9 @@ function listen(page, chart) {
     from = null;
   });
   plot.addEventListener("pointercancel", () => { from = null; });
-  plot.addEventListener("pointerleave", () => { if (!from) page.point(null); });
+  plot.addEventListener("pointerleave", (event) => {
+    if (!from && event.pointerType !== "touch") page.point(null);
+  });
   plot.addEventListener("dblclick", () => page.whole());
   plot.addEventListener("wheel", (event) => {
     // The page scrolls under the pointer as ever, until somebody turns to a chart.

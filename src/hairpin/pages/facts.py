@@ -24,7 +24,7 @@ def settings_html(config: Config, events: Sequence[Event]) -> str:
     asked = flat(start.get("asked") or {})
     by_recipe = build_config(flags={"recipe": config.recipe})
     rows = [
-        (key, shown(now), shown(was), "asked for" if key in asked else "filled in")
+        (key, _short(key, now), _short(key, was), "asked for" if key in asked else "filled in")
         for key, was, now in differences(by_recipe, config)
     ]
     head = ("setting", "value", f"default of {config.recipe}", "by")
@@ -147,6 +147,12 @@ def shown(value: Any) -> str:
     return cut(str(value), 500)
 
 
+def _short(key: str, value: Any) -> str:
+    """The same, of a hash only its beginning."""
+    words = shown(value)
+    return f"{words[:12]}…" if key.endswith(".hash") and value else words
+
+
 def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
     """Each dotted key that not all configs have alike, with its value in each of them."""
     keys: dict[str, None] = {}
@@ -154,7 +160,7 @@ def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
         with contextlib.suppress(ConfigError):
             keys |= dict.fromkeys(key for key, _, _ in differences(configs[0], config))
     trees = [flat(config.model_dump(mode="json")) for config in configs]
-    return [(key, *(shown(tree.get(key)) for tree in trees)) for key in keys]
+    return [(key, *(_short(key, tree.get(key)) for tree in trees)) for key in keys]
 
 
 def count_words(count: int | None) -> str:

@@ -8,6 +8,7 @@
   try {
     kept = JSON.parse(sessionStorage.getItem(name)) ?? {};
   } catch { /* nothing kept */ }
+  history.scrollRestoration = "manual"; // a browser's own comes before the charts, or not at all
   const folds = () => [...document.querySelectorAll("details")];
   const show = () => { button.textContent = paused ? "Go on reading" : "Pause"; };
   const busy = () => paused || document.hidden || !getSelection().isCollapsed
@@ -32,7 +33,7 @@
     const open = folds().map((fold) => fold.open);
     try {
       sessionStorage.setItem(name, JSON.stringify({ top: scrollY, left, open, focus, paused }));
-    } catch { /* then it begins at its top */ }
+    } catch { /* nothing kept */ }
   });
   button.hidden = false;
   button.addEventListener("click", () => { paused = !paused; show(); });
