@@ -336,6 +336,8 @@ def test_all_that_is_wrong_is_said_at_once(hairpin: Hairpin) -> None:
         ({"gpus": "8"}, "of which network?"),
         ({"parameters": "7B", "settings": {"model.size": "nano"}}, "a shape is picked"),
         ({"parameters": "7B", "corpus": "stdlib"}, "on paper there is no text"),
+        ({"parameters": "1M"}, "the nearest network that is 128 wide"),
+        ({"parameters": "7B", "context": 1}, "at least 2"),
         ({"context": 64, "settings": {"model.size": "nano"}}, "--set model.context"),
         ({"settings": {"start.path": "/x"}}, "from nothing"),
         (
