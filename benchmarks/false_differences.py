@@ -1,9 +1,9 @@
 """How often does a comparison find a difference that is not there, and one that is?
 
 A pool of small runs is trained: each seed under an arm A, under A' whose learning rate differs by a
-millionth (so that only rounding tells them apart, and nothing is better), and under B, whose rate is
-0.7 of A's. Then many experiments of a few seeds are drawn from the pool and judged as `hairpin compare`
-judges: paired (the same seeds in both arms) and unpaired (other seeds in each).
+millionth (so that only rounding tells them apart, and nothing is better), and under B, whose rate
+is 0.7 of A's. Then many experiments of a few seeds are drawn from the pool and judged as
+`hairpin compare` judges: paired (the same seeds in both arms) and unpaired (other seeds in each).
 
     python -m benchmarks.false_differences --seeds 200 --out experiments/false-differences
 """

@@ -261,13 +261,14 @@ def test_problems_of_the_text_are_in_the_plan(tmp_path: Path) -> None:
     ("tokens", "parameters", "train", "words", "epochs_words"),
     [
         (20, 1, 20, "near what makes the most", "no text is seen twice"),
+        (21, 1, 20.5, "near what makes the most", "hardly any text is seen twice"),
         (4, 1, 1, "far too few", "nearly as good as new"),
         (8, 1, 1, "fewer than make the most", "each one teaches less"),
         (100, 1, 5, "beyond what makes the most", "hardly anything is learned"),
     ],
 )
 def test_what_amounts_mean(
-    tokens: int, parameters: int, train: int, words: str, epochs_words: str
+    tokens: int, parameters: int, train: Any, words: str, epochs_words: str
 ) -> None:
     amount = Amount(tokens, parameters, train)
     assert words in amount.judgement()
@@ -336,6 +337,8 @@ def test_all_that_is_wrong_is_said_at_once(hairpin: Hairpin) -> None:
         ({"gpus": "8"}, "of which network?"),
         ({"parameters": "7B", "settings": {"model.size": "nano"}}, "a shape is picked"),
         ({"parameters": "7B", "corpus": "stdlib"}, "on paper there is no text"),
+        ({"parameters": "1M"}, "the nearest network that is 128 wide"),
+        ({"parameters": "7B", "context": 1}, "at least 2"),
         ({"context": 64, "settings": {"model.size": "nano"}}, "--set model.context"),
         ({"settings": {"start.path": "/x"}}, "from nothing"),
         (

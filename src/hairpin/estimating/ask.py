@@ -17,6 +17,7 @@ from hairpin.estimating.plan import Plan, plan_of
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import fill_shape, rung_of
 from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
+from hairpin.planning.sizes import count_parameters
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
     asked_config,
@@ -31,6 +32,7 @@ DEFAULT_GPUS = "8,16,32,64"
 DEFAULT_GPU = "H100"
 DEFAULT_CONTEXT = 4096
 ASSUMED_VOCABULARY = 50_257  # GPT-2's
+_MOST_OFF = 0.5  # of the parameters asked for
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ def _contradictions(asked: Question, config: Config | None, *, on_paper: bool) -
     problems = []
     for name in ("context", "micro_batch"):
         value = getattr(asked, name)
-        if value is not None and value < (2 if name == "context" else 1):
-            problems.append(f"--{name.replace('_', '-')} {value}: a count, please")
+        least = 2 if name == "context" else 1
+        if value is not None and value < least:
+            problems.append(f"--{name.replace('_', '-')} {value}: give a count of at least {least}")
         if value is not None and not on_paper:
             key = "model.context" if name == "context" else "execution.micro_batch"
             problems.append(
@@ -147,6 +150,12 @@ def _on_cards(
     if count is not None:
         context = asked.context or config.model.context or DEFAULT_CONTEXT
         shape = shape_of_count(count, context, vocabulary, config.model.architecture)
+        there = count_parameters(shape).total
+        if abs(there - count) > _MOST_OFF * count:
+            raise ConfigError(
+                f"--parameters {asked.parameters}: the nearest network that is 128 wide for each "
+                f"layer has {there:,}; name a network with --size"
+            )
         return cluster_plan(shape, tokens, gpu, cards, micro_batch, picked=True)
     filled = fill_shape(config, rung_of(config.model.size or "gpt2"))
     shape = Shape.of(filled.model, vocabulary)

@@ -5,6 +5,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
 from hairpin.data.checking.check import CorpusCheck
@@ -232,8 +234,6 @@ def _times(filled: Filled) -> Times | None:
     copying = state / measured.copied_bytes_per_second
     saving = state / measured.saved_bytes_per_second
     # While a checkpoint is hashed and written, training has a processor less.
-    import psutil
-
     behind = saving / (psutil.cpu_count(logical=False) or 1)
     ways = len(filled.precisions)
     probing = ways * max(3 * measured.seconds_per_update, 1.0 / ways)

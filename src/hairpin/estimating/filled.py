@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.corpus import open_corpus
@@ -189,8 +191,6 @@ def free_bytes(device: str) -> int:
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
-    import psutil
-
     return int(psutil.virtual_memory().available)
 
 

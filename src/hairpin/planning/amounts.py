@@ -9,6 +9,7 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20.0
 # worth decays from there, and after 16 little is left.
 EPOCHS_AS_NEW = 4.0
 EPOCHS_OF_WORTH = 16.0
+_ABOUT_ONE = 1.05
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Amount:
             return None
         if epochs <= 1:
             return "no text is seen twice"
+        if epochs <= _ABOUT_ONE:
+            return "hardly any text is seen twice"
         if epochs <= EPOCHS_AS_NEW:
             return "text that is seen again is nearly as good as new up to four times"
         if epochs <= EPOCHS_OF_WORTH:
