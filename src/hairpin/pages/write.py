@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hairpin.errors import UserError
+from hairpin.errors import RunError, UserError
 from hairpin.files import write_atomically
 from hairpin.run import Run
 from hairpin.runs import events
@@ -36,7 +36,11 @@ def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
     if out is None:
         out = runs[0].directory.report if len(runs) == 1 else Path(NAME)
     now = time.time()
-    html = run_page(runs[0], now) if len(runs) == 1 else several_page(runs, now)
+    try:
+        html = run_page(runs[0], now) if len(runs) == 1 else several_page(runs, now)
+    except (KeyError, TypeError) as error:  # lines of JSON that no run wrote
+        names = ", ".join(str(run.path) for run in runs)
+        raise RunError(f"{names}: a line of metrics.jsonl lacks what it needs: {error}") from None
     try:
         write_atomically(out, html.encode())
     except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
