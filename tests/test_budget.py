@@ -15,6 +15,7 @@ from hairpin.data.batches import Batches
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.choose import (
+    CLOSING_SECONDS,
     LADDER,
     Rung,
     default_peak_lr,
@@ -28,7 +29,7 @@ from hairpin.schedules import CURVES, Schedule
 from hairpin.training import budget as budget_module
 from hairpin.training import probe
 from hairpin.training import settle as settling
-from hairpin.training.budget import CLOSING_SECONDS, Budget, Pace
+from hairpin.training.budget import Budget, Pace
 from hairpin.training.probe import Speed
 from hairpin.watch import Quiet
 from helpers import Watching, of_kind, text_file, tiny
