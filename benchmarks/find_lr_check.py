@@ -1,0 +1,95 @@
+"""Is what `hairpin find-lr` suggests near the best learning rate of runs of full length?
+
+The search, with its short runs, is done first; then runs of full length at rates a factor of √2
+apart, two seeds each, from a quarter to four times the default rate.
+
+    python -m benchmarks.find_lr_check --updates 400 --size nano stdlib python-docs
+"""
+
+import argparse
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from hairpin.analysis.comparison import read_arms
+from hairpin.analysis.formats import format_lr
+from hairpin.experiments import verbs
+from hairpin.experiments.arms import AskedArm, Request
+from hairpin.experiments.compare import NoProgress, Preparing
+from hairpin.experiments.conduct import Crew, available_workers, tuning_trials
+from hairpin.experiments.settling import settle_arms
+from hairpin.experiments.workers import Workers
+from hairpin.runs.experiment import Experiment, ExperimentDirectory
+from hairpin.terminal.experiment import ExperimentBar
+
+FINE = tuple(2 ** (step / 2) for step in range(-4, 5))
+
+
+def main() -> None:
+    """Search, train the fine grid, and print both."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--updates", type=int, default=400)
+    parser.add_argument("--size", default="nano")
+    parser.add_argument("--recipe", default="modern")
+    parser.add_argument("--budget", default="3m")
+    parser.add_argument("corpora", nargs="+")
+    asked = parser.parse_args()
+    print("| text | suggestion | best of the fine grid | ratio | bits per byte lost |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
+    for corpus in asked.corpora:
+        print(f"| {corpus} | {' | '.join(row(corpus, asked))} |", flush=True)
+
+
+def row(corpus: str, asked: argparse.Namespace) -> Iterator[str]:
+    """Suggestion, best rate, their ratio, and what the suggestion loses, between grid points."""
+    settings = {
+        "recipe": asked.recipe, "model.size": asked.size, "train.updates": asked.updates,
+        "execution.precision": "float32",
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, ExperimentBar() as progress:
+        found = verbs.find_lr(
+            corpus=corpus, settings=settings, budget=asked.budget,
+            out=Path(folder) / "page.html", progress=progress,
+        )  # fmt: skip
+        losses = fine_grid(Request(flags={**settings, "data.corpus": corpus}), Path(folder))
+    best = min(losses, key=lambda lr: losses[lr])
+    yield format_lr(found.suggestion)
+    yield format_lr(best)
+    yield f"{found.suggestion / best:.2f}"
+    yield f"{between(losses, found.suggestion) - losses[best]:.4f}"
+
+
+def fine_grid(request: Request, folder: Path) -> dict[float, float]:
+    """Peak learning rate → final bits per byte of runs of full length; infinite if one diverged."""
+    workers, threads = available_workers(2 * len(FINE), "cpu")
+    arm = AskedArm("fine", {}, request.build({}))
+    settled = settle_arms([arm], None, "tokens", threads, Preparing(NoProgress())).arms
+    experiment = Experiment("compare", "", settled, (), FINE)
+    directory = ExperimentDirectory(folder / "fine")
+    with Workers(workers, threads) as crew_workers, ExperimentBar() as progress:
+        crew = Crew(experiment, directory, crew_workers, progress)
+        crew.train("fine grid", tuning_trials(settled, FINE))
+    (result,) = read_arms(experiment, directory)
+    return {
+        settled[0].peak_lr * scale: statistics.fmean(o.final[result.unit] for o in outcomes)
+        if all(o.final for o in outcomes)
+        else math.inf
+        for scale, outcomes in result.tuning.items()
+    }
+
+
+def between(losses: dict[float, float], lr: float) -> float:
+    """The loss at a rate, on the line between its neighbours in the grid."""
+    rates = sorted(losses)
+    if lr <= rates[0] or lr >= rates[-1]:
+        return losses[rates[0] if lr <= rates[0] else rates[-1]]
+    above = next(index for index, rate in enumerate(rates) if rate >= lr)
+    low, high = rates[above - 1], rates[above]
+    share = math.log(lr / low) / math.log(high / low)
+    return losses[low] + share * (losses[high] - losses[low])
+
+
+if __name__ == "__main__":
+    main()
