@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.false_differences import share_found
 from hairpin.analysis.comparison import Comparison, Contrast
 from hairpin.analysis.conclusions import as_json, conclude, lines_of
 from hairpin.config.load import validate
@@ -379,3 +380,14 @@ def test_a_folder_that_is_no_experiment(hairpin: Hairpin, tmp_path: Path) -> Non
 def test_json_is_strict(tmp_path: Path) -> None:
     comparison = an_experiment(tmp_path, {"a": [2.0], "b": [None]})
     json.dumps(as_json(comparison), allow_nan=False)
+
+
+def test_experiments_that_compare_nothing_find_something_one_time_in_twenty() -> None:
+    """Draws of five seeds from 200 real runs of two arms that only rounding tells apart."""
+    path = Path(__file__).parents[1] / "docs" / "false-differences.json"
+    finals = json.loads(path.read_text(encoding="utf-8"))
+    assert len(finals["A"]) == len(finals["A'"]) == 200
+    for is_paired in (True, False):
+        share = share_found(finals["A"], finals["A'"], 5, 1000, is_paired=is_paired)
+        assert 0.03 <= share <= 0.07
+    assert share_found(finals["A"], finals["B"], 5, 1000, is_paired=True) > 0.8
