@@ -1,5 +1,6 @@
 """Comparing arms and ablating factors: from a request to pages of results."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from hairpin.experiments.conduct import (
     runs_of,
     seconds_per_run,
 )
-from hairpin.files import write_atomically, write_json
+from hairpin.files import write_atomically
 from hairpin.runs.experiment import (
     SCALES,
     SMALLEST_DIFFERENCE,
@@ -192,20 +193,22 @@ def compare_finished(
 
 
 def report(directory: ExperimentDirectory) -> Comparison:
-    """What is there of an experiment, with its pages written anew.
+    """What is there of an experiment, with its pages written anew where anything changed.
 
     Raises:
         RunError: there is no experiment, or one of its runs is damaged.
     """
-    from hairpin.analysis.comparison_plots import write_comparison_plots
-    from hairpin.pages.experiments import comparison_page
-
     comparison = conclude(directory.read(), directory)
-    pictures = write_comparison_plots(comparison, directory.plots)
-    names = [f"plots/{picture.name}" for picture in pictures]
-    write_json(directory.results, as_json(comparison))
-    write_atomically(directory.path / "report.md", markdown_of(comparison, names).encode())
-    write_atomically(directory.report, comparison_page(comparison, pictures).encode())
+    results = json.dumps(as_json(comparison), indent=1).encode()
+    if not directory.is_told(results):
+        from hairpin.analysis.comparison_plots import write_comparison_plots
+        from hairpin.pages.experiments import comparison_page
+
+        pictures = write_comparison_plots(comparison, directory.plots)
+        names = [f"plots/{picture.name}" for picture in pictures]
+        write_atomically(directory.path / "report.md", markdown_of(comparison, names).encode())
+        write_atomically(directory.report, comparison_page(comparison, pictures).encode())
+        write_atomically(directory.results, results)  # last: it says that the others are there
     return comparison
 
 

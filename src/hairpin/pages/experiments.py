@@ -14,7 +14,7 @@ from hairpin.pages.shell import page
 _CAPTIONS = {
     "learning-rates.png": "Final validation loss against the peak learning rate. Lines are means "
     "over the seeds that rates are tuned on, bands go from the lowest to the highest; large open "
-    "marks are the runs of the verdict, on seeds of their own.",
+    "marks are the runs of the verdict, on seeds of their own. What is far above is cut off.",
     "differences.png": "Differences with their 95% intervals, and those of single seeds as dots. "
     "Inside the grey band they do not matter.",
     "curves.png": "Validation loss over training: means over seeds, and bands from the lowest to "
@@ -34,13 +34,14 @@ def comparison_page(comparison: Comparison, pictures: Sequence[Path]) -> str:
     words = "; ".join(fact for fact in facts if fact)
     notes = "".join(f"<li>{escape(text)}</li>" for text in comparison.notes)
     verdicts = [
-        f"<li><strong>{escape(contrast.name)}</strong>: {escape(contrast.verdict)}</li>"
+        f"<li><strong>{escape(contrast.name)}</strong> against {escape(contrast.base)}: "
+        f"{escape(contrast.verdict)}</li>"
         for contrast in comparison.contrasts
     ]
     head, *arms = arm_rows(comparison)
     body = [
-        f"<h1>{escape(title_of(comparison))}</h1>",
-        f"<p>{escape(words)}</p>" if words else "",
+        f'<header><h1>{escape(title_of(comparison))}</h1><p class="standing">{escape(words)}</p>'
+        "</header>",
         section("notes", "Before you believe it", f"<ul>{notes}</ul>" if notes else ""),
         section("verdicts", "Verdicts", f"<ul>{''.join(verdicts)}</ul>" if verdicts else ""),
         section("pictures", "Pictures", "".join(map(_figure, pictures))),
@@ -65,7 +66,7 @@ def lr_page(lines: Sequence[str], rates: Iterable[Sequence[str]], unit: str, pic
     title, *reasons = lines
     head = ["peak learning rate", unit, "of single seeds", ""]
     body = [
-        f"<h1>{escape(title)}</h1>",
+        f"<header><h1>{escape(title)}</h1></header>",
         *(f"<p>{escape(reason)}</p>" for reason in reasons),
         _figure(picture),
         section("rates", "Rates", table("Final validation loss", head, rates)),

@@ -142,6 +142,13 @@ class ExperimentDirectory:
         """The folder of pictures."""
         return self.path / "plots"
 
+    def is_told(self, results: bytes) -> bool:
+        """Whether the page is there, and results.json has just this."""
+        try:
+            return self.results.read_bytes() == results and self.report.exists()
+        except OSError:
+            return False
+
     def run_of(self, trial: Trial) -> RunDirectory:
         """Where a trial's run is, or will be."""
         name = f"x{trial.scale:g}-seed-{trial.seed}"
