@@ -238,15 +238,16 @@ def _experiment(
     experiment = open_experiment(out, draft)
     means = _means(options, configs, len(arms))
     scales = (1.0,) if options.same_lr else SCALES
-    seconds = 0.0
+    seconds: float | None = None
+    seeds_are_open = False  # the number is settled once, not after results are known
     if experiment is None:
         experiment, seconds = _new(kind, arms, factors, scales, options, means, asked, progress)
         out.mkdir(parents=True, exist_ok=True)
         directory.write(experiment)
         progress.notice(f"{out}: {experiment.model}")
+        seeds_are_open = options.seeds is None and means.budget_seconds is not None
     else:
         progress.notice(f"{out}: going on with the experiment that is there")
-    seeds_are_open = options.seeds is None and means.budget_seconds is not None
     experiment = conduct(
         experiment, directory, means, progress, seconds=seconds, seeds_are_open=seeds_are_open
     )

@@ -112,7 +112,7 @@ def conduct(
     means: Means,
     progress: Progress,
     *,
-    seconds: float,
+    seconds: float | None,
     seeds_are_open: bool,
 ) -> Experiment:
     """Train all that is missing.
@@ -122,7 +122,7 @@ def conduct(
         directory: its folder, which exists.
         means: what may be used.
         progress: is shown what happens.
-        seconds: about what a run takes.
+        seconds: about what a run takes; None: it was said before.
         seeds_are_open: whether the budget says how many seeds there are.
 
     Returns:
@@ -133,12 +133,13 @@ def conduct(
     """
     with RunLock(directory.path), Workers(means.workers, means.threads) as workers:
         crew = Crew(experiment, directory, workers, progress)
-        progress.notice(_price(experiment, means, seconds, over=0))
+        if seconds:
+            progress.notice(_price(experiment, means, seconds, over=0))
         if experiment.is_tuned:
             crew.train("pilot", tuning_trials(experiment.trained, [1.0]))
             results = read_arms(experiment, directory)
-            measured = _seconds_of(results) or seconds
-            if seeds_are_open and means.budget_seconds is not None:
+            measured = _seconds_of(results) or seconds or 0.0
+            if seeds_are_open and measured:
                 experiment = _with_seeds_that_fit(experiment, directory, means, measured)
                 directory.write(experiment)
                 crew.experiment = experiment
