@@ -68,7 +68,7 @@ def _with_experiment_options(command: F) -> F:
     return command
 
 
-@click.command(cls=Grouping, short_help="Which is better, and is it the seed?")
+@click.command(cls=Grouping, short_help="Tell which arm is better, and whether it was the seed.")
 @click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=click.Path(path_type=Path))
 @with_settings
 @click.option("--vary", multiple=True, metavar="KEY=A,B", help="An arm for each value of a key.")
@@ -102,7 +102,7 @@ def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None
     _show(given, lambda options: verbs.compare(*arms, vary=vary, runs=groups, **options))
 
 
-@click.command(short_help="Which parts of a recipe help, on this text?")
+@click.command(short_help="Tell which parts of a recipe help on a text.")
 @click.argument("texts", nargs=-1, metavar="[TEXT|CONFIG]...", type=click.Path(path_type=Path))
 @with_settings
 @click.option(

@@ -11,6 +11,7 @@ _VERBATIM_SHARE = 0.01
 _REPEATED_SHARE = 0.05
 _LONG_SHARE = 0.3
 _LONG_OF_DOCUMENTS = 10
+_LONGEST_NAME = 80  # characters
 
 
 def check_lines(check: CorpusCheck) -> list[str]:
@@ -38,7 +39,7 @@ def check_problems(check: CorpusCheck) -> Iterator[str]:
     yield from _lines(check)
     for odd in check.oddities:
         words, advice = ODD[odd.kind]
-        where = f"{harmless_name(odd.file, 80)}, line {odd.line:,}"
+        where = f"{_file(odd.file)}, line {odd.line:,}"
         yield f"{odd.count:,} {words}, the first in {where}: {advice}"
     if check.empty_documents:
         yield (
@@ -49,7 +50,7 @@ def check_problems(check: CorpusCheck) -> Iterator[str]:
     total = max(1, check.checked_bytes)
     if check.checked_documents >= _LONG_OF_DOCUMENTS and size > _LONG_SHARE * total:
         yield (
-            f"one document is {size / total:.0%} of the text: {harmless_name(name, 80)}, "
+            f"one document is {size / total:.0%} of the text: {_file(name)}, "
             f"{format_bytes(size)}; if it is many in one file, name what divides them: "
             "data.separator"
         )
@@ -59,7 +60,7 @@ def _copies(check: CorpusCheck) -> Iterator[str]:
     near, verbatim = check.near, check.verbatim
     total = max(1, check.checked_bytes)
     if near.bytes > _NEAR_SHARE * total:
-        one, other = (harmless_name(name, 80) for name in near.examples[0])
+        one, other = (_file(name) for name in near.examples[0])
         yield (
             f"{near.copies:,} documents ({format_bytes(near.bytes)}, {near.bytes / total:.1%} of "
             f"the text) are near copies of others, in {near.groups:,} groups, such as {one} and "
@@ -67,7 +68,7 @@ def _copies(check: CorpusCheck) -> Iterator[str]:
         )
     if verbatim.share > _VERBATIM_SHARE and verbatim.worst:
         name, share = verbatim.worst
-        worst = f", most in {harmless_name(name, 80)}" if share > WORST_SHARE_SHOWN else ""
+        worst = f", most in {_file(name)}" if share > WORST_SHARE_SHOWN else ""
         yield (
             f"{verbatim.share:.1%} of validation text stands word for word in training text "
             f"(stretches of 50 bytes){worst}: validation loss is too good by what is known by "
@@ -89,3 +90,9 @@ def _lines(check: CorpusCheck) -> Iterator[str]:
             f"{check.repeated_bytes / total:.1%} of the text are lines that came before: copies "
             "of paragraphs, tables or licences"
         )
+
+
+def _file(name: str) -> str:
+    """A path as part of a line; of a long one the end, which tells files apart."""
+    shown = harmless_name(name)
+    return shown if len(shown) <= _LONGEST_NAME else "…" + shown[1 - _LONGEST_NAME :]
