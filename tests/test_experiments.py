@@ -17,12 +17,13 @@ import pytest
 from benchmarks.false_differences import share_found
 from hairpin.analysis.comparison import Comparison, Contrast
 from hairpin.analysis.conclusions import as_json, conclude, lines_of
-from hairpin.config.load import validate
+from hairpin.config.load import build_config, validate
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments import verbs
-from hairpin.experiments.arms import Request, arms_of_factors, arms_of_variations
+from hairpin.experiments.arms import AskedArm, Request, arms_of_factors, arms_of_variations
 from hairpin.experiments.conduct import pilot_deviation, runs_of
 from hairpin.experiments.find_lr import Rate, suggest
+from hairpin.experiments.settling import settle_arms
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
@@ -31,6 +32,7 @@ from hairpin.runs.experiment import (
     ExperimentDirectory,
     Trial,
 )
+from hairpin.watch import Quiet
 from helpers import TINY, Hairpin, text_file
 
 TREE: dict[str, Any] = {
@@ -391,3 +393,21 @@ def test_experiments_that_compare_nothing_find_something_one_time_in_twenty() ->
         share = share_found(finals["A"], finals["A'"], 5, 1000, is_paired=is_paired)
         assert 0.03 <= share <= 0.07
     assert share_found(finals["A"], finals["B"], 5, 1000, is_paired=True) > 0.8
+
+
+@pytest.mark.slow
+def test_a_budget_chooses_size_and_length(tmp_path: Path) -> None:
+    """Enough updates to mean something, at once and from the same text prepared before; and a line
+    where there is no time for any.
+    """
+    asked = [
+        AskedArm("a", {}, build_config(flags={"data.texts": [str(text_file(tmp_path, 60_000))]}))
+    ]
+    first = settle_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
+    again = settle_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
+    for arm in (first, again):
+        config = validate(arm.config)
+        assert config.train.updates and 20 <= config.train.updates <= 600
+        assert config.model.width == 64 and config.schedule.kind == "cosine"
+    with pytest.raises(ConfigError, match="more time"):
+        settle_arms(asked, 0.001, "tokens", 1, Quiet())

@@ -15,8 +15,9 @@ import torch
 
 from hairpin.config.load import short_tree, with_values
 from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
 from hairpin.experiments.arms import AskedArm
-from hairpin.planning.choose import CLOSING_SECONDS
+from hairpin.planning import choose
 from hairpin.runs.experiment import Arm
 from hairpin.training.budget import Budget
 from hairpin.training.pretrain import text_of
@@ -25,6 +26,10 @@ from hairpin.watch import Watcher
 
 # Two runs side by side are slower than one alone: they share caches and the way to memory.
 _CROWDED = 0.8
+_EVALUATING = 1.25
+# Of a run's time, for which its size is chosen: many updates tell more than a low loss.
+_SIZE_SHARE = 0.3
+_FEWEST_UPDATES = 20
 _EVALUATIONS = 4
 _EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, of the run's training tokens
 _FEWEST_EVALUATION_TOKENS = 32_768
@@ -98,11 +103,25 @@ def settle_arms(
 
 
 def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
+    """The first arm; where nothing says how long it is, of a size and a length that fit `seconds`.
+
+    Raises:
+        ConfigError: there is hardly time for an update.
+    """
     config = with_values(config, {"execution.compile": "off", "evaluate.sample_tokens": 0})
     if seconds is None or any(_value(config, key) for key in LENGTHS):
         return settle(config, None, watcher)
-    room = seconds * _CROWDED + CLOSING_SECONDS
-    return settle(config, Budget(room, time.monotonic()), watcher)
+    # Text is prepared meanwhile, so that the length that comes of this means nothing.
+    sized = settle(config, Budget(_SIZE_SHARE * seconds, time.monotonic()), watcher)
+    fitting = int(seconds * _CROWDED / _EVALUATING / sized.seconds_per_update)
+    updates = min(fitting, choose.most_updates(sized.config, len(sized.prepared.train)))
+    if updates < _FEWEST_UPDATES:
+        raise ConfigError(
+            f"--budget leaves {seconds:.1f}s for each run, which is {updates} updates here: give "
+            "more time, fewer arms or seeds, or a smaller --size"
+        )
+    shared = {key: _value(sized.config, key) for key in _SHARED}
+    return settle(with_values(config, {**shared, "train.updates": updates}), None, watcher)
 
 
 def _settle_like(arm: AskedArm, first: Settled, equal: str, watcher: Watcher) -> Settled:
@@ -182,7 +201,7 @@ def _same_length(config: Config, like: Config) -> bool:
 def _seconds_of(settled: Settled) -> float:
     updates = settled.config.train.updates
     assert updates
-    return updates * settled.seconds_per_update / _CROWDED * 1.1 + 1.0
+    return updates * settled.seconds_per_update / _CROWDED * _EVALUATING + 1.0
 
 
 def _parameters(settled: Settled) -> str:
