@@ -95,3 +95,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Run:
         patch.setenv("HAIRPIN_CACHE", str(folder / "cache"))
         patch.setattr(Run, "write_plots", lambda self: [])
         return train(text_file(folder), out=folder / "base", settings=settings, watcher=Quiet())
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than runs of seconds."""
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])

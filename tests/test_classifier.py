@@ -35,10 +35,7 @@ SHAPE = Shape(50, 16, layers=2, heads=2, width=16)
 LENGTHS = (3, 16, 1, 9, 9, 2)
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 def lively_classifier(labels: int = 3, **changes: Any) -> Classifier:

@@ -28,9 +28,7 @@ from helpers import (
 SETTINGS = tiny(model__dropout=0.1, schedule__kind="constant")
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture

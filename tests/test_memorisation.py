@@ -18,7 +18,6 @@ from hairpin.errors import Interrupted
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.training import memorisation
 from hairpin.training.memorisation import MemorisationMeasure, write_after
@@ -29,9 +28,7 @@ from helpers import Watching, a_guard, lively_model, of_kind, random_ids, text_f
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 def unlikely_text(words: int, seed: int) -> str:

@@ -38,10 +38,7 @@ from helpers import (
     weights_of,
 )
 
-
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture

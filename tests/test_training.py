@@ -46,10 +46,7 @@ ALL_ON = tiny(model__dropout=0.1, clip__threshold=0.5, schedule__kind="cosine")
 MODERN = tiny(recipe="modern", clip__threshold=0.5, schedule__kind="cosine")
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture
