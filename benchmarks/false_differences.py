@@ -29,8 +29,8 @@ from hairpin.analysis.statistics import (
 )
 from hairpin.config.load import build_config, to_tree
 from hairpin.experiments.arms import AskedArm
-from hairpin.experiments.compare import NoProgress, Preparing
 from hairpin.experiments.conduct import available_workers
+from hairpin.experiments.progress import NoProgress, Preparing
 from hairpin.experiments.settling import settle_arms
 from hairpin.experiments.workers import Workers
 from hairpin.runs.experiment import Experiment, ExperimentDirectory, Trial

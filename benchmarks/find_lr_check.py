@@ -17,8 +17,8 @@ from hairpin.analysis.comparison import read_arms
 from hairpin.analysis.formats import format_lr
 from hairpin.experiments import verbs
 from hairpin.experiments.arms import AskedArm, Request
-from hairpin.experiments.compare import NoProgress, Preparing
 from hairpin.experiments.conduct import Crew, available_workers, tuning_trials
+from hairpin.experiments.progress import NoProgress, Preparing
 from hairpin.experiments.settling import settle_arms
 from hairpin.experiments.workers import Workers
 from hairpin.runs.experiment import Experiment, ExperimentDirectory

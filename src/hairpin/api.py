@@ -13,7 +13,7 @@ from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.driving import go_on, train_new
-from hairpin.errors import CorpusError, RunError
+from hairpin.errors import RunError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
 from hairpin.pages.write import write_report
@@ -27,6 +27,7 @@ from hairpin.starting.asked import (
     default_budget_seconds,
     length_of,
     name_of,
+    require_text,
     with_start,
 )
 from hairpin.starting.begin import is_restarted, require_same
@@ -255,8 +256,7 @@ def prepare(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
     asked = asked_config(texts, corpus, None, overrides, {})
-    if not asked.data.texts and asked.data.corpus is None:
-        raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
+    require_text(asked)
     prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
     shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
     return (

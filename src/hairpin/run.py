@@ -51,7 +51,8 @@ class Run:
 
     def lines(self) -> list[str]:
         """The summary with the diagnostics, for people."""
-        return lines_with(self.summary(), self.diagnostics())
+        record = self.record()
+        return lines_with(summarize(record), diagnose(record, self.config))
 
     def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
         """Its model, ready to write and to be measured; of a classifier, to tell labels.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from hairpin.cli.options import FiniteRange, run_argument, weights_option
+from hairpin.cli.options import FiniteRange, json_option, run_argument, weights_option
 
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
@@ -19,9 +19,6 @@ Named = TypeVar("Named", str, Path)
 
 _run_and_texts = click.argument(
     "run_and_texts", nargs=-1, metavar="[RUN] [TEXT]...", type=click.Path(path_type=Path)
-)
-_json_option = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object on standard output."
 )
 
 
@@ -89,7 +86,7 @@ def sample(
 
 @click.command(short_help="Measure a run's model on any text.")
 @_run_and_texts
-@_json_option
+@json_option
 @weights_option
 def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> None:
     """Loss, perplexity and bits per byte of RUN's model on TEXT.
@@ -136,7 +133,7 @@ def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> No
 
 @click.command(short_help="Tell the labels of texts.")
 @click.argument("run_and_texts", nargs=-1, metavar="[RUN] TEXT|FILE...", required=True)
-@_json_option
+@json_option
 @weights_option
 def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None:
     """Labels and probabilities that the classifier RUN gives each TEXT.

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from hairpin.cli.options import settings_of, with_settings
+from hairpin.cli.options import corpus_option, settings_of, with_settings
 
 
 @click.command(short_help="Turn text into a tokenizer and token shards.")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
-@click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@corpus_option
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="One setting.")
 def prepare(
     texts: tuple[Path, ...], out: Path, corpus: str | None, overrides: tuple[str, ...]

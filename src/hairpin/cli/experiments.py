@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hairpin.cli.options import FLAGS, FiniteRange, settings_of, with_settings
+from hairpin.cli.options import (
+    FLAGS,
+    FiniteRange,
+    corpus_option,
+    json_option,
+    settings_of,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from hairpin.analysis.comparison import Comparison
@@ -43,7 +50,7 @@ class Grouping(click.Command):
 def _with_experiment_options(command: F) -> F:
     for option in reversed(
         (
-            click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT."),
+            corpus_option,
             click.option(
                 "--seeds", type=int, help="Runs of each arm in the verdict; 5 if left out."
             ),
@@ -61,7 +68,7 @@ def _with_experiment_options(command: F) -> F:
             click.option(
                 "--only-report", is_flag=True, help="Train nothing; report what is there."
             ),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+            json_option,
         )
     ):
         command = option(command)
@@ -131,13 +138,13 @@ def ablate(texts: tuple[Path, ...], factors: str, vary: tuple[str, ...], **given
 @click.command(short_help="Find a peak learning rate by short runs.")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
 @with_settings
-@click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@corpus_option
 @click.option("--budget", metavar="5m", help="Wall time for the search; 5 minutes if left out.")
 @click.option("--workers", type=int, help="Runs side by side; one for each core.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The page; find-lr-TEXT.html if left out."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@json_option
 def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Find a peak learning rate, by short runs of the whole schedule at rates a factor of two
     apart.

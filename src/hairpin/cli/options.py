@@ -90,6 +90,18 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
     return {FLAGS[name]: value for name, value in flags.items() if value is not None}
 
 
+def corpus_option(command: F) -> F:
+    """--corpus."""
+    words = "stdlib, python-docs or verdict, in place of TEXT."
+    return click.option("--corpus", help=words)(command)
+
+
+def json_option(command: F) -> F:
+    """--json."""
+    words = "One JSON object on standard output."
+    return click.option("--json", "as_json", is_flag=True, help=words)(command)
+
+
 def run_argument(command: F) -> F:
     """RUN, which may be left out."""
     return click.argument("run", required=False, type=click.Path(path_type=Path))(command)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hairpin.cli.options import settings_of, with_plan_settings
+from hairpin.cli.options import corpus_option, json_option, settings_of, with_plan_settings
 
 
 @click.command(short_help="Say what a run will cost, and what its text is like.")
@@ -14,11 +14,11 @@ from hairpin.cli.options import settings_of, with_plan_settings
 @with_plan_settings
 @click.option("--tokens", metavar="1B", help="Length of the run in tokens.")
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
-@click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@corpus_option
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder: for its disk.")
 @click.option("--no-probe", is_flag=True, help="Measure nothing here, and do not import PyTorch.")
 @click.option("--no-text-check", is_flag=True, help="Do not look for what is wrong with the text.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 @click.option("--parameters", metavar="7B", help="On paper: a network of so many is picked.")
 @click.option("--gpus", metavar="8,16", help="On paper: training on so many cards.")
 @click.option("--gpu", help="T4, RTX4090, A100, H100 or H200.")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hairpin.cli.options import (
+    corpus_option,
     run_argument,
     settings_of,
     with_finetune_settings,
@@ -28,7 +29,7 @@ _start_option = click.option(
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @_start_option
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
-@click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+@corpus_option
 @click.option("--or-resume", is_flag=True, help="Go on with the run in --out if it is there.")
 def train(
     texts: tuple[Path, ...],

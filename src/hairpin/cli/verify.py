@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from hairpin.cli.options import json_option
+
 
 @click.command(short_help="Check a run's files; prove exact resume on this machine.")
 @click.argument("run_or_config", required=False, type=click.Path(path_type=Path))
@@ -13,7 +15,7 @@ import click
 @click.option("--kills", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the kills.")
 @click.option("--keep", is_flag=True, help="Keep the two runs that were compared.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@json_option
 def verify(
     run_or_config: Path | None,
     prove: bool,

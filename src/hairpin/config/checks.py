@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
@@ -13,6 +14,9 @@ DEFAULT_CURVE = "cosine"
 DEFAULT_WARMUP_FRACTION = 0.05
 DEFAULT_DECAY_FRACTION = 0.2
 DEFAULT_MIN_LR_FRACTION = 0.1
+
+# Tokens of the tokenizers whose vocabulary is not learned.
+FIXED_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
 
 
 # Keys that say the same thing in different ways: one of each group may be set.
@@ -117,12 +121,13 @@ def _in_updates(
 
 def _alternatives(config: Config) -> Iterator[str]:
     for keys in ALTERNATIVES:
-        given = [key for key in keys if _value(config, key) not in (None, ())]
+        given = [key for key in keys if value_of(config, key) not in (None, ())]
         if len(given) > 1:
             yield f"{' and '.join(given)}: they say the same thing in two ways; keep one"
 
 
-def _value(config: Config, key: str) -> object:
+def value_of(config: Config, key: str) -> Any:
+    """What a config has under a dotted key."""
     table, _, name = key.partition(".")
     return getattr(getattr(config, table), name)
 
@@ -135,7 +140,7 @@ def _shapes(config: Config) -> Iterator[str]:
         yield f"model.width: {model.width} is not a multiple of model.heads, {model.heads}"
     if config.tokenizer.kind != "bpe" and config.tokenizer.vocabulary not in (
         None,
-        {"bytes": 257, "gpt2": 50_257}[config.tokenizer.kind],
+        FIXED_VOCABULARIES[config.tokenizer.kind],
     ):
         yield (
             f"tokenizer.vocabulary: {config.tokenizer.kind} has its own size; "

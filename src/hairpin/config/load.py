@@ -147,8 +147,8 @@ def to_tree(config: Config) -> Tree:
 
 def short_tree(config: Config) -> Tree:
     """The same without what is as the defaults have it; `validate` makes the config of it again."""
-    defaults, short = _flat(to_tree(Config())), Tree()
-    for key, value in _flat(to_tree(config)).items():
+    defaults, short = flat(to_tree(Config())), Tree()
+    for key, value in flat(to_tree(config)).items():
         if value != defaults.get(key):
             _put(short, key, value)
     return short
@@ -156,7 +156,7 @@ def short_tree(config: Config) -> Tree:
 
 def differences(was: Config, now: Config) -> list[tuple[str, Any, Any]]:
     """Each dotted key that differs with both its values; None: unset."""
-    before, after = _flat(to_tree(was)), _flat(to_tree(now))
+    before, after = flat(to_tree(was)), flat(to_tree(now))
     keys = [key for key in known_keys() if before.get(key) != after.get(key)]
     return [(key, before.get(key), after.get(key)) for key in keys]
 
@@ -240,8 +240,8 @@ def _get(tree: Tree, key: str) -> Any:
     return values.get(name) if isinstance(values, dict) else None
 
 
-def _flat(tree: Tree) -> Tree:
-    """Dotted key → value."""
+def flat(tree: Mapping[str, Any]) -> Tree:
+    """Nested tables as dotted key → value."""
     return {
         f"{key}.{name}" if name else key: entry
         for key, value in tree.items()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
@@ -31,7 +32,7 @@ T = TypeVar("T")
 DEFAULT_GPUS = "8,16,32,64"
 DEFAULT_GPU = "H100"
 DEFAULT_CONTEXT = 4096
-ASSUMED_VOCABULARY = 50_257  # GPT-2's
+ASSUMED_VOCABULARY = FIXED_VOCABULARIES["gpt2"]
 _MOST_OFF = 0.5  # of the parameters asked for
 
 

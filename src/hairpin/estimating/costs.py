@@ -14,6 +14,7 @@ from hairpin.estimating.filled import Filled, free_bytes
 from hairpin.estimating.text import Text
 from hairpin.model.shape import Shape
 from hairpin.planning.amounts import Amount
+from hairpin.planning.choose import GPU_MEMORY_SHARE
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
 from hairpin.planning.memory import Job, Memory, moment_bytes, peak_memory
 from hairpin.planning.sizes import (
@@ -24,7 +25,6 @@ from hairpin.planning.sizes import (
 )
 from hairpin.schedules import Schedule
 
-_GPU_MEMORY_SHARE = 0.9  # as training takes of a card (training/numerics.py)
 _CLOSING_SECONDS = 2.5  # the summary and three plots: measured, two Zen 4 cores
 
 
@@ -276,7 +276,7 @@ def _on_one_gpu(gpu: Gpu, config: Config, shape: Shape, flops: float) -> OnOneGp
     tokens = config.train.tokens_per_update
     assert tokens
     samples = tokens // shape.context
-    room = _GPU_MEMORY_SHARE * gpu.memory_bytes
+    room = GPU_MEMORY_SHARE * gpu.memory_bytes
     sequences = micro_batch_sequences(shape, samples, room, "cuda")
     job = Job(shape, config.optimizer.kind, gpu.number, sequences, -(-samples // sequences), "cuda")
     return OnOneGpu(gpu, sequences, peak_memory(job).total, seconds_on_paper(gpu, flops))

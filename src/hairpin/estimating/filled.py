@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.corpus import open_corpus
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from hairpin.training.rehearsal import Rehearsal
 
 _MUCH_TEXT_BYTES = 10**12  # where none is named: no text is too little for the vocabulary
-_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _fill_length(
 
 
 def _vocabulary(config: Config) -> int:
-    vocabulary = config.tokenizer.vocabulary or _VOCABULARIES.get(config.tokenizer.kind)
+    vocabulary = config.tokenizer.vocabulary or FIXED_VOCABULARIES.get(config.tokenizer.kind)
     assert vocabulary
     return vocabulary
 

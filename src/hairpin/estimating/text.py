@@ -7,7 +7,6 @@ estimated from a sample.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from hairpin.config.settings import Config
 from hairpin.config.settings import Tokenizer as TokenizerSettings
@@ -111,4 +110,4 @@ def _tokenizer(asked: TokenizerSettings, pieces: list[str], found: Survey) -> To
     if asked.kind == "gpt2":
         return Gpt2Tokenizer.fetch()
     vocabulary = asked.vocabulary or bpe.choose_vocabulary(found.train_bytes)
-    return train_bpe(islice(pieces, len(pieces)), vocabulary)
+    return train_bpe(iter(pieces), vocabulary)

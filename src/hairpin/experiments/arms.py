@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hairpin.config.checks import value_of
 from hairpin.config.load import build_config, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
@@ -154,8 +155,7 @@ def _bell(name: str, base: Config) -> tuple[str, Any, Any]:
             f"--factors {name}: choose of {', '.join(BELLS)}; any other key by --vary key=off,on"
         )
     key, off = BELLS[name]
-    table, _, field = key.partition(".")
-    if getattr(getattr(base, table), field) == off:
+    if value_of(base, key) == off:
         raise ConfigError(f"--factors {name}: {key} is {off!r} in the config, so it is never on")
     return key, off, _AS_IT_IS
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +25,15 @@ from hairpin.experiments.conduct import (
     MOST_SEEDS,
     SEEDS,
     Means,
-    Progress,
     available_workers,
     conduct,
     open_experiment,
     runs_of,
     seconds_per_run,
 )
+from hairpin.experiments.progress import Preparing, Progress
 from hairpin.files import write_atomically
+from hairpin.runs.directory import new_run_path
 from hairpin.runs.experiment import (
     SCALES,
     SMALLEST_DIFFERENCE,
@@ -40,8 +41,7 @@ from hairpin.runs.experiment import (
     Experiment,
     ExperimentDirectory,
 )
-from hairpin.starting.asked import name_of
-from hairpin.watch import Quiet
+from hairpin.starting.asked import length_of, name_of, require_text
 
 EXPERIMENTS = Path("experiments")
 DEFAULT_BUDGET = "20m"
@@ -94,29 +94,6 @@ class Options:
             "equal": self.equal,
             "smallest_difference": self.smallest_difference,
         }
-
-
-class NoProgress:
-    """Shows nothing."""
-
-    def notice(self, line: str) -> None:
-        """Nothing."""
-
-    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True)
-class Preparing(Quiet):
-    """Passes on what preparation says."""
-
-    progress: Progress = field(default_factory=NoProgress)
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        self.progress.advance(name, done, total, "")
-
-    def notice(self, line: str) -> None:
-        self.progress.notice(line)
 
 
 def compare_configs(
@@ -228,7 +205,8 @@ def _experiment(
             f"{tuned[0]}: arms that differ in the learning rate are not tuned alike; add "
             "--same-lr, or look for a rate with `hairpin find-lr`"
         )
-    out = options.out or _new_path(f"{kind}-{name_of(_with_text(configs[0]))}")
+    require_text(configs[0])
+    out = options.out or new_run_path(f"{kind}-{name_of(configs[0])}", EXPERIMENTS)
     asked = options.asked() | {
         "kind": kind,
         "arms": [[arm.name, _plain(arm.changes), short_tree(arm.config)] for arm in arms],
@@ -265,14 +243,13 @@ def _new(
     progress: Progress,
 ) -> tuple[Experiment, float]:
     """The experiment with its arms settled, and about how long a run takes."""
-    from hairpin.experiments.settling import LENGTHS, settle_arms
+    from hairpin.experiments.settling import settle_arms
 
     seeds = options.seeds or SEEDS
     budget = seconds_per_run(means, len(arms), len(scales), seeds) if means.budget_seconds else None
     comparable = settle_arms(arms, budget, options.equal, means.threads, Preparing(progress))
     trained = sum(arm.same_as is None for arm in comparable.arms)
-    is_long = any(getattr(arms[0].config.train, key.partition(".")[2]) for key in LENGTHS)
-    if options.seeds is None and is_long and means.budget_seconds:
+    if options.seeds is None and length_of(arms[0].config) and means.budget_seconds:
         room = means.seconds_left * means.workers / comparable.seconds_per_run
         room -= runs_of(trained, len(scales), 0)
         seeds = max(FEWEST_SEEDS, min(MOST_SEEDS, int(room / trained)))
@@ -293,27 +270,11 @@ def _new(
 
 def _means(options: Options, configs: Sequence[Config], arms: int) -> Means:
     """How many runs side by side, and how much time."""
-    train = configs[0].train
-    is_long = train.updates or train.tokens or train.epochs
-    budget = options.budget or (None if is_long else DEFAULT_BUDGET)
+    budget = options.budget or (None if length_of(configs[0]) else DEFAULT_BUDGET)
     seconds = parse_duration(budget) if budget else None
-    workers, threads = available_workers(2 * arms, configs[0].execution.device)
-    if options.workers:
-        workers, threads = options.workers, max(1, workers * threads // options.workers)
+    device = configs[0].execution.device
+    workers, threads = available_workers(2 * arms, device, options.workers)
     return Means(workers, threads, seconds, time.monotonic())
-
-
-def _new_path(name: str) -> Path:
-    number = 1
-    while (EXPERIMENTS / f"{name}-{number}").exists():
-        number += 1
-    return EXPERIMENTS / f"{name}-{number}"
-
-
-def _with_text(config: Config) -> Config:
-    if not config.data.texts and config.data.corpus is None:
-        raise ConfigError("no text given: name files or folders, or a corpus with --corpus")
-    return config
 
 
 def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:

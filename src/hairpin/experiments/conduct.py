@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -26,6 +25,7 @@ from hairpin.analysis.formats import format_duration
 from hairpin.analysis.statistics import smallest_shown
 from hairpin.config.load import to_tree
 from hairpin.errors import RunError
+from hairpin.experiments.progress import Progress
 from hairpin.experiments.workers import Workers
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
@@ -41,16 +41,6 @@ FEWEST_SEEDS, MOST_SEEDS = 3, 12
 _MOST_EXTENSIONS = 2
 _USED = 0.92  # of a budget: the rest is for what was not foreseen
 _GIGABYTES_PER_WORKER = 3.5
-
-
-class Progress(Protocol):
-    """Is shown what an experiment does."""
-
-    def notice(self, line: str) -> None:
-        """Something that people should read."""
-
-    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
-        """The whole experiment has come to `done` of `total` updates."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +66,23 @@ class Means:
         return self.started + _USED * self.budget_seconds - time.monotonic()
 
 
-def available_workers(runs: int, device: str) -> tuple[int, int]:
+def available_workers(runs: int, device: str, asked: int | None = None) -> tuple[int, int]:
     """Processes side by side and threads in each, for small models: as many processes as there are
     cores and memory for, since one thread each wastes nothing; on a GPU one.
+
+    Args:
+        runs: that could go on at a time.
+        device: of all of them.
+        asked: processes; None: as many as suit.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
-    if device not in ("auto", "cpu") or (device == "auto" and _has_gpu()):
-        return 1, cores
     fitting = int(psutil.virtual_memory().available / (_GIGABYTES_PER_WORKER * 1e9))
     workers = max(1, min(cores, runs, fitting))
-    return workers, max(1, cores // workers)
+    if device not in ("auto", "cpu") or (device == "auto" and _has_gpu()):
+        workers = 1
+    threads = max(1, cores // workers)
+    return (asked, max(1, workers * threads // asked)) if asked else (workers, threads)
 
 
 def _has_gpu() -> bool:

@@ -24,15 +24,15 @@ from hairpin.experiments.arms import AskedArm, Request
 from hairpin.experiments.conduct import (
     Crew,
     Means,
-    Progress,
     available_workers,
     trials_beyond_edges,
     tuning_trials,
 )
+from hairpin.experiments.progress import Preparing, Progress
 from hairpin.experiments.workers import Workers
 from hairpin.files import write_atomically
 from hairpin.runs.experiment import TUNING_SEEDS, Experiment, ExperimentDirectory
-from hairpin.starting.asked import name_of
+from hairpin.starting.asked import length_of, name_of, require_text
 
 DEFAULT_BUDGET = "5m"
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -153,15 +153,12 @@ def search(
         HairpinError: every rate diverged, or a run could not be trained.
     """
     config = request.build({})
-    if not config.data.texts and config.data.corpus is None:
-        raise ConfigError("no text given: name files or folders, or a corpus with --corpus")
+    require_text(config)
     page = page or Path(f"find-lr-{name_of(config)}.html")
     if page.is_dir() or not page.absolute().parent.is_dir():
         raise ConfigError(f"--out {page}: not a file that can be written")
     seconds = parse_duration(budget or DEFAULT_BUDGET)
-    count, threads = available_workers(2 * len(_SCALES), config.execution.device)
-    if workers:
-        count, threads = workers, max(1, count * threads // workers)
+    count, threads = available_workers(2 * len(_SCALES), config.execution.device, workers)
     means = Means(count, threads, seconds, time.monotonic())
     arm = AskedArm("rates", {}, config)
     with tempfile.TemporaryDirectory(prefix="hairpin-find-lr-") as folder:
@@ -185,7 +182,6 @@ def search(
 
 def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
     """An experiment of one arm, whose runs are as long as the search has time for."""
-    from hairpin.experiments.compare import Preparing
     from hairpin.experiments.settling import settle_arms
 
     per_run = means.seconds_left * means.workers / _EXPECTED_RUNS
@@ -193,8 +189,7 @@ def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
     comparable = settle_arms([arm], per_run, "tokens", means.threads, watcher)
     fits = per_run / comparable.seconds_per_run
     (settled,) = comparable.arms
-    config = with_values(arm.config, {})
-    if config.train.updates or config.train.tokens or config.train.epochs:
+    if length_of(arm.config):
         whole = Experiment("compare", "", comparable.arms, ()).config_of(
             tuning_trials(comparable.arms, [1.0])[0]
         )

@@ -13,12 +13,16 @@ from typing import Any
 
 import torch
 
+from hairpin.analysis.formats import format_count
+from hairpin.config.checks import value_of
 from hairpin.config.load import short_tree, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.experiments.arms import AskedArm
 from hairpin.planning import choose
+from hairpin.planning.sizes import count_parameters
 from hairpin.runs.experiment import Arm
+from hairpin.starting.asked import length_of
 from hairpin.training.budget import Budget
 from hairpin.training.pretrain import text_of
 from hairpin.training.settle import Settled, settle
@@ -33,7 +37,7 @@ _FEWEST_UPDATES = 20
 _EVALUATIONS = 4
 _EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, of the run's training tokens
 _FEWEST_EVALUATION_TOKENS = 32_768
-LENGTHS = ("train.updates", "train.tokens", "train.epochs")
+_LENGTHS = ("train.updates", "train.tokens", "train.epochs")
 _SHARED = (
     "data.hash", "data.split", "tokenizer.vocabulary", "model.layers", "model.heads", "model.width",
     "model.context", "train.tokens_per_update", "execution.device", "execution.precision",
@@ -81,7 +85,7 @@ def settle_arms(
     torch.set_num_threads(threads)
     try:
         first = _settle_first(asked[0].config, seconds_per_run, watcher)
-        settled = [_settle_like(arm, first, equal, watcher) for arm in asked]
+        settled = [first, *(_settle_like(arm, first, equal, watcher) for arm in asked[1:])]
     finally:
         torch.set_num_threads(before)
     arms: list[Arm] = []
@@ -93,7 +97,7 @@ def settle_arms(
         arms.append(Arm(arm.name, dict(arm.changes), config, peak_lr, twin))
     updates, tokens = first.config.train.updates, first.config.train.tokens_per_update
     assert updates and tokens
-    parameters = _parameters(first)
+    parameters = format_count(count_parameters(first.shape).total)
     model = (
         f"{parameters} parameters, {updates:,} updates of {tokens:,} tokens "
         f"({first.epochs:.2g} passes), {first.config.execution.precision}"
@@ -109,7 +113,7 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
         ConfigError: there is hardly time for an update.
     """
     config = with_values(config, {"execution.compile": "off", "evaluate.sample_tokens": 0})
-    if seconds is None or any(_value(config, key) for key in LENGTHS):
+    if seconds is None or length_of(config):
         return settle(config, None, watcher)
     # Text is prepared meanwhile, so that the length that comes of this means nothing.
     sized = settle(config, Budget(_SIZE_SHARE * seconds, time.monotonic()), watcher)
@@ -120,7 +124,7 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
             f"--budget leaves {seconds:.1f}s for each run, which is {updates} updates here: give "
             "more time, fewer arms or seeds, or a smaller --size"
         )
-    shared = {key: _value(sized.config, key) for key in _SHARED}
+    shared = {key: value_of(sized.config, key) for key in _SHARED}
     return settle(with_values(config, {**shared, "train.updates": updates}), None, watcher)
 
 
@@ -128,15 +132,15 @@ def _settle_like(arm: AskedArm, first: Settled, equal: str, watcher: Watcher) ->
     """An arm with what the first chose where it leaves that open, and as long."""
     config, like = arm.config, first.config
     values = {
-        key: _value(like, key)
+        key: value_of(like, key)
         for key in _SHARED
-        if _value(config, key) in (None, "auto")
+        if value_of(config, key) in (None, "auto")
         and not (key.startswith("model.") and config.model.size)
         and not (key.startswith("data.") and _texts(config) != _texts(like))
         and not (key == "tokenizer.vocabulary" and config.tokenizer.kind != "bpe")
     }
     values |= {"execution.compile": "off", "evaluate.sample_tokens": 0}
-    own_length = bool(set(LENGTHS) & set(arm.changes)) or not _same_length(config, like)
+    own_length = bool(set(_LENGTHS) & set(arm.changes)) or not _same_length(config, like)
     if not own_length:
         values |= {"train.updates": like.train.updates, "train.tokens": None, "train.epochs": None}
     settled = settle(with_values(config, values), None, watcher)
@@ -194,8 +198,7 @@ def _open_again(asked: Config, settled: Config, first: Config) -> Config:
 
 def _same_length(config: Config, like: Config) -> bool:
     """Whether the config leaves its length open, or asks for the first arm's."""
-    asked = [_value(config, key) for key in LENGTHS]
-    return not any(asked) or config.train.updates == like.train.updates
+    return not length_of(config) or config.train.updates == like.train.updates
 
 
 def _seconds_of(settled: Settled) -> float:
@@ -204,17 +207,5 @@ def _seconds_of(settled: Settled) -> float:
     return updates * settled.seconds_per_update / _CROWDED * _EVALUATING + 1.0
 
 
-def _parameters(settled: Settled) -> str:
-    from hairpin.analysis.formats import format_count
-    from hairpin.planning.sizes import count_parameters
-
-    return format_count(count_parameters(settled.shape).total)
-
-
 def _texts(config: Config) -> tuple[Any, ...]:
     return (config.data.texts, config.data.corpus)
-
-
-def _value(config: Config, key: str) -> Any:
-    table, _, name = key.partition(".")
-    return getattr(getattr(config, table), name)

@@ -9,16 +9,16 @@ from hairpin.config.load import read_toml
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments.arms import Request
 from hairpin.experiments.compare import (
-    NoProgress,
     Options,
     ablate_factors,
     compare_configs,
     compare_finished,
     report,
 )
-from hairpin.experiments.conduct import Progress
 from hairpin.experiments.find_lr import Found, search
+from hairpin.experiments.progress import NoProgress, Progress
 from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory
+from hairpin.starting.asked import with_text
 
 Path_ = str | Path
 
@@ -164,15 +164,10 @@ def _request(
     settings: Mapping[str, Any] | None,
     overrides: Iterable[str],
 ) -> Request:
-    flags = dict(settings or {})
-    if texts:
-        flags["data.texts"] = [str(text.absolute()) for text in texts]
-    if corpus:
-        flags["data.corpus"] = corpus
     file = None if config is None else Path(config)
     if file is not None:
         read_toml(file)  # a mistake in its name is said before anything else
-    return Request(file, tuple(overrides), flags)
+    return Request(file, tuple(overrides), with_text(settings, texts, corpus))
 
 
 def _only_report(folder: Path | None) -> tuple[Comparison, Path]:

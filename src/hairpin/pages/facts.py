@@ -7,13 +7,13 @@ from typing import Any
 
 from hairpin.analysis.formats import format_bytes, format_count, harmless_name
 from hairpin.analysis.series import Event
-from hairpin.config.load import build_config, differences, to_toml
+from hairpin.config.checks import FIXED_VOCABULARIES
+from hairpin.config.load import build_config, differences, flat, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.pages.markup import cut, details, escape, note, pairs, table
 from hairpin.runs.directory import RunDirectory
 
-_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
 _MOST_SAMPLES = 60
 _LONGEST_SAMPLE = 20_000  # characters
 
@@ -38,7 +38,7 @@ def settings_html(config: Config, events: Sequence[Event]) -> str:
 def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
     """Text, tokens, vocabulary, split."""
     plan, data = first(events, "plan"), config.data
-    vocabulary = config.tokenizer.vocabulary or _VOCABULARIES.get(config.tokenizer.kind)
+    vocabulary = config.tokenizer.vocabulary or FIXED_VOCABULARIES.get(config.tokenizer.kind)
     rows = [("text", plan.get("text") or data.corpus or ", ".join(data.texts) or "unknown")]
     if plan.get("examples"):
         rows.append(("training examples", f"{plan['examples']:,}"))
@@ -119,17 +119,6 @@ def sample_html(title: str, event: Event, kind: str = "") -> str:
 def first(events: Sequence[Event], kind: str) -> Event:
     """The last event of a kind that comes once in a run; empty if it did not."""
     return next((event for event in reversed(events) if event["event"] == kind), {})
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def shown(value: Any) -> str:

@@ -154,7 +154,7 @@ def _progress_html(summary: Summary, events: Sequence[Event], now: float) -> str
 
 
 def _summary_html(summary: Summary) -> str:
-    return pairs((line[:12].strip(), line[12:]) for line in summary.lines())
+    return pairs(summary.rows())
 
 
 def _diagnostics_html(record: Sequence[Event], events: Sequence[Event], config: Config) -> str:

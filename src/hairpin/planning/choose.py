@@ -20,6 +20,7 @@ from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
 CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
+GPU_MEMORY_SHARE = 0.9  # of what is free: the rest is for what the estimate does not see
 CPU_GIGABYTES = 3.0  # that a run may take where the machine is its owner's
 MUON_PEAK_LR = 3e-3  # whatever the width: an orthogonal step has the same size in all
 START_LR_FRACTION = 0.25  # of the peak for random weights, for weights that have learned something

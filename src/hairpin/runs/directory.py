@@ -169,13 +169,13 @@ def list_runs(folder: Path) -> list[RunDirectory]:
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
-def new_run_path(name: str) -> Path:
-    """`runs/<name>-<n>` with the first free n."""
+def new_run_path(name: str, folder: Path = RUNS) -> Path:
+    """`runs/<name>-<n>`, or in another folder, with the first free n."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
     number = 1
-    while (RUNS / f"{stem}-{number}").exists():
+    while (folder / f"{stem}-{number}").exists():
         number += 1
-    return RUNS / f"{stem}-{number}"
+    return folder / f"{stem}-{number}"
 
 
 def _is_left_over(path: Path) -> bool:

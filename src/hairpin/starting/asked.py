@@ -7,6 +7,7 @@ from typing import Any
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config
 from hairpin.config.settings import Config
+from hairpin.errors import CorpusError
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
@@ -31,13 +32,30 @@ def asked_config(
     Raises:
         ConfigError: it cannot be.
     """
-    flags = dict(settings)
+    file = None if config is None else Path(config)
+    return build_config(file=file, overrides=overrides, flags=with_text(settings, texts, corpus))
+
+
+def with_text(
+    settings: Mapping[str, Any] | None, texts: Iterable[str | Path], corpus: str | None
+) -> dict[str, Any]:
+    """The settings with files and folders, or a corpus by name, where any are named."""
+    flags = dict(settings or {})
     if paths := [str(Path(text).absolute()) for text in texts]:
         flags["data.texts"] = paths
     if corpus:
         flags["data.corpus"] = corpus
-    file = None if config is None else Path(config)
-    return build_config(file=file, overrides=overrides, flags=flags)
+    return flags
+
+
+def require_text(config: Config) -> None:
+    """Nothing, if a text is named.
+
+    Raises:
+        CorpusError: none is.
+    """
+    if not config.data.texts and config.data.corpus is None:
+        raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
 
 
 def with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hairpin.analysis.formats import harmless
+from hairpin.terminal.display import standard_console
 
 
 class ExperimentBar:
@@ -14,7 +14,7 @@ class ExperimentBar:
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = standard_console(on_stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

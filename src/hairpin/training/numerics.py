@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from hairpin.errors import ConfigError
-from hairpin.planning.choose import CPU_GIGABYTES
+from hairpin.planning.choose import CPU_GIGABYTES, GPU_MEMORY_SHARE
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-# Of a GPU's free memory: the rest is for what the estimate does not see, and for fragments.
-_CUDA_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def usable_gigabytes(device: str) -> float:
         return CPU_GIGABYTES
     torch.cuda.empty_cache()  # what a run before this one left
     free_bytes, _ = torch.cuda.mem_get_info()
-    return max(0.1, round(_CUDA_SHARE * free_bytes / 1e9, 1))
+    return max(0.1, round(GPU_MEMORY_SHARE * free_bytes / 1e9, 1))
 
 
 def choose_device(asked: str) -> str:
