@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hairpin.config.settings import Data
+from hairpin.config.data import Data
 from hairpin.data import embedded, split
 from hairpin.data.corpus import Corpus, open_corpus, split_stream
 from hairpin.data.pieces import first_cut, last_cut, recut

@@ -187,3 +187,15 @@ def test_an_evaluation_made_up_for_at_the_end_stays_when_the_run_becomes_longer(
     hairpin.resume(run.path, watcher=Quiet())
     hairpin.resume(run.path, extend=6, policy="rewarm", watcher=Quiet())
     assert [e["update"] for e in of_kind(run.record(), "evaluation")] == [0, 4, 8, 12, 13, 16, 19]
+
+
+def test_what_a_run_killed_at_its_last_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = hairpin.train(
+        text_file(tmp_path), out=tmp_path / "run", settings=SETTINGS, watcher=Quiet()
+    )
+    left = run.path / ".tmp-report.html-1-2"  # the page is written once more after the end
+    left.touch()
+
+    hairpin.resume(run.path, watcher=Quiet())
+
+    assert not left.exists()

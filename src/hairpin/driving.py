@@ -64,6 +64,8 @@ def go_on(
         watcher.notice(
             f"{run.path} is finished after {run.config.train.updates} updates: nothing to do"
         )
+        with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
+            run.directory.remove_unfinished()
         return run
     with RunLock(run.path):
         begun = begin(run.directory, run.config, budget_seconds)

@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 import torch
 
-from hairpin.config.settings import Config, Data
+from hairpin.config.data import Data
+from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED, Tokens, Windows
 from hairpin.data.corpus import open_corpus
 from hairpin.data.order import Indices

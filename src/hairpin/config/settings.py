@@ -10,105 +10,12 @@ from typing import Literal
 from pydantic import Field
 
 from hairpin.config.curve import Schedule
+from hairpin.config.data import Data, Tokenizer
+from hairpin.config.execution import Execution
 from hairpin.config.finetune import Finetune, Start
 from hairpin.config.guard import Guard
-from hairpin.config.table import Count, Fraction, Names, Table
-
-
-class Data(Table):
-    """Which text, and how it is divided."""
-
-    texts: Names = Field((), description="Absolute paths of the text files and folders.")
-    corpus: Literal["stdlib", "python-docs", "verdict"] | None = Field(
-        None,
-        description="A corpus by name, in place of `texts`: the Python standard library's own "
-        "source, Python's help topics, or the short story of the book (downloaded once).",
-    )
-    separator: str | None = Field(
-        None,
-        min_length=1,
-        max_length=1000,
-        description="The string that divides a file into documents; unset: one document a file.",
-    )
-    on_bad_bytes: Literal["error", "replace"] = Field(
-        "error",
-        description="What to do with bytes that are not UTF-8: stop and name file and offset, or "
-        "put U+FFFD in their place and count them.",
-    )
-    split: Literal["auto", "documents", "tails"] = Field(
-        "auto",
-        description="How validation text is set apart: whole documents by their content hash, or "
-        "each document's last part. `auto` takes documents unless that leaves validation with less "
-        "than half or more than twice `validation_fraction` of the bytes.",
-    )
-    validation_fraction: float = Field(
-        0.1,
-        gt=0,
-        le=0.5,
-        description="The share of the text kept for validation, in bytes; of records, in records.",
-    )
-    hash: str | None = Field(
-        None,
-        pattern=r"^[0-9a-f]{64}$",
-        description="SHA-256 over the documents' hashes. Filled in by the run; a repeat refuses "
-        "text that differs.",
-    )
-
-
-class Tokenizer(Table):
-    """How text becomes tokens."""
-
-    kind: Literal["bpe", "bytes", "gpt2"] = Field(
-        "bpe",
-        description="Byte-level BPE trained on the training text, plain bytes, or GPT-2's "
-        "vocabulary.",
-    )
-    vocabulary: int | None = Field(
-        None,
-        ge=257,
-        le=1_000_000,
-        description="Tokens in the vocabulary, end-of-text included; unset: chosen from the size "
-        "of the corpus. Only for `bpe`.",
-    )
-
-
-class Model(Table):
-    """The shape of the network (Radford et al. 2019 names the GPT-2 sizes)."""
-
-    architecture: Literal["gpt2", "modern"] = Field(
-        "gpt2",
-        description="GPT-2's network, or a modern one: RMSNorm without weights, rotary positions, "
-        "norms of query and key, squared ReLU, a head of its own with capped logits (what "
-        "transformers calls NanoChat). `modern` wants `bias`, `qkv_bias` and `tied` off and no "
-        "dropout.",
-    )
-    size: str | None = Field(
-        None,
-        max_length=40,
-        description="A named shape, from `tiny` to `gpt2-xl`, that fills the keys below that are "
-        "unset; unset: chosen for the time budget.",
-    )
-    layers: int | None = Field(None, ge=1, le=512, description="Transformer blocks.")
-    heads: int | None = Field(None, ge=1, le=512, description="Attention heads in each block.")
-    width: int | None = Field(
-        None, ge=1, le=65_536, description="Width of the residual stream; a multiple of `heads`."
-    )
-    context: int | None = Field(
-        None, ge=2, le=1_048_576, description="Tokens that the model sees at once."
-    )
-    dropout: Fraction = Field(
-        0.0, description="Share of activations dropped in training (embeddings, attention, MLP)."
-    )
-    bias: bool = Field(True, description="Biases in linear layers and norms, as GPT-2 has them.")
-    qkv_bias: bool = Field(
-        True, description="Biases of query, key and value too, where `bias` is on."
-    )
-    tied: bool = Field(True, description="The output head shares the token embedding's weights.")
-    initialisation: Literal["gpt2", "pytorch"] = Field(
-        "gpt2",
-        description="The first weights: GPT-2's normal ones of deviation 0.02, or what PyTorch's "
-        "own layers begin with, for an untied head: embeddings of deviation 1, the rest uniform.",
-    )
+from hairpin.config.model import Model
+from hairpin.config.table import Count, Fraction, Table
 
 
 class Optimizer(Table):
@@ -231,43 +138,6 @@ class Checkpoint(Table):
     )
     keep_every: Count | None = Field(
         None, description="Checkpoints after every so many updates are kept too; unset: no others."
-    )
-
-
-class Execution(Table):
-    """How this machine runs it: kept so that a repeat computes the same bits."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="Where the model runs; `auto`: CUDA, else Apple's MPS, else the CPU."
-    )
-    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
-        "auto",
-        description="Number format of the matrix products; weights and moments stay float32. "
-        "`auto` times a step and takes bfloat16 only where it is faster; on a GPU that has none "
-        "float16, for which the loss is scaled.",
-    )
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="Whether blocks are compiled (`torch.compile`), which takes a minute at first "
-        "and makes other bits. `auto`: on for CUDA; on a CPU timed, where a time budget of ten "
-        "minutes or more leaves room for it, else off; off in fine-tuning. Where compiling fails "
-        "it is off.",
-    )
-    micro_batch: Count | None = Field(
-        None,
-        description="Sequences in one forward pass; unset: as many as fit. It changes memory and "
-        "speed, not what is learned.",
-    )
-    memory_gigabytes: float | None = Field(
-        None,
-        gt=0,
-        le=10_000,
-        description="Memory that weights, moments and activations may take (10^9 bytes), from "
-        "which `micro_batch` is derived; unset: 3, on CUDA 90% of what is free. A micro-batch that "
-        "does not fit after all is halved.",
-    )
-    deterministic: bool = Field(
-        False, description="On CUDA: only kernels that give the same bits each time; slower."
     )
 
 

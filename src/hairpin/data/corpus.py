@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hairpin.config.settings import Data
+from hairpin.config.data import Data
 from hairpin.data import embedded
 from hairpin.data.cache import shown
 from hairpin.data.pieces import recut

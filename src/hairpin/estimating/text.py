@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hairpin.config.data import Tokenizer as TokenizerSettings
 from hairpin.config.settings import Config
-from hairpin.config.settings import Tokenizer as TokenizerSettings
 from hairpin.data import bpe
 from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared, prepare, prepared_already

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hairpin.config.settings import Model as ModelSettings
+from hairpin.config.model import Model as ModelSettings
 
 
 @dataclass(frozen=True)

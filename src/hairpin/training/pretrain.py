@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hairpin.config.checks import schedule_of
-from hairpin.config.settings import Config, Data
+from hairpin.config.data import Data
+from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, Windows
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
