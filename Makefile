@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+ECOSYSTEM := .ecosystem/bin
+ECOSYSTEM_STAMP := .ecosystem/.installed
 # Two test processes, one torch thread each: faster on two cores than one process with two.
 PYTEST_FLAGS ?= -n 2
 
-.PHONY: setup demo test check bench faults docs clean
+.PHONY: setup demo test test-ecosystem check bench faults docs clean
 
 setup: $(STAMP)
 
@@ -19,6 +21,15 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) --cov --cov-report=term
+
+# Against the real libraries that hairpin reads from and writes for, which are gigabytes.
+test-ecosystem: $(ECOSYSTEM_STAMP)
+	OMP_NUM_THREADS=1 $(ECOSYSTEM)/pytest $(PYTEST_FLAGS) ecosystem
+
+$(ECOSYSTEM_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .ecosystem
+	$(ECOSYSTEM)/pip install --quiet --constraint constraints.txt --editable '.[ecosystem]'
+	touch $(ECOSYSTEM_STAMP)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -39,4 +50,4 @@ faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m faults --out docs/reliability-results.md
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
+	rm -rf .venv .ecosystem .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
