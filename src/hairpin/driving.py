@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from hairpin.config.settings import Config
+from hairpin.distributed import launch
 from hairpin.errors import (
     FollowedError,
     HairpinError,
@@ -111,6 +112,19 @@ def follow() -> Run:
         raise FollowedError(error.exit_code) from None
     world.leave()
     return run
+
+
+def dismiss(error: HairpinError) -> None:
+    """Let the other processes go, which wait to be told what to train: there is nothing."""
+    from hairpin.distributed.world import is_joined, join
+
+    if launch.world_size() > 1 and not launch.is_follower() and not is_joined():
+
+        def fail() -> None:
+            raise error
+
+        with suppress(HairpinError):
+            join().share(fail)
 
 
 def _drain(

@@ -25,7 +25,7 @@ from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.launch import is_follower, world_size
-from hairpin.errors import FollowedError, HairpinError, UserError, one_line
+from hairpin.errors import HairpinError, UserError, one_line
 from hairpin.version import __version__
 
 GROUPS = {
@@ -110,7 +110,12 @@ def _run(arguments: list[str]) -> int:
         _require_one_process(arguments)
         code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
     except HairpinError as error:
-        return _fail(error.problems, error.exit_code)
+        code = _fail(error.problems, error.exit_code)
+        if world_size() > 1:
+            from hairpin.driving import dismiss
+
+            dismiss(error)
+        return code
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
@@ -129,7 +134,9 @@ def _require_one_process(arguments: Sequence[str]) -> None:
     verb = arguments[0] if arguments else "--help"
     if world_size() > 1 and ALIASES.get(verb, verb) not in _TOGETHER:
         if is_follower():
-            raise FollowedError(2)
+            from hairpin.driving import follow
+
+            follow()  # until the first process has said so
         raise UserError(
             f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
             "without torchrun"

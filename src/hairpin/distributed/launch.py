@@ -27,9 +27,14 @@ def is_follower() -> bool:
     return world_size() > 1 and rank() > 0
 
 
+def attempt() -> int:
+    """How often torchrun has started the processes again after one that failed."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
+
+
 def is_restarted() -> bool:
     """Whether torchrun started this process again after one that failed."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+    return attempt() > 0
 
 
 def launcher() -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from hairpin.distributed import launch
 from hairpin.errors import FollowedError, HairpinError, ProcessLostError
@@ -163,8 +164,19 @@ def join() -> World:
         torch.cuda.set_device(launch.local_rank() % torch.cuda.device_count())
     with noticing_losses():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, rank=rank, world_size=size)
+        store, *_ = next(rendezvous("env://"))
+        # torchrun keeps the store when it starts the processes again, and what is in it leads to
+        # those that have ended.
+        store = dist.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt {launch.attempt()}", store
+        )
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return World(rank, size, _host_group())
+
+
+def is_joined() -> bool:
+    """Whether this process has joined the others."""
+    return dist.is_available() and dist.is_initialized()
 
 
 @contextmanager
@@ -192,5 +204,6 @@ def _host_group() -> dist.ProcessGroup:
 
 
 def _reason(text: str) -> str:
-    """The end of the first line, which has what happened after the place in the library's code."""
-    return text.strip().splitlines()[0].rpartition("] ")[2].rstrip(". ")
+    """The first sentence, after the place in the library's code."""
+    line = text.strip().splitlines()[0].partition("] ")[2] or text.strip().splitlines()[0]
+    return line.partition(". ")[0].rstrip(".")

@@ -9,6 +9,7 @@ clipping, optimizers and checkpoints know nothing of shards.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -20,6 +21,11 @@ from hairpin.checkpoints.pieces import Piece
 from hairpin.distributed.world import World, noticing_losses
 from hairpin.model.gpt import GPT
 from hairpin.optim.muon import Shards
+
+# Newer versions of PyTorch have another name for it.
+_NAMES = ("forward_sync_buffers", "broadcast_buffers")
+_KNOWN = signature(nn.parallel.DistributedDataParallel).parameters
+_CONSTANT_BUFFERS: dict[str, Any] = {next(name for name in _NAMES if name in _KNOWN): False}
 
 
 class Spread:
@@ -93,8 +99,8 @@ class Replicated(Spread):
         # Of a classifier, a language head of its own is left without a gradient.
         self._parallel = nn.parallel.DistributedDataParallel(
             model,
-            broadcast_buffers=False,
             find_unused_parameters=hasattr(model, "class_head") and model.head is not None,
+            **_CONSTANT_BUFFERS,
         )
         self._parallel.register_comm_hook(None, _summed)
 
@@ -173,10 +179,10 @@ class Sharded(Spread):
         padded = parts[0].new_zeros(len(parts), each, parts[0].size(1))
         for place, part in zip(padded, parts, strict=True):
             place[: len(part)] = part
-        found = padded.new_empty(size, *padded.shape)
+        found = [torch.empty_like(padded) for _ in range(size)]
         with noticing_losses():
-            dist.all_gather_into_tensor(found.flatten(0, 1), padded)
-        return list(found.transpose(0, 1).flatten(1, 2)[:, :rows])
+            dist.all_gather(found, padded)
+        return list(torch.cat(found, dim=1)[:, :rows])
 
     def own(self, whole: Tensor) -> Tensor:
         """This process's rows of a whole matrix."""
