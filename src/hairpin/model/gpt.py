@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ class GPT(nn.Module):
         shape: its sizes.
         seed: each parameter is drawn from (seed, its name), so that models that share a
             parameter's name and shape share its first value whatever else differs.
+
+    Made on the device "meta" it has shapes and no values: `first_values` gives them one by one.
     """
 
     position_embedding: nn.Embedding  # of GPT-2
@@ -42,7 +45,12 @@ class GPT(nn.Module):
             self.final_norm = nn.LayerNorm(shape.width, bias=shape.bias)
         self.blocks = nn.ModuleList(_block(shape) for _ in range(shape.layers))
         self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
-        self._initialise(seed)
+        self._seed = seed
+        if not self.token_embedding.weight.is_meta:
+            with torch.no_grad():
+                values = dict(self.named_parameters())
+                for name, value in self.first_values():
+                    values[name].copy_(value)
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
         """The summed cross entropy in nats and the number of targets it sums over.
@@ -121,19 +129,24 @@ class GPT(nn.Module):
             LayerCache(weight.new_empty(size), weight.new_empty(size)) for _ in range(shape.layers)
         ]
 
-    @torch.no_grad()
-    def _initialise(self, seed: int) -> None:
+    def first_values(self) -> Iterator[tuple[str, Tensor]]:
+        """What each parameter begins with, by name, on the CPU; one at a time is in memory."""
         draws = {"gpt2": self._draw_as_gpt2, "pytorch": self._draw_as_pytorch}
         is_modern = self.shape.architecture == "modern"
         draw = self._draw_as_modern if is_modern else draws[self.shape.initialisation]
         for name, parameter in self.named_parameters():
+            value = torch.zeros(parameter.shape, device="cpu")
             if "norm." in name:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+                value.fill_(1.0 if name.endswith("weight") else 0.0)
             else:
-                drawn = torch.zeros(parameter.shape)
-                generator = torch.Generator().manual_seed(derived_seed(seed, name))
-                draw(name, drawn, generator)
-                parameter.copy_(drawn)
+                draw(name, value, torch.Generator().manual_seed(derived_seed(self._seed, name)))
+            yield name, value
+
+    def fill_buffers(self, device: str) -> None:
+        """Give a model that was made without values what is no parameter."""
+        if self.shape.architecture == "modern":
+            self.rotary = Rotary(self.shape.width // self.shape.heads, self.shape.context)
+            self.rotary.to(device)
 
     def _draw_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
         """N(0, 0.02), residual outputs smaller by the root of their number, no biases."""

@@ -1,5 +1,9 @@
 """A state and a job from a task: all that the loop needs, before anything has happened."""
 
+from contextlib import nullcontext
+
+import torch
+
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.distributed.world import World
@@ -26,14 +30,17 @@ from hairpin.watch import Watcher
 
 def new_state(task: Task, world: World | None = None, *, from_start: bool = True) -> TrainState:
     """The state before the first update; without `from_start`, one that is about to be loaded."""
-    world, model = world or World(), task.new_model()
-    if task.load_start and from_start:
-        task.load_start(model)
-    config, how = task.config, task.config.execution
-    if world.size == 1 or how.parallel == "ddp":
+    config, how, world = task.config, task.config.execution, world or World()
+    sharded = world.size > 1 and how.parallel == "fsdp"
+    # No process has room for all of a model that is sharded.
+    with torch.device("meta") if sharded else nullcontext():
+        model = task.new_model()
+    if not sharded:
         model = model.to(how.device)
     model.recomputes = how.activation_checkpointing
-    spread = spread_model(model, world, how.parallel, how.device)
+    spread = spread_model(model, world, how.parallel, Numerics(how.device, how.precision))
+    if task.load_start and from_start:
+        task.load_start(spread)
     optimizer = build_optimizer(spread, config.optimizer, spread.shards)
     scaling = LossScale(how.device) if how.precision == "float16" else None
     guard = Guard(config.guard, how.device)

@@ -30,6 +30,11 @@ class Numerics:
     precision: str = "float32"
     keeps_casts: bool = True
 
+    @property
+    def product_dtype(self) -> torch.dtype | None:
+        """The format that weights are cast to for products; None: they are not."""
+        return _AUTOCAST.get(self.precision)
+
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes inside it multiply in the format; weights are cast once for all."""
         if self.precision not in _AUTOCAST:

@@ -21,6 +21,7 @@ from hairpin.checkpoints.pieces import Piece
 from hairpin.distributed.world import World, noticing_losses
 from hairpin.model.gpt import GPT
 from hairpin.optim.muon import Shards
+from hairpin.training.numerics import Numerics
 
 # Newer versions of PyTorch have another name for it.
 _NAMES = ("forward_sync_buffers", "broadcast_buffers")
@@ -128,22 +129,34 @@ class Sharded(Spread):
     at every micro-step: to put that off, each process would have to hold those of the whole model.
 
     Args:
-        model: its `blocks` and itself are sharded in place, and moved to the device.
+        model: without values, on "meta"; its `blocks` and itself are sharded in place, on the
+            device, and begin with their first values.
         world: the processes.
-        device: "cpu" or "cuda".
+        numerics: device and precision; where products are in 16 bits, blocks that are matrices
+            alone are gathered in them.
     """
 
-    def __init__(self, model: GPT, world: World, device: str) -> None:
+    def __init__(self, model: GPT, world: World, numerics: Numerics) -> None:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
         super().__init__(model)
         self._world = world
-        self._device = device
-        self._outline = _outline(model)
-        mesh = init_device_mesh(device, (world.size,))
-        for block in (*model.blocks, model):
-            fully_shard(block, mesh=mesh)
+        self._device = numerics.device
+        self._outline = copy.deepcopy(model)
+        mesh = init_device_mesh(numerics.device, (world.size,))
+        # Matrices are cast for each product anyway. Norms and biases are not, nor are embeddings
+        # and head, which the float32 stream begins and ends with.
+        halved = MixedPrecisionPolicy(
+            numerics.product_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        for block in model.blocks:
+            only_matrices = all(p.dim() == 2 for p in block.parameters())
+            policy = halved if only_matrices else MixedPrecisionPolicy()
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh)
+        model.to_empty(device=numerics.device)
+        model.fill_buffers(numerics.device)
         self._modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
         for module in self._modules:
             module.set_gradient_divide_factor(1.0)  # a sum over processes, not a mean
@@ -157,6 +170,10 @@ class Sharded(Spread):
             self.pieces[name] = piece
             # The same memory: what the optimizer moves is what is gathered next.
             self._local[name] = nn.Parameter(part, requires_grad=parameter.requires_grad)
+        with torch.no_grad():
+            for name, value in model.first_values():
+                piece = self.pieces[name]
+                self._local[name].copy_(value[piece.start : piece.stop])
         self._whole_rows = {
             id(part): self.pieces[name].starts[-1] for name, part in self._local.items()
         }
@@ -210,7 +227,8 @@ class Sharded(Spread):
         if self._world.is_first:
             model = copy.deepcopy(self._outline)
             model.load_state_dict(whole, strict=True, assign=True)
-            yield model.to(self._device).train(self.model.training)
+            model.fill_buffers(self._device)
+            yield model.train(self.model.training)
         else:
             yield None
 
@@ -222,19 +240,19 @@ class Sharded(Spread):
             module.reshard()
 
 
-def spread_model(model: GPT, world: World, how: str, device: str) -> Spread:
+def spread_model(model: GPT, world: World, how: str, numerics: Numerics) -> Spread:
     """The model spread over the world.
 
     Args:
-        model: whole, on the device; with "fsdp" it may be elsewhere.
+        model: on the device; with "fsdp" on "meta", without values.
         world: the processes.
         how: "ddp" or "fsdp".
-        device: "cpu", "cuda" or "mps".
+        numerics: device and precision.
     """
     if world.size == 1:
         return Spread(model)
     with noticing_losses():
-        return Sharded(model, world, device) if how == "fsdp" else Replicated(model, world)
+        return Sharded(model, world, numerics) if how == "fsdp" else Replicated(model, world)
 
 
 def _summed(state: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -248,12 +266,3 @@ def _local(tensor: Tensor) -> Tensor:
     """What this process has of a sharded tensor, in the same memory."""
     part: Tensor = tensor.detach().to_local()  # type: ignore[attr-defined]
     return part
-
-
-def _outline(model: GPT) -> GPT:
-    """A copy of the model whose parameters have shapes and no memory."""
-    known: dict[int, Any] = {
-        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
-        for p in model.parameters()
-    }
-    return copy.deepcopy(model, known)

@@ -8,8 +8,8 @@ import torch
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.model.gpt import GPT
 from hairpin.training.origin import Origin, open_origin
+from hairpin.training.spread import Spread
 
 
 def open_start(config: Config) -> Origin:
@@ -70,7 +70,7 @@ def with_start(config: Config, origin: Origin) -> Config:
     )
 
 
-def load_start(config: Config, origin: Origin | None) -> Callable[[GPT], None] | None:
+def load_start(config: Config, origin: Origin | None) -> Callable[[Spread], None] | None:
     """What puts the first weights into a model; None where they are random.
 
     Args:
@@ -81,13 +81,14 @@ def load_start(config: Config, origin: Origin | None) -> Callable[[GPT], None] |
         return None
 
     @torch.no_grad()
-    def load(model: GPT) -> None:
+    def load(spread: Spread) -> None:
         tensors = (origin or open_start(config)).tensors
         # Copied and let go: they are as large as the model, and training goes on for long.
-        for name, parameter in model.named_parameters():
+        for name, parameter in spread.named_parameters():
             if name in tensors:  # a classifier's own head is not there
                 # A shorter context has fewer positions.
-                parameter.copy_(tensors[name][: parameter.size(0)])
+                start, stop = spread.rows_of(name) or (0, parameter.size(0))
+                parameter.copy_(tensors[name][start:stop])
         tensors.clear()
 
     return load

@@ -19,6 +19,7 @@ from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.runs import events
 from hairpin.training.evaluate import EvaluationSet, Tally
+from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 
 WriteSample = Callable[[], tuple[str, str]]
@@ -61,7 +62,7 @@ class Task:
     config: Config
     tokenizer: Tokenizer
     new_model: Callable[[], GPT]
-    load_start: Callable[[GPT], None] | None
+    load_start: Callable[[Spread], None] | None
     batches: Samples
     train_set: EvaluationSet
     val_set: EvaluationSet
