@@ -23,6 +23,7 @@ from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 
 _SEQUENCES, _CONTEXT = 2, 256
@@ -78,7 +79,7 @@ def _product_update(batch: tuple[torch.Tensor, torch.Tensor], precision: str) ->
     config = build_config(flags={"recipe": "book"})
     model = GPT(Shape.of(config.model, GPT_CONFIG_124M["vocab_size"])).train()
     stepper = Stepper(
-        model,
+        Spread(model),
         build_optimizer(model, config.optimizer),
         Clipper(config.clip.kind, config.clip.threshold),
         Numerics("cpu", precision),

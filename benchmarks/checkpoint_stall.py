@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.load import build_config
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -24,6 +25,7 @@ from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper
 
@@ -85,7 +87,7 @@ def _training(precision: str) -> tuple[TrainState, Stepper]:
     guard = Guard(config.guard, "cpu")
     state = TrainState(model, build_optimizer(model, config.optimizer), guard)
     stepper = Stepper(
-        model,
+        Spread(model),
         state.optimizer,
         Clipper(config.clip.kind, config.clip.threshold),
         Numerics("cpu", precision),

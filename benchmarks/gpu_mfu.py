@@ -33,6 +33,7 @@ from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning.sizes import flops_per_token
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper, StepResult
 
 Batch = tuple[Tensor, Tensor]
@@ -149,7 +150,7 @@ def _hairpin_update(size: Size, numerics: Numerics, micro_batch: int) -> Update:
     compile_blocks(model, micro_batch)
     guard, clipper = Guard(config.guard, numerics.device), Clipper("norm", 1.0)
     optimizer = build_optimizer(model, config.optimizer)
-    stepper = Stepper(model, optimizer, clipper, numerics, 0, micro_batch, guard)
+    stepper = Stepper(Spread(model), optimizer, clipper, numerics, 0, micro_batch, guard)
     unread: list[StepResult] = []
 
     def update(batch: Batch) -> None:

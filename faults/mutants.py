@@ -3,7 +3,7 @@
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from hairpin.checkpoints.manifest import Checkpoint
-from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore
+from hairpin.distributed.world import World
 from hairpin.optim.guard import Guard
 from hairpin.runs.lock import RunLock
 from hairpin.training.state import TrainState
@@ -19,9 +21,13 @@ from hairpin.training.state import TrainState
 # Modules in which names are replaced.
 stores: Any = import_module("hairpin.checkpoints.store")
 tensors: Any = import_module("hairpin.checkpoints.tensors")
+assembly: Any = import_module("hairpin.training.assembly")
 training_run: Any = import_module("hairpin.training.run")
 states: Any = import_module("hairpin.training.state")
 steps: Any = import_module("hairpin.training.step")
+writing: Any = import_module("hairpin.checkpoints.writing")
+
+Facts = Mapping[str, Any]
 
 _MUTANTS: dict[str, Callable[[], None]] = {}
 
@@ -82,13 +88,13 @@ def _position_less() -> None:
 def _learning_rate() -> None:
     loaded: list[TrainState] = []
     _after_load(loaded.append)
-    schedule_of = training_run.schedule_of
+    schedule_of = assembly.schedule_of
 
     def shifted(config: Any) -> Any:
         schedule = schedule_of(config)
         return _Shifted(schedule) if loaded else schedule
 
-    training_run.schedule_of = shifted
+    assembly.schedule_of = shifted
 
 
 @_mutant("the optimizer's moments are not restored")
@@ -113,35 +119,35 @@ def _record() -> None:
 
 @_mutant("a checkpoint is written under its own name")
 def _in_place() -> None:
-    def commit(self: CheckpointStore, snapshot: Snapshot, final: Path) -> None:
+    def commit(snapshot: Snapshot, final: Path, facts: Facts, world_size: int) -> None:
         final.mkdir()
-        stores.write_manifest(final, snapshot.step, _write(final, snapshot), self._facts)
+        writing.write_manifest(final, snapshot.step, _write(final, snapshot), facts)
 
-    CheckpointStore._commit = commit  # type: ignore[method-assign]
+    stores.commit = commit
 
 
 @_mutant("the manifest is there before the files")
 def _manifest_first() -> None:
-    def commit(self: CheckpointStore, snapshot: Snapshot, final: Path) -> None:
+    def commit(snapshot: Snapshot, final: Path, facts: Facts, world_size: int) -> None:
         final.mkdir()
-        stores.write_manifest(final, snapshot.step, {}, self._facts)
+        writing.write_manifest(final, snapshot.step, {}, facts)
         files = _write(final, snapshot)
         (final / "manifest.json").unlink()
-        stores.write_manifest(final, snapshot.step, files, self._facts)
+        writing.write_manifest(final, snapshot.step, files, facts)
 
-    CheckpointStore._commit = commit  # type: ignore[method-assign]
+    stores.commit = commit
 
 
 @_mutant("old checkpoints are deleted before the new one is there")
 def _delete_first() -> None:
-    commit = CheckpointStore._commit
+    commit = writing.commit
 
-    def deleting(self: CheckpointStore, snapshot: Snapshot, final: Path) -> None:
-        for path in self.steps():
+    def deleting(snapshot: Snapshot, final: Path, facts: Facts, world_size: int) -> None:
+        for path in CheckpointStore(final.parent).steps():
             shutil.rmtree(path)
-        commit(self, snapshot, final)
+        commit(snapshot, final, facts, world_size)
 
-    CheckpointStore._commit = deleting  # type: ignore[method-assign]
+    stores.commit = deleting
 
 
 @_mutant("files are not made durable")
@@ -179,7 +185,7 @@ def _no_lock() -> None:
 
 
 def _write(folder: Path, snapshot: Snapshot) -> Any:
-    return stores._write_files(folder, snapshot)
+    return writing._write_files(folder, snapshot, World())
 
 
 class _Anything(dict[str, Any]):

@@ -26,6 +26,7 @@ from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.watch import Quiet
 from helpers import BOOK_TINY, lively_model, of_kind, random_ids, shaken, text_file
@@ -68,7 +69,7 @@ def test_twenty_updates_have_the_losses_of_the_books_loop(precision: str, most: 
     fast = GPT(replace(SHAPE, vocabulary=300, context=160, heads=4, width=32, qkv_bias=False))
     fast.load_state_dict(from_book(book.state_dict(), 2), strict=True)
     stepper = Stepper(
-        fast, build_optimizer(fast, Optimizer(weight_decay=0.0, beta2=0.999)),
+        Spread(fast), build_optimizer(fast, Optimizer(weight_decay=0.0, beta2=0.999)),
         Clipper("norm", 1.0), Numerics("cpu", precision), seed=0, micro_batch=2,
         guard=Guard(GuardSettings(), "cpu"),
     )  # fmt: skip

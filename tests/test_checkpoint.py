@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hairpin.checkpoints.manifest import open_checkpoint, write_manifest
-from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.checkpoints.tensors import FileFacts, write_hashed
 from hairpin.config.settings import Optimizer
 from hairpin.errors import CheckpointError, HairpinError, RunError
@@ -279,11 +280,11 @@ def test_nothing_is_deleted_while_the_newest_is_damaged(
     store, state = store_of(tmp_path, keep=1), new_state()
     save(store, advance(state), 1)
 
-    def spoil(folder: Path, *rest: Any) -> None:
-        write_manifest(folder, *rest)
+    def spoil(folder: Path, *rest: Any, **named: Any) -> None:
+        write_manifest(folder, *rest, **named)
         flip(folder / "model.safetensors", 0.5)
 
-    monkeypatch.setattr("hairpin.checkpoints.store.write_manifest", spoil)
+    monkeypatch.setattr("hairpin.checkpoints.writing.write_manifest", spoil)
     with pytest.raises(HairpinError, match=r"model\.safetensors: not the bytes"):
         save(store, advance(state), 2)
     assert steps(tmp_path) == ["step-00000001", "step-00000002"]
@@ -356,7 +357,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_half(
             raise full
         return facts
 
-    for name in ("tensors", "store", "manifest"):
+    for name in ("tensors", "writing", "manifest"):
         monkeypatch.setattr(f"hairpin.checkpoints.{name}.write_hashed", half_of)
     if failing == "rename":
         monkeypatch.setattr(Path, "rename", fails)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,15 +17,19 @@ from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Optimizer
 from hairpin.data.batches import IGNORED, Batches
 from hairpin.data.tokenizers import ByteTokenizer
+from hairpin.distributed.world import World
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError
+from hairpin.model.gpt import GPT
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.run import Run
 from hairpin.runs.events import Event, Rewind, Update
+from hairpin.training import assembly
 from hairpin.training import run as training_run
 from hairpin.training import step as training_step
 from hairpin.training.evidence import Evidence, Examiner
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper
 from hairpin.training.task import Task
@@ -90,14 +94,14 @@ class Bad:
     _rows: set[bytes] = field(default_factory=set)
 
     def plant(self, monkeypatch: pytest.MonkeyPatch) -> "Bad":
-        new_state = training_run.new_state
+        new_state = assembly.new_state
 
-        def planted(task: Task, *, from_start: bool = True) -> TrainState:
+        def planted(task: Task, world: World, *, from_start: bool = True) -> TrainState:
             for position in self.positions:
                 (row,) = task.batches.at(position, 1)[0]
                 self._rows.add(_unpadded(row))
                 self.texts[position] = task.tokenizer.decode(row.tolist())
-            state = new_state(task, from_start=from_start)
+            state = new_state(task, world, from_start=from_start)
             state.model.register_forward_hook(self._spoil)
             return state
 
@@ -376,7 +380,7 @@ def next_tokens(inputs: Tensor) -> Tensor:
 
 def examined(model: nn.Module, batches: Wrong) -> Evidence:
     stepper = Stepper(
-        model,
+        Spread(cast(GPT, model)),
         build_optimizer(model, Optimizer()),
         Clipper("off"),
         Numerics("cpu"),

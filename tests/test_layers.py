@@ -21,7 +21,8 @@ LAYERS = {
     "schedules": "errors",
     "extensions": "errors schedules",
     "config": "errors schedules extensions",
-    "checkpoints": "errors files",
+    "distributed": "errors",
+    "checkpoints": "errors files distributed",
     "runs": "errors files config",
     "watch": "runs",
     "data": "errors files config",
@@ -30,10 +31,10 @@ LAYERS = {
     "model": "errors data.batches model.shape",
     "optim": "config",
     "planning": "errors schedules config data model.shape",
-    "training": "allocator errors files schedules config checkpoints runs watch data data.batches"
-    " model.shape model optim planning",
-    "finetuning": "errors files config runs watch data data.batches model.shape model planning"
-    " training",
+    "training": "allocator errors files schedules config distributed checkpoints runs watch data"
+    " data.batches model.shape model optim planning",
+    "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
+    " planning training",
     "inference": "errors config runs data data.batches model.shape model planning training"
     " finetuning",
     "verifying": "errors config checkpoints runs data training",
@@ -43,21 +44,23 @@ LAYERS = {
     "book.report": "errors files runs data training analysis book",
     "run": "errors config runs model inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
-    "starting": "errors version schedules extensions config runs analysis run",
-    "driving": "errors config runs watch training finetuning run pages starting",
+    "starting": "errors version schedules extensions config distributed runs analysis run",
+    "driving": "errors config distributed runs watch training finetuning run pages starting",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules config runs watch data terminal run pages starting driving estimating",
-    "cli": "errors version config data model verifying analysis terminal book.report run"
-    " experiments api",
+    "api": "errors schedules config distributed runs watch data terminal run pages starting driving"
+    " estimating",
+    "cli": "errors version config distributed data model verifying analysis terminal book.report"
+    " run experiments api",
     "__init__": "version schedules watch run experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.
 WITH_TORCH = (
     "checkpoints",
+    "distributed.world",
     "data.batches",
     "model",
     "optim",
@@ -68,7 +71,7 @@ WITH_TORCH = (
     "experiments.settling",
     "book",
 )
-DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches"}), "book.report")
+DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches", "distributed.world"}), "book.report")
 WITHOUT_TORCH_ALL_THE_SAME = ("model.shape",)
 
 PATHS = sorted(SOURCE.rglob("*.py"))

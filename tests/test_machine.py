@@ -25,6 +25,7 @@ from hairpin.run import Run
 from hairpin.training import numbers, numerics
 from hairpin.training import step as training_step
 from hairpin.training.numerics import Numerics, formats, usable_gigabytes
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.watch import Quiet
 from helpers import Watching, a_guard, assert_same_history, random_ids, text_file, tiny
@@ -108,7 +109,7 @@ def on_meta(scaling: LossScale | None) -> Stepper:
     """A stepper whose device has no values: whoever wants to read one is told so."""
     model = GPT(Shape(64, 16, layers=2, heads=2, width=16, dropout=0.1)).to("meta")
     return Stepper(
-        model,
+        Spread(model),
         build_optimizer(model, Optimizer()),
         Clipper("norm", 1.0),
         Numerics("meta"),

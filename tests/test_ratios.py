@@ -19,6 +19,7 @@ from hairpin.run import Run
 from hairpin.training.job import Job
 from hairpin.training.numerics import Numerics
 from hairpin.training.ratios import part_of, sample_weights
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper, StepResult
 from hairpin.watch import Quiet
 from helpers import (
@@ -55,7 +56,7 @@ SHAPE = Shape(64, 16, layers=2, heads=2, width=16)
 
 def a_stepper(model: GPT, scaling: LossScale | None = None) -> Stepper:
     return Stepper(
-        model,
+        Spread(model),
         build_optimizer(model, Optimizer()),
         Clipper("norm", 1.0),
         Numerics("cpu"),

@@ -22,8 +22,10 @@ from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
 from hairpin.run import Run
+from hairpin.training import assembly
 from hairpin.training import run as training_run
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.watch import Quiet
 from helpers import (
@@ -56,7 +58,7 @@ def stepper_of(
     model = GPT(Shape(64, 16, layers=1, heads=2, width=16), seed=1)
     settings = Optimizer.model_validate({"kind": optimizer})
     return Stepper(
-        model,
+        Spread(model),
         build_optimizer(model, settings),
         Clipper(clip, 0.01),
         Numerics("cpu", precision),
@@ -69,14 +71,14 @@ def stepper_of(
 
 def contents(stepper: Stepper) -> list[bytes]:
     """Weights and moments."""
-    states = [stepper.optimizer.state[p] for p in stepper.model.parameters()]
+    states = [stepper.optimizer.state[p] for p in stepper.spread.model.parameters()]
     moments = [state[key] for state in states for key in sorted(state)]
-    tensors = [*(p.detach() for p in stepper.model.parameters()), *moments]
+    tensors = [*(p.detach() for p in stepper.spread.model.parameters()), *moments]
     return [tensor.numpy().tobytes() for tensor in tensors]
 
 
 def weights(stepper: Stepper) -> list[Tensor]:
-    return [p.detach().clone() for p in stepper.model.parameters()]
+    return [p.detach().clone() for p in stepper.spread.model.parameters()]
 
 
 def take(stepper: Stepper, update: int) -> Any:
@@ -181,7 +183,7 @@ def test_in_float16_weights_and_moments_stay_float32_and_losses_are_near() -> No
         numbers = [take(stepper, update) for update in range(8)]
         assert not any(each.skip for each in numbers)
         losses[precision] = numbers[-1].loss
-        tensors = [*stepper.model.parameters()]
+        tensors = [*stepper.spread.model.parameters()]
         tensors += [t for state in stepper.optimizer.state.values() for t in state.values()]
         assert {tensor.dtype for tensor in tensors} == {torch.float32}
     assert losses["float16"] == pytest.approx(losses["float32"], rel=0.01)
@@ -196,7 +198,7 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A text; runs begin with a scale that overflows and grows again soon."""
     monkeypatch.setattr(Run, "write_plots", lambda self: [])
     scaling = partial(LossScale, start=TOO_LARGE, growth_updates=2)
-    monkeypatch.setattr(training_run, "LossScale", scaling)
+    monkeypatch.setattr(assembly, "LossScale", scaling)
     return text_file(tmp_path)
 
 
@@ -245,11 +247,11 @@ def test_stopped_and_resumed_it_has_the_same_bits_and_the_same_scale(
 def test_gradients_that_overflow_under_any_scale_stop_the_run(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_run, "LossScale", partial(LossScale, start=4.0))
-    new_state = training_run.new_state
+    monkeypatch.setattr(assembly, "LossScale", partial(LossScale, start=4.0))
+    new_state = assembly.new_state
 
-    def spoilt(task: Any, *, from_start: bool = True) -> Any:
-        state = new_state(task, from_start=from_start)
+    def spoilt(task: Any, world: Any, *, from_start: bool = True) -> Any:
+        state = new_state(task, world, from_start=from_start)
         norm = state.model.get_parameter("final_norm.weight")
         norm.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
         return state

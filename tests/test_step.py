@@ -16,6 +16,7 @@ from hairpin.optim.optimizers import build_optimizer
 from hairpin.schedules import cosine
 from hairpin.training.evaluate import Evaluator, TextTally
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper, StepResult
 from helpers import Ring, a_guard, some_text
 
@@ -33,7 +34,9 @@ def stepper_of(
     model: GPT, micro_batch: int, *, clip: float = 1.0, seed: int = 0, numerics: Numerics = CPU
 ) -> Stepper:
     optimizer = build_optimizer(model, Optimizer())
-    return Stepper(model, optimizer, Clipper("norm", clip), numerics, seed, micro_batch, a_guard())
+    return Stepper(
+        Spread(model), optimizer, Clipper("norm", clip), numerics, seed, micro_batch, a_guard()
+    )
 
 
 def gradient_vector(model: GPT) -> Tensor:
@@ -182,9 +185,9 @@ def test_dropout_differs_among_the_micro_steps() -> None:
 
 
 def contents(stepper: Stepper) -> list[bytes]:
-    states = [stepper.optimizer.state[p] for p in stepper.model.parameters()]
+    states = [stepper.optimizer.state[p] for p in stepper.spread.model.parameters()]
     moments = [state[key] for state in states for key in sorted(state)]
-    tensors = [*(p.detach() for p in stepper.model.parameters()), *moments]
+    tensors = [*(p.detach() for p in stepper.spread.model.parameters()), *moments]
     return [tensor.numpy().tobytes() for tensor in tensors]
 
 

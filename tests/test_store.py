@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hairpin.checkpoints import tensors as tensors_module
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
-from hairpin.checkpoints.store import CheckpointStore, Snapshot, best_folder
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore, best_folder
 from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed, write_tensors
 from hairpin.errors import CheckpointError, HairpinError, RunError
 
@@ -198,7 +199,7 @@ def test_what_changes_after_a_save_began_is_not_in_it(
         assert may_write.wait(60)
         return write_tensors(path, tensors)
 
-    monkeypatch.setattr("hairpin.checkpoints.store.write_tensors", slow)
+    monkeypatch.setattr("hairpin.checkpoints.writing.write_tensors", slow)
     store = CheckpointStore(tmp_path)
     store.save(Snapshot(1, {"model": {"weight": weight}}))
     weight += 1  # training goes on while nothing is written yet
@@ -219,7 +220,7 @@ def test_at_most_one_save_is_under_way(tmp_path: Path, monkeypatch: pytest.Monke
         under_way[0] -= 1
         return facts
 
-    monkeypatch.setattr("hairpin.checkpoints.store.write_tensors", counted)
+    monkeypatch.setattr("hairpin.checkpoints.writing.write_tensors", counted)
     store = CheckpointStore(tmp_path, keep=50)
     committed(store, *range(1, 21))
     assert most == [1] and len(store.steps()) == 20
@@ -233,7 +234,7 @@ def test_a_failure_is_raised_once_by_the_next_call_and_then_it_goes_on(
 
     store = CheckpointStore(tmp_path, remedy="buy a larger disk")
     with monkeypatch.context() as patch:
-        patch.setattr("hairpin.checkpoints.store.write_tensors", full)
+        patch.setattr("hairpin.checkpoints.writing.write_tensors", full)
         store.save(snapshot(1))
         with pytest.raises(HairpinError, match=r"No space left on device.*buy a larger disk"):
             store.finish()

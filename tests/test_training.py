@@ -17,9 +17,11 @@ from hairpin.checkpoints.manifest import open_checkpoint
 from hairpin.checkpoints.tensors import FileFacts, write_tensors
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
+from hairpin.distributed.world import World
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError
 from hairpin.run import Run
 from hairpin.runs.events import Event, Update
+from hairpin.training import assembly
 from hairpin.training import run as training_run
 from hairpin.training.checkpoint import load_state
 from hairpin.training.job import Job
@@ -333,7 +335,7 @@ class Planted:
         return value * math.nan if self.now == self.update else value
 
     def plant(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        step, new_state = Job.step, training_run.new_state
+        step, new_state = Job.step, assembly.new_state
 
         def stepping(job: Job) -> Any:
             self.now = job.state.update
@@ -342,8 +344,8 @@ class Planted:
             finally:
                 self.now = -1
 
-        def planted(task: Task, *, from_start: bool = True) -> TrainState:
-            self.state = new_state(task, from_start=from_start)
+        def planted(task: Task, world: World, *, from_start: bool = True) -> TrainState:
+            self.state = new_state(task, world, from_start=from_start)
             model = self.state.model
             if self.where == "loss":
                 model.register_forward_hook(lambda _, __, out: (self.spoil(out[0]), out[1]))
@@ -423,12 +425,12 @@ def test_a_full_disk_ends_the_run_with_its_last_checkpoint_whole(
             raise OSError(28, "No space left on device")
         return write_tensors(path, tensors)
 
-    monkeypatch.setattr("hairpin.checkpoints.store.write_tensors", full)
+    monkeypatch.setattr("hairpin.checkpoints.writing.write_tensors", full)
     with pytest.raises((OSError, HairpinError)):
         train(text, "full", ALL_ON)
     run = hairpin.load(text.parent / "full")
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000004"]
-    monkeypatch.setattr("hairpin.checkpoints.store.write_tensors", write_tensors)
+    monkeypatch.setattr("hairpin.checkpoints.writing.write_tensors", write_tensors)
     assert_same_history(whole, hairpin.resume(run.path, watcher=Quiet()))
 
 

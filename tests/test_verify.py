@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import hairpin as package
-from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.run import Run
 from hairpin.runs.directory import RunDirectory
 from hairpin.verifying.resume import compare

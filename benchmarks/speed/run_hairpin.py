@@ -18,6 +18,7 @@ from hairpin.optim.guard import Guard  # noqa: E402
 from hairpin.optim.optimizers import build_optimizer  # noqa: E402
 from hairpin.planning.sizes import micro_batch_sequences  # noqa: E402
 from hairpin.training.numerics import Numerics, usable_gigabytes  # noqa: E402
+from hairpin.training.spread import Spread  # noqa: E402
 from hairpin.training.step import Stepper  # noqa: E402
 
 job = open_job()
@@ -32,7 +33,7 @@ ids = job.load_ids()
 memory_bytes = 1e9 * usable_gigabytes(job.device)
 micro_batch = micro_batch_sequences(model.shape, ids.size(1), memory_bytes, job.device)
 stepper = Stepper(
-    model, build_optimizer(model, settings), Clipper("norm", 1.0), numerics, seed=0,
+    Spread(model), build_optimizer(model, settings), Clipper("norm", 1.0), numerics, seed=0,
     micro_batch=micro_batch, guard=Guard(GuardSettings(), job.device),
 )  # fmt: skip
 clock = Clock()

@@ -12,7 +12,8 @@ from typing import Any
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
-from hairpin.driving import go_on, train_new
+from hairpin.distributed.launch import is_follower, is_restarted
+from hairpin.driving import follow, go_on, train_new
 from hairpin.errors import RunError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
@@ -30,7 +31,7 @@ from hairpin.starting.asked import (
     require_text,
     with_start,
 )
-from hairpin.starting.begin import is_restarted, require_same
+from hairpin.starting.begin import begun_before, require_same
 from hairpin.starting.extend import make_longer
 from hairpin.watch import Watcher
 
@@ -77,7 +78,8 @@ def train(
         settings: dotted key → value, such as {"train.updates": 1000}.
         overrides: "key=value" strings, which come before `settings`.
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
-            where torchrun starts a process again.
+            where torchrun starts a process again. Of several processes the first one says what
+            is trained, and the others follow it.
         watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
 
@@ -85,6 +87,8 @@ def train(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
+    if is_follower():
+        return follow()
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
     if or_resume and out is None:
@@ -97,6 +101,7 @@ def train(
     if budget and length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
     seconds = parse_duration(budget) if budget else default_budget_seconds(asked)
+    out = out or begun_before(RUNS)
     if out and (or_resume or is_restarted()) and (there := RunDirectory(Path(out))).config.exists():
         require_same(there, asked, seconds)
         return go_on(Run(there), seconds, watcher)
@@ -126,6 +131,8 @@ def finetune(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
+    if is_follower():
+        return follow()
     flags = {**with_start(settings, start), "finetune.kind": kind}
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
     name = f"{name_of(asked)}-{kind}"
@@ -150,6 +157,8 @@ def resume(
     Raises:
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
+    if is_follower():
+        return follow()
     run, watcher = load(path), _watcher(watcher)
     if extend is not None or policy is not None:
         with RunLock(run.path):

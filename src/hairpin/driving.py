@@ -2,19 +2,31 @@
 
     train_new   a folder for a run, then training in it
     go_on       a run that exists
+    follow      in all but the first of several processes: whatever that one trains
 
 PyTorch is imported only once the run's folder is there.
 """
 
 import shutil
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from hairpin.config.settings import Config
-from hairpin.errors import HairpinError, Interrupted, UserError
+from hairpin.distributed import launch
+from hairpin.errors import (
+    FollowedError,
+    HairpinError,
+    Interrupted,
+    NonFiniteError,
+    RunError,
+    SpikeError,
+    UserError,
+)
 from hairpin.pages.write import LivePage
 from hairpin.run import Run
 from hairpin.runs import events
@@ -23,7 +35,7 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
 from hairpin.starting.extend import is_finished
-from hairpin.watch import Watcher
+from hairpin.watch import Quiet, Watcher
 
 # Their number is an update's index; that of other events is how many updates are completed.
 _COUNTED_FROM_0 = (events.Update, events.Ratios)
@@ -64,13 +76,55 @@ def go_on(
         watcher.notice(
             f"{run.path} is finished after {run.config.train.updates} updates: nothing to do"
         )
-        with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
-            run.directory.remove_unfinished()
+        if run.directory.unfinished():
+            with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
+                run.directory.remove_unfinished()
         return run
     with RunLock(run.path):
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
         return _drain(run.directory, budget_seconds, time.monotonic(), watcher, pictures=pictures)
+
+
+def follow() -> Run:
+    """Take part in what the first of several processes trains, until it ends.
+
+    What all of them find out together, the first one says; only what went wrong here is said here.
+
+    Raises:
+        FollowedError: it did not end well, and the first process says why.
+        HairpinError: something went wrong in this process.
+    """
+    from hairpin.distributed.world import join
+
+    world = join()
+    directory = RunDirectory(Path(world.share(str)))
+    if not directory.config.is_file():
+        raise RunError(
+            f"process {world.rank} on {socket.gethostname()} does not see {directory.path}: the "
+            "folder has to be on a file system that all machines share; name one with --out"
+        )
+    run = Run(directory)
+    try:
+        for _ in _training(run)(budget=None, watcher=Quiet(), world=world):
+            pass
+    except (NonFiniteError, SpikeError, Interrupted) as error:
+        raise FollowedError(error.exit_code) from None
+    world.leave()
+    return run
+
+
+def dismiss(error: HairpinError) -> None:
+    """Let the other processes go, which wait to be told what to train: there is nothing."""
+    from hairpin.distributed.world import is_joined, join
+
+    if launch.world_size() > 1 and not launch.is_follower() and not is_joined():
+
+        def fail() -> None:
+            raise error
+
+        with suppress(HairpinError):
+            join().share(fail)
 
 
 def _drain(
@@ -86,21 +140,21 @@ def _drain(
 
     The caller holds the run's lock.
     """
-    from hairpin.finetuning.task import finetuning
+    from hairpin.distributed.world import join
     from hairpin.training.budget import Budget
-    from hairpin.training.pretrain import pretraining
-    from hairpin.training.run import train_run
 
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
-    make_task = finetuning if run.config.finetune.kind else pretraining
     show = _shown(run, watcher) if pictures else watcher.show
     update, status, reason = run.summary().updates, "failed", None
     try:
-        for event in train_run(directory, make_task, budget=budget, watcher=watcher):
+        world = join()
+        world.share(lambda: str(directory.path.absolute()))
+        for event in _training(run)(budget=budget, watcher=watcher, world=world):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             show(event)
         status = "finished"
+        world.leave()
     except HairpinError as error:
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
         if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
@@ -124,6 +178,16 @@ def _drain(
         run.write_plots()
     watcher.finish(run.path, run.lines())
     return run
+
+
+def _training(run: Run) -> Callable[..., Iterator[events.Event]]:
+    """What trains a run of its kind."""
+    from hairpin.finetuning.task import finetuning
+    from hairpin.training.pretrain import pretraining
+    from hairpin.training.run import train_run
+
+    make_task = finetuning if run.config.finetune.kind else pretraining
+    return partial(train_run, run.directory, make_task)
 
 
 def _shown(run: Run, watcher: Watcher) -> Callable[[events.Event], None]:

@@ -8,6 +8,8 @@
     │       └── CheckpointError a checkpoint is not the bytes that were written
     ├── NonFiniteError          a loss or gradient became NaN or infinite
     ├── SpikeError              a loss or gradient rose far above the usual
+    ├── ProcessLostError        one of several processes ended before the others
+    ├── FollowedError           the first of several processes stopped, and said why
     └── Interrupted             a signal asked for the end: exit code 128 + signal
 
 Each problem is one line that says what is wrong, where, and what to do. The command line prints
@@ -56,6 +58,22 @@ class NonFiniteError(HairpinError):
 
 class SpikeError(HairpinError):
     """A loss or a gradient rose far above the usual; the weights were not touched."""
+
+
+class ProcessLostError(HairpinError):
+    """One of the processes that train together has ended, or cannot be reached."""
+
+
+class FollowedError(HairpinError):
+    """The first of several processes stopped; it says why, and this one says nothing.
+
+    Args:
+        exit_code: the first one's.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(())
+        self.exit_code = exit_code
 
 
 class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's

@@ -1,7 +1,8 @@
 """A checkpoint folder and its manifest, which is written last and vouches for every byte.
 
 step-00000100/
-  model.safetensors  …   groups of tensors
+  model.safetensors  …   groups of tensors; one of which several processes hold pieces is in as many
+                         files, model-00001-of-00004.safetensors … (see `pieces`)
   state.json             plain values
   config.toml        …   other files
   manifest.json          size and SHA-256 of each, and at its end its own SHA-256
@@ -10,7 +11,7 @@ step-00000100/
 import hashlib
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed
+from hairpin.checkpoints.pieces import PieceFiles, file_name, read_rows
+from hairpin.checkpoints.tensors import FileFacts, names_in, read_tensors, write_hashed
 from hairpin.errors import CheckpointError, RunError
 from hairpin.files import sha256_of
 
 FORMAT = 2
 _NAME = "manifest.json"
-_LARGEST_MANIFEST = 1 << 22
+_LARGEST_MANIFEST = 1 << 27  # with thousands of tensors in the pieces of a thousand processes
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,48 @@ class Checkpoint:
         """After how many updates it was made."""
         return int(self.manifest["step"])
 
-    def tensors(self, group: str) -> dict[str, Tensor]:
-        """The tensors of `<group>.safetensors`, on the CPU.
+    @property
+    def processes(self) -> int:
+        """How many trained when it was made."""
+        return int(self.manifest.get("world_size", 1))
+
+    def groups(self) -> list[str]:
+        """The groups of tensors."""
+        shards = self.manifest.get("shards", {})
+        pieces = {name for group in shards for name in self._names(group)}
+        plain = {name for name in self.manifest["files"] if name.endswith(".safetensors")} - pieces
+        return sorted({name.removesuffix(".safetensors") for name in plain} | set(shards))
+
+    def tensors(
+        self, group: str, rows_of: Callable[[str], tuple[int, int] | None] | None = None
+    ) -> dict[str, Tensor]:
+        """The tensors of a group, on the CPU.
+
+        Args:
+            group: its name.
+            rows_of: name → the first row and the row after the last that are wanted of that tensor,
+                None for all; nothing else of it is read. None: all of all.
 
         Raises:
             CheckpointError: it has no such group.
         """
-        return read_tensors(self.file(f"{group}.safetensors"))
+        if group in self.manifest.get("shards", {}):
+            paths = tuple(self.file(name) for name in self._names(group))
+            files = PieceFiles(paths, self.manifest["shards"][group])
+            rows_of = rows_of or (lambda name: None)
+            return {name: files.read(name, rows_of(name)) for name in files.names()}
+        path = self.file(f"{group}.safetensors")
+        if rows_of is None:
+            return read_tensors(path)
+        return {name: read_rows(path, name, rows_of(name)) for name in names_in(path)}
+
+    def files(self, group: str) -> list[str]:
+        """The names of a group's files."""
+        sharded = group in self.manifest.get("shards", {})
+        return self._names(group) if sharded else [f"{group}.safetensors"]
+
+    def _names(self, group: str) -> list[str]:
+        return [file_name(group, part, self.processes) for part in range(self.processes)]
 
     def values(self) -> dict[str, Any]:
         """The content of state.json.
@@ -79,7 +116,13 @@ class Checkpoint:
 
 
 def write_manifest(
-    folder: Path, step: int, files: Mapping[str, FileFacts], facts: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    files: Mapping[str, FileFacts],
+    facts: Mapping[str, Any],
+    *,
+    world_size: int = 1,
+    shards: Mapping[str, Any] | None = None,
 ) -> None:
     """Vouch for the files of a folder; from here on it is a checkpoint.
 
@@ -88,12 +131,15 @@ def write_manifest(
         step: updates completed.
         files: name → size and hash.
         facts: what else belongs in it, as plain JSON values.
+        world_size: how many processes trained.
+        shards: of the groups that are in pieces, what `pieces.in_manifest` says.
     """
     manifest = {
         "format": FORMAT,
         "step": step,
-        "world_size": 1,
+        "world_size": world_size,
         "torch": str(torch.__version__),
+        **({"shards": shards} if shards else {}),
         **facts,
         "files": {name: vars(of_file) for name, of_file in sorted(files.items())},
     }

@@ -18,65 +18,24 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from torch import Tensor
-
 from hairpin.checkpoints.background import Background
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, read_manifest, write_manifest
-from hairpin.checkpoints.tensors import FileFacts, write_hashed, write_tensors
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.tensors import FileFacts
+from hairpin.checkpoints.writing import commit, commit_together
+from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, HairpinError
-from hairpin.files import as_json, link_or_copy, new_folder, sync_folder
+from hairpin.files import link_or_copy, new_folder, sync_folder
 
 _SPARE_SPACE = 1.2
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """What a checkpoint is made of.
-
-    Args:
-        step: updates completed.
-        tensors: group → name → tensor; a group becomes `<group>.safetensors`.
-        values: plain JSON values, for state.json.
-        files: other files, name → content.
-    """
-
-    step: int
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    values: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        """How much there is to write, about."""
-        return sum(tensor.nbytes for group in self.tensors.values() for tensor in group.values())
-
-    def copied(self) -> "Snapshot":
-        """The same in memory of its own, on the CPU, so that training may go on."""
-        copies = {
-            group: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            for group, tensors in self.tensors.items()
-        }
-        return Snapshot(self.step, copies, self.values, self.files)
-
-    def not_finite(self) -> str | None:
-        """The name of a tensor with a NaN or an infinity in it."""
-        for group in self.tensors.values():
-            for name, tensor in group.items():
-                if tensor.is_floating_point() and tensor.numel():
-                    # Both ends are NaN where any entry is: one pass, 25 times as fast as isfinite.
-                    ends = torch.stack(torch.aminmax(tensor))
-                    if not torch.isfinite(ends).all():
-                        return name
-        return None
-
-
 class CheckpointStore:
-    """The checkpoints of one run. One process writes to it at a time.
+    """The checkpoints of one run. One process writes to it at a time; or all of a world, each its
+    pieces, and the first one the rest.
 
     Args:
         folder: where they are.
@@ -85,6 +44,7 @@ class CheckpointStore:
         best: the folder for the best one's model; None: none is kept.
         facts: plain JSON values for every manifest, such as what the checkpoints belong to.
         remedy: what to do about a full disk, for the error's line.
+        world: the processes that call the same methods together.
     """
 
     def __init__(
@@ -96,8 +56,11 @@ class CheckpointStore:
         best: Path | None = None,
         facts: Mapping[str, Any] | None = None,
         remedy: str = "make space and try again",
+        world: World | None = None,
     ) -> None:
         self.folder = folder
+        self._world = world or World()
+        self._apart = self._world.apart()  # saving goes on in a thread of its own
         self.best = best
         self._keep = keep
         self._keep_every = keep_every
@@ -119,6 +82,10 @@ class CheckpointStore:
                 something in it was not finite. What was committed before is untouched.
         """
         self._background.finish()
+        if not self._world.is_first:
+            if not snapshot.pieces:
+                return
+            snapshot = snapshot.without_what_is_whole()
         self._require_space(snapshot.bytes)
         copy = snapshot.copied()
         self._background.start(lambda: self._save(copy, is_best))
@@ -163,6 +130,21 @@ class CheckpointStore:
         killed processes left unfinished is removed.
         """
         self.finish()
+        if self._world.size == 1:
+            return self._newest(notice)
+        found: list[Checkpoint] = []
+
+        def name_of_newest() -> str | None:
+            found.extend(filter(None, [self._newest(notice)]))
+            return found[0].path.name if found else None
+
+        name = self._world.share(name_of_newest)
+        if self._world.is_first or name is None:
+            return found[0] if found else None
+        path = self.folder / name  # verified by the first process
+        return Checkpoint(path, read_manifest(path))
+
+    def _newest(self, notice: Callable[[str], None]) -> Checkpoint | None:
         self._remove_unfinished()
         for path in reversed(self.steps()):
             try:
@@ -194,8 +176,12 @@ class CheckpointStore:
     def _save(self, snapshot: Snapshot, is_best: bool) -> None:
         final = self._path(snapshot.step)
         try:
-            if not final.exists():
-                self._commit(snapshot, final)
+            if snapshot.pieces:
+                commit_together(snapshot, final, self._facts, self._apart)
+            elif not final.exists():
+                commit(snapshot, final, self._facts, self._world.size)
+            if not self._world.is_first:
+                return
             if is_best and self.best:
                 self._replace_best(final, snapshot.step)
             self._rotate()
@@ -204,14 +190,6 @@ class CheckpointStore:
                 f"{final}: cannot be saved ({error.strerror or error}); the checkpoint before it "
                 f"is whole: {self._remedy}"
             ) from error
-
-    def _commit(self, snapshot: Snapshot, final: Path) -> None:
-        bad = snapshot.not_finite()
-        if bad:
-            raise HairpinError(f"update {snapshot.step}: {bad} is not finite; nothing was saved")
-        with new_folder(final) as temporary:
-            files = _write_files(temporary, snapshot)
-            write_manifest(temporary, snapshot.step, files, self._facts)
 
     def _require_space(self, tensor_bytes: int) -> None:
         if not self.folder.is_dir():
@@ -229,11 +207,17 @@ class CheckpointStore:
         assert self.best
         old = _old(self.best)
         with new_folder(self.best) as temporary:
-            model = temporary / "model.safetensors"
-            link_or_copy(checkpoint / model.name, model)
             # As it was when it was written: what has become of the bytes since is not vouched for.
-            facts = FileFacts(**read_manifest(checkpoint)["files"][model.name])
-            write_manifest(temporary, step, {model.name: facts}, self._facts)
+            found = Checkpoint(checkpoint, read_manifest(checkpoint))
+            files = {
+                name: FileFacts(**found.manifest["files"][name]) for name in found.files("model")
+            }
+            for name in files:
+                link_or_copy(checkpoint / name, temporary / name)
+            shards = {g: s for g, s in found.manifest.get("shards", {}).items() if g == "model"}
+            write_manifest(
+                temporary, step, files, self._facts, world_size=found.processes, shards=shards
+            )
             if self.best.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 self.best.rename(old)  # readers look there until the new one is in its place
@@ -285,17 +269,6 @@ def best_step(best: Path) -> int | None:
         return open_checkpoint(best).step
     except CheckpointError:
         return None
-
-
-def _write_files(folder: Path, snapshot: Snapshot) -> dict[str, FileFacts]:
-    files = {}
-    for group, tensors in snapshot.tensors.items():
-        name = f"{group}.safetensors"
-        files[name] = write_tensors(folder / name, tensors)
-    others = {"state.json": as_json(snapshot.values).encode(), **snapshot.files}
-    for name, content in others.items():
-        files[name] = write_hashed(folder / name, [content])
-    return files
 
 
 def _old(best: Path) -> Path:

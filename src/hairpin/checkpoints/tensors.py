@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -79,13 +79,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: it is not one.
     """
     try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-        if header_bytes > _LARGEST_HEADER:
-            raise CheckpointError(f"{path}: its header claims {header_bytes:,} bytes; not read")
+        _require_small_header(path)
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it is not one.
+    """
+    try:
+        _require_small_header(path)
+        with safe_open(path, framework="pt") as file:
+            return sorted(file.keys())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def _require_small_header(path: Path) -> None:
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > _LARGEST_HEADER:
+        raise CheckpointError(f"{path}: its header claims {header_bytes:,} bytes; not read")
 
 
 def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:

@@ -24,7 +24,8 @@ from hairpin.cli.report import report
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.errors import HairpinError, one_line
+from hairpin.distributed.launch import is_follower, world_size
+from hairpin.errors import HairpinError, UserError, one_line
 from hairpin.version import __version__
 
 GROUPS = {
@@ -40,6 +41,7 @@ ALIASES = {
     "lr-find": "find-lr",
     "list": "runs",
 }
+_TOGETHER = ("train", "resume", "finetune")  # by several processes
 _TERMINATED = 128 + signal.SIGTERM
 _DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:  # of `_terminate`, or click's own for a pipe that was closed
-        if stop.code == _TERMINATED:
+        if stop.code == _TERMINATED and not is_follower():
             sys.stderr.write("hairpin: stopped\n")
         raise
     sys.exit(code)
@@ -105,9 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     try:
+        _require_one_process(arguments)
         code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
     except HairpinError as error:
-        return _fail(error.problems, error.exit_code)
+        code = _fail(error.problems, error.exit_code)
+        if world_size() > 1:
+            from hairpin.driving import dismiss
+
+            dismiss(error)
+        return code
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
@@ -119,6 +127,20 @@ def _run(arguments: list[str]) -> int:
     except (UnicodeEncodeError, OSError) as error:
         return _fail([_line_of(error)], 1)
     return code if isinstance(code, int) else 0
+
+
+def _require_one_process(arguments: Sequence[str]) -> None:
+    """Nothing, if the verb is one that several processes do together, or there is only one."""
+    verb = arguments[0] if arguments else "--help"
+    if world_size() > 1 and ALIASES.get(verb, verb) not in _TOGETHER:
+        if is_follower():
+            from hairpin.driving import follow
+
+            follow()  # until the first process has said so
+        raise UserError(
+            f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
+            "without torchrun"
+        )
 
 
 def _line_of(error: UnicodeEncodeError | OSError) -> str:

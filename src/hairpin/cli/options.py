@@ -19,6 +19,7 @@ FLAGS = {
     "seed": "train.seed",
     "precision": "execution.precision",
     "device": "execution.device",
+    "parallel": "execution.parallel",
     "recipe": "recipe",
 }
 
@@ -78,6 +79,9 @@ def _with_options(command: F, flags: tuple[str, ...]) -> F:
         "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
         "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
         "device": click.option("--device", help="auto, cpu, cuda or mps."),
+        "parallel": click.option(
+            "--parallel", help="ddp or fsdp: how torchrun's processes share the model."
+        ),
     }
     chosen = [option for name, option in options.items() if name in (*flags, "config", "set")]
     for option in reversed(chosen):

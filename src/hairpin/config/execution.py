@@ -39,6 +39,17 @@ class Execution(Table):
         "which `micro_batch` is derived; unset: 3, on CUDA 90% of what is free. A micro-batch that "
         "does not fit after all is halved.",
     )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="With several processes (torchrun): each has the whole model (`ddp`), or a "
+        "part of its weights, gradients and moments (`fsdp`), for models that do not fit "
+        "otherwise.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute a block's activations again in the backward pass in place of keeping "
+        "them: a fraction of the memory, about a third more time.",
+    )
     deterministic: bool = Field(
         False, description="On CUDA: only kernels that give the same bits each time; slower."
     )

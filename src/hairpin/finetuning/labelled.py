@@ -17,6 +17,7 @@ from hairpin.data.batches import IGNORED
 from hairpin.data.order import Indices
 from hairpin.data.records import Row
 from hairpin.data.tokenizers import Tokenizer
+from hairpin.distributed.world import World
 from hairpin.errors import CorpusError
 from hairpin.finetuning.examples import Example, fit, refuse
 from hairpin.training.evaluate import Measured, exact_zero
@@ -137,6 +138,11 @@ class LabelTally:
         self._nats += F.cross_entropy(logits_NK, targets_N.to(self._device), reduction="sum")
         found_N = logits_NK.argmax(dim=-1).cpu()
         self._confusion.index_put_((targets_N, found_N), torch.ones_like(found_N), accumulate=True)
+
+    def combine(self, world: World) -> None:
+        self._nats = world.sum_(self._nats)
+        counts = world.totals(*self._confusion.flatten().tolist())
+        self._confusion = torch.tensor(counts).view_as(self._confusion)
 
     def measured(self) -> Measured:
         count = int(self._confusion.sum())

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from hairpin.data.batches import IGNORED
 from hairpin.model.head import TiedGradient, cross_entropy, look_up
@@ -32,6 +33,7 @@ class GPT(nn.Module):
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
+        self.recomputes = False  # activations, in the backward pass (Chen et al. 2016)
         self.softcap = SOFTCAP if shape.architecture == "modern" else None
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
         if shape.architecture == "modern":
@@ -89,8 +91,12 @@ class GPT(nn.Module):
         self, x_BTC: Tensor, rotation: Rotation | None, cache: list[LayerCache] | None
     ) -> Tensor:
         """All blocks and the last norm."""
+        recomputes = self.recomputes and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
-            x_BTC = block(x_BTC, cache[index] if cache else None, rotation)
+            if recomputes:
+                x_BTC = checkpoint(block, x_BTC, None, rotation, use_reentrant=False)
+            else:
+                x_BTC = block(x_BTC, cache[index] if cache else None, rotation)
         out: Tensor = self.final_norm(x_BTC)
         return out
 

@@ -4,7 +4,7 @@ The global norm is the L2 norm of all gradients as one long vector (Pascanu et a
 taken after accumulation and before clipping, at every update from the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,15 +59,24 @@ class Clipper:
         return clipped
 
     @torch.no_grad()
-    def measure(self, gradients: Sequence[Tensor], scale: Tensor | None = None) -> Clipped:
+    def measure(
+        self,
+        gradients: Sequence[Tensor],
+        scale: Tensor | None = None,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> Clipped:
         """Measure, and leave scaling to whoever reads the gradients next, who divides them by
         `divisor`: a fused optimizer does that on the way. Clipping by value is done here.
 
         Args:
             gradients: as they were accumulated.
             scale: by which they are too large, a scalar on the device; None: 1.
+            total: sums a tensor over processes, where each has a part of every gradient; None: the
+                gradients are whole.
         """
         parameter_norms = torch.stack(torch._foreach_norm(list(gradients)))
+        if total:
+            parameter_norms = total(parameter_norms.square()).sqrt()
         limit: float | Tensor = self.threshold
         if scale is not None:
             parameter_norms = parameter_norms / scale
@@ -80,8 +89,8 @@ class Clipper:
             # spread the NaN over the evidence.
             divisor = torch.where(clipped & torch.isfinite(norm), norm / self.threshold, divisor)
         elif self.kind == "value":
-            largest = torch.stack([gradient.abs().max() for gradient in gradients]).max()
-            clipped = largest > limit
+            above = torch.stack([(gradient.abs() > limit).any() for gradient in gradients]).any()
+            clipped = total(above.float()) > 0 if total else above
             for gradient in gradients:
                 gradient.clamp_(-limit, limit)  # type: ignore[arg-type]  # both of a kind
         else:

@@ -6,8 +6,8 @@ shorter side, so that a long matrix is multiplied twice and not at every iterati
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -53,6 +53,22 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return out.transpose(-2, -1) if is_tall else out
 
 
+class Shards(Protocol):
+    """Matrices of which every process has some rows."""
+
+    def rows(self, parameter: Tensor) -> int:
+        """How many rows the whole matrix has of which this process has the `parameter`."""
+        ...
+
+    def gather(self, parts: Sequence[Tensor], rows: int) -> list[Tensor]:
+        """The whole matrices, of so many rows each, of which this process has these parts."""
+        ...
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This process's rows of a whole matrix."""
+        ...
+
+
 class MuonAdamW(Uncompiled):
     """Two rules in one optimizer; a group says which by `muon`.
 
@@ -61,6 +77,7 @@ class MuonAdamW(Uncompiled):
             `pieces` says n, each is n matrices one above the other, which are moved apart.
         lr, momentum, betas, eps, weight_decay: defaults of groups. Muon's step is scaled by
             √(rows / columns) where that is above 1, so that one learning rate suits all shapes.
+        shards: where processes have some rows each of every parameter; None: parameters are whole.
 
     Like PyTorch's fused optimizers it reads two attributes: gradients are divided by `grad_scale`,
     and where `found_inf` is 1 nothing changes by a bit.
@@ -78,7 +95,9 @@ class MuonAdamW(Uncompiled):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        shards: Shards | None = None,
     ) -> None:
+        self._shards = shards
         defaults = {
             "lr": lr, "momentum": momentum, "betas": betas, "eps": eps,
             "weight_decay": weight_decay, "muon": False, "pieces": 1,
@@ -86,7 +105,7 @@ class MuonAdamW(Uncompiled):
         super().__init__(groups, defaults)
         for group in self.param_groups:
             for parameter in group["params"] if group["muon"] else ():
-                if parameter.dim() != 2 or parameter.size(0) % group["pieces"]:
+                if parameter.dim() != 2 or self._rows(parameter) % group["pieces"]:
                     raise ValueError(
                         f"Muon moves matrices that {group['pieces']} divides, not "
                         f"{list(parameter.shape)}"
@@ -104,19 +123,26 @@ class MuonAdamW(Uncompiled):
                 self._adamw(group, parameters)
 
     def _muon(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
         for parameter in parameters:
-            alike[parameter.shape].append(parameter)
-        for (rows, columns), same in alike.items():
-            rows //= group["pieces"]  # noqa: PLW2901
+            alike[self._rows(parameter), parameter.size(1)].append(parameter)
+        for (all_rows, columns), same in alike.items():
+            rows = all_rows // group["pieces"]
             ways = [self._momentum(parameter, group["momentum"]) for parameter in same]
+            if self._shards:
+                ways = self._shards.gather(ways, all_rows)
             stacked = torch.cat([way.view(-1, rows, columns) for way in ways])
-            steps = torch.split(orthogonalize(stacked), group["pieces"])
+            steps = list(torch.split(orthogonalize(stacked), group["pieces"]))
+            if self._shards:
+                steps = [self._shards.own(step.reshape(all_rows, columns)) for step in steps]
             lr = group["lr"] * max(1.0, rows / columns) ** 0.5
             for parameter, step in zip(same, steps, strict=True):
                 moved = parameter * (1 - group["lr"] * group["weight_decay"])
                 moved.add_(step.reshape(parameter.shape), alpha=-lr)
                 self._put(parameter, moved)
+
+    def _rows(self, parameter: Tensor) -> int:
+        return self._shards.rows(parameter) if self._shards else parameter.size(0)
 
     def _momentum(self, parameter: Tensor, decay: float) -> Tensor:
         """Take the gradient into the momentum; the way to go (Nesterov's)."""

@@ -1,16 +1,27 @@
 """The optimizer with its parameter groups, and an update that can be called off on the device."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hairpin.config.settings import Optimizer as OptimizerSettings
-from hairpin.optim.muon import MuonAdamW
+from hairpin.optim.muon import MuonAdamW, Shards
 from hairpin.optim.uncompiled import AdamW
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+class Named(Protocol):
+    """What has parameters with names: a model, or the part of one that a process keeps."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters."""
+        ...
+
+
+def build_optimizer(
+    model: Named, settings: OptimizerSettings, shards: Shards | None = None
+) -> torch.optim.Optimizer:
     """The optimizer over all of the model that trains.
 
     Matrices decay; biases, norms and single vectors do not. The learning rate is set before every
@@ -20,6 +31,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     Args:
         model: with `blocks`, embeddings and heads.
         settings: which rule, and its constants.
+        shards: where the parameters are some rows each of the model's; None: they are whole.
     """
     if settings.kind == "muon":
         return MuonAdamW(
@@ -28,6 +40,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
             momentum=settings.momentum,
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
+            shards=shards,
         )
     return AdamW(
         _adamw_groups(model, settings),
@@ -38,7 +51,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     )
 
 
-def _adamw_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+def _adamw_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Matrices and the rest, by how fast they learn."""
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
@@ -55,7 +68,7 @@ def _adamw_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[st
     ]
 
 
-def _muon_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+def _muon_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """The matrices of blocks for Muon, query, key and value each by itself; the rest for AdamW."""
     matrices: dict[int, list[Tensor]] = {}
     others: dict[float, list[Tensor]] = {}
@@ -111,7 +124,7 @@ def step_unless(
     optimizer.step()
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: Named, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step.…`,
     `momentum.…`.
     """
@@ -123,7 +136,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def load_optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+    model: Named, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` gave and nothing else, each tensor on its parameter's
     device.

@@ -77,9 +77,13 @@ class RunDirectory:
         """A new file for lines of the record that a resume sets aside."""
         return self.path / f"metrics.discarded-{time.time_ns()}.jsonl"
 
+    def unfinished(self) -> list[Path]:
+        """What is half written, or is being written."""
+        return list(self.path.glob(".tmp-*"))
+
     def remove_unfinished(self) -> None:
         """Remove what processes left half written that were killed. The caller holds the lock."""
-        for path in self.path.glob(".tmp-*"):
+        for path in self.unfinished():
             if path.is_dir():
                 shutil.rmtree(path)
             else:

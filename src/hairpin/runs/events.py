@@ -28,7 +28,8 @@ class Event:
 @dataclass(frozen=True)
 class Start(Event):
     """A run begins: written before torch is imported. `time` is seconds since 1970, `asked` the
-    config as it was asked for, without what is as the defaults have it.
+    config as it was asked for, without what is as the defaults have it. `launcher` tells the
+    torchrun that started it from others.
     """
 
     time: float
@@ -36,6 +37,7 @@ class Start(Event):
     command: tuple[str, ...]
     budget_seconds: float | None = None
     asked: dict[str, Any] | None = None
+    launcher: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """How a run begins, and whether one that is there is the one that is asked for."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hairpin.config.load import differences, short_tree, validate
 from hairpin.config.settings import Config
+from hairpin.distributed.launch import is_restarted, launcher
 from hairpin.errors import RunError
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.directory import RunDirectory, list_runs
 from hairpin.runs.metrics import Record, first_event
 from hairpin.version import __version__
 
@@ -20,7 +21,7 @@ def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dic
     first = first_event(run.metrics)
     if first is None:
         start = events.Start(
-            time.time(), __version__, tuple(sys.argv), budget_seconds, short_tree(asked)
+            time.time(), __version__, tuple(sys.argv), budget_seconds, short_tree(asked), launcher()
         )
         with Record(run.metrics) as record:
             record.write(start)
@@ -29,9 +30,16 @@ def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dic
     return first
 
 
-def is_restarted() -> bool:
-    """Whether torchrun started this process again after one that failed."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+def begun_before(folder: Path) -> Path | None:
+    """The run that this process's torchrun began before it started the process again; None: it did
+    not, or there is none in the folder.
+    """
+    if not is_restarted():
+        return None
+    for run in reversed(list_runs(folder)):
+        if (first_event(run.metrics) or {}).get("launcher") == launcher():
+            return run.path
+    return None
 
 
 def require_same(run: RunDirectory, asked: Config, budget_seconds: float | None) -> None:

@@ -8,15 +8,18 @@ manifest.json
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
-from hairpin.checkpoints.store import CheckpointStore, Snapshot, best_folder
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore, best_folder
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, differences, to_toml
 from hairpin.config.settings import Config
+from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.state import TrainState
@@ -42,13 +45,16 @@ _COUNTS = ("update", "position", "tokens", "record_bytes")
 _COMPARED_UPDATES = 100_000
 
 
-def run_store(run: RunDirectory, config: Config, facts: dict[str, str]) -> CheckpointStore:
+def run_store(
+    run: RunDirectory, config: Config, facts: dict[str, str], world: World | None = None
+) -> CheckpointStore:
     """The checkpoints of a run.
 
     Args:
         run: its folder.
         config: its settings.
         facts: hashes of what the checkpoints belong to.
+        world: the processes that train.
     """
     return CheckpointStore(
         run.checkpoints,
@@ -57,6 +63,7 @@ def run_store(run: RunDirectory, config: Config, facts: dict[str, str]) -> Check
         best=run.best,
         facts=facts,
         remedy=f"make space, then `hairpin resume {run.path}`",
+        world=world,
     )
 
 
@@ -73,6 +80,7 @@ def snapshot(state: TrainState, config: Config, record_bytes: int) -> Snapshot:
         state.tensors(),
         {**state.counters(), "record_bytes": record_bytes},
         {"config.toml": to_toml(config).encode()},
+        state.pieces(),
     )
 
 
@@ -82,7 +90,9 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     Raises:
         RunError: the checkpoint does not fit the run's model.
     """
-    tensors = {group: checkpoint.tensors(group) for group in state.tensors()}
+    tensors = {
+        group: checkpoint.tensors(group, partial(state.rows_of, group)) for group in state.tensors()
+    }
     values = checkpoint.values()
     wrong = [key for key in _COUNTS if type(values.get(key)) is not int or values[key] < 0]
     if wrong:
@@ -97,7 +107,9 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     return int(values["record_bytes"])
 
 
-def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str]) -> tuple[str, ...]:
+def changes_since(
+    checkpoint: Checkpoint, config: Config, facts: dict[str, str], processes: int | None = None
+) -> tuple[str, ...]:
     """What makes the updates from here on differ from those that this machine would have made
     before, a line each; none: they are the same bits.
 
@@ -105,6 +117,7 @@ def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str])
         checkpoint: where the run goes on.
         config: the run's, settled.
         facts: hashes of the run's data and tokenizer.
+        processes: how many train from here on; None: nobody trains.
 
     Raises:
         RunError: the settings, the text or the tokenizer are not those that the checkpoint was
@@ -127,10 +140,12 @@ def changes_since(checkpoint: Checkpoint, config: Config, facts: dict[str, str])
     ]
     if problems:
         raise RunError(problems)
+    changes = [d for d in differences(before, config) if _is_in(d[0], _MACHINE)]
+    if processes not in (None, checkpoint.processes):
+        changes.append(("the number of processes", checkpoint.processes, processes))
     return tuple(
         f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
-        for key, was, now in differences(before, config)
-        if _is_in(key, _MACHINE)
+        for key, was, now in changes
     )
 
 

@@ -13,14 +13,15 @@ import torch
 _PACKAGES = ("hairpin", "torch", "numpy", "tokenizers", "tiktoken", "safetensors")
 
 
-def describe_environment(device: str) -> dict[str, Any]:
-    """Facts about this process and machine, as plain JSON values."""
+def describe_environment(device: str, processes: int = 1) -> dict[str, Any]:
+    """Facts about this process and machine, as plain JSON values; `processes`: how many train."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": device,
+        "processes": processes,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from hairpin.data.batches import IGNORED
+from hairpin.distributed.world import World, noticing_losses
 from hairpin.training.numerics import Numerics
+
+Batch = tuple[Tensor, Tensor]  # inputs and targets, int64 [B, T] each
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class Tally(Protocol):
         """Count a batch; its tensors are on the CPU."""
         ...
 
+    def combine(self, world: World) -> None:
+        """Add up what all processes have counted."""
+        ...
+
     def measured(self) -> Measured:
         """What it comes to; at least one target was counted."""
         ...
@@ -92,6 +100,11 @@ class TextTally:
         self._tokens += tokens
         self._bytes += int(self._token_bytes[targets_BT[targets_BT != IGNORED].numpy()].sum())
 
+    def combine(self, world: World) -> None:
+        self._nats = world.sum_(self._nats)
+        self._tokens = world.sum_(self._tokens)
+        (self._bytes,) = world.totals(self._bytes)
+
     def measured(self) -> Measured:
         nats, tokens = float(self._nats), int(self._tokens)
         bits = nats / math.log(2) / self._bytes if self._bytes else math.inf
@@ -107,6 +120,7 @@ class Evaluator:
         numerics: device and precision.
         sequences: of the set in one forward pass; it changes memory and speed only.
         stopped: asked before each pass; once it is true the evaluation is given up.
+        world: the processes that measure together, each some of the set.
     """
 
     def __init__(
@@ -116,8 +130,10 @@ class Evaluator:
         numerics: Numerics,
         sequences: int,
         stopped: Callable[[], bool] = lambda: False,
+        world: World | None = None,
     ) -> None:
         self._model = model
+        self._world = world or World()
         self._tally = tally
         self._numerics = numerics
         self._sequences = sequences
@@ -129,15 +145,32 @@ class Evaluator:
     ) -> Measured | None:
         """The loss on a set; None if it was given up."""
         tally, done = self._tally(), 0
-        with evaluating(self._model), self._numerics.autocast():
-            for inputs, targets in chosen.batches(self._sequences):
+        with evaluating(self._model), self._numerics.autocast(), noticing_losses():
+            for together in _in_turns(chosen.batches(self._sequences), self._world.size):
                 if self._stopped():
                     return None
-                tally.add(self._model, inputs, targets)
-                done += len(inputs)
+                tally.add(self._model, *_own(together, self._world.rank))
+                done += sum(len(inputs) for inputs, _ in together)
                 if on_progress:
                     on_progress(done, chosen.count)
+            tally.combine(self._world)
         return tally.measured()
+
+
+def _in_turns(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches in lists of `size`, the last of which may be shorter."""
+    while together := list(islice(batches, size)):
+        yield together
+
+
+def _own(together: list[Batch], rank: int) -> Batch:
+    """This process's batch; where there is none left for it, one without targets: all processes
+    have to pass through a model that they share.
+    """
+    if rank < len(together):
+        return together[rank]
+    inputs, targets = together[0]
+    return inputs, torch.full_like(targets, IGNORED)
 
 
 def exact_zero(device: str) -> Tensor:

@@ -3,11 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
 
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.config.checks import schedule_of
+from hairpin.config.load import to_tree, validate
 from hairpin.config.settings import Config
+from hairpin.data.batches import IGNORED
+from hairpin.distributed.world import World
 from hairpin.errors import Interrupted
+from hairpin.model.gpt import GPT
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
@@ -17,6 +25,7 @@ from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import snapshot
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.incidents import Incidents
+from hairpin.training.milestones import Milestones, due
 from hairpin.training.ratios import sample_weights
 from hairpin.training.signals import StopRequest
 from hairpin.training.state import Best, TrainState
@@ -37,18 +46,19 @@ class Job:
         incidents: what becomes of an update that went wrong.
         evaluator: measures a loss on a fixed set.
         train_set, val_set: what it measures it on.
-        sample_writers: each gives (prompt, continuation).
+        sample_writers: takes the whole model; each of them gives (prompt, continuation).
         milestones: how often, in updates, it evaluates and saves.
         run: its folder.
         config: its settings.
         store: its checkpoints.
         record: its metrics.jsonl.
         stop: whether somebody asked for the end.
+        world: the processes that do the same job together.
         keeps_start: whether the weights before update 0 are saved: those of a trained model may
             stay the best, and a rewind may go back to them.
         pace: the time budget that may still correct the run's length.
-        correct: takes the corrected number of updates; gives the new schedule and milestones, or
-            None where the schedule cannot have that length.
+        correct: takes the corrected number of updates; gives the config for it, or None where the
+            schedule cannot have that length.
     """
 
     state: TrainState
@@ -60,16 +70,18 @@ class Job:
     evaluator: Evaluator
     train_set: EvaluationSet
     val_set: EvaluationSet
-    sample_writers: Sequence[WriteSample]
-    milestones: "Milestones"
+    sample_writers: Callable[[GPT], Sequence[WriteSample]]
+    milestones: Milestones
     run: RunDirectory
     config: Config
     store: CheckpointStore
     record: Record
     stop: StopRequest
+    world: World = field(default_factory=World)
     keeps_start: bool = False
     pace: Pace | None = None
-    correct: Callable[[int], tuple[Schedule, "Milestones"] | None] | None = None
+    correct: Callable[[int], Config | None] = lambda updates: None
+    _correcting: bool = False
 
     @property
     def updates(self) -> int:
@@ -85,22 +97,57 @@ class Job:
         """
         self.store.check()
         state = self.state
-        weights = sample_weights(state.model) if state.evaluated == state.update else None
+        batch = self._own_batch()
+        tokens = self._agree(int((batch[1] != IGNORED).sum()))  # they are on the host
+        weights = sample_weights(state.spread) if state.evaluated == state.update else None
         try:
             result = self.stepper.step(
-                self.batches.at(state.position, self.samples_per_update),
+                batch,
                 update=state.update,
                 position=state.position,
+                samples=self.samples_per_update,
+                tokens=tokens,
                 lr=self.schedule(state.update),
             )
         except GivenUpError:
+            self._correcting = False
             return None
         if weights:
-            result = replace(result, read_ratios=weights.compare(state.model))
+            ratios = weights.compare(state.spread, state.spread.total)
+            result = replace(result, read_ratios=ratios)
         state.update += 1
         state.position += result.samples
         state.tokens += result.tokens
         return result
+
+    def warm_up(self) -> None:
+        """What several processes do before their first update."""
+        if self.world.size > 1:
+            self.stepper.warm_up(self._own_batch())
+
+    def _own_batch(self) -> tuple[Tensor, Tensor]:
+        """This process's samples of the update; all have as many, and those that are too many have
+        no targets.
+        """
+        own = self.world.rows(self.samples_per_update)
+        short = -(-self.samples_per_update // self.world.size) - len(own)
+        if not short:
+            return self.batches.at(self.state.position + own.start, len(own))
+        inputs, targets = self.batches.at(self.state.position + own.start, max(1, len(own)))
+        rows = [*range(len(own)), *[0] * short]
+        targets = targets[rows]
+        targets[len(own) :] = IGNORED
+        return inputs[rows], targets
+
+    def _agree(self, tokens: int) -> int:
+        """The target tokens of the update in all processes, and what else they have to know of each
+        other before it: whether one was told to stop, whether it is time to correct the length.
+        """
+        due = self.pace is not None and self.pace.correction_due(self.state.update + 1)
+        tokens, is_due, *noted = self.world.totals(tokens, int(due), *self.stop.noted())
+        self._correcting = is_due > 0
+        self.stop.agree(noted)
+        return tokens
 
     def read(self, result: StepResult, following: StepResult | None = None) -> Iterator[Event]:
         """Wait for an update's numbers and record them, how far it moved the weights where that was
@@ -184,15 +231,18 @@ class Job:
             yield self._evaluated(train, val)
 
     def sample(self) -> Iterator[Event]:
-        """Let the model write something."""
-        for write in self.sample_writers:
-            if self.stop.requested:
-                return
-            prompt, text = write()
-            if not self.stop.requested:  # else it was cut short
-                event = events.Sample(self.state.update, prompt, text)
-                self.record.write(event)
-                yield event
+        """Let the model write something; of several processes the first one does."""
+        if not self.config.evaluate.sample_tokens:
+            return
+        with self.state.spread.gathered() as model:
+            for write in self.sample_writers(model) if model else ():
+                if self.stop.requested:
+                    return
+                prompt, text = write()
+                if not self.stop.requested:  # else it was cut short
+                    event = events.Sample(self.state.update, prompt, text)
+                    self.record.write(event)
+                    yield event
 
     def save(self) -> Event:
         """Begin to save a checkpoint; training may go on meanwhile. Its event belongs to the
@@ -213,20 +263,27 @@ class Job:
 
     def correction_due(self) -> bool:
         """Whether this is the moment to meet the time budget."""
-        return self.pace is not None and self.pace.correction_due(self.state.update)
+        return self._correcting
 
     def correct_length(self) -> Iterator[Event]:
         """Set the number of updates to what the measured speed allows: once, while no learning
         rate given so far depends on it.
         """
-        assert self.pace and self.correct
-        planned, updates = self.updates, self.pace.updates_that_fit(self.state.update)
-        self.pace = None
-        if updates != planned and (corrected := self.correct(updates)):
-            self.schedule, self.milestones = corrected
-            event = events.Correction(self.state.update, planned, updates)
+        planned, config = self.updates, self.world.share(self._corrected)
+        self.pace, self._correcting = None, False
+        if config:
+            self.config = validate(config)
+            self.schedule, self.milestones = schedule_of(self.config), Milestones.of(self.config)
+            event = events.Correction(self.state.update, planned, self.updates)
             self.record.write(event)
             yield event
+
+    def _corrected(self) -> dict[str, Any] | None:
+        """The settings with the length that the time budget allows; None: as planned."""
+        assert self.pace
+        updates = self.pace.updates_that_fit(self.state.update)
+        config = self.correct(updates) if updates != self.updates else None
+        return to_tree(config) if config else None
 
     def interrupted(self) -> Interrupted:
         """The error that ends a run on a signal."""
@@ -254,19 +311,3 @@ class Job:
         )
         self.record.write(event)
         return event
-
-
-@dataclass(frozen=True)
-class Milestones:
-    """How often, in updates, a run evaluates and saves; `ends`: where it ended before it was made
-    longer, which is evaluated too.
-    """
-
-    evaluate_every: int
-    checkpoint_every: int
-    ends: tuple[int, ...] = ()
-
-
-def due(update: int, every: int) -> bool:
-    """Whether something done every so many updates is done after this many."""
-    return update % every == 0

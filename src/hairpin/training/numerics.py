@@ -22,16 +22,21 @@ class Numerics:
         device: "cpu", "cuda" or "mps".
         precision: "float32", "tf32", "bfloat16" or "float16". Weights, moments, gradients and the
             loss are float32 under all of them.
+        keeps_casts: whether `autocast` keeps what it has cast to the end of its block, which costs
+            the memory of all weights in the format.
     """
 
     device: str
     precision: str = "float32"
+    keeps_casts: bool = True
 
     def autocast(self) -> AbstractContextManager[object]:
         """Forward passes inside it multiply in the format; weights are cast once for all."""
         if self.precision not in _AUTOCAST:
             return nullcontext()
-        return torch.autocast(self.device, _AUTOCAST[self.precision])
+        return torch.autocast(
+            self.device, _AUTOCAST[self.precision], cache_enabled=self.keeps_casts
+        )
 
     def full_precision(self) -> AbstractContextManager[object]:
         """Inside `autocast`, for what is not a forward pass; the casts stay in its cache."""

@@ -24,6 +24,7 @@ from hairpin.planning.sizes import flops_per_token
 from hairpin.training import compiler
 from hairpin.training.compiler import CompileError
 from hairpin.training.numerics import Numerics, formats
+from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.training.task import Samples
 
@@ -172,7 +173,7 @@ def _stepper(config: Config, model: GPT) -> Stepper:
     how = config.execution
     assert how.micro_batch
     return Stepper(
-        model,
+        Spread(model),
         build_optimizer(model, config.optimizer),
         Clipper(config.clip.kind, config.clip.threshold),
         Numerics(how.device, how.precision),

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hairpin.optim.optimizers import Named
 from hairpin.training.numbers import send_scalars
 
 _MOST_ENTRIES = 65_536  # of one parameter
@@ -24,12 +25,16 @@ class WeightSample:
     entries: dict[str, Tensor]
 
     @torch.no_grad()
-    def compare(self, model: nn.Module) -> Callable[[], dict[str, float]]:
+    def compare(
+        self, model: Named, total: Callable[[Tensor], Tensor] | None = None
+    ) -> Callable[[], dict[str, float]]:
         """Look at the same entries after the update; what is returned waits for the ratios, and
         gives them with four digits. A part whose weights were all 0 has none.
 
         Args:
             model: the one that the sample is of.
+            total: sums a tensor over processes, where each has a part of every parameter; None:
+                they are whole.
         """
         sums: dict[
             str, list[Tensor]
@@ -39,9 +44,11 @@ class WeightSample:
             if name in self.entries:
                 before, device = self.entries[name], parameter.device.type
                 both = torch.stack([_some_entries(parameter) - before, before])
-                squares = both.square().mean(1) * parameter.numel()
+                squares = both.square().sum(1) * (parameter.numel() / max(1, both.size(1)))
                 sums.setdefault(part_of(name), []).append(squares)
         totals = [torch.stack(pairs).sum(0) for pairs in sums.values()]
+        if total:
+            totals = list(total(torch.stack(totals)))
         arrived = send_scalars([total for pair in totals for total in pair.sqrt()], device)
 
         def read() -> dict[str, float]:
@@ -54,7 +61,7 @@ class WeightSample:
 
 
 @torch.no_grad()
-def sample_weights(model: nn.Module) -> WeightSample:
+def sample_weights(model: Named) -> WeightSample:
     """Copy up to 65,536 entries of each parameter that trains, evenly spread."""
     named = model.named_parameters()
     return WeightSample({n: _some_entries(p).clone() for n, p in named if p.requires_grad})

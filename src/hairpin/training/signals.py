@@ -1,25 +1,43 @@
-"""Ctrl-C and SIGTERM: a wish to stop that the loop looks at where stopping is safe."""
+"""Ctrl-C and SIGTERM: a wish to stop that the loop looks at where stopping is safe.
+
+Of several processes each may be told at another moment, or one alone: they agree on it once in an
+update, and none stops before that.
+"""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 2  # signals; the next one leaves at once
 
 
 class StopRequest:
     """Whether somebody asked for the end, and by which signal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
         self.signal_number: int | None = None
         self._received = 0
+        self._agreed = False
+        self._alone = alone
 
     @property
     def requested(self) -> bool:
-        """True from the first signal on."""
-        return self.signal_number is not None
+        """True from the first signal on; with others, from when they agreed on it."""
+        return self._agreed or (self._alone and self.signal_number is not None)
+
+    def noted(self) -> tuple[int, ...]:
+        """How often each signal was noted here, 0 or 1: what the others are told."""
+        return tuple(int(self.signal_number == number) for number in _SIGNALS)
+
+    def agree(self, noted: Sequence[int]) -> None:
+        """Take in the sums of what all have noted."""
+        told = [number for number, count in zip(_SIGNALS, noted, strict=True) if count]
+        if told:
+            self._agreed = True
+            self.signal_number = self.signal_number or told[0]
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
@@ -31,8 +49,7 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:
             yield
         finally:

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hairpin.checkpoints.pieces import Piece
 from hairpin.model.gpt import GPT
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import load_optimizer_tensors, optimizer_tensors
 from hairpin.optim.scaling import LossScale
+from hairpin.training.spread import Spread
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class TrainState:
         evaluated: the last evaluation was after this many updates; -1: there was none. A stop may
             come in the way of one, which is then made up for when the run goes on.
         scaling: of the loss, in float16.
+        spread: the model over several processes; None: this one has it to itself.
     """
 
     model: GPT
@@ -49,6 +52,11 @@ class TrainState:
     best: Best | None = None
     evaluated: int = -1
     scaling: LossScale | None = None
+    spread: Spread = None  # type: ignore[assignment]  # made of the model where none is given
+
+    def __post_init__(self) -> None:
+        """Spread the model over this process alone, if nobody has spread it."""
+        self.spread = self.spread or Spread(self.model)
 
     @property
     def is_best(self) -> bool:
@@ -56,12 +64,12 @@ class TrainState:
         return self.best is not None and self.best.update == self.update
 
     def model_tensors(self) -> dict[str, Tensor]:
-        """The weights by parameter name; tied weights once."""
-        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        """The weights by parameter name, or this process's part of them; tied weights once."""
+        return {name: parameter.detach() for name, parameter in self.spread.named_parameters()}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """The moments by parameter name."""
-        return optimizer_tensors(self.model, self.optimizer)
+        return optimizer_tensors(self.spread, self.optimizer)
 
     def rng_tensors(self) -> dict[str, Tensor]:
         """The default random streams. Training seeds them before each use, so that this is only
@@ -81,6 +89,26 @@ class TrainState:
             "guard": self.guard.state_tensors()
             | (self.scaling.state_tensors() if self.scaling else {}),
         }
+
+    def pieces(self) -> dict[str, dict[str, Piece]]:
+        """Which rows the tensors of a group are, where every process has some of them."""
+        of_weights = self.spread.pieces
+        if not of_weights:
+            return {}
+        of_moments = {
+            name: of_weights[name.partition(".")[2]]
+            for name, tensor in self.optimizer_tensors().items()
+            if tensor.dim()
+        }
+        return {"model": of_weights, "optimizer": of_moments}
+
+    def rows_of(self, group: str, name: str) -> tuple[int, int] | None:
+        """Which rows of a saved tensor this process wants; None: all."""
+        if group == "optimizer":
+            kind, _, name = name.partition(".")
+            if kind == "step":
+                return None
+        return self.spread.rows_of(name) if group in ("model", "optimizer") else None
 
     def counters(self) -> dict[str, Any]:
         """What is not a tensor, as plain JSON values."""
@@ -103,8 +131,8 @@ class TrainState:
         Raises:
             KeyError, RuntimeError: they are of another model.
         """
-        self.model.load_state_dict(tensors["model"], strict=True)
-        load_optimizer_tensors(self.model, self.optimizer, tensors["optimizer"])
+        _put(tensors["model"], dict(self.spread.named_parameters()))
+        load_optimizer_tensors(self.spread, self.optimizer, tensors["optimizer"])
         self.guard.load(tensors["guard"])
         if self.scaling:
             self.scaling.load(tensors["guard"])
@@ -118,3 +146,22 @@ class TrainState:
         self.rewinds = counters["rewinds"]
         self.best = Best(**counters["best"]) if counters["best"] else None
         self.evaluated = counters["evaluated"]
+
+
+def _put(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """The saved weights into the parameters.
+
+    Raises:
+        RuntimeError: they are others, or of other sizes.
+    """
+    if missing := sorted(parameters.keys() - saved.keys()):
+        raise RuntimeError(f"it has no {missing[0]}")
+    if spare := sorted(saved.keys() - parameters.keys()):
+        raise RuntimeError(f"it has {spare[0]}, and the model has not")
+    for name, parameter in parameters.items():
+        if saved[name].shape != parameter.shape:
+            raise RuntimeError(
+                f"{name} is {list(saved[name].shape)} in it and {list(parameter.shape)} in the "
+                "model"
+            )
+        parameter.copy_(saved[name])

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hairpin.data.batches import IGNORED
+from hairpin.distributed.world import World
 from hairpin.model.gpt import derived_seed
 from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.optim.guard import Guard, Verdict
@@ -21,6 +22,7 @@ from hairpin.optim.optimizers import step_unless
 from hairpin.optim.scaling import LossScale
 from hairpin.training.numbers import Numbers, send
 from hairpin.training.numerics import Numerics
+from hairpin.training.spread import Spread
 
 
 class GivenUpError(Exception):
@@ -62,18 +64,20 @@ class Stepper:
     """Takes steps with one model.
 
     Args:
-        model: `forward(inputs, targets)` gives (sum of losses, number of targets).
+        spread: the model; called with (inputs, targets) it gives (sum of losses, their number).
         optimizer: its learning rates are set here.
         clipper: applied to the accumulated gradient.
         numerics: device and precision.
-        seed: of dropout; every micro-step draws from (seed, update, micro-step).
+        seed: of dropout; every micro-step draws from (seed, update, micro-step), and of several
+            processes each from its own rank too.
         micro_batch: sequences in one forward pass.
         guard: says which updates may touch the weights.
         stopped: asked before each micro-step; once it is true the update is given up.
         scaling: of the loss, for float16; None: the loss is used as it is.
+        world: the processes that take the step together.
     """
 
-    model: nn.Module
+    spread: Spread
     optimizer: torch.optim.Optimizer
     clipper: Clipper
     numerics: Numerics
@@ -82,30 +86,56 @@ class Stepper:
     guard: Guard
     stopped: Callable[[], bool] = lambda: False
     scaling: LossScale | None = None
+    world: World = World()  # noqa: RUF009 - alone, it does not change
 
     def step(
-        self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
+        self,
+        batch: tuple[Tensor, Tensor],
+        *,
+        update: int,
+        position: int,
+        lr: float,
+        samples: int | None = None,
+        tokens: int | None = None,
     ) -> StepResult:
-        """One update on `batch`, whatever number of micro-steps that takes.
+        """One update, whatever number of micro-steps that takes.
+
+        Args:
+            batch: inputs and targets of this process's part of the samples, as many in each.
+            update: its index.
+            position: the first sample it trains on, in all processes.
+            lr: its learning rate.
+            samples: how many it trains on, in all processes; None: those of the batch.
+            tokens: target tokens, in all processes; None: those of the batch.
 
         Raises:
             GivenUpError: it was given up; weights and moments are as before it.
         """
         launched = time.perf_counter()
         inputs, targets = batch
-        tokens = int((targets != IGNORED).sum())  # they are on the host
+        samples = len(inputs) if samples is None else samples
+        if tokens is None:
+            tokens = int((targets != IGNORED).sum())  # they are on the host
         scaling = self.scaling
         scale = scaling.scale if scaling else None
         loss = self._accumulate(inputs, targets, tokens, update, scale)
-        gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
-        clipped = self.clipper.measure(list(gradients.values()), scale)
+        gradients = self.spread.gradients()
+        clipped = self.clipper.measure(list(gradients.values()), scale, self.spread.total)
         overflow = scaling.judge(loss, clipped.norm) if scaling else None
         verdict = self.guard.judge(loss, clipped.norm, overflow)
         step_unless(verdict.skip, self.optimizer, lr, clipped.divisor)
         read = send(loss, clipped, verdict, scale, tuple(gradients))
         return StepResult(
-            update, position, len(inputs), lr, loss, clipped, verdict, tokens, launched, read
+            update, position, samples, lr, loss, clipped, verdict, tokens, launched, read
         )
+
+    def warm_up(self, batch: tuple[Tensor, Tensor]) -> None:
+        """One pass without targets, which changes nothing. DDP settles at its first update in which
+        order it sums: a resumed run's first sums would be rounded otherwise than an unbroken one's.
+        """
+        inputs, targets = batch
+        self._accumulate(inputs, torch.full_like(targets, IGNORED), 1, 0, None)
+        self.spread.forget_gradients()
 
     def _accumulate(
         self, inputs: Tensor, targets: Tensor, tokens: int, update: int, scale: Tensor | None
@@ -114,22 +144,28 @@ class Stepper:
 
         Each micro-batch's sum is divided by the tokens of the whole update, so that micro-batches
         with fewer targets weigh less and the result does not depend on how the update is cut.
+        Processes add up theirs, and the loss.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.spread.forget_gradients()
         loss = torch.zeros((), device=self.numerics.device)
-        pieces = zip(
-            torch.split(self.numerics.to_device(inputs), self.micro_batch),
-            torch.split(self.numerics.to_device(targets), self.micro_batch),
-            strict=True,
+        pieces = list(
+            zip(
+                torch.split(self.numerics.to_device(inputs), self.micro_batch),
+                torch.split(self.numerics.to_device(targets), self.micro_batch),
+                strict=True,
+            )
         )
+        rank = (self.world.rank,) if self.world.size > 1 else ()
         with self.numerics.autocast():
             for micro_step, (x, y) in enumerate(pieces):
                 if self.stopped():
                     raise GivenUpError
-                torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step))
-                loss_sum, _ = self.model(x, y)
-                with self.numerics.full_precision():
-                    mean = loss_sum / tokens
-                    (mean if scale is None else mean * scale).backward()
+                torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step, *rank))
+                with self.spread.micro_step(is_last=micro_step == len(pieces) - 1):
+                    loss_sum, _ = self.spread(x, y)
+                    with self.numerics.full_precision():
+                        mean = loss_sum / tokens
+                        scaled = mean if scale is None else mean * scale
+                        scaled.backward()  # type: ignore[no-untyped-call]
                 loss += mean.detach()
-        return loss
+        return self.world.sum_(loss)

@@ -255,11 +255,10 @@ def _updates(run: RunDirectory) -> list[dict[str, Any]]:
 def _last_tensors(run: RunDirectory) -> dict[str, Tensor]:
     """Every tensor of the last checkpoint, by group and name."""
     checkpoint = open_checkpoint(CheckpointStore(run.checkpoints).steps()[-1])
-    groups = [name for name in checkpoint.manifest["files"] if name.endswith(".safetensors")]
     return {
-        f"{group.removesuffix('.safetensors')}: {name}": tensor
-        for group in groups
-        for name, tensor in checkpoint.tensors(group.removesuffix(".safetensors")).items()
+        f"{group}: {name}": tensor
+        for group in checkpoint.groups()
+        for name, tensor in checkpoint.tensors(group).items()
     }
 
 

@@ -1,0 +1,104 @@
+"""A state and a job from a task: all that the loop needs, before anything has happened."""
+
+from hairpin.checkpoints.store import CheckpointStore
+from hairpin.config.checks import schedule_of
+from hairpin.distributed.world import World
+from hairpin.optim.gradients import Clipper
+from hairpin.optim.guard import Guard
+from hairpin.optim.optimizers import build_optimizer
+from hairpin.optim.scaling import LossScale
+from hairpin.runs.directory import RunDirectory
+from hairpin.runs.metrics import Record
+from hairpin.training.compiler import compile_model
+from hairpin.training.evaluate import Evaluator
+from hairpin.training.evidence import Examiner
+from hairpin.training.incidents import Incidents
+from hairpin.training.job import Job
+from hairpin.training.milestones import Milestones
+from hairpin.training.numerics import Numerics
+from hairpin.training.signals import StopRequest
+from hairpin.training.spread import spread_model
+from hairpin.training.state import TrainState
+from hairpin.training.step import Stepper
+from hairpin.training.task import Task
+from hairpin.watch import Watcher
+
+
+def new_state(task: Task, world: World | None = None, *, from_start: bool = True) -> TrainState:
+    """The state before the first update; without `from_start`, one that is about to be loaded."""
+    world, model = world or World(), task.new_model()
+    if task.load_start and from_start:
+        task.load_start(model)
+    config, how = task.config, task.config.execution
+    if world.size == 1 or how.parallel == "ddp":
+        model = model.to(how.device)
+    model.recomputes = how.activation_checkpointing
+    spread = spread_model(model, world, how.parallel, how.device)
+    optimizer = build_optimizer(spread, config.optimizer, spread.shards)
+    scaling = LossScale(how.device) if how.precision == "float16" else None
+    guard = Guard(config.guard, how.device)
+    return TrainState(model, optimizer, guard, scaling=scaling, spread=spread)
+
+
+def build_job(
+    task: Task,
+    run: RunDirectory,
+    state: TrainState,
+    store: CheckpointStore,
+    record: Record,
+    stop: StopRequest,
+    watcher: Watcher,
+    world: World | None = None,
+) -> Job:
+    """Everything that the loop needs, from a task and a state."""
+    config = task.config
+    context, tokens = config.model.context, config.train.tokens_per_update
+    world, how, micro_batch = world or World(), config.execution, config.execution.micro_batch
+    assert context and tokens and micro_batch
+    numerics = Numerics(how.device, how.precision, keeps_casts=state.spread.shards is None)
+    if how.compile == "on":
+        compile_model(state.model, config)
+    examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
+    rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)
+    evaluator = Evaluator(
+        state.model, task.tally, numerics, micro_batch, lambda: stop.requested, world
+    )
+    return Job(
+        state=state,
+        schedule=schedule_of(config),
+        batches=task.batches,
+        samples_per_update=tokens // context,
+        stepper=_stepper(task, state, numerics, stop, world),
+        incidents=Incidents(config.guard, examiner, watcher.notice),
+        evaluator=evaluator,
+        train_set=task.train_set,
+        val_set=task.val_set,
+        sample_writers=lambda model: task.sample_writers(model, lambda: stop.requested),
+        milestones=Milestones.of(config),
+        run=run,
+        config=config,
+        store=store,
+        record=record,
+        stop=stop,
+        world=world,
+        keeps_start=task.load_start is not None or rewinds,
+    )
+
+
+def _stepper(
+    task: Task, state: TrainState, numerics: Numerics, stop: StopRequest, world: World
+) -> Stepper:
+    config = task.config
+    assert config.execution.micro_batch
+    return Stepper(
+        state.spread,
+        state.optimizer,
+        Clipper(config.clip.kind, config.clip.threshold),
+        numerics,
+        config.train.seed,
+        config.execution.micro_batch,
+        state.guard,
+        lambda: stop.requested,
+        state.scaling,
+        world,
+    )
