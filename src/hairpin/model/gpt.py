@@ -1,4 +1,4 @@
-"""Embeddings, blocks, a last norm, a head: GPT-2 (Radford et al. 2019), the modern network, Qwen3."""
+"""Embeddings, blocks, a last norm, a head: GPT-2 (Radford et al. 2019), `modern`, Qwen3."""
 
 import hashlib
 import math

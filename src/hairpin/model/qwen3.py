@@ -125,7 +125,7 @@ class Qwen3Attention(nn.Module):
         return out
 
     def _ready_heads(self, qkv_BT3HD: Tensor, rotation: Rotation) -> Tensor:
-        """Queries and keys normalised and turned to their positions, and values, [3, B, H, T, D]."""
+        """Queries and keys normalised and turned to their positions, values: [3, B, H, T, D]."""
         if is_by_hand(qkv_BT3HD):
             weights_2D = torch.stack((self.query_norm.weight, self.key_norm.weight))
             out: Tensor = _Heads.apply(qkv_BT3HD, weights_2D, *rotation)  # type: ignore[no-untyped-call]

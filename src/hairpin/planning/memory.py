@@ -264,4 +264,6 @@ def _backward_bytes(job: Job) -> int:
     nonlinearity, and of the stream.
     """
     shape = job.shape
-    return job.tokens * (shape.mlp_matrices * shape.inner * job.number_bytes + _FLOAT32 * shape.width)
+    return job.tokens * (
+        shape.mlp_matrices * shape.inner * job.number_bytes + _FLOAT32 * shape.width
+    )
