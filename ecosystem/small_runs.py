@@ -29,9 +29,19 @@ def _folder() -> Path:
     return folder
 
 
-@cache
 def small_run(architecture: str, tokenizer: str = "bytes", **changes: Any) -> Run:
-    """A model of two layers that has learned a little; the same every time it is asked for."""
+    """A model of two layers that has learned a little; the same every time it is asked for.
+
+    Args:
+        architecture: also the recipe's name.
+        tokenizer: "bytes", "bpe" or "gpt2".
+        changes: settings, by dotted key.
+    """
+    return _trained(architecture, tokenizer, tuple(sorted(changes.items())))
+
+
+@cache
+def _trained(architecture: str, tokenizer: str, changes: tuple[tuple[str, Any], ...]) -> Run:
     if tokenizer == "gpt2" and not _has_gpt2_vocabulary():
         pytest.skip("no GPT-2 vocabulary: set HAIRPIN_TEST_DATA, as CONTRIBUTING.md says")
     settings = tiny(
@@ -48,9 +58,9 @@ def small_run(architecture: str, tokenizer: str = "bytes", **changes: Any) -> Ru
     )
     if tokenizer == "bpe":
         settings["tokenizer.vocabulary"] = 400
-    settings |= {name.replace("__", "."): value for name, value in changes.items()}
+    settings |= dict(changes)
     folder = _folder()
-    name = "-".join([architecture, tokenizer, *(f"{k}-{v}" for k, v in sorted(changes.items()))])
+    name = "-".join([architecture, tokenizer, *(f"{key}-{value}" for key, value in changes)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAIRPIN_CACHE", str(folder / "cache"))
         patch.setattr(Run, "write_plots", lambda self: [])
