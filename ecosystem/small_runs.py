@@ -18,7 +18,7 @@ for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
 
 ARCHITECTURES = ("gpt2", "modern", "qwen3")
 TOKENIZERS = ("bytes", "bpe", "gpt2")
-# Of what hairpin saw only the beginning of: other letters, white space, digits, half an emoji's way.
+# Other letters, white space, digits, joined emoji.
 STRANGE = "It's 12,345  cats'll\n\n\tsee  été — 猫と犬 🐈‍⬛ ﬁn \u00a0x\u2003y don't  \n"
 
 

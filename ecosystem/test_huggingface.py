@@ -19,7 +19,13 @@ from hairpin.model.transformers_weights import to_transformers
 from hairpin.training.origin import open_origin
 from helpers import lively_model, random_ids, some_text
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 HELD_OUT = some_text(1500, seed=77)
 

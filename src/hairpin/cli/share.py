@@ -30,6 +30,8 @@ def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
 
     if len(run_and_out) > 2:
         raise click.UsageError("export takes a run and one place to write it to")
+    if len(run_and_out) == 1 and (run_and_out[0] / "config.toml").is_file():
+        raise click.UsageError(f"{run_and_out[0]} is a run; say where to write it, too")
     run = run_and_out[0] if len(run_and_out) == 2 else None
     click.echo(harmless_name(verbs.export(run, run_and_out[-1], to=to, weights=weights).words))
 
