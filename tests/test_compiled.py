@@ -37,6 +37,7 @@ from helpers import (
 
 GPT2 = Shape(64, 8, layers=3, heads=2, width=16)
 MODERN = replace(GPT2, architecture="modern", bias=False, tied=False)
+QWEN3 = replace(MODERN, architecture="qwen3")
 ON = tiny(model__layers=3, model__dropout=0.1, execution__compile="on")
 
 Function = Callable[..., Any]
@@ -105,7 +106,7 @@ def test_compiled_blocks_have_the_loss_and_the_gradients_of_eager_ones(shape: Sh
     torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [GPT2, MODERN], ids=["gpt2", "modern"])
+@pytest.mark.parametrize("shape", [GPT2, MODERN, QWEN3], ids=["gpt2", "modern", "qwen3"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_block_is_one_graph_and_serves_all(
     monkeypatch: pytest.MonkeyPatch, shape: Shape, precision: str

@@ -448,7 +448,7 @@ def configs(draw: st.DrawFn) -> Config:
         schedule.pop("extensions", None)
         schedule.pop("peak_lr", None)
         model.pop("context", None)
-    if model.get("architecture", recipe) == "modern":  # it has no biases, and so on
+    if model.get("architecture", recipe) in ("modern", "qwen3"):  # they have no biases, and so on
         model |= {"bias": False, "qkv_bias": False, "tied": False}
         model |= {"dropout": 0.0, "initialisation": "gpt2"}
     flags = {f"{table}.{key}": value for table, keys in tree.items() for key, value in keys.items()}

@@ -113,12 +113,14 @@ def test_a_shared_weight_gets_the_sum_of_both_gradients() -> None:
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "modern", "untied"])
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "untied", "qwen3", "tied qwen3"])
 def test_a_model_has_the_gradients_of_its_logits(architecture: str) -> None:
     shape = {
         "gpt2": Shape(60, 12, 2, 2, 16),
         "untied": Shape(60, 12, 2, 2, 16, tied=False),
         "modern": Shape.modern(60, 12, 2, 2, 16),
+        "qwen3": Shape.qwen3(60, 12, 2, 2, 16),
+        "tied qwen3": Shape.qwen3(60, 12, 2, 2, 16, tied=True),
     }[architecture]
     ids, targets = targets_of(24, 60, 0, 0.0).view(2, 12), targets_of(24, 60, 1, 0.3).view(2, 12)
     ours, theirs = GPT(shape, 1), GPT(shape, 1)

@@ -44,6 +44,8 @@ LAYERS = {
     "book.report": "errors files runs data training analysis book",
     "run": "errors config runs model inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
+    "convert": "errors version files config checkpoints runs data model.shape model planning"
+    " training finetuning analysis run",
     "starting": "errors version schedules extensions config distributed runs analysis run",
     "driving": "errors config distributed runs watch training finetuning run pages starting",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
@@ -53,8 +55,8 @@ LAYERS = {
     "api": "errors schedules config distributed runs watch data terminal run pages starting driving"
     " estimating",
     "cli": "errors version config distributed data model verifying analysis terminal book.report"
-    " run experiments api",
-    "__init__": "version schedules watch run experiments api",
+    " run convert experiments api",
+    "__init__": "version schedules watch run convert experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.
@@ -69,6 +71,7 @@ WITH_TORCH = (
     "inference",
     "verifying",
     "experiments.settling",
+    "convert",
     "book",
 )
 DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches", "distributed.world"}), "book.report")

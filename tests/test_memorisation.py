@@ -62,7 +62,7 @@ SMALL = Shape(257, 32, layers=1, heads=2, width=16)
 # --- writing ---
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "qwen3"])
 @pytest.mark.parametrize("tokens", [5, 40])
 def test_several_texts_at_once_are_what_each_is_alone(architecture: Any, tokens: int) -> None:
     tied = architecture == "gpt2"

@@ -32,7 +32,7 @@ MODERN = Shape.modern(8192, 256, layers=6, heads=6, width=384)
 
 @settings(max_examples=30)
 @given(
-    architecture=st.sampled_from(["gpt2", "modern"]),
+    architecture=st.sampled_from(["gpt2", "modern", "qwen3"]),
     layers=st.integers(1, 3),
     heads=st.integers(1, 3),
     half=st.integers(1, 6),
@@ -48,6 +48,8 @@ def test_parameters_are_those_of_the_network(
     width = 2 * half * heads
     if architecture == "modern":
         shape = Shape.modern(vocabulary, context, layers, heads, width)
+    elif architecture == "qwen3":
+        shape = Shape.qwen3(vocabulary, context, layers, heads, width, tied=tied)
     else:
         shape = Shape(vocabulary, context, layers, heads, width, bias=bias, tied=tied)
     model = GPT(shape)
@@ -57,7 +59,7 @@ def test_parameters_are_those_of_the_network(
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-@pytest.mark.parametrize("shape", [MODERN, replace(MODERN, layers=2, vocabulary=300)])
+@pytest.mark.parametrize("shape", [MODERN, replace(MODERN, layers=2, architecture="qwen3")])
 def test_moments_are_those_of_the_optimizer(kind: str, shape: Shape) -> None:
     shape = replace(shape, width=24, heads=2, context=8, vocabulary=50)
     model = GPT(shape)
@@ -98,13 +100,15 @@ def kept_bytes(shape: Shape, precision: str, sequences: int) -> int:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", ["gpt2", "modern"])
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "qwen3"])
 @pytest.mark.parametrize(("sequences", "context"), [(5, 160), (3, 256)])
 def test_activations_are_what_pytorch_keeps(
     architecture: str, precision: str, sequences: int, context: int
 ) -> None:
     if architecture == "modern":
         shape = Shape.modern(70, context, layers=3, heads=2, width=48)
+    elif architecture == "qwen3":
+        shape = Shape.qwen3(70, context, layers=3, heads=2, width=48)
     else:
         shape = Shape(70, context, layers=3, heads=2, width=48)
     job = Job(shape, "adamw", precision, sequences, 1)

@@ -174,8 +174,14 @@ def test_what_hairpin_converts_comes_back(folder: Path) -> None:
 
 
 OBJECTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "llama"}, 'model_type is "llama", and hairpin\'s network is "gpt2"'),
-    ({"model_type": None}, 'model_type is null, and hairpin\'s network is "gpt2"'),
+    (
+        {"model_type": "llama"},
+        'model_type is "llama", and hairpin\'s networks are "gpt2", "nanochat", "qwen3"',
+    ),
+    (
+        {"model_type": None},
+        'model_type is null, and hairpin\'s networks are "gpt2", "nanochat", "qwen3"',
+    ),
     ({"n_layer": None}, "n_layer is null, and should be a number from 1 to 512"),
     ({"n_head": True}, "n_head is true, and should be a number from 1 to 512"),
     ({"n_positions": "12"}, 'n_positions is "12", and should be a number from 2 to 1048576'),
@@ -334,8 +340,9 @@ def test_a_pickle_is_never_read(folder: Path) -> None:
     (line,) = problems_of(folder)
     assert line == (
         "gpt2: its weights are a pickle (pytorch_model.bin), which can run any program and is "
-        "never read; convert them where you trust them: from transformers import GPT2LMHeadModel; "
-        "GPT2LMHeadModel.from_pretrained('gpt2').save_pretrained('gpt2')"
+        "never read; convert them where you trust them: from transformers import "
+        "AutoModelForCausalLM; "
+        "AutoModelForCausalLM.from_pretrained('gpt2').save_pretrained('gpt2')"
     )
 
 
@@ -583,7 +590,7 @@ def test_a_run_with_another_config_is_refused(trained: Run, tmp_path: Path) -> N
 # --- neither ---
 
 KINDS = (
-    "a run has config.toml, tokenizer/ and best/ in it; a GPT-2 checkpoint config.json, "
+    "a run has config.toml, tokenizer/ and best/ in it; a model of transformers config.json, "
     "model.safetensors and tokenizer.json, or vocab.json and merges.txt"
 )
 
@@ -599,8 +606,8 @@ def test_a_path_that_is_neither_is_told_what_each_has(
         "`hf download {} --local-dir {}`, and name that folder"
     )
     for name, line in {
-        "runs": f"runs: neither a run nor a GPT-2 checkpoint: {KINDS}",
-        "file": "file: is a file; name the folder that it is in, a run or a GPT-2 checkpoint",
+        "runs": f"runs: neither a run nor a model in safetensors: {KINDS}",
+        "file": "file: is a file; name the folder that it is in, a run or a model",
         "gpt2": f"gpt2: {download.format('gpt2', 'gpt2')}",
         "someone/gpt2-small": "someone/gpt2-small: "
         + download.format("someone/gpt2-small", "gpt2-small"),

@@ -337,7 +337,7 @@ def test_what_fine_tuning_needs_is_asked_for(hairpin: Hairpin, base: Run, tmp_pa
     assert "--data" in hairpin("finetune", "classify", "--from", base.path).refusal
     assert "classify" in hairpin("finetune", "label", "--data", file).refusal
     line = hairpin("finetune", "classify", "--data", file, "--from", tmp_path).refusal
-    assert "neither a run nor a GPT-2 checkpoint" in line
+    assert "neither a run nor a model in safetensors" in line
     assert not list(Path("runs").glob("*"))
 
 

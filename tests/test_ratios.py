@@ -170,7 +170,7 @@ def test_a_run_has_ratios_of_the_first_update_after_each_evaluation(text: Path) 
             assert ratio == pytest.approx((change / weight) ** 0.5, rel=1e-3), part
 
 
-@pytest.mark.parametrize("recipe", ["gpt2", "modern"])
+@pytest.mark.parametrize("recipe", ["gpt2", "modern", "qwen3"])
 def test_looking_often_changes_no_weight_by_a_bit(
     text: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:

@@ -170,7 +170,7 @@ def test_a_folder_that_is_neither_leaves_nothing(
     for name, words in (
         ("gpt2", "no such folder; hairpin downloads no weights"),
         (text.name, "is a file; name the folder"),
-        (".", "neither a run nor a GPT-2 checkpoint"),
+        (".", "neither a run nor a model in safetensors"),
     ):
         line = hairpin("train", text, "--from", name, *FLAGS).refusal
         assert words in line

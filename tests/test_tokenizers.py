@@ -345,7 +345,7 @@ def test_a_damaged_tokenizer_is_refused_in_a_line(tmp_path: Path, damage: str, n
 
 
 def test_a_vocabulary_that_was_not_learned_in_order_is_refused() -> None:
-    vocab, merges = dict(bpe()._vocab), list(bpe()._merges)
+    vocab, merges = dict(bpe()._vocab), list(bpe().merges)
     for bad in ((vocab, merges[:-1]), (vocab, merges[::-1]), ({**vocab, "new": 9999}, merges)):
         with pytest.raises(ValueError, match="256 bytes"):
             BpeTokenizer(*bad)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hairpin import schedules
     from hairpin.api import finetune, load, plan, report, resume, train
+    from hairpin.convert.verbs import export, import_model
     from hairpin.experiments.verbs import ablate, compare, find_lr
     from hairpin.run import Run
     from hairpin.version import __version__
@@ -25,7 +26,9 @@ _HOMES = {
     "ablate": "hairpin.experiments.verbs",
     "compare": "hairpin.experiments.verbs",
     "find_lr": "hairpin.experiments.verbs",
+    "export": "hairpin.convert.verbs",
     "finetune": "hairpin.api",
+    "import_model": "hairpin.convert.verbs",
     "load": "hairpin.api",
     "plan": "hairpin.api",
     "report": "hairpin.api",
@@ -40,8 +43,10 @@ __all__ = [
     "__version__",
     "ablate",
     "compare",
+    "export",
     "find_lr",
     "finetune",
+    "import_model",
     "load",
     "plan",
     "report",

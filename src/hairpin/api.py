@@ -70,7 +70,7 @@ def train(
             Python standard library's own source.
         corpus: "stdlib", "python-docs" or "verdict".
         config: a TOML file of settings.
-        start: a run, or a folder with a GPT-2 checkpoint in safetensors, to go on from; None:
+        start: a run, or a folder with a model in safetensors, to go on from; None:
             random weights.
         out: the run's folder; None: `runs/<text>-<n>`.
         budget: wall time such as "10m"; fills only what the settings leave open. None: 3 minutes
@@ -124,7 +124,7 @@ def finetune(
     Args:
         kind: "classify" or "instruct".
         data: a CSV, TSV, JSON or JSONL file; None: the config names it.
-        start: a run, or a folder with a GPT-2 checkpoint in safetensors; None: the config names it.
+        start: a run, or a folder with a model in safetensors; None: the config names it.
         config, out, settings, overrides, watcher: as in `train`.
 
     Raises:

@@ -34,7 +34,7 @@ from hairpin.runs.directory import RunDirectory, create_run, new_run_path
 from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
-from hairpin.starting.extend import is_finished
+from hairpin.starting.extend import IMPORTED, is_finished
 from hairpin.watch import Quiet, Watcher
 
 # Their number is an update's index; that of other events is how many updates are completed.
@@ -73,8 +73,11 @@ def go_on(
         pictures: whether plots are drawn at the end.
     """
     if is_finished(run):
+        updates = run.config.train.updates
         watcher.notice(
-            f"{run.path} is finished after {run.config.train.updates} updates: nothing to do"
+            f"{run.path} is finished after {updates} updates: nothing to do"
+            if updates
+            else f"{run.path}: {IMPORTED.format(run.path)}"
         )
         if run.directory.unfinished():
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -63,13 +64,20 @@ def write_hashed(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
     return FileFacts(size, digest.hexdigest())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileFacts:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> FileFacts:
     """Write tensors on the CPU as a safetensors file; the same tensors are the same bytes.
+
+    Args:
+        path: a new file.
+        tensors: by name.
+        metadata: what else its header says.
 
     Raises:
         OSError: it cannot be written, or is there already.
     """
-    return write_hashed(path, _chunks(tensors))
+    return write_hashed(path, _chunks(tensors, metadata))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -106,10 +114,13 @@ def _require_small_header(path: Path) -> None:
         raise CheckpointError(f"{path}: its header claims {header_bytes:,} bytes; not read")
 
 
-def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def _chunks(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
     # Widest numbers first, as the library has it, so that every tensor is aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header, place = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    place = 0
     for name in names:
         tensor = tensors[name]
         end = place + tensor.nbytes

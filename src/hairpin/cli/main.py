@@ -21,6 +21,7 @@ from hairpin.cli.care import runs
 from hairpin.cli.experiments import ablate, compare, find_lr
 from hairpin.cli.plan import plan
 from hairpin.cli.report import report
+from hairpin.cli.share import export, import_
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
@@ -32,6 +33,7 @@ GROUPS = {
     "start": (train, finetune, resume),
     "before": (plan, prepare, schedule, find_lr),
     "after": (sample, evaluate, predict, report, compare, ablate),
+    "share": (export, import_),
     "care": (runs, verify, book),
 }
 ALIASES = {

@@ -65,7 +65,7 @@ def _with_options(command: F, flags: tuple[str, ...]) -> F:
             help="One setting; docs/config.md lists them. `--table.key value` does the same.",
         ),
         "recipe": click.option(
-            "--recipe", help="gpt2, simple or book: the defaults to start from."
+            "--recipe", help="gpt2, qwen3, simple or book: the defaults to start from."
         ),
         "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
         "updates": click.option(

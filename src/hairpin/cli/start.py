@@ -19,7 +19,7 @@ _start_option = click.option(
     "start",
     type=click.Path(path_type=Path),
     metavar="RUN|DIR",
-    help="A run, or a folder with a GPT-2 checkpoint in safetensors, to go on from.",
+    help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
 )
 
 

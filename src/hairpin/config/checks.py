@@ -156,17 +156,18 @@ def _shapes(config: Config) -> Iterator[str]:
 
 
 def _architecture(config: Config) -> Iterator[str]:
-    """What a modern network has not."""
+    """What a network other than GPT-2's has not."""
     model = config.model
-    if model.architecture != "modern":
+    if model.architecture == "gpt2":
         return
-    for name in ("bias", "qkv_bias", "tied"):
+    network = f"a {model.architecture} network"
+    for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
         if getattr(model, name):
-            yield f"model.{name}: a modern network has none; set it to false, or take --recipe gpt2"
+            yield f"model.{name}: {network} has none; set it to false, or take --recipe gpt2"
     if model.dropout:
-        yield "model.dropout: a modern network has none; set it to 0, or take --recipe gpt2"
+        yield f"model.dropout: {network} has none; set it to 0, or take --recipe gpt2"
     if model.initialisation != "gpt2":
-        yield "model.initialisation: a modern network has its own; remove the key"
+        yield f"model.initialisation: {network} has its own; remove the key"
     if model.width and model.heads and model.width % (2 * model.heads) == model.heads:
         yield (
             f"model.heads: heads of {model.width // model.heads} cannot be rotated in halves; "

@@ -16,9 +16,9 @@ class Start(Table):
         None,
         min_length=1,
         max_length=4096,
-        description="Absolute path of the run, or of the folder with a GPT-2 checkpoint in "
-        "safetensors, whose weights, shape and tokenizer are taken; unset: random weights. The "
-        "peak learning rate is then lower unless it is set.",
+        description="Absolute path of the run, or of the folder with a model in safetensors "
+        "(GPT-2, or one that hairpin exported), whose weights, shape and tokenizer are taken; "
+        "unset: random weights. The peak learning rate is then lower unless it is set.",
     )
     weights: Literal["best", "last"] = Field(
         "best", description="Of a run: the best validation's weights, or the last."

@@ -7,19 +7,28 @@ from typing import Any
 
 DEFAULT_RECIPE = "modern"
 
+# Muon for matrices, and learning rates of their own for the embedding and the head.
+_MUON: dict[str, Any] = {
+    "kind": "muon",
+    "matrix_lr_scale": 10.0,
+    "embedding_lr_scale": 80.0,
+    "head_lr_scale": 6.0,
+    "weight_decay": 0.0,
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     # GPT-2's network with what has become usual for training it.
     "gpt2": {},
     # What the years since have found, as far as it proved itself here (docs/choices.md).
     "modern": {
         "model": {"architecture": "modern", "bias": False, "qkv_bias": False, "tied": False},
-        "optimizer": {
-            "kind": "muon",
-            "matrix_lr_scale": 10.0,
-            "embedding_lr_scale": 80.0,
-            "head_lr_scale": 6.0,
-            "weight_decay": 0.0,
-        },
+        "optimizer": _MUON,
+    },
+    # Qwen3's network, which llama.cpp and others run, trained as the modern one is
+    # (docs/huggingface.md has what it costs).
+    "qwen3": {
+        "model": {"architecture": "qwen3", "bias": False, "qkv_bias": False, "tied": False},
+        "optimizer": _MUON,
     },
     # A constant learning rate without warmup, decay or clipping: the loop of the book's chapter 5.
     "simple": {

@@ -144,7 +144,7 @@ class Checkpoint(Table):
 class Config(Table):
     """All settings of a run; `hairpin train --config RUN/config.toml` repeats it."""
 
-    recipe: Literal["modern", "gpt2", "simple", "book"] = Field(
+    recipe: Literal["modern", "gpt2", "qwen3", "simple", "book"] = Field(
         "modern",
         description="The set of defaults that the rest of the file starts from; unset: `modern`, "
         "or `gpt2` where training starts from trained weights.",

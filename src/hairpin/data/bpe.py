@@ -7,7 +7,8 @@ Hugging Face `tokenizers` does the learning and defines the file format; encodin
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hairpin.data.pieces import recut
@@ -139,6 +140,27 @@ def tokenizer_json(vocab: dict[str, int], merges: list[tuple[str, str]]) -> byte
         "model": model,
     }
     return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def merges_of(tokens: Sequence[bytes]) -> list[tuple[str, str]]:
+    """The merge that made each token behind the 256 bytes, as GPT-2 writes them.
+
+    Args:
+        tokens: in the order in which they were learned, so that all merges before a token's own
+            leave two parts of its bytes.
+    """
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    characters = {byte: character for character, byte in byte_of_character().items()}
+    merges = []
+    for token in tokens[256:]:
+        parts = [bytes((byte,)) for byte in token]
+        while len(parts) > 2:
+            joined = [ranks.get(left + right, len(tokens)) for left, right in pairwise(parts)]
+            first = joined.index(min(joined))
+            parts[first : first + 2] = [parts[first] + parts[first + 1]]
+        left, right = ("".join(characters[byte] for byte in part) for part in parts)
+        merges.append((left, right))
+    return merges
 
 
 def byte_of_character() -> dict[str, int]:

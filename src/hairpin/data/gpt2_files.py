@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data import bpe
-from hairpin.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, Tokenizer
+from hairpin.data.tokenizers import BpeTokenizer, ByteTokenizer, Gpt2Tokenizer, Tokenizer
 from hairpin.errors import RunError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -41,7 +41,8 @@ _Merges = list[tuple[str, str]]
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
-    """GPT-2's tokenizer, or another byte-level BPE in its format; None where there are no files.
+    """GPT-2's tokenizer, another byte-level BPE in its format, or plain bytes, which are such a one
+    without merges; None where there are no files.
 
     Tokens that were added behind end-of-text are left out: no text becomes one of them.
 
@@ -131,6 +132,8 @@ def _tokenizer(vocab: dict[str, int], merges: _Merges) -> Tokenizer:
         tokens = [bytes(table[char] for char in name) for name in names]
         if _digest(tokens) == _GPT2_SHA256:
             return Gpt2Tokenizer(tokens)
+        if not merges and tokens == [bytes((byte,)) for byte in range(256)]:
+            return ByteTokenizer()
     return BpeTokenizer({name: vocab[name] for name in names}, merges)
 
 

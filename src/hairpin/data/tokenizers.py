@@ -219,10 +219,10 @@ class BpeTokenizer(RankedTokenizer):
         if set(names[:256]) != set(table):
             raise ValueError("its first 256 ids are not the 256 bytes")
         super().__init__([bytes(table[char] for char in name) for name in names])
-        self._vocab, self._merges = {name: vocab[name] for name in names}, list(merges)
+        self._vocab, self.merges = {name: vocab[name] for name in names}, list(merges)
 
     def _files(self) -> dict[str, bytes]:
-        return {"tokenizer.json": bpe.tokenizer_json(self._vocab, self._merges)}
+        return {"tokenizer.json": bpe.tokenizer_json(self._vocab, self.merges)}
 
 
 class Gpt2Tokenizer(RankedTokenizer):

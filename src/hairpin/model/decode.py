@@ -26,6 +26,7 @@ from hairpin.model.products import (
     refuse,
     without_onednn,
 )
+from hairpin.model.qwen3 import Qwen3Block, WeightedNorm
 
 
 class Cache(list[LayerCache]):
@@ -80,12 +81,17 @@ class Decoder:
         self._token_VC = model.token_embedding.weight.detach()
         self._softcap = model.softcap
         self._head: Product = product(model.head_weight, None)
-        self._is_modern = model.shape.architecture == "modern"
+        self._architecture = model.shape.architecture
+        self._norm: Callable[[Tensor], Tensor]
         self._blocks: Sequence[_Step]
-        if self._is_modern:
+        if self._architecture == "modern":
             self._rotary = model.rotary
-            self._norm: Callable[[Tensor], Tensor] = _rms_norm
+            self._norm = _rms_norm
             self._blocks = [_ModernStep(cast(ModernBlock, b), product) for b in model.blocks]
+        elif self._architecture == "qwen3":
+            self._rotary = model.rotary
+            self._norm = _WeightedNorm(cast(WeightedNorm, model.final_norm))
+            self._blocks = [_Qwen3Step(cast(Qwen3Block, b), product) for b in model.blocks]
         else:
             self._position_TC = model.position_embedding.weight.detach()
             self._norm = _Norm(cast(nn.LayerNorm, model.final_norm))
@@ -104,10 +110,12 @@ class Decoder:
             cache: of all before it; it is extended.
         """
         position = cache[0].length
-        if self._is_modern:
-            x_C, rotation = _rms_norm(self._token_VC[token]), self._rotary.at(position, 1)
+        x_C, rotation = self._token_VC[token], None
+        if self._architecture == "gpt2":
+            x_C = x_C + self._position_TC[position]
         else:
-            x_C, rotation = self._token_VC[token] + self._position_TC[position], None
+            x_C = _rms_norm(x_C) if self._architecture == "modern" else x_C.clone()
+            rotation = self._rotary.at(position, 1)
         new, seen = cache.make_room()
         with without_onednn() if self._precision == "bfloat16" else nullcontext():
             for index, step in enumerate(self._blocks):
@@ -158,6 +166,16 @@ def _rms_norm(x_C: Tensor) -> Tensor:
     return x_C * float((mean_square + EPSILON) ** -0.5)
 
 
+class _WeightedNorm:
+    """As `qwen3.weighted_norm`, of one row."""
+
+    def __init__(self, norm: WeightedNorm) -> None:
+        self.weight_C = norm.weight.detach()
+
+    def __call__(self, x_C: Tensor) -> Tensor:
+        return _rms_norm(x_C).mul_(self.weight_C)
+
+
 def _norm_heads(x: Tensor) -> Tensor:
     """As `modern.rms_norm`, without what a gradient would need."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -169,11 +187,11 @@ class _Step:
     """A block for one row.
 
     Args:
-        block: of either architecture.
+        block: of any architecture.
         product: makes the products of its weights.
     """
 
-    def __init__(self, block: Block | ModernBlock, product: MakeProduct) -> None:
+    def __init__(self, block: Block | ModernBlock | Qwen3Block, product: MakeProduct) -> None:
         self.heads = block.attention.heads
         self.query_key_value, self.attended, self.expand, self.output = (
             product(linear.weight, linear.bias)
@@ -227,3 +245,34 @@ class _ModernStep(_Step):
         y_1H1D = F.scaled_dot_product_attention(q_1H1D, keys_1HSD, values_1HSD)
         x_C += self.attended(y_1H1D.view(-1))
         x_C += self.output(F.relu(self.expand(_rms_norm(x_C))).square_())
+
+
+class _Qwen3Step(_Step):
+    """`qwen3.Qwen3Block` for one row."""
+
+    def __init__(self, block: Qwen3Block, product: MakeProduct) -> None:
+        super().__init__(block, product)
+        self.attention_norm = _WeightedNorm(block.attention_norm)
+        self.mlp_norm = _WeightedNorm(block.mlp_norm)
+        self.gate = product(block.mlp.gate.weight, None)
+        attention = block.attention
+        self.norms = (attention.query_norm.weight.detach(), attention.key_norm.weight.detach())
+
+    def __call__(
+        self,
+        x_C: Tensor,
+        rotation: Rotation,
+        new_21H1D: Tensor,
+        keys_1HSD: Tensor,
+        values_1HSD: Tensor,
+    ) -> None:
+        qkv_31H1D = self.query_key_value(self.attention_norm(x_C)).view(3, 1, self.heads, 1, -1)
+        q_1H1D, k_1H1D = _norm_heads(qkv_31H1D[:2])
+        new_21H1D[0] = rotate(k_1H1D * self.norms[1], rotation)
+        new_21H1D[1] = qkv_31H1D[2]
+        y_1H1D = F.scaled_dot_product_attention(
+            rotate(q_1H1D * self.norms[0], rotation), keys_1HSD, values_1HSD
+        )
+        x_C += self.attended(y_1H1D.view(-1))
+        normed_C = self.mlp_norm(x_C)
+        x_C += self.output(F.silu(self.gate(normed_C)).mul_(self.expand(normed_C)))

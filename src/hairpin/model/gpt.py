@@ -1,4 +1,4 @@
-"""Embeddings, blocks, a last norm, a head: GPT-2 (Radford et al. 2019) and the modern network."""
+"""Embeddings, blocks, a last norm, a head: GPT-2 (Radford et al. 2019), `modern`, Qwen3."""
 
 import hashlib
 import math
@@ -13,6 +13,7 @@ from hairpin.data.batches import IGNORED
 from hairpin.model.head import TiedGradient, cross_entropy, look_up
 from hairpin.model.layers import Block, LayerCache
 from hairpin.model.modern import SOFTCAP, ModernBlock, RMSNorm, Rotary, Rotation, rms_norm
+from hairpin.model.qwen3 import Qwen3Block, WeightedNorm
 from hairpin.model.shape import Shape
 from hairpin.model.whole_head import whole_cross_entropy
 
@@ -29,7 +30,8 @@ class GPT(nn.Module):
     """
 
     position_embedding: nn.Embedding  # of GPT-2
-    rotary: Rotary  # of the modern network
+    rotary: Rotary  # of the others
+    final_norm: nn.LayerNorm | RMSNorm | WeightedNorm
 
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
@@ -39,7 +41,10 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
         if shape.architecture == "modern":
             self.rotary = Rotary(shape.width // shape.heads, shape.context)
-            self.final_norm: RMSNorm | nn.LayerNorm = RMSNorm()
+            self.final_norm = RMSNorm()
+        elif shape.architecture == "qwen3":
+            self.rotary = Rotary(shape.width // shape.heads, shape.context, forward=True)
+            self.final_norm = WeightedNorm(shape.width)
         else:
             self.position_embedding = nn.Embedding(shape.context, shape.width)
             self.final_norm = nn.LayerNorm(shape.width, bias=shape.bias)
@@ -118,6 +123,8 @@ class GPT(nn.Module):
         x_BTC = look_up(weight, inputs_BT, tied) if tied else self.token_embedding(inputs_BT)
         if self.shape.architecture == "modern":
             return rms_norm(x_BTC), self.rotary.at(start, count)
+        if self.shape.architecture == "qwen3":
+            return x_BTC, self.rotary.at(start, count)
         x_BTC = x_BTC + self.position_embedding.weight[start : start + count]
         return F.dropout(x_BTC, self.shape.dropout, self.training), None
 
@@ -132,8 +139,8 @@ class GPT(nn.Module):
     def first_values(self) -> Iterator[tuple[str, Tensor]]:
         """What each parameter begins with, by name, on the CPU; one at a time is in memory."""
         draws = {"gpt2": self._draw_as_gpt2, "pytorch": self._draw_as_pytorch}
-        is_modern = self.shape.architecture == "modern"
-        draw = self._draw_as_modern if is_modern else draws[self.shape.initialisation]
+        is_gpt2 = self.shape.architecture == "gpt2"
+        draw = draws[self.shape.initialisation] if is_gpt2 else self._draw_as_modern
         for name, parameter in self.named_parameters():
             value = torch.zeros(parameter.shape, device="cpu")
             if "norm." in name:
@@ -169,10 +176,11 @@ class GPT(nn.Module):
 
     def _draw_as_modern(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
         """Residual outputs 0, so that a block begins as the identity; the head nearly so; what a
-        norm follows at once, the embedding, N(0, 1); the rest uniform, of deviation 1 / √width.
+        norm follows at once, the embedding, N(0, 1), or N(0, 0.02) where it is the head as well;
+        the rest uniform, of deviation 1 / √width.
         """
         if name == "token_embedding.weight":
-            zeros.normal_(0.0, 1.0, generator=generator)
+            zeros.normal_(0.0, 0.02 if self.shape.tied else 1.0, generator=generator)
         elif name == "head.weight":
             zeros.normal_(0.0, 0.001, generator=generator)
         elif not name.endswith("output.weight"):
@@ -183,6 +191,8 @@ class GPT(nn.Module):
 def _block(shape: Shape) -> nn.Module:
     if shape.architecture == "modern":
         return ModernBlock(shape.width, shape.heads)
+    if shape.architecture == "qwen3":
+        return Qwen3Block(shape.width, shape.heads, shape.inner)
     return Block(shape.width, shape.heads, shape.dropout, shape.bias, shape.qkv_bias)
 
 

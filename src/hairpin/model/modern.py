@@ -15,7 +15,7 @@ from hairpin.model.layers import LayerCache, attend, is_by_hand
 Rotation = tuple[Tensor, Tensor]  # cosines and signed sines, [T, D] each
 
 SOFTCAP = 15.0  # logits are 15·tanh(x / 15) (Gemma 2, section 2)
-_ROTARY_BASE = 10_000.0
+ROTARY_BASE = 10_000.0
 EPSILON = 1e-6
 
 
@@ -28,7 +28,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
-        scale = _inverse_root_mean_square(x)
+        scale = inverse_root_mean_square(x)
         out: Tensor = torch.mul(x, scale, out=torch.empty_like(x, dtype=dtype))
         ctx.save_for_backward(out, scale)
         return out
@@ -38,7 +38,8 @@ class _RMSNorm(torch.autograd.Function):
         return _below_norm(gradients[0], *ctx.saved_tensors), None
 
 
-def _inverse_root_mean_square(x: Tensor) -> Tensor:
+def inverse_root_mean_square(x: Tensor) -> Tensor:
+    """1 / root(mean square of x + ε) of each row, [..., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     out: Tensor = norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
     return out
@@ -51,14 +52,22 @@ def _below_norm(gradient: Tensor, out: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(gradient, out, along, value=-1.0).mul_(scale)
 
 
+def norm_format(x: Tensor) -> tuple[Tensor, torch.dtype]:
+    """What a norm reads, and the format of what it gives: under autocast float32 and the format of
+    products.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return x.float(), torch.get_autocast_dtype(device)
+    return x, x.dtype
+
+
 def rms_norm(x: Tensor) -> Tensor:
     """RMSNorm without weights over the last dimension (Zhang and Sennrich 2019), ε = 1e-6.
 
     Under autocast it is computed in float32 and given in the format of products.
     """
-    dtype, device = x.dtype, x.device.type
-    if torch.is_autocast_enabled(device):
-        x, dtype = x.float(), torch.get_autocast_dtype(device)
+    x, dtype = norm_format(x)
     if not is_by_hand(x):
         return F.rms_norm(x, x.shape[-1:], eps=EPSILON).to(dtype)
     out: Tensor = _RMSNorm.apply(x, dtype)  # type: ignore[no-untyped-call]
@@ -79,16 +88,18 @@ class Rotary(nn.Module):
     Args:
         width: D of a head, even.
         context: positions.
+        forward: turn by +position / base^(2i/D), as nearly all networks do; NanoChat turns back.
     """
 
     cos_TD: Tensor
     sin_TD: Tensor
 
-    def __init__(self, width: int, context: int) -> None:
+    def __init__(self, width: int, context: int, *, forward: bool = False) -> None:
         super().__init__()
         exponents = torch.arange(0, width, 2, dtype=torch.float64) / width
-        angles = torch.outer(torch.arange(context, dtype=torch.float64), _ROTARY_BASE**-exponents)
+        angles = torch.outer(torch.arange(context, dtype=torch.float64), ROTARY_BASE**-exponents)
         cos, sin = angles.cos().float(), angles.sin().float()
+        sin = -sin if forward else sin
         # The sign of the turned half is in the table, so that turning is one product more.
         self.register_buffer("cos_TD", torch.cat((cos, cos), -1), persistent=False)
         self.register_buffer("sin_TD", torch.cat((sin, -sin), -1), persistent=False)
@@ -116,7 +127,7 @@ class _Heads(torch.autograd.Function):
         qkv_3BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
         out_3BHTD = torch.empty_like(qkv_3BHTD, memory_format=torch.contiguous_format)
         qk = qkv_3BHTD[:2].to(cos_TD.dtype, memory_format=torch.contiguous_format)
-        scale = _inverse_root_mean_square(qk)
+        scale = inverse_root_mean_square(qk)
         out_3BHTD[:2] = rotate(qk * scale, (cos_TD, sin_TD))
         out_3BHTD[2] = qkv_3BHTD[2]
         ctx.save_for_backward(out_3BHTD, scale, cos_TD, sin_TD)

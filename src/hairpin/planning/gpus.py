@@ -81,7 +81,8 @@ def shape_of_count(
 
     def of(layers: int) -> Shape:
         sizes = (vocabulary, context, layers, layers, 128 * layers)
-        return Shape.modern(*sizes) if architecture == "modern" else Shape(*sizes)
+        made = {"modern": Shape.modern, "qwen3": Shape.qwen3}
+        return made.get(architecture, Shape)(*sizes)
 
     near = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
     candidates = [of(layers) for layers in range(max(1, near - 8), near + 9)]

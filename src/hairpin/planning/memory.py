@@ -30,7 +30,7 @@ PRODUCT_ROWS = 8192
 # Freed memory is kept (allocator.py), and not all of it fits what comes next: holes, as a share of
 # what comes and goes in an update. Measured: about the median of what runs of
 # `python -m benchmarks.plan_check` took beyond the sum of their parts, which was 5% to 70%.
-UNUSED_SHARE = {"gpt2": 0.25, "modern": 0.5}
+UNUSED_SHARE = {"gpt2": 0.25, "modern": 0.5, "qwen3": 0.5}
 
 _FLOAT32 = 4
 _WIDTHS = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
@@ -179,12 +179,16 @@ def activation_bytes(job: Job) -> int:
     Products' inputs are in their format. A block of GPT-2 keeps the norm's output, q, k and v, the
     heads' output, the second norm's output and the MLP's inner 4C before and after its GELU:
     14·C numbers a token; and its LayerNorms keep the stream before each, 2·C in float32. A modern
-    block's norms keep their output alone: 14·C in all. Attention keeps its probabilities while they
-    are small (a GPU never: its kernels compute them again).
+    block's norms keep their output alone: 14·C in all. Qwen3's keep it before and after its weight,
+    those of query and key too, which are 4·C more, and SwiGLU keeps three times its inner width.
+    Attention keeps its probabilities while they are small (a GPU never: its kernels compute them
+    again).
     """
     shape, number = job.shape, job.number_bytes
-    stream = 0 if shape.architecture == "modern" else 2 * _FLOAT32
-    block = (14 * number + stream) * shape.width
+    stream = 2 * _FLOAT32 * shape.width if shape.architecture == "gpt2" else 0
+    norms = 4 * number * shape.width if shape.architecture == "qwen3" else 0
+    inner = (3 if shape.architecture == "qwen3" else 2) * shape.inner * number
+    block = 6 * number * shape.width + inner + stream + norms
     if shape.dropout:  # its factors; on a CPU attention is then in float32, q, k and v with it
         block += (2 * number + 3 * (_FLOAT32 - number)) * shape.width
     # The embedding's norm or sum and the last norm; the embedding's dropout.
@@ -237,11 +241,17 @@ def head_gradient_bytes(job: Job) -> int:
 
 def step_bytes(job: Job) -> int:
     """Muon, at query, key and value, 3·L matrices of C²: the momentum as pieces, as one stack and
-    normalised, and five stacks of Gram matrices; fused AdamW needs nothing.
+    normalised, and five stacks of Gram matrices; of Qwen3 at the two matrices that enter an MLP,
+    which are moved together. Fused AdamW needs nothing.
     """
+    shape = job.shape
     if job.optimizer != "muon":
         return 0
-    return _FLOAT32 * (3 + 5) * 3 * job.shape.layers * job.shape.width**2
+    if shape.architecture == "qwen3":
+        matrices, rows = 2 * shape.layers, shape.inner
+    else:
+        matrices, rows = 3 * shape.layers, shape.width
+    return _FLOAT32 * matrices * (3 * rows + 5 * shape.width) * shape.width
 
 
 def _head_cast_bytes(job: Job) -> int:
@@ -253,4 +263,7 @@ def _backward_bytes(job: Job) -> int:
     """Gradients inside the last block: of its MLP's inner numbers before and after the
     nonlinearity, and of the stream.
     """
-    return job.tokens * job.shape.width * (2 * 4 * job.number_bytes + _FLOAT32)
+    shape = job.shape
+    return job.tokens * (
+        shape.mlp_matrices * shape.inner * job.number_bytes + _FLOAT32 * shape.width
+    )

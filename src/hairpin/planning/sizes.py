@@ -37,22 +37,24 @@ class Parameters:
 def count_parameters(shape: Shape) -> Parameters:
     """The parameters of a GPT of this shape."""
     c = shape.width
-    matrices = 12 * c * c
-    is_modern = shape.architecture == "modern"
-    norms = 0 if is_modern else 4 * c if shape.bias else 2 * c
+    norm = 0 if shape.architecture == "modern" else 2 * c if shape.bias else c
+    head_norms = 2 * c // shape.heads if shape.architecture == "qwen3" else 0
     biases = (9 * c if shape.qkv_bias else 6 * c) if shape.bias else 0
     return Parameters(
         token_embedding=shape.vocabulary * c,
-        position_embedding=0 if is_modern else shape.context * c,
-        blocks=shape.layers * (matrices + norms + biases),
-        final_norm=0 if is_modern else 2 * c if shape.bias else c,
+        position_embedding=shape.context * c if shape.architecture == "gpt2" else 0,
+        blocks=matrix_parameters(shape) + shape.layers * (2 * norm + head_norms + biases),
+        final_norm=norm,
         head=0 if shape.tied else shape.vocabulary * c,
     )
 
 
 def matrix_parameters(shape: Shape) -> int:
-    """Parameters in the matrices of all blocks: 12·C² each, 3 of them query, key and value."""
-    return 12 * shape.layers * shape.width**2
+    """Parameters in the matrices of all blocks: 12·C² each, 3 of them query, key and value; with
+    SwiGLU nearly so.
+    """
+    c = shape.width
+    return shape.layers * (4 * c * c + shape.mlp_matrices * c * shape.inner)
 
 
 def flops_per_token(shape: Shape) -> float:

@@ -24,6 +24,9 @@ from hairpin.run import Run
 from hairpin.runs.metrics import first_event
 from hairpin.schedules import Schedule
 
+# Of a run that `hairpin import` made.
+IMPORTED = "imported, with no training to go on with; `hairpin train TEXT --from {}` begins one"
+
 
 def is_finished(run: Run) -> bool:
     """Whether the last process came to the end of the run as long as it is now."""
@@ -52,6 +55,8 @@ def make_longer(
     if by is None:
         raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
     config = run.config
+    if not _is_settled(config) and is_finished(run):
+        raise RunError(f"{run.path}: {IMPORTED.format(run.path)}")
     if not _is_settled(config):
         raise RunError(f"{run.path}: not begun yet; `hairpin resume {run.path}` begins it")
     more = _updates(run, by)

@@ -169,7 +169,8 @@ def load_weights(
     """
     steps = CheckpointStore(run.checkpoints).steps()
     best = best_folder(run.best)
-    path = best if which == "best" and best.is_dir() else (steps[-1] if steps else None)
+    takes_best = which == "best" or not steps  # what was imported has no other
+    path = best if takes_best and best.is_dir() else (steps[-1] if steps else None)
     if path is None:
         raise RunError(f"{run.path}: no weights saved yet; go on with `hairpin resume {run.path}`")
     checkpoint = open_checkpoint(path)

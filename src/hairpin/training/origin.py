@@ -1,4 +1,4 @@
-"""Where weights come from when a run does not begin at random: a run, or a GPT-2 checkpoint."""
+"""Where weights come from when a run does not begin at random: a run, or a model's folder."""
 
 import hashlib
 import re
@@ -15,10 +15,10 @@ from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.runs.directory import RunDirectory, open_run
 from hairpin.training.checkpoint import load_weights
-from hairpin.training.gpt2_folder import read_gpt2
+from hairpin.training.model_folder import read_model
 
 _KINDS = (
-    "a run has config.toml, tokenizer/ and best/ in it; a GPT-2 checkpoint config.json, "
+    "a run has config.toml, tokenizer/ and best/ in it; a model of transformers config.json, "
     "model.safetensors and tokenizer.json, or vocab.json and merges.txt"
 )
 
@@ -46,7 +46,8 @@ class Origin:
 
 
 def open_origin(path: Path, weights: str = "best") -> Origin:
-    """The weights of a run, or of a GPT-2 checkpoint as transformers writes it.
+    """The weights of a run, or of a model as transformers writes it: GPT-2, and NanoChat and Qwen3
+    where their networks are hairpin's.
 
     Args:
         path: a folder.
@@ -60,8 +61,8 @@ def open_origin(path: Path, weights: str = "best") -> Origin:
         shape, tokenizer, tensors, which = _from_run(open_run(path), weights)
         words = f"{which}, of {path}"
     elif (path / "config.json").is_file():
-        shape, tokenizer, tensors = read_gpt2(path)
-        words = f"GPT-2 checkpoint in {path}"
+        shape, tokenizer, tensors, kind = read_model(path)
+        words = f"{kind} checkpoint in {path}"
     else:
         raise RunError(_neither(path))
     for name, tensor in tensors.items():
@@ -95,9 +96,9 @@ def _from_run(run: RunDirectory, weights: str) -> tuple[Shape, Tokenizer, dict[s
 def _neither(path: Path) -> str:
     """What is wrong with a path that is no run's and no checkpoint's."""
     if path.is_dir():
-        return f"{path}: neither a run nor a GPT-2 checkpoint: {_KINDS}"
+        return f"{path}: neither a run nor a model in safetensors: {_KINDS}"
     if path.exists():
-        return f"{path}: is a file; name the folder that it is in, a run or a GPT-2 checkpoint"
+        return f"{path}: is a file; name the folder that it is in, a run or a model"
     # A config has absolute paths, and people type names of models. `runs/book-3` is a run that is
     # not there, if there are runs; `someone/model` is a model.
     here = Path.cwd()

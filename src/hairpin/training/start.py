@@ -16,7 +16,7 @@ def open_start(config: Config) -> Origin:
     """What `start.path` names.
 
     Raises:
-        RunError: it is neither a run nor a GPT-2 checkpoint, or is damaged.
+        RunError: it is neither a run nor a model in safetensors, or is damaged.
         ConfigError: its weights are not those that the config was made with.
     """
     assert config.start.path

@@ -1,0 +1,157 @@
+"""A run as a GGUF file, which llama.cpp and what is built on it run.
+
+GPT-2's network and Qwen3's are there; NanoChat's is not. Names and keys are those of the `gguf`
+package, weights float32: `llama-quantize` makes smaller ones. `ecosystem/test_gguf.py` reads files
+back.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hairpin.convert.source import Source
+from hairpin.convert.tokenizer_files import Vocabulary, chat_template
+from hairpin.data.gpt2_files import END_OF_TEXT
+from hairpin.errors import RunError, UserError
+from hairpin.files import sync_file, sync_folder
+from hairpin.model.modern import EPSILON, ROTARY_BASE
+from hairpin.model.shape import Shape
+from hairpin.version import __version__
+
+_TOP = {
+    "token_embedding": "token_embd",
+    "position_embedding": "position_embd",
+    "final_norm": "output_norm",
+    "head": "output",
+}
+_BLOCK = {
+    "attention_norm": "attn_norm",
+    "attention.query_key_value": "attn_qkv",
+    "attention.query_norm": "attn_q_norm",
+    "attention.key_norm": "attn_k_norm",
+    "attention.output": "attn_output",
+    "mlp_norm": "ffn_norm",
+    "mlp.gate": "ffn_gate",
+    "mlp.expand": "ffn_up",
+    "mlp.output": "ffn_down",
+}
+_APART = ("attn_q", "attn_k", "attn_v")
+_NORMAL, _CONTROL = 1, 3  # kinds of token
+# llama.cpp wants a merge where there is none: of two bytes that no UTF-8 has.
+_IMPOSSIBLE_MERGE = "ÿ ÿ"
+
+
+def export_gguf(source: Source, out: Path) -> None:
+    """Write the file, whole or not at all.
+
+    Args:
+        source: what is exported.
+        out: a new file.
+
+    Raises:
+        RunError: its network is not one of llama.cpp's, or `out` is there or cannot be written.
+        UserError: the package `gguf` is not installed.
+    """
+    if source.shape.architecture == "modern":
+        raise RunError(
+            f"{source.run.path}: llama.cpp has no network like `modern`; train with "
+            "`--recipe qwen3` for one that it has, or export to huggingface"
+        )
+    if out.exists():
+        raise RunError(f"{out}: is there already; name another file")
+    gguf = _package()
+    temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        writer = gguf.GGUFWriter(temporary, source.shape.architecture)
+        _describe(writer, source)
+        _add_tokenizer(writer, source)
+        for name, tensor in gguf_tensors(source.tensors, source.shape).items():
+            writer.add_tensor(name, tensor.contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        sync_file(temporary)
+        temporary.replace(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def gguf_tensors(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """llama.cpp's tensors from hairpin's. A tied head is not among them; a bias of GPT-2's that the
+    network has not is zeros.
+    """
+    return dict(_converted(state, shape))
+
+
+def _converted(state: Mapping[str, Tensor], shape: Shape) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in state.items():
+        stem, _, part = name.rpartition(".")
+        if stem in _TOP:
+            theirs = _TOP[stem]
+        else:
+            _, layer, ours = stem.split(".", 2)
+            theirs = f"blk.{layer}.{_BLOCK[ours]}"
+            if shape.architecture == "qwen3" and ours == "attention.query_key_value":
+                for apart, third in zip(_APART, tensor.chunk(3), strict=True):
+                    yield f"blk.{layer}.{apart}.{part}", third
+                continue
+        yield f"{theirs}.{part}", tensor
+        has_bias = shape.architecture == "gpt2" and "embd" not in theirs and theirs != "output"
+        if has_bias and part == "weight" and f"{stem}.bias" not in state:
+            yield f"{theirs}.bias", tensor.new_zeros(tensor.size(0))
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("gguf")
+    except ImportError:
+        raise UserError(
+            "--to gguf: the package gguf is not installed; pip install 'hairpin[gguf]'"
+        ) from None
+
+
+def _describe(writer: Any, source: Source) -> None:
+    """What llama.cpp wants to know of the network."""
+    shape = source.shape
+    writer.add_name(source.name)
+    writer.add_description(f"trained by hairpin {__version__}, {source.weights}")
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.width)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.inner)
+    writer.add_head_count(shape.heads)
+    writer.add_vocab_size(shape.vocabulary)
+    writer.add_file_type(0)  # all float32
+    if shape.architecture == "gpt2":
+        writer.add_layer_norm_eps(1e-5)
+        return
+    writer.add_head_count_kv(shape.heads)
+    writer.add_key_length(shape.width // shape.heads)
+    writer.add_value_length(shape.width // shape.heads)
+    writer.add_layer_norm_rms_eps(EPSILON)
+    writer.add_rope_freq_base(ROTARY_BASE)
+
+
+def _add_tokenizer(writer: Any, source: Source) -> None:
+    vocabulary, end = Vocabulary.of(source.tokenizer), source.tokenizer.end_of_text
+    merges = [f"{left} {right}" for left, right in vocabulary.merges]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")  # how text is divided before merges
+    writer.add_token_list([*vocabulary.names, END_OF_TEXT])
+    writer.add_token_types([*([_NORMAL] * len(vocabulary.names)), _CONTROL])
+    writer.add_token_merges(merges or [_IMPOSSIBLE_MERGE])
+    writer.add_bos_token_id(end)
+    writer.add_eos_token_id(end)
+    writer.add_pad_token_id(end)
+    writer.add_add_bos_token(True)  # as training and `hairpin sample` have it
+    if template := chat_template(source.config):
+        writer.add_chat_template(template)

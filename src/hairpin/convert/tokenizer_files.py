@@ -1,0 +1,119 @@
+"""hairpin's tokenizers as transformers and llama.cpp know them: byte-level BPE.
+
+Plain bytes are a BPE without merges. What GPT-2's expression divides is divided alike by all, and
+end-of-text is a special token, which those programs also make from its thirteen characters in a
+text (transformers does not with `split_special_tokens=True`).
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hairpin.config.settings import Config
+from hairpin.data import bpe
+from hairpin.data.gpt2_files import END_OF_TEXT
+from hairpin.data.tokenizers import BpeTokenizer, RankedTokenizer, Tokenizer
+from hairpin.files import as_json
+from hairpin.finetuning.template import render
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer as a byte-level BPE.
+
+    Args:
+        names: of the tokens in the order of their ids, as GPT-2 writes bytes; without end-of-text,
+            whose id is the next.
+        merges: pairs of tokens in the order in which they were learned.
+    """
+
+    names: list[str]
+    merges: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        """The same ids for the same text."""
+        characters = {byte: character for character, byte in bpe.byte_of_character().items()}
+        names = ["".join(characters[byte] for byte in piece) for piece in tokenizer.pieces()[:-1]]
+        if isinstance(tokenizer, BpeTokenizer):
+            return cls(names, tokenizer.merges)
+        if isinstance(tokenizer, RankedTokenizer):
+            return cls(names, bpe.merges_of(tokenizer.tokens))
+        return cls(names, [])
+
+
+def tokenizer_files(tokenizer: Tokenizer, config: Config, context: int) -> dict[str, bytes]:
+    """File name -> content of what `AutoTokenizer.from_pretrained` reads.
+
+    Args:
+        tokenizer: the run's.
+        config: the run's, for the template of instructions.
+        context: tokens that the model sees.
+    """
+    whole = _tokenizer_json(tokenizer)
+    names = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **names,
+        "unk_token": None,
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {str(tokenizer.end_of_text): _added()},
+    }
+    if template := chat_template(config):
+        settings["chat_template"] = template
+    return {
+        "tokenizer.json": whole,
+        "tokenizer_config.json": as_json(settings).encode(),
+        "special_tokens_map.json": as_json(names).encode(),
+    }
+
+
+def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
+    vocabulary = Vocabulary.of(tokenizer)
+    ids = {name: index for index, name in enumerate(vocabulary.names)}
+    whole = json.loads(bpe.tokenizer_json(ids, vocabulary.merges))
+    whole["added_tokens"] = [{"id": tokenizer.end_of_text, **_added()}]
+    return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def _added() -> dict[str, Any]:
+    return {
+        "content": END_OF_TEXT,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+
+
+def chat_template(config: Config) -> str | None:
+    """The run's template of instructions in Jinja: a user's message is an instruction, without an
+    input, and an assistant's the response to it. None: the run does not follow instructions.
+
+    Training saw one instruction and one response, between two end-of-texts.
+    """
+    if config.finetune.kind != "instruct":
+        return None
+    mark = "\0"
+    around = render(config.finetune.template, mark).split(mark)
+    prompt = " + message['content'] + ".join(map(_literal, around))
+    return (
+        "{%- for message in messages -%}"
+        "{%- if message['role'] == 'user' -%}"
+        "{%- if loop.first -%}{{- bos_token -}}{%- endif -%}"
+        f"{{{{- {prompt} -}}}}"
+        "{%- elif message['role'] == 'assistant' -%}"
+        "{{- message['content'] + eos_token -}}"
+        "{%- else -%}"
+        "{{- raise_exception('this model learned instructions and responses, and no ' "
+        "+ message['role'] + ' messages') -}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+    )
+
+
+def _literal(text: str) -> str:
+    """A string of Jinja's, whose escapes are Python's."""
+    return json.dumps(text, ensure_ascii=False)

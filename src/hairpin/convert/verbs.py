@@ -1,0 +1,72 @@
+"""Exporting and importing, as functions: `hairpin.export` and `hairpin.import_model`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hairpin.convert.bring_in import bring_in
+from hairpin.convert.gguf import export_gguf
+from hairpin.convert.huggingface import CLASSES, export_folder
+from hairpin.convert.source import open_source
+from hairpin.errors import ConfigError
+from hairpin.planning.sizes import count_parameters
+from hairpin.run import Run
+from hairpin.runs.directory import new_run_path, open_run
+
+FORMATS = ("huggingface", "gguf")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        path: the folder or the file.
+        words: what it is, in a line.
+    """
+
+    path: Path
+    words: str
+
+
+def export(
+    run: str | Path | None, out: str | Path, *, to: str = "huggingface", weights: str = "best"
+) -> Exported:
+    """Write a run's model for others.
+
+    Args:
+        run: its folder; None: the newest in `runs/`.
+        out: a new folder, or for "gguf" a new file.
+        to: "huggingface", a folder for transformers, or "gguf", a file for llama.cpp.
+        weights: "best" (of the validation) or "last".
+
+    Raises:
+        UserError: the run has no such weights, its network cannot be had in that format, or there
+            is something at `out`.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to: there is no {to!r}; choose one of {', '.join(FORMATS)}")
+    found = Run(open_run(None if run is None else Path(run)))
+    source, place = open_source(found, weights), Path(out)
+    if to == "gguf":
+        export_gguf(source, place)
+        what = f"GGUF of {source.shape.architecture}, float32"
+    else:
+        export_folder(source, place)
+        what = CLASSES[source.shape.architecture]
+    count = count_parameters(source.shape).total
+    words = f"{what}, {count:,} parameters, {source.weights}, of {found.path}"
+    return Exported(place, f"{place}: {words}")
+
+
+def import_model(folder: str | Path, *, out: str | Path | None = None) -> Run:
+    """Make a run of a model of transformers, GPT-2's or one that hairpin exported.
+
+    Args:
+        folder: with config.json, safetensors and the tokenizer's files.
+        out: the run's folder, new or empty; None: `runs/<folder>-<n>`.
+
+    Raises:
+        RunError: it is no model of hairpin's; a line for each setting in which it is not.
+    """
+    folder = Path(folder)
+    return bring_in(folder, Path(out) if out else new_run_path(folder.absolute().name))
