@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFReader
 
 import hairpin
 from ecosystem.small_runs import STRANGE, TOKENIZERS, small_run
@@ -14,8 +15,6 @@ from hairpin.data import bpe
 from hairpin.model.generate import Sampling
 from hairpin.training.origin import open_origin
 from helpers import some_text
-
-from gguf import GGUFReader
 
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {}),
@@ -130,7 +129,7 @@ llama_cpp = pytest.mark.skipif(
 def test_llama_cpp_makes_the_same_tokens_and_writes_the_same(
     tmp_path: Path, architecture: str, changes: dict[str, Any], tokenizer: str
 ) -> None:
-    from llama_cpp import Llama  # noqa: PLC0415
+    from llama_cpp import Llama
 
     if changes and tokenizer != "bytes":
         pytest.skip("one tokenizer is enough")

@@ -7,6 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 import hairpin
 from ecosystem.small_runs import ARCHITECTURES, STRANGE, TOKENIZERS, small_run
@@ -18,14 +25,6 @@ from hairpin.model.shape import Shape
 from hairpin.model.transformers_weights import to_transformers
 from hairpin.training.origin import open_origin
 from helpers import lively_model, random_ids, some_text
-
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 HELD_OUT = some_text(1500, seed=77)
 
@@ -176,7 +175,7 @@ def test_an_instruction_in_a_chat_is_the_runs_own_prompt(tmp_path: Path) -> None
     tokenizer = AutoTokenizer.from_pretrained(hairpin.export(run.path, tmp_path / "out").path)
     trained = run.trained(device="cpu")
     ours = trained.tokenizer
-    from hairpin.finetuning.template import render  # noqa: PLC0415
+    from hairpin.finetuning.template import render
 
     prompt = [ours.end_of_text, *ours.encode(render(template, "say 3")).tolist()]
     messages = [{"role": "user", "content": "say 3"}]

@@ -4,16 +4,15 @@ import json
 import math
 from pathlib import Path
 
+import lm_eval
 import pytest
 import torch
+from lm_eval.tasks import TaskManager
 
 import hairpin
 from ecosystem.small_runs import ARCHITECTURES, small_run
 from hairpin.inference import Trained
 from helpers import some_text
-
-import lm_eval
-from lm_eval.tasks import TaskManager
 
 # docs/huggingface.md shows the first of them.
 CHOICE = """\
