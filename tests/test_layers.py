@@ -55,7 +55,7 @@ LAYERS = {
     "api": "errors schedules config distributed runs watch data terminal run pages starting driving"
     " estimating",
     "cli": "errors version config distributed data model verifying analysis terminal book.report"
-    " run convert experiments api",
+    " run driving convert experiments api",
     "__init__": "version schedules watch run convert experiments api",
     "__main__": "cli",
 }

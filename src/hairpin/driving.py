@@ -56,7 +56,8 @@ def train_new(
     directory = create_run(Path(out) if out else new_run_path(name), asked)
     for line in notices:
         watcher.notice(line)
-    with RunLock(directory.path):
+    with RunLock(directory.path) as lock:
+        _say(lock, watcher)
         begin(directory, asked, budget_seconds)
         return _drain(directory, budget_seconds, started, watcher, is_new=True, pictures=pictures)
 
@@ -83,7 +84,8 @@ def go_on(
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
                 run.directory.remove_unfinished()
         return run
-    with RunLock(run.path):
+    with RunLock(run.path) as lock:
+        _say(lock, watcher)
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
         return _drain(run.directory, budget_seconds, time.monotonic(), watcher, pictures=pictures)
@@ -115,6 +117,11 @@ def follow() -> Run:
         raise FollowedError(error.exit_code) from None
     world.leave()
     return run
+
+
+def _say(lock: RunLock, watcher: Watcher) -> None:
+    if lock.note:
+        watcher.notice(lock.note)
 
 
 def dismiss(error: HairpinError) -> None:

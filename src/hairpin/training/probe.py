@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
+from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError
 from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
@@ -103,6 +104,7 @@ def measure_update(
     """
     how, trial = config.execution, config
     model = model.to(how.device)
+    model.recomputes = how.activation_checkpointing
     ways = list(itertools.product(_candidates(how.device, how.precision), compiling))
     speeds = []
     try:
@@ -154,7 +156,7 @@ def _time_way(
     """
     stepper, samples = _stepper(config, model), config.train.tokens_per_update
     assert samples
-    samples //= model.shape.context
+    samples = -(-samples // model.shape.context // world_size())  # of one process
     if not compiled:
         return _time_updates(stepper, batches, samples, seconds)
     try:
