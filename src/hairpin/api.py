@@ -29,6 +29,7 @@ from hairpin.starting.asked import (
     name_of,
     require_text,
     with_start,
+    with_tracks,
 )
 from hairpin.starting.begin import is_restarted, require_same
 from hairpin.starting.extend import make_longer
@@ -59,6 +60,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
     or_resume: bool = False,
+    track: Iterable[str] = (),
     watcher: Watcher | None = None,
     started: float | None = None,
 ) -> Run:
@@ -78,6 +80,7 @@ def train(
         overrides: "key=value" strings, which come before `settings`.
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
             where torchrun starts a process again.
+        track: "tensorboard", "wandb", "mlflow": what follows the run beside its record.
         watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
 
@@ -89,7 +92,8 @@ def train(
     watcher = _watcher(watcher)
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
-    asked = asked_config(texts, corpus, config, overrides, with_start(settings, start))
+    flags = with_tracks(with_start(settings, start), track)
+    asked = asked_config(texts, corpus, config, overrides, flags)
     notices = []
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
@@ -112,6 +116,7 @@ def finetune(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
+    track: Iterable[str] = (),
     watcher: Watcher | None = None,
 ) -> Run:
     """Train a trained model on records: the labels of texts, or the responses to instructions.
@@ -120,13 +125,13 @@ def finetune(
         kind: "classify" or "instruct".
         data: a CSV, TSV, JSON or JSONL file; None: the config names it.
         start: a run, or a folder with a GPT-2 checkpoint in safetensors; None: the config names it.
-        config, out, settings, overrides, watcher: as in `train`.
+        config, out, settings, overrides, track, watcher: as in `train`.
 
     Raises:
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    flags = {**with_start(settings, start), "finetune.kind": kind}
+    flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
     name = f"{name_of(asked)}-{kind}"
     return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
@@ -137,6 +142,7 @@ def resume(
     *,
     extend: str | int | None = None,
     policy: str | None = None,
+    track: Iterable[str] = (),
     watcher: Watcher | None = None,
 ) -> Run:
     """Go on with a run where it stopped; a finished one is left as it is, or made longer.
@@ -145,12 +151,17 @@ def resume(
         path: the run's folder; None: the newest in `runs/`.
         extend: a number of updates more, or a length of time such as "10m".
         policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
+        track: the trackers from here on, which are told what was before as well; none named: those
+            of its config.
         watcher: as in `train`.
 
     Raises:
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
     run, watcher = load(path), _watcher(watcher)
+    if tools := tuple(track):
+        with RunLock(run.path):
+            run.directory.write_config(with_values(run.config, {"track.tools": tools}))
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)

@@ -23,6 +23,8 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
 from hairpin.starting.extend import is_finished
+from hairpin.tracking.follow import Trackers
+from hairpin.tracking.tools import require_installed
 from hairpin.watch import Watcher
 
 # Their number is an update's index; that of other events is how many updates are completed.
@@ -41,6 +43,7 @@ def train_new(
     pictures: bool = True,
 ) -> Run:
     """Make the run's folder, then train in it; without `pictures`, leave nothing to look at."""
+    require_installed(asked.track.tools)
     directory = create_run(Path(out) if out else new_run_path(name), asked)
     for line in notices:
         watcher.notice(line)
@@ -67,6 +70,7 @@ def go_on(
         with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
             run.directory.remove_unfinished()
         return run
+    require_installed(run.config.track.tools)
     with RunLock(run.path):
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
@@ -94,7 +98,8 @@ def _drain(
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
     make_task = finetuning if run.config.finetune.kind else pretraining
-    show = _shown(run, watcher) if pictures else watcher.show
+    trackers = Trackers(run, watcher.notice)
+    show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     try:
         for event in train_run(directory, make_task, budget=budget, watcher=watcher):
@@ -119,6 +124,7 @@ def _drain(
                 record.write(end)  # where the disk is full, it was said already
                 record.sync()
             show(end)
+            trackers.close()
         watcher.close()
     if pictures:
         run.write_plots()
@@ -126,13 +132,18 @@ def _drain(
     return run
 
 
-def _shown(run: Run, watcher: Watcher) -> Callable[[events.Event], None]:
-    """What shows the run's events to the watcher, and keeps its page up with them."""
-    page = LivePage(run, watcher.notice)
-    watcher.begin(run.path)
+def _shown(
+    run: Run, watcher: Watcher, trackers: Trackers, *, pictures: bool
+) -> Callable[[events.Event], None]:
+    """What shows the run's events to the watcher, and keeps its page and trackers up with them."""
+    page = LivePage(run, watcher.notice) if pictures else None
+    if pictures:
+        watcher.begin(run.path)
 
     def show(event: events.Event) -> None:
         watcher.show(event)
-        page.follow(event)
+        trackers.follow(event)
+        if page:
+            page.follow(event)
 
     return show

@@ -96,6 +96,12 @@ def corpus_option(command: F) -> F:
     return click.option("--corpus", help=words)(command)
 
 
+def track_option(command: F) -> F:
+    """--track, which may be repeated."""
+    words = "tensorboard, wandb or mlflow follows the run; may be repeated."
+    return click.option("--track", multiple=True, metavar="TOOL", help=words)(command)
+
+
 def json_option(command: F) -> F:
     """--json."""
     words = "One JSON object on standard output."

@@ -16,6 +16,7 @@ from hairpin.config.finetune import Finetune, Start
 from hairpin.config.guard import Guard
 from hairpin.config.model import Model
 from hairpin.config.table import Count, Fraction, Table
+from hairpin.config.track import Track
 
 
 class Optimizer(Table):
@@ -161,4 +162,5 @@ class Config(Table):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
     execution: Execution = Execution()

@@ -64,6 +64,12 @@ def with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> 
     return {**(settings or {}), **named}
 
 
+def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
+    """The settings with the trackers that are named; none: those that the config names."""
+    named = tuple(tools)
+    return {**settings, **({"track.tools": named} if named else {})}
+
+
 def name_of(config: Config) -> str:
     """A name for a run of this text."""
     if config.data.corpus:

@@ -35,6 +35,7 @@ _FREE = (
     "evaluate.sample_prompt",
     "evaluate.temperature",
     "evaluate.top_k",
+    "track.",
 )
 _LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
 _MACHINE = ("execution.",)
