@@ -44,7 +44,8 @@ LAYERS = {
     "run": "errors config runs model inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
     "starting": "errors version schedules extensions config runs analysis run",
-    "driving": "errors config runs watch training finetuning run pages starting",
+    "tracking": "errors files config runs run",
+    "driving": "errors config runs watch training finetuning run pages starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"

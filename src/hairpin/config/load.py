@@ -201,9 +201,9 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
     if isinstance(start, dict) and isinstance(start.get("path"), str):
         start["path"] = str(folder.absolute() / start["path"])
     track = tree.get("track")
-    if isinstance(track, dict) and isinstance(uri := track.get("mlflow_uri"), str):
-        if ":" not in uri:  # a folder
-            track["mlflow_uri"] = str(folder.absolute() / uri)
+    uri = track.get("mlflow_uri") if isinstance(track, dict) else None
+    if isinstance(track, dict) and isinstance(uri, str) and ":" not in uri:  # a folder
+        track["mlflow_uri"] = str(folder.absolute() / uri)
 
 
 def _without_rivals(

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from hairpin.runs import events
-from hairpin.tracking.kept import Kept
 from hairpin.tracking.feed import Feed, GivenUpError, Opening
+from hairpin.tracking.kept import Kept
 from hairpin.tracking.reasons import reason_of
 from hairpin.tracking.tracker import Tracker
 

@@ -57,9 +57,7 @@ def point_of(event: Mapping[str, Any], tokens: int) -> Point | None:
     """
     kind = event["event"]
     if kind in _NAMES:
-        values = {
-            name: _number(event, key) for key, name in _NAMES[kind].items() if key in event
-        }
+        values = {name: _number(event, key) for key, name in _NAMES[kind].items() if key in event}
         return Point(kind, event["update"], tokens, values)
     if kind in _INCIDENTS:  # a rewind stands where the run goes on
         update = event.get("to_update", event["update"])

@@ -5,7 +5,12 @@ import re
 
 from hairpin.errors import one_line
 
-_SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
+_SECRETS = (
+    "WANDB_API_KEY",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "DATABRICKS_TOKEN",
+)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _LONGEST = 200
 

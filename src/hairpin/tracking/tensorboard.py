@@ -39,9 +39,7 @@ class TensorBoard:
         self._begin(update)
 
     def close(self, status: str, summary: Mapping[str, float]) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
-        _, _, end = hparams({"status": status}, {})
+        _, _, end = _hparams({"status": status}, {})
         self._writer.file_writer.add_summary(end)
         step = int(summary.get("updates", 0))
         for name, value in summary.items():
@@ -55,15 +53,21 @@ class TensorBoard:
 
     def _show_hparams(self, config: Mapping[str, Any]) -> None:
         """The settings as TensorBoard's own hyperparameters, with what they are judged by."""
-        from torch.utils.tensorboard.summary import hparams
-
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in config.items()
         }
-        experiment, start, _ = hparams(plain, {"val/loss": 0.0, "val/bits_per_byte": 0.0})
+        experiment, start, _ = _hparams(plain, {"val/loss": 0.0, "val/bits_per_byte": 0.0})
         self._writer.file_writer.add_summary(experiment)
         self._writer.file_writer.add_summary(start)
+
+
+def _hparams(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
+    """TensorBoard's three records of a run: what its settings are, its begin, its end."""
+    from torch.utils.tensorboard import summary
+
+    untyped: Any = summary
+    return untyped.hparams(dict(settings), dict(metrics))
 
 
 def _as_code(lines: Sequence[str]) -> str:
