@@ -356,7 +356,7 @@ def test_a_tracker_that_comes_later_is_told_what_was_before(text: Path, use: Any
     use(Memory)
     with pytest.raises(Interrupted):
         hairpin.train(
-            text, out=text.parent / "run", settings=SETTINGS, watcher=Watching(stop_after_update=6)
+            text, out=text.parent / "run", settings=SETTINGS, watcher=Watching(stop_after_update=5)
         )
     run = hairpin.resume(text.parent / "run", track=["wandb"], watcher=Watching())
     assert run.config.track.tools == ("wandb",)

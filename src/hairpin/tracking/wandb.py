@@ -69,8 +69,8 @@ class WeightsAndBiases:
 
 
 def wandb_mode(asked: str | None) -> str:
-    """Whether "online" or "offline": as asked, else as WANDB_MODE says, else online where there is a
-    key to log in with.
+    """Whether "online" or "offline": as asked, else what WANDB_MODE says, else online where there
+    is a key to log in with.
     """
     mode = asked or os.environ.get("WANDB_MODE")
     return mode or ("online" if _has_key() else "offline")
