@@ -20,17 +20,19 @@ LAYERS = {
     "allocator": "",
     "schedules": "errors",
     "extensions": "errors schedules",
-    "config": "errors schedules extensions",
+    "plugins": "errors schedules",
+    "plugin_files": "errors plugins",
+    "config": "errors schedules extensions plugins plugin_files",
     "checkpoints": "errors files",
     "runs": "errors files config",
     "watch": "runs",
     "data": "errors files config",
     "data.batches": "data",
     "model.shape": "config",
-    "model": "errors data.batches model.shape",
-    "optim": "config",
+    "model": "errors plugins plugin_files data.batches model.shape",
+    "optim": "errors plugins plugin_files config",
     "planning": "errors schedules config data model.shape",
-    "training": "allocator errors files schedules config checkpoints runs watch data data.batches"
+    "training": "allocator errors files schedules plugins config checkpoints runs watch data data.batches"
     " model.shape model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"
     " training",
@@ -43,15 +45,15 @@ LAYERS = {
     "book.report": "errors files runs data training analysis book",
     "run": "errors config runs model inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
-    "starting": "errors version schedules extensions config runs analysis run",
+    "starting": "errors version schedules extensions plugins plugin_files config runs analysis run",
     "tracking": "errors files config runs run",
-    "driving": "errors config runs watch training finetuning run pages starting tracking",
+    "driving": "errors plugin_files config runs watch training finetuning run pages starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules config runs watch data terminal run pages starting driving estimating",
-    "cli": "errors version config data model verifying analysis terminal book.report run"
+    "api": "errors schedules plugin_files config runs watch data terminal run pages starting driving estimating",
+    "cli": "errors version plugin_files config data model verifying analysis terminal book.report run"
     " experiments api",
     "__init__": "version schedules watch run experiments api",
     "__main__": "cli",

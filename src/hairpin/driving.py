@@ -9,13 +9,14 @@ PyTorch is imported only once the run's folder is there.
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from hairpin.config.settings import Config
-from hairpin.errors import HairpinError, Interrupted, UserError
+from hairpin.errors import HairpinError, Interrupted, PluginError, UserError
 from hairpin.pages.write import LivePage
+from hairpin.plugin_files import blame, require_plugins
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory, create_run, new_run_path
@@ -44,6 +45,7 @@ def train_new(
 ) -> Run:
     """Make the run's folder, then train in it; without `pictures`, leave nothing to look at."""
     require_installed(asked.track.tools)
+    require_plugins(asked.plugins, "hairpin train …")
     directory = create_run(Path(out) if out else new_run_path(name), asked)
     for line in notices:
         watcher.notice(line)
@@ -71,6 +73,7 @@ def go_on(
             run.directory.remove_unfinished()
         return run
     require_installed(run.config.track.tools)
+    require_plugins(run.config.plugins, f"hairpin resume {run.path}")
     with RunLock(run.path):
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
@@ -102,7 +105,7 @@ def _drain(
     show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     try:
-        for event in train_run(directory, make_task, budget=budget, watcher=watcher):
+        for event in _blaming(train_run(directory, make_task, budget=budget, watcher=watcher)):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             show(event)
         status = "finished"
@@ -130,6 +133,16 @@ def _drain(
         run.write_plots()
     watcher.finish(run.path, run.lines())
     return run
+
+
+def _blaming(loop: Iterable[events.Event]) -> Iterator[events.Event]:
+    """The loop's events; an error that came out of a plugin is a line that names the place."""
+    try:
+        yield from loop
+    except Exception as error:
+        if line := blame(error):
+            raise PluginError(line) from error
+        raise
 
 
 def _shown(

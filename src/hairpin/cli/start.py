@@ -8,6 +8,7 @@ import click
 
 from hairpin.cli.options import (
     corpus_option,
+    plugin_option,
     run_argument,
     settings_of,
     track_option,
@@ -33,6 +34,7 @@ _start_option = click.option(
 @corpus_option
 @click.option("--or-resume", is_flag=True, help="Go on with the run in --out if it is there.")
 @track_option
+@plugin_option
 def train(
     texts: tuple[Path, ...],
     config: Path | None,
@@ -43,6 +45,7 @@ def train(
     corpus: str | None,
     or_resume: bool,
     track: tuple[str, ...],
+    plugin: tuple[Path, ...],
     **flags: Any,
 ) -> None:
     """Train on text files or folders.
@@ -63,6 +66,7 @@ def train(
         overrides=overrides,
         or_resume=or_resume,
         track=track,
+        plugin=plugin,
         started=_process_start(),
     )
 
@@ -76,8 +80,15 @@ def train(
     help="How the learning rate of a finished run goes on.",
 )
 @track_option
+@plugin_option
+@click.option("--accept-plugin", is_flag=True, help="Go on although a plugin has changed.")
 def resume(
-    run: Path | None, extend: str | None, policy: str | None, track: tuple[str, ...]
+    run: Path | None,
+    extend: str | None,
+    policy: str | None,
+    track: tuple[str, ...],
+    plugin: tuple[Path, ...],
+    accept_plugin: bool,
 ) -> None:
     """Go on with RUN where it stopped; without RUN, with the newest in ./runs.
 
@@ -87,7 +98,14 @@ def resume(
     """
     from hairpin import api
 
-    api.resume(run, extend=extend, policy=policy, track=track)
+    api.resume(
+        run,
+        extend=extend,
+        policy=policy,
+        track=track,
+        plugin=plugin,
+        accept_plugin=accept_plugin,
+    )
 
 
 @click.command(short_help="Teach a trained model labels, or to follow instructions.")
@@ -97,6 +115,7 @@ def resume(
 @with_finetune_settings
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @track_option
+@plugin_option
 def finetune(
     kind: str,
     start: Path | None,
@@ -105,6 +124,7 @@ def finetune(
     overrides: tuple[str, ...],
     out: Path | None,
     track: tuple[str, ...],
+    plugin: tuple[Path, ...],
     **flags: Any,
 ) -> None:
     """Teach a trained model labels (classify), or to follow instructions (instruct).
@@ -127,6 +147,7 @@ def finetune(
         settings=settings_of(flags),
         overrides=overrides,
         track=track,
+        plugin=plugin,
     )
 
 

@@ -140,6 +140,8 @@ def to_tree(config: Config) -> Tree:
     for table in ("start", "finetune", "track"):  # most runs have nothing to do with them
         if getattr(config, table) == type(getattr(config, table))():
             del tree[table]
+    if not config.plugins:
+        del tree["plugins"]
     if not config.schedule.extensions:
         del tree["schedule"]["extensions"]
     return tree

@@ -10,12 +10,12 @@ from hairpin.config.table import Fraction, Table
 class Model(Table):
     """The shape of the network (Radford et al. 2019 names the GPT-2 sizes)."""
 
-    architecture: Literal["gpt2", "modern"] = Field(
+    architecture: str = Field(
         "gpt2",
         description="GPT-2's network, or a modern one: RMSNorm without weights, rotary positions, "
         "norms of query and key, squared ReLU, a head of its own with capped logits (what "
         "transformers calls NanoChat). `modern` wants `bias`, `qkv_bias` and `tied` off and no "
-        "dropout.",
+        "dropout. Or what a plugin registers.",
     )
     size: str | None = Field(
         None,

@@ -80,6 +80,7 @@ def generate(
         raise ValueError("a prompt has at least one token; end-of-text will do")
     if decoder is None and fits(model):
         decoder = Decoder(model)
+    cached = cached and isinstance(model, GPT)
     generator = torch.Generator().manual_seed(seed)
     written = list(prompt)
     cache: list[LayerCache] = []
@@ -87,7 +88,7 @@ def generate(
     while True:
         begin = window_start(len(written), model.shape.context)
         if begin != start or not cached:
-            cache = decoder.empty_cache() if decoder else model.empty_cache()
+            cache = decoder.empty_cache() if decoder else _empty_cache(model)
             seen, start = begin, begin
         if isinstance(cache, Cache) and decoder and len(written) == seen + 1 and cached:
             logits_V = decoder.logits(written[-1], cache)
@@ -98,11 +99,18 @@ def generate(
         yield written[-1]
 
 
+def _empty_cache(model: GPT) -> list[LayerCache]:
+    return model.empty_cache() if isinstance(model, GPT) else []
+
+
 def _last_logits(model: GPT, tokens: Sequence[int], cache: list[LayerCache]) -> Tensor:
     """Scores of what follows, [V]; the cache is extended."""
     was_training = model.training
     model.eval()
-    new_1T = torch.tensor([tokens], device=model.token_embedding.weight.device)
-    logits_V: Tensor = model.project(model.hidden(new_1T, cache)[:, -1])[0]
+    new_1T = torch.tensor([tokens], device=next(model.parameters()).device)
+    if isinstance(model, GPT):
+        logits_V: Tensor = model.project(model.hidden(new_1T, cache)[:, -1])[0]
+    else:  # a plugin's, which keeps nothing from token to token
+        logits_V = model.logits(new_1T)[0, -1]
     model.train(was_training)
     return logits_V

@@ -1,7 +1,6 @@
 """The sizes of a network, known before any tensor is made (no torch here)."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from hairpin.config.model import Model as ModelSettings
 
@@ -25,7 +24,7 @@ class Shape:
     tied: bool = True
     qkv_bias: bool = True
     initialisation: str = "gpt2"
-    architecture: Literal["gpt2", "modern"] = "gpt2"
+    architecture: str = "gpt2"
 
     @classmethod
     def modern(cls, vocabulary: int, context: int, layers: int, heads: int, width: int) -> "Shape":

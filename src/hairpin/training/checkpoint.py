@@ -38,7 +38,7 @@ _FREE = (
     "track.",
 )
 _LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
-_MACHINE = ("execution.",)
+_MACHINE = ("execution.", "plugins")
 _COUNTS = ("update", "position", "tokens", "record_bytes")
 _COMPARED_UPDATES = 100_000
 

@@ -14,6 +14,7 @@ from hairpin.config.settings import Config
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError
 from hairpin.files import new_folder
+from hairpin.model.plugged import training_loss
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
@@ -129,6 +130,7 @@ def build_job(
         state.guard,
         lambda: stop.requested,
         state.scaling,
+        training_loss(config.train.loss),
     )
     examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
     rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hairpin.data.batches import IGNORED
 from hairpin.model.gpt import derived_seed
+from hairpin.model.plugged import SumAndCount
 from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
@@ -71,6 +72,7 @@ class Stepper:
         guard: says which updates may touch the weights.
         stopped: asked before each micro-step; once it is true the update is given up.
         scaling: of the loss, for float16; None: the loss is used as it is.
+        loss: (model, inputs, targets) → the same two, in place of the model's own.
     """
 
     model: nn.Module
@@ -82,6 +84,7 @@ class Stepper:
     guard: Guard
     stopped: Callable[[], bool] = lambda: False
     scaling: LossScale | None = None
+    loss: SumAndCount | None = None
 
     def step(
         self, batch: tuple[Tensor, Tensor], *, update: int, position: int, lr: float
@@ -127,7 +130,7 @@ class Stepper:
                 if self.stopped():
                     raise GivenUpError
                 torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step))
-                loss_sum, _ = self.model(x, y)
+                loss_sum, _ = self.loss(self.model, x, y) if self.loss else self.model(x, y)
                 with self.numerics.full_precision():
                     mean = loss_sum / tokens
                     (mean if scale is None else mean * scale).backward()
