@@ -31,9 +31,9 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
-    "planning": "errors schedules config data model.shape",
-    "training": "allocator errors files schedules plugins config checkpoints runs watch data data.batches"
-    " model.shape model optim planning",
+    "planning": "errors config data model.shape",
+    "training": "allocator errors files schedules plugins config checkpoints runs watch data"
+    " data.batches model.shape model optim planning",
     "finetuning": "errors files config runs watch data data.batches model.shape model planning"
     " training",
     "inference": "errors config runs data data.batches model.shape model planning training"
@@ -47,14 +47,16 @@ LAYERS = {
     "pages": "errors version files schedules extensions config runs analysis run",
     "starting": "errors version schedules extensions plugins plugin_files config runs analysis run",
     "tracking": "errors files config runs run",
-    "driving": "errors plugin_files config runs watch training finetuning run pages starting tracking",
+    "driving": "errors plugin_files config runs watch training finetuning run pages starting"
+    " tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules plugin_files config runs watch data terminal run pages starting driving estimating",
-    "cli": "errors version plugin_files config data model verifying analysis terminal book.report run"
-    " experiments api",
+    "api": "errors schedules plugin_files config runs watch data terminal run pages starting"
+    " driving estimating",
+    "cli": "errors version plugin_files config data model verifying analysis terminal book.report"
+    " run experiments api",
     "__init__": "version schedules watch run experiments api",
     "__main__": "cli",
 }

@@ -1,7 +1,7 @@
 """Plugin files: run when a user names them, and known by their hashes.
 
-A config, a run and a checkpoint say which plugins made them (`plugins`: path and SHA-256). That never
-runs one: it is compared with what was named here.
+A config, a run and a checkpoint say which plugins made them (`plugins`: path and SHA-256). That
+never runs one: it is compared with what was named here.
 """
 
 import hashlib

@@ -150,8 +150,11 @@ def _names(config: Config) -> Iterator[str]:
         name, names = value_of(config, key), known(kind)
         if name is not None and name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
-            yield f"{key}: there is no {name!r}; {hint} A plugin's is there with --plugin FILE"
+            meant = f", but {near[0]!r}" if near else ""
+            yield (
+                f"{key}: there is no {name!r}{meant}; choose one of {', '.join(names)}, or name "
+                "the file of the plugin that has it with --plugin"
+            )
 
 
 def decays(kind: str) -> bool:

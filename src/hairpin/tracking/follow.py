@@ -60,8 +60,7 @@ class Trackers:
                 written=kept.written(tool),
                 identity=kept.identity(tool),
             )
-            rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)
-            follower.tell(Opening(tracked, history, rewinds))
+            follower.tell(Opening(tracked, history, config.guard.rewinds))
             self._followers.append(follower)
 
     def _summary(self) -> dict[str, float]:

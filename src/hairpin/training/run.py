@@ -133,7 +133,6 @@ def build_job(
         training_loss(config.train.loss),
     )
     examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
-    rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)
     evaluator = Evaluator(
         state.model, task.tally, numerics, config.execution.micro_batch, lambda: stop.requested
     )
@@ -154,7 +153,7 @@ def build_job(
         store=store,
         record=record,
         stop=stop,
-        keeps_start=task.load_start is not None or rewinds,
+        keeps_start=task.load_start is not None or config.guard.rewinds,
     )
 
 
