@@ -57,7 +57,7 @@ LAYERS = {
     " driving estimating",
     "cli": "errors version plugin_files config data model verifying analysis terminal book.report"
     " run experiments api",
-    "__init__": "version schedules watch run experiments api",
+    "__init__": "version schedules optim watch run experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.
