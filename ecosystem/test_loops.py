@@ -20,11 +20,9 @@ UPDATES, STOP = 30, 23
 
 def curve() -> list[float]:
     """The rates by hand: warmup over 1 update, then half a cosine down to a tenth."""
-    low, high, steps = 3e-4, 3e-3, UPDATES - 1 - 1
-    falls = [
-        low + (high - low) * 0.5 * (1 + math.cos(math.pi * n / steps)) for n in range(steps + 1)
-    ]
-    return [3e-3, *falls]
+    low, high, last = 3e-4, 3e-3, UPDATES - 2
+    heights = [0.5 * (1 + math.cos(math.pi * n / last)) for n in range(last + 1)]
+    return [high, *(low + (high - low) * height for height in heights)]
 
 
 def assert_same_weights(left: Any, right: Any) -> None:

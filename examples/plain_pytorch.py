@@ -1,5 +1,5 @@
-"""hairpin's parts in a training loop of your own: the order of samples, the schedule, the clipper, the
-guard and the checkpoint store. Nothing else of hairpin is here.
+"""hairpin's parts in a training loop of your own: the order of samples, the schedule, the clipper,
+the guard and the checkpoint store. Nothing else of hairpin is here.
 
     python examples/plain_pytorch.py book.txt --out run --updates 200
     python examples/plain_pytorch.py book.txt --out run --updates 200    # after Ctrl-C: goes on

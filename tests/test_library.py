@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import hairpin
+from examples import plain_pytorch
 from hairpin import schedules
 from hairpin.optim.lr_scheduler import ScheduleLR
 from helpers import text_file
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from examples import plain_pytorch
 
 EXAMPLE = Path(plain_pytorch.__file__)
 COSINE = schedules.cosine(updates=20, warmup=5, peak_lr=0.01, min_lr=0.001)

@@ -300,8 +300,11 @@ def prepare(
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     if watcher is not None:
         return watcher
+    from hairpin.terminal.notebook import Notebook, in_notebook
     from hairpin.terminal.watcher import Terminal
 
+    if in_notebook():
+        return Notebook()
     return Terminal(on_stderr=on_stderr)
 
 
