@@ -115,7 +115,8 @@ class Notebook:
         """The run at `path` is finished: its summary and its plots in an output of their own."""
         from hairpin.analysis.pictures import Pictures, page_of
 
-        files = sorted(RunDirectory(path).plots.glob("*.png"))
+        plots = RunDirectory(path).plots.glob("*.png")
+        files = sorted(plots, key=lambda file: (file.stem != "loss", file.stem))
         pictures = Pictures({file.stem: file.read_bytes() for file in files})
         self._show(page_of(str(path), summary, pictures))
 
