@@ -60,7 +60,11 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def html_of(cell: Any) -> list[str]:
-    return [output["data"]["text/html"] for output in cell.outputs if "text/html" in output.get("data", {})]
+    return [
+        output["data"]["text/html"]
+        for output in cell.outputs
+        if "text/html" in output.get("data", {})
+    ]
 
 
 def images(html: str) -> list[bytes]:

@@ -421,17 +421,17 @@ def test_a_plugin_is_run_once_and_again_when_it_has_changed(tmp_path: Path) -> N
         (
             "register_schedule('cosine', lambda s, u: 1.0)\n",
             8,
-            "there is a schedule 'cosine' already",
+            "the schedule 'cosine' is there already",
         ),
-        ("register_loss('cross-entropy', print)\n", 8, "there is a loss 'cross-entropy' already"),
-        ("register_model('gpt2', print)\n", 8, "there is a model 'gpt2' already"),
-        ("register_optimizer('muon', print)\n", 8, "there is a optimizer 'muon' already"),
+        ("register_loss('cross-entropy', print)\n", 8, "the loss 'cross-entropy' is there already"),
+        ("register_model('gpt2', print)\n", 8, "the model 'gpt2' is there already"),
+        ("register_optimizer('muon', print)\n", 8, "the optimizer 'muon' is there already"),
         ("\nregister_schedule('Mine Own', print)\n", 9, "'Mine Own' is no name"),
         ("register_schedule('mine', 3)\n", 8, "no function or class, but 3"),
         (
             "register_schedule('mine', print)\nregister_schedule('mine', print)\n",
             9,
-            "there is a schedule 'mine' already",
+            "the schedule 'mine' is there already",
         ),
     ],
 )

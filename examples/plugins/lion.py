@@ -1,9 +1,9 @@
 """Lion (Chen et al. 2023): the sign of a momentum, one moment instead of AdamW's two.
 
 It is not fused, and knows nothing of hairpin's guard: where an update is to be skipped, `step` is
-not called. Its learning rate is a tenth of AdamW's, its weight decay ten times as much.
+not called. It wants a smaller learning rate than AdamW and more weight decay.
 
-    hairpin train book.txt --recipe gpt2 --lr 1e-4 --set optimizer.kind=lion \\
+    hairpin train book.txt --recipe gpt2 --lr 1e-3 --set optimizer.kind=lion \\
         --set optimizer.weight_decay=1 --plugin examples/plugins/lion.py
 """
 

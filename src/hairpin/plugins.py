@@ -182,7 +182,7 @@ def _register(kind: str, name: str, make: Callable[..., Any]) -> Registered:
     if not callable(make):
         raise PluginError(f"{here}: the {kind} {name!r} is no function or class, but {make!r}")
     if name in known(kind):
-        raise PluginError(f"{here}: there is a {kind} {name!r} already; choose another name")
+        raise PluginError(f"{here}: the {kind} {name!r} is there already; choose another name")
     code = getattr(inspect.unwrap(make), "__code__", None)
     file, line = caller.f_code.co_filename, caller.f_lineno
     if code is not None and code.co_filename == file:
