@@ -3,7 +3,6 @@
 import base64
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import nbformat

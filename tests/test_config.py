@@ -427,8 +427,8 @@ def configs(draw: st.DrawFn) -> Config:
                 "track.tools",
             ):
                 kind = KINDS.get(f"{table}.{key}")
-                values = st.sampled_from(plugins.BUILT_IN[kind]) if kind else values_for(field)
-                tree.setdefault(table, {})[key] = draw(values)
+                legal = st.sampled_from(plugins.BUILT_IN[kind]) if kind else values_for(field)
+                tree.setdefault(table, {})[key] = draw(legal)
     schedule = tree.setdefault("schedule", {})
     schedule["kind"] = draw(st.sampled_from(sorted(CURVES)))
     data, train, model = (tree.setdefault(name, {}) for name in ("data", "train", "model"))
