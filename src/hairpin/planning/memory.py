@@ -132,7 +132,7 @@ def peak_memory(job: Job, *, saves: bool = True) -> Memory:
     if not saves:
         plots = 0 if job.device == "cuda" else PLOTS_BYTES
         most = replace(most, snapshot=0, process=most.process - plots)
-    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE[job.shape.architecture]
+    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE.get(job.shape.architecture, 0.0)
     return replace(most, unused=int(unused * (most.activations + most.logits + most.update)))
 
 

@@ -16,6 +16,7 @@ from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError
 from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
+from hairpin.model.plugged import training_loss
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
@@ -183,6 +184,7 @@ def _stepper(config: Config, model: GPT) -> Stepper:
         micro_batch=how.micro_batch,
         guard=Guard(config.guard, how.device),
         scaling=LossScale(how.device) if how.precision == "float16" else None,
+        loss=training_loss(config.train.loss),
     )
 
 
