@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from hairpin import plugins
 from hairpin.config.checks import schedule_of
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import (
@@ -407,6 +408,9 @@ def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
     return TEXTS.filter(lambda text: len(text) >= field.get("minLength", 0))
 
 
+KINDS = {key: kind for kind, key in plugins.KEYS.items()}
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Configs of any legal values, but for keys that contradict others."""
@@ -420,8 +424,11 @@ def configs(draw: st.DrawFn) -> Config:
                 "data.hash",
                 "start.hash",
                 "tokenizer.vocabulary",
+                "track.tools",
             ):
-                tree.setdefault(table, {})[key] = draw(values_for(field))
+                kind = KINDS.get(f"{table}.{key}")
+                legal = st.sampled_from(plugins.BUILT_IN[kind]) if kind else values_for(field)
+                tree.setdefault(table, {})[key] = draw(legal)
     schedule = tree.setdefault("schedule", {})
     schedule["kind"] = draw(st.sampled_from(sorted(CURVES)))
     data, train, model = (tree.setdefault(name, {}) for name in ("data", "train", "model"))

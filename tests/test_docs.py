@@ -137,12 +137,12 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_make_target_named_is_there(path: Path) -> None:
     makefile = text_of(ROOT / "Makefile")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert set(phony.split()) == targets
     lines = "\n".join(blocks(path, "sh", "console", "bash")) + "\n"
-    named = re.findall(r"^(?:\$ )?make ([a-z]+)", lines, re.MULTILINE)
-    named += re.findall(r"`make ([a-z]+)`", text_of(path))
+    named = re.findall(r"^(?:\$ )?make ([a-z-]+)", lines, re.MULTILINE)
+    named += re.findall(r"`make ([a-z-]+)`", text_of(path))
     assert set(named) <= targets
 
 

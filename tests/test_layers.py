@@ -20,7 +20,9 @@ LAYERS = {
     "allocator": "",
     "schedules": "errors",
     "extensions": "errors schedules",
-    "config": "errors schedules extensions",
+    "plugins": "errors schedules",
+    "plugin_files": "errors plugins",
+    "config": "errors schedules extensions plugins plugin_files",
     "distributed": "errors",
     "checkpoints": "errors files distributed",
     "runs": "errors files config",
@@ -28,11 +30,11 @@ LAYERS = {
     "data": "errors files config",
     "data.batches": "data",
     "model.shape": "config",
-    "model": "errors data.batches model.shape",
-    "optim": "config",
+    "model": "errors plugins plugin_files data.batches model.shape",
+    "optim": "errors plugins plugin_files config",
     "planning": "errors schedules config data model.shape",
-    "training": "allocator errors files schedules config distributed checkpoints runs watch data"
-    " data.batches model.shape model optim planning",
+    "training": "allocator errors files schedules plugins config distributed checkpoints runs watch"
+    " data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
     "inference": "errors config runs data data.batches model.shape model planning training"
@@ -46,17 +48,20 @@ LAYERS = {
     "pages": "errors version files schedules extensions config runs analysis run",
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
-    "starting": "errors version schedules extensions config distributed runs analysis run",
-    "driving": "errors config distributed runs watch training finetuning run pages starting",
+    "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
+    " analysis run",
+    "tracking": "errors files config runs run",
+    "driving": "errors plugin_files config distributed runs watch training finetuning run pages"
+    " starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules config distributed runs watch data terminal run pages starting driving"
-    " estimating",
-    "cli": "errors version config distributed data model verifying analysis terminal book.report"
-    " run convert experiments api",
-    "__init__": "version schedules watch run convert experiments api",
+    "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
+    " starting driving estimating",
+    "cli": "errors version plugin_files config distributed data model verifying analysis terminal"
+    " book.report run driving convert experiments api",
+    "__init__": "version schedules optim watch run convert experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.

@@ -1,6 +1,7 @@
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import pytest
 import torch
@@ -228,3 +229,37 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model.logits(ids), model.logits(ids))
     undropped = lively_model(Shape(64, 12, 2, 4, 32, dropout=0.0))
     assert torch.equal(model.logits(ids), undropped.logits(ids))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern", "qwen3"])
+def test_activations_computed_again_give_the_same_gradients_from_less_memory(
+    architecture: Literal["gpt2", "modern", "qwen3"],
+) -> None:
+    is_gpt2 = architecture == "gpt2"
+    shape = Shape(
+        vocabulary=61, context=32, layers=4, heads=2, width=32, architecture=architecture,
+        dropout=0.2 if is_gpt2 else 0.0, bias=is_gpt2, qkv_bias=is_gpt2, tied=is_gpt2,
+    )  # fmt: skip
+    ids = torch.randint(0, 61, (4, 33), generator=torch.Generator().manual_seed(0))
+
+    def trained(*, recomputes: bool) -> tuple[dict[str, Tensor], float, int]:
+        model, kept = GPT(shape, seed=1), list[int]()
+        model.recomputes = recomputes
+        torch.manual_seed(7)  # of dropout
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, _ = model(ids[:, :-1], ids[:, 1:])
+        during = sum(kept)
+        loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return gradients, loss.item(), during
+
+    plain, loss, much = trained(recomputes=False)
+    again, loss_again, little = trained(recomputes=True)
+    assert loss == loss_again and plain.keys() == again.keys()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    assert little < much / 2

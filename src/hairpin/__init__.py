@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hairpin.api import finetune, load, plan, report, resume, train
     from hairpin.convert.verbs import export, import_model
     from hairpin.experiments.verbs import ablate, compare, find_lr
+    from hairpin.optim.lr_scheduler import ScheduleLR
     from hairpin.run import Run
     from hairpin.version import __version__
     from hairpin.watch import Quiet
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Quiet": "hairpin.watch",
     "Run": "hairpin.run",
+    "ScheduleLR": "hairpin.optim.lr_scheduler",
     "ablate": "hairpin.experiments.verbs",
     "compare": "hairpin.experiments.verbs",
     "find_lr": "hairpin.experiments.verbs",
@@ -40,6 +42,7 @@ _HOMES = {
 __all__ = [
     "Quiet",
     "Run",
+    "ScheduleLR",
     "__version__",
     "ablate",
     "compare",

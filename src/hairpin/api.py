@@ -18,6 +18,7 @@ from hairpin.errors import RunError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
 from hairpin.pages.write import write_report
+from hairpin.plugin_files import load_plugins
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
@@ -29,7 +30,9 @@ from hairpin.starting.asked import (
     length_of,
     name_of,
     require_text,
+    with_plugins,
     with_start,
+    with_tracks,
 )
 from hairpin.starting.begin import begun_before, require_same
 from hairpin.starting.extend import make_longer
@@ -60,6 +63,8 @@ def train(
     settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
     or_resume: bool = False,
+    track: Iterable[str] = (),
+    plugin: Iterable[str | Path] = (),
     watcher: Watcher | None = None,
     started: float | None = None,
 ) -> Run:
@@ -80,6 +85,8 @@ def train(
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
             where torchrun starts a process again. Of several processes the first one says what
             is trained, and the others follow it.
+        track: "tensorboard", "wandb", "mlflow": what follows the run beside its record.
+        plugin: Python files to run, whose names the settings may use (`hairpin.plugins`).
         watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
 
@@ -93,7 +100,9 @@ def train(
     watcher = _watcher(watcher)
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
-    asked = asked_config(texts, corpus, config, overrides, with_start(settings, start))
+    files = load_plugins(plugin)
+    flags = with_tracks(with_start(settings, start), track)
+    asked = with_plugins(asked_config(texts, corpus, config, overrides, flags), files)
     notices = []
     if not asked.data.texts and asked.data.corpus is None:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
@@ -117,6 +126,8 @@ def finetune(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
+    track: Iterable[str] = (),
+    plugin: Iterable[str | Path] = (),
     watcher: Watcher | None = None,
 ) -> Run:
     """Train a trained model on records: the labels of texts, or the responses to instructions.
@@ -125,16 +136,18 @@ def finetune(
         kind: "classify" or "instruct".
         data: a CSV, TSV, JSON or JSONL file; None: the config names it.
         start: a run, or a folder with a model in safetensors; None: the config names it.
-        config, out, settings, overrides, watcher: as in `train`.
+        config, out, settings, overrides, track, plugin, watcher: as in `train`.
 
     Raises:
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
+    files = load_plugins(plugin)
     if is_follower():
         return follow()
-    flags = {**with_start(settings, start), "finetune.kind": kind}
+    flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
+    asked = with_plugins(asked, files)
     name = f"{name_of(asked)}-{kind}"
     return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
 
@@ -144,6 +157,9 @@ def resume(
     *,
     extend: str | int | None = None,
     policy: str | None = None,
+    track: Iterable[str] = (),
+    plugin: Iterable[str | Path] = (),
+    accept_plugin: bool = False,
     watcher: Watcher | None = None,
 ) -> Run:
     """Go on with a run where it stopped; a finished one is left as it is, or made longer.
@@ -152,14 +168,25 @@ def resume(
         path: the run's folder; None: the newest in `runs/`.
         extend: a number of updates more, or a length of time such as "10m".
         policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
+        track: the trackers from here on, which are told what was before as well; none named: those
+            of its config.
+        plugin: those that the run was made with, which run only where they are named.
+        accept_plugin: whether one may have changed since.
         watcher: as in `train`.
 
     Raises:
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
+    files = load_plugins(plugin)
     if is_follower():
         return follow()
     run, watcher = load(path), _watcher(watcher)
+    if accept_plugin:
+        with RunLock(run.path):
+            run.directory.write_config(with_plugins(run.config, files))
+    if tools := tuple(track):
+        with RunLock(run.path):
+            run.directory.write_config(with_values(run.config, {"track.tools": tools}))
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
@@ -190,12 +217,14 @@ def schedule(
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
+    plugin: Iterable[str | Path] = (),
 ) -> Schedule:
     """The learning-rate schedule of a config, without any training.
 
     Raises:
         ConfigError: the settings make no schedule, or do not say how long the run is.
     """
+    load_plugins(plugin)
     return example_schedule(build_config(file=_path(config), overrides=overrides, flags=settings))
 
 
@@ -213,6 +242,7 @@ def plan(
     gpu: str | None = None,
     context: int | None = None,
     micro_batch: int | None = None,
+    plugin: Iterable[str | Path] = (),
     probe: bool = True,
     check_text: bool = True,
     watcher: Watcher | None = None,
@@ -227,6 +257,7 @@ def plan(
         gpus: such as "8,16,32,64": training on so many cards, on paper.
         gpu: the card: T4, RTX4090, A100, H100 or H200.
         context, micro_batch: with `parameters` or `gpus`.
+        plugin: as in `train`.
         probe: whether this machine is measured; without that torch is not imported.
         check_text: whether the text is looked at for copies, leaks and odd bytes.
         watcher: is shown what takes long; None: the terminal's standard error.
@@ -236,6 +267,7 @@ def plan(
     """
     from hairpin.estimating.ask import Question, answer
 
+    load_plugins(plugin)
     asked = Question(
         texts, corpus, config, overrides, settings or {}, budget, tokens, parameters, gpus, gpu,
         context, micro_batch, out,
@@ -277,8 +309,11 @@ def prepare(
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     if watcher is not None:
         return watcher
+    from hairpin.terminal.notebook import Notebook, in_notebook
     from hairpin.terminal.watcher import Terminal
 
+    if in_notebook():
+        return Notebook()
     return Terminal(on_stderr=on_stderr)
 
 

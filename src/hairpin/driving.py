@@ -23,11 +23,13 @@ from hairpin.errors import (
     HairpinError,
     Interrupted,
     NonFiniteError,
+    PluginError,
     RunError,
     SpikeError,
     UserError,
 )
 from hairpin.pages.write import LivePage
+from hairpin.plugin_files import blame, require_plugins
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory, create_run, new_run_path
@@ -35,6 +37,8 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
 from hairpin.starting.extend import IMPORTED, is_finished
+from hairpin.tracking.follow import Trackers
+from hairpin.tracking.tools import require_installed
 from hairpin.watch import Quiet, Watcher
 
 # Their number is an update's index; that of other events is how many updates are completed.
@@ -53,10 +57,13 @@ def train_new(
     pictures: bool = True,
 ) -> Run:
     """Make the run's folder, then train in it; without `pictures`, leave nothing to look at."""
+    require_installed(asked.track.tools)
+    require_plugins(asked.plugins, "hairpin train …")
     directory = create_run(Path(out) if out else new_run_path(name), asked)
     for line in notices:
         watcher.notice(line)
-    with RunLock(directory.path):
+    with RunLock(directory.path) as lock:
+        _say(lock, watcher)
         begin(directory, asked, budget_seconds)
         return _drain(directory, budget_seconds, started, watcher, is_new=True, pictures=pictures)
 
@@ -83,7 +90,10 @@ def go_on(
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
                 run.directory.remove_unfinished()
         return run
-    with RunLock(run.path):
+    require_installed(run.config.track.tools)
+    require_plugins(run.config.plugins, f"hairpin resume {run.path}")
+    with RunLock(run.path) as lock:
+        _say(lock, watcher)
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
         return _drain(run.directory, budget_seconds, time.monotonic(), watcher, pictures=pictures)
@@ -117,6 +127,11 @@ def follow() -> Run:
     return run
 
 
+def _say(lock: RunLock, watcher: Watcher) -> None:
+    if lock.note:
+        watcher.notice(lock.note)
+
+
 def dismiss(error: HairpinError) -> None:
     """Let the other processes go, which wait to be told what to train: there is nothing."""
     from hairpin.distributed.world import is_joined, join
@@ -148,12 +163,14 @@ def _drain(
 
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
-    show = _shown(run, watcher) if pictures else watcher.show
+    trackers = Trackers(run, watcher.notice)
+    show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     try:
         world = join()
         world.share(lambda: str(directory.path.absolute()))
-        for event in _training(run)(budget=budget, watcher=watcher, world=world):
+        training = _training(run)(budget=budget, watcher=watcher, world=world)
+        for event in _blaming(training):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             show(event)
         status = "finished"
@@ -176,6 +193,7 @@ def _drain(
                 record.write(end)  # where the disk is full, it was said already
                 record.sync()
             show(end)
+            trackers.close()
         watcher.close()
     if pictures:
         run.write_plots()
@@ -193,13 +211,28 @@ def _training(run: Run) -> Callable[..., Iterator[events.Event]]:
     return partial(train_run, run.directory, make_task)
 
 
-def _shown(run: Run, watcher: Watcher) -> Callable[[events.Event], None]:
-    """What shows the run's events to the watcher, and keeps its page up with them."""
-    page = LivePage(run, watcher.notice)
-    watcher.begin(run.path)
+def _blaming(loop: Iterable[events.Event]) -> Iterator[events.Event]:
+    """The loop's events; an error that came out of a plugin is a line that names the place."""
+    try:
+        yield from loop
+    except Exception as error:
+        if line := blame(error):
+            raise PluginError(line) from error
+        raise
+
+
+def _shown(
+    run: Run, watcher: Watcher, trackers: Trackers, *, pictures: bool
+) -> Callable[[events.Event], None]:
+    """What shows the run's events to the watcher, and keeps its page and trackers up with them."""
+    page = LivePage(run, watcher.notice) if pictures else None
+    if pictures:
+        watcher.begin(run.path)
 
     def show(event: events.Event) -> None:
         watcher.show(event)
-        page.follow(event)
+        trackers.follow(event)
+        if page:
+            page.follow(event)
 
     return show

@@ -4,6 +4,7 @@
     ├── UserError               exit code 2: something the user can put right
     │   ├── ConfigError         a setting is unknown, impossible or contradicts another
     │   ├── CorpusError         the text cannot be read, or there is too little of it
+    │   ├── PluginError         a plugin does not load, or does not do what it is to
     │   └── RunError            a run folder is missing, damaged or of another kind
     │       └── CheckpointError a checkpoint is not the bytes that were written
     ├── NonFiniteError          a loss or gradient became NaN or infinite
@@ -42,6 +43,10 @@ class ConfigError(UserError):
 
 class CorpusError(UserError):
     """The text cannot be read, or there is too little of it."""
+
+
+class PluginError(UserError):
+    """A plugin does not load, or does not do what it is to."""
 
 
 class RunError(UserError):

@@ -15,6 +15,7 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
 if TYPE_CHECKING:
+    from hairpin.analysis.pictures import Pictures
     from hairpin.inference import Trained, TrainedClassifier
     from hairpin.model.products import Precision
 
@@ -114,8 +115,37 @@ class Run:
         """Draw loss, learning rate and gradient norm as PNG files in `plots/`."""
         from hairpin.analysis.plots import write_plots
 
+        return write_plots(self.record(), self.directory.plots, **self._clipping())
+
+    def plot(self, *names: str) -> "Pictures":
+        """The same plots, which a notebook shows in line.
+
+        Args:
+            names: "loss", "learning-rate", "gradient-norm", a classifier's "accuracy" and
+                "confusion"; none: all there are.
+
+        Raises:
+            RunError: there is no such plot of this run.
+        """
+        from hairpin.analysis.pictures import Pictures
+        from hairpin.analysis.plots import run_figures
+
+        figures = run_figures(self.record(), **self._clipping())
+        if missing := [name for name in names if name not in figures]:
+            raise RunError(
+                f"{self.path}: there is no plot {missing[0]!r}; choose from {', '.join(figures)}"
+            )
+        return Pictures.of({name: figures[name] for name in names or figures})
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the summary, and the plots where there is an update to plot."""
+        from hairpin.analysis.pictures import page_of
+
+        record = self.record()
+        has_updates = any(event["event"] == "update" for event in record)
+        return page_of(str(self.path), self.lines(), self.plot() if has_updates else None)
+
+    def _clipping(self) -> dict[str, Any]:
         clip = self.config.clip
         threshold = None if clip.kind == "off" else clip.threshold
-        return write_plots(
-            self.record(), self.directory.plots, clip_threshold=threshold, clip_kind=clip.kind
-        )
+        return {"clip_threshold": threshold, "clip_kind": clip.kind}

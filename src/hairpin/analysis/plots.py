@@ -53,19 +53,27 @@ def write_plots(
     Returns:
         The paths of the files.
     """
-    events = history(record)
     folder.mkdir(parents=True, exist_ok=True)
+    figures = run_figures(record, clip_threshold=clip_threshold, clip_kind=clip_kind)
+    return [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def run_figures(
+    record: Sequence[Event], *, clip_threshold: float | None, clip_kind: str
+) -> dict[str, Figure]:
+    """The same as figures by name: "loss", "learning-rate", "gradient-norm" …"""
+    events = history(record)
     threshold = clip_threshold if clip_kind == "norm" else None
     figures = {
-        "loss.png": loss_figure(events),
-        "learning-rate.png": lr_figure(events),
-        "gradient-norm.png": norm_figure(events, threshold, clip_kind),
+        "loss": loss_figure(events),
+        "learning-rate": lr_figure(events),
+        "gradient-norm": norm_figure(events, threshold, clip_kind),
     }
     if labels := labels_of(events):
-        figures["accuracy.png"] = accuracy_figure(events)
+        figures["accuracy"] = accuracy_figure(events)
         if matrix := best_confusion(events):
-            figures["confusion.png"] = confusion_figure(matrix, labels)
-    return [save_figure(figure, folder / name) for name, figure in figures.items()]
+            figures["confusion"] = confusion_figure(matrix, labels)
+    return figures
 
 
 def write_schedule_plot(schedule: Schedule, path: Path) -> None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from hairpin.cli.options import FiniteRange, json_option, run_argument, weights_option
+from hairpin.cli.options import (
+    FiniteRange,
+    json_option,
+    plugin_option,
+    run_argument,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
@@ -40,6 +46,7 @@ _run_and_texts = click.argument(
     "what each costs.",
 )
 @weights_option
+@plugin_option
 def sample(
     run: Path | None,
     prompt: str | None,
@@ -50,6 +57,7 @@ def sample(
     seed: int,
     precision: "Precision",
     weights: str,
+    plugin: tuple[Path, ...],
 ) -> None:
     """Let RUN's model write; without RUN, the newest in ./runs.
 
@@ -58,7 +66,9 @@ def sample(
     from hairpin import api
     from hairpin.analysis.formats import harmless
     from hairpin.model.generate import Sampling
+    from hairpin.plugin_files import load_plugins
 
+    load_plugins(plugin)
     trained = api.load(run).writer(weights=weights, precision=precision)
     rounded = "" if precision == "float32" else f", read in {precision}"
     click.echo(trained.weights + rounded, err=True)
@@ -88,15 +98,20 @@ def sample(
 @_run_and_texts
 @json_option
 @weights_option
-def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> None:
+@plugin_option
+def evaluate(
+    run_and_texts: tuple[Path, ...], as_json: bool, weights: str, plugin: tuple[Path, ...]
+) -> None:
     """Loss, perplexity and bits per byte of RUN's model on TEXT.
 
     Without TEXT: on the run's own validation text, all of it. Without RUN: the newest in ./runs.
     Of a fine-tuned run TEXT is a file of records, and of a classifier the accuracy is measured.
     """
+    from hairpin.plugin_files import load_plugins
     from hairpin.terminal.measured import measured_lines
     from hairpin.terminal.watcher import counting_bar
 
+    load_plugins(plugin)
     run, texts = _divided(run_and_texts)
     trained = run.trained(weights=weights)
     notices: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hairpin.cli.options import corpus_option, settings_of, with_settings
+from hairpin.cli.options import corpus_option, plugin_option, settings_of, with_settings
 
 
 @click.command(short_help="Turn text into a tokenizer and token shards.")
@@ -26,8 +26,13 @@ def prepare(
 @click.command(short_help="Draw the learning-rate curve of a config.")
 @with_settings
 @click.option("--png", type=click.Path(path_type=Path), help="Where to write the picture as well.")
+@plugin_option
 def schedule(
-    config: Path | None, overrides: tuple[str, ...], png: Path | None, **flags: Any
+    config: Path | None,
+    overrides: tuple[str, ...],
+    png: Path | None,
+    plugin: tuple[Path, ...],
+    **flags: Any,
 ) -> None:
     """Draw the learning-rate curve of a config before any training.
 
@@ -39,7 +44,9 @@ def schedule(
     from hairpin import api
     from hairpin.analysis.curves import draw_schedule
 
-    curve = api.schedule(config=config, overrides=overrides, settings=settings_of(flags))
+    curve = api.schedule(
+        config=config, overrides=overrides, settings=settings_of(flags), plugin=plugin
+    )
     click.echo(draw_schedule(curve, color=sys.stdout.isatty()))
     given = config or flags["lr"] or any(o.startswith("schedule.peak_lr") for o in overrides)
     if not given:

@@ -100,6 +100,20 @@ def corpus_option(command: F) -> F:
     return click.option("--corpus", help=words)(command)
 
 
+def track_option(command: F) -> F:
+    """--track, which may be repeated."""
+    words = "tensorboard, wandb or mlflow follows the run; may be repeated."
+    return click.option("--track", multiple=True, metavar="TOOL", help=words)(command)
+
+
+def plugin_option(command: F) -> F:
+    """--plugin, which may be repeated."""
+    words = "Run a Python file that registers names for the config; may be repeated."
+    return click.option(
+        "--plugin", multiple=True, metavar="F.py", type=click.Path(path_type=Path), help=words
+    )(command)
+
+
 def json_option(command: F) -> F:
     """--json."""
     words = "One JSON object on standard output."

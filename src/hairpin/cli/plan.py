@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from hairpin.cli.options import corpus_option, json_option, settings_of, with_plan_settings
+from hairpin.cli.options import (
+    corpus_option,
+    json_option,
+    plugin_option,
+    settings_of,
+    with_plan_settings,
+)
 
 
 @click.command(short_help="Say what a run will cost, and what its text is like.")
@@ -24,6 +30,7 @@ from hairpin.cli.options import corpus_option, json_option, settings_of, with_pl
 @click.option("--gpu", help="T4, RTX4090, A100, H100 or H200.")
 @click.option("--context", type=int, help="With --parameters: tokens seen at once.")
 @click.option("--micro-batch", type=int, help="With --gpus: sequences a card takes at once.")
+@plugin_option
 def plan(
     texts: tuple[Path, ...],
     config: Path | None,
@@ -31,6 +38,7 @@ def plan(
     no_probe: bool,
     no_text_check: bool,
     as_json: bool,
+    plugin: tuple[Path, ...],
     **flags: Any,
 ) -> None:
     """What a run will cost, before any training, and what its text is like.
@@ -55,6 +63,7 @@ def plan(
         settings=settings_of(flags),
         probe=not no_probe,
         check_text=not no_text_check,
+        plugin=plugin,
         **asked,
     )
     if as_json:

@@ -8,8 +8,10 @@ import click
 
 from hairpin.cli.options import (
     corpus_option,
+    plugin_option,
     run_argument,
     settings_of,
+    track_option,
     with_finetune_settings,
     with_settings,
 )
@@ -31,6 +33,8 @@ _start_option = click.option(
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @corpus_option
 @click.option("--or-resume", is_flag=True, help="Go on with the run in --out if it is there.")
+@track_option
+@plugin_option
 def train(
     texts: tuple[Path, ...],
     config: Path | None,
@@ -40,6 +44,8 @@ def train(
     budget: str | None,
     corpus: str | None,
     or_resume: bool,
+    track: tuple[str, ...],
+    plugin: tuple[Path, ...],
     **flags: Any,
 ) -> None:
     """Train on text files or folders.
@@ -59,6 +65,8 @@ def train(
         settings=settings_of(flags),
         overrides=overrides,
         or_resume=or_resume,
+        track=track,
+        plugin=plugin,
         started=_process_start(),
     )
 
@@ -71,7 +79,17 @@ def train(
     type=click.Choice(["rewarm", "constant", "cooldown"]),
     help="How the learning rate of a finished run goes on.",
 )
-def resume(run: Path | None, extend: str | None, policy: str | None) -> None:
+@track_option
+@plugin_option
+@click.option("--accept-plugin", is_flag=True, help="Go on although a plugin has changed.")
+def resume(
+    run: Path | None,
+    extend: str | None,
+    policy: str | None,
+    track: tuple[str, ...],
+    plugin: tuple[Path, ...],
+    accept_plugin: bool,
+) -> None:
     """Go on with RUN where it stopped; without RUN, with the newest in ./runs.
 
     With --extend it becomes longer, and the new learning rate is drawn first. After the end of a
@@ -80,7 +98,14 @@ def resume(run: Path | None, extend: str | None, policy: str | None) -> None:
     """
     from hairpin import api
 
-    api.resume(run, extend=extend, policy=policy)
+    api.resume(
+        run,
+        extend=extend,
+        policy=policy,
+        track=track,
+        plugin=plugin,
+        accept_plugin=accept_plugin,
+    )
 
 
 @click.command(short_help="Teach a trained model labels, or to follow instructions.")
@@ -89,6 +114,8 @@ def resume(run: Path | None, extend: str | None, policy: str | None) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="CSV, TSV, JSON or JSONL.")
 @with_finetune_settings
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+@track_option
+@plugin_option
 def finetune(
     kind: str,
     start: Path | None,
@@ -96,6 +123,8 @@ def finetune(
     config: Path | None,
     overrides: tuple[str, ...],
     out: Path | None,
+    track: tuple[str, ...],
+    plugin: tuple[Path, ...],
     **flags: Any,
 ) -> None:
     """Teach a trained model labels (classify), or to follow instructions (instruct).
@@ -117,6 +146,8 @@ def finetune(
         out=out,
         settings=settings_of(flags),
         overrides=overrides,
+        track=track,
+        plugin=plugin,
     )
 
 

@@ -1,19 +1,23 @@
 """Rules that span several keys: what contradicts what, and the schedule that a config means."""
 
+import difflib
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError
+from hairpin.errors import ConfigError, HairpinError, PluginError
 from hairpin.extensions import extended
+from hairpin.plugin_files import blame, is_present
+from hairpin.plugins import BUILT_IN, KEYS, known, registered
 from hairpin.schedules import CURVES, Schedule
 
 DEFAULT_CURVE = "cosine"
 DEFAULT_WARMUP_FRACTION = 0.05
 DEFAULT_DECAY_FRACTION = 0.2
 DEFAULT_MIN_LR_FRACTION = 0.1
+_TRIED_UPDATES = 500  # whose rates are looked at before a run, of a plugin's schedule
 
 # Tokens of the tokenizers whose vocabulary is not learned.
 FIXED_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
@@ -31,6 +35,7 @@ ALTERNATIVES = (
 def contradictions(config: Config) -> list[str]:
     """A line for each pair of settings that cannot both hold."""
     return [
+        *_names(config),
         *_alternatives(config),
         *_shapes(config),
         *_architecture(config),
@@ -38,6 +43,7 @@ def contradictions(config: Config) -> list[str]:
         *_extensions(config),
         *_budget(config),
         *_finetuning(config),
+        *_plugged(config),
     ]
 
 
@@ -65,11 +71,26 @@ def schedule_of(config: Config) -> Schedule:
         warmup=round(DEFAULT_WARMUP_FRACTION * updates) if warmup is None else warmup,
         peak_lr=asked.peak_lr,
         initial_lr=asked.initial_lr,
-        min_lr=lowest if CURVES[kind].decays or extensions else 0.0,
+        min_lr=lowest if decays(kind) or extensions else 0.0,
         decay=max(1, round(DEFAULT_DECAY_FRACTION * updates)) if decay is None else decay,
         cycles=asked.cycles,
     )
-    return extended(base, extensions, whole)
+    return _tried(extended(base, extensions, whole))
+
+
+def _tried(schedule: Schedule) -> Schedule:
+    """The schedule; one of a plugin's is asked for rates all along it first."""
+    if registered("schedule", schedule.kind) is None:
+        return schedule
+    stride = -(-schedule.updates // _TRIED_UPDATES)
+    try:
+        for update in (*range(0, schedule.updates, stride), schedule.updates - 1):
+            schedule(update)
+    except HairpinError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{blame(error)} (the schedule {schedule.kind!r})") from error
+    return schedule
 
 
 def example_schedule(config: Config) -> Schedule:
@@ -117,6 +138,43 @@ def _in_updates(
     if in_tokens is not None:
         return -(-in_tokens // tokens_per_update)
     return None if fraction is None else round(fraction * updates)
+
+
+def _names(config: Config) -> Iterator[str]:
+    """Names that nothing has registered. Those of a plugin that was not run here may be right:
+    whoever needs what they stand for finds out.
+    """
+    if not all(is_present(plugin.sha256) for plugin in config.plugins):
+        return
+    for kind, key in KEYS.items():
+        name, names = value_of(config, key), known(kind)
+        if name is not None and name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            meant = f", but {near[0]!r}" if near else ""
+            yield (
+                f"{key}: there is no {name!r}{meant}; choose one of {', '.join(names)}, or name "
+                "the file of the plugin that has it with --plugin"
+            )
+
+
+def decays(kind: str) -> bool:
+    """Whether a curve comes down to the minimum; one of a plugin that was not run here may."""
+    return kind not in CURVES or CURVES[kind].decays
+
+
+def _plugged(config: Config) -> Iterator[str]:
+    """What only hairpin's own networks can."""
+    name = config.model.architecture
+    if name not in BUILT_IN["model"]:
+        for what, key in (
+            (config.finetune.kind == "classify", "finetune.kind"),
+            (config.start.path, "start.path"),
+            (config.execution.compile == "on", "execution.compile"),
+        ):
+            if what:
+                yield f"{key}: not with the network of a plugin, model.architecture = {name!r}"
+    if config.train.loss not in BUILT_IN["loss"] and config.finetune.kind == "classify":
+        yield "train.loss: labels are learned by cross entropy; remove the key"
 
 
 def _alternatives(config: Config) -> Iterator[str]:
@@ -181,7 +239,7 @@ def _schedule(config: Config) -> Iterator[str]:
         lr = getattr(schedule, name)
         if lr is not None and schedule.peak_lr is not None and lr > schedule.peak_lr:
             yield f"schedule.{name}: {lr} is above the peak, schedule.peak_lr = {schedule.peak_lr}"
-    if schedule.min_lr is not None and not CURVES[kind].decays:
+    if schedule.min_lr is not None and not decays(kind):
         yield f"schedule.min_lr: {kind} does not decay to a minimum; remove the key"
     if kind != "wsd":
         for name in ("decay_updates", "decay_tokens", "decay_fraction"):
@@ -226,9 +284,9 @@ def _budget(config: Config) -> Iterator[str]:
     kind = schedule.kind or DEFAULT_CURVE
     if train.updates and schedule.warmup_updates is not None:
         follow = train.updates - schedule.warmup_updates
-        if follow < (2 if CURVES[kind].decays else 1):
+        if follow < (2 if decays(kind) else 1):
             yield (
                 f"schedule.warmup_updates: {schedule.warmup_updates} of {train.updates} updates "
                 f"leave {max(0, follow)} for {kind}, which needs "
-                f"{2 if CURVES[kind].decays else 1} or more"
+                f"{2 if decays(kind) else 1} or more"
             )

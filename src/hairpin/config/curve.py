@@ -2,16 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from hairpin.config.table import Count, Fraction, LearningRate, Table
-from hairpin.schedules import CURVES
-
-
-def _known_curve(kind: str | None) -> str | None:
-    if kind is not None and kind not in CURVES:
-        raise ValueError(f"there is no {kind!r}; choose one of {', '.join(CURVES)}")
-    return kind
+from hairpin.plugins import BUILT_IN
 
 
 class Extension(Table):
@@ -29,11 +23,12 @@ class Extension(Table):
 class Schedule(Table):
     """The learning rate as a function of the update: linear warmup, then a curve."""
 
-    kind: Annotated[str | None, AfterValidator(_known_curve)] = Field(
+    kind: str | None = Field(
         None,
         description="The curve after warmup: "
-        + ", ".join(f"`{curve}`" for curve in CURVES)
-        + "; unset: `wsd` where a time budget chooses the length, else `cosine`.",
+        + ", ".join(f"`{curve}`" for curve in BUILT_IN["schedule"])
+        + ", or what a plugin registers; unset: `wsd` where a time budget chooses the length, else "
+        "`cosine`.",
     )
     peak_lr: LearningRate | None = Field(
         None, description="The learning rate at the end of warmup; unset: chosen from the width."

@@ -53,3 +53,8 @@ class Guard(Table):
         description="How often a run may go back to one of its checkpoints; where one more rewind "
         "is due it stops.",
     )
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether a run may go back to a checkpoint."""
+        return "rewind" in (self.on_non_finite, self.on_spike)

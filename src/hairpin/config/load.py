@@ -137,9 +137,11 @@ def parse_override(override: str) -> tuple[str, Any]:
 def to_tree(config: Config) -> Tree:
     """The config as nested tables of plain values, without what is unset."""
     tree: Tree = config.model_dump(mode="json", exclude_none=True)
-    for table in ("start", "finetune"):  # most runs have nothing to do with either
+    for table in ("start", "finetune", "track"):  # most runs have nothing to do with them
         if getattr(config, table) == type(getattr(config, table))():
             del tree[table]
+    if not config.plugins:
+        del tree["plugins"]
     if not config.schedule.extensions:
         del tree["schedule"]["extensions"]
     return tree
@@ -200,6 +202,10 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
     start = tree.get("start")
     if isinstance(start, dict) and isinstance(start.get("path"), str):
         start["path"] = str(folder.absolute() / start["path"])
+    track = tree.get("track")
+    uri = track.get("mlflow_uri") if isinstance(track, dict) else None
+    if isinstance(track, dict) and isinstance(uri, str) and ":" not in uri:  # a folder
+        track["mlflow_uri"] = str(folder.absolute() / uri)
 
 
 def _without_rivals(

@@ -10,13 +10,14 @@ from hairpin.config.table import Fraction, Table
 class Model(Table):
     """The shape of the network (Radford et al. 2019 names the GPT-2 sizes)."""
 
-    architecture: Literal["gpt2", "modern", "qwen3"] = Field(
+    architecture: str = Field(
         "gpt2",
         description="GPT-2's network; a modern one: RMSNorm without weights, rotary positions, "
         "norms of query and key, squared ReLU, a head of its own with capped logits (what "
         "transformers calls NanoChat); or Qwen3's: RMSNorm with weights, norms of query and key, "
         "rotary positions, SwiGLU, which more programs can run (docs/huggingface.md). Both want "
-        "`bias` and `qkv_bias` off and no dropout, and `modern` also `tied`.",
+        "`bias` and `qkv_bias` off and no dropout, and `modern` also `tied`. Or what a plugin "
+        "registers.",
     )
     size: str | None = Field(
         None,

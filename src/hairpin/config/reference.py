@@ -14,10 +14,11 @@ from typing import Any
 
 from hairpin.config.curve import Extension, Schedule
 from hairpin.config.names import FOREIGN_NAMES
+from hairpin.config.plugin import Plugin
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
-from hairpin.schedules import CURVES
+from hairpin.plugins import BUILT_IN, KEYS
 
 _INTRO = """\
 # Settings
@@ -39,7 +40,10 @@ which. What it chose is in the `config.toml` of the run, which says everything t
 refused, all of them at once."""
 
 # Settings that are text for pydantic and one of a registry's names for people.
-_REGISTRIES = {"schedule.kind": tuple(CURVES), "model.size": tuple(SIZES)}
+_REGISTRIES = {
+    **{key: BUILT_IN[kind] for kind, key in KEYS.items()},
+    "model.size": tuple(SIZES),
+}
 _TYPES = {
     "integer": "whole number",
     "number": "number",
@@ -59,6 +63,9 @@ def reference() -> str:
         _INTRO,
         "## At the top of the file",
         _keys(Config, plain),
+        "### `[[plugins]]`",
+        " ".join((Plugin.__doc__ or "").split()),
+        _keys(Plugin, list(Plugin.model_fields)),
         *(section for name in tables for section in _table_section(name)),
         *_recipes(),
         *_sizes(),

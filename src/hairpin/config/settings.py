@@ -5,7 +5,7 @@ unit; docs/config.md is made from them. `None` means that hairpin chooses (the d
 how); the config that a run stores has every choice filled in.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,16 +15,18 @@ from hairpin.config.execution import Execution
 from hairpin.config.finetune import Finetune, Start
 from hairpin.config.guard import Guard
 from hairpin.config.model import Model
+from hairpin.config.plugin import Plugin
 from hairpin.config.table import Count, Fraction, Table
+from hairpin.config.track import Track
 
 
 class Optimizer(Table):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) with it."""
 
-    kind: Literal["adamw", "muon"] = Field(
+    kind: str = Field(
         "adamw",
         description="AdamW for everything; or Muon for the matrices of blocks and AdamW for the "
-        "rest.",
+        "rest; or what a plugin registers.",
     )
     momentum: Fraction = Field(0.95, description="Decay of Muon's momentum, per update.")
     matrix_lr_scale: float = Field(
@@ -85,6 +87,11 @@ class Train(Table):
         None,
         description="Tokens in one update, over all micro-batches and processes; a multiple of "
         "the context. Unset: chosen with the model's size.",
+    )
+    loss: str = Field(
+        "cross-entropy",
+        description="What updates minimise: the cross entropy of the next token, or what a plugin "
+        "registers. Evaluations are always cross entropy.",
     )
     seed: int = Field(
         0, ge=0, le=2**63 - 1, description="Seed of weights, order of data, dropout and samples."
@@ -149,6 +156,11 @@ class Config(Table):
         description="The set of defaults that the rest of the file starts from; unset: `modern`, "
         "or `gpt2` where training starts from trained weights.",
     )
+    plugins: Annotated[tuple[Plugin, ...], Field(strict=False)] = Field(
+        (),
+        description="The plugins that the run was made with, as tables `[[plugins]]`; `--plugin` "
+        "writes them.",
+    )
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
@@ -161,4 +173,5 @@ class Config(Table):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
     execution: Execution = Execution()

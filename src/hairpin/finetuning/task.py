@@ -20,6 +20,7 @@ from hairpin.finetuning.labelled import LabelTally
 from hairpin.finetuning.template import render
 from hairpin.model.classifier import Classifier, freeze_below
 from hairpin.model.gpt import GPT
+from hairpin.model.plugged import new_network
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.sizes import count_parameters
@@ -93,7 +94,9 @@ def new_model(config: Config, shape: Shape) -> GPT:
     """
     asked, seed = config.finetune, config.train.seed
     labels = len(asked.labels)
-    model = Classifier(shape, labels, seed) if asked.kind == "classify" else GPT(shape, seed)
+    model = (
+        Classifier(shape, labels, seed) if asked.kind == "classify" else new_network(shape, seed)
+    )
     try:
         freeze_below(model, asked.layers)
     except ValueError as error:

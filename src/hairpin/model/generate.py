@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hairpin.model.decode import Cache, Decoder, fits
 from hairpin.model.gpt import GPT
@@ -80,6 +80,7 @@ def generate(
         raise ValueError("a prompt has at least one token; end-of-text will do")
     if decoder is None and fits(model):
         decoder = Decoder(model)
+    cached = cached and _has_cache(model)
     generator = torch.Generator().manual_seed(seed)
     written = list(prompt)
     cache: list[LayerCache] = []
@@ -87,7 +88,7 @@ def generate(
     while True:
         begin = window_start(len(written), model.shape.context)
         if begin != start or not cached:
-            cache = decoder.empty_cache() if decoder else model.empty_cache()
+            cache = decoder.empty_cache() if decoder else _empty_cache(model)
             seen, start = begin, begin
         if isinstance(cache, Cache) and decoder and len(written) == seen + 1 and cached:
             logits_V = decoder.logits(written[-1], cache)
@@ -98,11 +99,23 @@ def generate(
         yield written[-1]
 
 
+def _has_cache(model: nn.Module) -> bool:
+    """Whether it is hairpin's own; a plugin's network keeps nothing from token to token."""
+    return isinstance(model, GPT)
+
+
+def _empty_cache(model: GPT) -> list[LayerCache]:
+    return model.empty_cache() if _has_cache(model) else []
+
+
 def _last_logits(model: GPT, tokens: Sequence[int], cache: list[LayerCache]) -> Tensor:
     """Scores of what follows, [V]; the cache is extended."""
     was_training = model.training
     model.eval()
-    new_1T = torch.tensor([tokens], device=model.token_embedding.weight.device)
-    logits_V: Tensor = model.project(model.hidden(new_1T, cache)[:, -1])[0]
+    new_1T = torch.tensor([tokens], device=next(model.parameters()).device)
+    if _has_cache(model):
+        logits_V: Tensor = model.project(model.hidden(new_1T, cache)[:, -1])[0]
+    else:
+        logits_V = model.logits(new_1T)[0, -1]
     model.train(was_training)
     return logits_V

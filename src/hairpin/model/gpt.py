@@ -40,10 +40,10 @@ class GPT(nn.Module):
         self.softcap = SOFTCAP if shape.architecture == "modern" else None
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
         if shape.architecture == "modern":
-            self.rotary = Rotary(shape.width // shape.heads, shape.context)
+            self.rotary = _rotary(shape)
             self.final_norm = RMSNorm()
         elif shape.architecture == "qwen3":
-            self.rotary = Rotary(shape.width // shape.heads, shape.context, forward=True)
+            self.rotary = _rotary(shape)
             self.final_norm = WeightedNorm(shape.width)
         else:
             self.position_embedding = nn.Embedding(shape.context, shape.width)
@@ -151,9 +151,8 @@ class GPT(nn.Module):
 
     def fill_buffers(self, device: str) -> None:
         """Give a model that was made without values what is no parameter."""
-        if self.shape.architecture == "modern":
-            self.rotary = Rotary(self.shape.width // self.shape.heads, self.shape.context)
-            self.rotary.to(device)
+        if self.shape.architecture != "gpt2":
+            self.rotary = _rotary(self.shape).to(device)
 
     def _draw_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
         """N(0, 0.02), residual outputs smaller by the root of their number, no biases."""
@@ -186,6 +185,11 @@ class GPT(nn.Module):
         elif not name.endswith("output.weight"):
             bound = math.sqrt(3 / self.shape.width)
             zeros.uniform_(-bound, bound, generator=generator)
+
+
+def _rotary(shape: Shape) -> Rotary:
+    forward = shape.architecture == "qwen3"
+    return Rotary(shape.width // shape.heads, shape.context, forward=forward)
 
 
 def _block(shape: Shape) -> nn.Module:

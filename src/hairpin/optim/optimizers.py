@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hairpin.config.settings import Optimizer as OptimizerSettings
+from hairpin.errors import HairpinError, PluginError
 from hairpin.optim.muon import MuonAdamW, Shards
 from hairpin.optim.uncompiled import AdamW
+from hairpin.plugin_files import blame
+from hairpin.plugins import BUILT_IN, registered
 
 
 class Named(Protocol):
@@ -32,7 +35,12 @@ def build_optimizer(
         model: with `blocks`, embeddings and heads.
         settings: which rule, and its constants.
         shards: where the parameters are some rows each of the model's; None: they are whole.
+
+    Raises:
+        PluginError: a plugin's optimizer cannot be made, or is none.
     """
+    if settings.kind not in BUILT_IN["optimizer"]:
+        return _plugged(model, settings)
     if settings.kind == "muon":
         return MuonAdamW(
             _muon_groups(model, settings),
@@ -49,6 +57,31 @@ def build_optimizer(
         eps=settings.epsilon,
         fused=True,
     )
+
+
+def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """What a plugin makes of AdamW's groups."""
+    found = registered("optimizer", settings.kind)
+    if found is None:
+        raise PluginError(
+            f"optimizer.kind: {settings.kind!r} is a plugin's; name its file with --plugin"
+        )
+    groups = _adamw_groups(model, settings)
+    wanted = {id(parameter) for group in groups for parameter in group["params"]}
+    where = f"{found.place}: the optimizer {found.name!r}"
+    try:
+        made = found.make(groups, settings)
+    except HairpinError:
+        raise
+    except Exception as error:
+        line = blame(error) or f"{where}: {type(error).__name__}: {error}"
+        raise PluginError(f"{line.splitlines()[0]} (the optimizer {found.name!r})") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise PluginError(f"{where} is {type(made).__name__}, not a torch.optim.Optimizer")
+    moved = [id(parameter) for group in made.param_groups for parameter in group["params"]]
+    if len(moved) != len(wanted) or set(moved) != wanted:
+        raise PluginError(f"{where} does not have every parameter of its groups once")
+    return made
 
 
 def _adamw_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
@@ -109,41 +142,97 @@ def step_unless(
     """One update; none at all, to the byte, where `halted` is true.
 
     Args:
-        halted: a boolean scalar on the device. It is not waited for: the fused kernel reads it
-            beside the gradients, which is how gradient scalers skip an overflow.
-        optimizer: a fused one. A group of it that has an `lr_scale` gets that multiple of the
-            learning rate.
+        halted: a boolean scalar on the device. A fused optimizer reads it beside the gradients,
+            which is how gradient scalers skip an overflow; it is not waited for. Of any other
+            optimizer `step` is not called, for which it is.
+        optimizer: any. A group of it that has an `lr_scale` gets that multiple of the learning
+            rate.
         lr: the schedule's learning rate.
-        divisor: a float32 scalar on the device by which gradients are divided as they are read,
-            which costs no pass of its own; None: by nothing.
+        divisor: a float32 scalar on the device by which gradients are divided: by a fused optimizer
+            as it reads them, which costs no pass of its own; None: by nothing.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
-    optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+    if skips_itself(optimizer):
+        optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
+        optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+        optimizer.step()
+        return
+    if bool(halted):
+        return
+    if divisor is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_div_(gradients, divisor)
     optimizer.step()
+
+
+def skips_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer leaves everything as it is where its `found_inf` is 1, as fused ones
+    do.
+    """
+    is_ours = hasattr(type(optimizer), "found_inf")
+    return is_ours or bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def optimizer_tensors(model: Named, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step.…`,
-    `momentum.…`.
+    `momentum.…`. Numbers that are no tensors have their type beside the kind, `step:int.…`, and
+    those that an optimizer which is not fused keeps in a group are `group:d:float.<index>`.
+
+    Raises:
+        PluginError: it remembers what is neither a tensor nor a number.
     """
-    return {
-        f"{kind}.{name}": tensor
+    tensors = {
+        _key(kind, value, name): torch.as_tensor(value, dtype=_DTYPES.get(type(value)))
         for name, parameter in model.named_parameters()
-        for kind, tensor in optimizer.state.get(parameter, {}).items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
     }
+    if skips_itself(optimizer):
+        return tensors
+    for index, group in enumerate(optimizer.param_groups):
+        for kind, value in group.items():
+            if type(value) in _DTYPES and kind != "lr":
+                key = _key(f"{_GROUP}{kind}", value, str(index))
+                tensors[key] = torch.as_tensor(value, dtype=_DTYPES[type(value)])
+    return tensors
 
 
 def load_optimizer_tensors(
     model: Named, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` gave and nothing else, each tensor on its parameter's
-    device.
+    device; what an optimizer that is not fused counts in `step` stays on the CPU, as PyTorch has
+    it.
     """
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
+        kind, _, number = kind.removeprefix(_GROUP).partition(":")
+        value: Any = _NUMBERS[number](tensor.item()) if number else tensor
+        if key.startswith(_GROUP):
+            optimizer.param_groups[int(name)][kind] = value
+            continue
         parameter = parameters[name]
-        optimizer.state[parameter][kind] = tensor.to(parameter.device, copy=True)
+        if not number:
+            on_host = kind == "step" and not skips_itself(optimizer)
+            value = tensor.to("cpu" if on_host else parameter.device, copy=True)
+        optimizer.state[parameter][kind] = value
+
+
+_GROUP = "group:"
+_DTYPES: dict[type, torch.dtype] = {int: torch.int64, float: torch.float64, bool: torch.int64}
+_NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
+
+
+def _key(kind: str, value: object, name: str) -> str:
+    if isinstance(value, Tensor):
+        return f"{kind}.{name}"
+    if type(value) not in _DTYPES or "." in kind:
+        raise PluginError(
+            f"optimizer: it remembers {kind!r} of {name}, a {type(value).__name__}, which a "
+            "checkpoint cannot hold: tensors and numbers only"
+        )
+    return f"{kind}:{type(value).__name__}.{name}"

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hairpin.config.checks import schedule_of
+from hairpin.config.checks import decays, schedule_of
 from hairpin.config.load import with_values
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.data.bpe import choose_vocabulary
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import count_parameters, micro_batch_sequences
-from hairpin.schedules import CURVES
 
 DEFAULT_BUDGET_SECONDS = 180.0
 CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
@@ -156,7 +155,7 @@ def fill_shape(config: Config, rung: Rung) -> Config:
     if config.schedule.peak_lr is None:
         fraction = START_LR_FRACTION if config.start.path else 1.0
         peak_lr = MUON_PEAK_LR * fraction
-        if config.optimizer.kind == "adamw":
+        if config.optimizer.kind != "muon":
             peak_lr = default_peak_lr(width, fraction)
         values["schedule.peak_lr"] = peak_lr
     return with_values(config, values)
@@ -240,7 +239,7 @@ def _fill_milestones(config: Config) -> Config:
     schedule, train = schedule_of(config), config.train
     assert train.updates and train.tokens_per_update
     values: dict[str, Any] = {"schedule.kind": schedule.kind}
-    if config.schedule.min_lr is None and CURVES[schedule.kind].decays:
+    if config.schedule.min_lr is None and decays(schedule.kind):
         values["schedule.min_lr"] = schedule.min_lr
     if config.schedule.warmup_updates is None:
         values["schedule.warmup_updates"] = schedule.warmup

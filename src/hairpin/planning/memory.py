@@ -47,6 +47,7 @@ class Job:
         micro_batch: sequences in a forward pass.
         micro_steps: forward passes in an update.
         device: "cpu", "mps" or "cuda".
+        recomputes: whether a block's activations are computed again in the backward pass.
     """
 
     shape: Shape
@@ -55,6 +56,7 @@ class Job:
     micro_batch: int
     micro_steps: int
     device: str = "cpu"
+    recomputes: bool = False
 
     @classmethod
     def of(cls, config: Config, shape: Shape, precision: str) -> "Job":
@@ -69,6 +71,7 @@ class Job:
             min(sequences, samples),
             -(-samples // sequences),
             config.execution.device,
+            config.execution.activation_checkpointing,
         )
 
     @property
@@ -129,7 +132,7 @@ def peak_memory(job: Job, *, saves: bool = True) -> Memory:
     if not saves:
         plots = 0 if job.device == "cuda" else PLOTS_BYTES
         most = replace(most, snapshot=0, process=most.process - plots)
-    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE[job.shape.architecture]
+    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE.get(job.shape.architecture, 0.0)
     return replace(most, unused=int(unused * (most.activations + most.logits + most.update)))
 
 
@@ -193,6 +196,9 @@ def activation_bytes(job: Job) -> int:
         block += (2 * number + 3 * (_FLOAT32 - number)) * shape.width
     # The embedding's norm or sum and the last norm; the embedding's dropout.
     outside = (number + _FLOAT32 * (2 if shape.dropout else 1)) * shape.width
+    if job.recomputes:  # the stream before each block, and all of the one that is computed again
+        kept = shape.layers * _FLOAT32 * shape.width
+        return job.tokens * (kept + block + outside) + probability_bytes(job)
     return job.tokens * (shape.layers * block + outside) + shape.layers * probability_bytes(job)
 
 

@@ -58,6 +58,16 @@ class RunLock:
             raise
         return self
 
+    @property
+    def note(self) -> str | None:
+        """A line about a lock that is no lock of the system's; None: it is."""
+        if not self._made:
+            return None
+        return (
+            f"{self._folder}: this file system has no flock, so {self._held.name} stands for it; "
+            "if this machine dies, delete that file before the run goes on elsewhere"
+        )
+
     def __exit__(self, *failure: object) -> None:
         """Let it go. The file stays: to remove it could take away another process's."""
         if self._made and _holder(self._held) == (socket.gethostname(), os.getpid()):

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hairpin.config.checks import value_of
 from hairpin.config.durations import parse_duration
-from hairpin.config.load import build_config
+from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import CorpusError
+from hairpin.plugin_files import PluginFile, entries_for
+from hairpin.plugins import KEYS
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
@@ -62,6 +65,21 @@ def with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> 
     """The settings with the run or the folder to start from."""
     named = {} if start is None else {"start.path": str(Path(start).absolute())}
     return {**(settings or {}), **named}
+
+
+def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
+    """The settings with the trackers that are named; none: those that the config names."""
+    named = tuple(tools)
+    return {**settings, **({"track.tools": named} if named else {})}
+
+
+def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:
+    """The config with the plugins that the user named, in the place of those with the same path."""
+    names = {kind: value_of(config, key) for kind, key in KEYS.items()}
+    entries = entries_for(files, names)
+    taken = {value for entry in entries for value in entry.values()}
+    kept = [p.model_dump() for p in config.plugins if not {p.path, p.sha256} & taken]
+    return with_values(config, {"plugins": [*kept, *entries]}) if entries else config
 
 
 def name_of(config: Config) -> str:

@@ -7,6 +7,7 @@ import torch
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.distributed.world import World
+from hairpin.model.plugged import training_loss
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
@@ -66,7 +67,6 @@ def build_job(
     if how.compile == "on":
         compile_model(state.model, config)
     examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
-    rewinds = "rewind" in (config.guard.on_non_finite, config.guard.on_spike)
     evaluator = Evaluator(
         state.model, task.tally, numerics, micro_batch, lambda: stop.requested, world
     )
@@ -88,7 +88,7 @@ def build_job(
         record=record,
         stop=stop,
         world=world,
-        keeps_start=task.load_start is not None or rewinds,
+        keeps_start=task.load_start is not None or config.guard.rewinds,
     )
 
 
@@ -108,4 +108,5 @@ def _stepper(
         lambda: stop.requested,
         state.scaling,
         world,
+        training_loss(config.train.loss),
     )

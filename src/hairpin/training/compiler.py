@@ -8,6 +8,7 @@ from hairpin.data.cache import cache_folder
 from hairpin.files import private_folder
 from hairpin.model.compiled import compile_blocks
 from hairpin.model.gpt import GPT
+from hairpin.plugins import BUILT_IN
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's own name; Triton's cache is inside it
 _LEAST_BUDGET_SECONDS = 600.0
@@ -53,6 +54,8 @@ def choices(config: Config, budget_seconds: float | None) -> tuple[bool, ...]:
         budget_seconds: wall time for the whole run; None: the config says how long it is.
     """
     how = config.execution
+    if config.model.architecture not in BUILT_IN["model"]:
+        return (False,)
     if how.compile != "auto":
         return (how.compile == "on",)
     if how.device == "cuda":

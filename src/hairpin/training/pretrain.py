@@ -10,7 +10,9 @@ from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, Windows
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
+from hairpin.model.plugged import can_write, new_network
 from hairpin.planning.sizes import count_parameters
+from hairpin.plugins import BUILT_IN
 from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import TextTally
@@ -43,7 +45,7 @@ def pretraining(
     return Task(
         config=config,
         tokenizer=prepared.tokenizer,
-        new_model=lambda: GPT(shape, config.train.seed),
+        new_model=lambda: new_network(shape, config.train.seed),
         load_start=load_start(config, settled.origin),
         batches=Batches(prepared.train, shape.context, config.train.seed),
         train_set=Windows(prepared.train, shape.context, config.evaluate.train_tokens),
@@ -56,7 +58,7 @@ def pretraining(
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed
         )
-        if config.evaluate.sample_tokens
+        if config.evaluate.sample_tokens and shape.architecture in BUILT_IN["model"]
         else None,
     )
 
@@ -66,7 +68,7 @@ def _sample_writers(
 ) -> tuple[WriteSample, ...]:
     config, prepared = settled.config, settled.prepared
     asked = config.evaluate
-    if asked.sample_tokens == 0:
+    if asked.sample_tokens == 0 or not can_write(model):
         return ()
     prompt = asked.sample_prompt
     if prompt is None:
@@ -80,7 +82,7 @@ def _plan(settled: Settled) -> events.Plan:
     seconds = config.train.updates * settled.seconds_per_update
     return events.Plan(
         text=text_of(config.data),
-        parameters=count_parameters(settled.shape).total,
+        parameters=_parameters(settled),
         updates=config.train.updates,
         warmup=schedule_of(config).warmup,
         tokens_per_update=config.train.tokens_per_update,
@@ -91,6 +93,12 @@ def _plan(settled: Settled) -> events.Plan:
         ends=time.time() + seconds,
         start=settled.origin.words if settled.origin else None,
     )
+
+
+def _parameters(settled: Settled) -> int:
+    if settled.shape.architecture in BUILT_IN["model"]:
+        return count_parameters(settled.shape).total
+    return sum(parameter.numel() for parameter in new_network(settled.shape).parameters())
 
 
 def text_of(data: Data) -> str:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
+from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError
 from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
+from hairpin.model.plugged import training_loss
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
@@ -103,6 +105,7 @@ def measure_update(
     """
     how, trial = config.execution, config
     model = model.to(how.device)
+    model.recomputes = how.activation_checkpointing
     ways = list(itertools.product(_candidates(how.device, how.precision), compiling))
     speeds = []
     try:
@@ -154,7 +157,7 @@ def _time_way(
     """
     stepper, samples = _stepper(config, model), config.train.tokens_per_update
     assert samples
-    samples //= model.shape.context
+    samples = -(-samples // model.shape.context // world_size())  # of one process
     if not compiled:
         return _time_updates(stepper, batches, samples, seconds)
     try:
@@ -181,6 +184,7 @@ def _stepper(config: Config, model: GPT) -> Stepper:
         micro_batch=how.micro_batch,
         guard=Guard(config.guard, how.device),
         scaling=LossScale(how.device) if how.precision == "float16" else None,
+        loss=training_loss(config.train.loss),
     )
 
 

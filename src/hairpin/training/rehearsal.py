@@ -18,6 +18,7 @@ from hairpin.checkpoints.tensors import write_hashed
 from hairpin.config.settings import Config
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
+from hairpin.model.plugged import can_write, new_network
 from hairpin.model.shape import Shape
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import evaluating
@@ -91,7 +92,7 @@ def rehearse(
     """
     keep_memory()
     start = time.perf_counter()
-    model = GPT(shape)
+    model = new_network(shape)
     model_seconds = time.perf_counter() - start
     samples = RandomSamples(shape.vocabulary, shape.context)
     config, seconds = settle_speed(config, model, samples, budget, notice)
@@ -126,7 +127,7 @@ def _seconds_per_sequence(config: Config, model: GPT, samples: RandomSamples) ->
 
 def _seconds_per_sampled_token(config: Config, model: GPT) -> float:
     asked = config.evaluate
-    if not asked.sample_tokens:
+    if not asked.sample_tokens or not can_write(model):
         return 0.0
     tokens = generate(model, [0], Sampling(asked.temperature, asked.top_k), seed=0)
     list(islice(tokens, 2))  # what the first ones make ready

@@ -18,6 +18,7 @@ from hairpin.distributed.world import World, noticing_losses
 from hairpin.errors import ConfigError
 from hairpin.files import new_folder
 from hairpin.planning import choose
+from hairpin.plugins import BUILT_IN, KEYS
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
@@ -162,6 +163,15 @@ def _require_parallel(config: Config, world: World) -> None:
         problems.append("execution.device: mps has one process; take cpu, or a machine with CUDA")
     if how.parallel == "fsdp" and config.finetune.kind == "classify":
         problems.append("execution.parallel: fsdp does not train classifiers; take ddp")
+    if config.train.loss not in BUILT_IN["loss"]:
+        problems.append(f"train.loss: the plugin's {config.train.loss} is for one process")
+    if how.parallel == "fsdp":
+        for kind, name in (
+            ("optimizer", config.optimizer.kind),
+            ("model", config.model.architecture),
+        ):
+            if name not in BUILT_IN[kind]:
+                problems.append(f"{KEYS[kind]}: fsdp does not shard the plugin's {name}; take ddp")
     if problems:
         raise ConfigError(problems)
 

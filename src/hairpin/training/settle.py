@@ -17,6 +17,7 @@ from hairpin.data.shards import Prepared, prepare, require_enough
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
+from hairpin.model.plugged import new_network
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.training import compiler, probe
@@ -107,7 +108,7 @@ def settle(
     require_enough(len(prepared.train), len(prepared.val), shape.context)
     config = settle_micro_batch(config, shape)
     batches = Batches(prepared.train, shape.context, config.train.seed)
-    config, seconds = settle_speed(config, GPT(shape), batches, budget, watcher.notice)
+    config, seconds = settle_speed(config, new_network(shape), batches, budget, watcher.notice)
     tokens = len(prepared.train)
     if choose.is_open(config) and not budget:
         config = with_values(config, {"train.tokens": choose.default_tokens(shape, tokens)})

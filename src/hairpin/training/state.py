@@ -76,7 +76,7 @@ class TrainState:
         for code of a user's own that draws from them.
         """
         streams = {"cpu": torch.get_rng_state()}
-        if self.model.token_embedding.weight.device.type == "cuda":
+        if next(self.model.parameters()).device.type == "cuda":
             streams["cuda"] = torch.cuda.get_rng_state()
         return streams
 

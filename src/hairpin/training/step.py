@@ -16,6 +16,7 @@ from torch import Tensor
 from hairpin.data.batches import IGNORED
 from hairpin.distributed.world import World
 from hairpin.model.gpt import derived_seed
+from hairpin.model.plugged import SumAndCount
 from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
@@ -75,6 +76,7 @@ class Stepper:
         stopped: asked before each micro-step; once it is true the update is given up.
         scaling: of the loss, for float16; None: the loss is used as it is.
         world: the processes that take the step together.
+        loss: (model, inputs, targets) → the same two, in place of the model's own.
     """
 
     spread: Spread
@@ -87,6 +89,7 @@ class Stepper:
     stopped: Callable[[], bool] = lambda: False
     scaling: LossScale | None = None
     world: World = World()  # noqa: RUF009 - alone, it does not change
+    loss: SumAndCount | None = None
 
     def step(
         self,
@@ -162,7 +165,10 @@ class Stepper:
                     raise GivenUpError
                 torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step, *rank))
                 with self.spread.micro_step(is_last=micro_step == len(pieces) - 1):
-                    loss_sum, _ = self.spread(x, y)
+                    if self.loss:  # of a plugin, in one process
+                        loss_sum, _ = self.loss(self.spread.model, x, y)
+                    else:
+                        loss_sum, _ = self.spread(x, y)
                     with self.numerics.full_precision():
                         mean = loss_sum / tokens
                         scaled = mean if scale is None else mean * scale

@@ -1,0 +1,166 @@
+"""A network by its shape: hairpin's own, or one that a plugin makes, which is tried first."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hairpin.data.batches import IGNORED
+from hairpin.errors import HairpinError, PluginError
+from hairpin.model.gpt import GPT, derived_seed
+from hairpin.model.shape import Shape
+from hairpin.plugin_files import blame
+from hairpin.plugins import BUILT_IN, Registered, registered
+
+_TRIED_SEQUENCES = 2
+_FORWARD = "forward(inputs, targets) gives (sum of losses, number of targets)"
+
+SumAndCount = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def new_network(shape: Shape, seed: int = 0) -> GPT:
+    """A network with random weights, on the CPU.
+
+    Args:
+        shape: its sizes, and whose it is.
+        seed: of the weights.
+
+    Returns:
+        A `GPT`, or a plugin's module that trains as one does.
+
+    Raises:
+        PluginError: a plugin's network does not keep its contract; a line with file and line.
+    """
+    if shape.architecture in BUILT_IN["model"]:
+        return GPT(shape, seed)
+    found = registered("model", shape.architecture)
+    if found is None:
+        raise PluginError(
+            f"model.architecture: {shape.architecture!r} is a plugin's; name its file with --plugin"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "plugin", found.name))
+        made = _try(found, lambda: found.make(shape))
+    _require_module(found, made)
+    made.shape = shape
+    _try(found, lambda: _require_contract(found, made, shape))
+    model: GPT = made
+    return model
+
+
+def is_plugged(model: nn.Module) -> bool:
+    """Whether a network is a plugin's."""
+    return not isinstance(model, GPT)
+
+
+def can_write(model: nn.Module) -> bool:
+    """Whether a network can be sampled from."""
+    return hasattr(model, "logits")
+
+
+def training_loss(name: str) -> SumAndCount | None:
+    """What updates minimise: (model, inputs, targets) → (sum of losses, number of targets); None:
+    what the model's own `forward` gives.
+
+    Args:
+        name: `train.loss`.
+
+    Raises:
+        PluginError: it is a plugin's that was not named, or, when called, does not keep its
+            contract.
+    """
+    if name in BUILT_IN["loss"]:
+        return None
+    found = registered("loss", name)
+    if found is None:
+        raise PluginError(f"train.loss: {name!r} is a plugin's; name its file with --plugin")
+
+    def loss(model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        if not can_write(model):
+            raise PluginError(
+                f"train.loss: {name!r} needs logits(inputs), which the network "
+                f"{model.shape.architecture!r} has not"
+            )
+        is_target_BT = targets_BT != IGNORED
+        losses_BT = found.make(model.logits(inputs_BT), targets_BT.clamp(min=0))
+        if not isinstance(losses_BT, Tensor) or losses_BT.shape != targets_BT.shape:
+            raise PluginError(
+                f"{found.place}: the loss {name!r} gives {_described(losses_BT)}, not a loss for "
+                f"each position, {list(targets_BT.shape)}"
+            )
+        sums = torch.where(is_target_BT, losses_BT.float(), 0.0)
+        return sums.sum(), is_target_BT.sum()
+
+    return loss
+
+
+def _require_module(found: Registered, made: object) -> None:
+    where = f"{found.place}: the model {found.name!r}"
+    if not isinstance(made, nn.Module):
+        raise PluginError(f"{where} is {_described(made)}, not a torch.nn.Module")
+    parameters = dict(made.named_parameters())
+    if not parameters:
+        raise PluginError(f"{where} has no parameters")
+    for name, parameter in parameters.items():
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            raise PluginError(
+                f"{where}: {name} is {parameter.dtype} on {parameter.device}; parameters are made "
+                "in float32 on the CPU"
+            )
+    if others := sorted(set(made.state_dict()) - set(parameters)):
+        raise PluginError(
+            f"{where}: {others[0]} is state and no parameter of its own, so that a checkpoint "
+            "would lack it; register buffers with persistent=False, and share no parameters"
+        )
+
+
+@torch.no_grad()
+def _require_contract(found: Registered, model: Any, shape: Shape) -> None:
+    """Try a pass over a few sequences, one of whose targets is none."""
+    generator = torch.Generator().manual_seed(0)
+    size = (_TRIED_SEQUENCES, shape.context)
+    inputs_BT = torch.randint(0, shape.vocabulary, size, generator=generator)
+    targets_BT = torch.randint(0, shape.vocabulary, size, generator=generator)
+    targets_BT[0, 0] = IGNORED
+    where = f"{found.place}: the model {found.name!r}"
+    with torch.random.fork_rng(devices=[]):
+        given = model(inputs_BT, targets_BT)
+        if not isinstance(given, tuple) or len(given) != 2:
+            raise PluginError(f"{where}: {_FORWARD}; it gave {_described(given)}")
+        loss, count = given
+        for name, scalar in (("sum of losses", loss), ("number of targets", count)):
+            if not isinstance(scalar, Tensor) or scalar.dim() != 0:
+                raise PluginError(f"{where}: the {name} is a scalar, not {_described(scalar)}")
+        targets = targets_BT.numel() - 1
+        if int(count) != targets:
+            raise PluginError(
+                f"{where}: it counts {int(count)} targets where {targets} are not {IGNORED}"
+            )
+        if not torch.isfinite(loss):
+            raise PluginError(f"{where}: its first loss is {float(loss)}")
+        if can_write(model):
+            logits = model.logits(inputs_BT)
+            if not isinstance(logits, Tensor) or logits.shape != (*size, shape.vocabulary):
+                raise PluginError(
+                    f"{where}: logits(inputs) gives {_described(logits)}, not "
+                    f"{[*size, shape.vocabulary]}"
+                )
+
+
+def _try(found: Registered, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except HairpinError:
+        raise
+    except Exception as error:
+        line = blame(error) or f"{found.place}: {type(error).__name__}: {error}"
+        raise PluginError(f"{line.splitlines()[0]} (the model {found.name!r})") from error
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return type(value).__name__

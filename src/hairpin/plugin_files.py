@@ -1,0 +1,214 @@
+"""Plugin files: run when a user names them, and known by their hashes.
+
+A config, a run and a checkpoint say which plugins made them (`plugins`: path and SHA-256). That
+never runs one: it is compared with what was named here.
+"""
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.abc import SourceLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from typing import Protocol
+
+from hairpin.errors import HairpinError, PluginError, RunError
+from hairpin.plugins import REGISTERED, Registered, forget, registered
+
+_REGISTER = "register_schedule, register_optimizer, register_model or register_loss"
+
+
+@dataclass(frozen=True)
+class PluginFile:
+    """A plugin that was run in this process.
+
+    Args:
+        path: absolute.
+        sha256: of its bytes, in hex.
+        brings: what it registered.
+    """
+
+    path: Path
+    sha256: str
+    brings: tuple[Registered, ...]
+
+    def as_entry(self) -> dict[str, str]:
+        """What a config keeps of it."""
+        return {"path": str(self.path), "sha256": self.sha256}
+
+
+_LOADED: dict[Path, PluginFile] = {}
+
+
+class _Source(SourceLoader):
+    """Runs the very bytes that were hashed; nothing is cached beside the file."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._path = path
+        self._content = content
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self._path)
+
+    def get_data(self, path: str) -> bytes:
+        if path != str(self._path):
+            raise OSError("there is no bytecode")
+        return self._content
+
+
+def load_plugins(files: Iterable[str | Path]) -> list[PluginFile]:
+    """Run plugin files that the user named, each once; one that has changed is run again.
+
+    Raises:
+        PluginError: a file is missing, is not Python, fails, or registers nothing.
+    """
+    return [_load(Path(file).absolute()) for file in files]
+
+
+def _load(path: Path) -> PluginFile:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PluginError(f"{path}: the plugin cannot be read: {error.strerror}") from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    before = _LOADED.pop(path, None)
+    if before and before.sha256 == sha256:
+        _LOADED[path] = before
+        return before
+    for found in before.brings if before else ():
+        forget(found)
+    there = set(REGISTERED)
+    try:
+        _run(path, content)
+    except BaseException:
+        _forget_since(there)
+        raise
+    brings = tuple(found for key, found in REGISTERED.items() if key not in there)
+    if not brings:
+        raise PluginError(f"{path}: registers nothing; call hairpin.plugins.{_REGISTER} in it")
+    _LOADED[path] = PluginFile(path, sha256, brings)
+    return _LOADED[path]
+
+
+def _run(path: Path, content: bytes) -> None:
+    name = f"hairpin_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    loader = _Source(path, content)
+    spec = spec_from_loader(name, loader)
+    assert spec
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        loader.exec_module(module)
+    except HairpinError:
+        raise
+    except SyntaxError as error:
+        raise PluginError(f"{error.filename}:{error.lineno}: not Python: {error.msg}") from None
+    except Exception as error:
+        where = _innermost(error, {str(path)}) or str(path)
+        raise PluginError(f"{where}: the plugin does not import: {_words(error)}") from None
+
+
+def _forget_since(there: set[tuple[str, str]]) -> None:
+    for key, found in list(REGISTERED.items()):
+        if key not in there:
+            forget(found)
+
+
+class Entry(Protocol):
+    """What a config keeps of a plugin: the path, and the SHA-256 in hex."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+def entries_for(
+    files: Iterable[PluginFile], names: Mapping[str, str | None]
+) -> list[dict[str, str]]:
+    """What a config keeps: the plugins that were named, and whatever else brought the names that it
+    uses, such as the script that trains.
+
+    Args:
+        files: named by the user.
+        names: kind → the name in the config.
+    """
+    entries = {str(file.path): file.sha256 for file in files}
+    for kind, name in names.items():
+        found = registered(kind, name or "")
+        if found and found.file not in entries:
+            entries[found.file] = _sha256_of(found)
+    return [{"path": path, "sha256": sha256} for path, sha256 in entries.items()]
+
+
+def is_present(sha256: str) -> bool:
+    """Whether the plugin with this hash was run in this process."""
+    return sha256 in _hashes()
+
+
+def require_plugins(entries: Sequence[Entry], command: str) -> None:
+    """Nothing, if the plugins that made a run were named.
+
+    Args:
+        entries: what its config keeps.
+        command: what to type, less the plugins.
+
+    Raises:
+        RunError: a line that says what to type, or that a plugin is another.
+    """
+    missing = [entry for entry in entries if not is_present(entry.sha256)]
+    for entry in missing:
+        now = _LOADED.get(Path(entry.path))
+        if now:
+            raise RunError(
+                f"{entry.path}: not the plugin that it was made with (SHA-256 {now.sha256[:12]}…, "
+                f"was {entry.sha256[:12]}…); restore it, or add --accept-plugin to take this one"
+            )
+    if missing:
+        named = " ".join(f"--plugin {entry.path}" for entry in entries)
+        raise RunError(
+            "made with a plugin, whose code runs only where you name it: look at it, then "
+            f"`{command} {named}`"
+        )
+
+
+def blame(error: BaseException) -> str | None:
+    """A line about an error that came out of a plugin's code; None: it did not."""
+    if isinstance(error, HairpinError):
+        return None
+    where = _innermost(error, {found.file for found in REGISTERED.values()})
+    return f"{where}: {_words(error)}" if where else None
+
+
+def _innermost(error: BaseException, files: set[str]) -> str | None:
+    """The innermost line in the files that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
+    return places[-1] if places else None
+
+
+def _words(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
+
+
+def _hashes() -> set[str]:
+    files = {file.sha256 for file in _LOADED.values()}
+    paths = {str(path) for path in _LOADED}
+    return files | {_sha256_of(r) for r in REGISTERED.values() if r.file not in paths}
+
+
+def _sha256_of(found: Registered) -> str:
+    """Of the file that a name was registered in, or of the code itself, as in a notebook."""
+    loaded = _LOADED.get(Path(found.file))
+    if loaded:
+        return loaded.sha256
+    try:
+        content = Path(found.file).read_bytes()
+    except OSError:
+        code = getattr(found.make, "__code__", None)
+        content = code.co_code if code else found.name.encode()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,86 @@
+"""Weights & Biases: online, or kept in the run's folder until `wandb sync` sends it."""
+
+import netrc
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+from hairpin.tracking.points import Point
+from hairpin.tracking.tracker import Tracked, Written
+
+_EXIT_CODES = {"finished": 0, "interrupted": 0}
+_ADDRESS = "https://api.wandb.ai"
+
+
+class WeightsAndBiases:
+    """Logs rows with the update and the tokens trained on as their x axes.
+
+    W&B takes nothing back. What it has already is not sent again where a run does updates again,
+    which come to the same numbers.
+    """
+
+    can_rewind = False
+
+    def open(self, run: Tracked) -> tuple[str, Written]:
+        import wandb
+
+        identity = run.identity or secrets.token_hex(4)
+        mode = wandb_mode(run.asked.wandb_mode)
+        self._wandb: Any = wandb
+        self._run: Any = wandb.init(
+            project=run.asked.project,
+            name=run.name,
+            id=identity,
+            resume="allow" if mode == "online" else None,
+            dir=str(run.path),
+            mode=mode,
+            config=dict(run.config),
+            allow_val_change=True,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                disable_git=True,
+                disable_code=True,
+                reinit="create_new",  # a run of the user's own stays the user's
+            ),
+        )
+        for axis in ("update", "tokens"):
+            self._run.define_metric(axis, hidden=True)
+        self._run.define_metric("*", step_metric="update")
+        return identity, run.written or Written()
+
+    def write(self, points: Sequence[Point]) -> None:
+        for point in points:
+            row: dict[str, Any] = {"update": point.update, "tokens": point.tokens, **point.values}
+            if point.text is not None:
+                row["sample"] = self._wandb.Html(f"<pre>{escape(point.text)}</pre>", inject=False)
+            self._run.log(row)
+
+    def rewind(self, update: int) -> None:
+        raise AssertionError("W&B takes nothing back")
+
+    def close(self, status: str, summary: Mapping[str, float]) -> None:
+        self._run.summary.update({f"summary/{name}": value for name, value in summary.items()})
+        self._run.summary.update({"status": status})
+        self._run.finish(exit_code=_EXIT_CODES.get(status, 1))
+
+
+def wandb_mode(asked: str | None) -> str:
+    """Whether "online" or "offline": as asked, else what WANDB_MODE says, else online where there
+    is a key to log in with.
+    """
+    mode = asked or os.environ.get("WANDB_MODE")
+    return mode or ("online" if _has_key() else "offline")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", _ADDRESS)).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

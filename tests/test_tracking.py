@@ -1,0 +1,481 @@
+"""Trackers beside the record: what they are told, and that none of them can harm a run."""
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import hairpin
+from hairpin.config.load import build_config
+from hairpin.errors import ConfigError, HairpinError, Interrupted, UserError
+from hairpin.run import Run
+from hairpin.runs import events
+from hairpin.runs.lock import RunLock
+from hairpin.tracking import follower as following
+from hairpin.tracking import tools
+from hairpin.tracking.feed import Opening
+from hairpin.tracking.follower import Follower
+from hairpin.tracking.kept import Kept
+from hairpin.tracking.mlflow import tracking_uri
+from hairpin.tracking.points import Point, point_of
+from hairpin.tracking.reasons import reason_of
+from hairpin.tracking.tracker import Tracked, Written
+from hairpin.tracking.wandb import wandb_mode
+from helpers import (
+    Hairpin,
+    Watching,
+    assert_same_history,
+    last_checkpoint,
+    of_kind,
+    text_file,
+    tiny,
+)
+from test_incidents import NAN, REWIND, Bad
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+SETTINGS = tiny()
+Calls = Mapping[str, Callable[[], None]]
+
+
+@dataclass
+class Memory:
+    """A tracker that keeps what it is told, and fails where it is asked to."""
+
+    calls: Calls = field(default_factory=dict)
+    can_rewind: bool = False
+    opened: ClassVar[list[Tracked]] = []
+    told: ClassVar[list[Point]] = []
+    ends: ClassVar[list[tuple[str, Mapping[str, float]]]] = []
+
+    def _called(self, name: str) -> None:
+        if name in self.calls:
+            self.calls[name]()
+
+    def open(self, run: Tracked) -> tuple[str, Written]:
+        self._called("open")
+        self.opened.append(run)
+        if not self.can_rewind:
+            return run.identity or "this one", run.written or Written()
+        written = run.written or Written()
+        start = min(run.kept, written.updates, written.others)
+        self._purge(start)
+        return "this one", Written(start, start)
+
+    def write(self, points: Sequence[Point]) -> None:
+        self._called("write")
+        self.told.extend(points)
+
+    def rewind(self, update: int) -> None:
+        self._called("rewind")
+        assert self.can_rewind
+        self._purge(update)
+
+    def close(self, status: str, summary: Mapping[str, float]) -> None:
+        self._called("close")
+        self.ends.append((status, summary))
+
+    def _purge(self, update: int) -> None:
+        self.told[:] = [point for point in self.told if point.update < update]
+
+
+@pytest.fixture(autouse=True)
+def memory() -> Iterator[type[Memory]]:
+    """A memory in which nothing is yet."""
+    for kept in (Memory.opened, Memory.told, Memory.ends):
+        kept.clear()
+    yield Memory
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put a tracker in the place of W&B."""
+
+    def put(make: Callable[[], Any], name: str = "wandb") -> None:
+        monkeypatch.setitem(tools.TOOLS, name, tools.Tool("json", make))
+
+    return put
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return text_file(tmp_path)
+
+
+def train(text: Path, out: str, watcher: Any = None, **settings: Any) -> Run:
+    return hairpin.train(
+        text,
+        out=text.parent / out,
+        settings=SETTINGS | settings,
+        track=["wandb"],
+        watcher=watcher or Watching(),
+    )
+
+
+def assert_told_is_the_record(run: Run) -> None:
+    """Every update and every evaluation once, in order, with the record's own numbers."""
+    record = run.record()
+    updates, tokens = of_kind(record, "update"), 0
+    told = [point for point in Memory.told if point.kind == "update"]
+    assert [point.update for point in told] == [event["update"] for event in updates]
+    for point, event in zip(told, updates, strict=True):
+        tokens += event["tokens"]
+        for name in ("loss", "lr", "grad_norm", "clipped"):
+            assert point.values[f"train/{name}"] == event[name]
+        assert point.tokens == tokens
+    evaluated = [
+        (p.update, p.values["val/loss"], p.values["val/bits_per_byte"], p.tokens)
+        for p in Memory.told
+        if p.kind == "evaluation"
+    ]
+    assert evaluated == [
+        (e["update"], e["val_loss"], e["val_bits_per_byte"], e["tokens"])
+        for e in of_kind(record, "evaluation")
+    ]
+    samples = [(p.update, p.text) for p in Memory.told if p.kind == "sample"]
+    assert samples == [(e["update"], e["prompt"] + e["text"]) for e in of_kind(record, "sample")]
+    checkpoints = [p.update for p in Memory.told if p.kind == "checkpoint"]
+    assert len(set(checkpoints)) == len(checkpoints)  # one that was set aside may be among them
+    assert {e["update"] for e in of_kind(record, "checkpoint")} <= set(checkpoints)
+
+
+def test_a_tracker_is_told_what_the_record_says(text: Path, use: Any) -> None:
+    use(Memory)
+    run = train(text, "run")
+    assert_told_is_the_record(run)
+    for event in of_kind(run.record(), "update"):
+        (speed,) = [
+            p.values["train/tokens_per_second"]
+            for p in Memory.told
+            if p.kind == "update" and p.update == event["update"]
+        ]
+        assert speed == event["tokens_per_second"]
+    (opened,) = Memory.opened
+    assert opened.name == "run" and opened.asked.project == "hairpin"
+    assert opened.config["train.updates"] == 12 and opened.config["model.width"] == 16
+    assert not any(key.startswith("track.") for key in opened.config)
+    ((status, summary),) = Memory.ends
+    best = run.summary().best
+    assert best and status == "finished"
+    assert summary["best_val_loss"] == best.val_loss and summary["updates"] == 12
+
+
+def test_nothing_follows_where_nothing_is_asked_for(text: Path, use: Any) -> None:
+    use(Memory)
+    run = hairpin.train(text, out=text.parent / "run", settings=SETTINGS, watcher=Watching())
+    assert not Memory.opened and not (run.path / "tracking.json").exists()
+    assert "track" not in run.directory.config.read_text(encoding="utf-8")
+
+
+# --- a tracker that fails ---
+
+
+def hang() -> None:
+    threading.Event().wait()
+
+
+def fail() -> None:
+    raise OSError("no route to the server\nsecond line")
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("action", [hang, fail, leave], ids=["hangs", "raises", "exits"])
+@pytest.mark.parametrize("method", ["open", "write", "close", "rewind"])
+def test_a_tracker_that_fails_changes_nothing_and_is_said_once(
+    text: Path,
+    use: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    action: Callable[[], None],
+) -> None:
+    settings = {k: v for k, v in REWIND.items() if SETTINGS.get(k) != v}
+    Bad([18], NAN).plant(monkeypatch)  # so that each method is called
+    monkeypatch.setattr(following, "LONGEST_END_SECONDS", 0.3)
+    watcher, alone = Watching(), Watching()
+    use(lambda: Memory({method: action}, can_rewind=True))
+    run = train(text, "run", watcher, **settings)
+    use(lambda: Memory(can_rewind=True))
+    assert_same_history(train(text, "alone", alone, **settings), run)
+    said = [line for line in watcher.notices if line.startswith("wandb: ")]
+    assert len(said) == 1 and said[0].endswith("; the run goes on without it")
+    assert "second line" not in said[0]
+    if action is fail:
+        assert said[0].startswith("wandb: OSError: no route to the server; ")
+    assert not [line for line in alone.notices if line.startswith("wandb")]
+    assert of_kind(run.record(), "end")[-1]["status"] == "finished"
+
+
+def test_a_call_that_does_not_return_is_noticed_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LONGEST_CALL_SECONDS", 0.05)
+    entered, said = threading.Event(), list[str]()
+
+    def stay() -> None:
+        entered.set()
+        hang()
+
+    follower = a_follower(tmp_path, lambda: Memory({"open": stay}), said.append)
+    assert entered.wait(20)
+    deadline = threading.Event()
+    while not said:
+        follower.tell(an_update(0))
+        deadline.wait(0.02)
+    follower.tell(an_update(1))
+    follower.close()  # at once: nobody waits for it any more
+    assert said == ["wandb: a call took more than 0.05 s; the run goes on without it"]
+
+
+def test_a_tracker_that_is_too_far_behind_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "MOST_WAITING", 10)
+    entered, may_go, said = threading.Event(), threading.Event(), list[str]()
+
+    def stay() -> None:
+        entered.set()
+        may_go.wait()
+
+    follower = a_follower(tmp_path, lambda: Memory({"open": stay}), said.append)
+    assert entered.wait(20)
+    for number in range(30):
+        follower.tell(an_update(number))
+    assert said == ["wandb: it is 10 events behind; the run goes on without it"]
+    may_go.set()  # it wakes up, and is not called any more
+    follower._thread.join(20)
+    assert not follower._thread.is_alive() and not Memory.told
+
+
+def a_follower(folder: Path, make: Callable[[], Any], notice: Callable[[str], None]) -> Follower:
+    follower = Follower("wandb", make, Kept(folder), dict, notice)
+    asked = build_config().track
+    run = Tracked(folder, asked, "run", {}, kept=0, written=None, identity=None)
+    follower.tell(Opening(run, [], may_rewind=False))
+    return follower
+
+
+def an_update(index: int) -> events.Update:
+    return events.Update(index, 0.1, 1.0, 1.0, False, 64, 1000.0)
+
+
+def test_an_import_that_fails_is_said_and_the_run_goes_on(text: Path, use: Any) -> None:
+    def broken() -> Memory:
+        raise ImportError("libfoo.so: cannot open shared object file")
+
+    use(broken)
+    watcher = Watching()
+    run = train(text, "run", watcher)
+    assert run.summary().status == "finished"
+    assert watcher.notices.count(
+        "wandb: ImportError: libfoo.so: cannot open shared object file; the run goes on without it"
+    ) == 1  # fmt: skip
+
+
+def test_a_damaged_tracking_json_is_no_reason_to_stop(text: Path, use: Any) -> None:
+    use(Memory)
+    with pytest.raises(Interrupted):
+        train(text, "run", Watching(stop_after_update=5))
+    (text.parent / "run" / "tracking.json").write_text("{", encoding="utf-8")
+    watcher = Watching()
+    run = hairpin.resume(text.parent / "run", watcher=watcher)
+    assert run.summary().status == "finished"
+    (line,) = [line for line in watcher.notices if line.startswith("track: ")]
+    assert "JSONDecodeError" in line
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_missing_extra_is_a_line_before_anything_begins(
+    hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(tools, "find_spec", lambda module: None)
+    line = hairpin("train", text_file(tmp_path), "--out", "run", "--track", name).refusal
+    assert f"pip install 'hairpin[{name}]'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_there_is_not_is_refused(hairpin: Hairpin, tmp_path: Path) -> None:
+    line = hairpin("train", text_file(tmp_path), "--track", "neptune").refusal
+    assert line.startswith("track.tools.0: ") and "'neptune'" in line and "'mlflow'" in line
+
+
+# --- a run that goes on ---
+
+
+@pytest.mark.parametrize("can_rewind", [False, True])
+def test_a_resumed_run_goes_on_in_the_same_run_of_the_tool(
+    text: Path, use: Any, can_rewind: bool
+) -> None:
+    use(lambda: Memory(can_rewind=can_rewind))
+    with pytest.raises(Interrupted):
+        train(text, "run", Watching(stop_after_update=5))
+    run = hairpin.resume(text.parent / "run", watcher=Watching())
+    assert_told_is_the_record(run)
+    first, second = Memory.opened
+    assert (first.identity, second.identity) == (None, "this one")
+    assert [status for status, _ in Memory.ends] == ["interrupted", "finished"]
+
+
+@pytest.mark.parametrize("can_rewind", [False, True])
+def test_updates_that_a_resume_sets_aside_are_not_told_twice(
+    text: Path, use: Any, can_rewind: bool
+) -> None:
+    use(lambda: Memory(can_rewind=can_rewind))
+    with pytest.raises(Interrupted):
+        train(text, "run", Watching(stop_after_update=9))
+    path = text.parent / "run"
+    while last_checkpoint(path).name > "step-00000004":  # as after a kill long before the next one
+        last_checkpoint(path).rename(path / f"away-{last_checkpoint(path).name}")
+    assert max(point.update for point in Memory.told) > 8
+    run = hairpin.resume(path, watcher=Watching())
+    assert list(path.glob("metrics.discarded-*"))
+    assert_told_is_the_record(run)
+
+
+@pytest.mark.parametrize("can_rewind", [False, True])
+def test_updates_that_a_rewind_sets_aside_are_not_told_twice(
+    text: Path, use: Any, monkeypatch: pytest.MonkeyPatch, can_rewind: bool
+) -> None:
+    monkeypatch.setattr("hairpin.tracking.follower._BATCH_SECONDS", 0.0)  # told as it happens
+    use(lambda: Memory(can_rewind=can_rewind))
+    Bad([41], NAN).plant(monkeypatch)
+    run = train(text, "run", **{k: v for k, v in REWIND.items() if SETTINGS.get(k) != v})
+    assert len(of_kind(run.record(), "rewind")) == 1
+    assert_told_is_the_record(run)
+    assert [p.values for p in Memory.told if p.kind == "rewind"] == [{"incident/rewind": 1.0}]
+
+
+def test_a_tracker_that_comes_later_is_told_what_was_before(text: Path, use: Any) -> None:
+    use(Memory)
+    with pytest.raises(Interrupted):
+        hairpin.train(
+            text, out=text.parent / "run", settings=SETTINGS, watcher=Watching(stop_after_update=5)
+        )
+    run = hairpin.resume(text.parent / "run", track=["wandb"], watcher=Watching())
+    assert run.config.track.tools == ("wandb",)
+    assert_told_is_the_record(run)
+
+
+def test_a_longer_run_goes_on_in_the_tracker(text: Path, use: Any) -> None:
+    use(Memory)
+    train(text, "run")
+    run = hairpin.resume(text.parent / "run", extend=6, policy="constant", watcher=Watching())
+    assert_told_is_the_record(run)
+    assert len(of_kind(run.record(), "update")) == 18
+
+
+def test_how_a_run_is_tracked_may_change_where_it_goes_on(text: Path, use: Any) -> None:
+    use(Memory)
+    use(Memory, "mlflow")
+    with pytest.raises(Interrupted):
+        train(text, "run", Watching(stop_after_update=6))
+    with RunLock(text.parent / "run"):
+        directory = hairpin.load(text.parent / "run").directory
+        config = directory.config.read_text(encoding="utf-8")
+        changed = config.replace('"wandb"', '"mlflow"').replace('"hairpin"', '"another"')
+        directory.config.write_text(changed, encoding="utf-8")
+    assert hairpin.resume(text.parent / "run", watcher=Watching()).summary().updates == 12
+    assert [opened.asked.project for opened in Memory.opened] == ["hairpin", "another"]
+
+
+# --- points ---
+
+
+def test_a_number_that_is_not_finite_is_told_as_it_was() -> None:
+    event = events.Update(3, 0.1, math.nan, 2.0, True, 64, 10.0).as_json()
+    json.dumps(event, allow_nan=False)
+    point = point_of(event, 256)
+    assert point and math.isnan(point.values["train/loss"]) and point.values["train/lr"] == 0.1
+
+
+def test_what_happened_on_the_way_has_a_name_too() -> None:
+    ratios = events.Ratios(4, 0.1, {"mlp": 0.01}).as_json()
+    assert point_of(ratios, 9) == Point("ratios", 4, 9, {"ratio/mlp": 0.01})
+    accuracy = events.Evaluation(5, 9, 1.0, 2.0, train_accuracy=0.5, val_accuracy=0.25).as_json()
+    point = point_of(accuracy, 9)
+    assert point and point.values == {
+        "train/evaluated_loss": 1.0,
+        "val/loss": 2.0,
+        "train/evaluated_accuracy": 0.5,
+        "val/accuracy": 0.25,
+    }
+    assert point_of(events.Correction(5, 9, 8).as_json(), 9) is None
+
+
+# --- where it is kept, and secrets ---
+
+
+def test_no_password_gets_into_a_config() -> None:
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD"):
+        build_config(flags={"track.mlflow_uri": "https://me:hush@example.org/"})
+    kept = build_config(flags={"track.mlflow_uri": "https://example.org/"})
+    assert kept.track.mlflow_uri == "https://example.org/"
+
+
+def test_no_key_gets_into_a_run_or_a_line(
+    text: Path, use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "5f0e" * 10
+    monkeypatch.setenv("WANDB_API_KEY", secret)
+
+    def refuse() -> None:
+        raise UserError(f"the key {secret} is not known at https://me:hush@example.org/x")
+
+    use(lambda: Memory({"write": refuse}))
+    watcher = Watching()
+    run = train(text, "run", watcher)
+    (line,) = [line for line in watcher.notices if line.startswith("wandb")]
+    assert "the key (WANDB_API_KEY) is not known at https://example.org/x" in line
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert secret.encode() not in content and b"hush" not in content, path
+
+
+def test_a_reason_is_one_short_line() -> None:
+    assert reason_of(ValueError()) == "ValueError"
+    assert reason_of(HairpinError("a\x1b[2Jb")) == "HairpinError: a\\x1b[2Jb"
+    assert len(reason_of(ValueError("x" * 5000))) < 250
+
+
+def test_wandb_stays_offline_unless_somebody_is_logged_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    logins = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(logins))
+    assert wandb_mode(None) == "offline"
+    logins.write_text("machine elsewhere.org login x password y\n", encoding="utf-8")
+    logins.chmod(0o600)
+    assert wandb_mode(None) == "offline" and wandb_mode("online") == "online"
+    logins.write_text("machine api.wandb.ai login user password key\n", encoding="utf-8")
+    assert wandb_mode(None) == "online" and wandb_mode("offline") == "offline"
+    logins.unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert wandb_mode(None) == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert wandb_mode(None) == "offline"
+
+
+def test_mlflow_keeps_runs_beside_the_run_unless_told_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(None, tmp_path / "runs" / "a") == (tmp_path / "runs" / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert tracking_uri(None, tmp_path / "a") == "http://localhost:5000"
+    assert tracking_uri("elsewhere", tmp_path / "a") == "elsewhere"
+
+
+def test_a_folder_in_a_file_is_meant_from_the_files_own(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[track]\nmlflow_uri = "store"\n', encoding="utf-8")
+    assert build_config(file=file).track.mlflow_uri == str(tmp_path / "store")
