@@ -32,7 +32,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
-    "planning": "errors schedules config data model.shape",
+    "planning": "errors config data model.shape",
     "training": "allocator errors files schedules plugins config distributed checkpoints runs watch"
     " data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"

@@ -94,13 +94,13 @@ def train(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
+    files = load_plugins(plugin)
     if is_follower():
         return follow()
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
-    files = load_plugins(plugin)
     flags = with_tracks(with_start(settings, start), track)
     asked = with_plugins(asked_config(texts, corpus, config, overrides, flags), files)
     notices = []

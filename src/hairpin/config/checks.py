@@ -216,7 +216,7 @@ def _shapes(config: Config) -> Iterator[str]:
 def _architecture(config: Config) -> Iterator[str]:
     """What a network other than GPT-2's has not."""
     model = config.model
-    if model.architecture == "gpt2":
+    if model.architecture not in ("modern", "qwen3"):
         return
     network = f"a {model.architecture} network"
     for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
