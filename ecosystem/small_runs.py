@@ -43,7 +43,7 @@ def small_run(architecture: str, tokenizer: str = "bytes", **changes: Any) -> Ru
 @cache
 def _trained(architecture: str, tokenizer: str, changes: tuple[tuple[str, Any], ...]) -> Run:
     if tokenizer == "gpt2" and not _has_gpt2_vocabulary():
-        pytest.skip("no GPT-2 vocabulary: set HAIRPIN_TEST_DATA, as CONTRIBUTING.md says")
+        pytest.skip("no GPT-2 vocabulary: set HAIRPIN_TEST_DATA to a folder with tiktoken-cache/")
     settings = tiny(
         recipe=architecture,
         tokenizer__kind=tokenizer,
