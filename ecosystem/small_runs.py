@@ -13,9 +13,6 @@ from hairpin.run import Run
 from hairpin.watch import Quiet
 from helpers import some_text, tiny
 
-for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-    os.environ[_name] = "1"
-
 ARCHITECTURES = ("gpt2", "modern", "qwen3")
 TOKENIZERS = ("bytes", "bpe", "gpt2")
 # Other letters, white space, digits, joined emoji.
