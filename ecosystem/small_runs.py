@@ -13,9 +13,6 @@ from hairpin.run import Run
 from hairpin.watch import Quiet
 from helpers import some_text, tiny
 
-for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-    os.environ[_name] = "1"
-
 ARCHITECTURES = ("gpt2", "modern", "qwen3")
 TOKENIZERS = ("bytes", "bpe", "gpt2")
 # Other letters, white space, digits, joined emoji.
@@ -43,7 +40,7 @@ def small_run(architecture: str, tokenizer: str = "bytes", **changes: Any) -> Ru
 @cache
 def _trained(architecture: str, tokenizer: str, changes: tuple[tuple[str, Any], ...]) -> Run:
     if tokenizer == "gpt2" and not _has_gpt2_vocabulary():
-        pytest.skip("no GPT-2 vocabulary: set HAIRPIN_TEST_DATA, as CONTRIBUTING.md says")
+        pytest.skip("no GPT-2 vocabulary: set HAIRPIN_TEST_DATA to a folder with tiktoken-cache/")
     settings = tiny(
         recipe=architecture,
         tokenizer__kind=tokenizer,

@@ -88,6 +88,10 @@ def test_weights_come_back_from_transformers_names(kind: str) -> None:
     theirs = to_transformers(state, shape)
     assert ("lm_head.weight" in theirs) == (not shape.tied)
     assert sum(t.numel() for t in theirs.values()) == sum(t.numel() for t in state.values())
+    if "gpt2" not in kind:  # query, key, value, in that order
+        fused = state["blocks.1.attention.query_key_value.weight"]
+        for part, rows in zip("qkv", fused.split(16), strict=True):
+            assert torch.equal(theirs[f"model.layers.1.self_attn.{part}_proj.weight"], rows)
     plain = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
     assert misfit(plain, {n: t.shape for n, t in state.items()}, shape) is None
     back = from_transformers(plain, shape)

@@ -282,15 +282,18 @@ def test_cut_texts_are_counted(base: Run, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("recipe", ["modern", "qwen3"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_modern_run_can_be_a_base(tmp_path: Path, data: dict[str, Path], kind: str) -> None:
+def test_a_modern_run_can_be_a_base(
+    tmp_path: Path, data: dict[str, Path], kind: str, recipe: str
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text(some_text(), encoding="utf-8")
     base = hairpin.train(
         text,
         out=text.parent / "modern",
         settings=tiny(
-            recipe="modern", model__context=80, train__tokens_per_update=320, evaluate__tokens=320
+            recipe=recipe, model__context=80, train__tokens_per_update=320, evaluate__tokens=320
         ),
         watcher=Quiet(),
     )
@@ -299,7 +302,7 @@ def test_a_modern_run_can_be_a_base(tmp_path: Path, data: dict[str, Path], kind:
         kind, start=base.path, data=data[kind], out=text.parent / kind, settings=settings,
         watcher=Quiet(),
     )  # fmt: skip
-    assert run.config.model.architecture == "modern" and run.config.optimizer.kind == "adamw"
+    assert run.config.model.architecture == recipe and run.config.optimizer.kind == "adamw"
     before, after = (weights_of(each.path / "best") for each in (base, run))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert ("blocks.0.mlp.expand.weight" in changed) == (kind == "instruct")

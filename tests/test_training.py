@@ -207,9 +207,11 @@ def test_stopped_and_resumed_is_as_if_never_stopped(text: Path, whole: Run, afte
     assert len(discarded) == 1
 
 
-def test_a_modern_run_stopped_and_resumed_is_as_if_never_stopped(text: Path) -> None:
-    whole = train(text, "modern", MODERN)
-    run = interrupt(text, "stopped", MODERN, Watching(5))
+@pytest.mark.parametrize("recipe", ["modern", "qwen3"])
+def test_a_modern_run_stopped_and_resumed_is_as_if_never_stopped(text: Path, recipe: str) -> None:
+    settings = MODERN | {"recipe": recipe}
+    whole = train(text, "modern", settings)
+    run = interrupt(text, "stopped", settings, Watching(5))
     hairpin.resume(run.path, watcher=Quiet())
     assert_same_history(whole, run)
     losses = [event["val_loss"] for event in of_kind(whole.record(), "evaluation")]
