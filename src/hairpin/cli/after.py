@@ -3,17 +3,24 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from hairpin.cli.options import FiniteRange, json_option, run_argument, weights_option
+from hairpin.cli.options import (
+    FiniteRange,
+    column_option,
+    json_option,
+    run_argument,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
     from hairpin.run import Run
+    from hairpin.training.evaluate import Measured
 
 Named = TypeVar("Named", str, Path)
 
@@ -86,9 +93,12 @@ def sample(
 
 @click.command(short_help="Measure a run's model on any text.")
 @_run_and_texts
+@column_option
 @json_option
 @weights_option
-def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> None:
+def evaluate(
+    run_and_texts: tuple[Path, ...], column: str | None, as_json: bool, weights: str
+) -> None:
     """Loss, perplexity and bits per byte of RUN's model on TEXT.
 
     Without TEXT: on the run's own validation text, all of it. Without RUN: the newest in ./runs.
@@ -101,7 +111,7 @@ def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> No
     trained = run.trained(weights=weights)
     notices: list[str] = []
     with counting_bar("evaluating") as on_progress:
-        measured = trained.measure(texts, on_progress, notices.append)
+        measured = trained.measure(texts, on_progress, notices.append, column)
     for notice in notices:
         click.echo(notice, err=True)
     labels = run.config.finetune.labels
@@ -121,6 +131,7 @@ def evaluate(run_and_texts: tuple[Path, ...], as_json: bool, weights: str) -> No
                 if labels
                 else {"perplexity": measured.perplexity, "bits_per_byte": measured.bits_per_byte}
             ),
+            **_sources_as_json(measured.sources),
         }
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -159,6 +170,24 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
         return
     click.echo(classifier.weights, err=True)
     click.echo("\n".join(prediction_lines(texts, predictions)))
+
+
+def _sources_as_json(sources: "Mapping[str, Measured] | None") -> dict[str, object]:
+    if sources is None:
+        return {}
+    values = {
+        name: {
+            "tokens": found.tokens,
+            "val_loss": found.loss,
+            "val_bits_per_byte": found.bits_per_byte,
+        }
+        for name, found in sources.items()
+    }
+    finite = {
+        name: {key: n if n is not None and math.isfinite(n) else None for key, n in each.items()}
+        for name, each in values.items()
+    }
+    return {"sources": finite}
 
 
 def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":

@@ -123,7 +123,7 @@ class Data(Table):
 def short_name(text: str) -> str:
     """A word for a file, a folder or a pattern: of a pattern the folder that it looks in."""
     path = Path(text)
-    while GLOB_CHARACTERS & set(path.name):
+    while {"*", "?"} & set(path.name):
         path = path.parent
     return path.name.split(".")[0] or path.name or "text"
 

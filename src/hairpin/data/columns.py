@@ -22,11 +22,14 @@ class Table(Protocol):
 
     Attributes:
         name: for messages.
-        replaced: U+FFFD characters put in the place of bad bytes so far.
     """
 
     name: str
-    replaced: int
+
+    @property
+    def replaced(self) -> int:
+        """U+FFFD characters put in the place of bad bytes so far."""
+        ...
 
     def columns(self) -> Mapping[str, str]:
         """Each column, and what it holds in words; `TEXT` is what can be read. Without a row: none.

@@ -251,9 +251,28 @@ class Job:
             train_accuracy=train.accuracy,
             val_accuracy=val.accuracy,
             val_confusion=val.confusion,
+            sources=by_source(train, val),
         )
         self.record.write(event)
         return event
+
+
+def by_source(train: Measured, val: Measured) -> dict[str, dict[str, float | None]] | None:
+    """What the evaluation of a mixture says of each source; null is what is not finite."""
+    if train.sources is None or val.sources is None:
+        return None
+    values = {
+        name: {
+            "train_loss": train.sources[name].loss,
+            "val_loss": found.loss,
+            "val_bits_per_byte": found.bits_per_byte,
+        }
+        for name, found in val.sources.items()
+    }
+    return {
+        name: {key: n if n is not None and math.isfinite(n) else None for key, n in each.items()}
+        for name, each in values.items()
+    }
 
 
 @dataclass(frozen=True)
