@@ -43,7 +43,7 @@ LAYERS = {
     "book.report": "errors files runs data training analysis book",
     "run": "errors config runs model inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
-    "starting": "errors version schedules extensions config runs analysis run",
+    "starting": "errors version schedules extensions config runs data analysis run",
     "driving": "errors config runs watch training finetuning run pages starting",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",

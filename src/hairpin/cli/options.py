@@ -95,6 +95,14 @@ def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -
         ),
         "lr": click.option("--lr", type=float, help="Peak learning rate."),
         "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
+        "column": column_option,
+        "sources": click.option(
+            "--source",
+            "sources",
+            multiple=True,
+            metavar="NAME=PATH[:WEIGHT]",
+            help="A source of a mixture, in place of TEXT; its share of the training tokens.",
+        ),
         "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
         "device": click.option("--device", help="auto, cpu, cuda or mps."),
     }

@@ -118,7 +118,11 @@ def _tokens(plan: Costs) -> Iterator[str]:
             passes = f"{amount.tokens * share / max(1, size):.3g} passes"
             yield _row(f"  {name}", passes, f"{share:.1%} of it, from {format_count(size)} tokens")
         assert amount.epochs
-        yield _row("passes", f"{amount.epochs:.3g}", f"{amount.epochs_judgement()}")
+        yield _row(
+            "passes",
+            f"{amount.epochs:.3g}",
+            f"{amount.epochs_judgement()}" if not text.sources else "of all sources together",
+        )
         yield _row("", "", "(Muennighoff et al. 2023: up to 4 nearly as good as new text)")
     yield _row("a parameter", f"{amount.tokens_per_parameter:.3g}", amount.judgement())
     yield _row("", "", "(Hoffmann et al. 2022: about 20 make the most of the computing)")
