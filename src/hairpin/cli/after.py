@@ -20,7 +20,7 @@ from hairpin.cli.options import (
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
     from hairpin.run import Run
-    from hairpin.training.evaluate import Measured
+    from hairpin.terminal.measured import Measurement
 
 Named = TypeVar("Named", str, Path)
 
@@ -172,7 +172,7 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
     click.echo("\n".join(prediction_lines(texts, predictions)))
 
 
-def _sources_as_json(sources: "Mapping[str, Measured] | None") -> dict[str, object]:
+def _sources_as_json(sources: "Mapping[str, Measurement] | None") -> dict[str, object]:
     if sources is None:
         return {}
     values = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.data.arrow import is_saved_dataset, split_folder
 from hairpin.data.cache import shown
+from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
 from hairpin.data.reading import byte_blocks
-from hairpin.data.tables import begins_like_rows
 from hairpin.errors import CorpusError
 
 _SNIFFED_BYTES = 8192

@@ -6,7 +6,8 @@ from pathlib import Path
 from hairpin.config.data import Format
 from hairpin.data.arrow import Parquet, SavedDataset
 from hairpin.data.columns import Table
-from hairpin.data.tables import Csv, JsonArray, JsonLines, Tsv
+from hairpin.data.json_tables import JsonArray, JsonLines
+from hairpin.data.text_tables import Csv, Tsv
 
 COMPRESSED = (".gz", ".zst")
 _FORMATS: dict[str, Format] = {

@@ -1,14 +1,12 @@
-"""JSON Lines, arrays of JSON, CSV and TSV as tables, read in bounded memory."""
+"""JSON Lines and arrays of JSON as tables, read in bounded memory."""
 
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.cache import shown
 from hairpin.data.columns import (
     LONGEST_ROW_CHARS,
     LOOKED_AT_ROWS,
@@ -19,15 +17,8 @@ from hairpin.data.columns import (
 )
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
-from hairpin.data.record_formats import (
-    MisquotedError,
-    Numbered,
-    csv_delimiter,
-    csv_records,
-    decode_row,
-    ragged_row,
-    tsv_records,
-)
+from hairpin.data.record_formats import decode_row
+from hairpin.data.text_tables import TextTable, lines_of
 from hairpin.errors import CorpusError
 
 _KINDS = {
@@ -44,28 +35,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _NEARLY_ALL = 16  # characters before the end of what was read, where an error may be its fault
 
 
-class _TextTable:
-    """A table in a file of text."""
-
-    def __init__(self, path: Path, on_bad_bytes: str) -> None:
-        self.name = shown(path)
-        self._path = path
-        self._on_bad_bytes = on_bad_bytes
-        self._mended = 0
-        self._reader = TextReader(path, on_bad_bytes)
-
-    @property
-    def replaced(self) -> int:
-        """U+FFFD characters put in the place of bad bytes in this pass so far."""
-        return self._reader.replaced + self._mended
-
-    def _blocks(self) -> Iterator[str]:
-        self._mended = 0
-        self._reader = TextReader(self._path, self._on_bad_bytes)
-        return self._reader.blocks()
-
-
-class _JsonTable(_TextTable):
+class _JsonTable(TextTable):
     """Rows that are objects."""
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
@@ -89,14 +59,14 @@ class _JsonTable(_TextTable):
             yield place, value
 
     def _mend(self, place: str, column: str, value: str, half: re.Match[str]) -> str:
-        if self._on_bad_bytes == "error":
+        if self.on_bad_bytes == "error":
             raise CorpusError(
                 f"{place}: {quoted(column)} has half a character (\\u{ord(half[0]):04x}) at "
                 f"character {half.start()}; mend the row, or go on without such: "
                 "--set data.on_bad_bytes=replace"
             )
         value, count = _HALF_CHARACTER.subn("\ufffd", value)
-        self._mended += count
+        self.mended += count
         return value
 
 
@@ -104,7 +74,7 @@ class JsonLines(_JsonTable):
     """An object a line."""
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
-        for number, line in enumerate(lines_of(self._blocks(), self.name, "\n"), 1):
+        for number, line in enumerate(lines_of(self.blocks(), self.name, "\n"), 1):
             if line.isspace():
                 continue
             place = f"{self.name}:{number}"
@@ -130,7 +100,7 @@ class JsonArray(_JsonTable):
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
         text, position, number, line = "", 0, 0, 1
-        blocks = self._blocks()
+        blocks = self.blocks()
         text = next(blocks, "")
         while (position := _space(text, 0)) == len(text) and (block := next(blocks, "")):
             text += block
@@ -207,93 +177,6 @@ class JsonArray(_JsonTable):
                 wanted = len(text)
 
 
-class _Cells(_TextTable):
-    """Lines of cells, of which the first names the columns."""
-
-    def _records(self) -> Iterator[Numbered]:
-        raise NotImplementedError
-
-    def columns(self) -> Mapping[str, str]:
-        records = self._checked()
-        _, header = next(records)
-        rows = [cells for _, cells in islice(records, LOOKED_AT_ROWS)]
-        return {name: _kind_of([cells[at] for cells in rows]) for at, name in enumerate(header)}
-
-    def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
-        records = self._checked()
-        line, header = next(records)
-        if header.count(column) > 1:
-            raise CorpusError(
-                f"{self.name}:{line}: two columns are called {quoted(column)}; rename one"
-            )
-        at = header.index(column)
-        for line, cells in records:
-            yield f"{self.name}:{line}", cells[at]
-
-    def _checked(self) -> Iterator[Numbered]:
-        """The header, then the rows, each with as many cells."""
-        try:
-            records = self._records()
-            line, header = next(records, (1, []))
-            header = [name.strip() for name in header]
-            if not any(header):
-                raise CorpusError(
-                    f"{self.name}: is empty; its first line should name the columns, one of them "
-                    '"text"'
-                )
-            yield line, header
-            for line, cells in records:
-                if ragged := ragged_row(cells, header):
-                    raise CorpusError(f"{self.name}:{line}: {ragged}")
-                yield line, cells
-        except MisquotedError as error:
-            raise CorpusError(f"{self.name}:{error.line}: {error.words}") from None
-
-
-class Csv(_Cells):
-    """RFC 4180: quotes, line breaks in cells; , or ; or tab between them, as the header has it."""
-
-    def _records(self) -> Iterator[Numbered]:
-        blocks = self._blocks()
-        opening = next(blocks, "")
-        delimiter = csv_delimiter(opening, ("text",))
-        lines = lines_of(chain((opening,), blocks), self.name, "")
-        return csv_records(lines, delimiter, LONGEST_ROW_CHARS)
-
-
-class Tsv(_Cells):
-    """A line is a record; any quote is text but those around a whole cell."""
-
-    def _records(self) -> Iterator[Numbered]:
-        return tsv_records(lines_of(self._blocks(), self.name, ""))
-
-
-def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:
-    """The lines of a stream, each with its end.
-
-    Args:
-        blocks: the stream.
-        name: of the file, for an error.
-        newline: as in `io.StringIO`: "" ends a line at any of three ends, "\\n" at that alone.
-    """
-    waiting: list[str] = []
-    waiting_chars = number = 0
-    for block in blocks:
-        waiting.append(block)
-        waiting_chars += len(block)
-        if "\n" in block or "\r" in block:
-            lines = io.StringIO("".join(waiting), newline=newline).readlines()
-            # Behind a return the line feed may be in the next block.
-            waiting = [] if lines[-1].endswith("\n") else [lines.pop()]
-            waiting_chars = len(waiting[0]) if waiting else 0
-            number += len(lines)
-            yield from lines
-        if waiting_chars > LONGEST_ROW_CHARS:
-            raise too_long(f"{name}:{number + 1}")
-    if rest := "".join(waiting):
-        yield rest
-
-
 def begins_like_rows(path: Path) -> bool:
     """Whether a .json that nobody named is a list of objects, and not settings or the like."""
     try:
@@ -309,20 +192,6 @@ def _in_a_word(kinds: set[str]) -> str:
     if not kinds:
         return NOTHING
     return _MANY.get(kind := min(kinds), kind) if len(kinds) == 1 else " and ".join(sorted(kinds))
-
-
-def _kind_of(cells: list[str]) -> str:
-    """What a column of cells holds: numbers if each is one."""
-    full = [cell for cell in cells if cell.strip()]
-    return "numbers" if full and all(map(_is_number, full)) else TEXT
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _as_object(place: str, row: Any) -> dict[str, Any]:
