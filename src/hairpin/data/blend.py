@@ -114,8 +114,8 @@ def empty_rows(found: Survey) -> str | None:
     """A line about rows that were left out; None: there are none."""
     if not found.empty:
         return None
-    verb = "has" if found.empty == 1 else "have"
-    return f"{found.empty:,} of {found.rows:,} rows {verb} no text and were left out"
+    which = "has no text and was" if found.empty == 1 else "have no text and were"
+    return f"{found.empty:,} of {found.rows:,} rows {which} left out"
 
 
 def _surveys(data: settings.Data, cache: Path | None, on_progress: Progress | None) -> list[Survey]:

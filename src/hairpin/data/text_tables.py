@@ -130,8 +130,7 @@ def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:
             yield from lines
         if waiting_chars > LONGEST_ROW_CHARS:
             raise too_long(f"{name}:{number + 1}")
-    if rest := "".join(waiting):
-        yield rest
+    yield from io.StringIO("".join(waiting), newline=newline)
 
 
 def _kind_of(cells: list[str]) -> str:
