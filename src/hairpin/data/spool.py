@@ -115,7 +115,8 @@ def _name_of(rows: Iterable[Any]) -> str:
             "dicts with a text in each"
         )
     name = getattr(getattr(rows, "info", None), "dataset_name", None)
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else "stream"
+    is_one = isinstance(name, str) and _NAME.fullmatch(name) and name != "generator"
+    return str(name) if is_one else "stream"
 
 
 def _is_file(text: str) -> bool:
