@@ -49,7 +49,7 @@ LAYERS = {
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
-    " analysis run",
+    " data analysis run",
     "tracking": "errors files config runs run",
     "driving": "errors plugin_files config distributed runs watch training finetuning run pages"
     " starting tracking",
