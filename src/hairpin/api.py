@@ -295,8 +295,8 @@ def prepare(
     overrides: Iterable[str] = (),
     watcher: Watcher | None = None,
 ) -> str:
-    """Tokenizer and token shards of a text, in the folder `out`, of a mixture in a folder for each
-    source; returns a line that sums them up.
+    """Tokenizer and token shards of a text in the folder `out`, of a mixture one for each source;
+    returns a line that sums them up.
 
     Raises:
         UserError: the text cannot be read, or the folder is in use.
@@ -308,7 +308,7 @@ def prepare(
         raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
     asked = asked_config(texts, corpus, None, overrides, settings or {})
     require_text(asked)
-    prepared = prepare_text(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
+    prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
     for source in prepared.sources:
         shutil.copytree(source.prepared.folder, folder / source.name)
     if not prepared.sources:
@@ -322,9 +322,7 @@ def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     from hairpin.terminal.notebook import Notebook, in_notebook
     from hairpin.terminal.watcher import Terminal
 
-    if in_notebook():
-        return Notebook()
-    return Terminal(on_stderr=on_stderr)
+    return Notebook() if in_notebook() else Terminal(on_stderr=on_stderr)
 
 
 def _path(name: str | Path | None) -> Path | None:

@@ -70,7 +70,7 @@ def run_figures(
         "gradient-norm": norm_figure(events, threshold, clip_kind),
     }
     if source_series(events, "val_loss"):
-        figures["sources.png"] = sources_figure(events)
+        figures["sources"] = sources_figure(events)
     if labels := labels_of(events):
         figures["accuracy"] = accuracy_figure(events)
         if matrix := best_confusion(events):
