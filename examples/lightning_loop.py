@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 import hairpin
-from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.guard import Guard as GuardSettings
 from hairpin.data.order import SampleOrder
 from hairpin.optim.gradients import Clipper

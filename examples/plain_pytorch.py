@@ -55,7 +55,7 @@ def train(text: Path, out: Path, updates: int, stop_after: int | None = None) ->
             inputs, targets = batch_at(data, order, update * BATCH)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             clipped = clipper([p.grad for p in model.parameters() if p.grad is not None])
             verdict = guard.judge(loss, clipped.norm)  # a NaN never touches the weights
             step_unless(verdict.skip, optimizer, schedule(update))

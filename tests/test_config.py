@@ -383,6 +383,10 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 EXTENSIONS = [{"at": 20, "policy": "rewarm"}, {"at": 40, "policy": "cooldown"}]
+SOURCES = [
+    {"name": "wiki", "texts": [str(Path("/wiki.jsonl"))], "weight": 0.7, "column": "body"},
+    {"name": "code", "corpus": "stdlib", "weight": 0.3, "split": "tails"},
+]
 
 
 def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
@@ -404,7 +408,8 @@ def values_for(field: dict[str, Any]) -> st.SearchStrategy[Any]:
         )
     if field["type"] == "array":
         of_texts = st.lists(TEXTS, min_size=2, max_size=3, unique=True)
-        return st.just([]) | (st.just(EXTENSIONS) if "$ref" in field["items"] else of_texts)
+        of_tables = st.just(EXTENSIONS if "Extension" in str(field["items"]) else SOURCES)
+        return st.just([]) | (of_tables if "$ref" in field["items"] else of_texts)
     return TEXTS.filter(lambda text: len(text) >= field.get("minLength", 0))
 
 
@@ -432,8 +437,9 @@ def configs(draw: st.DrawFn) -> Config:
     schedule = tree.setdefault("schedule", {})
     schedule["kind"] = draw(st.sampled_from(sorted(CURVES)))
     data, train, model = (tree.setdefault(name, {}) for name in ("data", "train", "model"))
-    data["texts"] = [str(Path(f"/{draw(TEXTS)}"))]
-    if "path" not in tree.get("start", {}):
+    sources = data.get("sources")
+    data["texts"] = [] if sources else [str(Path(f"/{draw(TEXTS)}"))]
+    if "path" not in tree.get("start", {}) or sources:
         tree.get("finetune", {}).pop("kind", None)
     elif tree.get("finetune", {}).get("kind"):
         tree["finetune"]["template"] = draw(TEXTS) + "{instruction}"

@@ -32,7 +32,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
-    "planning": "errors schedules config data model.shape",
+    "planning": "errors config data model.shape",
     "training": "allocator errors files schedules plugins config distributed checkpoints runs watch"
     " data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
@@ -49,7 +49,7 @@ LAYERS = {
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
-    " analysis run",
+    " data analysis run",
     "tracking": "errors files config runs run",
     "driving": "errors plugin_files config distributed runs watch training finetuning run pages"
     " starting tracking",

@@ -17,7 +17,8 @@ from torch import nn
 
 import hairpin
 from hairpin import Run, schedules
-from hairpin.checkpoints.store import CheckpointStore, Snapshot
+from hairpin.checkpoints.snapshot import Snapshot
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.plugins import register_schedule
 from hairpin.schedules import Schedule

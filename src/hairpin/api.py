@@ -25,6 +25,7 @@ from hairpin.runs.lock import RunLock
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
+    Text,
     asked_config,
     default_budget_seconds,
     length_of,
@@ -32,6 +33,7 @@ from hairpin.starting.asked import (
     require_text,
     with_plugins,
     with_start,
+    with_tables,
     with_tracks,
 )
 from hairpin.starting.begin import begun_before, require_same
@@ -54,8 +56,10 @@ def load(path: str | Path | None = None) -> Run:
 
 
 def train(
-    *texts: str | Path,
+    *texts: Text,
     corpus: str | None = None,
+    column: str | None = None,
+    sources: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
     start: str | Path | None = None,
     out: str | Path | None = None,
@@ -68,12 +72,16 @@ def train(
     watcher: Watcher | None = None,
     started: float | None = None,
 ) -> Run:
-    """Train a GPT on text files and folders.
+    """Train a GPT on text: files, folders, tables, datasets.
 
     Args:
-        texts: files and folders; none: the corpus that the config or `corpus` names, else the
-            Python standard library's own source.
+        texts: files, folders and patterns; or any iterable of texts or of dicts, such as a stream
+            of Hugging Face's `datasets`, which is written to the cache first. None: the corpus that
+            the config or `corpus` names, else the Python standard library's own source.
         corpus: "stdlib", "python-docs" or "verdict".
+        column: of tables and dicts, the one that holds the text; None: `text`, or the only one.
+        sources: in place of `texts`, name → such a text, or a dict of the keys of
+            `[[data.sources]]`: {"wiki": {"texts": "wiki.jsonl", "weight": 0.7}, …}.
         config: a TOML file of settings.
         start: a run, or a folder with a model in safetensors, to go on from; None:
             random weights.
@@ -94,17 +102,17 @@ def train(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
+    files = load_plugins(plugin)
     if is_follower():
         return follow()
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
-    files = load_plugins(plugin)
-    flags = with_tracks(with_start(settings, start), track)
+    flags = with_tracks(with_tables(with_start(settings, start), column, sources), track)
     asked = with_plugins(asked_config(texts, corpus, config, overrides, flags), files)
     notices = []
-    if not asked.data.texts and asked.data.corpus is None:
+    if not asked.data.is_named:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(_NO_TEXT)
     if budget and length_of(asked):
@@ -229,7 +237,7 @@ def schedule(
 
 
 def plan(
-    *texts: str | Path,
+    *texts: Text,
     corpus: str | None = None,
     config: str | Path | None = None,
     out: str | Path | None = None,
@@ -280,30 +288,32 @@ def plan(
 
 
 def prepare(
-    *texts: str | Path,
+    *texts: Text,
     out: str | Path,
     corpus: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     overrides: Iterable[str] = (),
     watcher: Watcher | None = None,
 ) -> str:
-    """Tokenizer and token shards of a text, in the folder `out`; returns a line that sums them up.
+    """Tokenizer and token shards of a text, in the folder `out`, of a mixture in a folder for each
+    source; returns a line that sums them up.
 
     Raises:
         UserError: the text cannot be read, or the folder is in use.
     """
-    from hairpin.data.shards import prepare as prepare_shards
+    from hairpin.data.blend import prepare_text, words_of
 
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
-    asked = asked_config(texts, corpus, None, overrides, {})
+    asked = asked_config(texts, corpus, None, overrides, settings or {})
     require_text(asked)
-    prepared = prepare_shards(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
-    shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
-    return (
-        f"{folder}: {len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
-        f"vocabulary {prepared.tokenizer.vocabulary:,}"
-    )
+    prepared = prepare_text(asked.data, asked.tokenizer, on_progress=(_watcher(watcher)).stage)
+    for source in prepared.sources:
+        shutil.copytree(source.prepared.folder, folder / source.name)
+    if not prepared.sources:
+        shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+    return f"{folder}: {words_of(prepared)}"
 
 
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hairpin.config.settings import Config
 from hairpin.distributed import launch
@@ -40,6 +41,9 @@ from hairpin.starting.extend import IMPORTED, is_finished
 from hairpin.tracking.follow import Trackers
 from hairpin.tracking.tools import require_installed
 from hairpin.watch import Quiet, Watcher
+
+if TYPE_CHECKING:
+    from hairpin.training.budget import Budget
 
 # Their number is an update's index; that of other events is how many updates are completed.
 _COUNTED_FROM_0 = (events.Update, events.Ratios)
@@ -158,7 +162,6 @@ def _drain(
 
     The caller holds the run's lock.
     """
-    from hairpin.distributed.world import join
     from hairpin.training.budget import Budget
 
     budget = Budget(budget_seconds, started) if budget_seconds else None
@@ -167,14 +170,10 @@ def _drain(
     show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     try:
-        world = join()
-        world.share(lambda: str(directory.path.absolute()))
-        training = _training(run)(budget=budget, watcher=watcher, world=world)
-        for event in _blaming(training):
+        for event in _blaming(_leading(run, budget, watcher)):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             show(event)
         status = "finished"
-        world.leave()
     except HairpinError as error:
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
         if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
@@ -199,6 +198,16 @@ def _drain(
         run.write_plots()
     watcher.finish(run.path, run.lines())
     return run
+
+
+def _leading(run: Run, budget: "Budget | None", watcher: Watcher) -> Iterator[events.Event]:
+    """Train, after telling the other processes what, if there are any."""
+    from hairpin.distributed.world import join
+
+    world = join()
+    world.share(lambda: str(run.path.absolute()))
+    yield from _training(run)(budget=budget, watcher=watcher, world=world)
+    world.leave()
 
 
 def _training(run: Run) -> Callable[..., Iterator[events.Event]]:

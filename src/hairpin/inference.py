@@ -13,9 +13,10 @@ import torch
 from hairpin.config.data import Data
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED, Tokens, Windows
+from hairpin.data.blend import prepare_text
 from hairpin.data.corpus import open_corpus
 from hairpin.data.order import Indices
-from hairpin.data.shards import prepare, token_blocks
+from hairpin.data.shards import token_blocks
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import CorpusError, RunError
 from hairpin.finetuning.divided import divide, other_examples
@@ -35,6 +36,7 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.training.checkpoint import load_weights
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.numerics import Numerics, choose_device
+from hairpin.training.pretrain import evaluation_set
 from hairpin.training.samples import prompt_ids
 
 _EVALUATION_BYTES = 1e9
@@ -111,8 +113,10 @@ class Trained:
         texts: Sequence[Path],
         on_progress: Callable[[int, int], None] | None = None,
         on_notice: Callable[[str], None] = lambda line: None,
+        column: str | None = None,
     ) -> Measured:
-        """The loss on whole texts, or without any on the run's own validation text.
+        """The loss on whole texts, or without any on the run's own validation text; of a mixture
+        that of each source too.
 
         Of a fine-tuned run: on files of records, or on the records it kept for validation.
 
@@ -124,21 +128,24 @@ class Trained:
         sequences = micro_batch_sequences(shape, 1 << 20, _EVALUATION_BYTES, self.device)
         tally = tally_of(self.config, self.tokenizer, self.device)
         evaluator = Evaluator(self.model, tally, Numerics(self.device), sequences)
-        measured = evaluator.measure(self._set_of(texts, on_notice), on_progress)
+        measured = evaluator.measure(self._set_of(texts, on_notice, column), on_progress)
         assert measured
         return measured
 
-    def _set_of(self, texts: Sequence[Path], on_notice: Callable[[str], None]) -> EvaluationSet:
+    def _set_of(
+        self, texts: Sequence[Path], on_notice: Callable[[str], None], column: str | None
+    ) -> EvaluationSet:
         if self.config.finetune.kind:
             return ExampleSet(self._examples(texts, on_notice))
-        tokens: Tokens = (
-            _InMemory(_encode(texts, self.tokenizer))
-            if texts
-            else prepare(self.config.data, self.tokenizer).val
-        )
+        context = self.model.shape.context
+        if not texts:
+            prepared = prepare_text(self.config.data, self.tokenizer)
+            return evaluation_set(prepared, "val", context, None)
+        column = column or self.config.data.column
+        tokens: Tokens = _InMemory(_encode(texts, column, self.tokenizer))
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")
-        return Windows(tokens, self.model.shape.context)
+        return Windows(tokens, context)
 
     def _examples(self, files: Sequence[Path], on_notice: Callable[[str], None]) -> list[Example]:
         if not files:
@@ -271,7 +278,7 @@ class _InMemory:
         return self._ids.take(np.arange(start, start + count), mode="wrap")
 
 
-def _encode(texts: Sequence[Path], tokenizer: Tokenizer) -> Indices:
-    data = Data(texts=tuple(str(text.absolute()) for text in texts))
+def _encode(texts: Sequence[Path], column: str | None, tokenizer: Tokenizer) -> Indices:
+    data = Data(texts=tuple(str(text.absolute()) for text in texts), column=column)
     blocks = [ids for ids, _ in token_blocks(open_corpus(data).documents(), tokenizer)]
     return np.concatenate(blocks).astype(np.int64) if blocks else np.empty(0, dtype=np.int64)

@@ -33,7 +33,7 @@ from hairpin.analysis.label_plots import (
     confusion_figure,
     labels_of,
 )
-from hairpin.analysis.series import COLUMNS, Event, highest, series, smoothed, thin
+from hairpin.analysis.series import COLUMNS, Event, highest, series, smoothed, source_series, thin
 from hairpin.analysis.summary import Point, history, summarize
 from hairpin.schedules import CURVES, Schedule
 
@@ -45,8 +45,8 @@ def write_plots(
 
     Args:
         record: the events of a metrics.jsonl, oldest first.
-        folder: where `loss.png`, `learning-rate.png` and `gradient-norm.png` go, and a
-            classifier's `accuracy.png` and `confusion.png`.
+        folder: where `loss.png`, `learning-rate.png` and `gradient-norm.png` go, a
+            mixture's `sources.png`, and a classifier's `accuracy.png` and `confusion.png`.
         clip_threshold: the largest norm (or entry) that is not clipped; None: no clipping.
         clip_kind: "norm", "value" or "off".
 
@@ -69,6 +69,8 @@ def run_figures(
         "learning-rate": lr_figure(events),
         "gradient-norm": norm_figure(events, threshold, clip_kind),
     }
+    if source_series(events, "val_loss"):
+        figures["sources.png"] = sources_figure(events)
     if labels := labels_of(events):
         figures["accuracy"] = accuracy_figure(events)
         if matrix := best_confusion(events):
@@ -98,6 +100,20 @@ def loss_figure(events: Sequence[Event]) -> Figure:
     scale_loss(ax, losses, train, val)
     add_tokens_axis(ax, events)
     _add_bits_axis(ax, events)
+    finish(ax)
+    return figure
+
+
+def sources_figure(events: Sequence[Event]) -> Figure:
+    """The validation loss of each source of a mixture."""
+    figure, ax = new_figure("Validation loss by source", "loss (nats per token)")
+    found = source_series(events, "val_loss")
+    colors = (BLUE, VERMILLION, ORANGE, SKY, GREY, "black")
+    for at, (name, (updates, losses)) in enumerate(found.items()):
+        style = marks(colors[at % len(colors)], "os^Dv"[at % 5])
+        ax.plot(updates, losses, **style, lw=1.4, label=name)
+    scale_loss(ax, *(losses for _, losses in found.values()))
+    add_tokens_axis(ax, events)
     finish(ax)
     return figure
 

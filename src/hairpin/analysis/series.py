@@ -64,3 +64,15 @@ def smoothed(ys: Floats) -> Floats:
     high = np.minimum(len(ys), at + np.minimum(at, half) + 1)
     means = (sums[high] - sums[low]) / np.maximum(1, counts[high] - counts[low])
     return np.where(finite, means, np.nan)
+
+
+def source_series(events: Iterable[Event], key: str) -> dict[str, tuple[Floats, Floats]]:
+    """Source of a mixture → the updates and values of a key of its evaluations; null is NaN."""
+    found = [e for e in events if e["event"] == "evaluation" and e.get("sources")]
+    names = dict.fromkeys(name for event in found for name in event["sources"])
+    xs = np.array([event["update"] for event in found], np.float64)
+    values = {name: [event["sources"].get(name, {}).get(key) for event in found] for name in names}
+    return {
+        name: (xs, np.array([math.nan if y is None else float(y) for y in ys], np.float64))
+        for name, ys in values.items()
+    }

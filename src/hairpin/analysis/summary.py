@@ -21,7 +21,7 @@ OVERFITTING_RISE = 0.005
 @dataclass(frozen=True)
 class Point:
     """An evaluation: losses in nats per target after `update` updates; None: not finite, or not
-    measured.
+    measured. Of a mixture `sources` has the validation loss and bits per byte of each.
     """
 
     update: int
@@ -29,6 +29,7 @@ class Point:
     val_loss: float | None
     val_bits_per_byte: float | None = None
     val_accuracy: float | None = None
+    sources: tuple[tuple[str, float | None, float | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,19 @@ class Summary:
             rows.append(
                 ("first", f"validation {_losses(self.first)} at update {self.first.update:,}")
             )
-        return rows
+        return rows + self._source_rows(self.best)
+
+    def _source_rows(self, best: Point) -> list[tuple[str, str]]:
+        each = [Point(best.update, None, loss, bits) for _, loss, bits in best.sources]
+        names = [name for name, _, _ in best.sources]
+        width = max(map(len, names), default=0)
+        return [
+            (
+                "" if at else "sources",
+                f"{name:<{width}}  {_losses(point)} at update {best.update:,}",
+            )
+            for at, (name, point) in enumerate(zip(names, each, strict=True))
+        ]
 
     def _clipping_words(self) -> str:
         words = f"{self.clipped_updates / self.updates:.1%} of updates clipped"
@@ -283,6 +296,10 @@ def _point(event: dict[str, Any]) -> Point:
         _number(event, "val_loss"),
         _number(event, "val_bits_per_byte"),
         _number(event, "val_accuracy"),
+        tuple(
+            (name, _number(each, "val_loss"), _number(each, "val_bits_per_byte"))
+            for name, each in (event.get("sources") or {}).items()
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +11,7 @@ import click
 
 from hairpin.cli.options import (
     FiniteRange,
+    column_option,
     json_option,
     plugin_option,
     run_argument,
@@ -20,6 +21,7 @@ from hairpin.cli.options import (
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
     from hairpin.run import Run
+    from hairpin.terminal.measured import Measurement
 
 Named = TypeVar("Named", str, Path)
 
@@ -96,11 +98,16 @@ def sample(
 
 @click.command(short_help="Measure a run's model on any text.")
 @_run_and_texts
+@column_option
 @json_option
 @weights_option
 @plugin_option
 def evaluate(
-    run_and_texts: tuple[Path, ...], as_json: bool, weights: str, plugin: tuple[Path, ...]
+    run_and_texts: tuple[Path, ...],
+    column: str | None,
+    as_json: bool,
+    weights: str,
+    plugin: tuple[Path, ...],
 ) -> None:
     """Loss, perplexity and bits per byte of RUN's model on TEXT.
 
@@ -116,7 +123,7 @@ def evaluate(
     trained = run.trained(weights=weights)
     notices: list[str] = []
     with counting_bar("evaluating") as on_progress:
-        measured = trained.measure(texts, on_progress, notices.append)
+        measured = trained.measure(texts, on_progress, notices.append, column)
     for notice in notices:
         click.echo(notice, err=True)
     labels = run.config.finetune.labels
@@ -136,6 +143,7 @@ def evaluate(
                 if labels
                 else {"perplexity": measured.perplexity, "bits_per_byte": measured.bits_per_byte}
             ),
+            **_sources_as_json(measured.sources),
         }
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -174,6 +182,24 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
         return
     click.echo(classifier.weights, err=True)
     click.echo("\n".join(prediction_lines(texts, predictions)))
+
+
+def _sources_as_json(sources: "Mapping[str, Measurement] | None") -> dict[str, object]:
+    if sources is None:
+        return {}
+    values = {
+        name: {
+            "tokens": found.tokens,
+            "val_loss": found.loss,
+            "val_bits_per_byte": found.bits_per_byte,
+        }
+        for name, found in sources.items()
+    }
+    finite = {
+        name: {key: n if n is not None and math.isfinite(n) else None for key, n in each.items()}
+        for name, each in values.items()
+    }
+    return {"sources": finite}
 
 
 def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":

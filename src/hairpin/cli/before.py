@@ -6,25 +6,36 @@ from typing import Any
 
 import click
 
-from hairpin.cli.options import corpus_option, plugin_option, settings_of, with_settings
+from hairpin.cli.options import (
+    corpus_option,
+    plugin_option,
+    settings_of,
+    with_curve_settings,
+    with_text_settings,
+)
 
 
 @click.command(short_help="Turn text into a tokenizer and token shards.")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @corpus_option
-@click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="One setting.")
+@with_text_settings
 def prepare(
-    texts: tuple[Path, ...], out: Path, corpus: str | None, overrides: tuple[str, ...]
+    texts: tuple[Path, ...],
+    out: Path,
+    corpus: str | None,
+    overrides: tuple[str, ...],
+    **flags: Any,
 ) -> None:
     """Turn text into a tokenizer and token shards, in bounded memory."""
     from hairpin import api
 
-    click.echo(api.prepare(*texts, out=out, corpus=corpus, overrides=overrides))
+    settings = settings_of(flags)
+    click.echo(api.prepare(*texts, out=out, corpus=corpus, settings=settings, overrides=overrides))
 
 
 @click.command(short_help="Draw the learning-rate curve of a config.")
-@with_settings
+@with_curve_settings
 @click.option("--png", type=click.Path(path_type=Path), help="Where to write the picture as well.")
 @plugin_option
 def schedule(

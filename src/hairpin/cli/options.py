@@ -21,7 +21,10 @@ FLAGS = {
     "device": "execution.device",
     "parallel": "execution.parallel",
     "recipe": "recipe",
+    "column": "data.column",
+    "sources": "data.sources",
 }
+_TEXT_FLAGS = ("column", "sources")
 
 
 class FiniteRange(click.FloatRange):
@@ -47,12 +50,28 @@ def with_plan_settings(command: F) -> F:
     return _with_options(command, tuple(flag for flag in FLAGS if flag != "tokens"))
 
 
+def with_curve_settings(command: F) -> F:
+    """The same, less what says which text."""
+    return _with_options(command, tuple(flag for flag in FLAGS if flag not in _TEXT_FLAGS))
+
+
+def with_text_settings(command: F) -> F:
+    """--column and --source alone, and --set."""
+    return _with_options(command, _TEXT_FLAGS, is_file=False)
+
+
 def with_finetune_settings(command: F) -> F:
     """The same, less the flags for what the model to start from brings along."""
     return _with_options(command, ("updates", "epochs", "lr", "seed", "precision", "device"))
 
 
-def _with_options(command: F, flags: tuple[str, ...]) -> F:
+def column_option(command: F) -> F:
+    """--column."""
+    words = "Of tables: the column that holds the text."
+    return click.option("--column", metavar="NAME", help=words)(command)
+
+
+def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -> F:
     options = {
         "config": click.option(
             "--config", type=click.Path(path_type=Path), help="A TOML file of settings."
@@ -77,13 +96,22 @@ def _with_options(command: F, flags: tuple[str, ...]) -> F:
         ),
         "lr": click.option("--lr", type=float, help="Peak learning rate."),
         "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
+        "column": column_option,
+        "sources": click.option(
+            "--source",
+            "sources",
+            multiple=True,
+            metavar="NAME=PATH[:WEIGHT]",
+            help="A source of a mixture, in place of TEXT; its share of the training tokens.",
+        ),
         "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
         "device": click.option("--device", help="auto, cpu, cuda or mps."),
         "parallel": click.option(
             "--parallel", help="ddp or fsdp: how torchrun's processes share the model."
         ),
     }
-    chosen = [option for name, option in options.items() if name in (*flags, "config", "set")]
+    names = (*flags, "set", *(("config",) if is_file else ()))
+    chosen = [option for name, option in options.items() if name in names]
     for option in reversed(chosen):
         command = option(command)
     return command
@@ -91,7 +119,12 @@ def _with_options(command: F, flags: tuple[str, ...]) -> F:
 
 def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
     """Dotted key → value for the flags that were given."""
-    return {FLAGS[name]: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    if "sources" in given:
+        from hairpin.config.sources import parse_sources
+
+        given["sources"] = parse_sources(given["sources"])
+    return {FLAGS[name]: value for name, value in given.items()}
 
 
 def corpus_option(command: F) -> F:

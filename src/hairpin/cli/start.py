@@ -48,7 +48,12 @@ def train(
     plugin: tuple[Path, ...],
     **flags: Any,
 ) -> None:
-    """Train on text files or folders.
+    """Train on text files or folders, on tables (JSONL, CSV, Parquet), or on a mixture.
+
+    \b
+      hairpin train book.txt
+      hairpin train 'data/**/*.jsonl.gz' --column body
+      hairpin train --source wiki=wiki.jsonl:0.7 --source code=src/:0.3
 
     Without TEXT it trains on the recipe's corpus, or on the Python standard library's own source.
     Without --budget, a size or a length it takes three minutes.

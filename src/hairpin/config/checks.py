@@ -25,7 +25,7 @@ FIXED_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
 
 # Keys that say the same thing in different ways: one of each group may be set.
 ALTERNATIVES = (
-    ("data.texts", "data.corpus"),
+    ("data.texts", "data.corpus", "data.sources"),
     ("train.updates", "train.tokens", "train.epochs"),
     ("schedule.warmup_updates", "schedule.warmup_tokens", "schedule.warmup_fraction"),
     ("schedule.decay_updates", "schedule.decay_tokens", "schedule.decay_fraction"),
@@ -37,6 +37,7 @@ def contradictions(config: Config) -> list[str]:
     return [
         *_names(config),
         *_alternatives(config),
+        *_sources(config),
         *_shapes(config),
         *_architecture(config),
         *_schedule(config),
@@ -184,6 +185,23 @@ def _alternatives(config: Config) -> Iterator[str]:
             yield f"{' and '.join(given)}: they say the same thing in two ways; keep one"
 
 
+def _sources(config: Config) -> Iterator[str]:
+    """What is wrong with the sources of a mixture."""
+    sources = config.data.sources
+    names = [source.name.lower() for source in sources]  # folders are named by them
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"data.sources: two sources are called {name}; give each a name of its own"
+    for source in sources:
+        if bool(source.texts) == bool(source.corpus):
+            yield f"data.sources: {source.name} needs texts, or a corpus, and not both"
+    without = [source.name for source in sources if source.weight is None]
+    if without and len(without) < len(sources):
+        yield (
+            f"data.sources: {', '.join(without)} without a weight, where others have one; give "
+            "each a weight, or none: then it is by size"
+        )
+
+
 def value_of(config: Config, key: str) -> Any:
     """What a config has under a dotted key."""
     table, _, name = key.partition(".")
@@ -216,7 +234,7 @@ def _shapes(config: Config) -> Iterator[str]:
 def _architecture(config: Config) -> Iterator[str]:
     """What a network other than GPT-2's has not."""
     model = config.model
-    if model.architecture == "gpt2":
+    if model.architecture not in ("modern", "qwen3"):
         return
     network = f"a {model.architecture} network"
     for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):

@@ -1,27 +1,88 @@
 """Settings of the text, and of how it becomes tokens."""
 
-from typing import Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from hairpin.config.table import Names, Table
 
+CorpusName = Literal["stdlib", "python-docs", "verdict"]
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "dataset"]
+GLOB_CHARACTERS = frozenset("*?[")
 
-class Data(Table):
-    """Which text, and how it is divided."""
+_COLUMN = "The column of a table whose rows are the documents; unset: `text` if there is one, else "
+_FORMAT = (
+    "What the files hold; unset: what each one's name says. `dataset` is a folder that Hugging "
+    "Face's `save_to_disk` wrote."
+)
+_SEPARATOR = "The string that divides a text file into documents; unset: one document a file."
 
-    texts: Names = Field((), description="Absolute paths of the text files and folders.")
-    corpus: Literal["stdlib", "python-docs", "verdict"] | None = Field(
-        None,
-        description="A corpus by name, in place of `texts`: the Python standard library's own "
-        "source, Python's help topics, or the short story of the book (downloaded once).",
+
+class Source(Table):
+    """One of several sources of a mixture."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        max_length=40,
+        description="What the source is called in the record and in plots.",
     )
+    texts: Names = Field((), description="As `data.texts`.")
+    corpus: CorpusName | None = Field(None, description="As `data.corpus`.")
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="The share of training tokens that come from the source, in proportion to the "
+        "other weights; unset (of all or of none): by size, in tokens.",
+    )
+    column: str | None = Field(
+        None, min_length=1, max_length=1000, description="As `data.column`, which it is if unset."
+    )
+    format: Format | None = Field(None, description="As `data.format`, which it is if unset.")
     separator: str | None = Field(
         None,
         min_length=1,
         max_length=1000,
-        description="The string that divides a file into documents; unset: one document a file.",
+        description="As `data.separator`, which it is if unset.",
     )
+    split: Literal["auto", "documents", "tails"] | None = Field(
+        None, description="As `data.split`, which it is if unset. Filled in by the run."
+    )
+    hash: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="As `data.hash`. Filled in by the run."
+    )
+
+
+class Data(Table):
+    """Which text, and how it is divided."""
+
+    texts: Names = Field(
+        (),
+        description="Absolute paths of the files and folders, or patterns such as "
+        "`data/**/*.jsonl.gz`.",
+    )
+    corpus: CorpusName | None = Field(
+        None,
+        description="A corpus by name, in place of `texts`: the Python standard library's own "
+        "source, Python's help topics, or the short story of the book (downloaded once).",
+    )
+    sources: Annotated[tuple[Source, ...], Field(strict=False)] = Field(
+        (),
+        description="Several texts with weights in place of `texts`, as tables "
+        "`[[data.sources]]`. `--source NAME=PATH:WEIGHT` writes them.",
+    )
+    column: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description=_COLUMN + "the only one that holds text. Filled in by the run.",
+    )
+    format: Format | None = Field(
+        None, description=_FORMAT + " Filled in by the run, where it is one and not text."
+    )
+    separator: str | None = Field(None, min_length=1, max_length=1000, description=_SEPARATOR)
     on_bad_bytes: Literal["error", "replace"] = Field(
         "error",
         description="What to do with bytes that are not UTF-8: stop and name file and offset, or "
@@ -45,6 +106,36 @@ class Data(Table):
         description="SHA-256 over the documents' hashes. Filled in by the run; a repeat refuses "
         "text that differs.",
     )
+
+    @property
+    def is_named(self) -> bool:
+        """Whether any text is named at all."""
+        return bool(self.texts or self.corpus or self.sources)
+
+    def parts(self) -> Iterator[tuple[Source, "Data"]]:
+        """Each source of a mixture, with the settings of its text alone."""
+        for source in self.sources:
+            own = source.model_dump(exclude={"name", "weight"}, exclude_none=True)
+            whole: dict[str, Any] = self.model_dump(exclude={"sources", "hash", "texts", "corpus"})
+            yield source, Data.model_validate({**whole, **own})
+
+
+def short_name(text: str) -> str:
+    """A word for a file, a folder or a pattern: of a pattern the folder that it looks in."""
+    path = Path(text)
+    while {"*", "?"} & set(path.name):
+        path = path.parent
+    return path.name.split(".")[0] or path.name or "text"
+
+
+def named(data: Data, most: int = 3) -> str:
+    """The texts in a word or a few."""
+    if data.corpus:
+        return data.corpus
+    if data.sources:
+        names = [source.name for source in data.sources]
+        return "-".join(names[:most]) + (f"-and-{len(names) - most}" if len(names) > most else "")
+    return short_name(data.texts[0]) if data.texts else "text"
 
 
 class Tokenizer(Table):

@@ -28,6 +28,7 @@ _RIVALS = (
     *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
     ("data.corpus", ("data.hash",)),
+    ("data.sources", ("data.hash",)),
     ("start.path", ("start.hash",)),
     ("start.weights", ("start.hash",)),
     ("finetune.label_column", ("finetune.labels",)),
@@ -62,7 +63,8 @@ def build_config(
     in_flags: Tree = {}
     for key, value in (flags or {}).items():
         _put(in_flags, key, value)
-    if _get(_merge(set_ones, in_flags), "data.texts") is not None:
+    said = _merge(set_ones, in_flags)
+    if any(_get(said, key) is not None for key in ("data.texts", "data.sources")):
         in_file = _without_learned(in_file)
     asked: Tree = {}
     for layer in (in_file, set_ones, in_flags):
@@ -142,6 +144,8 @@ def to_tree(config: Config) -> Tree:
             del tree[table]
     if not config.plugins:
         del tree["plugins"]
+    if not config.data.sources:
+        del tree["data"]["sources"]
     if not config.schedule.extensions:
         del tree["schedule"]["extensions"]
     return tree
@@ -194,11 +198,13 @@ def _put(tree: Tree, key: str, value: Any) -> None:
 def _make_paths_absolute(tree: Tree, folder: Path) -> None:
     """Paths in a file are relative to the file's folder, so that it means the same anywhere."""
     data = tree.get("data")
-    texts = data.get("texts") if isinstance(data, dict) else None
-    if isinstance(data, dict) and isinstance(texts, list):
-        data["texts"] = [
-            str(folder.absolute() / text) if isinstance(text, str) else text for text in texts
-        ]
+    sources = data.get("sources") if isinstance(data, dict) else None
+    for table in (data, *(sources if isinstance(sources, list | tuple) else ())):
+        texts = table.get("texts") if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(texts, list):
+            table["texts"] = [
+                str(folder.absolute() / text) if isinstance(text, str) else text for text in texts
+            ]
     start = tree.get("start")
     if isinstance(start, dict) and isinstance(start.get("path"), str):
         start["path"] = str(folder.absolute() / start["path"])
@@ -231,7 +237,7 @@ def _without_learned(in_file: Tree) -> Tree:
     """
     if _get(in_file, "data.hash") is None:
         return in_file
-    learned = {"data": ("hash",), "finetune": ("labels",)}
+    learned = {"data": ("hash", "column", "format"), "finetune": ("labels",)}
     return {
         table: {name: value for name, value in values.items() if name not in learned[table]}
         if table in learned and isinstance(values, dict)

@@ -26,6 +26,8 @@ FOREIGN_NAMES = {
     "decay_lr": "schedule.kind",
     "dtype": "execution.precision",
     "dataset": "data.texts",
+    "text_field": "data.column",
+    "data_mix": "data.sources",
     "out_dir": "--out",
     "init_from": "--from",
     # the book

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.curve import Extension, Schedule
+from hairpin.config.data import Data, Source
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.plugin import Plugin
 from hairpin.config.recipes import RECIPES, SIZES
@@ -92,6 +93,10 @@ def _table_section(name: str) -> Iterator[str]:
         yield f"### `[[{name}.extensions]]`"
         yield Extension.__doc__ or ""
         yield _keys(Extension, list(Extension.model_fields))
+    if table is Data:
+        yield f"### `[[{name}.sources]]`"
+        yield Source.__doc__ or ""
+        yield _keys(Source, list(Source.model_fields))
 
 
 def _keys(table: type[Table], names: Iterable[str], prefix: str = "") -> str:

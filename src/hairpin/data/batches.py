@@ -5,7 +5,8 @@ end and its beginning is a boundary like any other. An epoch cuts the ring into 
 context each, starting at a place of its own, so that later epochs see other cuts.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hairpin.data.mixture import Mixture
 from hairpin.data.order import Indices, SampleOrder
 
 IGNORED = -100  # a target with this value is no target: torch's own convention
@@ -55,11 +57,73 @@ class Batches:
 
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the samples at `count` positions, int64 [count, T] each."""
+        windows = np.stack([self.window(int(start)) for start in self.starts(position, count)])
+        ids = torch.from_numpy(windows)
+        return ids[:, :-1], ids[:, 1:]
+
+    def window(self, start: int) -> Indices:
+        """The ids of the sample that begins there, and the one behind it, int64 [T + 1]."""
+        return self._tokens.read(start, self.context + 1)
+
+
+class MixedBatches:
+    """Training batches of several sources, as a pure function of (seed, position).
+
+    Each source has an order of its own, with epochs and cuts of its own.
+
+    Args:
+        sources: name → its training stream, longer than `context`.
+        mixture: position → source, in the order of `sources`.
+        context: T, tokens in a sample.
+        seed: of all orders.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Tokens], mixture: Mixture, context: int, seed: int
+    ) -> None:
+        self.names = tuple(sources)
+        self._mixture = mixture
+        self._batches = [
+            Batches(tokens, context, source_seed(seed, name)) for name, tokens in sources.items()
+        ]
+
+    def starts(self, position: int, count: int) -> tuple[Indices, Indices]:
+        """The sources of the samples at `count` positions, and where in each stream they begin."""
+        places = [self._mixture.at(each) for each in range(position, position + count)]
+        sources = np.array([source for source, _ in places], dtype=np.int64)
+        indices = np.array([index for _, index in places], dtype=np.int64)
+        starts = np.empty(count, dtype=np.int64)
+        for source in np.unique(sources):
+            chosen = sources == source  # positions of a source follow each other in its own order
+            first = int(indices[chosen][0])
+            starts[chosen] = self._batches[source].starts(first, int(chosen.sum()))
+        return sources, starts
+
+    def where(self, position: int, count: int) -> str:
+        """Where in the text these samples are, in words."""
+        sources, starts = self.starts(position, count)
+        firsts = {
+            self.names[s]: int(start) for s, start in zip(sources[::-1], starts[::-1], strict=True)
+        }
+        places = [f"{firsts[name]} of {name}" for name in self.names if name in firsts]
+        return f"training tokens {', '.join(places)} and on"
+
+    def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the samples at `count` positions, int64 [count, T] each."""
         windows = np.stack(
-            [self._tokens.read(int(s), self.context + 1) for s in self.starts(position, count)]
+            [
+                self._batches[source].window(int(start))
+                for source, start in zip(*self.starts(position, count), strict=True)
+            ]
         )
         ids = torch.from_numpy(windows)
         return ids[:, :-1], ids[:, 1:]
+
+
+def source_seed(seed: int, name: str) -> int:
+    """The seed of a source's own order."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -104,3 +168,42 @@ class Windows:
         filled = np.full(self.context + 1, IGNORED, dtype=np.int64)
         filled[:count] = self.tokens.read(start, count)
         return filled
+
+
+@dataclass(frozen=True)
+class MixedWindows:
+    """The evaluation sets of a mixture, which are measured one after the other.
+
+    Args:
+        parts: source → its set; each takes as many tokens, where it has them.
+        shares: of each source in training: the loss on all is the mean by these.
+    """
+
+    parts: Mapping[str, Windows]
+    shares: Mapping[str, float]
+
+    @property
+    def count(self) -> int:
+        """Windows in all sets."""
+        return sum(part.count for part in self.parts.values())
+
+    def batches(self, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of each source, one after the other."""
+        for part in self.parts.values():
+            yield from part.batches(sequences)
+
+
+def windows_of(
+    sources: Mapping[str, Tokens], shares: Mapping[str, float], context: int, most: int | None
+) -> MixedWindows:
+    """Evaluation sets of so many targets together, the same number of each source.
+
+    Args:
+        sources, shares: of the mixture.
+        context: T, tokens in a window.
+        most: targets in all, about; None: all there are.
+    """
+    each = None if most is None else max(1, most // len(sources))
+    return MixedWindows(
+        {name: Windows(tokens, context, each) for name, tokens in sources.items()}, shares
+    )

@@ -4,34 +4,18 @@ open_corpus(settings) -> Corpus      finds the files; reads nothing but openings
 Corpus.documents()    -> Document    one after the other, each an iterator of pieces
 """
 
-import os
-import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hairpin.config.data import Data
+from hairpin.config.data import Data, named
 from hairpin.data import embedded
-from hairpin.data.cache import shown
+from hairpin.data.columns import choose_column
+from hairpin.data.finding import Search, Source
+from hairpin.data.kinds import table_of
 from hairpin.data.pieces import recut
-from hairpin.data.reading import TextReader, byte_blocks
+from hairpin.data.reading import TextReader
 from hairpin.errors import CorpusError
-
-_SNIFFED_BYTES = 8192
-_BINARY_SUFFIXES = frozenset(
-    f".{name}"
-    for group in (
-        "7z bz2 deb dmg egg iso jar rar rpm tar tgz whl xz zip",  # archives
-        "aac avi flac m4a mkv mov mp3 mp4 ogg wav webm",  # sound and film
-        "bmp gif heic ico jpeg jpg png psd tif tiff webp",  # pictures
-        "doc docx epub odt pdf ppt pptx xls xlsx",  # documents of other programs
-        "a bin class dll dylib exe lib o obj pyc pyd pyo so wasm",  # programs
-        "arrow db feather h5 npy npz parquet pickle pkl sqlite sqlite3",  # data
-        "ckpt gguf onnx pt pth safetensors",  # models
-        "eot otf ttf woff woff2",  # fonts
-    )
-    for name in group.split()
-)
 
 
 class Document:
@@ -46,22 +30,16 @@ class Document:
         return self._pieces
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where one file's text comes from: a file on disk, or a text that Python holds."""
-
-    name: str
-    path: Path | None = None
-    text: str | None = None
-
-
 @dataclass
 class Corpus:
     """The files of a run, in a fixed order.
 
     Attributes:
         name: a short word for it (the corpus, the file or the first of several).
+        sources: the files; those of all sources of a mixture, one after the other.
+        data: the settings, with the column and the format of tables filled in.
         skipped: files left out because they are not text; known in full after a pass.
+        empty: rows without a text, in the last pass, of so many `rows`.
         replaced: U+FFFD characters put in the place of bad bytes, in the last pass.
     """
 
@@ -71,6 +49,8 @@ class Corpus:
     binary: int = 0
     undecodable: int = field(default=0, init=False)
     replaced: int = field(default=0, init=False)
+    rows: int = field(default=0, init=False)
+    empty: int = field(default=0, init=False)
 
     @property
     def skipped(self) -> int:
@@ -82,32 +62,55 @@ class Corpus:
         Raises:
             CorpusError: while reading, a file is found to be unreadable, damaged or not UTF-8.
         """
-        self.undecodable = self.replaced = 0
-        separator = self.data.separator
+        self.undecodable = self.replaced = self.rows = self.empty = 0
         for source in self.sources:
-            blocks = self._blocks(source)
-            streams = [blocks] if separator is None else split_stream(blocks, separator)
-            for number, stream in enumerate(streams, 1):
-                name = source.name if separator is None else f"{source.name} (document {number})"
-                # An empty document is none; the first block shows which it is.
-                first = next(stream, None)
-                if first is not None:
-                    document = Document(name, _chain(first, stream))
-                    yield document
-                    for _ in document.pieces():
-                        pass
+            data = source.data or self.data
+            found = self._of_text if source.format == "text" else self._of_table
+            yield from found(source, data)
 
-    def _blocks(self, source: Source) -> Iterator[str]:
+    def _of_text(self, source: Source, data: Data) -> Iterator[Document]:
+        blocks = self._blocks(source, data)
+        separator = data.separator
+        streams = [blocks] if separator is None else split_stream(blocks, separator)
+        for number, stream in enumerate(streams, 1):
+            name = source.name if separator is None else f"{source.name} (document {number})"
+            # An empty document is none; the first block shows which it is.
+            first = next(stream, None)
+            if first is not None:
+                document = Document(name, _chain(first, stream))
+                yield document
+                for _ in document.pieces():
+                    pass
+
+    def _of_table(self, source: Source, data: Data) -> Iterator[Document]:
+        assert source.path
+        table = table_of(source.path, source.format, data.on_bad_bytes)
+        columns = table.columns()
+        if not columns:
+            return
+        before = self.replaced
+        for place, text in table.rows(choose_column(table.name, columns, data.column)):
+            self.replaced = before + table.replaced
+            self.rows += 1
+            if not text:
+                self.empty += 1
+                continue
+            document = Document(place, (text,))
+            yield document
+            for _ in document.pieces():
+                pass
+
+    def _blocks(self, source: Source, data: Data) -> Iterator[str]:
         if source.path is None:
             yield source.text or ""
-        elif self.data.corpus == "stdlib":
+        elif data.corpus == "stdlib":
             text = embedded.source_text(source.path)
             if text is None:
                 self.undecodable += 1
             elif text:
                 yield text
         else:
-            reader = TextReader(source.path, self.data.on_bad_bytes)
+            reader = TextReader(source.path, data.on_bad_bytes)
             before = self.replaced
             for block in reader.blocks():
                 self.replaced = before + reader.replaced
@@ -156,11 +159,15 @@ def split_stream(blocks: Iterable[str], separator: str) -> Iterator[Iterator[str
 
 
 def open_corpus(data: Data) -> Corpus:
-    """The corpus that the settings name: `data.corpus`, or the files and folders of `data.texts`.
+    """The corpus that the settings name: `data.corpus`, the files of `data.texts`, or all sources
+    of a mixture one after the other.
 
     Raises:
-        CorpusError: a line for each path that is missing, unreadable or holds no text.
+        CorpusError: a line for each path that is missing, unreadable or holds no text; or it is
+            open which column is the text.
     """
+    if data.sources:
+        return _joined(data)
     if data.corpus == "stdlib":
         found = embedded.standard_library()
         return Corpus("stdlib", [Source(name, path) for name, path in found], data)
@@ -172,105 +179,32 @@ def open_corpus(data: Data) -> Corpus:
         return Corpus("verdict", [Source(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
-    search = _Search()
+    search = Search(data.format)
     for text in data.texts:
         search.add(Path(text))
     if search.problems:
         raise CorpusError(search.problems)
-    return Corpus(Path(data.texts[0]).stem or "text", search.sources, data, search.binary)
+    return Corpus(named(data), search.sources, _resolved(data, search.sources), search.binary)
 
 
-class _Search:
-    """Finds text files below the named paths; collects every problem before it stops."""
-
-    def __init__(self) -> None:
-        self.sources: list[Source] = []
-        self.problems: list[str] = []
-        self.binary = 0
-        self._taken: set[Path] = set()
-
-    def add(self, path: Path) -> None:
-        try:
-            mode = path.stat().st_mode
-            if stat.S_ISDIR(mode):
-                self._add_folder(path)
-            elif stat.S_ISREG(mode):
-                with path.open("rb"):
-                    self._take(path)
-            else:
-                self.problems.append(
-                    f"{shown(path)}: is neither a file nor a folder; "
-                    "write its text to a file, and name that"
-                )
-        except FileNotFoundError:
-            self.problems.append(f"{shown(path)}: no such file or folder; check the path")
-        except (OSError, ValueError) as error:
-            self._refuse(path, error)
-
-    def _add_folder(self, root: Path) -> None:
-        before, problems_before = len(self.sources), len(self.problems)
-        binary_before = self.binary
-        already_taken = len(self._taken)
-        files = self._walk(root)
-        for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
-            try:
-                if not path.is_file():
-                    continue
-                if path.suffix.lower() in _BINARY_SUFFIXES or _looks_binary(path):
-                    self.binary += 1
-                else:
-                    self._take(path)
-            except OSError as error:
-                self._refuse(path, error)
-        # A folder whose files were all named before adds nothing, and that is no mistake.
-        nothing_new = len(self.sources) == before and not (already_taken and files)
-        if nothing_new and len(self.problems) == problems_before:
-            count = self.binary - binary_before
-            skipped = f" ({count} files are not text)" if count else ""
-            self.problems.append(
-                f"{shown(root)}: no text files in this folder{skipped}; "
-                "name a folder with text, or the files themselves"
-            )
-
-    def _walk(self, root: Path) -> list[Path]:
-        files: list[Path] = []
-        seen: set[tuple[int, int]] = set()
-        walk = os.walk(root, followlinks=True, onerror=lambda error: self._refuse(root, error))
-        for folder, subfolders, names in walk:
-            status = Path(folder).stat()
-            # A link to a folder above would otherwise be walked without end.
-            if (status.st_dev, status.st_ino) in seen:
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            files += [Path(folder, name) for name in names if not name.startswith(".")]
-        return files
-
-    def _take(self, path: Path) -> None:
-        absolute = path.absolute()
-        if absolute not in self._taken:
-            self._taken.add(absolute)
-            self.sources.append(Source(shown(path), absolute))
-
-    def _refuse(self, path: Path, error: Exception) -> None:
-        where = getattr(error, "filename", None) or path
-        reason = getattr(error, "strerror", None) or error
-        self.problems.append(
-            f"{shown(os.fsdecode(where))}: cannot be read ({reason}); "
-            "check its permissions, or leave it out"
-        )
+def _joined(data: Data) -> Corpus:
+    corpora = [open_corpus(part) for _, part in data.parts()]
+    sources = [replace(s, data=corpus.data) for corpus in corpora for s in corpus.sources]
+    return Corpus(named(data), sources, data, sum(corpus.binary for corpus in corpora))
 
 
-def _looks_binary(path: Path) -> bool:
-    """Whether the (decompressed) opening holds a NUL byte; damaged files are left to the reader."""
-    opening = b""
-    try:
-        for block in byte_blocks(path):
-            opening += block
-            if len(opening) >= _SNIFFED_BYTES:
-                break
-    except CorpusError:
-        with path.open("rb"):
-            return False
-    return b"\0" in opening[:_SNIFFED_BYTES]
+def _resolved(data: Data, sources: list[Source]) -> Data:
+    """The settings with what tables are read as: the first one that has a row says which column."""
+    tables = [source for source in sources if source.format != "text"]
+    if not tables:
+        return data
+    chosen = data.column
+    for source in tables if chosen is None else ():
+        assert source.path
+        table = table_of(source.path, source.format, data.on_bad_bytes)
+        if columns := table.columns():
+            chosen = choose_column(table.name, columns, None)
+            break
+    formats = {source.format for source in sources}
+    one = formats.pop() if len(formats) == 1 else data.format
+    return data.model_copy(update={"column": chosen, "format": one})

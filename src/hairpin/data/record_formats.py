@@ -12,10 +12,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hairpin.data.naming import counted
+
+DELIMITERS = (",", ";", "\t")
 Numbered = tuple[int, list[str]]
 
 _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
@@ -28,19 +31,32 @@ class MisquotedError(ValueError):
         super().__init__(reason)
         self.line = line
 
+    @property
+    def words(self) -> str:
+        """What is wrong, and what to do."""
+        return (
+            f"the quotes of the record that begins here do not match ({self}); inside a quoted "
+            "cell, write a quote twice"
+        )
 
-def csv_records(text: str, delimiter: str) -> Iterator[Numbered]:
+
+def csv_records(lines: Iterable[str], delimiter: str, longest_chars: int) -> Iterator[Numbered]:
     """The number of each record's first line, and its cells; blank lines are no records.
+
+    Args:
+        lines: each with its end.
+        delimiter: between cells.
+        longest_chars: of a cell; a quote that is never closed makes a cell of all that follows.
 
     Raises:
         MisquotedError: a quote inside a quoted cell is not doubled, or a cell has no end.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 1
     # The limit is the process's, and shorter than a long text: raised for each record read.
     usual = csv.field_size_limit()
     while True:
-        csv.field_size_limit(max(usual, len(text)))
+        csv.field_size_limit(max(usual, longest_chars))
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -54,14 +70,16 @@ def csv_records(text: str, delimiter: str) -> Iterator[Numbered]:
         line = reader.line_num + 1
 
 
-def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str]) -> str:
+def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DELIMITERS) -> str:
     """The delimiter under which most of the columns stand in the first line, else the one that
     makes most cells of it; the first of equals.
     """
 
     def found(delimiter: str) -> tuple[int, int]:
         try:
-            _, cells = next(csv_records(text, delimiter), (0, []))
+            _, cells = next(
+                csv_records(io.StringIO(text, newline=""), delimiter, len(text)), (0, [])
+            )
         except MisquotedError:
             return 0, 0
         names = [cell.strip() for cell in cells]
@@ -70,11 +88,21 @@ def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str]) -> 
     return max(choices, key=found)
 
 
-def tsv_records(text: str) -> Iterator[Numbered]:
+def tsv_records(lines: Iterable[str]) -> Iterator[Numbered]:
     """The number and the cells of each line that is not blank."""
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        if line != "\n":
-            yield number, _tsv_cells(line.removesuffix("\n"))
+    for number, line in enumerate(lines, 1):
+        if cells := line.rstrip("\r\n"):
+            yield number, _tsv_cells(cells)
+
+
+def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
+    """What is wrong with a row that has not as many cells as the header."""
+    if len(cells) == len(header):
+        return None
+    return (
+        f"{counted(len(cells), 'cell')}, and the header has {len(header)}; put a cell that holds "
+        "the delimiter or a line break in quotes"
+    )
 
 
 def _tsv_cells(line: str) -> list[str]:
@@ -107,6 +135,16 @@ def decode_json(text: str) -> Any:
     return _DECODER.decode(text)
 
 
+def decode_row(text: str, start: int = 0) -> tuple[Any, int]:
+    """The value that begins at `start`, with numbers as floats, and where it ends.
+
+    Raises:
+        json.JSONDecodeError: it is not JSON.
+        RecursionError: it goes too deep.
+    """
+    return _ROWS.raw_decode(text, start)
+
+
 def kind_of(value: Any) -> str:
     """What a value is, for a message."""
     if isinstance(value, Refused):
@@ -131,3 +169,6 @@ def _constant(name: str) -> Refused:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=str, parse_float=str, parse_constant=_constant
 )
+
+# Faster: of a row one text is wanted, and of the others nothing but their kind.
+_ROWS = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=float)

@@ -8,16 +8,15 @@
 Everything that is wrong with a file is said at once, a line each with its place.
 """
 
-import difflib
 import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from hairpin.data.naming import counted, names_of, nearest, quoted
 from hairpin.data.record_formats import (
     MisquotedError,
     Numbered,
@@ -25,13 +24,12 @@ from hairpin.data.record_formats import (
     csv_records,
     decode_json,
     kind_of,
+    ragged_row,
     tsv_records,
 )
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
-_DELIMITERS = (",", ";", "\t")
-_SHOWN_CHARS, _SHOWN_NAMES = 40, 8
 # NUL ends strings in other programs; half a surrogate pair is no character and has no UTF-8.
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
@@ -75,12 +73,12 @@ def read_rows(
         )
     text = _text_of(path)
     if not text.strip():
-        raise CorpusError(f"{path}: the file is empty; it should hold {_named(required)}")
+        raise CorpusError(f"{path}: the file is empty; it should hold {names_of(required)}")
     asked = _Asked(str(path), tuple(required), tuple(optional), advice and f"; {advice}")
     rows = parse(text, asked)
     asked.stop_if_wrong()
     if not rows:
-        raise CorpusError(f"{path}: no records in it; add some, with {_named(required)}")
+        raise CorpusError(f"{path}: no records in it; add some, with {names_of(required)}")
     return rows
 
 
@@ -148,17 +146,21 @@ class _Asked:
         for name, found in unfit:
             what = "a NUL" if found[0] == "\0" else f"half a character (\\u{ord(found[0]):04x})"
             self.problems.append(
-                f"{place}: {_quoted(name)} has {what} at character {found.start()}; take it out"
+                f"{place}: {quoted(name)} has {what} at character {found.start()}; take it out"
             )
         return not unfit
 
 
 def _csv(text: str, asked: _Asked) -> list[Row]:
-    return _table(csv_records(text, csv_delimiter(text, asked.required, _DELIMITERS)), asked)
+    return _table(csv_records(_lines(text), csv_delimiter(text, asked.required), len(text)), asked)
 
 
 def _tsv(text: str, asked: _Asked) -> list[Row]:
-    return _table(tsv_records(text), asked)
+    return _table(tsv_records(io.StringIO(text, newline=None)), asked)
+
+
+def _lines(text: str) -> Iterator[str]:
+    return io.StringIO(text, newline="")
 
 
 def _table(records: Iterator[Numbered], asked: _Asked) -> list[Row]:
@@ -172,22 +174,16 @@ def _table(records: Iterator[Numbered], asked: _Asked) -> list[Row]:
         columns = {name: header.index(name) for name in asked.names if name in header}
         for line, cells in records:
             place = f"{asked.file}:{line}"
-            if len(cells) == len(header):
+            if not (ragged := ragged_row(cells, header)):
                 fields = {
                     name: cells[columns[name]] if name in columns else "" for name in asked.names
                 }
                 if asked.fit(place, fields):
                     rows.append(Row(place, fields))
             else:
-                asked.problems.append(
-                    f"{place}: {_count(len(cells), 'cell')}, and the header has {len(header)}; put "
-                    "a cell that holds the delimiter or a line break in quotes"
-                )
+                asked.problems.append(f"{place}: {ragged}")
     except MisquotedError as error:
-        asked.problems.append(
-            f"{asked.file}:{error.line}: the quotes of the record that begins here do not match "
-            f"({error}); inside a quoted cell, write a quote twice"
-        )
+        asked.problems.append(f"{asked.file}:{error.line}: {error.words}")
     return rows
 
 
@@ -196,11 +192,11 @@ def _check_header(place: str, header: list[str], asked: _Asked) -> None:
     if missing:
         add = "; if that is a record, put a line with the columns' names in front"
         asked.problems.append(
-            f"{place}: no column {_named(missing)}; the first line has {_named(header)}"
-            f"{_nearest(tuple(missing), tuple(header)) or asked.advice or add}"
+            f"{place}: no column {names_of(missing)}; the first line has {names_of(header)}"
+            f"{nearest(tuple(missing), tuple(header)) or asked.advice or add}"
         )
     asked.problems += [
-        f"{place}: two columns are called {_quoted(name)}; rename one"
+        f"{place}: two columns are called {quoted(name)}; rename one"
         for name in asked.names
         if header.count(name) > 1
     ]
@@ -220,7 +216,7 @@ def _json(text: str, asked: _Asked) -> list[Row]:
     found = kind_of(whole)
     if isinstance(whole, dict):
         lists = [name for name, value in whole.items() if isinstance(value, list)]
-        found = f"an object with {_count(len(lists), 'list')} in it"
+        found = f"an object with {counted(len(lists), 'list')} in it"
         whole = whole[lists[0]] if len(lists) == 1 else None
     if not isinstance(whole, list):
         raise CorpusError(
@@ -257,7 +253,7 @@ def _objects(values: Iterator[tuple[str, Any]], asked: _Asked) -> list[Row]:
     for place, value in values:
         if not isinstance(value, dict):
             asked.problems.append(
-                f"{place}: should be an object with {_named(asked.required)}, and is "
+                f"{place}: should be an object with {names_of(asked.required)}, and is "
                 f"{kind_of(value)}"
             )
         else:
@@ -273,8 +269,8 @@ def _fields(place: str, value: dict[str, Any], asked: _Asked) -> dict[str, str] 
     missing = [name for name in asked.required if name not in value]
     if missing:
         asked.problems.append(
-            f"{place}: no {_named(missing)}; it has {_named(tuple(value))}"
-            f"{_nearest(tuple(missing), tuple(value)) or asked.advice}"
+            f"{place}: no {names_of(missing)}; it has {names_of(tuple(value))}"
+            f"{nearest(tuple(missing), tuple(value)) or asked.advice}"
         )
     fields = {}
     for name in asked.names:
@@ -287,32 +283,9 @@ def _fields(place: str, value: dict[str, Any], asked: _Asked) -> dict[str, str] 
             fields[name] = found
         else:
             asked.problems.append(
-                f"{place}: {_quoted(name)} should be a text, and is {kind_of(found)}"
+                f"{place}: {quoted(name)} should be a text, and is {kind_of(found)}"
             )
     return fields if asked.fit(place, fields) and len(asked.problems) == before else None
-
-
-@lru_cache(maxsize=100)  # every record of a file may lack the same
-def _nearest(missing: tuple[str, ...], there: tuple[str, ...]) -> str:
-    plain = {name.lower(): name for name in there}
-    pairs = ((name, difflib.get_close_matches(name.lower(), plain, n=1)) for name in missing)
-    close = [f"{_quoted(plain[near[0]])} for {_quoted(name)}" for name, near in pairs if near]
-    return f" (did you mean {', '.join(close)}?)" if close else ""
-
-
-def _named(names: Sequence[str]) -> str:
-    shown = [_quoted(name) for name in names]
-    if len(shown) > _SHOWN_NAMES:
-        shown[_SHOWN_NAMES:] = [f"and {len(shown) - _SHOWN_NAMES} more"]
-    return ", ".join(shown) or "nothing"
-
-
-def _quoted(name: str) -> str:
-    return f'"{name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "…"}"'
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 _PARSERS: dict[str, Callable[[str, _Asked], list[Row]]] = {

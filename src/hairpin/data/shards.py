@@ -47,6 +47,8 @@ class Prepared:
         tokenizer: the one that made the ids.
         train, val: the two streams of ids.
         key: SHA-256 of everything that decides the shards.
+        data: the settings, with what tables were read as, and weights of sources.
+        sources: of a mixture, whose streams `train` and `val` are one after the other.
     """
 
     folder: Path
@@ -55,6 +57,17 @@ class Prepared:
     train: TokenStream
     val: TokenStream
     key: str
+    data: settings.Data
+    sources: tuple["PreparedSource", ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """A source of a mixture: its name, its share of training tokens, and its own text."""
+
+    name: str
+    share: float
+    prepared: Prepared
 
 
 def prepare(
@@ -80,6 +93,7 @@ def prepare(
     cache = cache or cache_folder()
     corpus = open_corpus(data)
     found = survey(corpus, cache=cache, on_progress=on_progress)
+    data = corpus.data
     if prepared := prepared_already(data, found, tokenizer, cache=cache):
         return prepared
     key = _key(found, data, tokenizer)
@@ -90,7 +104,7 @@ def prepare(
         forget(corpus, cache=cache)
         raise
     shards = open_shards(folder)
-    return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key)
+    return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key, data)
 
 
 def prepared_already(
@@ -107,7 +121,7 @@ def prepared_already(
         shards = open_shards(folder)
     except UserError:
         return None
-    return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key)
+    return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key, data)
 
 
 def _key(found: Survey, data: settings.Data, tokenizer: settings.Tokenizer | Tokenizer) -> str:

@@ -29,9 +29,9 @@ from hairpin.errors import CorpusError
 from hairpin.files import write_atomically
 
 Progress = Callable[[str, int, int], None]
-Split = Literal["documents", "tails"]
+Split = Literal["documents", "tails", "mixed"]
 
-_FORMAT = 1
+_FORMAT = 2
 # A file that changed this shortly before the survey may change again unseen: clocks are coarse.
 _SETTLED_SECONDS = 2.0
 
@@ -45,10 +45,12 @@ class Survey:
         documents, bytes: of all the text, in UTF-8.
         replaced: U+FFFD characters put in the place of bad bytes.
         hash: SHA-256 over the documents' SHA-256s, in order, in hex.
-        split: how validation is set apart.
+        split: how validation is set apart; "mixed": in a mixture, some sources by tails.
         val_bytes: bytes of validation text (with "tails" an estimate; the streams have the count).
         document_bytes: the length of each document, in bytes.
         in_validation: for each document 1 where it is for validation ("documents"), else 0.
+        rows, empty: of tables, and those of them without a text, which are left out.
+        by_tails: with "mixed", for each document 1 where its last part is for validation.
     """
 
     files: int
@@ -61,6 +63,9 @@ class Survey:
     val_bytes: int
     document_bytes: "array[int]" = field(repr=False, compare=False)
     in_validation: bytearray = field(repr=False, compare=False)
+    rows: int = 0
+    empty: int = 0
+    by_tails: bytearray = field(default_factory=bytearray, repr=False, compare=False)
 
     @property
     def train_bytes(self) -> int:
@@ -121,8 +126,7 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         lengths.append(length)
         sides.append(int.from_bytes(digest.digest(), "big") < int(fraction * 2**256))
     if not done_bytes:
-        where = corpus.sources[0].name if len(corpus.sources) == 1 else corpus.name
-        raise CorpusError(f"{where}: there is no text in it; name a file that holds text")
+        raise _nothing_in(corpus)
     val_bytes = sum(length for length, side in zip(lengths, sides, strict=True) if side)
     found = Survey(
         files=len(corpus.sources) - corpus.undecodable,
@@ -135,8 +139,20 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         val_bytes=val_bytes,
         document_bytes=lengths,
         in_validation=sides,
+        rows=corpus.rows,
+        empty=corpus.empty,
     )
     return _decide(corpus, found)
+
+
+def _nothing_in(corpus: Corpus) -> CorpusError:
+    where = corpus.sources[0].name if len(corpus.sources) == 1 else corpus.name
+    if corpus.rows:
+        return CorpusError(
+            f"{where}: no rows left: all {corpus.rows:,} have nothing in the column "
+            f'"{corpus.data.column}"; name another with --column'
+        )
+    return CorpusError(f"{where}: there is no text in it; name a file that holds text")
 
 
 def _decide(corpus: Corpus, found: Survey) -> Survey:
@@ -202,7 +218,7 @@ def _tail_cut(piece: str, head_bytes: int, slack_chars: int) -> int:
 
 def tail_bytes(found: Survey, index: int, data: Data) -> int:
     """How many of document `index`'s last bytes are for validation; 0 unless it is by tails."""
-    if found.split == "documents":
+    if found.split == "documents" or (found.split == "mixed" and not found.by_tails[index]):
         return 0
     return _tail_bytes(found.document_bytes[index], data.validation_fraction)
 
@@ -214,14 +230,14 @@ def _bytes_on_disk(corpus: Corpus) -> int:
     total = 0
     for source in corpus.sources:
         with contextlib.suppress(OSError):
-            total += source.path.stat().st_size if source.path else len(source.text or "")
+            total += sum(path.stat().st_size for path in source.files()) + len(source.text or "")
     return total
 
 
 def _settled(corpus: Corpus, start_time: float) -> bool:
     """Whether no file changed in the last moments, so that a later change would show."""
     try:
-        newest = max(source.path.stat().st_mtime for source in corpus.sources if source.path)
+        newest = max(p.stat().st_mtime for source in corpus.sources for p in source.files())
     except (OSError, ValueError):
         return False
     return newest < start_time - _SETTLED_SECONDS
@@ -236,16 +252,20 @@ def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
     for source in corpus.sources:
         if source.path is None:
             return None
-        try:
-            status = source.path.stat()
-        except OSError:
-            return None
-        stamp = (str(source.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        signature.update(ascii(stamp).encode())
+        for path in source.files():
+            try:
+                status = path.stat()
+            except OSError:
+                return None
+            stamp = (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            signature.update(ascii((source.format, *stamp)).encode())
     return cache / "surveys" / f"{signature.hexdigest()}.npz"
 
 
-_PLAIN = ("files", "documents", "bytes", "skipped", "replaced", "hash", "split", "val_bytes")
+_PLAIN = (
+    "files", "documents", "bytes", "skipped", "replaced", "hash", "split", "val_bytes", "rows",
+    "empty",
+)  # fmt: skip
 
 
 def _dump(found: Survey) -> bytes:

@@ -13,7 +13,7 @@ on the documents alone.
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,6 +123,16 @@ class TokenStream:
             for file in record.files
         ]
         self._ends = np.cumsum([file.tokens for file in record.files], dtype=np.int64)
+
+    @classmethod
+    def joined(cls, streams: Sequence["TokenStream"]) -> "TokenStream":
+        """Streams of one tokenizer, one after the other, as one."""
+        whole = cls.__new__(cls)
+        whole.text_bytes = sum(stream.text_bytes for stream in streams)
+        whole.dtype = streams[0].dtype
+        whole._maps = [ids for stream in streams for ids in stream._maps]
+        whole._ends = np.cumsum([len(ids) for ids in whole._maps], dtype=np.int64)
+        return whole
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

@@ -21,6 +21,7 @@ from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
 from hairpin.planning.sizes import count_parameters
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
+    Text,
     asked_config,
     default_budget_seconds,
     length_of,
@@ -51,7 +52,7 @@ class Question:
         out: on whose disk the run is going to be.
     """
 
-    texts: tuple[str | Path, ...] = ()
+    texts: tuple[Text, ...] = ()
     corpus: str | None = None
     config: str | Path | None = None
     overrides: Iterable[str] = ()
@@ -125,7 +126,9 @@ def _contradictions(asked: Question, config: Config | None, *, on_paper: bool) -
             )
     if asked.gpu is not None and not on_paper:
         problems.append("--gpu: only with --gpus or --parameters; a plan of a run has all cards")
-    if asked.parameters is not None and (asked.texts or asked.corpus or asked.budget):
+    if asked.parameters is not None and (
+        asked.texts or asked.corpus or asked.budget or (config and config.data.sources)
+    ):
         problems.append("--parameters: on paper there is no text and no budget; leave them out")
     if config is None:
         return problems
@@ -174,7 +177,7 @@ def _of_a_run(
 ) -> Plan:
     seconds = seconds or default_budget_seconds(config)
     nothing_said = not (config.model.size or config.model.width or length_of(config))
-    if not config.data.texts and config.data.corpus is None and nothing_said:
+    if not config.data.is_named and nothing_said:
         config = with_values(config, {"data.corpus": DEFAULT_CORPUS})
         watcher.notice("no text named: the standard library's source, as `hairpin train` takes it")
     folder = Path(asked.out).parent if asked.out else Path("runs")

@@ -14,9 +14,8 @@ import psutil
 from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.corpus import open_corpus
+from hairpin.data.blend import survey_text
 from hairpin.data.shards import require_enough
-from hairpin.data.split import survey
 from hairpin.errors import ConfigError
 from hairpin.estimating.text import Text, tokens_of
 from hairpin.model.shape import Shape
@@ -74,7 +73,7 @@ def fill(
     start = time.perf_counter()
     config = with_values(config, {"execution.device": _device(config, probe)})
     import_seconds = time.perf_counter() - start if probe else None
-    has_text = bool(config.data.texts or config.data.corpus)
+    has_text = config.data.is_named
     config = choose.fill_size(
         config,
         seconds_left=(lambda: budget_seconds) if budget_seconds else None,
@@ -87,7 +86,9 @@ def fill(
     shape = Shape.of(config.model, vocabulary)
     if text:
         require_enough(text.train_tokens, text.val_tokens, shape.context)
-        digests = {"data.hash": text.survey.hash, "data.split": text.survey.split}
+        digests = {"data.hash": text.survey.hash}
+        if not config.data.sources:
+            digests["data.split"] = text.survey.split
         config = with_values(config, digests)
     precisions = _precisions(config)
     config = choose.fill_micro_batch(config, shape, lambda: _usable_gigabytes(config, probe))
@@ -150,7 +151,7 @@ def _vocabulary(config: Config) -> int:
 
 
 def _train_bytes(config: Config, watcher: Watcher) -> int:
-    return survey(open_corpus(config.data), on_progress=watcher.stage).train_bytes
+    return survey_text(config.data, on_progress=watcher.stage).train_bytes
 
 
 def _device(config: Config, probe: bool) -> str:

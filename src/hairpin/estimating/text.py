@@ -5,15 +5,16 @@ estimated from a sample.
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from hairpin.config.data import Tokenizer as TokenizerSettings
 from hairpin.config.settings import Config
 from hairpin.data import bpe
+from hairpin.data.blend import prepare_text, survey_text, text_prepared_already
 from hairpin.data.corpus import open_corpus
-from hairpin.data.shards import Prepared, prepare, prepared_already
-from hairpin.data.split import Progress, Survey, survey
+from hairpin.data.shards import Prepared
+from hairpin.data.split import Progress, Survey
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Tokenizer, train_bpe
 
 _PREPARED_BYTES = 2_000_000
@@ -32,6 +33,7 @@ class Text:
         train_tokens, val_tokens: how many.
         source: "counted", or "estimated" from a sample.
         preparing_seconds: what making its shards is going to take, about; 0: they are there.
+        sources: of a mixture, each one's share of training tokens, and how many it has.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Text:
     val_tokens: int
     source: str
     preparing_seconds: float
+    sources: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def bytes_per_token(self) -> float:
@@ -59,10 +62,10 @@ def tokens_of(config: Config, name: str, on_progress: Progress | None) -> Text:
     Raises:
         CorpusError: it cannot be read.
     """
-    found = survey(open_corpus(config.data), on_progress=on_progress)
-    prepared = prepared_already(config.data, found, config.tokenizer)
+    found = survey_text(config.data, on_progress=on_progress)
+    prepared = text_prepared_already(config.data, found, config.tokenizer)
     if prepared is None and found.bytes <= _PREPARED_BYTES:
-        prepared = prepare(config.data, config.tokenizer, on_progress=on_progress)
+        prepared = prepare_text(config.data, config.tokenizer, on_progress=on_progress)
     return _counted(name, prepared) if prepared else _estimated(name, config, found)
 
 
@@ -75,6 +78,7 @@ def _counted(name: str, prepared: Prepared) -> Text:
         len(prepared.val),
         "counted",
         0.0,
+        {s.name: (s.share, len(s.prepared.train)) for s in prepared.sources},
     )
 
 
@@ -93,7 +97,21 @@ def _estimated(name: str, config: Config, found: Survey) -> Text:
     train = round(found.train_bytes * per_byte) + found.documents
     val = max(2, round(found.val_bytes * per_byte))
     vocabulary = config.tokenizer.vocabulary or tokenizer.vocabulary
-    return Text(name, found, vocabulary, train, val, "estimated", preparing)
+    sources = _estimated_sources(config, per_byte)
+    return Text(name, found, vocabulary, train, val, "estimated", preparing, sources)
+
+
+def _estimated_sources(config: Config, per_byte: float) -> dict[str, tuple[float, int]]:
+    sizes = {
+        source.name: round(survey_text(part).train_bytes * per_byte)
+        for source, part in config.data.parts()
+    }
+    weights = {
+        source.name: float(sizes[source.name]) if source.weight is None else source.weight
+        for source in config.data.sources
+    }
+    whole = sum(weights.values())
+    return {name: (weights[name] / whole, size) for name, size in sizes.items()}
 
 
 def _sample(config: Config, found: Survey) -> Iterator[str]:

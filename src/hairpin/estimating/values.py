@@ -124,6 +124,15 @@ def _text(plan: Costs) -> dict[str, Any] | None:
         "val_tokens": text.val_tokens,
         "bytes_per_token": text.bytes_per_token,
         "source": text.source,
+        "sources": {
+            name: {
+                "share": share,
+                "train_tokens": size,
+                "epochs": plan.amount.tokens * share / size,
+            }
+            for name, (share, size) in text.sources.items()
+        }
+        or None,
     }
 
 

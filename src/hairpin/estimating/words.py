@@ -9,6 +9,7 @@ from hairpin.analysis.formats import (
     format_duration,
     harmless_name,
 )
+from hairpin.data.blend import empty_rows
 from hairpin.estimating.checked import check_lines
 from hairpin.estimating.concerns import concerns
 from hairpin.estimating.costs import Costs, Times
@@ -111,8 +112,17 @@ def _tokens(plan: Costs) -> Iterator[str]:
             f"{text.source}; {text.bytes_per_token:.2f} bytes a token "
             f"({harmless_name(text.name, 40)})",
         )
+        if left_out := empty_rows(text.survey):
+            yield _row("", "", left_out)
+        for name, (share, size) in text.sources.items():
+            passes = f"{amount.tokens * share / max(1, size):.3g} passes"
+            yield _row(f"  {name}", passes, f"{share:.1%} of it, from {format_count(size)} tokens")
         assert amount.epochs
-        yield _row("passes", f"{amount.epochs:.3g}", f"{amount.epochs_judgement()}")
+        yield _row(
+            "passes",
+            f"{amount.epochs:.3g}",
+            f"{amount.epochs_judgement()}" if not text.sources else "of all sources together",
+        )
         yield _row("", "", "(Muennighoff et al. 2023: up to 4 nearly as good as new text)")
     yield _row("a parameter", f"{amount.tokens_per_parameter:.3g}", amount.judgement())
     yield _row("", "", "(Hoffmann et al. 2022: about 20 make the most of the computing)")

@@ -208,4 +208,4 @@ def _seconds_of(settled: Settled) -> float:
 
 
 def _texts(config: Config) -> tuple[Any, ...]:
-    return (config.data.texts, config.data.corpus)
+    return (config.data.texts, config.data.corpus, config.data.sources)

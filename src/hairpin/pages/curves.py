@@ -19,6 +19,7 @@ from hairpin.errors import ConfigError
 from hairpin.pages.chart import COLORS, DASHES, MARKERS, Chart, line
 from hairpin.pages.happenings import incident_marks, turn_marks
 from hairpin.pages.phases import phases
+from hairpin.pages.sources import source_charts
 from hairpin.schedules import Schedule
 
 # Points that can be told apart when a part of the run is looked at closer.
@@ -39,6 +40,7 @@ def charts_of(events: Sequence[Event], config: Config) -> list[Chart]:
         loss_chart(events),
         bits_chart(events),
         accuracy_chart(events),
+        *source_charts(events),
         lr_chart(events, config),
         norm_chart(events, config),
         ratios_chart(events),

@@ -49,6 +49,14 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
         if plan["train_tokens"] and not plan.get("labels"):
             passes = f"{done_tokens / plan['train_tokens']:.3g} so far, {passes}"
         rows.append(("passes over the training text", passes))
+    for name, each in (plan.get("sources") or {}).items():
+        words = (
+            f"{each['share']:.1%} of training tokens, {each['epochs']:.3g} passes over "
+            f"{each['train_tokens']:,.0f}; {each['val_tokens']:,.0f} for validation"
+        )
+        rows.append((f"source {harmless_name(name)}", words))
+    if data.column:
+        rows.append(("column", data.column))
     rows.append(("tokenizer", config.tokenizer.kind))
     if vocabulary:
         rows.append(("vocabulary", f"{vocabulary:,} tokens"))

@@ -46,7 +46,8 @@ class Plan(Event):
 
     `seconds` is how long training is expected to take from here, `ends` when (seconds since 1970).
     `start` says whose weights training starts from, where they are not random. Fine-tuning counts
-    `examples`, and a classifier names its `labels`.
+    `examples`, and a classifier names its `labels`. Of a mixture `sources` has each one's `share`
+    of training tokens, how many it has (`train_tokens`, `val_tokens`), and its `epochs`.
     """
 
     text: str
@@ -62,6 +63,7 @@ class Plan(Event):
     start: str | None = None
     examples: int | None = None
     labels: tuple[str, ...] | None = None
+    sources: dict[str, dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,9 @@ class Evaluation(Event):
     """Losses on the fixed evaluation sets after `update` updates, each target weighing the same.
 
     Of a text also its bits per byte; of labels the share that was right, and `val_confusion[i][j]`,
-    how many examples of label i were taken for label j.
+    how many examples of label i were taken for label j. Of a mixture the losses are the mean by
+    the sources' shares, and `sources` has each one's `train_loss`, `val_loss` and
+    `val_bits_per_byte`.
     """
 
     update: int
@@ -187,6 +191,7 @@ class Evaluation(Event):
     train_accuracy: float | None = None
     val_accuracy: float | None = None
     val_confusion: tuple[tuple[int, ...], ...] | None = None
+    sources: dict[str, dict[str, float | None]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,28 @@
 """What a call asks for: its config, a name for its run, and what it means by saying nothing."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import value_of
+from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.config.settings import Config
+from hairpin.data.spool import spool
 from hairpin.errors import CorpusError
 from hairpin.plugin_files import PluginFile, entries_for
 from hairpin.plugins import KEYS
+
+Text = str | Path | Iterable[Any]
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
 
 
 def asked_config(
-    texts: Iterable[str | Path],
+    texts: Iterable[Text],
     corpus: str | None,
     config: str | Path | None,
     overrides: Iterable[str],
@@ -26,7 +31,7 @@ def asked_config(
     """The config that a call asks for.
 
     Args:
-        texts: files and folders.
+        texts: files and folders, or iterables of texts or of dicts, which are written down first.
         corpus: a corpus by name.
         config: a TOML file of settings.
         overrides: "key=value" strings.
@@ -40,15 +45,45 @@ def asked_config(
 
 
 def with_text(
-    settings: Mapping[str, Any] | None, texts: Iterable[str | Path], corpus: str | None
+    settings: Mapping[str, Any] | None, texts: Iterable[Text], corpus: str | None
 ) -> dict[str, Any]:
-    """The settings with files and folders, or a corpus by name, where any are named."""
+    """The settings with files and folders, or a corpus by name, where any are named.
+
+    Raises:
+        CorpusError: an iterable has a row that is no text.
+    """
     flags = dict(settings or {})
-    if paths := [str(Path(text).absolute()) for text in texts]:
+    if paths := [path_of(text, flags.get("data.column")) for text in texts]:
         flags["data.texts"] = paths
     if corpus:
         flags["data.corpus"] = corpus
     return flags
+
+
+def path_of(text: Text, column: str | None) -> str:
+    """Where a text is: a path made absolute, or what an iterable is written to."""
+    if isinstance(text, str | os.PathLike):
+        return str(Path(text).absolute())
+    return str(spool(text, column))
+
+
+def source_tables(sources: Mapping[str, Any], column: str | None) -> list[dict[str, Any]]:
+    """`data.sources` of name → path, iterable, or a dict of the keys of `[[data.sources]]`.
+
+    Raises:
+        CorpusError: an iterable has a row that is no text.
+    """
+    tables = []
+    for name, given in sources.items():
+        table = dict(given) if isinstance(given, Mapping) else {"texts": given}
+        if (texts := table.get("texts")) is not None:
+            is_list = isinstance(texts, list | tuple) and all(
+                isinstance(text, os.PathLike) for text in texts
+            )
+            own_column = table.get("column", column)
+            table["texts"] = [path_of(t, own_column) for t in (texts if is_list else [texts])]
+        tables.append({"name": name, **table})
+    return tables
 
 
 def require_text(config: Config) -> None:
@@ -57,7 +92,7 @@ def require_text(config: Config) -> None:
     Raises:
         CorpusError: none is.
     """
-    if not config.data.texts and config.data.corpus is None:
+    if not config.data.is_named:
         raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
 
 
@@ -84,9 +119,19 @@ def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:
 
 def name_of(config: Config) -> str:
     """A name for a run of this text."""
-    if config.data.corpus:
-        return config.data.corpus
-    return Path(config.data.texts[0]).name.split(".")[0] or "text"
+    return named(config.data)
+
+
+def with_tables(
+    settings: Mapping[str, Any], column: str | None, sources: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The settings with the column of tables, and the sources of a mixture."""
+    flags = dict(settings)
+    if column is not None:
+        flags["data.column"] = column
+    if sources:
+        flags["data.sources"] = source_tables(sources, flags.get("data.column"))
+    return flags
 
 
 def default_budget_seconds(config: Config) -> float | None:

@@ -268,6 +268,12 @@ def _evaluation_text(event: events.Evaluation) -> Text:
         text.append(f"  {event.val_bits_per_byte:.3f} bits per byte")
     if event.val_accuracy is not None and event.train_accuracy is not None:
         text.append(f"  {event.val_accuracy:.1%} right ({event.train_accuracy:.1%} in training)")
+    if event.sources:
+        losses = [
+            f"{harmless(name)} {format_loss(each['val_loss'])}"
+            for name, each in event.sources.items()
+        ]
+        text.append(f"  ({', '.join(losses)})")
     return text
 
 

@@ -26,6 +26,8 @@ class Measurement(Protocol):
     def accuracy(self) -> float | None: ...
     @property
     def confusion(self) -> tuple[tuple[int, ...], ...] | None: ...
+    @property
+    def sources(self) -> "Mapping[str, Measurement] | None": ...
 
 
 class Prediction(Protocol):
@@ -48,7 +50,7 @@ def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[st
         ]
         if measured.bits_per_byte is not None:
             lines.append(f"bits per byte  {measured.bits_per_byte:.4f}")
-        return lines
+        return lines + _source_lines(measured.sources or {})
     lines = [
         f"accuracy       {measured.accuracy:.1%} of {measured.tokens:,} examples",
         f"loss           {measured.loss:.4f} nats per example",
@@ -56,6 +58,16 @@ def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[st
     if measured.confusion:
         lines += ["", *confusion_lines(measured.confusion, labels)]
     return lines
+
+
+def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
+    """A line for each source of a mixture, of whose losses the one above is the mean by shares."""
+    width = max((len(name) for name in sources), default=0)
+    return [
+        f"  {name:<{width}}  {found.loss:.4f} nats per token ({found.tokens:,} tokens), "
+        f"{found.bits_per_byte:.4f} bits per byte"
+        for name, found in sources.items()
+    ]
 
 
 def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:

@@ -83,10 +83,14 @@ def plan_line(plan: events.Plan) -> str:
         data = f"{plan.examples:,} training examples"
     labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
     start = f", from the {harmless(plan.start)}" if plan.start else ""
+    sources = "".join(
+        f"{', ' if at else '; '}{harmless(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
+        for at, (name, each) in enumerate((plan.sources or {}).items())
+    )
     return (
         f"plan: {harmless(plan.text)}{labels}{start}; {format_count(plan.parameters)} parameters, "
         f"{plan.updates:,} updates of {size} ({plan.warmup:,} of warmup), {plan.epochs:.2g} passes "
-        f"over {data}; about {format_duration(plan.seconds)}, until {ends}"
+        f"over {data}{sources}; about {format_duration(plan.seconds)}, until {ends}"
     )
 
 

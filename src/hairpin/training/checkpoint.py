@@ -28,6 +28,8 @@ from hairpin.training.state import TrainState
 # that was computed so far. Those of its length must give the same learning rates so far.
 _FREE = (
     "data.texts",
+    "data.column",
+    "data.format",
     "checkpoint.",
     "guard.on_non_finite",
     "guard.on_spike",
@@ -187,8 +189,15 @@ def load_weights(
 def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
     """The differences that make it another run."""
     for difference in differences(before, config):
+        if difference[0] == "data.sources" and _drawn(before) == _drawn(config):
+            continue
         if not _is_in(difference[0], (*_FREE, *_LENGTH, *_MACHINE)):
             yield difference
+
+
+def _drawn(config: Config) -> list[tuple[Any, ...]]:
+    """What decides the samples of a mixture, wherever its files are."""
+    return [(s.name, s.weight, s.split, s.hash) for s in config.data.sources]
 
 
 def _is_in(key: str, settings: tuple[str, ...]) -> bool:

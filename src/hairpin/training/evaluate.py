@@ -5,7 +5,7 @@ does not depend on how a set is batched.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hairpin.data.batches import IGNORED
+from hairpin.data.batches import IGNORED, MixedWindows
 from hairpin.distributed.world import World, noticing_losses
 from hairpin.training.numerics import Numerics
 
@@ -34,6 +34,7 @@ class Measured:
             where targets are labels.
         accuracy: the share of labels that were right; None where targets are tokens.
         confusion: [i][j], how many targets of label i were taken for label j.
+        sources: of a mixture, each source's own.
     """
 
     loss: float
@@ -41,6 +42,14 @@ class Measured:
     bits_per_byte: float | None = None
     accuracy: float | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
+    sources: Mapping[str, "Measured"] | None = None
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text that a target stands for; 0 where that is not known."""
+        if not self.bits_per_byte or not math.isfinite(self.bits_per_byte):
+            return 0.0
+        return self.loss / math.log(2) / self.bits_per_byte
 
     @property
     def perplexity(self) -> float:
@@ -143,7 +152,9 @@ class Evaluator:
     def measure(
         self, chosen: EvaluationSet, on_progress: Callable[[int, int], None] | None = None
     ) -> Measured | None:
-        """The loss on a set; None if it was given up."""
+        """The loss on a set, of a mixture that of each source too; None if it was given up."""
+        if isinstance(chosen, MixedWindows):
+            return measure_mixture(chosen, self.measure, on_progress)
         tally, done = self._tally(), 0
         with evaluating(self._model), self._numerics.autocast(), noticing_losses():
             for together in _in_turns(chosen.batches(self._sequences), self._world.size):
@@ -171,6 +182,56 @@ def _own(together: list[Batch], rank: int) -> Batch:
         return together[rank]
     inputs, targets = together[0]
     return inputs, torch.full_like(targets, IGNORED)
+
+
+def measure_mixture(
+    chosen: MixedWindows,
+    measure: Callable[..., Measured | None],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Measured | None:
+    """The loss on each source, and their mean by the shares in training: that of a token as it is
+    drawn there, whatever the sizes of the sets. None if it was given up.
+    """
+    sources: dict[str, Measured] = {}
+    done = 0
+    for name, part in chosen.parts.items():
+
+        def report(of_part: int, _: int, before: int = done) -> None:
+            if on_progress:
+                on_progress(before + of_part, chosen.count)
+
+        found = measure(part, report)
+        if found is None:
+            return None
+        sources[name] = found
+        done += part.count
+    shares = chosen.shares
+    loss = sum(shares[name] * found.loss for name, found in sources.items())
+    text_bytes = sum(shares[name] * found.bytes_per_token for name, found in sources.items())
+    return Measured(
+        loss,
+        sum(found.tokens for found in sources.values()),
+        bits_per_byte=loss / math.log(2) / text_bytes if text_bytes else math.inf,
+        sources=sources,
+    )
+
+
+def by_source(train: Measured, val: Measured) -> dict[str, dict[str, float | None]] | None:
+    """What the evaluation of a mixture says of each source; null is what is not finite."""
+    if train.sources is None or val.sources is None:
+        return None
+    values = {
+        name: {
+            "train_loss": train.sources[name].loss,
+            "val_loss": found.loss,
+            "val_bits_per_byte": found.bits_per_byte,
+        }
+        for name, found in val.sources.items()
+    }
+    return {
+        name: {key: n if n is not None and math.isfinite(n) else None for key, n in each.items()}
+        for name, each in values.items()
+    }
 
 
 def exact_zero(device: str) -> Tensor:

@@ -23,7 +23,7 @@ from hairpin.runs.metrics import Record
 from hairpin.schedules import Schedule
 from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import snapshot
-from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
+from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured, by_source
 from hairpin.training.incidents import Incidents
 from hairpin.training.milestones import Milestones, due
 from hairpin.training.ratios import sample_weights
@@ -308,6 +308,7 @@ class Job:
             train_accuracy=train.accuracy,
             val_accuracy=val.accuracy,
             val_confusion=val.confusion,
+            sources=by_source(train, val),
         )
         self.record.write(event)
         return event

@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from hairpin.config.checks import schedule_of
 from hairpin.config.data import Data
 from hairpin.config.settings import Config
-from hairpin.data.batches import Batches, Windows
+from hairpin.data.batches import MixedWindows, Windows, windows_of
+from hairpin.data.shards import Prepared
+from hairpin.data.streams import TokenStream
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
@@ -18,7 +21,7 @@ from hairpin.training.budget import Budget
 from hairpin.training.evaluate import TextTally
 from hairpin.training.memorisation import MemorisationMeasure
 from hairpin.training.samples import prompt_from, sample_writer
-from hairpin.training.settle import Settled, memorisation_warning, settle
+from hairpin.training.settle import Settled, batches_of, memorisation_warning, settle
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
 from hairpin.watch import Watcher
@@ -47,9 +50,9 @@ def pretraining(
         tokenizer=prepared.tokenizer,
         new_model=lambda: new_network(shape, config.train.seed),
         load_start=load_start(config, settled.origin),
-        batches=Batches(prepared.train, shape.context, config.train.seed),
-        train_set=Windows(prepared.train, shape.context, config.evaluate.train_tokens),
-        val_set=Windows(prepared.val, shape.context, config.evaluate.tokens),
+        batches=batches_of(prepared, shape.context, config.train.seed),
+        train_set=evaluation_set(prepared, "train", shape.context, config.evaluate.train_tokens),
+        val_set=evaluation_set(prepared, "val", shape.context, config.evaluate.tokens),
         tally=lambda: TextTally(token_bytes, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
         plan=lambda: _plan(settled),
@@ -60,6 +63,31 @@ def pretraining(
         )
         if config.evaluate.sample_tokens and shape.architecture in BUILT_IN["model"]
         else None,
+    )
+
+
+def evaluation_set(
+    prepared: Prepared, side: Literal["train", "val"], context: int, most_tokens: int | None
+) -> Windows | MixedWindows:
+    """A fixed set to measure a loss on; of a mixture one of each source.
+
+    Args:
+        prepared: the text.
+        side: which stream.
+        context: T, tokens in a window.
+        most_tokens: about how many; None: all.
+    """
+
+    def stream(text: Prepared) -> TokenStream:
+        return text.train if side == "train" else text.val
+
+    if not prepared.sources:
+        return Windows(stream(prepared), context, most_tokens)
+    return windows_of(
+        {source.name: stream(source.prepared) for source in prepared.sources},
+        {source.name: source.share for source in prepared.sources},
+        context,
+        most_tokens,
     )
 
 
@@ -92,6 +120,7 @@ def _plan(settled: Settled) -> events.Plan:
         seconds=seconds,
         ends=time.time() + seconds,
         start=settled.origin.words if settled.origin else None,
+        sources=_sources(settled),
     )
 
 
@@ -101,9 +130,24 @@ def _parameters(settled: Settled) -> int:
     return sum(parameter.numel() for parameter in new_network(settled.shape).parameters())
 
 
+def _sources(settled: Settled) -> dict[str, dict[str, float]] | None:
+    epochs = settled.source_epochs
+    return {
+        source.name: {
+            "share": source.share,
+            "train_tokens": len(source.prepared.train),
+            "val_tokens": len(source.prepared.val),
+            "epochs": epochs[source.name],
+        }
+        for source in settled.prepared.sources
+    } or None
+
+
 def text_of(data: Data) -> str:
     """What is trained on, in a few words."""
     if data.corpus:
         return data.corpus
+    if data.sources:
+        return ", ".join(source.name for source in data.sources)
     names = [Path(text).name for text in data.texts]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

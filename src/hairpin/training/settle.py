@@ -8,13 +8,14 @@ what the first run chose.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.batches import Batches
-from hairpin.data.corpus import open_corpus
-from hairpin.data.shards import Prepared, prepare, require_enough
-from hairpin.data.split import survey
+from hairpin.data.batches import Batches, MixedBatches
+from hairpin.data.blend import empty_rows, prepare_text, require_enough_text, survey_text
+from hairpin.data.mixture import Mixture
+from hairpin.data.shards import Prepared
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import new_network
@@ -60,6 +61,15 @@ class Settled:
         tokens = self.config.train.updates * self.config.train.tokens_per_update
         return tokens / len(self.prepared.train)
 
+    @property
+    def source_epochs(self) -> dict[str, float]:
+        """Passes over each source of a mixture in the whole run."""
+        whole = self.epochs * len(self.prepared.train)
+        return {
+            source.name: whole * source.share / len(source.prepared.train)
+            for source in self.prepared.sources
+        }
+
     def corrected(self, updates: int) -> Config:
         """The config for another length. What was used already, warmup and the evaluation set,
         stays as it is.
@@ -94,20 +104,16 @@ def settle(
     """
     config, origin = settle_start(config, tokenizer)
     config = _settle_shape(config, budget, watcher)
+    is_new = tokenizer is None
     tokenizer = origin.tokenizer if origin else tokenizer
-    prepared = prepare(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
-    config = with_values(
-        config,
-        {
-            "data.hash": prepared.survey.hash,
-            "data.split": prepared.survey.split,
-            "tokenizer.vocabulary": prepared.tokenizer.vocabulary,
-        },
-    )
+    prepared = prepare_text(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
+    if is_new and (left_out := empty_rows(prepared.survey)):
+        watcher.notice(left_out)
+    config = with_values(config, learned_values(prepared))
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
-    require_enough(len(prepared.train), len(prepared.val), shape.context)
+    require_enough_text(prepared, shape.context)
     config = settle_micro_batch(config, shape)
-    batches = Batches(prepared.train, shape.context, config.train.seed)
+    batches = batches_of(prepared, shape.context, config.train.seed)
     config, seconds = settle_speed(config, new_network(shape), batches, budget, watcher.notice)
     tokens = len(prepared.train)
     if choose.is_open(config) and not budget:
@@ -139,8 +145,48 @@ def settle_start(config: Config, tokenizer: Tokenizer | None) -> tuple[Config, O
     return with_start(config, origin), origin
 
 
+def learned_values(prepared: Prepared) -> dict[str, Any]:
+    """What a config learns of its text: what was read as what, how it was divided, its hash."""
+    values = {
+        "data.hash": prepared.survey.hash,
+        "tokenizer.vocabulary": prepared.tokenizer.vocabulary,
+    }
+    if prepared.sources:
+        tables = prepared.data.model_dump(mode="json", exclude_none=True)["sources"]
+        return values | {"data.sources": tables}
+    read_as = {} if prepared.data.format == "text" else {"data.format": prepared.data.format}
+    return (
+        values
+        | {"data.split": prepared.survey.split, "data.column": prepared.data.column}
+        | read_as
+    )
+
+
+def batches_of(prepared: Prepared, context: int, seed: int) -> Batches | MixedBatches:
+    """The training batches of a text, or of a mixture."""
+    if not prepared.sources:
+        return Batches(prepared.train, context, seed)
+    return MixedBatches(
+        {source.name: source.prepared.train for source in prepared.sources},
+        Mixture(tuple(source.share for source in prepared.sources)),
+        context,
+        seed,
+    )
+
+
 def memorisation_warning(settled: Settled) -> str | None:
     """A line where so many passes over so little text would be learned by heart."""
+    often = {
+        name: epochs
+        for name, epochs in settled.source_epochs.items()
+        if epochs > _EPOCHS_THAT_MEMORISE
+    }
+    if often:
+        times = ", ".join(f"{name} {epochs:,.0f} times" for name, epochs in often.items())
+        return (
+            f"a small source for its weight: the run goes over {times} and will learn it by heart; "
+            "give it more text, or a smaller weight"
+        )
     if settled.epochs <= _EPOCHS_THAT_MEMORISE:
         return None
     return (
@@ -157,7 +203,7 @@ def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Co
         flops_per_second=lambda: probe.measure_flops(
             config.execution.device, config.execution.precision
         ),
-        train_bytes=lambda: survey(open_corpus(config.data), on_progress=watcher.stage).train_bytes,
+        train_bytes=lambda: survey_text(config.data, on_progress=watcher.stage).train_bytes,
     )
 
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hairpin.config.data import Data
+from hairpin.data.blend import survey_text
 from hairpin.data.checking.lines import LineCounter, RepeatedLine
 from hairpin.data.checking.near import Hashes, Signature, similar_groups
 from hairpin.data.checking.oddities import Oddity, OddityFinder
 from hairpin.data.checking.verbatim import Windows
 from hairpin.data.corpus import Corpus, Document, open_corpus
-from hairpin.data.split import Progress, Survey, divide, survey, tail_bytes
+from hairpin.data.split import Progress, Survey, divide, tail_bytes
 
 SAMPLED_BYTES = 200_000_000
 SIMILAR = 0.8  # Jaccard's similarity from which documents count as nearly the same
@@ -112,8 +113,11 @@ def check_corpus(
         CorpusError: the text cannot be read, or there is none.
     """
     lenient = data.model_copy(update={"on_bad_bytes": "replace", "hash": None})
+    lenient = lenient.model_copy(
+        update={"sources": tuple(s.model_copy(update={"hash": None}) for s in data.sources)}
+    )
     corpus = open_corpus(lenient)
-    found = survey(corpus, on_progress=on_progress)
+    found = survey_text(lenient, on_progress=on_progress)
     look = _Look(corpus, found, min(1.0, sampled_bytes / found.bytes), on_progress)
     look.first_pass()
     look.second_pass()
@@ -151,7 +155,9 @@ class _Look:
                 self._report(self.found.document_bytes[index])
             replaced = self.corpus.replaced  # the next document's first block is not read yet
         self.empty += sum(
-            1 for s in self.corpus.sources if s.path is not None and s.path.stat().st_size == 0
+            1
+            for source in self.corpus.sources
+            if any(path.stat().st_size == 0 for path in source.files()[:1])
         )
 
     def _look_at(self, index: int, document: Document) -> None:

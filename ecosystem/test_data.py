@@ -1,0 +1,185 @@
+"""Parquet and Hugging Face's datasets, as the libraries themselves write them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+import hairpin
+from hairpin.config.data import Data
+from hairpin.data.corpus import Corpus, open_corpus
+from hairpin.data.split import survey
+from hairpin.data.spool import spool
+from hairpin.errors import CorpusError
+from hairpin.watch import Quiet
+from helpers import some_text, tiny
+
+TEXTS = [some_text(300, seed) for seed in range(40)]
+ROWS = [{"id": number, "text": text, "meta": {"a": 1}} for number, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HAIRPIN_CACHE", str(tmp_path / "hairpin-cache"))
+    datasets.disable_progress_bars()
+
+
+def corpus_of(*paths: Path, **fields: Any) -> Corpus:
+    return open_corpus(Data(texts=tuple(str(path) for path in paths), **fields))
+
+
+def texts_of(corpus: Corpus) -> list[str]:
+    return ["".join(document.pieces()) for document in corpus.documents()]
+
+
+def problem_of(act: Callable[[], object]) -> str:
+    with pytest.raises(CorpusError) as caught:
+        act()
+    (line,) = caught.value.problems
+    assert "\n" not in line
+    return line
+
+
+def write_parquet(path: Path, column: Any, **options: Any) -> Path:
+    table = pa.table({"id": pa.array(range(len(column))), "text": column})
+    parquet.write_table(table, path, **options)
+    return path
+
+
+# --- Parquet ---
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_strings_of_every_kind_in_several_row_groups(
+    tmp_path: Path, type_: Any, compression: str
+) -> None:
+    column = pa.array([*TEXTS, None, ""], pa.string()).cast(type_)
+    path = write_parquet(tmp_path / "a.parquet", column, row_group_size=7, compression=compression)
+    assert parquet.ParquetFile(path).num_row_groups == 6
+    corpus = corpus_of(path)
+    assert texts_of(corpus) == TEXTS and (corpus.rows, corpus.empty) == (42, 2)
+    assert (corpus.data.column, corpus.data.format) == ("text", "parquet")
+
+
+def test_a_folder_of_parquet_files_is_read_in_order(tmp_path: Path) -> None:
+    for number in range(4):
+        texts = pa.array(TEXTS[10 * number : 10 * number + 10])
+        write_parquet(tmp_path / f"train-{number:05d}.parquet", texts)
+    assert texts_of(corpus_of(tmp_path)) == TEXTS
+    assert texts_of(corpus_of(tmp_path / "train-0000[13].parquet")) == TEXTS[10:20] + TEXTS[30:]
+
+
+def test_columns_that_hold_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    nested = problem_of(lambda: texts_of(corpus_of(path, column="meta")))
+    assert 'the column "meta" holds struct<a: int64>, not text' in nested
+    assert 'the column "id" holds numbers' in problem_of(
+        lambda: texts_of(corpus_of(path, column="id"))
+    )
+    assert 'did you mean "text"' in problem_of(lambda: texts_of(corpus_of(path, column="texts")))
+    two = tmp_path / "b.parquet"
+    parquet.write_table(pa.table({"head": ["h"], "body": ["b"]}), two)
+    assert 'it has "head" (text), "body" (text)' in problem_of(lambda: corpus_of(two))
+    assert texts_of(corpus_of(two, column="body")) == ["b"]
+
+
+def test_what_is_not_parquet_or_cut_short_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_text("no Parquet at all, but long enough to look for a footer")
+    assert f"{path}: is not Parquet, or is damaged" in problem_of(lambda: corpus_of(path))
+    path.write_bytes(b"")
+    assert f"{path}: the file is empty" in problem_of(lambda: corpus_of(path))
+    write_parquet(path, pa.array(TEXTS))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "is not Parquet, or is damaged" in problem_of(lambda: corpus_of(path))
+    path.write_bytes(whole[:50] + b"\0" * 400 + whole[450:])
+    assert "is not Parquet, or is damaged" in problem_of(lambda: texts_of(corpus_of(path)))
+
+
+def test_bytes_that_are_not_utf8_are_refused_or_replaced(tmp_path: Path) -> None:
+    stored = pa.array([b"fine", b"a\xe9b"], pa.binary())
+    column = pa.StringArray.from_buffers(2, *stored.buffers()[1:])
+    path = write_parquet(tmp_path / "a.parquet", column)
+    line = problem_of(lambda: texts_of(corpus_of(path)))
+    assert f"{path} (row 2): byte 0xe9 at offset 1 of the text is not UTF-8" in line
+    corpus = corpus_of(path, on_bad_bytes="replace")
+    assert texts_of(corpus) == ["fine", "a\ufffdb"] and corpus.replaced == 1
+
+
+# --- datasets on disk ---
+
+
+def test_a_saved_dataset_is_a_table(tmp_path: Path) -> None:
+    saved = datasets.Dataset.from_list(ROWS)
+    saved.save_to_disk(tmp_path / "saved", num_shards=3)
+    corpus = corpus_of(tmp_path / "saved")
+    assert texts_of(corpus) == TEXTS and corpus.data.format == "dataset"
+    saved.select([5, 3, 9]).save_to_disk(tmp_path / "picked")  # its rows are named by indices
+    assert texts_of(corpus_of(tmp_path / "picked")) == [TEXTS[5], TEXTS[3], TEXTS[9]]
+    assert survey(corpus_of(tmp_path / "saved")).hash == survey(corpus).hash
+    (tmp_path / "notes.txt").write_text("a text beside them")
+    assert len(texts_of(corpus_of(tmp_path))) == 40 + 3 + 1
+
+
+def test_of_several_splits_train_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
+    whole = datasets.Dataset.from_list(ROWS)
+    folder = tmp_path / "both"
+    datasets.DatasetDict(test=whole.select(range(4)), train=whole).save_to_disk(folder)
+    assert texts_of(corpus_of(folder)) == TEXTS
+    assert texts_of(corpus_of(folder / "test")) == TEXTS[:4]
+    datasets.DatasetDict(a=whole, b=whole).save_to_disk(tmp_path / "others")
+    line = problem_of(lambda: corpus_of(tmp_path / "others"))
+    assert 'no split is called train; name one of "a", "b"' in line
+    datasets.DatasetDict(only=whole.select(range(2))).save_to_disk(tmp_path / "one")
+    assert texts_of(corpus_of(tmp_path / "one")) == TEXTS[:2]
+
+
+def test_a_damaged_dataset_is_a_line(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    next((tmp_path / "saved").glob("*.arrow")).unlink()
+    assert "the saved dataset cannot be read" in problem_of(lambda: corpus_of(tmp_path / "saved"))
+
+
+# --- datasets that Python holds ---
+
+
+def stream() -> Any:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ROWS
+
+    return datasets.IterableDataset.from_generator(rows)
+
+
+def test_a_stream_a_dataset_and_a_list_are_the_same_text() -> None:
+    path = spool(stream(), "text")
+    assert path == spool(datasets.Dataset.from_list(ROWS), "text") == spool(TEXTS, None)
+    assert texts_of(corpus_of(path)) == TEXTS
+    both = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
+    assert 'dataset["train"]' in problem_of(lambda: spool(both, None))
+
+
+def test_a_run_on_a_stream_goes_on_and_repeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hairpin.run.Run.write_plots", lambda self: [])
+    how = {"settings": tiny(), "watcher": Quiet(), "column": "text"}
+    run = hairpin.train(stream(), out=tmp_path / "run", **how)
+    again = hairpin.train(stream(), out=tmp_path / "run", or_resume=True, **how)
+    assert again.path == run.path and again.summary() == run.summary()
+    file = tmp_path / "same.jsonl"
+    datasets.Dataset.from_list(ROWS).to_json(file)
+    other = hairpin.train(file, out=tmp_path / "other", **how)
+    assert run.config.data.hash == other.config.data.hash
+    assert run.summary().best == other.summary().best

@@ -1,0 +1,193 @@
+"""Parquet files, and folders that Hugging Face's `datasets` saved, as tables of Arrow's columns."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hairpin.data.cache import shown
+from hairpin.data.columns import NOTHING, TEXT
+from hairpin.data.naming import names_of, quoted
+from hairpin.errors import CorpusError
+
+_ROWS_AT_ONCE = 256
+_BUFFER_BYTES = 1 << 20
+
+
+class _ArrowTable:
+    """Columns of Arrow, read a few rows at a time."""
+
+    def __init__(self, path: Path, on_bad_bytes: str) -> None:
+        self.name = shown(path)
+        self.replaced = 0
+        self._path = path
+        self._is_strict = on_bad_bytes == "error"
+
+    def _schema(self) -> Any:
+        raise NotImplementedError
+
+    def _columns_of(self, column: str) -> Iterator[Any]:
+        """The column's arrays, one after the other."""
+        raise NotImplementedError
+
+    def columns(self) -> Mapping[str, str]:
+        return {field.name: _kind(field.type) for field in self._schema()}
+
+    def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
+        self.replaced, number = 0, 0
+        for array in self._columns_of(column):
+            for value in _as_bytes(array):
+                number += 1
+                place = f"{self.name} (row {number})"
+                yield place, None if value is None else self._decoded(place, value)
+
+    def _decoded(self, place: str, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            if self._is_strict:
+                raise CorpusError(
+                    f"{place}: byte 0x{value[error.start]:02x} at offset {error.start} of the text "
+                    "is not UTF-8; mend the row, or go on without such bytes: "
+                    "--set data.on_bad_bytes=replace"
+                ) from None
+        text = value.decode(errors="replace")
+        self.replaced += text.count("\ufffd") - value.count(b"\xef\xbf\xbd")
+        return text
+
+
+class Parquet(_ArrowTable):
+    """One Parquet file, of any number of row groups."""
+
+    def _open(self) -> Any:
+        pyarrow, parquet = _pyarrow(self.name)
+        try:
+            # Row groups may be larger than memory: buffered, not read ahead.
+            return parquet.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise self._damaged(error) from None
+
+    def _schema(self) -> Any:
+        with self._open() as file:
+            return file.schema_arrow
+
+    def _columns_of(self, column: str) -> Iterator[Any]:
+        pyarrow, _ = _pyarrow(self.name)
+        with self._open() as file:
+            try:
+                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column], use_threads=False):
+                    yield batch.column(0)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> CorpusError:
+        if self._path.exists() and self._path.stat().st_size == 0:
+            return CorpusError(f"{self.name}: the file is empty; make it again, or leave it out")
+        return CorpusError(
+            f"{self.name}: is not Parquet, or is damaged ({_first_line(error)}); make the file "
+            "again, or leave it out"
+        )
+
+
+class SavedDataset(_ArrowTable):
+    """A folder that `save_to_disk` wrote; of several splits `train`, or the only one."""
+
+    def _open(self) -> Any:
+        _pyarrow(self.name)
+        try:
+            import datasets
+        except ImportError:
+            raise CorpusError(
+                f"{self.name}: a folder that Hugging Face's datasets saved is read by that "
+                "package; type: pip install 'hairpin[datasets]'"
+            ) from None
+        folder = split_folder(self._path)
+        try:
+            return datasets.Dataset.load_from_disk(str(folder)).with_format("arrow")
+        except Exception as error:  # whatever it raises where files are missing or cut short
+            raise CorpusError(
+                f"{self.name}: the saved dataset cannot be read ({_first_line(error)}); save it "
+                "again"
+            ) from None
+
+    def _schema(self) -> Any:
+        return self._open().features.arrow_schema
+
+    def _columns_of(self, column: str) -> Iterator[Any]:
+        for rows in self._open().select_columns([column]).iter(_ROWS_AT_ONCE):
+            yield from rows.column(0).chunks
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    names = ("dataset_info.json", "state.json")
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in names
+    )
+
+
+def split_folder(folder: Path) -> Path:
+    """The folder of the split that is read: of several `train`, or the only one.
+
+    Raises:
+        CorpusError: there are others, and none of that name.
+    """
+    listing = folder / "dataset_dict.json"
+    if not listing.is_file():
+        return folder
+    try:
+        splits = [str(split) for split in json.loads(listing.read_bytes())["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{shown(listing)}: is damaged ({error}); save it again") from None
+    if "train" in splits or len(splits) == 1:
+        return folder / ("train" if "train" in splits else splits[0])
+    raise CorpusError(
+        f"{shown(folder)}: no split is called train; name one of {names_of(splits)} as "
+        f"{shown(folder)}/SPLIT"
+    )
+
+
+def _pyarrow(name: str) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise CorpusError(
+            f"{name}: reading it needs pyarrow; type: pip install 'hairpin[parquet]'"
+        ) from None
+    return pyarrow, parquet
+
+
+def _kind(type_: Any) -> str:
+    """What a column of a type of Arrow holds."""
+    from pyarrow import types
+
+    if types.is_dictionary(type_):
+        type_ = type_.value_type
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return TEXT
+    if types.is_null(type_):
+        return NOTHING
+    is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
+    return "numbers" if is_number else str(type_)
+
+
+def _as_bytes(array: Any) -> list[bytes | None]:
+    """The values as they are stored, which may not be UTF-8."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if types.is_null(array.type):
+        return [None] * len(array)
+    if types.is_string_view(array.type):
+        array = array.cast(pyarrow.binary_view())
+    else:
+        array = array.cast(pyarrow.large_binary())
+    values: list[bytes | None] = array.to_pylist()
+    return values
+
+
+def _first_line(error: Exception) -> str:
+    return quoted(" ".join(str(error).split()) or type(error).__name__)[1:-1]

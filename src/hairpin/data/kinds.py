@@ -1,0 +1,41 @@
+"""What a file holds, by its name, and the table that it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hairpin.config.data import Format
+from hairpin.data.arrow import Parquet, SavedDataset
+from hairpin.data.columns import Table
+from hairpin.data.json_tables import JsonArray, JsonLines
+from hairpin.data.text_tables import Csv, Tsv
+
+COMPRESSED = (".gz", ".zst")
+_FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+_TABLES: dict[Format, Callable[[Path, str], Table]] = {
+    "jsonl": JsonLines,
+    "json": JsonArray,
+    "csv": Csv,
+    "tsv": Tsv,
+    "parquet": Parquet,
+    "dataset": SavedDataset,
+}
+
+
+def format_of(path: Path) -> Format:
+    """What a file's name says that it holds; text where it says nothing else."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return _FORMATS.get(suffixes[-1], "text") if suffixes else "text"
+
+
+def table_of(path: Path, format_: Format, on_bad_bytes: str) -> Table:
+    """The table that a file is; its format is not "text"."""
+    return _TABLES[format_](path, on_bad_bytes)
