@@ -83,8 +83,7 @@ def train(
         sources: in place of `texts`, name → such a text, or a dict of the keys of
             `[[data.sources]]`: {"wiki": {"texts": "wiki.jsonl", "weight": 0.7}, …}.
         config: a TOML file of settings.
-        start: a run, or a folder with a model in safetensors, to go on from; None:
-            random weights.
+        start: a run, or a folder with a model in safetensors, to go on from; None: random weights.
         out: the run's folder; None: `runs/<text>-<n>`.
         budget: wall time such as "10m"; fills only what the settings leave open. None: 3 minutes
             if neither a size nor a length is asked for.

@@ -37,7 +37,7 @@ from hairpin.runs.directory import RunDirectory, create_run, new_run_path
 from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
-from hairpin.starting.extend import IMPORTED, is_finished
+from hairpin.starting.extend import IMPORTED, is_finished, is_imported
 from hairpin.tracking.follow import Trackers
 from hairpin.tracking.tools import require_installed
 from hairpin.watch import Quiet, Watcher
@@ -84,12 +84,9 @@ def go_on(
         pictures: whether plots are drawn at the end.
     """
     if is_finished(run):
-        updates = run.config.train.updates
-        watcher.notice(
-            f"{run.path} is finished after {updates} updates: nothing to do"
-            if updates
-            else f"{run.path}: {IMPORTED.format(run.path)}"
-        )
+        done = f" is finished after {run.config.train.updates} updates: nothing to do"
+        words = f": {IMPORTED.format(run.path)}" if is_imported(run) else done
+        watcher.notice(f"{run.path}{words}")
         if run.directory.unfinished():
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
                 run.directory.remove_unfinished()

@@ -37,6 +37,13 @@ def is_finished(run: Run) -> bool:
     return bool(ends) and ends[-1]["status"] == "finished" and ends[-1]["update"] >= (length or 0)
 
 
+def is_imported(run: Run) -> bool:
+    """Whether `hairpin import` made the run, so that nothing was to be trained in it."""
+    if first_event(run.directory.metrics) is None:
+        return False
+    return any(e["event"] == "plan" and e.get("updates") == 0 for e in run.record())
+
+
 def make_longer(
     run: Run, by: str | int | None, policy: str | None, notice: Callable[[str], None]
 ) -> None:
@@ -55,7 +62,7 @@ def make_longer(
     if by is None:
         raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
     config = run.config
-    if not _is_settled(config) and is_finished(run):
+    if is_imported(run):
         raise RunError(f"{run.path}: {IMPORTED.format(run.path)}")
     if not _is_settled(config):
         raise RunError(f"{run.path}: not begun yet; `hairpin resume {run.path}` begins it")
