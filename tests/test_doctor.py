@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from hairpin.doctor import devices, machine, numbers
 from hairpin.doctor.findings import Finding
+from hairpin.doctor.plain import plain_adamw
 from hairpin.model import gpt
+from hairpin.model.generate import Sampling
 from hairpin.optim import optimizers
 from hairpin.training.numerics import Numerics
 from helpers import Hairpin
@@ -61,7 +63,7 @@ def test_plain_adamw_is_pytorchs() -> None:
         gradient = torch.randn(3, 4, dtype=torch.float64, generator=generator)
         parameter.grad = gradient
         optimizer.step()
-        weight = numbers.plain_adamw(weight, gradient, state, group, update)
+        weight = plain_adamw(weight, gradient, state, group, update)
     torch.testing.assert_close(weight, parameter.detach(), rtol=1e-12, atol=1e-12)
 
 
@@ -183,21 +185,21 @@ def test_any_other_damage_to_a_norm_is_a_problem_and_no_traceback(
 
 
 def test_a_wrong_token_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = numbers.Sampling.draw
+    draw = Sampling.draw
 
-    def second(self: numbers.Sampling, logits_V: Tensor, generator: torch.Generator) -> int:
+    def second(self: Sampling, logits_V: Tensor, generator: torch.Generator) -> int:
         logits_V = logits_V.clone()
         logits_V[draw(self, logits_V, generator)] = -torch.inf
         return draw(self, logits_V, generator)
 
-    monkeypatch.setattr(numbers.Sampling, "draw", second)
+    monkeypatch.setattr(Sampling, "draw", second)
     agrees, text = numbers.compare_text(numbers.make_sample("modern"), "cpu")
     assert not agrees and text == "token 1 at temperature 0 is not the likeliest"
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_learning_rate_that_is_off_is_found(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    step = numbers.step_unless
+    step = optimizers.step_unless
 
     def faster(halted: Tensor, optimizer: torch.optim.Optimizer, lr: float, *rest: Any) -> None:
         step(halted, optimizer, lr * 1.01, *rest)
@@ -364,6 +366,6 @@ def test_a_terminal_that_is_not_utf8_is_noted(monkeypatch: pytest.MonkeyPatch) -
     class Old:
         encoding = "cp1252"
 
-    monkeypatch.setattr(machine.sys, "stdout", Old())
+    monkeypatch.setattr("sys.stdout", Old())
     (finding,) = machine.look_at_terminal()
     assert finding.state == "note" and "output cp1252" in finding.text

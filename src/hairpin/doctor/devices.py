@@ -44,9 +44,7 @@ def look_at_devices() -> Iterator[Finding]:
             text = f"{facts.name}, {facts.total_memory / 1e9:.1f} GB"
             yield Finding(f"cuda:{index}", "ok", one_line(text))
     elif torch.version.cuda:
-        text = (
-            "this PyTorch is for CUDA and finds no GPU: `nvidia-smi` says whether the driver does"
-        )
+        text = "this PyTorch is for CUDA and finds no GPU: see whether `nvidia-smi` does"
         yield Finding("cuda", "note", text)
     if torch.backends.mps.is_available():
         yield Finding("mps", "ok", "Apple's GPU; updates are divided and called off by the host")
@@ -120,6 +118,5 @@ def look_at_processes() -> Finding:
 
 def _instructions() -> str:
     found = torch.backends.cpu.get_cpu_capability()
-    return (
-        f"vector instructions {found}, MKL {'yes' if torch.backends.mkl.is_available() else 'no'}"
-    )
+    library = "with MKL" if torch.backends.mkl.is_available() else "without MKL"  # type: ignore[no-untyped-call]
+    return f"vector instructions {found}, {library}"

@@ -93,15 +93,8 @@ def make_sample(architecture: str) -> Sample:
     targets[0, ::5] = IGNORED
     exact = {name: value.double().requires_grad_() for name, value in weights.items()}
     loss = plain_loss(shape, exact, inputs, targets)
-    gradients = torch.autograd.grad(loss, list(exact.values()))
-    return Sample(
-        shape,
-        weights,
-        inputs,
-        targets,
-        float(loss.detach()),
-        dict(zip(exact, gradients, strict=True)),
-    )
+    gradients = dict(zip(exact, torch.autograd.grad(loss, list(exact.values())), strict=True))
+    return Sample(shape, weights, inputs, targets, float(loss.detach()), gradients)
 
 
 def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:

@@ -68,7 +68,8 @@ def plain_adamw(
     state["mean"], state["square"] = mean, square
     root = (square / (1 - beta2**update)).sqrt() + group["eps"]
     decayed = weight * (1 - group["lr"] * group["weight_decay"])
-    return decayed - group["lr"] * mean / (1 - beta1**update) / root
+    out: Tensor = decayed - group["lr"] * mean / (1 - beta1**update) / root
+    return out
 
 
 def plain_muon(
@@ -88,12 +89,13 @@ def plain_muon(
     rows, columns = ways[0].shape
     step = torch.cat([_orthogonal(way) for way in ways])
     scale = math.sqrt(max(1.0, rows / columns))
-    return weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * scale * step
+    out: Tensor = weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * scale * step
+    return out
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
     a, b, c = _MUON
-    x = matrix / matrix.norm()
+    x: Tensor = matrix / torch.linalg.vector_norm(matrix)
     for _ in range(5):
         gram = x @ x.T
         x = a * x + b * gram @ x + c * gram @ gram @ x

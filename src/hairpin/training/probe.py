@@ -141,7 +141,9 @@ def _time_what_fits(
         assert micro_batch
         try:
             return config, _time_way(config, model, batches, seconds, compiled)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if micro_batch == 1:
                 raise ConfigError(
                     "execution.micro_batch: not even one sequence fits in memory; take a smaller "
@@ -151,7 +153,14 @@ def _time_what_fits(
         model.zero_grad(set_to_none=True)
         if config.execution.device == "cuda":
             torch.cuda.empty_cache()
+        elif config.execution.device == "mps":
+            torch.mps.empty_cache()
         config = with_values(config, {"execution.micro_batch": micro_batch // 2})
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory; MPS says so in words, with no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
 
 def _time_way(
