@@ -237,6 +237,21 @@ def test_an_optimizer_that_ignores_divisor_and_guard_is_found(
     assert numbers.compare_updates(sample, kind, "cpu")[0]
 
 
+def test_a_large_product_is_held_to_its_first_and_last_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert numbers.compare_large_product("cpu", (64, 96, 16))[0]
+
+    def forgets_the_end(x: Tensor, weight: Tensor) -> Tensor:
+        out = x @ weight.T
+        out[32:] = 0
+        return out
+
+    monkeypatch.setattr(F, "linear", forgets_the_end)
+    agrees, text = numbers.compare_large_product("cpu", (64, 96, 16))
+    assert not agrees and "rows from 60 off by 100.0%" in text
+
+
 # --- what is around it ---
 
 

@@ -21,6 +21,7 @@ from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
 from hairpin.files import move, new_folder, not_a_device, write_atomically
 from hairpin.inference import TrainedClassifier
+from hairpin.model import layers
 from hairpin.optim import optimizers
 from hairpin.optim.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hairpin.runs import lock as lock_module
@@ -279,3 +280,24 @@ def test_too_little_memory_is_known_by_its_words_on_mps() -> None:
     assert probe.is_out_of_memory(RuntimeError(words))
     assert probe.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert not probe.is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_attention_is_given_whole_tensors_on_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # There it misreads others, as permuted ones are: pytorch/pytorch#181133.
+    seen: list[bool] = []
+
+    class OnMPS(Tensor):
+        @property
+        def device(self) -> Any:  # type: ignore[override]
+            return torch.device("mps")
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
+        seen.append(all(each.is_contiguous() for each in (q, k, v)))
+        return q
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
+    qkv = torch.randn(2, 5, 3, 4, 8).permute(2, 0, 3, 1, 4)
+    layers.attend(qkv.as_subclass(OnMPS))
+    cache = layers.LayerCache(torch.zeros(2, 4, 9, 8), torch.zeros(2, 4, 9, 8))
+    layers.attend(qkv.as_subclass(OnMPS), cache)
+    assert seen == [True, True]

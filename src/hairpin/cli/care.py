@@ -66,9 +66,16 @@ def _row(run: "Run") -> tuple[str, ...]:
     show_default=True,
     help="Whose numbers are compared with the CPU's.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the products that are compared.",
+)
 @click.option("--compile", "compiling", is_flag=True, help="Compile too: up to a minute more.")
 @json_option
-def doctor(device: str, compiling: bool, as_json: bool) -> None:
+def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
     """Look at this machine: versions, room, locks, devices, what is installed; and compare what a
     device computes (losses, gradients, updates, samples) with plain float64 on the CPU.
 
@@ -78,7 +85,9 @@ def doctor(device: str, compiling: bool, as_json: bool) -> None:
     from hairpin.terminal.watcher import counting_bar
 
     with counting_bar("examining") as on_progress:
-        findings = examine(device, compiling=compiling, on_progress=on_progress)
+        findings = examine(
+            device, precision=precision, compiling=compiling, on_progress=on_progress
+        )
     wrong = [finding for finding in findings if finding.is_wrong]
     if as_json:
         facts = {"wrong": bool(wrong), "findings": [finding.as_json() for finding in findings]}

@@ -13,6 +13,7 @@ _FINDINGS_ABOUT = 45  # for the bar
 def examine(
     device: str = "auto",
     *,
+    precision: str = "auto",
     folder: Path | None = None,
     compiling: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -21,6 +22,8 @@ def examine(
 
     Args:
         device: "auto", "cpu", "cuda" or "mps": whose numbers are compared.
+        precision: in which format matrices are multiplied then; "auto": in each that `auto`
+            chooses among there.
         folder: where runs would be; None: the working folder.
         compiling: whether to compile too, which takes up to a minute.
         on_progress: called with (findings so far, about how many there will be).
@@ -29,14 +32,14 @@ def examine(
         ConfigError: the machine has no such device.
     """
     found: list[Finding] = []
-    for finding in _findings(device, folder or Path(), compiling):
+    for finding in _findings(device, precision, folder or Path(), compiling):
         found.append(finding)
         on_progress(len(found), max(len(found), _FINDINGS_ABOUT))
     on_progress(len(found), len(found))
     return found
 
 
-def _findings(device: str, folder: Path, compiling: bool) -> Iterator[Finding]:
+def _findings(device: str, precision: str, folder: Path, compiling: bool) -> Iterator[Finding]:
     yield from machine.look_at_versions()
     yield from machine.look_at_size()
     yield from machine.look_at_working_folder(folder)
@@ -50,10 +53,10 @@ def _findings(device: str, folder: Path, compiling: bool) -> Iterator[Finding]:
         text = f"cannot be imported ({line}); install it again: pip install torch"
         yield Finding("torch", "problem", text)
         return
-    yield from _with_torch(device, compiling)
+    yield from _with_torch(device, precision, compiling)
 
 
-def _with_torch(asked: str, compiling: bool) -> Iterator[Finding]:
+def _with_torch(asked: str, precision: str, compiling: bool) -> Iterator[Finding]:
     from hairpin.doctor import devices
     from hairpin.doctor.numbers import look_at_numbers
     from hairpin.training.numerics import choose_device, formats
@@ -63,6 +66,6 @@ def _with_torch(asked: str, compiling: bool) -> Iterator[Finding]:
     yield from devices.look_at_devices()
     yield devices.look_at_processes()
     yield from devices.look_at_formats(device)
-    yield from look_at_numbers(device, formats(device))
+    yield from look_at_numbers(device, formats(device) if precision == "auto" else [precision])
     if compiling:
         yield devices.look_at_compiling(device)

@@ -32,16 +32,16 @@ SHAPES = {
     "qwen3": Shape.qwen3(_VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH),
 }
 _SEQUENCES = 3
-_DEVIATION = 0.15  # of weights: large enough that attention chooses
+_DEVIATION = 0.08  # of weights: large enough that attention chooses
 
 # Relative errors, of the loss and of each gradient by its norm. A number of float32 is rounded by
 # 6e-8, and a gradient here is some thousand roundings away from its inputs, which mostly cancel:
 # 1e-6 is usual, and a hundred times that a fault. One rounding of bfloat16 is 2e-3, of float16 and
-# TF32 2.4e-4 (7 and 10 bits after the point): on the CPU 1e-2 to 5e-2 and 1e-3 to 3e-3 come of
+# TF32 2.4e-4 (7 and 10 bits after the point): on the CPU 1e-2 to 2e-2 and 1e-3 to 3e-3 come of
 # it, the most in the weights of qwen3's norms of queries, whose gradients are sums that nearly
 # cancel. Twice to three times that is allowed: a sign, a mask or a factor that is wrong is above
 # it, and smaller faults are float32's to find.
-LIMITS = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 1e-1}
+LIMITS = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
 # Of how far three updates move a weight: the difference of two numbers, of which each was rounded.
 _UPDATE_LIMIT = 1e-3
 _UPDATES = 3
@@ -50,6 +50,9 @@ _DIVISOR = 4.0
 # How far the score of a token that was taken may be below the highest: a tie.
 _TIE = 1e-3
 _TOKENS = 24
+# Rows and columns of a product as large as GPT-2's logits for nine sequences, at which PyTorch's
+# MPS was wrong: https://github.com/pytorch/pytorch/issues/109457
+_LARGE = (9 * 1024, 50_304, 64)
 _LOSS_SCALE = 1024.0  # of float16, whose smallest numbers gradients would fall below
 
 
@@ -113,6 +116,8 @@ def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
                 yield _looked(what, partial(compare_gradients, sample, numerics))
     exact = Numerics(device)
     with _configured(exact):
+        if device != "cpu":
+            yield _looked(f"large product on {device}", partial(compare_large_product, device))
         for kind in ("adamw", "muon"):
             what = f"{kind} on {device}"
             yield _looked(what, partial(compare_updates, samples["modern"], kind, device))
@@ -214,6 +219,25 @@ def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
             number = place - len(prompt) + 1
             return False, f"token {number} at temperature 0 is not the likeliest"
     return True, f"{_TOKENS} tokens at temperature 0 are the likeliest"
+
+
+def compare_large_product(device: str, size: tuple[int, int, int] = _LARGE) -> tuple[bool, str]:
+    """Whether a product of [rows, inner] and [inner, columns] is right in its first and last rows.
+
+    Args:
+        device: where.
+        size: rows, columns, inner.
+    """
+    (rows, columns, inner), generator = size, torch.Generator().manual_seed(7)
+    left = torch.randn(rows, inner, generator=generator)
+    right = torch.randn(columns, inner, generator=generator)
+    out = nn.functional.linear(left.to(device), right.to(device))
+    for part in (slice(4), slice(rows - 4, rows)):
+        exact = left[part].double() @ right.double().T
+        error = _error(out[part].cpu().double(), exact)
+        if not error <= LIMITS["float32"]:
+            return False, _listed({f"rows from {part.start or 0}": error}, LIMITS["float32"])
+    return True, f"{rows:,} by {columns:,} numbers, the first and the last rows"
 
 
 def compare_bits(sample: Sample, numerics: Numerics) -> tuple[bool | None, str]:
