@@ -40,6 +40,7 @@ LAYERS = {
     "inference": "errors config runs data data.batches model.shape model planning training"
     " finetuning",
     "verifying": "errors config checkpoints runs data training",
+    "doctor": "errors version files config runs data data.batches model.shape model optim training",
     "analysis": "errors schedules extensions config runs",
     "terminal": "runs analysis",
     "book": "",
@@ -60,7 +61,7 @@ LAYERS = {
     "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
     " starting driving estimating",
     "cli": "errors version plugin_files config distributed data model verifying analysis terminal"
-    " book.report run driving convert experiments api",
+    " book.report run driving convert experiments api doctor",
     "__init__": "version schedules optim watch run convert experiments api",
     "__main__": "cli",
 }
@@ -75,6 +76,9 @@ WITH_TORCH = (
     "finetuning",
     "inference",
     "verifying",
+    "doctor.devices",
+    "doctor.numbers",
+    "doctor.plain",
     "experiments.settling",
     "convert",
     "book",

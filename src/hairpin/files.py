@@ -4,13 +4,19 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
+IS_WINDOWS = os.name == "nt"
+_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
+# What Windows takes for a device, whatever follows after a dot.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -26,12 +32,36 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename; a file that is at `target` is replaced.
+
+    Windows refuses that while anybody has one of the two open, or something in a folder: a reader,
+    or a virus scanner for a moment. There it is tried again for a second and a half.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for pause in _PAUSES_SECONDS if IS_WINDOWS else ():
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    source.replace(target)
+
+
+def not_a_device(name: str) -> str:
+    """A name for a file or folder that means one on Windows too, where `nul.txt` is a device."""
+    return f"_{name}" if _DEVICES.match(name) else name
 
 
 @contextlib.contextmanager
@@ -46,7 +76,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync_folder(temporary)
-        temporary.rename(path)
+        move(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -63,7 +93,7 @@ def private_folder(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    if os.name == "nt":  # permissions are another matter there; a user's folder is the user's
+    if IS_WINDOWS:  # permissions are another matter there; a user's folder is the user's
         return
     facts = path.stat()
     if facts.st_uid != os.getuid():
@@ -84,7 +114,7 @@ def as_json(value: Any) -> str:
 
 def sync_folder(folder: Path) -> None:
     """Make the folder's entries durable, where the system can."""
-    if os.name == "nt":  # Windows has no handle on a folder to flush
+    if IS_WINDOWS:  # Windows has no handle on a folder to flush
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -240,7 +240,7 @@ class TrainedClassifier(Trained):
         )
         return [
             Prediction(self.labels[int(np.argmax(row))], dict(zip(self.labels, row, strict=True)))
-            for row in torch.softmax(logits_BK.double().cpu(), dim=-1).tolist()
+            for row in torch.softmax(logits_BK.cpu().double(), dim=-1).tolist()
         ]
 
 

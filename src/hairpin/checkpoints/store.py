@@ -28,7 +28,7 @@ from hairpin.checkpoints.tensors import FileFacts
 from hairpin.checkpoints.writing import commit, commit_together
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, HairpinError
-from hairpin.files import link_or_copy, new_folder, sync_folder
+from hairpin.files import IS_WINDOWS, link_or_copy, move, new_folder, sync_folder
 
 _SPARE_SPACE = 1.2
 
@@ -220,7 +220,7 @@ class CheckpointStore:
             )
             if self.best.exists():
                 shutil.rmtree(old, ignore_errors=True)
-                self.best.rename(old)  # readers look there until the new one is in its place
+                move(self.best, old)  # readers look there until the new one is in its place
         shutil.rmtree(old, ignore_errors=True)
 
     def _rotate(self) -> None:
@@ -232,8 +232,9 @@ class CheckpointStore:
             for path in doomed:
                 # Renamed first, so that a kill leaves no half of a checkpoint under its name.
                 unwanted = path.with_name(f".tmp-{path.name}")
-                path.rename(unwanted)
-                shutil.rmtree(unwanted)
+                move(path, unwanted)
+                # What somebody reads cannot be deleted on Windows; the next start removes it.
+                shutil.rmtree(unwanted, ignore_errors=IS_WINDOWS)
 
     def _stays(self, path: Path) -> bool:
         return bool(self._keep_every) and int(path.name[5:]) % (self._keep_every or 1) == 0
@@ -243,7 +244,7 @@ class CheckpointStore:
         if self.best:
             places.append(self.best.with_name(".tmp-best"))
             if _old(self.best).is_dir() and not self.best.exists():
-                _old(self.best).rename(self.best)
+                move(_old(self.best), self.best)
             places.append(_old(self.best))
         for path in places:
             shutil.rmtree(path, ignore_errors=True)
@@ -277,5 +278,5 @@ def _old(best: Path) -> Path:
 
 def _set_aside(path: Path) -> str:
     aside = path.with_name(f".bad-{path.name}-{time.time_ns()}")
-    path.rename(aside)
+    move(path, aside)
     return aside.name

@@ -1,11 +1,16 @@
-"""hairpin runs."""
+"""hairpin runs, hairpin doctor."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from hairpin.cli.options import json_option
+
 if TYPE_CHECKING:
+    from hairpin.doctor.findings import Finding
     from hairpin.run import Run
 
 
@@ -51,3 +56,58 @@ def _row(run: "Run") -> tuple[str, ...]:
         f"{best.val_bits_per_byte:.3f}" if best and best.val_bits_per_byte else "",
         f"{best.val_accuracy:.1%}" if best and best.val_accuracy is not None else "",
     )
+
+
+@click.command(short_help="What this machine can do, and what is wrong with it.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Whose numbers are compared with the CPU's.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the products that are compared.",
+)
+@click.option("--compile", "compiling", is_flag=True, help="Compile too: up to a minute more.")
+@json_option
+def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
+    """Look at this machine: versions, room, locks, devices, what is installed; and compare what a
+    device computes (losses, gradients, updates, samples) with plain float64 on the CPU.
+
+    Takes some seconds. A device that computes wrongly is exit code 1; all else is 0.
+    """
+    from hairpin.doctor.examine import examine
+    from hairpin.terminal.watcher import counting_bar
+
+    with counting_bar("examining") as on_progress:
+        findings = examine(
+            device, precision=precision, compiling=compiling, on_progress=on_progress
+        )
+    wrong = [finding for finding in findings if finding.is_wrong]
+    if as_json:
+        facts = {"wrong": bool(wrong), "findings": [finding.as_json() for finding in findings]}
+        click.echo(json.dumps(facts, allow_nan=False))
+    else:
+        _show_findings(findings)
+    if wrong:
+        from hairpin.errors import HairpinError
+
+        names = ", ".join(finding.what for finding in wrong)
+        raise HairpinError(
+            f"wrong numbers: {names}; train with --device cpu, or with another PyTorch"
+        )
+
+
+def _show_findings(findings: "Sequence[Finding]") -> None:
+    from hairpin.analysis.formats import harmless
+
+    words = {"ok": "OK", "note": "note", "problem": "PROBLEM"}
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        line = f"{words[finding.state]:<8} {finding.what:<{width}}  {finding.text}"
+        click.echo(harmless(line))

@@ -17,7 +17,7 @@ import click
 from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
-from hairpin.cli.care import runs
+from hairpin.cli.care import doctor, runs
 from hairpin.cli.experiments import ablate, compare, find_lr
 from hairpin.cli.plan import plan
 from hairpin.cli.report import report
@@ -34,7 +34,7 @@ GROUPS = {
     "before": (plan, prepare, schedule, find_lr),
     "after": (sample, evaluate, predict, report, compare, ablate),
     "share": (export, import_),
-    "care": (runs, verify, book),
+    "care": (runs, verify, doctor, book),
 }
 ALIASES = {
     "generate": "sample",

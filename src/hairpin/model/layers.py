@@ -55,6 +55,8 @@ def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 
     q_BHTD, k_BHTD, v_BHTD = qkv_3BHTD
     if cache is not None:
         k_BHTD, v_BHTD = cache.append(k_BHTD, v_BHTD)
+    if qkv_3BHTD.device.type == "mps":  # its kernels misread others: pytorch/pytorch#181133
+        q_BHTD, k_BHTD, v_BHTD = q_BHTD.contiguous(), k_BHTD.contiguous(), v_BHTD.contiguous()
     y_BHTD = F.scaled_dot_product_attention(
         q_BHTD, k_BHTD, v_BHTD, dropout_p=dropout, is_causal=T > 1
     )

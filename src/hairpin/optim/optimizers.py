@@ -13,6 +13,10 @@ from hairpin.optim.uncompiled import AdamW
 from hairpin.plugin_files import blame
 from hairpin.plugins import BUILT_IN, registered
 
+# Their fused kernels read neither `found_inf` nor `grad_scale`, and say nothing: PyTorch's for MPS
+# before https://github.com/pytorch/pytorch/pull/186360.
+DEAF_DEVICES: tuple[str, ...] = ("mps",)
+
 
 class Named(Protocol):
     """What has parameters with names: a model, or the part of one that a process keeps."""
@@ -144,7 +148,7 @@ def step_unless(
     Args:
         halted: a boolean scalar on the device. A fused optimizer reads it beside the gradients,
             which is how gradient scalers skip an overflow; it is not waited for. Of any other
-            optimizer `step` is not called, for which it is.
+            optimizer `step` is not called, for which it is, and so it is on MPS.
         optimizer: any. A group of it that has an `lr_scale` gets that multiple of the learning
             rate.
         lr: the schedule's learning rate.
@@ -153,7 +157,7 @@ def step_unless(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    if skips_itself(optimizer):
+    if skips_itself(optimizer) and halted.device.type not in DEAF_DEVICES:
         optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
         optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         optimizer.step()

@@ -21,7 +21,7 @@ from typing import Any
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
-from hairpin.files import sync_folder, write_atomically, write_json
+from hairpin.files import not_a_device, sync_folder, write_atomically, write_json
 from hairpin.runs.lock import RunLock
 
 RUNS = Path("runs")
@@ -176,6 +176,7 @@ def list_runs(folder: Path) -> list[RunDirectory]:
 def new_run_path(name: str, folder: Path = RUNS) -> Path:
     """`runs/<name>-<n>`, or in another folder, with the first free n."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
+    stem = not_a_device(f"{stem}-1").removesuffix("-1")
     number = 1
     while (folder / f"{stem}-{number}").exists():
         number += 1

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from hairpin.config.load import validate, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
-from hairpin.files import write_json
+from hairpin.files import not_a_device, write_json
 from hairpin.runs.directory import RunDirectory
 
 FORMAT = 1
@@ -53,6 +53,7 @@ class Arm:
     def folder(self) -> str:
         """A name that a folder may have, different for different names."""
         plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", self.name).strip("-.")[:80]
+        plain = not_a_device(plain)
         is_whole = plain == self.name and plain == plain.lower()  # some systems know no capitals
         return plain if is_whole else f"{plain}-{zlib.crc32(self.name.encode()):08x}"
 

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from hairpin.errors import RunError
 
 if sys.platform != "win32":
@@ -80,7 +82,7 @@ class RunLock:
         """Make the file that stands for the lock, or take over a stale one."""
         for _ in range(2):
             try:
-                _make(self._held)
+                _make(self._held, _own_name())
                 self._made = True
                 return
             except FileExistsError:
@@ -98,8 +100,7 @@ class RunLock:
         with contextlib.suppress(FileNotFoundError):
             self._held.rename(aside)
             if _holder(aside) != holder:
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self._held)
+                _put_back(aside, self._held)
             aside.unlink()
 
     def _refusal(self, path: Path) -> RunError:
@@ -109,11 +110,22 @@ class RunLock:
         return RunError(f"{self._folder}: in use by {who}; wait for it or stop it first{after}")
 
 
-def _make(path: Path) -> None:
-    """Make a file that must not be there, with the name of this process in it."""
+def _put_back(aside: Path, path: Path) -> None:
+    """Give a file its name again, unless another has that by now."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links, as on a memory stick
+            _make(path, aside.read_bytes())
+
+
+def _make(path: Path, content: bytes) -> None:
+    """Make a file that must not be there."""
     with path.open("xb") as file:
         try:
-            file.write(_own_name())
+            file.write(content)
             file.flush()
         except OSError:
             path.unlink()
@@ -152,10 +164,8 @@ def _holder(path: Path) -> tuple[str | None, int | None]:
 
 
 def _is_alive(pid: int) -> bool:
+    """Asked of psutil: on Windows `os.kill(pid, 0)` does not ask, it sends Ctrl-C."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.pid_exists(pid))
+    except OverflowError:  # no process has such a number
         return False
-    except OSError:  # somebody else's
-        return True
-    return True

@@ -53,21 +53,29 @@ class Speed:
     compiled: bool = False
 
 
-def measure_flops(device: str, precision: str) -> float:
+def measure_flops(
+    device: str,
+    precision: str,
+    *,
+    sequences: int = _REFERENCE_SEQUENCES,
+    passes: int = _REFERENCE_PASSES,
+) -> float:
     """Floating-point operations a second that training a small model reaches on this machine.
 
     Args:
         device: where.
         precision: one format, or "auto" for the faster.
+        sequences: of 128 tokens, in each pass.
+        passes: of which the fastest counts.
     """
-    ids = torch.randint(0, _REFERENCE.vocabulary, (_REFERENCE_SEQUENCES, _REFERENCE.context + 1))
+    ids = torch.randint(0, _REFERENCE.vocabulary, (sequences, _REFERENCE.context + 1))
     model = GPT(_REFERENCE).to(device)
     best = 0.0
     for candidate in _candidates(device, precision):
         numerics = Numerics(device, candidate)
-        times = [_time_pass(model, ids, numerics) for _ in range(_REFERENCE_PASSES)]
+        times = [_time_pass(model, ids, numerics) for _ in range(passes)]
         # The fastest pass: whatever else the machine does only makes the others slower.
-        tokens = _REFERENCE_SEQUENCES * _REFERENCE.context
+        tokens = sequences * _REFERENCE.context
         best = max(best, tokens * flops_per_token(_REFERENCE) / min(times))
     return best
 
@@ -133,7 +141,9 @@ def _time_what_fits(
         assert micro_batch
         try:
             return config, _time_way(config, model, batches, seconds, compiled)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if micro_batch == 1:
                 raise ConfigError(
                     "execution.micro_batch: not even one sequence fits in memory; take a smaller "
@@ -143,7 +153,14 @@ def _time_what_fits(
         model.zero_grad(set_to_none=True)
         if config.execution.device == "cuda":
             torch.cuda.empty_cache()
+        elif config.execution.device == "mps":
+            torch.mps.empty_cache()
         config = with_values(config, {"execution.micro_batch": micro_batch // 2})
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory; MPS says so in words, with no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
 
 def _time_way(

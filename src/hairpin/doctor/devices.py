@@ -1,0 +1,122 @@
+"""PyTorch and the devices: versions, speed of formats, compiling, what several processes need."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import distributed
+
+from hairpin.config.load import with_values
+from hairpin.config.settings import Config
+from hairpin.doctor.findings import Finding
+from hairpin.doctor.numbers import compare_gradients, make_sample
+from hairpin.errors import one_line
+from hairpin.model.gpt import GPT
+from hairpin.training.compiler import CompileError, compile_model, reason
+from hairpin.training.numerics import Numerics, formats
+from hairpin.training.probe import measure_flops
+
+LEAST_TORCH = (2, 10)
+_SHORT = {"sequences": 4, "passes": 3}
+
+
+def look_at_torch() -> Iterator[Finding]:
+    """Its version, and the threads that it computes with."""
+    found = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if found < LEAST_TORCH:
+        least = ".".join(map(str, LEAST_TORCH))
+        text = f"{torch.__version__} is too old: pip install 'torch>={least}'"
+        yield Finding("torch", "problem", text)
+    else:
+        yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    asked = os.environ.get("OMP_NUM_THREADS")
+    if asked:
+        text = f"OMP_NUM_THREADS={asked} is set; unset it to compute with all cores"
+        yield Finding("threads", "note", text)
+
+
+def look_at_devices() -> Iterator[Finding]:
+    """Which devices there are."""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(index)
+            text = f"{facts.name}, {facts.total_memory / 1e9:.1f} GB"
+            yield Finding(f"cuda:{index}", "ok", one_line(text))
+    elif torch.version.cuda:
+        text = "this PyTorch is for CUDA and finds no GPU: see whether `nvidia-smi` does"
+        yield Finding("cuda", "note", text)
+    if torch.backends.mps.is_available():
+        yield Finding("mps", "ok", "Apple's GPU; updates are divided and called off by the host")
+    yield Finding("cpu", "ok", _instructions())
+
+
+def look_at_formats(device: str) -> Iterator[Finding]:
+    """How fast a small model trains in each format that `precision = "auto"` chooses among.
+
+    Args:
+        device: where.
+    """
+    safe, *others = formats(device)
+    speed = measure_flops(device, safe, **_SHORT)
+    yield Finding(f"{safe} on {device}", "ok", f"{speed / 1e9:,.0f} GFLOP/s in a small model")
+    for other in others:
+        ratio = measure_flops(device, other, **_SHORT) / speed
+        text = f"{ratio:.1f} times as fast as {safe}"
+        if ratio < 1:
+            text += ': emulated, as it seems; `precision = "auto"` leaves it alone'
+        yield Finding(f"{other} on {device}", "ok" if ratio >= 1 else "note", text)
+
+
+def look_at_compiling(device: str) -> Finding:
+    """Whether blocks can be compiled, and compute the same then; takes up to a minute.
+
+    Args:
+        device: where.
+    """
+    sample, what = make_sample("modern"), f"compiling on {device}"
+    sequences, context = sample.inputs.shape
+    config = with_values(
+        Config(),
+        {
+            "train.tokens_per_update": sequences * context,
+            "model.context": context,
+            "execution.micro_batch": sequences,
+        },
+    )
+
+    def prepare(model: GPT) -> None:
+        compile_model(model, config)
+
+    try:
+        agrees, text = compare_gradients(sample, Numerics(device), prepare)
+    except CompileError as error:
+        return Finding(what, "note", one_line(f"{error}; runs are eager"))
+    except Exception as error:  # whatever a compiler's many parts raise
+        return Finding(what, "note", one_line(f"fails ({reason(error)}); runs are eager"))
+    return Finding(what, "ok" if agrees else "problem", text, is_wrong=not agrees)
+
+
+def look_at_processes() -> Finding:
+    """Whether several processes can train together."""
+    if not distributed.is_available():
+        text = "this PyTorch has no torch.distributed: one process trains"
+        return Finding("several processes", "note", text)
+    there = [
+        name
+        for name, has in (
+            ("gloo", distributed.is_gloo_available()),
+            ("nccl", distributed.is_nccl_available()),
+        )
+        if has
+    ]
+    if torch.cuda.device_count() > 1 and "nccl" not in there:
+        text = "several GPUs, and this PyTorch has no NCCL: take its CUDA build"
+        return Finding("several processes", "note", text)
+    return Finding("several processes", "ok", f"torchrun with {' and '.join(there) or 'nothing'}")
+
+
+def _instructions() -> str:
+    found = torch.backends.cpu.get_cpu_capability()
+    library = "with MKL" if torch.backends.mkl.is_available() else "without MKL"  # type: ignore[no-untyped-call]
+    return f"vector instructions {found}, {library}"

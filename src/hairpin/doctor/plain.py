@@ -1,0 +1,163 @@
+"""The three networks and two optimizers once more, in the plainest operations and in float64.
+
+Nothing of `model/` and `optim/` computes here, so that an error there, or in the device below, is
+one that this does not have. It is slow, and only for the small sizes of an examination.
+
+Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hairpin.data.batches import IGNORED
+from hairpin.model.modern import EPSILON, ROTARY_BASE, SOFTCAP
+from hairpin.model.shape import Shape
+
+_LAYER_NORM_EPSILON = 1e-5
+_MUON = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024
+
+Weights = Mapping[str, Tensor]
+
+
+def plain_loss(shape: Shape, weights: Weights, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    """The mean cross entropy in nats over the targets that are not `IGNORED`."""
+    logits_BTV = plain_logits(shape, weights, inputs_BT)
+    counted = targets_BT != IGNORED
+    log_sums = torch.logsumexp(logits_BTV, -1)
+    scores = logits_BTV.gather(-1, targets_BT.clamp(min=0)[..., None])[..., 0]
+    return ((log_sums - scores) * counted).sum() / counted.sum()
+
+
+def plain_logits(shape: Shape, weights: Weights, inputs_BT: Tensor) -> Tensor:
+    """Scores of the next token at every position, [B, T, V], in the weights' format."""
+    embedding_VC = weights["token_embedding.weight"]
+    x_BTC = embedding_VC[inputs_BT]
+    if shape.architecture == "gpt2":
+        x_BTC = x_BTC + weights["position_embedding.weight"][: inputs_BT.size(1)]
+    elif shape.architecture == "modern":
+        x_BTC = _unit(x_BTC)
+    for layer in range(shape.layers):
+        at = f"blocks.{layer}."
+        x_BTC = x_BTC + _attend(shape, weights, at, _norm(shape, weights, f"{at}attention_", x_BTC))
+        x_BTC = x_BTC + _mlp(shape, weights, at, _norm(shape, weights, f"{at}mlp_", x_BTC))
+    x_BTC = _norm(shape, weights, "final_", x_BTC)
+    logits_BTV = x_BTC @ weights.get("head.weight", embedding_VC).T
+    if shape.architecture == "modern":
+        logits_BTV = SOFTCAP * torch.tanh(logits_BTV / SOFTCAP)
+    return logits_BTV
+
+
+def plain_adamw(
+    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], update: int
+) -> Tensor:
+    """A weight after one update by AdamW (Loshchilov and Hutter 2019).
+
+    Args:
+        weight, gradient: float64.
+        state: what is remembered; it is changed.
+        group: lr, betas, eps and weight_decay.
+        update: its number from 1.
+    """
+    beta1, beta2 = group["betas"]
+    mean = beta1 * state.get("mean", torch.zeros_like(weight)) + (1 - beta1) * gradient
+    square = beta2 * state.get("square", torch.zeros_like(weight)) + (1 - beta2) * gradient**2
+    state["mean"], state["square"] = mean, square
+    root = (square / (1 - beta2**update)).sqrt() + group["eps"]
+    decayed = weight * (1 - group["lr"] * group["weight_decay"])
+    out: Tensor = decayed - group["lr"] * mean / (1 - beta1**update) / root
+    return out
+
+
+def plain_muon(
+    weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> Tensor:
+    """A matrix after one update by Muon (Jordan et al. 2024), its `pieces` each by itself.
+
+    Args:
+        weight, gradient: float64 [rows, columns].
+        state: what is remembered; it is changed.
+        group: lr, momentum, weight_decay and pieces.
+    """
+    decay = group["momentum"]
+    momentum = decay * state.get("momentum", torch.zeros_like(weight)) + (1 - decay) * gradient
+    state["momentum"] = momentum
+    ways = ((1 - decay) * gradient + decay * momentum).chunk(group["pieces"])
+    rows, columns = ways[0].shape
+    step = torch.cat([_orthogonal(way) for way in ways])
+    scale = math.sqrt(max(1.0, rows / columns))
+    out: Tensor = weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * scale * step
+    return out
+
+
+def _orthogonal(matrix: Tensor) -> Tensor:
+    a, b, c = _MUON
+    x: Tensor = matrix / torch.linalg.vector_norm(matrix)
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    return x
+
+
+def _attend(shape: Shape, weights: Weights, at: str, x_BTC: Tensor) -> Tensor:
+    B, T, C = x_BTC.shape
+    qkv = _linear(weights, f"{at}attention.query_key_value", x_BTC)
+    q, k, v = qkv.view(B, T, 3, shape.heads, C // shape.heads).permute(2, 0, 3, 1, 4)
+    if shape.architecture == "modern":
+        q, k = (_unit(_turned(part, -1.0)) for part in (q, k))
+    elif shape.architecture == "qwen3":
+        q = _turned(_unit(q) * weights[f"{at}attention.query_norm.weight"], 1.0)
+        k = _turned(_unit(k) * weights[f"{at}attention.key_norm.weight"], 1.0)
+    scores = q @ k.mT / math.sqrt(C // shape.heads)
+    later = torch.ones(T, T, dtype=torch.bool, device=x_BTC.device).triu(1)
+    shares = torch.softmax(scores.masked_fill(later, -math.inf), -1)
+    y_BTC = (shares @ v).transpose(1, 2).reshape(B, T, C)
+    return _linear(weights, f"{at}attention.output", y_BTC)
+
+
+def _mlp(shape: Shape, weights: Weights, at: str, x_BTC: Tensor) -> Tensor:
+    inner = _linear(weights, f"{at}mlp.expand", x_BTC)
+    if shape.architecture == "modern":
+        inner = inner.clamp(min=0) ** 2
+    elif shape.architecture == "qwen3":
+        gate = _linear(weights, f"{at}mlp.gate", x_BTC)
+        inner = gate / (1 + torch.exp(-gate)) * inner
+    else:
+        inside = math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)
+        inner = inner * (1 + torch.tanh(inside)) / 2
+    return _linear(weights, f"{at}mlp.output", inner)
+
+
+def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:
+    y = x @ weights[f"{name}.weight"].T
+    return y + weights[f"{name}.bias"] if f"{name}.bias" in weights else y
+
+
+def _norm(shape: Shape, weights: Weights, prefix: str, x: Tensor) -> Tensor:
+    if shape.architecture == "modern":
+        return _unit(x)
+    weight_C = weights[f"{prefix}norm.weight"]
+    if shape.architecture == "qwen3":
+        return _unit(x) * weight_C
+    centred = x - x.mean(-1, keepdim=True)
+    variance = (centred**2).mean(-1, keepdim=True)
+    y = centred / (variance + _LAYER_NORM_EPSILON).sqrt() * weight_C
+    return y + weights[f"{prefix}norm.bias"]
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / ((x**2).mean(-1, keepdim=True) + EPSILON).sqrt()
+
+
+def _turned(x_BHTD: Tensor, direction: float) -> Tensor:
+    """Halves of heads turned by ± position / base^(2i / D) (Su et al. 2021)."""
+    T, D = x_BHTD.shape[-2:]
+    places = torch.arange(T, dtype=x_BHTD.dtype, device=x_BHTD.device)
+    rates = ROTARY_BASE ** -(torch.arange(0, D, 2, dtype=x_BHTD.dtype) / D)
+    angles = direction * torch.outer(places, rates.to(x_BHTD.device))
+    first, second = x_BHTD.chunk(2, -1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), -1)
