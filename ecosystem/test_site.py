@@ -20,6 +20,7 @@ class _Page(HTMLParser):
         self.links: list[str] = []
         self.fetched: list[str] = []
         self.ids: set[str] = set()
+        self.classes: set[str] = set()
         self.styles = ""
         self._in_style = False
         self.feed(path.read_text(encoding="utf-8"))
@@ -27,6 +28,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.ids.update(given[name] for name in ("id", "name") if name in given)
+        self.classes.update(given.get("class", "").split())
         self._in_style = tag == "style"
         self.styles += given.get("style", "")
         if tag in ("a", "form"):
@@ -65,6 +67,7 @@ def test_no_page_fetches_anything_from_another_host(pages: dict[str, _Page], sit
         outside = [address for address in page.fetched if "//" in address]
         assert not outside, f"{name}: {outside}"
         assert not re.search(r"(url\(|@import)[^;]*//", page.styles), name
+        assert "mermaid" not in page.classes, f"{name}: the theme fetches mermaid's diagrams"
     for style in site.rglob("*.css"):
         text = style.read_text(encoding="utf-8")
         assert not re.search(r"""(url\(|@import\s)\s*["']?(https?:)?//""", text), style.name

@@ -1,4 +1,4 @@
-"""What makes a site of docs/ as it is: pages of files that it links to, and lists as GitHub reads them."""
+"""What docs/ needs to be a site: pages of files that it links to, and lists as GitHub reads them."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def page_of(name: str) -> str:
-    """Where the page of a file or folder of the repository stands: `examples/a.py`, `examples/a.md`."""
+    """The page of a file or folder of the repository: `examples/a.md` of `examples/a.py`."""
     page = Path(name.rstrip("/")).with_suffix(".md").as_posix()
     return page.lower() if name in _ROOT_PAGES else page
 
