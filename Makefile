@@ -42,9 +42,10 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m hairpin.config.reference docs/config.md
 
-# The documentation as a site in site/; a warning is an error. It needs neither torch nor hairpin.
+# The documentation as a site in site/. It needs neither torch nor hairpin. With --quiet mkdocs would
+# not see its own warnings, which --strict makes errors.
 site: $(SITE_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(SITE)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(SITE)/mkdocs build --strict
 	@echo "site/index.html; with search: $(SITE)/python -m http.server --directory site"
 
 $(SITE_STAMP): pyproject.toml constraints.txt
