@@ -4,10 +4,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ECOSYSTEM := .ecosystem/bin
 ECOSYSTEM_STAMP := .ecosystem/.installed
+SITE := .site/bin
+SITE_STAMP := .site/.installed
 # Two test processes, one torch thread each: faster on two cores than one process with two.
 PYTEST_FLAGS ?= -n 2
 
-.PHONY: setup demo test test-ecosystem check bench faults docs clean
+.PHONY: setup demo test test-ecosystem check bench faults docs site clean
 
 setup: $(STAMP)
 
@@ -40,6 +42,18 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m hairpin.config.reference docs/config.md
 
+# The documentation as a site in site/. It needs neither torch nor hairpin. With --quiet mkdocs would
+# not see its own warnings, which --strict makes errors.
+site: $(SITE_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(SITE)/mkdocs build --strict
+	@echo "site/index.html; with search: $(SITE)/python -m http.server --directory site"
+
+$(SITE_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .site
+	$(SITE)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > .site/requirements.txt
+	$(SITE)/pip install --quiet --constraint constraints.txt --requirement .site/requirements.txt
+	touch $(SITE_STAMP)
+
 # Longer, and not here: benchmarks.budget_choices, benchmarks.book_comparison (1.5 hours).
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.prepare_memory
@@ -50,4 +64,4 @@ faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m faults --out docs/reliability-results.md
 
 clean:
-	rm -rf .venv .ecosystem .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
+	rm -rf .venv .ecosystem .site site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist

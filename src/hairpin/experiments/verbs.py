@@ -111,8 +111,9 @@ def ablate(
         texts: files and folders, or a config file (.toml).
         factors: of "warmup", "decay" and "clip": turned on and off in every combination.
         vary: "key=off,on" for any other key.
-        corpus, config, settings, overrides, seeds, budget, same_lr, smallest_difference, workers,
-            out, only_report, progress: as in `compare`.
+        corpus, config, settings, overrides: as in `compare`.
+        seeds, budget, same_lr, smallest_difference: as in `compare`.
+        workers, out, only_report, progress: as in `compare`.
 
     Raises:
         UserError, HairpinError: as in `compare`.
