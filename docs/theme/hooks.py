@@ -1,4 +1,4 @@
-"""What docs/ needs to be a site: pages of files that it links to, and lists as GitHub reads them."""
+"""What docs/ needs to be a site: pages that it links to, and lists as GitHub reads them."""
 
 import re
 from pathlib import Path
