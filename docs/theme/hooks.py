@@ -54,8 +54,8 @@ def _content(root: Path, name: str) -> str:
 
 
 def nested_by_four(markdown: str) -> str:
-    """What belongs to a list item is indented as far as its text; Python-Markdown wants four, and an
-    empty line between an item of several paragraphs and the next.
+    """What belongs to a list item is indented as far as its text; Python-Markdown wants four, and
+    an empty line between an item of several paragraphs and the next.
     """
     lines: list[str] = []
     width, fenced, several = 0, False, False
