@@ -120,3 +120,5 @@ def test_lists_nest_as_on_github(site: Path) -> None:
     page = (site / "choices.html").read_text(encoding="utf-8")
     assert re.search(r"<li>(?:(?!</li>).)*<table", page, re.DOTALL), "a table inside an item"
     assert "| from (operations)" not in page
+    text = re.sub(r"<[^>]+>", "", page)
+    assert not re.search(r"\n?\d\. The (peak|number|curve)", text), "an item became text"

@@ -1,4 +1,4 @@
-"""What docs/ needs to be a site: pages that it links to, and lists as GitHub reads them."""
+"""What docs/ needs to be a site: pages of files that it links to, lists as GitHub reads them."""
 
 import re
 from pathlib import Path
@@ -54,16 +54,22 @@ def _content(root: Path, name: str) -> str:
 
 
 def nested_by_four(markdown: str) -> str:
-    """What belongs to a list item is indented as far as its text; Python-Markdown wants four."""
-    lines, width, fenced = [], 0, False
+    """What belongs to a list item is indented as far as its text; Python-Markdown wants four, and
+    an empty line between an item of several paragraphs and the next.
+    """
+    lines: list[str] = []
+    width, fenced, several = 0, False, False
     for line in markdown.splitlines():
         indented = len(line) - len(line.lstrip())
         if not fenced and (marker := _MARKER.match(line)):
-            width = marker.end()
+            if several and lines[-1].strip():
+                lines.append("")
+            width, several = marker.end(), False
         elif line.strip() and indented < width and not fenced and lines and not lines[-1].strip():
             width = 0
         if _FENCE.match(line):
             fenced = not fenced
         inside = width and indented >= width and line.strip()
+        several = several or bool(inside and not lines[-1].strip())
         lines.append(" " * (4 - width) + line if inside and width < 4 else line)
     return "\n".join(lines) + "\n"
