@@ -98,9 +98,10 @@ def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
         from hairpin.errors import HairpinError
 
         names = ", ".join(finding.what for finding in wrong)
-        raise HairpinError(
-            f"wrong numbers: {names}; train with --device cpu, or with another PyTorch"
-        )
+        is_cpu = all(finding.what.endswith("on cpu") for finding in wrong)
+        remedy = "install another PyTorch"
+        remedy = remedy if is_cpu else f"train with --device cpu, or {remedy}"
+        raise HairpinError(f"wrong numbers: {names}; {remedy}")
 
 
 def _show_findings(findings: "Sequence[Finding]") -> None:

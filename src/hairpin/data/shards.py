@@ -31,7 +31,7 @@ from hairpin.data.streams import (
 )
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Ids, Tokenizer, train_bpe
 from hairpin.errors import CorpusError, UserError
-from hairpin.files import sync_folder
+from hairpin.files import move, sync_folder
 
 _STALE_SECONDS = 24 * 3600
 
@@ -229,7 +229,7 @@ def _publish(temporary: Path, folder: Path) -> None:
     """Rename into place; of two processes at work on the same text, the first one's stays."""
     for _ in range(3):
         try:
-            temporary.rename(folder)
+            move(temporary, folder)
             return
         except OSError:
             if not folder.exists():
