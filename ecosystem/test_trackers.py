@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import struct
 import subprocess
@@ -229,7 +230,11 @@ def test_killed_in_the_middle_and_resumed(tmp_path: Path) -> None:
         " settings=tiny(train__updates=4000, evaluate__every_updates=200, checkpoint__keep=3),"
         " track=('tensorboard', 'wandb', 'mlflow'), watcher=hairpin.Quiet())"
     )
-    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    helpers = str(Path(__file__).parents[1] / "tests")
+    paths = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": paths}
+    )
     path = tmp_path / "runs" / "run"
     end_time = time.monotonic() + 120
     while time.monotonic() < end_time and child.poll() is None:
