@@ -360,7 +360,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_half(
     for name in ("tensors", "writing", "manifest"):
         monkeypatch.setattr(f"hairpin.checkpoints.{name}.write_hashed", half_of)
     if failing == "rename":
-        monkeypatch.setattr(Path, "rename", fails)
+        monkeypatch.setattr("hairpin.files.move", fails)
     with pytest.raises(HairpinError, match="No space left"):
         save(store, advance(state, 3.0), 2)
     monkeypatch.undo()

@@ -335,7 +335,7 @@ def test_extras_that_are_there_have_their_version(monkeypatch: pytest.MonkeyPatc
 def test_extras_and_oldest_versions_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert set(machine.EXTRAS) == set(extras) - {"dev", "ecosystem"}
+    assert set(machine.EXTRAS) == set(extras) - {"dev", "docs", "ecosystem"}
     for extra, (_, packages) in machine.EXTRAS.items():
         assert extras[extra][0].partition(">")[0] in packages
     assert project["requires-python"] == f">={'.'.join(map(str, machine.LEAST_PYTHON))}"

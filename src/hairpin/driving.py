@@ -25,6 +25,7 @@ from hairpin.errors import (
     Interrupted,
     NonFiniteError,
     PluginError,
+    ProcessLostError,
     RunError,
     SpikeError,
     UserError,
@@ -124,8 +125,18 @@ def follow() -> Run:
             pass
     except (NonFiniteError, SpikeError, Interrupted) as error:
         raise FollowedError(error.exit_code) from None
+    except ProcessLostError as error:
+        _finish_speaking(error)
+        raise
     world.leave()
     return run
+
+
+def _finish_speaking(error: HairpinError) -> None:
+    """Of a lost process this one says so and ends, whatever torchrun sends it meanwhile."""
+    if isinstance(error, ProcessLostError):
+        with suppress(ValueError):  # only the main thread may
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _say(lock: RunLock, watcher: Watcher) -> None:
@@ -172,6 +183,7 @@ def _drain(
             show(event)
         status = "finished"
     except HairpinError as error:
+        _finish_speaking(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
         if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
             shutil.rmtree(directory.path)  # nothing was begun: a mistake leaves no folder
