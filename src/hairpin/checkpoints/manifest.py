@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hairpin.checkpoints.pieces import PieceFiles, file_name, read_rows
-from hairpin.checkpoints.tensors import FileFacts, names_in, read_tensors, write_hashed
+from hairpin.checkpoints.pieces import file_name, read_rows
+from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed
 from hairpin.errors import CheckpointError, RunError
 from hairpin.files import sha256_of
 
@@ -71,15 +71,11 @@ class Checkpoint:
         Raises:
             CheckpointError: it has no such group.
         """
-        if group in self.manifest.get("shards", {}):
-            paths = tuple(self.file(name) for name in self._names(group))
-            files = PieceFiles(paths, self.manifest["shards"][group])
-            rows_of = rows_of or (lambda name: None)
-            return {name: files.read(name, rows_of(name)) for name in files.names()}
-        path = self.file(f"{group}.safetensors")
-        if rows_of is None:
-            return read_tensors(path)
-        return {name: read_rows(path, name, rows_of(name)) for name in names_in(path)}
+        paths = [self.file(name) for name in self.files(group)]
+        shards = self.manifest.get("shards", {}).get(group, {})
+        if rows_of is None and not shards:
+            return read_tensors(paths[0])
+        return read_rows(paths, shards, rows_of or (lambda name: None))
 
     def files(self, group: str) -> list[str]:
         """The names of a group's files."""

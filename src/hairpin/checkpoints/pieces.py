@@ -5,16 +5,18 @@ A group of such tensors is in as many files as there were processes, from
 which row each file begins; any other number of processes reads the rows that it needs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
+from hairpin.checkpoints.tensors import open_tensors
 from hairpin.errors import CheckpointError
 
 
@@ -64,68 +66,53 @@ def in_manifest(pieces: Mapping[str, Piece]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class PieceFiles:
-    """The files of a group in pieces.
+def read_rows(
+    paths: Sequence[Path],
+    shards: Mapping[str, Mapping[str, Any]],
+    rows_of: Callable[[str], tuple[int, int] | None],
+) -> dict[str, Tensor]:
+    """The tensors of a group, on the CPU, each or as many of its rows as are wanted.
 
     Args:
-        files: in order.
-        shards: what the manifest says of the tensors.
-    """
-
-    files: tuple[Path, ...]
-    shards: Mapping[str, Mapping[str, Any]]
-
-    def names(self) -> list[str]:
-        """The tensors: those in pieces, and those that the first file has whole."""
-        with _open(self.files[0]) as file:
-            return sorted({*self.shards, *file.keys()})
-
-    def read(self, name: str, rows: tuple[int, int] | None) -> Tensor:
-        """The rows of a tensor, or all of it.
-
-        Raises:
-            CheckpointError: a file is not what the manifest says.
-        """
-        if name not in self.shards:
-            with _open(self.files[0]) as file:
-                return _rows(file, name, rows)
-        starts = self.shards[name]["starts"]
-        start, stop = rows or (0, starts[-1])
-        parts = []
-        for path, (first, end) in zip(self.files, pairwise(starts), strict=True):
-            low, high = max(start, first), min(stop, end)
-            if low < high:
-                with _open(path) as file:
-                    parts.append(_rows(file, name, (low - first, high - first)))
-        if not parts:
-            with _open(self.files[0]) as file:
-                return _rows(file, name, (0, 0))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def read_rows(path: Path, name: str, rows: tuple[int, int] | None) -> Tensor:
-    """The rows of a tensor in a file, or all of it.
+        paths: the group's files, in order; each is opened once.
+        shards: what the manifest says of the tensors in pieces; all others are in the first file.
+        rows_of: name → the first row and the row after the last, None for all.
 
     Raises:
-        CheckpointError: the file cannot be read, or has no such tensor.
+        CheckpointError: a file cannot be read, or is not what the manifest says.
     """
-    with _open(path) as file:
-        return _rows(file, name, rows)
+    with ExitStack() as opened:
+        files = [opened.enter_context(open_tensors(path)) for path in paths]
+        names = sorted({*shards, *files[0].keys()})
+        try:
+            return {name: _read(files, shards.get(name), name, rows_of(name)) for name in names}
+        except SafetensorError as error:
+            folder = paths[0].parent
+            raise CheckpointError(f"{folder}: a tensor is not in its file ({error})") from None
+
+
+def _read(
+    files: Sequence[Any],
+    shard: Mapping[str, Any] | None,
+    name: str,
+    rows: tuple[int, int] | None,
+) -> Tensor:
+    if shard is None:
+        return _rows(files[0], name, rows)
+    starts = shard["starts"]
+    start, stop = rows or (0, starts[-1])
+    parts = [
+        _rows(file, name, (max(start, first) - first, min(stop, end) - first))
+        for file, (first, end) in zip(files, pairwise(starts), strict=True)
+        if max(start, first) < min(stop, end)
+    ]
+    if not parts:
+        return _rows(files[0], name, (0, 0))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _rows(file: Any, name: str, rows: tuple[int, int] | None) -> Tensor:
-    try:
-        found: Tensor = (
-            file.get_tensor(name) if rows is None else file.get_slice(name)[rows[0] : rows[1]]
-        )
-    except SafetensorError as error:
-        raise CheckpointError(f"{name}: not in the checkpoint's files ({error})") from None
+    found: Tensor = (
+        file.get_tensor(name) if rows is None else file.get_slice(name)[rows[0] : rows[1]]
+    )
     return found
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None

@@ -93,16 +93,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None
 
 
-def names_in(path: Path) -> list[str]:
-    """The names of the tensors of a safetensors file.
+def open_tensors(path: Path) -> Any:
+    """A safetensors file, opened for reading parts of it; close it by a `with` block.
 
     Raises:
         CheckpointError: it is not one.
     """
     try:
         _require_small_header(path)
-        with safe_open(path, framework="pt") as file:
-            return sorted(file.keys())
+        return safe_open(path, framework="pt")
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None
 

@@ -4,12 +4,13 @@ A new run and one that goes on take it alike: a run that has a checkpoint begins
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hairpin.allocator import keep_memory
 from hairpin.checkpoints.manifest import Checkpoint
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import to_tree, validate
 from hairpin.config.settings import Config
@@ -59,14 +60,10 @@ def train_run(
     world = world or World()
     if world.is_first:
         run.remove_unfinished()
-    task = _settled(run, make_task, budget, watcher, world)
+    task, store, checkpoint, changes = _begin(run, make_task, budget, watcher, world)
     config = task.config
     numerics = Numerics(config.execution.device, config.execution.precision)
     numerics.configure(deterministic=config.execution.deterministic)
-    facts = _facts(task)
-    store = run_store(run, config, facts, world)
-    checkpoint = store.newest(watcher.notice)
-    changes = changes_since(checkpoint, config, facts, world.size) if checkpoint else ()
     state = new_state(task, world, from_start=checkpoint is None)
     kept_bytes = load_state(checkpoint, state) if checkpoint else start_bytes(run.metrics)
     if world.is_first:
@@ -90,34 +87,40 @@ def train_run(
             yield from _memorised(task, job)
 
 
-def _settled(
+def _begin(
     run: RunDirectory,
     make_task: TaskMaker,
     budget: Budget | None,
     watcher: Watcher,
     world: World,
-) -> Task:
-    """The task, the same in all processes: the first one chooses what the config leaves open, and
-    writes it into the run.
+) -> tuple[Task, CheckpointStore, Checkpoint | None, Sequence[str]]:
+    """The task, the run's checkpoints, the one to go on from, and what has changed since it.
+
+    The first process chooses what the config leaves open, and writes it into the run once it is
+    known to fit the checkpoint; the others take it from there.
     """
-    chosen: list[Task] = []
+    own: list[Task] = []
 
-    def choose_and_write() -> dict[str, Any]:
+    def settle() -> dict[str, Any]:
         tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
-        task = make_task(run.read_config(), tokenizer, budget, watcher)
-        _require_parallel(task.config, world)
-        facts = _facts(task)
-        newest = run_store(run, task.config, facts).newest(watcher.notice)
-        if newest:
-            changes_since(newest, task.config, facts)  # or it must not be written
-        _write_what_it_is(run, task, world, is_new=tokenizer is None)
-        chosen.append(task)
-        return to_tree(task.config)
+        own.append(make_task(run.read_config(), tokenizer, budget, watcher))
+        _require_parallel(own[0].config, world)
+        return to_tree(own[0].config)
 
-    tree = world.share(choose_and_write)
-    if world.is_first:
-        return chosen[0]
-    return make_task(validate(tree), load_tokenizer(run.tokenizer), None, watcher)
+    tree = world.share(settle)
+    config = own[0].config if own else validate(tree)
+    facts = _facts(own[0]) if own else {}  # who writes manifests needs them
+    store = run_store(run, config, facts, world)
+    checkpoint = store.newest(watcher.notice)
+
+    def write() -> Sequence[str]:
+        changes = changes_since(checkpoint, config, facts, world.size) if checkpoint else ()
+        _write_what_it_is(run, own[0], world)
+        return changes
+
+    changes = world.share(write)
+    task = own[0] if own else make_task(config, load_tokenizer(run.tokenizer), None, watcher)
+    return task, store, checkpoint, changes
 
 
 def _memorised(task: Task, job: Job) -> Iterator[Event]:
@@ -194,12 +197,12 @@ def _facts(task: Task) -> dict[str, str]:
     return {"data_sha256": task.config.data.hash, "tokenizer_sha256": task.tokenizer.hash()}
 
 
-def _write_what_it_is(run: RunDirectory, task: Task, world: World, *, is_new: bool) -> None:
+def _write_what_it_is(run: RunDirectory, task: Task, world: World) -> None:
     """The settled config, the tokenizer and the environment. The config comes before the
     tokenizer: a run that has a tokenizer is settled.
     """
     run.write_config(task.config)
-    if is_new:
+    if not run.tokenizer.exists():
         with new_folder(run.tokenizer) as folder:
             task.tokenizer.save(folder)
     run.write_environment(describe_environment(task.config.execution.device, world.size))
