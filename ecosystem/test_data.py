@@ -1,6 +1,6 @@
 """Parquet and Hugging Face's datasets, as the libraries themselves write them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,9 @@ import pytest
 from pyarrow import parquet
 
 import hairpin
-from hairpin.config.data import Data
-from hairpin.data.corpus import Corpus, open_corpus
+from corpora import corpus_of, problem_of, texts_of
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
-from hairpin.errors import CorpusError
 from hairpin.watch import Quiet
 from helpers import some_text, tiny
 
@@ -27,22 +25,6 @@ def quiet_and_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HAIRPIN_CACHE", str(tmp_path / "hairpin-cache"))
     datasets.disable_progress_bars()
-
-
-def corpus_of(*paths: Path, **fields: Any) -> Corpus:
-    return open_corpus(Data(texts=tuple(str(path) for path in paths), **fields))
-
-
-def texts_of(corpus: Corpus) -> list[str]:
-    return ["".join(document.pieces()) for document in corpus.documents()]
-
-
-def problem_of(act: Callable[[], object]) -> str:
-    with pytest.raises(CorpusError) as caught:
-        act()
-    (line,) = caught.value.problems
-    assert "\n" not in line
-    return line
 
 
 def write_parquet(path: Path, column: Any, **options: Any) -> Path:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.guard import Guard as GuardSettings
@@ -396,3 +398,40 @@ def save_state(
     store = CheckpointStore(run.checkpoints, keep=keep, best=run.best, facts=facts)
     store.save(snapshot(state, run.read_config(), record_bytes=1), is_best=state.is_best)
     store.finish()
+
+
+def assert_as_defined(
+    model: GPT,
+    plain_logits: Callable[[dict[str, Tensor]], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    atol: float,
+    rtol: float,
+) -> None:
+    """Logits, loss and gradients of a model are those of its definition in float64.
+
+    Args:
+        model: in float32.
+        plain_logits: the definition: takes weights by name.
+        inputs, targets: token ids.
+        atol, rtol: of the logits.
+    """
+    weights = {
+        name: parameter.detach().double().requires_grad_()
+        for name, parameter in model.named_parameters()
+    }
+    expected = plain_logits(weights)
+    torch.testing.assert_close(model.logits(inputs).double(), expected, atol=atol, rtol=rtol)
+    loss_sum, count = model(inputs, targets)
+    reference = F.cross_entropy(expected.flatten(0, 1), targets.flatten(), reduction="sum")
+    assert float(loss_sum.detach()) == pytest.approx(float(reference.detach()), rel=1e-5)
+    (loss_sum / count).backward()
+    (reference / count).backward()
+    for name, parameter in model.named_parameters():
+        expected_gradient = weights[name].grad
+        assert parameter.grad is not None and expected_gradient is not None
+        scale = float(expected_gradient.abs().max())
+        torch.testing.assert_close(
+            parameter.grad.double(), expected_gradient, atol=1e-4 * scale, rtol=0, msg=name
+        )

@@ -19,20 +19,13 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from corpora import corpus_of, texts_of
 from hairpin.config.data import Data
 from hairpin.data import embedded, split
-from hairpin.data.corpus import Corpus, open_corpus, split_stream
+from hairpin.data.corpus import open_corpus, split_stream
 from hairpin.data.pieces import first_cut, last_cut, recut
 from hairpin.data.split import Survey, divide, survey
 from hairpin.errors import CorpusError
-
-
-def corpus_of(*paths: Path, **fields: Any) -> Corpus:
-    return open_corpus(Data(texts=tuple(str(path) for path in paths), **fields))
-
-
-def texts_of(corpus: Corpus) -> list[str]:
-    return ["".join(document.pieces()) for document in corpus.documents()]
 
 
 def problems_of(act: Callable[[], object]) -> list[str]:

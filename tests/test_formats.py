@@ -14,14 +14,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hairpin.config.data import Data
+from corpora import corpus_of, problem_of, texts_of
 from hairpin.data import columns, reading
-from hairpin.data.corpus import Corpus, open_corpus
 from hairpin.data.json_tables import JsonArray, JsonLines
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
 from hairpin.data.text_tables import lines_of
-from hairpin.errors import CorpusError
 from helpers import TINY_FLAGS, Hairpin, some_text
 
 ROWS: list[dict[str, Any]] = [
@@ -31,23 +29,6 @@ ROWS: list[dict[str, Any]] = [
     {"id": 4, "text": "The last one.\n", "title": "four"},
 ]
 TEXTS = [row["text"] for row in ROWS if row["text"]]
-
-
-def corpus_of(*paths: Path | str, **fields: Any) -> Corpus:
-    return open_corpus(Data(texts=tuple(str(path) for path in paths), **fields))
-
-
-def texts_of(corpus: Corpus) -> list[str]:
-    return ["".join(document.pieces()) for document in corpus.documents()]
-
-
-def problem_of(act: Callable[[], object]) -> str:
-    """The one line of the CorpusError that `act` raises."""
-    with pytest.raises(CorpusError) as caught:
-        act()
-    (line,) = caught.value.problems
-    assert "\n" not in line and len(line) < 420
-    return line
 
 
 def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> str:

@@ -16,6 +16,7 @@ from hairpin.model.gpt import GPT
 from hairpin.model.modern import Rotary, rms_norm, rotate
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import count_parameters
+from helpers import assert_as_defined
 
 SHAPE = Shape.modern(vocabulary=80, context=24, layers=3, heads=2, width=32)
 
@@ -74,24 +75,11 @@ def plain_logits(weights: dict[str, Tensor], inputs: Tensor, shape: Shape) -> Te
 
 def test_logits_and_gradients_are_those_of_the_definition() -> None:
     model, inputs, targets = lively(), ids(2, 24), ids(2, 24, seed=1)
-    weights = {
-        name: parameter.detach().double().requires_grad_()
-        for name, parameter in model.named_parameters()
-    }
-    expected = plain_logits(weights, inputs, SHAPE)
-    torch.testing.assert_close(model.logits(inputs).double(), expected, atol=1e-5, rtol=0)
-    loss_sum, count = model(inputs, targets)
-    reference = F.cross_entropy(expected.flatten(0, 1), targets.flatten(), reduction="sum")
-    assert float(loss_sum.detach()) == pytest.approx(float(reference.detach()), rel=1e-5)
-    (loss_sum / count).backward()
-    (reference / count).backward()
-    for name, parameter in model.named_parameters():
-        expected_gradient = weights[name].grad
-        assert parameter.grad is not None and expected_gradient is not None
-        scale = float(expected_gradient.abs().max())
-        torch.testing.assert_close(
-            parameter.grad.double(), expected_gradient, atol=1e-4 * scale, rtol=0, msg=name
-        )
+
+    def defined(weights: dict[str, Tensor]) -> Tensor:
+        return plain_logits(weights, inputs, SHAPE)
+
+    assert_as_defined(model, defined, inputs, targets, atol=1e-5, rtol=0)
 
 
 def test_norm_has_the_gradient_that_autograd_finds() -> None:

@@ -20,7 +20,7 @@ from hairpin.model.qwen3 import swiglu, weighted_norm
 from hairpin.model.shape import Shape
 from hairpin.planning.memory import Job, step_bytes
 from hairpin.planning.sizes import count_parameters, matrix_parameters
-from helpers import lively_model, random_ids
+from helpers import assert_as_defined, lively_model, random_ids
 
 SHAPE = Shape.qwen3(vocabulary=80, context=24, layers=3, heads=2, width=32)
 TIED = Shape.qwen3(vocabulary=80, context=24, layers=2, heads=2, width=32, tied=True)
@@ -72,24 +72,11 @@ def plain_logits(weights: dict[str, Tensor], inputs: Tensor, shape: Shape) -> Te
 @pytest.mark.parametrize("shape", [SHAPE, TIED], ids=["untied", "tied"])
 def test_logits_and_gradients_are_those_of_the_definition(shape: Shape) -> None:
     model, inputs, targets = lively_model(shape), random_ids(2, 24), random_ids(2, 24, seed=1)
-    weights = {
-        name: parameter.detach().double().requires_grad_()
-        for name, parameter in model.named_parameters()
-    }
-    expected = plain_logits(weights, inputs, shape)
-    torch.testing.assert_close(model.logits(inputs).double(), expected, atol=1e-4, rtol=1e-5)
-    loss_sum, count = model(inputs, targets)
-    reference = F.cross_entropy(expected.flatten(0, 1), targets.flatten(), reduction="sum")
-    assert float(loss_sum.detach()) == pytest.approx(float(reference.detach()), rel=1e-5)
-    (loss_sum / count).backward()
-    (reference / count).backward()
-    for name, parameter in model.named_parameters():
-        expected_gradient = weights[name].grad
-        assert parameter.grad is not None and expected_gradient is not None
-        scale = float(expected_gradient.abs().max())
-        torch.testing.assert_close(
-            parameter.grad.double(), expected_gradient, atol=1e-4 * scale, rtol=0, msg=name
-        )
+
+    def defined(weights: dict[str, Tensor]) -> Tensor:
+        return plain_logits(weights, inputs, shape)
+
+    assert_as_defined(model, defined, inputs, targets, atol=1e-4, rtol=1e-5)
 
 
 def test_parts_have_the_gradients_that_autograd_finds() -> None:

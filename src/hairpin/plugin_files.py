@@ -34,10 +34,6 @@ class PluginFile:
     sha256: str
     brings: tuple[Registered, ...]
 
-    def as_entry(self) -> dict[str, str]:
-        """What a config keeps of it."""
-        return {"path": str(self.path), "sha256": self.sha256}
-
 
 _LOADED: dict[Path, PluginFile] = {}
 

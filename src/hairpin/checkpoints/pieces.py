@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hairpin.checkpoints.tensors import open_tensors
+from hairpin.distributed.world import starts_of
 from hairpin.errors import CheckpointError
 
 
@@ -36,11 +37,8 @@ class Piece:
 
     @staticmethod
     def of(shape: tuple[int, ...], rank: int, size: int) -> "Piece":
-        """What FSDP2 leaves to a process, which is what `torch.chunk` does: as many rows to each,
-        and to the last ones what there is, perhaps none.
-        """
-        each = -(-shape[0] // size)
-        return Piece(shape, tuple(min(shape[0], each * part) for part in range(size + 1)), rank)
+        """What FSDP2 leaves to a process."""
+        return Piece(shape, starts_of(shape[0], size), rank)
 
     @property
     def start(self) -> int:

@@ -113,19 +113,10 @@ class World:
                 dist.all_reduce(tensor)
         return tensor
 
-    def max_(self, tensor: Tensor) -> Tensor:
-        """The tensor itself, the largest of the processes' in each place, on its device."""
-        if self.size > 1:
-            with noticing_losses():
-                dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return tensor
-
     def rows(self, count: int) -> range:
-        """Which of `count` things in a row are this process's: all have as many, the last ones
-        perhaps fewer.
-        """
-        each = -(-count // self.size)
-        return range(min(count, self.rank * each), min(count, (self.rank + 1) * each))
+        """Which of `count` things in a row are this process's."""
+        starts = starts_of(count, self.size)
+        return range(starts[self.rank], starts[self.rank + 1])
 
     def apart(self) -> "World":
         """The same processes, for another thread: its values do not meet those of this one."""
@@ -149,6 +140,14 @@ class World:
             if len(data):
                 dist.broadcast(data, 0, group=self._hosts)
         return bytes(data.numpy())
+
+
+def starts_of(count: int, size: int) -> tuple[int, ...]:
+    """Where each process's part of `count` things in a row begins, and at the end their number: all
+    have as many, the last ones what there is, perhaps nothing. So FSDP2 and `torch.chunk` do it.
+    """
+    each = -(-count // size)
+    return tuple(min(count, each * part) for part in range(size + 1))
 
 
 def join() -> World:

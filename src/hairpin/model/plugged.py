@@ -49,11 +49,6 @@ def new_network(shape: Shape, seed: int = 0) -> GPT:
     return model
 
 
-def is_plugged(model: nn.Module) -> bool:
-    """Whether a network is a plugin's."""
-    return not isinstance(model, GPT)
-
-
 def can_write(model: nn.Module) -> bool:
     """Whether a network can be sampled from."""
     return hasattr(model, "logits")
