@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 _processes = get_context("forkserver")
-_processes.set_forkserver_preload(["hairpin.training.run", "hairpin.training.pretrain"])
+_processes.set_forkserver_preload(
+    ["hairpin.training.run", "hairpin.training.pretrain", "torch.distributed.fsdp", "torch._dynamo"]
+)
 _LIMIT_SECONDS = 120.0
 
 
