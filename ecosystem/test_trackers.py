@@ -80,7 +80,15 @@ def wandb_records(file: Path) -> Iterator[Any]:
 
 
 def wandb_files(run: Path) -> list[Path]:
-    return sorted((run / "wandb").glob("offline-run-*/*.wandb"))
+    """The files of a run that W&B was told the end of: a process of its own writes them, which may
+    be a moment behind.
+    """
+    files = sorted((run / "wandb").glob("offline-run-*/*.wandb"))
+    end_time = time.monotonic() + 60
+    while "exit" not in [r.WhichOneof("record_type") for r in wandb_records(files[-1])]:
+        assert time.monotonic() < end_time, f"{files[-1]} has no end"
+        time.sleep(0.1)
+    return files
 
 
 def in_wandb(run: Path) -> Series:
@@ -232,9 +240,9 @@ def test_killed_in_the_middle_and_resumed(tmp_path: Path) -> None:
     )
     helpers = str(Path(__file__).parents[1] / "tests")
     paths = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], env={**os.environ, "PYTHONPATH": paths}
-    )
+    env = {**os.environ, "PYTHONPATH": paths}
+    env.pop("WANDB_SERVICE", None)  # else W&B's process is that of these tests, and not killed
+    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=env)
     path = tmp_path / "runs" / "run"
     end_time = time.monotonic() + 120
     while time.monotonic() < end_time and child.poll() is None:
@@ -247,8 +255,10 @@ def test_killed_in_the_middle_and_resumed(tmp_path: Path) -> None:
     assert child.wait() == -signal.SIGKILL
     run = hairpin.load(path)
     done = len(of_kind(run.record(), "update"))
+    watcher = Watching(stop_after_update=done + 100)
     with pytest.raises(Interrupted):
-        hairpin.resume(path, watcher=Watching(stop_after_update=done + 100))
+        hairpin.resume(path, watcher=watcher)
+    assert not [line for line in watcher.notices if "goes on without it" in line]
     expected = in_record(run, speeds=False)
     single = in_tensorboard(path)
     for name, entries in expected.items():
