@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hairpin.data.batches import IGNORED
+from hairpin.model import head
 from hairpin.model.gpt import GPT
 from hairpin.model.head import TiedGradient, cross_entropy, look_up
 from hairpin.model.shape import Shape
@@ -35,16 +36,18 @@ def targets_of(rows: int, vocabulary: int, seed: int, ignored: float) -> Tensor:
     rows=st.integers(1, 40), width=st.integers(1, 9), vocabulary=st.integers(2, 70),
     chunk=st.integers(1, 50), softcap=st.sampled_from([None, 15.0, 2.0]),
     ignored=st.sampled_from([0.0, 0.3, 1.0]), size=st.sampled_from([0.1, 1.0, 30.0]),
-    seed=st.integers(0, 999),
+    piece=st.sampled_from([1, 128 * 3, 2**20]), seed=st.integers(0, 999),
 )  # fmt: skip
 def test_loss_and_gradients_are_the_plain_ones(
     rows: int, width: int, vocabulary: int, chunk: int, softcap: float | None, ignored: float,
-    size: float, seed: int,
+    size: float, piece: int, seed: int,
 ) -> None:  # fmt: skip
     x = (size * seeded(rows, width, seed=seed)).requires_grad_()
     weight = seeded(vocabulary, width, seed=seed + 1).requires_grad_()
     targets = targets_of(rows, vocabulary, seed, ignored)
-    loss = cross_entropy(x, weight, targets, softcap=softcap, chunk_rows=chunk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "_PIECE_NUMBERS", piece)
+        loss = cross_entropy(x, weight, targets, softcap=softcap, chunk_rows=chunk)
     (loss / 7).backward()  # type: ignore[no-untyped-call]
     exact = (x.detach().double().requires_grad_(), weight.detach().double().requires_grad_())
     reference = plain(exact[0], exact[1], targets, softcap)
@@ -67,11 +70,16 @@ def test_any_number_of_chunks_gives_the_same_loss(softcap: float | None) -> None
     assert losses == pytest.approx([losses[0]] * 5, rel=1e-6)
 
 
-def test_what_is_very_unlikely_has_a_finite_loss() -> None:
-    """A probability that a float32 cannot hold: 400 nats."""
-    weight = torch.tensor([[400.0], [0.0]])
-    loss = cross_entropy(torch.ones(1, 1), weight, torch.tensor([1]))
-    assert float(loss) == pytest.approx(400.0)
+@pytest.mark.parametrize("nats", [75.0, 85.0, 95.0, 110.0, 400.0])
+def test_what_is_very_unlikely_has_a_finite_loss(nats: float) -> None:
+    """Probabilities that a float32 holds with all of its digits, with some, and not at all."""
+    weight = torch.tensor([[nats], [0.0]], requires_grad=True)
+    targets = torch.tensor([1, 0, IGNORED, 1])
+    loss = cross_entropy(torch.ones(4, 1), weight, targets)
+    assert float(loss.detach()) == pytest.approx(2 * nats, rel=1e-6)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, torch.tensor([[2.0], [-2.0]]))
 
 
 def test_a_nan_is_not_hidden() -> None:

@@ -27,10 +27,13 @@ def seeded(*size: int, seed: int = 0) -> Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
-def matrix_step(gradients: list[Tensor], **options: float) -> Tensor:
+def matrix_step(
+    gradients: list[Tensor], products: torch.dtype = torch.float32, **options: float
+) -> Tensor:
     """Where a matrix of zeros is after these gradients."""
     parameter = nn.Parameter(torch.zeros_like(gradients[0]))
-    optimizer = MuonAdamW([{"params": [parameter], "muon": True, **options}], lr=0.1)
+    group = {"params": [parameter], "muon": True, **options}
+    optimizer = MuonAdamW([group], lr=0.1, products=products)
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -47,16 +50,20 @@ def contents(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, by
     return {name: tensor.detach().numpy().tobytes() for name, tensor in tensors.items()}
 
 
+@pytest.mark.parametrize(
+    ("products", "largest_turn"), [(torch.float32, 2e-3), (torch.bfloat16, 5e-2)]
+)
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 24), st.integers(1, 24), st.integers(1, 3), st.integers(0, 1000),
     st.sampled_from([1e-6, 1.0, 1e6]),
 )  # fmt: skip
 def test_singular_values_come_near_one_and_singular_vectors_stay(
-    rows: int, columns: int, count: int, seed: int, size: float
-) -> None:
+    products: torch.dtype, largest_turn: float, rows: int, columns: int, count: int, seed: int,
+    size: float,
+) -> None:  # fmt: skip
     matrices = size * seeded(count, rows, columns, seed=seed)
-    out = orthogonalize(matrices)
+    out = orthogonalize(matrices, products)
     assert out.shape == matrices.shape and out.dtype == torch.float32
     for before, after in zip(matrices.double().numpy(), out.double().numpy(), strict=True):
         u, s, vt = np.linalg.svd(before, full_matrices=False)
@@ -64,7 +71,7 @@ def test_singular_values_come_near_one_and_singular_vectors_stay(
         values = np.diag(inside)
         clear = s > 0.02 * np.linalg.norm(before)  # what starts far below has not yet risen
         assert ((values[clear] > 0.6) & (values[clear] < 1.3)).all()
-        assert np.abs(inside - np.diag(values))[np.ix_(clear, clear)].max(initial=0) < 2e-3
+        assert np.abs(inside - np.diag(values))[np.ix_(clear, clear)].max(initial=0) < largest_turn
 
 
 def test_it_is_the_plain_iteration_in_float64() -> None:
@@ -83,8 +90,9 @@ def test_a_matrix_of_zeros_stays_and_nothing_is_nan() -> None:
     assert not orthogonalize(torch.zeros(2, 3, 5)).any()
 
 
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 48)])
-def test_steps_are_those_of_pytorchs_muon(shape: tuple[int, int]) -> None:
+def test_steps_are_those_of_pytorchs_muon(shape: tuple[int, int], products: torch.dtype) -> None:
     """Its products are bfloat16, hence the tolerance: a step is 0.1 times values around 0.25."""
     gradients = [seeded(*shape, seed=seed) for seed in range(4)]
     theirs = nn.Parameter(torch.zeros(shape))
@@ -92,7 +100,7 @@ def test_steps_are_those_of_pytorchs_muon(shape: tuple[int, int]) -> None:
     for gradient in gradients:
         theirs.grad = gradient.clone()
         optimizer.step()  # type: ignore[no-untyped-call]
-    ours = matrix_step(gradients, weight_decay=0.1)
+    ours = matrix_step(gradients, products, weight_decay=0.1)
     torch.testing.assert_close(ours, theirs.detach(), atol=0.01, rtol=0)
     assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0) > 0.999
 
@@ -189,11 +197,28 @@ def test_moments_go_over_to_another_optimizer_by_name() -> None:
     assert contents(model, optimizer) == contents(copy, other)
 
 
-def test_a_gradient_of_low_rank_gives_no_large_step() -> None:
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+def test_a_gradient_of_low_rank_gives_no_large_step(products: torch.dtype) -> None:
     """Singular values down to a millionth of the largest, as gradients have them in training."""
     generator = torch.Generator().manual_seed(0)
     left, _, right = torch.linalg.svd(
         torch.randn(64, 256, generator=generator), full_matrices=False
     )
     matrix = left @ torch.diag(torch.logspace(0, -6, 64)) @ right
-    assert torch.linalg.svdvals(orthogonalize(matrix[None])).max() < 1.3
+    assert torch.linalg.svdvals(orthogonalize(matrix[None], products)).max() < 1.3
+
+
+@pytest.mark.parametrize(
+    ("precision", "products"),
+    [("bfloat16", torch.bfloat16)]
+    + [(each, torch.float32) for each in ("float32", "tf32", "float16")],
+)
+def test_muon_multiplies_as_the_run_does(precision: str, products: torch.dtype) -> None:
+    model, copy = GPT(SHAPE), GPT(SHAPE)
+    build = [(model, build_optimizer(model, MUON, precision=precision))]
+    build.append((copy, build_optimizer(copy, MUON)))
+    for each, optimizer in build:
+        set_gradients(each, 1)
+        step_unless(GO, optimizer, 0.01)
+    same = contents(*build[0]) == contents(*build[1])
+    assert same == (products == torch.float32)

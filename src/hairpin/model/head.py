@@ -2,7 +2,8 @@
 
 For 4,096 tokens and GPT-2's vocabulary they are 824 MB, three times that with their log-softmax
 and gradient. Here the gradient is taken while a chunk of them is at hand, which leaves nothing to
-keep for the backward pass. Shape suffixes: N positions, C width, V vocabulary, R rows of a chunk.
+keep for the backward pass. Shape suffixes: N positions, C width, V vocabulary, R rows of a chunk, Q
+rows of a piece of it, P the vocabulary rounded up.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from hairpin.data.batches import IGNORED
 # chunk, does not matter.
 _CHUNK_BYTES = 128 * 2**20
 _ROW_NUMBERS = 64
+_PIECE_NUMBERS = 2**20  # 4 MB: what is done to each number is done in a cache
+_LARGEST_LOSS = 80.0  # nats; e^-87 is the smallest probability with all its digits
 _PRODUCT_ROWS = 8192
 _SLOPE = 4.0  # c·tanh(x / c) has the derivative 4·σ·(1 − σ), σ of 2x / c
 
@@ -81,12 +84,13 @@ class _CrossEntropy(torch.autograd.Function):
             wanted = any(ctx.needs_input_grad)
             grad_x = torch.empty_like(x) if wanted else None
             grad_weight: Tensor | None = None
-            logits_RP = _room(min(rows, len(x)), weight)
+            logits_RP, room_2QP = _room(min(rows, len(x)), weight)
             for start in range(0, len(x), rows):
                 part = slice(start, start + rows)
                 losses_N[part], grad_RV = _chunk(
-                    x[part], weight, targets_N[part], softcap, logits_RP[: len(x[part])], wanted
-                )
+                    x[part], weight, targets_N[part], softcap, logits_RP[: len(x[part])], room_2QP,
+                    wanted,
+                )  # fmt: skip
                 if grad_RV is not None and grad_x is not None:
                     torch.mm(grad_RV, weight, out=grad_x[part])
                     grad_weight = _add_product(grad_weight, grad_RV, x[part])
@@ -108,52 +112,75 @@ class _CrossEntropy(torch.autograd.Function):
         return grad_x, grad_weight, None, None, None, None
 
 
-def _room(rows: int, weight_VC: Tensor) -> Tensor:
-    """Memory for a chunk's logits, [R, P]: rows begin where a processor likes them to, since
-    products of rows of an odd length take a third longer.
+def _room(rows: int, weight_VC: Tensor) -> tuple[Tensor, Tensor]:
+    """Memory for a chunk's logits, [R, P], and twice for a piece of it in float32, [2, Q, P]. Rows
+    begin where a processor likes them to: products of rows of an odd length take a third longer.
     """
-    return weight_VC.new_empty(rows, -(-len(weight_VC) // _ROW_NUMBERS) * _ROW_NUMBERS)
+    padded = -(-len(weight_VC) // _ROW_NUMBERS) * _ROW_NUMBERS
+    piece_rows = min(rows, max(1, _PIECE_NUMBERS // padded))
+    room_2QP = weight_VC.new_empty(2, piece_rows, padded, dtype=torch.float32)
+    return weight_VC.new_empty(rows, padded), room_2QP
 
 
 def _chunk(
     x_RC: Tensor, weight_VC: Tensor, targets_R: Tensor, softcap: float | None,
-    logits_RP: Tensor, wanted: bool,
+    logits_RP: Tensor, room_2QP: Tensor, wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Losses of some rows, and the gradient of their sum by the logits, if it is wanted; with a
     softcap, a quarter of it.
     """
-    torch.mm(x_RC, weight_VC.t(), out=logits_RP[:, : len(weight_VC)])
-    sigmoid_RP = None
+    V, Q = len(weight_VC), room_2QP.size(1)
+    torch.mm(x_RC, weight_VC.t(), out=logits_RP[:, :V])
+    losses_R = torch.empty(len(x_RC))
+    for start in range(0, len(x_RC), Q):
+        part = slice(start, start + Q)
+        losses_Q = _piece(logits_RP[part], targets_R[part], softcap, V, room_2QP, wanted)
+        if (losses_Q > _LARGEST_LOSS).any():
+            losses_Q = _losses(x_RC[part], weight_VC, targets_R[part], softcap)
+        losses_R[part] = losses_Q
+    return losses_R, logits_RP[:, :V] if wanted else None
+
+
+def _piece(
+    logits_QP: Tensor, targets_Q: Tensor, softcap: float | None, vocabulary: int,
+    room_2QP: Tensor, wanted: bool,
+) -> Tensor:  # fmt: skip
+    """Losses of a few rows, whose passes find them in the processor's cache; their gradient takes
+    the place of the logits.
+    """
+    capped_QP, scores_QP = room_2QP[:, : len(logits_QP)]
     if softcap is not None:
         # c·tanh(x / c) is 2c·σ(2x / c) − c, and a softmax is blind to the − c. PyTorch's σ takes a
         # sixth of the time of its tanh.
-        sigmoid_RP = (logits_RP.float() * (2 / softcap)).sigmoid_()
-        scores_RP = sigmoid_RP * (2 * softcap)
+        capped_QP.copy_(logits_QP).mul_(2 / softcap).sigmoid_()
+        torch.mul(capped_QP, 2 * softcap, out=scores_QP)
+    elif logits_QP.dtype == torch.float32:
+        scores_QP = logits_QP
     else:
-        scores_RP = logits_RP
-    scores_RP[:, len(weight_VC) :] = -torch.inf  # beyond the vocabulary nothing is likely
-    valid_R1 = (targets_R != IGNORED)[:, None]
-    targets_R1 = targets_R.clamp(min=0)[:, None]
-    target_scores_R1, largest_R1 = scores_RP.gather(1, targets_R1), scores_RP.amax(1, keepdim=True)
-    if scores_RP.dtype == torch.float32:
-        probabilities_RP = torch.softmax(scores_RP, 1, out=scores_RP)
-    else:
-        probabilities_RP = torch.softmax(scores_RP, 1, dtype=torch.float32)
-    # The largest probability, which is never too small for its logarithm, tells the sum that the
-    # softmax divided by.
-    log_sum_R1 = largest_R1.float() - probabilities_RP.amax(1, keepdim=True).log()
-    losses_R = ((log_sum_R1 - target_scores_R1.float()) * valid_R1)[:, 0]
+        scores_QP.copy_(logits_QP)
+    scores_QP[:, vocabulary:] = -torch.inf  # beyond the vocabulary nothing is likely
+    probabilities_QP = torch.softmax(scores_QP, 1, out=scores_QP)
+    valid_Q1, targets_Q1 = (targets_Q != IGNORED)[:, None], targets_Q.clamp(min=0)[:, None]
+    losses_Q = (-probabilities_QP.gather(1, targets_Q1).log()).where(valid_Q1, 0.0)[:, 0]
     if not wanted:
-        return losses_R, None
-    grad_RP = probabilities_RP
-    grad_RP.scatter_add_(1, targets_R1, grad_RP.new_full((1, 1), -1.0).expand_as(targets_R1))
-    if not valid_R1.all():
-        grad_RP.mul_(valid_R1)
-    if sigmoid_RP is not None:
-        grad_RP = torch.ops.aten.sigmoid_backward(grad_RP, sigmoid_RP)
-    if grad_RP.dtype != x_RC.dtype:
-        grad_RP = logits_RP.copy_(grad_RP)  # the logits are not needed any more
-    return losses_R, grad_RP[:, : len(weight_VC)]
+        return losses_Q
+    grad_QP = probabilities_QP
+    grad_QP.scatter_add_(1, targets_Q1, grad_QP.new_full((1, 1), -1.0).expand_as(targets_Q1))
+    if not valid_Q1.all():
+        grad_QP.mul_(valid_Q1)
+    if softcap is not None:
+        torch.ops.aten.sigmoid_backward.grad_input(grad_QP, capped_QP, grad_input=grad_QP)
+    if grad_QP is not logits_QP:
+        logits_QP.copy_(grad_QP)
+    return losses_Q
+
+
+def _losses(x_QC: Tensor, weight_VC: Tensor, targets_Q: Tensor, softcap: float | None) -> Tensor:
+    """Losses of rows of which one is so large that a float32 cannot hold the probability."""
+    logits_QV = F.linear(x_QC, weight_VC).float()
+    if softcap is not None:
+        logits_QV = softcap * torch.tanh(logits_QV / softcap)
+    return F.cross_entropy(logits_QV, targets_Q, ignore_index=IGNORED, reduction="none")
 
 
 def _add_product(sum_VC: Tensor | None, grad_RV: Tensor, x_RC: Tensor) -> Tensor:

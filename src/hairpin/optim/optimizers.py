@@ -27,7 +27,11 @@ class Named(Protocol):
 
 
 def build_optimizer(
-    model: Named, settings: OptimizerSettings, shards: Shards | None = None
+    model: Named,
+    settings: OptimizerSettings,
+    shards: Shards | None = None,
+    *,
+    precision: str = "float32",
 ) -> torch.optim.Optimizer:
     """The optimizer over all of the model that trains.
 
@@ -39,6 +43,7 @@ def build_optimizer(
         model: with `blocks`, embeddings and heads.
         settings: which rule, and its constants.
         shards: where the parameters are some rows each of the model's; None: they are whole.
+        precision: of the run's matrix products; Muon's own are bfloat16 where those are.
 
     Raises:
         PluginError: a plugin's optimizer cannot be made, or is none.
@@ -53,6 +58,7 @@ def build_optimizer(
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
             shards=shards,
+            products=torch.bfloat16 if precision == "bfloat16" else torch.float32,
         )
     return AdamW(
         _adamw_groups(model, settings),

@@ -42,7 +42,7 @@ def new_state(task: Task, world: World | None = None, *, from_start: bool = True
     spread = spread_model(model, world, how.parallel, Numerics(how.device, how.precision))
     if task.load_start and from_start:
         task.load_start(spread)
-    optimizer = build_optimizer(spread, config.optimizer, spread.shards)
+    optimizer = build_optimizer(spread, config.optimizer, spread.shards, precision=how.precision)
     scaling = LossScale(how.device) if how.precision == "float16" else None
     guard = Guard(config.guard, how.device)
     return TrainState(model, optimizer, guard, scaling=scaling, spread=spread)

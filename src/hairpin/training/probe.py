@@ -194,7 +194,7 @@ def _stepper(config: Config, model: GPT) -> Stepper:
     assert how.micro_batch
     return Stepper(
         Spread(model),
-        build_optimizer(model, config.optimizer),
+        build_optimizer(model, config.optimizer, precision=how.precision),
         Clipper(config.clip.kind, config.clip.threshold),
         Numerics(how.device, how.precision),
         seed=0,
