@@ -18,7 +18,7 @@ from hairpin.doctor.findings import Finding
 from hairpin.doctor.plain import plain_adamw
 from hairpin.model import gpt
 from hairpin.model.generate import Sampling
-from hairpin.optim import optimizers
+from hairpin.optim import muon, optimizers
 from hairpin.training.numerics import Numerics
 from helpers import Hairpin
 from test_lock import no_flock
@@ -212,6 +212,15 @@ def test_a_learning_rate_that_is_off_is_found(monkeypatch: pytest.MonkeyPatch, k
     monkeypatch.setattr(numbers, "step_unless", faster)
     agrees, text = numbers.compare_updates(sample, kind, "cpu")
     assert not agrees and "off by 1.0%" in text
+
+
+def test_muon_in_bfloat16_that_turns_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = numbers.make_sample("modern")
+    assert numbers.compare_updates(sample, "muon", "cpu", "bfloat16")[0]
+    real = muon._iterate
+    monkeypatch.setattr(muon, "_iterate", lambda wide, count: -real(wide, count))
+    agrees, text = numbers.compare_updates(sample, "muon", "cpu", "bfloat16")
+    assert not agrees and "off by 199" in text
 
 
 def deaf_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def matrix_step(
     """Where a matrix of zeros is after these gradients."""
     parameter = nn.Parameter(torch.zeros_like(gradients[0]))
     group = {"params": [parameter], "muon": True, **options}
-    optimizer = MuonAdamW([group], lr=0.1, products=products)
+    optimizer = MuonAdamW([group], lr=0.1, product_dtype=products)
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -197,15 +197,27 @@ def test_moments_go_over_to_another_optimizer_by_name() -> None:
     assert contents(model, optimizer) == contents(copy, other)
 
 
-@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
-def test_a_gradient_of_low_rank_gives_no_large_step(products: torch.dtype) -> None:
-    """Singular values down to a millionth of the largest, as gradients have them in training."""
+@pytest.mark.parametrize("size", [(64, 64), (64, 256), (256, 64), (80, 112)])
+@pytest.mark.parametrize("rank", [1, 4, None])
+@pytest.mark.parametrize("precision", ["highest", "high", "bfloat16"])
+def test_a_gradient_of_low_rank_gives_no_large_step(
+    precision: str, rank: int | None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a few singular values, or of many down to a millionth of the largest, as gradients have
+    them in training.
+    """
     generator = torch.Generator().manual_seed(0)
-    left, _, right = torch.linalg.svd(
-        torch.randn(64, 256, generator=generator), full_matrices=False
-    )
-    matrix = left @ torch.diag(torch.logspace(0, -6, 64)) @ right
-    assert torch.linalg.svdvals(orthogonalize(matrix[None], products)).max() < 1.3
+    left, _, right = torch.linalg.svd(torch.randn(size, generator=generator), full_matrices=False)
+    values = torch.logspace(0, -6, min(size))
+    if rank:
+        values = (torch.arange(min(size)) < rank) + 1e-7
+    matrix = left @ torch.diag(values) @ right
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if precision == "high":  # what it sets makes no difference on a CPU
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    (out,) = orthogonalize(matrix[None], dtype)
+    assert torch.linalg.svdvals(out).max() < 1.3
+    assert 0.6 < left[:, 0] @ out @ right[0] < 1.3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def test_one_that_takes_too_long_ends_with_what_it_started(folder: Path) -> None
     with pytest.raises(FailedError, match="took more than 0 seconds"):
         processes.run(ARMS[0], folder / "job")
     assert are_gone(pids(folder))
+
+
+def test_those_that_other_threads_run_can_be_ended(folder: Path) -> None:
+    processes = Processes(folder, make_python(folder, STAYS), "cpu", 60.0)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(processes.run, ARMS[0], folder / "job")
+        started = pids(folder)
+        processes.end_all()
+        with pytest.raises(FailedError):
+            future.result(30)
+    assert are_gone(started)
 
 
 def test_sigterm_ends_the_one_that_runs_too(folder: Path) -> None:

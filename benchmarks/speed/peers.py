@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from hairpin.model.gpt2_weights import to_gpt2
 from hairpin.model.shape import Shape
 
 TORCH = "torch==2.13.0"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ def environment(peer: str, folder: Path) -> Path:
     return python
 
 
-def in_turn(arms: Sequence[Arm], turn: int) -> list[Arm]:
+def in_turn(arms: Sequence[T], turn: int) -> list[T]:
     """The arms in the order of a turn: forwards, then backwards, so that none always comes late."""
     return list(arms) if turn % 2 == 0 else list(reversed(arms))
 

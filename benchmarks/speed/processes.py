@@ -48,7 +48,7 @@ def nudged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass
 class Processes:
-    """Runs jobs on networks of one size, one after the other.
+    """Runs jobs on networks of one size.
 
     Args:
         folder: for jobs, weights, results and what compilers keep.
@@ -64,6 +64,7 @@ class Processes:
     limit_seconds: float
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     prepared: int = 0
+    running: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def prepare(
         self,
@@ -73,6 +74,9 @@ class Processes:
         lr: float,
         *,
         is_nudged: bool = False,
+        seed: int = 0,
+        recipe: Mapping[str, Any] | None = None,
+        validation: Path | None = None,
     ) -> Path:
         """Write what an arm is to do; its folder is also its compiler's, empty at first.
 
@@ -80,8 +84,10 @@ class Processes:
             arm: who.
             shape: as GPT-2 has it.
             ids: tokens, [updates, batch, context + 1].
-            lr: constant.
+            lr: constant, or the peak of the recipe.
             is_nudged: from weights that are each the next number up or down.
+            seed: of the weights.
+            recipe, validation: as a `Job` has them.
         """
         self.prepared += 1
         folder = self.folder / f"{self.prepared}-{arm.peer}"
@@ -89,14 +95,15 @@ class Processes:
         np.save(folder / "ids.npy", ids)
         its_shape = shape_for(arm.network, shape)
         # Arms of the same names share the file.
-        names = f"{arm.network}{'-ours' * arm.is_ours}{'-nudged' * is_nudged}"
+        names = f"{arm.network}{'-ours' * arm.is_ours}{'-nudged' * is_nudged}-{seed}"
         weights = self.folder / f"{names}.safetensors"
         if not weights.exists():
-            tensors = weights_for(arm, GPT(its_shape))
+            tensors = weights_for(arm, GPT(its_shape, seed))
             save_file(nudged(tensors) if is_nudged else tensors, weights)
         job = {
             "shape": asdict(its_shape), "weights": str(weights), "ids": str(folder / "ids.npy"),
             "lr": lr, "precision": arm.precision, "device": self.device, "flags": dict(arm.flags),
+            "recipe": dict(recipe or {}), "validation": str(validation or ""),
         }  # fmt: skip
         (folder / "job").write_text(json.dumps(job))
         return folder / "job"
@@ -108,6 +115,11 @@ class Processes:
             FailedError: no result came.
         """
         return self._run(arm.script, self.pythons[arm.peer], job)
+
+    def end_all(self) -> None:
+        """End what other threads run; they get a `FailedError`."""
+        for process in list(self.running):
+            _end(process)
 
     def time_products(self, shape: Shape, batch: int) -> dict[str, tuple[float, float]]:
         """Seconds of an update's products by precision, without attention's and attention's."""
@@ -147,16 +159,23 @@ class Processes:
                 # A group of its own: compilers start processes too, and all are ended together.
                 start_new_session=True,
             )
+            self.running.add(process)
             try:
                 code = process.wait(self.limit_seconds)
             except subprocess.TimeoutExpired:
                 raise FailedError(f"took more than {self.limit_seconds:.0f} seconds") from None
             finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                _end(process)
+                self.running.discard(process)
         if code or not result.exists():
             lines = errors.read_text(errors="replace").strip().splitlines()
             raise FailedError(lines[-1][:200] if lines else f"exit code {code}")
         loaded: dict[str, Any] = json.loads(result.read_text())
         return loaded
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs, with what it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

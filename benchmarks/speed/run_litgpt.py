@@ -6,13 +6,13 @@ Its steps are those of `litgpt/pretrain.py` 0.5.13, without checkpoints and logs
 torch.compile also on a CPU, AdamW that is fused on a GPU only, cross entropy in chunks. litgpt has
 no learned positions, so this is not GPT-2: its positions are rotary, on a quarter of each head, as
 Pythia's; all else is the same, and so are the weights. Flags: `precision` (litgpt's default if left
-out, bf16-mixed), `fused` (which its command line cannot ask for on a CPU).
+out, bf16-mixed), `fused` (which its command line cannot ask for on a CPU), `eager` (not compiled).
 """
 
 import lightning as L
 import torch
 from litgpt.model import GPT, Config
-from litgpt.pretrain import initialize_weights
+from litgpt.pretrain import get_lr, initialize_weights
 from litgpt.utils import (
     chunked_cross_entropy,
     get_default_supported_precision,
@@ -55,14 +55,24 @@ with fabric.init_module(empty_init=True):
 initialize_weights(fabric, model, n_layer=config.n_layer, n_embd=config.n_embd)
 model.load_state_dict(for_litgpt(job.load_weights()))
 model.transformer.wte.weight = model.lm_head.weight  # its --train.tie_embeddings
-model = torch.compile(model)
+network = model
+if not job.flags.get("eager"):
+    model = torch.compile(model)
 model = fabric.setup(model)
-settings = {"class_path": "torch.optim.AdamW", "init_args": {"lr": job.lr, "weight_decay": 0.0}}
+recipe = job.recipe
+options = {"lr": job.lr, "weight_decay": recipe.get("weight_decay", 0.0)}
+options["betas"] = (0.9, recipe.get("beta2", 0.999))
+settings = {"class_path": "torch.optim.AdamW", "init_args": options}
 fused = job.flags.get("fused", fabric.device.type == "cuda")
 optimizer = instantiate_torch_optimizer(settings, model.parameters(), fused=fused)
 optimizer = fabric.setup_optimizers(optimizer)
 clock = Clock()
-for rows in job.load_ids():
+ids = job.load_ids()
+for update, rows in enumerate(ids):
+    if recipe:
+        lr = get_lr(job.lr, update + 1, recipe["warmup"], len(ids), job.lr * recipe["min_share"])
+        for group in optimizer.param_groups:
+            group["lr"] = lr
     rows = rows.to(fabric.device)  # noqa: PLW2901
     inputs, targets = rows[:, :-1].contiguous().long(), rows[:, 1:].contiguous().long()
     with fabric.no_backward_sync(model, enabled=False):
@@ -73,4 +83,7 @@ for rows in job.load_ids():
     optimizer.step()
     optimizer.zero_grad()
     clock.tick(loss.detach())
+clock.stop(job)
+if job.validation:
+    clock.validate(job, network.cpu().float().eval())
 clock.write(job, "litgpt", "lightning")

@@ -37,13 +37,28 @@ class Ticking(TrainerCallback):
             clock.tick(logs["loss"])
 
 
+schedule = {"lr_scheduler_type": "constant"}
+if job.recipe:
+    schedule = {
+        "lr_scheduler_type": "cosine_warmup_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": job.recipe["min_share"]},
+        "warmup_steps": job.recipe["warmup"],
+        "adam_beta2": job.recipe["beta2"],
+        "weight_decay": job.recipe["weight_decay"],
+    }
+model = load_gpt2(job)
 clock = Clock()
 with tempfile.TemporaryDirectory() as folder:
     arguments = TrainingArguments(
         folder, per_device_train_batch_size=ids.size(1), max_steps=len(ids), learning_rate=job.lr,
-        lr_scheduler_type="constant", max_grad_norm=1.0, logging_steps=1, report_to=[],
+        max_grad_norm=1.0, logging_steps=1, report_to=[],
         save_strategy="no", disable_tqdm=True, use_cpu=job.device == "cpu",
-        remove_unused_columns=False, **job.flags,
+        remove_unused_columns=False, **schedule, **job.flags,
     )  # fmt: skip
-    InOrder(load_gpt2(job), arguments, train_dataset=rows, callbacks=[Ticking()]).train()
+    InOrder(model, arguments, train_dataset=rows, callbacks=[Ticking()]).train()
+clock.stop(job)
+if job.validation:
+    trained = load_gpt2(job).eval()  # without what the Trainer has put around the other
+    trained.load_state_dict(model.state_dict())
+    clock.validate(job, lambda inputs: trained(input_ids=inputs).logits)
 clock.write(job, "transformers", "accelerate")

@@ -19,8 +19,8 @@ from hairpin.data.batches import IGNORED
 # chunk, does not matter.
 _CHUNK_BYTES = 128 * 2**20
 _ROW_NUMBERS = 64
-_PIECE_NUMBERS = 2**20  # 4 MB: what is done to each number is done in a cache
-_LARGEST_LOSS = 80.0  # nats; e^-87 is the smallest probability with all its digits
+_PIECE_NUMBERS = 2**19  # a core's: what is done to 2 MB is done in its cache
+_EXACT_UP_TO = 80.0  # nats; e^-87 is the smallest probability that has all its digits
 _PRODUCT_ROWS = 8192
 _SLOPE = 4.0  # c·tanh(x / c) has the derivative 4·σ·(1 − σ), σ of 2x / c
 
@@ -117,7 +117,7 @@ def _room(rows: int, weight_VC: Tensor) -> tuple[Tensor, Tensor]:
     begin where a processor likes them to: products of rows of an odd length take a third longer.
     """
     padded = -(-len(weight_VC) // _ROW_NUMBERS) * _ROW_NUMBERS
-    piece_rows = min(rows, max(1, _PIECE_NUMBERS // padded))
+    piece_rows = min(rows, max(1, _PIECE_NUMBERS * torch.get_num_threads() // padded))
     room_2QP = weight_VC.new_empty(2, piece_rows, padded, dtype=torch.float32)
     return weight_VC.new_empty(rows, padded), room_2QP
 
@@ -131,29 +131,31 @@ def _chunk(
     """
     V, Q = len(weight_VC), room_2QP.size(1)
     torch.mm(x_RC, weight_VC.t(), out=logits_RP[:, :V])
-    losses_R = torch.empty(len(x_RC))
+    losses_R = x_RC.new_empty(len(x_RC), dtype=torch.float32)
     for start in range(0, len(x_RC), Q):
         part = slice(start, start + Q)
-        losses_Q = _piece(logits_RP[part], targets_R[part], softcap, V, room_2QP, wanted)
-        if (losses_Q > _LARGEST_LOSS).any():
-            losses_Q = _losses(x_RC[part], weight_VC, targets_R[part], softcap)
-        losses_R[part] = losses_Q
+        losses_R[part] = _into_gradient(
+            logits_RP[part], targets_R[part], softcap, V, room_2QP, wanted
+        )
+    large_R = losses_R > _EXACT_UP_TO
+    if large_R.any():
+        losses_R[large_R] = _large_losses(x_RC[large_R], weight_VC, targets_R[large_R], softcap)
     return losses_R, logits_RP[:, :V] if wanted else None
 
 
-def _piece(
+def _into_gradient(
     logits_QP: Tensor, targets_Q: Tensor, softcap: float | None, vocabulary: int,
     room_2QP: Tensor, wanted: bool,
 ) -> Tensor:  # fmt: skip
     """Losses of a few rows, whose passes find them in the processor's cache; their gradient takes
     the place of the logits.
     """
-    capped_QP, scores_QP = room_2QP[:, : len(logits_QP)]
+    sigmoids_QP, scores_QP = room_2QP[:, : len(logits_QP)]
     if softcap is not None:
         # c·tanh(x / c) is 2c·σ(2x / c) − c, and a softmax is blind to the − c. PyTorch's σ takes a
         # sixth of the time of its tanh.
-        capped_QP.copy_(logits_QP).mul_(2 / softcap).sigmoid_()
-        torch.mul(capped_QP, 2 * softcap, out=scores_QP)
+        sigmoids_QP.copy_(logits_QP).mul_(2 / softcap).sigmoid_()
+        torch.mul(sigmoids_QP, 2 * softcap, out=scores_QP)
     elif logits_QP.dtype == torch.float32:
         scores_QP = logits_QP
     else:
@@ -167,16 +169,18 @@ def _piece(
     grad_QP = probabilities_QP
     grad_QP.scatter_add_(1, targets_Q1, grad_QP.new_full((1, 1), -1.0).expand_as(targets_Q1))
     if not valid_Q1.all():
-        grad_QP.mul_(valid_Q1)
+        grad_QP.masked_fill_(~valid_Q1, 0.0)
     if softcap is not None:
-        torch.ops.aten.sigmoid_backward.grad_input(grad_QP, capped_QP, grad_input=grad_QP)
+        torch.ops.aten.sigmoid_backward.grad_input(grad_QP, sigmoids_QP, grad_input=grad_QP)
     if grad_QP is not logits_QP:
         logits_QP.copy_(grad_QP)
     return losses_Q
 
 
-def _losses(x_QC: Tensor, weight_VC: Tensor, targets_Q: Tensor, softcap: float | None) -> Tensor:
-    """Losses of rows of which one is so large that a float32 cannot hold the probability."""
+def _large_losses(
+    x_QC: Tensor, weight_VC: Tensor, targets_Q: Tensor, softcap: float | None
+) -> Tensor:
+    """Losses that are too large for a float32 to hold the probability."""
     logits_QV = F.linear(x_QC, weight_VC).float()
     if softcap is not None:
         logits_QV = softcap * torch.tanh(logits_QV / softcap)

@@ -18,17 +18,15 @@ from hairpin.optim.uncompiled import Uncompiled
 # The quintic a·x + b·x³ + c·x⁵ of Jordan et al., steep at 0: five of them bring a singular value
 # from anywhere above 0.01 to between 0.7 and 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_ITERATIONS = 5
 _SMALLEST_NORM = 1e-7
-_IN_ROWS = torch.contiguous_format
 
 
-def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+def orthogonalize(matrices: Tensor, product_dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest thing to U·Vᵀ of each matrix U·S·Vᵀ that five iterations give.
 
     Args:
         matrices: float32 [n, rows, columns].
-        products: the format they are multiplied in.
+        product_dtype: the format they are multiplied in.
 
     Returns:
         float32, of the same shape; singular values lie between about 0.7 and 1.2.
@@ -38,24 +36,24 @@ def orthogonalize(matrices: Tensor, products: torch.dtype = torch.float32) -> Te
     norms = torch.linalg.vector_norm(
         wide, dim=(-2, -1), keepdim=True
     )  # Frobenius, so none is above 1
-    wide = (wide / norms.clamp(min=_SMALLEST_NORM)).to(products, memory_format=_IN_ROWS)
-    done = 0
-    while done < _ITERATIONS:
-        count = min(_at_once(wide), _ITERATIONS - done)
-        wide, done = _iterate(wide, count), done + count
+    wide = wide / norms.clamp(min=_SMALLEST_NORM)
+    wide = wide.to(product_dtype, memory_format=torch.contiguous_format)
+    for count in _counts(wide):
+        wide = _iterate(wide, count)
     return wide.float().mT if is_tall else wide.float()
 
 
-def _at_once(wide: Tensor) -> int:
-    """How many iterations have to do with one Gram matrix.
+def _counts(wide: Tensor) -> tuple[int, ...]:
+    """How many of the five iterations have to do with the same Gram matrix.
 
-    Rounding leaves it eigenvalues a little below 0, which iterations carry further down. In
-    float32 that is nothing; in bfloat16, for gradients of low rank, two bear it, while with five
-    singular values of 35 came out, and training collapsed. For a square matrix it saves nothing.
+    Rounding leaves it eigenvalues a little below 0, which iterations carry further down. In float32
+    that is nothing; with fewer bits, for gradients of low rank, two bear it, while with all five
+    singular values of 35 came out, and training collapsed. Where a matrix is not much longer than
+    wide, two save nothing.
     """
-    if wide.dtype == torch.float32:
-        return _ITERATIONS
-    return 1 if wide.size(-2) == wide.size(-1) else 2
+    if wide.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+        return (5,)
+    return (2, 2, 1) if 2 * wide.size(-1) > 3 * wide.size(-2) else (1, 1, 1, 1, 1)
 
 
 def _iterate(wide: Tensor, count: int) -> Tensor:
@@ -97,7 +95,7 @@ class MuonAdamW(Uncompiled):
         lr, momentum, betas, eps, weight_decay: defaults of groups. Muon's step is scaled by
             √(rows / columns) where that is above 1, so that one learning rate suits all shapes.
         shards: where processes have some rows each of every parameter; None: parameters are whole.
-        products: the format that the iterations multiply in.
+        product_dtype: the format that the iterations multiply in.
 
     Like PyTorch's fused optimizers it reads two attributes: gradients are divided by `grad_scale`,
     and where `found_inf` is 1 nothing changes by a bit.
@@ -116,10 +114,10 @@ class MuonAdamW(Uncompiled):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         shards: Shards | None = None,
-        products: torch.dtype = torch.float32,
+        product_dtype: torch.dtype = torch.float32,
     ) -> None:
         self._shards = shards
-        self._products = products
+        self._product_dtype = product_dtype
         defaults = {
             "lr": lr, "momentum": momentum, "betas": betas, "eps": eps,
             "weight_decay": weight_decay, "muon": False, "pieces": 1,
@@ -154,7 +152,7 @@ class MuonAdamW(Uncompiled):
             if self._shards:
                 ways = self._shards.gather(ways, all_rows)
             stacked = torch.cat([way.view(-1, rows, columns) for way in ways])
-            steps = list(torch.split(orthogonalize(stacked, self._products), group["pieces"]))
+            steps = list(torch.split(orthogonalize(stacked, self._product_dtype), group["pieces"]))
             if self._shards:
                 steps = [self._shards.own(step.reshape(all_rows, columns)) for step in steps]
             lr = group["lr"] * max(1.0, rows / columns) ** 0.5

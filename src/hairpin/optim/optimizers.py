@@ -58,7 +58,7 @@ def build_optimizer(
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
             shards=shards,
-            products=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+            product_dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
         )
     return AdamW(
         _adamw_groups(model, settings),
