@@ -50,7 +50,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "transformers": FUSED | HALF,
     "litgpt": LITGPT | {"eager": True},
 }
-LRS = (1.2e-3, 2.4e-3, 5e-3, 1e-2)
+LRS = (6e-4, 1.2e-3, 2.4e-3, 5e-3)
 RECIPE = {"min_share": 0.1, "beta2": 0.95, "weight_decay": 0.1}
 SHARES = (1 / 3, 1 / 4)
 TURNS = 3
