@@ -17,9 +17,7 @@ from helpers import of_kind, text_file
 ASKED = argparse.Namespace(size="nano", precision="float32", seeds=2)
 
 
-def test_tokens_and_validation_are_hairpins_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_and_validation_are_hairpins_own(tmp_path: Path) -> None:
     file = text_file(tmp_path)
     text = as_given(str(file), tmp_path / "given", ASKED)
     ids = text.ids(1, 3)

@@ -119,11 +119,12 @@ def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
     with _configured(exact):
         if device != "cpu":
             yield _looked(f"large product on {device}", partial(compare_large_product, device))
+        move = partial(compare_updates, samples["modern"], device=device)
         for kind in ("adamw", "muon"):
-            look = partial(compare_updates, samples["modern"], kind, device)
-            yield _looked(f"{kind} on {device}", look)
+            yield _looked(f"{kind} on {device}", partial(move, kind))
         if "bfloat16" in precisions:  # in which Muon multiplies where the run does
-            yield _looked(f"muon in bfloat16 on {device}", partial(look, precision="bfloat16"))
+            half = partial(move, "muon", precision="bfloat16")
+            yield _looked(f"muon in bfloat16 on {device}", half)
         yield _looked(
             f"skipped update on {device}", partial(compare_skipped, samples["modern"], device)
         )

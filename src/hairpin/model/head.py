@@ -180,11 +180,11 @@ def _into_gradient(
 def _large_losses(
     x_QC: Tensor, weight_VC: Tensor, targets_Q: Tensor, softcap: float | None
 ) -> Tensor:
-    """Losses that are too large for a float32 to hold the probability."""
+    """Losses that are too large for a float32 to hold the probability; every row counts."""
     logits_QV = F.linear(x_QC, weight_VC).float()
     if softcap is not None:
         logits_QV = softcap * torch.tanh(logits_QV / softcap)
-    return F.cross_entropy(logits_QV, targets_Q, ignore_index=IGNORED, reduction="none")
+    return F.cross_entropy(logits_QV, targets_Q, reduction="none")
 
 
 def _add_product(sum_VC: Tensor | None, grad_RV: Tensor, x_RC: Tensor) -> Tensor:
