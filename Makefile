@@ -61,6 +61,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed --out docs/benchmarks.md
 
 faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) -m hypothesis --hypothesis-profile search
 	OMP_NUM_THREADS=1 $(BIN)/python -m faults --out docs/reliability-results.md
 
 clean:
