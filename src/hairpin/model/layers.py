@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hairpin.model.attention import causal_attention
+from hairpin.model.gelu import gelu
 
 
 @dataclass
@@ -93,7 +94,10 @@ class MLP(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Apply to each position by itself."""
-        out: Tensor = self.output(F.gelu(self.expand(x_BTC), approximate="tanh"))
+        inner = self.expand(x_BTC)
+        wants_slope = inner.requires_grad and is_by_hand(inner)
+        inner = gelu(inner) if wants_slope else F.gelu(inner, approximate="tanh")
+        out: Tensor = self.output(inner)
         return F.dropout(out, self.dropout, self.training)
 
 

@@ -1,0 +1,61 @@
+"""GPT-2's GELU on a CPU, with its slope taken at once.
+
+½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) (Hendrycks and Gimpel 2016) is x·σ(u) with
+u = x·(k + c·x²), k = 2·√(2/π) and c = 0.044715·k. PyTorch's tanh takes five times as long as its σ,
+and the gradient of its GELU takes another; here the slope is kept for the backward pass, in the
+place of x.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_K = 2 * math.sqrt(2 / math.pi)
+_C = 0.044715 * _K
+_PIECE_NUMBERS = 2**18  # a core's: what is done to 1 MB is done in its cache
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form, of the same shape and format; computed in float32, or in x's if wider.
+
+    Without a gradient PyTorch's own is as fast.
+    """
+    out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y, slope = torch.empty_like(x), torch.empty_like(x)
+        count = min(x.numel(), _PIECE_NUMBERS * torch.get_num_threads())
+        room = x.new_empty(3, count, dtype=torch.promote_types(x.dtype, torch.float32))
+        k = room.new_tensor(_K)
+        for start in range(0, x.numel(), max(1, count)):
+            part = slice(start, min(start + count, x.numel()))
+            x_part, factor, sigma = room[:, : part.stop - start]
+            x_part.copy_(x.view(-1)[part])
+            torch.mul(x_part, x_part, out=factor)
+            torch.add(k, factor, alpha=_C, out=factor)  # u / x
+            torch.mul(x_part, factor, out=sigma).sigmoid_()
+            slope.view(-1)[part] = _slope(x_part, factor, sigma, k)
+            y.view(-1)[part] = x_part.mul_(sigma)
+        ctx.save_for_backward(slope)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        below: Tensor = gradients[0] * slope
+        return below
+
+
+def _slope(x: Tensor, factor: Tensor, sigma: Tensor, k: Tensor) -> Tensor:
+    """σ + σ·(1 − σ)·x·du/dx, in the place of `factor`."""
+    torch.add(-2 * k, factor, alpha=3, out=factor)  # du/dx = k + 3·c·x²
+    factor.mul_(x)
+    factor.addcmul_(factor, sigma, value=-1.0)
+    return torch.addcmul(sigma, factor, sigma, out=factor)
