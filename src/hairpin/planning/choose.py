@@ -53,7 +53,7 @@ class Rung:
 LADDER = (
     Rung("nano", 0.0, 1024, 1024),
     Rung("tiny", 1e12, 4096, 2048),
-    Rung("mini", 6e13, 4096, 2048),
+    Rung("mini", 2e14, 4096, 2048),
     Rung("small", 5e14, 8192, 4096),
     Rung("medium", 8e15, 16_384, 8192),
     Rung("base", 1e17, 16_384, 16_384),
