@@ -28,6 +28,7 @@ from helpers import (
     of_kind,
     some_text,
     tasks_file,
+    telling_texts,
     tensor_bytes,
     tiny,
     updates_without_times,
@@ -97,19 +98,28 @@ def test_a_classifier_tells_texts_that_it_has_not_seen(tune: Any) -> None:
     assert "examples/s while training" in "\n".join(run.summary().lines())
 
 
-def test_a_model_learns_to_answer_instructions_that_it_has_not_seen(tune: Any) -> None:
+def test_a_model_learns_to_answer_instructions_that_it_has_not_seen(
+    base: Run, tmp_path: Path
+) -> None:
     settings = finetune(
         train__updates=300, evaluate__every_updates=150, finetune__template=TEMPLATE
     )
-    run: Run = tune("instruct", "run", settings)
+    run = hairpin.finetune(
+        "instruct", tasks_file(tmp_path, 600), start=base.path, out=tmp_path / "run",
+        settings=settings, watcher=Quiet(),
+    )  # fmt: skip
     first, *_, last = evaluations(run)
-    assert last["val_loss"] < 0.5 * first["val_loss"] and last["val_loss"] < 0.5
+    assert last["val_loss"] < 0.5 * first["val_loss"] and last["val_loss"] < 0.2
     trained = run.trained()
     assert trained.follows_instructions
-    for asked, telling in (("the cat sat", "cat"), ("under the hill a boat", "boat")):
-        # It stops by itself: an end-of-text was learned with the response.
-        written = "".join(trained.write(asked, Sampling(temperature=0), tokens=40))
-        assert written == RESPONSES[telling]
+    seen = {text for text, _ in telling_texts(600)}
+    unseen = [(text, telling) for text, telling in telling_texts(60, 1) if text not in seen][:20]
+    # It stops by itself: an end-of-text was learned with the response.
+    right = [
+        "".join(trained.write(asked, Sampling(temperature=0), tokens=40)) == RESPONSES[telling]
+        for asked, telling in unseen
+    ]
+    assert len(right) == 20 and sum(right) >= 17
     samples = of_kind(run.record(), "sample")
     assert [event["update"] for event in samples] == [0] * 3 + [150] * 3 + [300] * 3
     # What is shown is an instruction that was kept back, without the template around it.
