@@ -24,7 +24,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS)
 
-# The same, tracing every line, which nearly doubles what it costs.
+# The same, tracing every line, which doubles what it costs.
 coverage: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS) --cov --cov-report=term
 

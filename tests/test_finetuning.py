@@ -114,12 +114,15 @@ def test_a_model_learns_to_answer_instructions_that_it_has_not_seen(
     assert trained.follows_instructions
     seen = {text for text, _ in telling_texts(600)}
     unseen = [(text, telling) for text, telling in telling_texts(60, 1) if text not in seen][:20]
-    # It stops by itself: an end-of-text was learned with the response.
-    right = [
-        "".join(trained.write(asked, Sampling(temperature=0), tokens=40)) == RESPONSES[telling]
-        for asked, telling in unseen
-    ]
-    assert len(right) == 20 and sum(right) >= 17
+    assert len(unseen) == 20
+
+    def is_right(asked: str, telling: str) -> bool:
+        # It stops by itself: an end-of-text was learned with the response.
+        written = "".join(trained.write(asked, Sampling(temperature=0), tokens=40))
+        return written == RESPONSES[telling]
+
+    assert is_right("the cat sat", "cat") and is_right("under the hill a boat", "boat")
+    assert sum(is_right(*asked) for asked in unseen) >= 17
     samples = of_kind(run.record(), "sample")
     assert [event["update"] for event in samples] == [0] * 3 + [150] * 3 + [300] * 3
     # What is shown is an instruction that was kept back, without the template around it.

@@ -1,5 +1,7 @@
 """The GELU written by hand against PyTorch's, in twice the digits."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,11 +14,12 @@ from hairpin.model.layers import MLP
 ROUNDING = 1.01 * 2.0**-8  # what a bfloat16 is off by at most, in shares of itself
 
 
-def value_and_gradient(function: object, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    assert callable(function)
+def value_and_gradient(
+    function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     y = function(x)
-    y.backward(gradient)
+    torch.autograd.backward(y, gradient)
     assert x.grad is not None
     return y.detach(), x.grad
 

@@ -34,15 +34,15 @@ class _Gelu(torch.autograd.Function):
         count = min(x.numel(), _PIECE_NUMBERS * torch.get_num_threads())
         room = x.new_empty(3, count, dtype=torch.promote_types(x.dtype, torch.float32))
         k = room.new_tensor(_K)
-        for start in range(0, x.numel(), max(1, count)):
-            part = slice(start, min(start + count, x.numel()))
-            x_part, factor, sigma = room[:, : part.stop - start]
-            x_part.copy_(x.view(-1)[part])
+        pieces = (torch.split(numbers.view(-1), count) for numbers in (x, y, slope))
+        for x_in, y_out, slope_out in zip(*pieces, strict=True):
+            x_part, factor, sigma = room[:, : len(x_in)]
+            x_part.copy_(x_in)
             torch.mul(x_part, x_part, out=factor)
             torch.add(k, factor, alpha=_C, out=factor)  # u / x
             torch.mul(x_part, factor, out=sigma).sigmoid_()
-            slope.view(-1)[part] = _slope(x_part, factor, sigma, k)
-            y.view(-1)[part] = x_part.mul_(sigma)
+            slope_out.copy_(_slope(x_part, factor, sigma, k))
+            y_out.copy_(x_part.mul_(sigma))
         ctx.save_for_backward(slope)
         return y
 
