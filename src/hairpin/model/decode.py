@@ -42,7 +42,7 @@ class Cache(list[LayerCache]):
     def __init__(self, model: GPT) -> None:
         shape = model.shape
         size = (2 * shape.layers, 1, shape.heads, shape.context, shape.width // shape.heads)
-        self.all_N1HSD = model.token_embedding.weight.new_empty(size)
+        self.all_N1HSD = model.token_embedding.weight.new_zeros(size)
         super().__init__(map(LayerCache, self.all_N1HSD[::2], self.all_N1HSD[1::2]))
 
     def make_room(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:

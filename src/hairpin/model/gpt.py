@@ -133,7 +133,7 @@ class GPT(nn.Module):
         shape, weight = self.shape, self.token_embedding.weight
         size = (sequences, shape.heads, shape.context, shape.width // shape.heads)
         return [
-            LayerCache(weight.new_empty(size), weight.new_empty(size)) for _ in range(shape.layers)
+            LayerCache(weight.new_zeros(size), weight.new_zeros(size)) for _ in range(shape.layers)
         ]
 
     def first_values(self) -> Iterator[tuple[str, Tensor]]:

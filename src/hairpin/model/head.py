@@ -113,8 +113,9 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _room(rows: int, weight_VC: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory for a chunk's logits, [R, P], and twice for a piece of it in float32, [2, Q, P]. Rows
-    begin where a processor likes them to: products of rows of an odd length take a third longer.
+    """Return memory for a chunk's logits, [R, P], and twice for a piece in float32, [2, Q, P].
+    Rows begin where a processor likes them to: products of rows of an odd length take a third
+    longer.
     """
     padded = -(-len(weight_VC) // _ROW_NUMBERS) * _ROW_NUMBERS
     piece_rows = min(rows, max(1, _PIECE_NUMBERS * torch.get_num_threads() // padded))
@@ -172,6 +173,9 @@ def _into_gradient(
         grad_QP.masked_fill_(~valid_Q1, 0.0)
     if softcap is not None:
         torch.ops.aten.sigmoid_backward.grad_input(grad_QP, sigmoids_QP, grad_input=grad_QP)
+    # Products on AMX read rows to a multiple of 32 columns (uxlfoundation/oneDNN#5717), where the
+    # passes over whole rows have made what they can of freed memory, NaN perhaps: 0 · NaN is NaN.
+    grad_QP[:, vocabulary:] = 0
     if grad_QP is not logits_QP:
         logits_QP.copy_(grad_QP)
     return losses_Q

@@ -18,7 +18,8 @@ class LayerCache:
     """Keys and values that one attention layer has seen, for generation.
 
     Args:
-        keys_BHSD, values_BHSD: room for all positions of the context.
+        keys_BHSD, values_BHSD: room for all positions of the context, which holds finite numbers
+            from the start: a kernel may read further than it has to.
         length: how many positions are filled.
     """
 

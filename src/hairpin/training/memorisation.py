@@ -174,7 +174,7 @@ def write_after(
             begin = window_start(ids_BT.size(1), shape.context)
             if begin != start:
                 cache = [
-                    LayerCache(weight.new_empty(size), weight.new_empty(size)) for _ in model.blocks
+                    LayerCache(weight.new_zeros(size), weight.new_zeros(size)) for _ in model.blocks
                 ]
                 seen = start = begin
             x_BTC = model.hidden(ids_BT[:, seen:].to(weight.device), cache)
