@@ -28,7 +28,7 @@ from hairpin.runs import lock as lock_module
 from hairpin.runs.directory import new_run_path
 from hairpin.runs.experiment import Arm
 from hairpin.runs.lock import RunLock
-from hairpin.training import probe
+from hairpin.training.memory import is_out_of_memory
 from test_lock import no_flock
 
 # --- Windows ---
@@ -275,11 +275,26 @@ def test_a_device_whose_fused_kernels_are_deaf_is_told_by_the_host(
         torch.testing.assert_close(told[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_too_little_memory_is_known_by_its_words_on_mps() -> None:
-    words = "MPS backend out of memory (MPS allocated: 17.00 GB, other allocations: 1.00 GB)"
-    assert probe.is_out_of_memory(RuntimeError(words))
-    assert probe.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    assert not probe.is_out_of_memory(RuntimeError("shapes do not match"))
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB, other: 1.00 GB)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 68719476736 bytes. Error code 12"
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+)
+def test_too_little_memory_is_known_on_every_device(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+def test_other_errors_are_not_taken_for_too_little_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(OSError(12, "Cannot allocate memory"))
 
 
 def test_attention_is_given_whole_tensors_on_mps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def peak_memory(job: Job, *, saves: bool = True) -> Memory:
 def _moments(job: Job) -> list[Memory]:
     """The end of a forward pass, the beginning of its backward pass, an optimizer's step."""
     shape, device = job.shape, job.device
-    weights = _FLOAT32 * count_parameters(shape).total
+    weights = weight_bytes(shape)
     lasting = {
         "process": CUDA_CONTEXT_BYTES if device == "cuda" else PROCESS_BYTES + PLOTS_BYTES,
         "weights": weights,
@@ -169,6 +169,16 @@ def moment_bytes(shape: Shape, optimizer: str) -> int:
     """AdamW has two moments for everything; Muon one for the matrices of blocks."""
     total, matrices = count_parameters(shape).total, matrix_parameters(shape)
     return _FLOAT32 * (2 * total - (matrices if optimizer == "muon" else 0))
+
+
+def least_bytes(shape: Shape, optimizer: str) -> int:
+    """Return what training holds whatever the batch: float32 weights, gradients and moments."""
+    return 2 * weight_bytes(shape) + moment_bytes(shape, optimizer)
+
+
+def weight_bytes(shape: Shape) -> int:
+    """Return the size of the float32 weights."""
+    return _FLOAT32 * count_parameters(shape).total
 
 
 def cast_bytes(job: Job) -> int:
