@@ -112,6 +112,30 @@ def test_each_checkpoint_knows_the_length_of_the_record_it_belongs_to(text: Path
         assert (state["update"], state["position"], state["tokens"]) == (step, 4 * step, 64 * step)
 
 
+def checkpoints_of(run: Run) -> list[int]:
+    return [event["update"] for event in of_kind(run.record(), "checkpoint")]
+
+
+def test_what_was_not_saved_for_long_is_saved_between_milestones(text: Path) -> None:
+    """Every update is later than a nanosecond after the last checkpoint, and none than an hour."""
+    hourly = train(text, "hourly", ALL_ON | {"checkpoint.every_seconds": 3600.0})
+    never = train(text, "never", ALL_ON | {"checkpoint.every_seconds": 0.0})
+    always = train(text, "always", ALL_ON | {"checkpoint.every_seconds": 1e-9})
+    assert checkpoints_of(hourly) == checkpoints_of(never) == [4, 8, 12]
+    assert checkpoints_of(always) == list(range(1, 13))
+    assert tensor_bytes(last_checkpoint(always.path)) == tensor_bytes(last_checkpoint(never.path))
+    assert updates_without_times(always.record()) == updates_without_times(never.record())
+
+
+def test_a_crash_costs_no_more_than_the_time_between_checkpoints(text: Path, whole: Run) -> None:
+    out, settings = text.parent / "crashed", ALL_ON | {"checkpoint.every_seconds": 1e-9}
+    with pytest.raises(ZeroDivisionError):
+        hairpin.train(text, out=out, settings=settings, watcher=Failing(fail_after_update=2))
+    run = hairpin.resume(out, watcher=Quiet())
+    assert of_kind(run.record(), "resume")[0]["update"] >= 2
+    assert_same_history_but_checkpoints(whole, run)
+
+
 # --- what does not change a run ---
 
 

@@ -140,6 +140,12 @@ class Checkpoint(Table):
     every_updates: Count | None = Field(
         None, description="Updates between checkpoints; unset: at each evaluation."
     )
+    every_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds after which a checkpoint is saved between two of `every_updates`, so "
+        "that a crash costs no more than that; 0: never.",
+    )
     keep: int = Field(
         3, ge=1, le=1_000_000, description="Newest checkpoints kept; the best weights come on top."
     )

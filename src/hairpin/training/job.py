@@ -28,6 +28,7 @@ from hairpin.training.incidents import Incidents
 from hairpin.training.milestones import Milestones, due
 from hairpin.training.ratios import sample_weights
 from hairpin.training.signals import StopRequest
+from hairpin.training.slowdown import Slowdown
 from hairpin.training.state import Best, TrainState
 from hairpin.training.step import GivenUpError, Stepper, StepResult
 from hairpin.training.task import Samples, WriteSample
@@ -56,6 +57,7 @@ class Job:
         world: the processes that do the same job together.
         keeps_start: whether the weights before update 0 are saved: those of a trained model may
             stay the best, and a rewind may go back to them.
+        slowdown: is told the speed of updates, on a CPU.
         pace: the time budget that may still correct the run's length.
         correct: takes the corrected number of updates; gives the config for it, or None where the
             schedule cannot have that length.
@@ -79,9 +81,12 @@ class Job:
     stop: StopRequest
     world: World = field(default_factory=World)
     keeps_start: bool = False
+    slowdown: Slowdown | None = None
     pace: Pace | None = None
     correct: Callable[[int], Config | None] = lambda updates: None
     _correcting: bool = False
+    _saved_time: float = field(default_factory=time.monotonic)
+    _unsaved_too_long: bool = False
 
     @property
     def updates(self) -> int:
@@ -140,12 +145,16 @@ class Job:
         return inputs[rows], targets
 
     def _agree(self, tokens: int) -> int:
-        """The target tokens of the update in all processes, and what else they have to know of each
-        other before it: whether one was told to stop, whether it is time to correct the length.
+        """Return the target tokens of the update in all processes, and settle what else they have
+        to agree on before it: to stop, to correct the length, to save because it is time.
         """
         due = self.pace is not None and self.pace.correction_due(self.state.update + 1)
-        tokens, is_due, *noted = self.world.totals(tokens, int(due), *self.stop.noted())
-        self._correcting = is_due > 0
+        every_seconds = self.config.checkpoint.every_seconds
+        is_late = 0 < every_seconds <= time.monotonic() - self._saved_time
+        tokens, due_count, late_count, *noted = self.world.totals(
+            tokens, int(due), int(is_late), *self.stop.noted()
+        )
+        self._correcting, self._unsaved_too_long = due_count > 0, late_count > 0
         self.stop.agree(noted)
         return tokens
 
@@ -164,6 +173,8 @@ class Job:
         seconds = (following.launched if following else time.perf_counter()) - result.launched
         if self.pace:
             self.pace.took(seconds)
+        if self.slowdown:
+            self.slowdown.took(result.tokens / seconds)
         event = events.Update(
             update=result.update,
             lr=result.lr,
@@ -210,10 +221,13 @@ class Job:
         return belongs and self.state.evaluated != update
 
     def checkpoint_due(self) -> bool:
-        """Whether the state is to be saved here: a new best always is."""
+        """Whether the state is to be saved here: a new best always is, and what was not saved for
+        long.
+        """
         update = self.state.update
         every = self.milestones.checkpoint_every
-        return update == self.updates or due(update, every) or self.state.is_best
+        belongs = update == self.updates or due(update, every)
+        return belongs or self.state.is_best or self._unsaved_too_long
 
     def milestone(self) -> Iterator[Event]:
         """Evaluate, and let the model write."""
@@ -253,6 +267,7 @@ class Job:
         self.record.write(event)
         what = snapshot(state, self.config, self.record.sync())
         self.store.save(what, is_best=state.is_best)
+        self._saved_time, self._unsaved_too_long = time.monotonic(), False
         if self.pace:
             self.pace.paused(time.perf_counter() - start_time, milestones=0)
         return event
