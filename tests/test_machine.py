@@ -4,17 +4,20 @@ There need be no GPU here: what is asked of one is answered by the test.
 """
 
 import gc
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
 import hairpin
 from hairpin.config.settings import Optimizer
-from hairpin.errors import ConfigError
+from hairpin.errors import ConfigError, HairpinError, Interrupted
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
@@ -24,6 +27,8 @@ from hairpin.optim.scaling import LossScale
 from hairpin.run import Run
 from hairpin.training import numbers, numerics
 from hairpin.training import step as training_step
+from hairpin.training.job import Job
+from hairpin.training.memory import installed_bytes
 from hairpin.training.numerics import Numerics, formats, usable_gigabytes
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
@@ -55,15 +60,23 @@ def test_a_gpus_memory_is_what_it_has_free(monkeypatch: pytest.MonkeyPatch) -> N
 # --- a micro-batch that does not fit ---
 
 
-def fits_at_most(monkeypatch: pytest.MonkeyPatch, sequences: int) -> list[int]:
+CPU_ALLOCATOR = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+
+def fits_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+    sequences: int,
+    error: Exception | None = None,
+) -> list[int]:
     """Let a model run out of memory; returns the sequences of each training pass."""
+    error = error or torch.OutOfMemoryError("CUDA out of memory.")
     forward, seen = GPT.forward, list[int]()
 
     def limited(self: GPT, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             seen.append(len(inputs))
             if len(inputs) > sequences:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
+                raise error
         return forward(self, inputs, targets)
 
     monkeypatch.setattr(GPT, "forward", limited)
@@ -71,13 +84,14 @@ def fits_at_most(monkeypatch: pytest.MonkeyPatch, sequences: int) -> list[int]:
     return seen
 
 
+@pytest.mark.parametrize("error", [None, CPU_ALLOCATOR, MemoryError()])
 def test_what_does_not_fit_is_halved_said_once_and_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     text, watcher = text_file(tmp_path), Watching()
     settings = tiny(train__tokens_per_update=128, execution__precision="auto")
     with monkeypatch.context() as patched:
-        seen = fits_at_most(patched, 3)
+        seen = fits_at_most(patched, 3, error)
         run = hairpin.train(
             text, out=tmp_path / "run", settings=settings | {"execution.micro_batch": 8},
             watcher=watcher,
@@ -100,6 +114,70 @@ def test_where_not_even_one_sequence_fits_it_says_what_to_do(
     fits_at_most(monkeypatch, 0)
     with pytest.raises(ConfigError, match=r"not even one sequence fits.*--size or model\.context"):
         hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=tiny(), watcher=Quiet())
+
+
+def test_a_model_that_cannot_fit_is_refused_before_any_memory_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[str]()
+    monkeypatch.setattr(GPT, "__init__", lambda self, *rest: taken.append("a model"))
+    huge = {"model.layers": 96, "model.width": 16384, "model.heads": 128}
+    with pytest.raises(ConfigError, match=r"96 layers of width 16384 need at least .* GB .*--size"):
+        hairpin.train(
+            text_file(tmp_path), out=tmp_path / "run", settings=tiny() | huge, watcher=Quiet()
+        )
+    assert not taken
+
+
+def test_a_run_that_was_edited_beyond_the_machine_is_refused_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+    watcher = Watching(6)
+    with pytest.raises(Interrupted):
+        hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=tiny(), watcher=watcher)
+    config = tmp_path / "run" / "config.toml"
+    whole = config.read_text(encoding="utf-8")
+    edited = re.sub(r"width = \d+", "width = 16384", re.sub(r"layers = \d+", "layers = 96", whole))
+    assert edited != whole
+    config.write_text(edited, encoding="utf-8")
+    with pytest.raises(ConfigError, match="96 layers of width 16384"):
+        hairpin.resume(tmp_path / "run", watcher=Quiet())
+    config.write_text(whole, encoding="utf-8")
+    assert hairpin.resume(tmp_path / "run", watcher=Quiet()).summary().status == "finished"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_a_container_or_ulimit_counts_as_the_machine() -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    installed = installed_bytes("cpu")
+    assert installed <= psutil.virtual_memory().total + psutil.swap_memory().total
+    resource.setrlimit(resource.RLIMIT_AS, (installed - 1, before[1]))
+    try:
+        assert installed_bytes("cpu") == installed - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_memory_that_runs_out_on_the_way_is_a_line_and_what_was_saved_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+    text, step = text_file(tmp_path), Job.step
+    whole = hairpin.train(text, out=tmp_path / "whole", settings=tiny(), watcher=Quiet())
+
+    def short(job: Job) -> object:
+        if job.state.update == 9:
+            raise CPU_ALLOCATOR
+        return step(job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "step", short)
+        with pytest.raises(HairpinError, match=r"out of memory.*halve execution\.micro_batch"):
+            hairpin.train(text, out=tmp_path / "run", settings=tiny(), watcher=Quiet())
+    assert_same_history(whole, hairpin.resume(tmp_path / "run", watcher=Quiet()))
 
 
 # --- nobody waits ---

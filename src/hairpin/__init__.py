@@ -5,11 +5,14 @@
     run = hairpin.train("book.txt", budget="10m")
     print(run.summary().best)
 
-The names below are imported when they are first used, so that importing hairpin costs nothing.
+The names below are imported when they are first used, so that importing hairpin costs nothing. It
+sets one variable of the environment, if none of its kind is set (see `waiting`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from hairpin.waiting import bound_spinning
 
 if TYPE_CHECKING:
     from hairpin import schedules
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from hairpin.run import Run
     from hairpin.version import __version__
     from hairpin.watch import Quiet
+
+bound_spinning()  # read when torch is loaded, which any of the names below may do
 
 _HOMES = {
     "Quiet": "hairpin.watch",

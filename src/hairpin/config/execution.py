@@ -19,6 +19,12 @@ class Execution(Table):
         "`auto` times a step and takes bfloat16 only where it is faster; on a GPU that has none "
         "float16, for which the loss is scaled.",
     )
+    threads: Literal["auto", "all", "one"] = Field(
+        "auto",
+        description="Threads on a CPU: `all` that PyTorch takes (`OMP_NUM_THREADS`), or `one`. "
+        "`auto` times both, and takes one where that is clearly faster: very small models, and "
+        "machines that do other things too. The other makes other bits.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Whether blocks are compiled (`torch.compile`), which takes a minute at first "

@@ -16,9 +16,10 @@ from hairpin.model.gpt import GPT
 from hairpin.training.compiler import CompileError, compile_model, reason
 from hairpin.training.numerics import Numerics, formats
 from hairpin.training.probe import measure_flops
+from hairpin.waiting import waits_without_end
 
 LEAST_TORCH = (2, 10)
-_SHORT = {"sequences": 4, "passes": 3}
+_SHORT_SECONDS = 0.3
 
 
 def look_at_torch() -> Iterator[Finding]:
@@ -30,10 +31,24 @@ def look_at_torch() -> Iterator[Finding]:
         yield Finding("torch", "problem", text)
     else:
         yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield from _look_at_threads()
+
+
+def _look_at_threads() -> Iterator[Finding]:
+    """Yield how many threads compute, where the environment says, and how they wait."""
     asked = os.environ.get("OMP_NUM_THREADS")
     if asked:
-        text = f"OMP_NUM_THREADS={asked} is set; unset it to compute with all cores"
-        yield Finding("threads", "note", text)
+        text = (
+            f"OMP_NUM_THREADS={asked} is set: good where other programs run too; unset it where "
+            "nothing else does"
+        )
+        yield Finding("threads", "note", one_line(text))
+    if how := waits_without_end():
+        text = (
+            f"{how} lets threads wait without sleeping: beside one other busy program training "
+            "falls to a fraction; unset it"
+        )
+        yield Finding("threads", "note", one_line(text))
 
 
 def look_at_devices() -> Iterator[Finding]:
@@ -58,10 +73,10 @@ def look_at_formats(device: str) -> Iterator[Finding]:
         device: where.
     """
     safe, *others = formats(device)
-    speed = measure_flops(device, safe, **_SHORT)
+    speed = measure_flops(device, safe, seconds=_SHORT_SECONDS)
     yield Finding(f"{safe} on {device}", "ok", f"{speed / 1e9:,.0f} GFLOP/s in a small model")
     for other in others:
-        ratio = measure_flops(device, other, **_SHORT) / speed
+        ratio = measure_flops(device, other, seconds=_SHORT_SECONDS) / speed
         text = f"{ratio:.1f} times as fast as {safe}"
         if ratio < 1:
             text += ': emulated, as it seems; `precision = "auto"` leaves it alone'

@@ -61,6 +61,9 @@ LADDER = (
 )
 
 
+SMALLEST_CONTEXT = min(SIZES[rung.size]["context"] for rung in LADDER)
+
+
 def rung_for(flops: float) -> Rung:
     """The highest rung that so many floating-point operations pay for.
 

@@ -22,6 +22,7 @@ from hairpin.training.job import Job
 from hairpin.training.milestones import Milestones
 from hairpin.training.numerics import Numerics
 from hairpin.training.signals import StopRequest
+from hairpin.training.slowdown import Slowdown
 from hairpin.training.spread import spread_model
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper
@@ -89,6 +90,7 @@ def build_job(
         stop=stop,
         world=world,
         keeps_start=task.load_start is not None or config.guard.rewinds,
+        slowdown=Slowdown(watcher.notice) if how.device == "cpu" else None,
     )
 
 

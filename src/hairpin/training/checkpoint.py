@@ -44,6 +44,7 @@ _FREE = (
 )
 _LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
 _MACHINE = ("execution.", "plugins")
+_OLDER_THREADS = ("execution.threads", "auto")  # of runs older than the setting, which took all
 _COUNTS = ("update", "position", "tokens", "record_bytes")
 _COMPARED_UPDATES = 100_000
 
@@ -143,7 +144,11 @@ def changes_since(
     ]
     if problems:
         raise RunError(problems)
-    changes = [d for d in differences(before, config) if _is_in(d[0], _MACHINE)]
+    changes = [
+        difference
+        for difference in differences(before, config)
+        if _is_in(difference[0], _MACHINE) and difference[:2] != _OLDER_THREADS
+    ]
     if processes not in (None, checkpoint.processes):
         changes.append(("the number of processes", checkpoint.processes, processes))
     return tuple(

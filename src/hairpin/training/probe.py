@@ -3,9 +3,10 @@ and how many sequences fit.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,15 +26,19 @@ from hairpin.optim.scaling import LossScale
 from hairpin.planning.sizes import flops_per_token
 from hairpin.training import compiler
 from hairpin.training.compiler import CompileError
+from hairpin.training.memory import is_out_of_memory
 from hairpin.training.numerics import Numerics, formats
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.training.task import Samples
+from hairpin.training.threads import computing_with, may_use_one_thread
 
 _REFERENCE = Shape(vocabulary=2048, context=128, layers=4, heads=4, width=192)
 _REFERENCE_SEQUENCES = 16
-_REFERENCE_PASSES = 5
-_LONG_UPDATE_SECONDS = 20.0
+_FLOPS_SECONDS = 0.8
+_LONG_UPDATE_SECONDS = 1.0
+_HOPELESS = 2.0  # times as long as another way: it is not timed again
+_ONE_THREAD_GAIN = 0.85  # of the time with all threads; less is the noise of a timing
 
 
 @dataclass(frozen=True)
@@ -45,39 +50,41 @@ class Speed:
         seconds_per_update: of one that is not the first.
         micro_batch: sequences in one forward pass, if they had to become fewer.
         compiled: whether blocks are.
+        threads: "all", or "one" where that is faster.
     """
 
     precision: str
     seconds_per_update: float
     micro_batch: int
     compiled: bool = False
+    threads: str = "all"
 
 
-def measure_flops(
-    device: str,
-    precision: str,
-    *,
-    sequences: int = _REFERENCE_SEQUENCES,
-    passes: int = _REFERENCE_PASSES,
-) -> float:
-    """Floating-point operations a second that training a small model reaches on this machine.
+def measure_flops(device: str, precision: str, *, seconds: float = _FLOPS_SECONDS) -> float:
+    """Return the floating-point operations a second that training a small model reaches here.
 
     Args:
         device: where.
         precision: one format, or "auto" for the faster.
-        sequences: of 128 tokens, in each pass.
-        passes: of which the fastest counts.
+        seconds: about how long to measure. On a machine that is slow, or busy, passes are smaller
+            and fewer, not longer.
     """
-    ids = torch.randint(0, _REFERENCE.vocabulary, (sequences, _REFERENCE.context + 1))
     model = GPT(_REFERENCE).to(device)
-    best = 0.0
-    for candidate in _candidates(device, precision):
-        numerics = Numerics(device, candidate)
-        times = [_time_pass(model, ids, numerics) for _ in range(passes)]
-        # The fastest pass: whatever else the machine does only makes the others slower.
-        tokens = sequences * _REFERENCE.context
-        best = max(best, tokens * flops_per_token(_REFERENCE) / min(times))
-    return best
+    candidates = _candidates(device, precision)
+    return max(_flops_in(model, Numerics(device, c), seconds / len(candidates)) for c in candidates)
+
+
+def _flops_in(model: GPT, numerics: Numerics, seconds: float) -> float:
+    """Return the rate of the fastest pass: what else the machine does only slows the others."""
+    ids = torch.randint(0, _REFERENCE.vocabulary, (_REFERENCE_SEQUENCES, _REFERENCE.context + 1))
+    deadline, sequences, best = time.perf_counter() + seconds, 1, 0.0
+    while True:
+        took = _time_pass(model, ids[:sequences], numerics)
+        best = max(best, sequences * _REFERENCE.context * flops_per_token(_REFERENCE) / took)
+        wider = min(2 * sequences, _REFERENCE_SEQUENCES)
+        if time.perf_counter() + took * wider / sequences > deadline:
+            return best
+        sequences = wider
 
 
 def _time_pass(model: GPT, ids: Tensor, numerics: Numerics) -> float:
@@ -104,7 +111,7 @@ def measure_update(
         config: with micro-batch and tokens per update.
         model: like the run's.
         batches: of the run.
-        seconds: about how long to measure in all; 0: no longer than it must take.
+        seconds: about how long to measure all formats together; 0: no longer than it must take.
         compiling: whether to compile; both: as is faster.
         notice: told where compiling fails, or a micro-batch does not fit.
 
@@ -114,34 +121,61 @@ def measure_update(
     how, trial = config.execution, config
     model = model.to(how.device)
     model.recomputes = how.activation_checkpointing
-    ways = list(itertools.product(_candidates(how.device, how.precision), compiling))
-    speeds = []
+    precisions = _candidates(how.device, how.precision)
+    asked_threads = "one" if how.threads == "one" else "all"
+    ways = [_Way(p, c, asked_threads) for p, c in itertools.product(precisions, compiling)]
+    speeds: list[tuple[float, _Way]] = []
     try:
-        for precision, compiled in ways:
-            trial = with_values(trial, {"execution.precision": precision})
-            trial, took = _time_what_fits(trial, model, batches, seconds / len(ways), compiled)
-            speeds.append((took, precision, compiled))
+        for way in ways:
+            fastest = min((took for took, _ in speeds), default=math.inf)
+            trial, took = _time_what_fits(trial, model, batches, seconds / len(ways), way, fastest)
+            speeds.append((took, way))
     except CompileError as error:
         notice(f"execution.compile: off, as compiling fails here: {error}")
         return measure_update(config, model, batches, seconds, notice=notice)
+    took, way = min(speeds, key=lambda found: found[0])
+    if how.threads == "auto" and not way.compiled and may_use_one_thread(how.device):
+        alone = replace(way, threads="one")
+        trial, alone_took = _time_what_fits(
+            trial, model, batches, seconds / len(ways), alone, _ONE_THREAD_GAIN * took
+        )
+        if alone_took < _ONE_THREAD_GAIN * took:
+            took, way = alone_took, alone
     asked, fits = how.micro_batch, trial.execution.micro_batch
     assert asked and fits
     if fits < asked:
         notice(f"execution.micro_batch: {asked} sequences do not fit in memory; it is {fits} now")
-    took, precision, compiled = min(speeds)
-    return Speed(precision, took, fits, compiled)
+    return Speed(way.precision, took, fits, way.compiled, way.threads)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way of computing an update."""
+
+    precision: str
+    compiled: bool
+    threads: str
 
 
 def _time_what_fits(
-    config: Config, model: GPT, batches: Samples, seconds: float, compiled: bool
+    config: Config, model: GPT, batches: Samples, seconds: float, way: _Way, fastest: float
 ) -> tuple[Config, float]:
-    """The config with as many sequences in a micro-batch as fit, and the seconds of an update."""
+    """Return the config with as many sequences in a micro-batch as fit, and seconds of an update.
+
+    Args:
+        config, model, batches: as in `measure_update`.
+        seconds: about how long to measure.
+        way: how to compute it.
+        fastest: seconds of another way; one that is far slower is not timed with care.
+    """
+    config = with_values(config, {"execution.precision": way.precision})
     while True:
         micro_batch = config.execution.micro_batch
         assert micro_batch
         try:
-            return config, _time_way(config, model, batches, seconds, compiled)
-        except RuntimeError as error:
+            with computing_with(way.threads):
+                return config, _time_way(config, model, batches, seconds, way, fastest)
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if micro_batch == 1:
@@ -158,32 +192,29 @@ def _time_what_fits(
         config = with_values(config, {"execution.micro_batch": micro_batch // 2})
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had too little memory; MPS says so in words, with no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
-
-
 def _time_way(
-    config: Config, model: GPT, batches: Samples, seconds: float, compiled: bool
+    config: Config, model: GPT, batches: Samples, seconds: float, way: _Way, fastest: float
 ) -> float:
-    """Seconds of an update as the config has it.
+    """Return the seconds of an update as the config has it.
 
     Raises:
-        torch.OutOfMemoryError: it does not fit.
+        RuntimeError, MemoryError: it does not fit.
         CompileError: compiling failed.
     """
     stepper, samples = _stepper(config, model), config.train.tokens_per_update
     assert samples
     samples = -(-samples // model.shape.context // world_size())  # of one process
-    if not compiled:
-        return _time_updates(stepper, batches, samples, seconds)
+    if not way.compiled:
+        return _time_updates(stepper, batches, samples, seconds, fastest)
     try:
         compiler.compile_model(model, config)
         stepper.step(batches.at(0, samples), update=0, position=0, lr=0.0)  # it compiles here
-        return _time_updates(stepper, batches, samples, seconds)
-    except (torch.OutOfMemoryError, CompileError):
+        return _time_updates(stepper, batches, samples, seconds, fastest)
+    except CompileError:
         raise
     except Exception as error:  # whatever a compiler's many parts raise
+        if is_out_of_memory(error):
+            raise
         raise CompileError(compiler.reason(error)) from error
     finally:
         eager_blocks(model)
@@ -205,17 +236,38 @@ def _stepper(config: Config, model: GPT) -> Stepper:
     )
 
 
-def _time_updates(stepper: Stepper, batches: Samples, samples: int, seconds: float) -> float:
-    """Seconds of an update, after one that warms up."""
+def _time_updates(
+    stepper: Stepper, batches: Samples, samples: int, seconds: float, fastest: float
+) -> float:
+    """Return the seconds of an update.
+
+    One of many micro-steps, too long to be timed whole, is reckoned from its first two.
+    """
+    steps = -(-samples // stepper.micro_batch)
+    one = min(samples, stepper.micro_batch)
+    first = _time_step(stepper, batches, one)  # which warms up
+    if steps > 1 and first * steps > _LONG_UPDATE_SECONDS:
+        if first > _LONG_UPDATE_SECONDS or first * steps > _HOPELESS * fastest:
+            return first * steps
+        alone = _time_step(stepper, batches, one)
+        each = _time_step(stepper, batches, 2 * one) - alone
+        # The rest of it is the optimizer's; the noise of two timings does not make it more.
+        return alone + (steps - 1) * min(max(each, alone / 2), alone)
     times: list[float] = []
-    while len(times) < 2 or sum(times[1:]) < seconds:
-        start = time.perf_counter()
-        stepper.step(batches.at(0, samples), update=0, position=0, lr=0.0)
-        stepper.numerics.synchronize()
-        times.append(time.perf_counter() - start)
-        if times[0] > _LONG_UPDATE_SECONDS:  # what warming up adds to it no longer matters
+    if first > _LONG_UPDATE_SECONDS:  # what warming up adds to it does not matter
+        return first
+    while not times or sum(times) < seconds:
+        times.append(_time_step(stepper, batches, samples))
+        if times[-1] > _HOPELESS * fastest:
             break
     return min(times)
+
+
+def _time_step(stepper: Stepper, batches: Samples, samples: int) -> float:
+    start = time.perf_counter()
+    stepper.step(batches.at(0, samples), update=0, position=0, lr=0.0)
+    stepper.numerics.synchronize()
+    return time.perf_counter() - start
 
 
 def _candidates(device: str, precision: str) -> list[str]:

@@ -24,6 +24,7 @@ from hairpin.training.budget import Budget
 from hairpin.training.evaluate import evaluating
 from hairpin.training.numerics import Numerics
 from hairpin.training.settle import settle_speed
+from hairpin.training.threads import computing_with
 
 _WRITTEN_BYTES = 32 * 2**20
 _SAMPLE_TOKENS = 16
@@ -98,11 +99,14 @@ def rehearse(
     config, seconds = settle_speed(config, model, samples, budget, notice)
     model.zero_grad(set_to_none=True)
     copied, saved = _bytes_per_second(folder)
+    with computing_with(config.execution.threads):
+        per_sequence = _seconds_per_sequence(config, model, samples)
+        per_sampled_token = _seconds_per_sampled_token(config, model)
     return Rehearsal(
         config,
         seconds,
-        _seconds_per_sequence(config, model, samples),
-        _seconds_per_sampled_token(config, model),
+        per_sequence,
+        per_sampled_token,
         model_seconds,
         copied,
         saved,

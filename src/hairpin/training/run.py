@@ -30,9 +30,11 @@ from hairpin.training.checkpoint import changes_since, config_of, load_state, ru
 from hairpin.training.environment import describe_environment
 from hairpin.training.job import Job
 from hairpin.training.loop import train
+from hairpin.training.memory import noticing_shortage
 from hairpin.training.numerics import Numerics
 from hairpin.training.signals import StopRequest
 from hairpin.training.task import Task
+from hairpin.training.threads import computing_with
 from hairpin.watch import Watcher
 
 # Settles a config into a task: (config, the run's tokenizer if it has one, budget, watcher).
@@ -74,14 +76,14 @@ def train_run(
         watcher.notice(warning)
     stop = StopRequest(alone=world.size == 1)
     record = Record(run.metrics) if world.is_first else NoRecord()
-    with record, store, stop.deferring():
+    with computing_with(config.execution.threads), record, store, stop.deferring():
         job = build_job(task, run, state, store, record, stop, watcher, world)
         if budget and task.corrected and not checkpoint:
             _keep_to(budget, job, task.corrected)
         for opening in _going_on(task, checkpoint) if checkpoint else (task.plan(),):
             record.write(opening)
             yield opening
-        with numerics.undisturbed(), noticing_losses():
+        with numerics.undisturbed(), noticing_losses(), noticing_shortage(run.path):
             job.warm_up()
             yield from train(job)
             yield from _memorised(task, job)

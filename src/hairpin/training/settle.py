@@ -13,7 +13,13 @@ from typing import Any
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, MixedBatches
-from hairpin.data.blend import empty_rows, prepare_text, require_enough_text, survey_text
+from hairpin.data.blend import (
+    empty_rows,
+    prepare_text,
+    require_enough_bytes,
+    require_enough_text,
+    survey_text,
+)
 from hairpin.data.mixture import Mixture
 from hairpin.data.shards import Prepared
 from hairpin.data.tokenizers import Tokenizer
@@ -23,13 +29,15 @@ from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.training import compiler, probe
 from hairpin.training.budget import Budget
+from hairpin.training.memory import require_room
 from hairpin.training.numerics import choose_device, usable_gigabytes
 from hairpin.training.origin import Origin
 from hairpin.training.start import open_start, with_start
 from hairpin.training.task import Samples
 from hairpin.watch import Watcher
 
-_PROBE_SHARE = 0.012  # of the budget, to time this run's own update
+# To time this run's own update: a share of the budget, within bounds.
+_PROBE_SHARE, _LEAST_PROBE_SECONDS, _MOST_PROBE_SECONDS = 0.012, 0.5, 1.0
 _EPOCHS_THAT_MEMORISE = 20
 
 
@@ -139,6 +147,8 @@ def settle_start(config: Config, tokenizer: Tokenizer | None) -> tuple[Config, O
     taken both already.
     """
     config = with_values(config, {"execution.device": choose_device(config.execution.device)})
+    if tokenizer and config.execution.threads == "auto":  # a run older than the setting
+        config = with_values(config, {"execution.threads": "all"})
     if config.start.path is None or tokenizer:
         return config, None
     origin = open_start(config)
@@ -203,8 +213,17 @@ def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Co
         flops_per_second=lambda: probe.measure_flops(
             config.execution.device, config.execution.precision
         ),
-        train_bytes=lambda: survey_text(config.data, on_progress=watcher.stage).train_bytes,
+        train_bytes=lambda: _train_bytes(config, watcher),
     )
+
+
+def _train_bytes(config: Config, watcher: Watcher) -> int:
+    """Return the bytes of training text, if they are enough for the smallest context in question:
+    the machine is measured after that.
+    """
+    found = survey_text(config.data, on_progress=watcher.stage)
+    require_enough_bytes(found, config.model.context or choose.SMALLEST_CONTEXT)
+    return found.train_bytes
 
 
 def settle_micro_batch(config: Config, shape: Shape) -> Config:
@@ -213,7 +232,11 @@ def settle_micro_batch(config: Config, shape: Shape) -> Config:
     Args:
         config: with tokens per update.
         shape: of the model; its context is the length of the longest sequence.
+
+    Raises:
+        ConfigError: the model alone is too large for this machine.
     """
+    require_room(config, shape)
     return choose.fill_micro_batch(config, shape, lambda: usable_gigabytes(config.execution.device))
 
 
@@ -240,7 +263,8 @@ def settle_speed(
     compiling = compiler.choices(config, budget.seconds if budget else None)
     is_open = config.execution.precision == "auto" or len(compiling) > 1
     matters = is_open or (budget and choose.is_open(config))
-    seconds = max(1.0, _PROBE_SHARE * (budget.seconds if budget else 0.0)) if matters else 0.0
+    share = _PROBE_SHARE * (budget.seconds if budget else 0.0)
+    seconds = min(max(_LEAST_PROBE_SECONDS, share), _MOST_PROBE_SECONDS) if matters else 0.0
     speed = probe.measure_update(
         config, model, batches, seconds, compiling=compiling, notice=notice
     )
@@ -248,5 +272,6 @@ def settle_speed(
         "execution.precision": speed.precision,
         "execution.compile": "on" if speed.compiled else "off",
         "execution.micro_batch": speed.micro_batch,
+        "execution.threads": speed.threads,
     }
     return with_values(config, chosen), speed.seconds_per_update

@@ -1,0 +1,49 @@
+"""A word, once, where training has become far slower than this process has seen it."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+
+_UPDATES = 20  # whose median is a speed: evaluations and checkpoints between them do not count
+_FAR_BELOW = 0.4
+_PATIENCE_SECONDS = 10.0  # a program that starts, or a backup of a moment, is no news
+
+
+class Slowdown:
+    """Watches the speed of updates.
+
+    Args:
+        notice: told in a line, once, that it fell, and what to do about it.
+        clock: seconds from an arbitrary moment.
+    """
+
+    def __init__(
+        self, notice: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._notice = notice
+        self._clock = clock
+        self._recent: deque[float] = deque(maxlen=_UPDATES)
+        self._best = 0.0
+        self._slow_since: float | None = None
+        self._has_said = False
+
+    def took(self, tokens_per_second: float) -> None:
+        """Take in the speed of the next update."""
+        self._recent.append(tokens_per_second)
+        if self._has_said or len(self._recent) < _UPDATES:
+            return
+        speed = median(self._recent)
+        self._best = max(self._best, speed)
+        if speed > _FAR_BELOW * self._best:
+            self._slow_since = None
+        elif self._slow_since is None:
+            self._slow_since = self._clock()
+        elif self._clock() - self._slow_since >= _PATIENCE_SECONDS:
+            self._has_said = True
+            self._notice(
+                f"training has slowed to {speed:,.0f} tokens/s from {self._best:,.0f}: other "
+                "programs take this machine's cores; stop them, or stop this run and resume it "
+                "when they are done (for runs beside them from the start: --set "
+                "execution.threads=one)"
+            )

@@ -1,0 +1,41 @@
+"""Threads of computation: all that PyTorch would take, or one.
+
+On a machine that does other things too, the others wait at the end of every product for the one
+that has lost its core; there, and for very small models, a single thread is faster. Which is taken
+decides the last bits of sums, so a run keeps what it began with.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# A user who has set one of these has decided.
+_DECIDED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def may_use_one_thread(device: str) -> bool:
+    """Tell whether one thread is another way of computing here, and the user's environment leaves
+    it open.
+    """
+    is_decided = any(name in os.environ for name in _DECIDED)
+    return device == "cpu" and torch.get_num_threads() > 1 and not is_decided
+
+
+@contextmanager
+def computing_with(threads: str) -> Iterator[None]:
+    """Compute with one thread inside the block, or with all.
+
+    The number is always set, never left as it is: setting it also tells MKL to keep to it, and two
+    processes that do the same run have to do the same sums.
+
+    Args:
+        threads: "one", or "all" that this process has.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if threads == "one" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
