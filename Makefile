@@ -9,7 +9,7 @@ SITE_STAMP := .site/.installed
 # Two test processes, one torch thread each: faster on two cores than one process with two.
 PYTEST_FLAGS ?= -n 2
 
-.PHONY: setup demo test coverage test-ecosystem check bench faults docs site clean
+.PHONY: setup demo test test-cpus coverage test-ecosystem check bench faults docs site clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,20 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_FLAGS)
+
+# The tests of numbers as other processors compute them, from AVX2 up to what this one has. What is
+# above it computes as it does.
+CPUS := avx2:AVX2 avx512:AVX512_CORE avx512:AVX512_CORE_BF16 avx512:AVX512_CORE_AMX
+NUMBERS := $(addprefix tests/test_,attention.py book_weights.py classifier.py compiled.py decode.py \
+	doctor.py gelu.py generate.py gradients.py guard.py head.py model.py modern.py muon.py \
+	optimizers.py pitfalls.py qwen3.py scaling.py step.py wide_reads.py)
+
+test-cpus: $(STAMP)
+	for cpu in $(CPUS); do \
+	  echo "== $$cpu" && \
+	  ATEN_CPU_CAPABILITY=$${cpu%:*} ONEDNN_MAX_CPU_ISA=$${cpu#*:} OMP_NUM_THREADS=1 \
+	  $(BIN)/pytest -q $(PYTEST_FLAGS) $(NUMBERS) || exit 1; \
+	done
 
 # The same, tracing every line, which doubles what it costs.
 coverage: $(STAMP)

@@ -20,13 +20,15 @@ _FACTORS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2), "ad
             "baddbmm_": (1, 2)}  # fmt: skip
 
 
-class WideReads(TorchDispatchMode):
+class WideReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, a product whose factors have something that is not finite within reach raises.
 
     `products` counts those that were looked at, `ragged` those that had a tail to read.
     """
 
-    products = ragged = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.products = self.ragged = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._overloadpacket.__name__

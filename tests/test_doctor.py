@@ -387,6 +387,37 @@ def test_emulated_formats_and_compilers_that_fail_are_notes(
     assert finding.text == "fails (RuntimeError: no C++ compiler); runs are eager"
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "OMP_WAIT_POLICY=ACTIVE",
+        "GOMP_SPINCOUNT=300000",
+        "KMP_BLOCKTIME=200",
+        "KMP_BLOCKTIME=infinite",
+    ],
+)
+def test_waiting_without_sleep_is_noted(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(*setting.split("="))
+    found = by_name(list(devices.look_at_torch()))["waiting"]
+    assert found.state == "note" and found.text.startswith(setting) and "unset it" in found.text
+
+
+@pytest.mark.parametrize("setting", ["OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=3000", "A=1"])
+def test_threads_that_sleep_are_no_news(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(*setting.split("="))
+    assert "waiting" not in by_name(list(devices.look_at_torch()))
+
+
+def test_one_thread_is_advised_beside_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = by_name(list(devices.look_at_torch()))["threads"]
+    assert found.state == "note" and "good where other programs run too" in found.text
+
+
 def test_a_terminal_that_is_not_utf8_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old:
         encoding = "cp1252"

@@ -41,7 +41,8 @@ LAYERS = {
     "inference": "errors config runs data data.batches model.shape model planning training"
     " finetuning",
     "verifying": "errors config checkpoints runs data training",
-    "doctor": "errors version waiting files config runs data data.batches model.shape model optim training",
+    "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
+    " training",
     "analysis": "errors schedules extensions config runs",
     "terminal": "runs analysis",
     "book": "",

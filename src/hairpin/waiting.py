@@ -31,7 +31,7 @@ def bound_spinning() -> None:
 
 
 def waits_without_end() -> str | None:
-    """Return the user's setting that makes threads spin for long, as `NAME=value`; None: none does."""
+    """Return the setting that makes threads spin for long, as `NAME=value`; None: there is none."""
     found = {name: os.environ.get(name, "") for name in _DECIDED}
     is_long = {
         "OMP_WAIT_POLICY": found["OMP_WAIT_POLICY"].strip().lower() == "active",

@@ -110,22 +110,6 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
     require_enough(len(prepared.train), len(prepared.val), context)
 
 
-def require_enough_bytes(found: Survey, context: int) -> None:
-    """Check, before anything is encoded, that the text can hold one training example: no token is
-    shorter than a byte, but for one at the end of each document.
-
-    Raises:
-        CorpusError: it cannot.
-    """
-    most = found.train_bytes + found.documents
-    if most < context + 1:
-        way_out = f"add text, or type --set model.context={most // 2}" if most >= 4 else "add text"
-        raise CorpusError(
-            f"too little training text: {found.train_bytes:,} bytes present, and more than "
-            f"{context:,} tokens needed for a context of {context:,}; {way_out}"
-        )
-
-
 def words_of(prepared: Prepared) -> str:
     """What a prepared text has come to, in a line."""
     left_out = empty_rows(prepared.survey)

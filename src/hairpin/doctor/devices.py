@@ -48,7 +48,7 @@ def _look_at_threads() -> Iterator[Finding]:
             f"{how} lets threads wait without sleeping: beside one other busy program training "
             "falls to a fraction; unset it"
         )
-        yield Finding("threads", "note", one_line(text))
+        yield Finding("waiting", "note", one_line(text))
 
 
 def look_at_devices() -> Iterator[Finding]:

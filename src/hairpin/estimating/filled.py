@@ -14,7 +14,7 @@ import psutil
 from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.blend import require_enough_bytes, survey_text
+from hairpin.data.blend import survey_text
 from hairpin.data.shards import require_enough
 from hairpin.errors import ConfigError
 from hairpin.estimating.text import Text, tokens_of
@@ -151,9 +151,7 @@ def _vocabulary(config: Config) -> int:
 
 
 def _train_bytes(config: Config, watcher: Watcher) -> int:
-    found = survey_text(config.data, on_progress=watcher.stage)
-    require_enough_bytes(found, config.model.context or choose.SMALLEST_CONTEXT)
-    return found.train_bytes
+    return survey_text(config.data, on_progress=watcher.stage).train_bytes
 
 
 def _device(config: Config, probe: bool) -> str:

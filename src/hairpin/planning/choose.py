@@ -61,7 +61,7 @@ LADDER = (
 )
 
 
-SMALLEST_CONTEXT = min(SIZES[rung.size]["context"] for rung in LADDER)
+_SMALLEST_CONTEXT = min(SIZES[rung.size]["context"] for rung in LADDER)
 
 
 def rung_for(flops: float) -> Rung:
@@ -109,7 +109,9 @@ def fill_size(
             rung = min(rung, rung_for(flops_per_second() * seconds_left()), key=LADDER.index)
         return fill_shape(config, rung)
     text_bytes, rung = train_bytes(), LADDER[0]
-    if config.model.size is None and not config.model.width:
+    if text_bytes <= _SMALLEST_CONTEXT:
+        pass  # no size suits it, as its tokens will tell: the machine need not be measured
+    elif config.model.size is None and not config.model.width:
         flops = flops_per_second()
         rung = rung_for(flops * (seconds_left() if seconds_left else DEFAULT_BUDGET_SECONDS))
     elif config.model.size:

@@ -48,7 +48,7 @@ def installed_bytes(device: str) -> int:
 
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         limits += [soft] if soft != resource.RLIM_INFINITY else []
-    return min(limits)
+    return int(min(limits))
 
 
 def require_room(config: Config, shape: Shape) -> None:

@@ -16,7 +16,6 @@ from hairpin.data.batches import Batches, MixedBatches
 from hairpin.data.blend import (
     empty_rows,
     prepare_text,
-    require_enough_bytes,
     require_enough_text,
     survey_text,
 )
@@ -213,17 +212,8 @@ def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Co
         flops_per_second=lambda: probe.measure_flops(
             config.execution.device, config.execution.precision
         ),
-        train_bytes=lambda: _train_bytes(config, watcher),
+        train_bytes=lambda: survey_text(config.data, on_progress=watcher.stage).train_bytes,
     )
-
-
-def _train_bytes(config: Config, watcher: Watcher) -> int:
-    """Return the bytes of training text, if they are enough for the smallest context in question:
-    the machine is measured after that.
-    """
-    found = survey_text(config.data, on_progress=watcher.stage)
-    require_enough_bytes(found, config.model.context or choose.SMALLEST_CONTEXT)
-    return found.train_bytes
 
 
 def settle_micro_batch(config: Config, shape: Shape) -> Config:
