@@ -300,19 +300,18 @@ def prepare(
     Raises:
         UserError: the text cannot be read, or the folder is in use.
     """
+    from hairpin.convert.place import new_or_empty_folder
     from hairpin.data.blend import prepare_text, words_of
 
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
     asked = asked_config(texts, corpus, None, overrides, settings or {})
     require_text(asked)
-    prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
-    for source in prepared.sources:
-        shutil.copytree(source.prepared.folder, folder / source.name)
-    if not prepared.sources:
-        shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
-    return f"{folder}: {words_of(prepared)}"
+    with new_or_empty_folder(Path(out)) as folder:
+        prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
+        for source in prepared.sources:
+            shutil.copytree(source.prepared.folder, folder / source.name)
+        if not prepared.sources:
+            shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+    return f"{out}: {words_of(prepared)}"
 
 
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:

@@ -1,35 +1,77 @@
 """Where something new may be written."""
 
+import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hairpin.errors import RunError
-from hairpin.files import new_folder
+from hairpin.files import move, new_folder, remove, sync_folder, write_json
+
+_PART = ".tmp-new"  # in a folder that is filled where it stands
+_NAMES = ".names.json"
+_LAST = "config.toml"  # makes it a run
 
 
 @contextmanager
 def new_or_empty_folder(path: Path) -> Iterator[Path]:
     """A folder to be filled inside the block, which is at `path` whole or not at all.
 
+    One that is there already stays the same folder, a link the same link, and gets its content at
+    the end; what a killed process left half made in it is replaced.
+
     Raises:
         RunError: there is something at `path`, or no folder can be made there.
     """
-    require_free(path)
     try:
-        with new_folder(path) as temporary:
+        place = Path(os.path.realpath(path))
+    except ValueError as error:  # there is a NUL in the name
+        raise RunError(f"{path}: cannot be written ({error}); name another") from None
+    try:
+        if place.is_dir():
+            _remove_half_made(place)
+        require_free(path)
+        with _filled_in_place(place) if place.is_dir() else new_folder(place) as temporary:
             yield temporary
-            if path.is_dir():
-                path.rmdir()  # it is empty; Windows does not rename over it
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def require_free(path: Path) -> None:
-    """Nothing, if `path` is new or an empty folder.
+    """Check that `path` is new or an empty folder.
 
     Raises:
         RunError: it is not.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(f"{path}: exists and is not an empty folder; name another")
+
+
+@contextmanager
+def _filled_in_place(folder: Path) -> Iterator[Path]:
+    """A folder inside an empty one, whose content moves up at the end of the block."""
+    part = folder / _PART
+    try:
+        part.mkdir()
+        yield part
+        names = sorted((path.name for path in part.iterdir()), key=lambda name: name == _LAST)
+        write_json(part / _NAMES, names)  # from here on they are known, should it end half way
+        for name in names:
+            move(part / name, folder / name)
+        sync_folder(folder)
+        remove(part)
+    except BaseException:
+        _remove_half_made(folder)
+        raise
+
+
+def _remove_half_made(folder: Path) -> None:
+    """Remove what is there of a folder whose filling was broken off, and nothing else."""
+    part = folder / _PART
+    with suppress(OSError, ValueError, TypeError):  # where there is no list, nothing had moved up
+        moved = set(json.loads((part / _NAMES).read_bytes()))
+        for path in folder.iterdir():
+            if path.name in moved:
+                remove(path)
+    remove(part, may_stay=True)
