@@ -31,6 +31,7 @@ from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.entries import refuse_links
+from hairpin.runs.experiment import ExperimentDirectory
 from hairpin.runs.metrics import Record, truncate_record
 from helpers import TINY_FLAGS, Hairpin, text_file
 
@@ -220,7 +221,7 @@ def test_an_experiment_writes_through_no_link(finished: Path, tmp_path: Path, en
     before = tree(tmp_path)
     for act in (
         lambda: compare_finished(groups, options),
-        lambda: compare.report(compare.ExperimentDirectory(tmp_path / "experiment")),
+        lambda: compare.report(ExperimentDirectory(tmp_path / "experiment")),
     ):
         with pytest.raises(RunError, match=f"{path.name}: is a link to"):
             act()
