@@ -22,6 +22,7 @@ from hairpin.plugin_files import load_plugins
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
+from hairpin.runs.place import new_or_empty_folder
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
@@ -300,12 +301,11 @@ def prepare(
     Raises:
         UserError: the text cannot be read, or the folder is in use.
     """
-    from hairpin.convert.place import new_or_empty_folder
     from hairpin.data.blend import prepare_text, words_of
 
     asked = asked_config(texts, corpus, None, overrides, settings or {})
     require_text(asked)
-    with new_or_empty_folder(Path(out)) as folder:
+    with new_or_empty_folder(Path(out), remedy="name another with --out") as folder:
         prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
         for source in prepared.sources:
             shutil.copytree(source.prepared.folder, folder / source.name)

@@ -15,11 +15,15 @@ _LAST = "config.toml"  # makes it a run
 
 
 @contextmanager
-def new_or_empty_folder(path: Path) -> Iterator[Path]:
+def new_or_empty_folder(path: Path, *, remedy: str = "name another") -> Iterator[Path]:
     """A folder to be filled inside the block, which is at `path` whole or not at all.
 
     One that is there already stays the same folder, a link the same link, and gets its content at
     the end; what a killed process left half made in it is replaced.
+
+    Args:
+        path: new, or an empty folder.
+        remedy: what to do where it is not, for the error's line.
 
     Raises:
         RunError: there is something at `path`, or no folder can be made there.
@@ -27,25 +31,16 @@ def new_or_empty_folder(path: Path) -> Iterator[Path]:
     try:
         place = Path(os.path.realpath(path))
     except ValueError as error:  # there is a NUL in the name
-        raise RunError(f"{path}: cannot be written ({error}); name another") from None
+        raise RunError(f"{path}: cannot be written ({error}); {remedy}") from None
     try:
         if place.is_dir():
             _remove_half_made(place)
-        require_free(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists and is not an empty folder; {remedy}")
         with _filled_in_place(place) if place.is_dir() else new_folder(place) as temporary:
             yield temporary
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def require_free(path: Path) -> None:
-    """Check that `path` is new or an empty folder.
-
-    Raises:
-        RunError: it is not.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"{path}: exists and is not an empty folder; name another")
 
 
 @contextmanager
