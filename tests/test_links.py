@@ -35,6 +35,8 @@ from hairpin.runs.experiment import ExperimentDirectory
 from hairpin.runs.metrics import Record, truncate_record
 from helpers import TINY_FLAGS, Hairpin, text_file
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+
 Tree = dict[str, tuple[str, bytes]]
 
 
