@@ -5,6 +5,8 @@ server that has it. For the rest a child is as a fresh process is.
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -212,11 +214,18 @@ def _bend_losses(factors: dict[int, float]) -> None:
 
 
 def _bend(plan: Plan) -> None:
-    """Another clock, a limit on files."""
+    """Another clock, a limit on files, a file system without flock."""
     if plan.clock_seconds:
         clock, clock_ns = time.time, time.time_ns
         time.time = lambda: clock() + plan.clock_seconds
         time.time_ns = lambda: clock_ns() + int(plan.clock_seconds * 1e9)
+    if plan.no_flock:
+        locking: Any = fcntl
+        locking.flock = _no_flock
     if plan.most_file_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (plan.most_file_bytes, plan.most_file_bytes))
+
+
+def _no_flock(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))

@@ -187,7 +187,8 @@ class FileCalls:
         if not inside or not set(mode) & set("wax+"):
             return _open(file, mode, buffering, *rest, **named)
         raw_mode = mode.replace("b", "").replace("t", "")
-        raw = self.call("open", path, lambda: _SeenFile(self, path, raw_mode), lambda: None)
+        opener = named.pop("opener", None)
+        raw = self.call("open", path, lambda: _SeenFile(self, path, raw_mode, opener), lambda: None)
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, *rest, **named)
 
@@ -195,8 +196,8 @@ class FileCalls:
 class _SeenFile(io.FileIO):
     """A file whose writes are calls that are seen."""
 
-    def __init__(self, calls: FileCalls, path: str, mode: str) -> None:
-        super().__init__(path, mode)
+    def __init__(self, calls: FileCalls, path: str, mode: str, opener: Any) -> None:
+        super().__init__(path, mode, opener=opener)
         self._calls = calls
         self._path = path
         calls.power.opened(self.fileno())

@@ -29,6 +29,7 @@ class Plan:
         dies_after: a path below the run's folder.
         clock_seconds: added to the system's clock.
         most_file_bytes: RLIMIT_FSIZE; None: no limit.
+        no_flock: whether the file system has none.
         loss_factors: (batch of the data's order, factor of its loss, such as NaN) pairs.
     """
 
@@ -48,4 +49,5 @@ class Plan:
     dies_after: str = ""
     clock_seconds: float = 0.0
     most_file_bytes: int | None = None
+    no_flock: bool = False
     loss_factors: tuple[tuple[int, float], ...] = ()

@@ -12,6 +12,8 @@ from faults.rows.hostile import checkpoints, names
 from faults.rows.inputs import configs, records, texts
 from faults.rows.interruptions import signals
 from faults.rows.kills import clean, kills
+from faults.rows.links import links
+from faults.rows.namespaces import locks_in_namespaces
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
 
@@ -26,6 +28,7 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "bit flips": flips,
     "no space": no_space,
     "locks": locks,
+    "locks in namespaces": locks_in_namespaces,
     "clocks": clocks,
     "non-finite": non_finite,
     "spikes": spikes,
@@ -35,4 +38,5 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "records": records,
     "hostile checkpoints": checkpoints,
     "hostile names": names,
+    "symlinks": links,
 }

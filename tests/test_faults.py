@@ -25,6 +25,7 @@ CASES = {
     "bit flips": 26,
     "no space": 5,
     "locks": 2,
+    "locks in namespaces": 5,
     "clocks": 2,
     "non-finite": 3,
     "spikes": 2,
@@ -34,6 +35,7 @@ CASES = {
     "records": 500,
     "hostile checkpoints": 13,
     "hostile names": 15,
+    "symlinks": 7,
 }
 
 

@@ -43,7 +43,7 @@ LAYERS = {
     "verifying": "errors config checkpoints runs data training",
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
     " training",
-    "analysis": "errors schedules extensions config runs",
+    "analysis": "errors files schedules extensions config runs",
     "terminal": "runs analysis",
     "book": "",
     "book.report": "errors files runs data training analysis book",
@@ -54,8 +54,8 @@ LAYERS = {
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
     " data analysis run",
     "tracking": "errors files config runs run",
-    "driving": "errors plugin_files config distributed runs watch training finetuning run pages"
-    " starting tracking",
+    "driving": "errors plugin_files config distributed data runs watch training finetuning run"
+    " pages starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"

@@ -179,13 +179,13 @@ def test_the_clip_line_is_drawn_for_norms_alone(
 ) -> None:
     saved: dict[str, Figure] = {}
 
-    def save(figure: Figure, path: Path, **_: object) -> None:
+    def save(figure: Figure, path: Path) -> Path:
         saved[path.name] = figure
-        path.touch()
+        return path
 
-    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr("hairpin.analysis.plots.save_figure", save)
     write_plots(_record(50, {3: 8.0}), tmp_path, clip_threshold=1.0, clip_kind=kind)
-    axes = _axes(saved["gradient-norm.png.partial"])
+    axes = _axes(saved["gradient-norm.png"])
     assert (len(axes.lines), axes.get_title(loc="left")) == (lines, title)
 
 
@@ -223,16 +223,16 @@ def test_a_narrow_range_of_losses_still_has_ticks() -> None:
 def test_a_resumed_run_is_drawn_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: dict[str, Figure] = {}
 
-    def save(figure: Figure, path: Path, **_: object) -> None:
+    def save(figure: Figure, path: Path) -> Path:
         saved[path.name] = figure
-        path.touch()
+        return path
 
-    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr("hairpin.analysis.plots.save_figure", save)
     whole = _record(50)
     at = whole.index(next(e for e in whole if e["event"] == "update" and e["update"] == 30))
     resumed = [*whole[: at + 8], {"event": "resume", "update": 30, "time": 0.0}, *whole[at:]]
     write_plots(resumed, tmp_path, clip_threshold=1.0, clip_kind="norm")
-    assert _line(saved["loss.png.partial"], "train, each update")[0] == list(range(50))
+    assert _line(saved["loss.png"], "train, each update")[0] == list(range(50))
 
 
 def test_a_long_record_is_thinned_but_keeps_its_spikes() -> None:

@@ -22,6 +22,7 @@ from hairpin.plugin_files import load_plugins
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
+from hairpin.runs.place import new_or_empty_folder
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
@@ -302,17 +303,15 @@ def prepare(
     """
     from hairpin.data.blend import prepare_text, words_of
 
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder}: exists and is not an empty folder; name another with --out")
     asked = asked_config(texts, corpus, None, overrides, settings or {})
     require_text(asked)
-    prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
-    for source in prepared.sources:
-        shutil.copytree(source.prepared.folder, folder / source.name)
-    if not prepared.sources:
-        shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
-    return f"{folder}: {words_of(prepared)}"
+    with new_or_empty_folder(Path(out), remedy="name another with --out") as folder:
+        prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
+        for source in prepared.sources:
+            shutil.copytree(source.prepared.folder, folder / source.name)
+        if not prepared.sources:
+            shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+    return f"{out}: {words_of(prepared)}"
 
 
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:

@@ -7,7 +7,6 @@
 PyTorch is imported only once the run's folder is there.
 """
 
-import shutil
 import signal
 import socket
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hairpin.config.settings import Config
+from hairpin.data.finding import require_there
 from hairpin.distributed import launch
 from hairpin.errors import (
     FollowedError,
@@ -61,16 +61,20 @@ def train_new(
     *,
     pictures: bool = True,
 ) -> Run:
-    """Make the run's folder, then train in it; without `pictures`, leave nothing to look at."""
+    """Make the run's folder, then train in it; without `pictures`, leave nothing to look at.
+
+    A mistake of the user's that is found before the first update leaves no run.
+    """
     require_installed(asked.track.tools)
     require_plugins(asked.plugins, "hairpin train …")
+    require_there(asked.data)
     directory = create_run(Path(out) if out else new_run_path(name), asked)
     for line in notices:
         watcher.notice(line)
     with RunLock(directory.path) as lock:
         _say(lock, watcher)
         begin(directory, asked, budget_seconds)
-        return _drain(directory, budget_seconds, started, watcher, is_new=True, pictures=pictures)
+        return _drain(directory, budget_seconds, started, watcher, new=lock, pictures=pictures)
 
 
 def go_on(
@@ -163,12 +167,13 @@ def _drain(
     started: float,
     watcher: Watcher,
     *,
-    is_new: bool = False,
+    new: RunLock | None = None,
     pictures: bool = True,
 ) -> Run:
     """Train to the end, showing what happens, and leave an `end` in the record whatever that is.
 
-    The caller holds the run's lock.
+    The caller holds the run's lock, which is `new` where this process has made the run: a mistake
+    before its first update leaves none.
     """
     from hairpin.training.budget import Budget
 
@@ -177,6 +182,7 @@ def _drain(
     trackers = Trackers(run, watcher.notice)
     show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
+    given_up = False
     try:
         for event in _blaming(_leading(run, budget, watcher)):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
@@ -185,8 +191,7 @@ def _drain(
     except HairpinError as error:
         _finish_speaking(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
-        if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
-            shutil.rmtree(directory.path)  # nothing was begun: a mistake leaves no folder
+        given_up = isinstance(error, UserError) and new is not None and not update
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
         status, reason = "interrupted", f"stopped; go on with `hairpin resume {directory.path}`"
@@ -200,8 +205,10 @@ def _drain(
             with suppress(HairpinError), Record(directory.metrics) as record:
                 record.write(end)  # where the disk is full, it was said already
                 record.sync()
-            show(end)
+            trackers.follow(end) if given_up else show(end)
             trackers.close()
+            if new and given_up:
+                directory.give_up(new)
         watcher.close()
     if pictures:
         run.write_plots()

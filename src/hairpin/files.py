@@ -1,16 +1,22 @@
-"""Writing small files so that a crash leaves the old one or the new one, never half of one."""
+"""Writing so that a crash leaves the old or the new, never half of one; and through no link.
+
+A folder may come from elsewhere, with links in it to anything. What is renamed takes a link's place
+and leaves what it led to; what is opened to be written, or removed, is never what a link leads to.
+"""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _BLOCK_BYTES = 1 << 20
 IS_WINDOWS = os.name == "nt"
@@ -28,7 +34,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{threading.get_ident()}")
     try:
-        with temporary.open("wb") as file:
+        with _new_file(temporary) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -38,6 +44,89 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    """Open a file that is new; one of the name that a killed process left is replaced."""
+    try:
+        return path.open("xb")
+    except FileExistsError:
+        remove(path)
+        return path.open("xb")
+
+
+def is_link(path: Path) -> bool:
+    """Tell whether a path is a link itself: a symbolic one, or a junction of Windows."""
+    try:
+        facts = path.lstat()
+    except (OSError, ValueError):
+        return False
+    junction = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
+    tag = getattr(facts, "st_reparse_tag", 0)
+    return stat.S_ISLNK(facts.st_mode) or (bool(tag) and tag == junction)
+
+
+def open_own(path: Path, mode: str) -> IO[bytes]:
+    """Open a file to be written, as `open` does, but never one that a link leads to.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    file: IO[bytes] = open(path, mode, opener=open_unlinked)  # noqa: SIM115
+    return file
+
+
+def open_unlinked(path: str | Path, flags: int) -> int:
+    """Open a descriptor as `os.open` does, of a file that is no link."""
+    if IS_WINDOWS and is_link(Path(path)):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def remove(path: Path, *, may_stay: bool = False) -> None:
+    """Remove a file, a folder with all that is in it, or a link, which leaves what it leads to.
+
+    Args:
+        path: need not be there.
+        may_stay: whether what cannot be removed is left; else that is an error.
+    """
+    with contextlib.suppress(*([OSError] if may_stay else [])):
+        if is_link(path) or not path.is_dir():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=may_stay)
+
+
+def make_folders(path: Path) -> tuple[Path, ...]:
+    """Make a folder and those above it, also where a link leads to none; returns those that were
+    not there, the deepest first, for `unmake`.
+
+    Raises:
+        OSError: it cannot be made; then none is.
+    """
+    place = Path(os.path.realpath(path))
+    made: list[Path] = []
+    try:
+        for folder in reversed((place, *place.parents)):
+            if folder.is_dir():
+                continue
+            try:
+                folder.mkdir()
+                made.insert(0, folder)
+            except FileExistsError:
+                if not folder.is_dir():  # else another process was quicker
+                    raise
+    except BaseException:
+        unmake(made)
+        raise
+    return tuple(made)
+
+
+def unmake(made: Iterable[Path]) -> None:
+    """Remove folders again as far as they are empty: what others put there stays."""
+    with contextlib.suppress(OSError):
+        for folder in made:
+            folder.rmdir()
 
 
 def move(source: Path, target: Path) -> None:
@@ -71,14 +160,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     Whoever fills it makes its files durable. One that a crash left unfinished is replaced.
     """
     temporary = path.with_name(f".tmp-{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    made = make_folders(path.parent)
     try:
+        remove(temporary)
+        temporary.mkdir()
         yield temporary
         sync_folder(temporary)
         move(temporary, path)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary, may_stay=True)
+        unmake(made)
         raise
     sync_folder(path.parent)
 
@@ -125,7 +216,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the file's content durable."""
-    with path.open("rb+") as file:
+    with open_own(path, "rb+") as file:
         os.fsync(file.fileno())
 
 

@@ -12,6 +12,7 @@ from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory
+from hairpin.runs.entries import refuse_links
 from hairpin.runs.metrics import read_record
 
 if TYPE_CHECKING:
@@ -112,9 +113,14 @@ class Run:
         return trained
 
     def write_plots(self) -> list[Path]:
-        """Draw loss, learning rate and gradient norm as PNG files in `plots/`."""
+        """Draw loss, learning rate and gradient norm as PNG files in `plots/`.
+
+        Raises:
+            RunError: something in the run's folder is a link.
+        """
         from hairpin.analysis.plots import write_plots
 
+        refuse_links(self.path)
         return write_plots(self.record(), self.directory.plots, **self._clipping())
 
     def plot(self, *names: str) -> "Pictures":

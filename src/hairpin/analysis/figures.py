@@ -4,6 +4,7 @@ Figures are made without pyplot and without its global state, so that any thread
 are those of Okabe and Ito, which people with any colour vision can tell apart.
 """
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from hairpin.analysis.formats import format_count, format_lr
 from hairpin.analysis.series import Event, Floats, series
+from hairpin.files import write_atomically
 
 BLUE, SKY, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#666666"
 _DENSE = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]
@@ -51,10 +53,10 @@ def finish(ax: Axes) -> None:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG; returns the path."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
     # Whoever looks at the folder meanwhile sees the old picture or the new one, never half.
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", metadata={"Software": None})
-    partial.replace(path)
+    write_atomically(path, content.getvalue())
     return path
 
 

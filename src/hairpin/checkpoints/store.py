@@ -28,7 +28,7 @@ from hairpin.checkpoints.tensors import FileFacts
 from hairpin.checkpoints.writing import commit, commit_together
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, HairpinError
-from hairpin.files import IS_WINDOWS, link_or_copy, move, new_folder, sync_folder
+from hairpin.files import IS_WINDOWS, link_or_copy, move, new_folder, remove, sync_folder
 
 _SPARE_SPACE = 1.2
 
@@ -219,9 +219,9 @@ class CheckpointStore:
                 temporary, step, files, self._facts, world_size=found.processes, shards=shards
             )
             if self.best.exists():
-                shutil.rmtree(old, ignore_errors=True)
+                remove(old, may_stay=True)
                 move(self.best, old)  # readers look there until the new one is in its place
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old, may_stay=True)
 
     def _rotate(self) -> None:
         """Delete all but the newest, and only once the newest is known to be whole."""
@@ -234,7 +234,7 @@ class CheckpointStore:
                 unwanted = path.with_name(f".tmp-{path.name}")
                 move(path, unwanted)
                 # What somebody reads cannot be deleted on Windows; the next start removes it.
-                shutil.rmtree(unwanted, ignore_errors=IS_WINDOWS)
+                remove(unwanted, may_stay=IS_WINDOWS)
 
     def _stays(self, path: Path) -> bool:
         return bool(self._keep_every) and int(path.name[5:]) % (self._keep_every or 1) == 0
@@ -247,7 +247,7 @@ class CheckpointStore:
                 move(_old(self.best), self.best)
             places.append(_old(self.best))
         for path in places:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path, may_stay=True)
 
     def _refuse_a_later_best(self, step: int, notice: Callable[[str], None]) -> None:
         if self.best is None or not self.best.exists():

@@ -8,7 +8,6 @@ from hairpin.checkpoints.manifest import write_manifest
 from hairpin.checkpoints.tensors import write_tensors
 from hairpin.config.load import build_config
 from hairpin.config.settings import Config
-from hairpin.convert.place import new_or_empty_folder
 from hairpin.errors import RunError
 from hairpin.files import new_folder, sync_file
 from hairpin.planning.sizes import count_parameters
@@ -16,6 +15,7 @@ from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import Record
+from hairpin.runs.place import new_or_empty_folder
 from hairpin.training.environment import describe_environment
 from hairpin.training.origin import Origin, open_origin
 from hairpin.version import __version__
@@ -38,7 +38,7 @@ def bring_in(folder: Path, out: Path) -> Run:
         raise RunError(f"{folder}: is a run already; name it as it is, as in --from {folder}")
     origin = open_origin(folder)
     config = _config(origin)
-    with new_or_empty_folder(out) as place:
+    with new_or_empty_folder(out, remedy="name another with --out") as place:
         run = RunDirectory(place)
         run.write_config(config)
         run.write_environment(describe_environment("cpu"))

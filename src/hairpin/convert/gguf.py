@@ -5,19 +5,21 @@ package, weights float32: `llama-quantize` makes smaller ones. `ecosystem/test_g
 back.
 """
 
+import glob
 import importlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from torch import Tensor
 
 from hairpin.convert.source import Source
 from hairpin.convert.tokenizer_files import Vocabulary, chat_template
 from hairpin.data.gpt2_files import END_OF_TEXT
 from hairpin.errors import RunError, UserError
-from hairpin.files import sync_file, sync_folder
+from hairpin.files import make_folders, move, remove, sync_file, sync_folder, unmake
 from hairpin.model.modern import EPSILON, ROTARY_BASE
 from hairpin.model.shape import Shape
 from hairpin.version import __version__
@@ -61,12 +63,14 @@ def export_gguf(source: Source, out: Path) -> None:
             f"{source.run.path}: llama.cpp has no network like `modern`; train with "
             "`--recipe qwen3` for one that it has, or export to huggingface"
         )
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise RunError(f"{out}: is there already; name another file")
     gguf = _package()
     temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
+    made: tuple[Path, ...] = ()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        made = make_folders(out.parent)
+        _remove_left_over(out)
         writer = gguf.GGUFWriter(temporary, source.shape.architecture)
         _describe(writer, source)
         _add_tokenizer(writer, source)
@@ -77,12 +81,22 @@ def export_gguf(source: Source, out: Path) -> None:
         writer.write_tensors_to_file()
         writer.close()
         sync_file(temporary)
-        temporary.replace(out)
+        move(temporary, out)
         sync_folder(out.parent)
     except OSError as error:
         raise RunError(f"{out}: cannot be written ({error.strerror or error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary, may_stay=True)
+        unmake(made)  # where nothing came of it
+
+
+def _remove_left_over(out: Path) -> None:
+    """Remove what processes left half written that were killed."""
+    for path in out.parent.glob(f".tmp-{glob.escape(out.name)}-*"):
+        pid = path.name.rpartition("-")[2]
+        is_number = pid.isdecimal() and len(pid) < 10
+        if is_number and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
+            remove(path, may_stay=True)
 
 
 def gguf_tensors(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:

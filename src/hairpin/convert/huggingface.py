@@ -12,13 +12,13 @@ from torch import Tensor
 
 from hairpin.checkpoints.tensors import write_tensors
 from hairpin.convert.card import model_card
-from hairpin.convert.place import new_or_empty_folder
 from hairpin.convert.source import Source
 from hairpin.convert.tokenizer_files import tokenizer_files
 from hairpin.files import as_json, write_atomically
 from hairpin.model.modern import EPSILON, ROTARY_BASE, SOFTCAP
 from hairpin.model.shape import Shape
 from hairpin.model.transformers_weights import to_transformers
+from hairpin.runs.place import new_or_empty_folder
 
 LARGEST_FILE_BYTES = 5_000_000_000  # transformers' own limit
 _FORMAT = {"format": "pt"}  # transformers wants to be told that tensors are PyTorch's

@@ -7,7 +7,6 @@ prepare_text(data)   its tokens; of a mixture each source's own, which change wi
 import contextlib
 import hashlib
 import json
-import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from hairpin.data.tokenizers import (
     train_bpe,
 )
 from hairpin.errors import CorpusError, UserError
-from hairpin.files import new_folder
+from hairpin.files import new_folder, remove
 
 Asked = settings.Tokenizer | Tokenizer
 
@@ -227,7 +226,7 @@ def _tokenizer(
     # Without a cache the next run learns it once more, and that is all.
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)  # what is there is damaged
+        remove(folder, may_stay=True)  # what is there is damaged
         with new_folder(folder) as made:
             learned.save(made)
     return learned

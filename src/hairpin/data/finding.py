@@ -90,7 +90,7 @@ class Search:
                     "write its text to a file, and name that"
                 )
         except FileNotFoundError:
-            self.problems.append(f"{shown(path)}: no such file or folder; check the path")
+            self.problems.append(_no_such(path))
         except (OSError, ValueError) as error:
             self._refuse(path, error)
 
@@ -182,6 +182,27 @@ class Search:
             f"{shown(os.fsdecode(where))}: cannot be read ({reason}); "
             "check its permissions, or leave it out"
         )
+
+
+def require_there(data: Data) -> None:
+    """Check that the files and folders that settings name are there; nothing is read.
+
+    Raises:
+        CorpusError: a line for each that is not.
+    """
+    parts = [part for _, part in data.parts()] or [data]
+    named = [Path(text) for part in parts for text in part.texts]
+    missing = [
+        _no_such(path)
+        for path in dict.fromkeys(named)
+        if not GLOB_CHARACTERS & set(str(path)) and not os.path.lexists(path)
+    ]
+    if missing:
+        raise CorpusError(missing)
+
+
+def _no_such(path: Path) -> str:
+    return f"{shown(path)}: no such file or folder; check the path"
 
 
 def _exists(path: Path) -> bool:

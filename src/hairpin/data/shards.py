@@ -31,7 +31,7 @@ from hairpin.data.streams import (
 )
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Ids, Tokenizer, train_bpe
 from hairpin.errors import CorpusError, UserError
-from hairpin.files import move, sync_folder
+from hairpin.files import move, remove, sync_folder
 
 _STALE_SECONDS = 24 * 3600
 
@@ -249,8 +249,8 @@ def _remove_stale(parent: Path) -> None:
     """Remove what killed processes left unfinished a day ago or earlier."""
     for path in parent.glob(".*-*"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - _STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+            if path.lstat().st_mtime < time.time() - _STALE_SECONDS:
+                remove(path, may_stay=True)
 
 
 def _require_space(folder: Path, found: Survey) -> None:

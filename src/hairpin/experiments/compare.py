@@ -32,8 +32,9 @@ from hairpin.experiments.conduct import (
     seconds_per_run,
 )
 from hairpin.experiments.progress import Preparing, Progress
-from hairpin.files import write_atomically
+from hairpin.files import make_folders, unmake, write_atomically
 from hairpin.runs.directory import new_run_path
+from hairpin.runs.entries import refuse_links
 from hairpin.runs.experiment import (
     SCALES,
     SMALLEST_DIFFERENCE,
@@ -160,21 +161,38 @@ def compare_finished(
     asked = options.asked() | {"sources": [list(arm.sources) for arm in arms]}
     smallest = options.smallest_difference
     experiment = Experiment("compare", "finished runs", arms, (), (1.0,), "", smallest, "", asked)
+    comparison = conclude(experiment, ExperimentDirectory(Path()))  # before anything is written
     if options.out is None:
-        return conclude(experiment, ExperimentDirectory(Path())), None
-    directory = ExperimentDirectory(options.out)
+        return comparison, None
     open_experiment(options.out, experiment)
-    directory.path.mkdir(parents=True, exist_ok=True)
-    directory.write(experiment)
-    return report(directory), options.out
+    return report(_new_directory(options.out, experiment)), options.out
+
+
+def _new_directory(path: Path, experiment: Experiment) -> ExperimentDirectory:
+    """A folder for an experiment, with what is compared.
+
+    Raises:
+        RunError: it cannot be made; then nothing is.
+    """
+    directory = ExperimentDirectory(path)
+    made: tuple[Path, ...] = ()
+    try:
+        made = make_folders(path)
+        directory.write(experiment)
+    except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
+        unmake(made)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path}: cannot be written ({reason}); name another with --out") from None
+    return directory
 
 
 def report(directory: ExperimentDirectory) -> Comparison:
     """What is there of an experiment, with its pages written anew where anything changed.
 
     Raises:
-        RunError: there is no experiment, or one of its runs is damaged.
+        RunError: there is no experiment, one of its runs is damaged, or something is a link.
     """
+    refuse_links(directory.path)
     comparison = conclude(directory.read(), directory)
     results = json.dumps(as_json(comparison), indent=1).encode()
     if not directory.is_told(results):
@@ -220,8 +238,7 @@ def _experiment(
     seeds_are_open = False  # the number is settled once, not after results are known
     if experiment is None:
         experiment, seconds = _new(kind, arms, factors, scales, options, means, asked, progress)
-        out.mkdir(parents=True, exist_ok=True)
-        directory.write(experiment)
+        _new_directory(out, experiment)
         progress.notice(f"{out}: {experiment.model}")
         seeds_are_open = options.seeds is None and means.budget_seconds is not None
     else:

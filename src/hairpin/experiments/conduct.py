@@ -27,6 +27,7 @@ from hairpin.config.load import to_tree
 from hairpin.errors import RunError
 from hairpin.experiments.progress import Progress
 from hairpin.experiments.workers import Workers
+from hairpin.runs.entries import is_free, refuse_links
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
     Arm,
@@ -299,11 +300,12 @@ def open_experiment(path: Path, asked: Experiment) -> Experiment | None:
     """The experiment that is in a folder, if it is the one that is asked for; None: there is none.
 
     Raises:
-        RunError: another is there, or something else.
+        RunError: another is there, or something else; or something in it is a link.
     """
+    refuse_links(path)
     directory = ExperimentDirectory(path)
     if not directory.description.exists():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not is_free(path):
             raise RunError(f"{path}: exists and is not an experiment; name another with --out")
         return None
     there = directory.read()

@@ -10,7 +10,6 @@ asked is gone, or a signal comes, the run saves a checkpoint; asked again it goe
 import json
 import os
 import queue
-import shutil
 import signal
 import sys
 import threading
@@ -24,7 +23,7 @@ from typing import Any, TextIO
 from hairpin.config.load import validate
 from hairpin.driving import go_on, train_new
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError, UserError
-from hairpin.files import write_json
+from hairpin.files import remove, write_json
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
@@ -144,7 +143,7 @@ def train_trial(folder: Path, config: dict[str, Any], say: Callable[[dict[str, A
         {"state": state, "reason": reason, "peak_bytes": peak_memory_bytes()},
     )
     for saved in (run.checkpoints, run.best):  # the record is what an experiment is about
-        shutil.rmtree(saved, ignore_errors=True)
+        remove(saved, may_stay=True)
     return state
 
 

@@ -11,17 +11,28 @@ RUN/
   report.html          a page about it
 """
 
+import os
 import re
-import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
-from hairpin.files import not_a_device, sync_folder, write_atomically, write_json
+from hairpin.files import (
+    make_folders,
+    not_a_device,
+    remove,
+    sync_folder,
+    unmake,
+    write_atomically,
+    write_json,
+)
+from hairpin.runs.entries import is_free, remove_entries
 from hairpin.runs.lock import RunLock
 
 RUNS = Path("runs")
@@ -29,9 +40,15 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The places in a run folder; making one checks nothing, `open_run` does."""
+    """The places in a run folder; making one checks nothing, `open_run` does.
+
+    Args:
+        path: the folder.
+        made: what this process made for it, the folder itself and those above it.
+    """
 
     path: Path
+    made: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def config(self) -> Path:
@@ -79,15 +96,19 @@ class RunDirectory:
 
     def unfinished(self) -> list[Path]:
         """What is half written, or is being written."""
-        return list(self.path.glob(".tmp-*"))
+        return [*self.path.glob(".tmp-*"), *self.path.glob("plots/.tmp-*")]
 
     def remove_unfinished(self) -> None:
         """Remove what processes left half written that were killed. The caller holds the lock."""
         for path in self.unfinished():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove(path)
+
+    def give_up(self, lock: RunLock) -> None:
+        """Leave no run here, and nothing that this process made: a mistake was found before it
+        began. What others have put into the folder stays.
+        """
+        remove_entries(self.path)
+        lock.give_up(self.made)
 
     def write_config(self, config: Config) -> None:
         """Replace config.toml atomically."""
@@ -117,23 +138,34 @@ def create_run(path: Path, config: Config) -> RunDirectory:
     Raises:
         RunError: there is something at `path` already.
     """
-    run = RunDirectory(path)
-    _refuse_if_there(run)
-    if path.exists() and (not path.is_dir() or not all(map(_is_left_over, path.iterdir()))):
-        raise RunError(f"{path}: exists and is not an empty folder; name another with --out")
+    _refuse_if_there(RunDirectory(path))
     try:
-        is_first = not path.parent.exists()
-        path.mkdir(parents=True, exist_ok=True)
-        with RunLock(path):  # of two processes at once, one makes it
-            _refuse_if_there(run)
-            run.write_config(config)
-        sync_folder(path.parent)
-        if is_first:
-            sync_folder(path.parent.parent)
+        if not is_free(path):
+            raise RunError(f"{path}: exists and is not an empty folder; name another with --out")
+        made = make_folders(path)
+        run = RunDirectory(path, made)
+        try:
+            with RunLock(path) as lock, _given_up_on_failure(run, lock):
+                _refuse_if_there(run)  # of two processes at once, one makes it
+                run.write_config(config)
+        except BaseException:
+            unmake(made)
+            raise
+        for folder in made:
+            sync_folder(folder.parent)
     except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path}: cannot make a run here: {reason}") from None
     return run
+
+
+@contextmanager
+def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
+    try:
+        yield
+    except OSError:  # the disk is full
+        run.give_up(lock)
+        raise
 
 
 def _refuse_if_there(run: RunDirectory) -> None:
@@ -169,7 +201,11 @@ def list_runs(folder: Path) -> list[RunDirectory]:
     """The runs in a folder, oldest first by when they began."""
     if not folder.is_dir():
         return []
-    runs = [RunDirectory(path) for path in folder.iterdir() if (path / "config.toml").is_file()]
+    runs = [
+        RunDirectory(path)
+        for path in folder.iterdir()
+        if (path / "config.toml").is_file() and not path.name.startswith(".")  # half made
+    ]
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
@@ -178,14 +214,9 @@ def new_run_path(name: str, folder: Path = RUNS) -> Path:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
     stem = not_a_device(f"{stem}-1").removesuffix("-1")
     number = 1
-    while (folder / f"{stem}-{number}").exists():
+    while os.path.lexists(folder / f"{stem}-{number}"):  # also a link that leads nowhere
         number += 1
     return folder / f"{stem}-{number}"
-
-
-def _is_left_over(path: Path) -> bool:
-    """Whether that is what a process leaves that is killed while it makes a run's folder."""
-    return path.name.startswith((".tmp-config.toml-", ".lock"))
 
 
 def _began(run: RunDirectory) -> float:

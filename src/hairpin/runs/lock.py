@@ -3,27 +3,34 @@
 The lock is the operating system's (flock) on `.lock` in the run's folder: it is gone with the
 process that holds it, however that ends, so a file that a killed process left means nothing. Where
 the file system has no flock, as some that are shared by many machines, the exclusive making of
-`.lock.held` takes its place, and a stale one is known by its process being gone from its host.
+`.lock.held` takes its place. It names its holder, who gives a sign of life every two seconds: the
+file's time.
 """
 
 import contextlib
 import errno
-import json
 import os
-import socket
+import stat
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from hairpin.errors import RunError
+from hairpin.files import IS_WINDOWS, open_unlinked, unmake
+from hairpin.runs.entries import refuse_links
+from hairpin.runs.holder import Fate, Holder
 
 if sys.platform != "win32":
     import fcntl
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+_BEAT_SECONDS = 2.0
+_SILENCE_SECONDS = 15.0  # without a sign of life: a holder of which else nothing is known is dead
+_LOOK_SECONDS = 0.1
+_TRIES = 5
 
 
 class RunLock:
@@ -33,7 +40,8 @@ class RunLock:
         folder: the run's, which exists.
 
     Raises:
-        RunError: on entering, that another process has it. Nothing was touched then.
+        RunError: on entering, that another process has it, or that something in it is a link.
+            Nothing was touched then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,22 +50,31 @@ class RunLock:
         self._held = folder / ".lock.held"
         self._descriptor: int | None = None
         self._made = False
+        self._is_over = threading.Event()
+        self._unwanted: tuple[Path, ...] | None = None
 
     def __enter__(self) -> Self:
         """Take it."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _flock(descriptor):
-                self._make_held()
-            self._descriptor = descriptor
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, _own_name())
-        except BlockingIOError:
-            os.close(descriptor)
-            raise self._refusal(self._path) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
+        refuse_links(self._folder)
+        # Some file systems give a file another number at each look: there the last try counts.
+        for tries_left in reversed(range(_TRIES)):
+            self._descriptor = self._open()
+            try:
+                if not _flock(self._descriptor):
+                    self._make_held()
+                elif tries_left and not _is_at(self._descriptor, self._path):
+                    self._close()  # its holder took it away meanwhile
+                    continue
+                with contextlib.suppress(OSError):  # on a full disk it is a lock without a name
+                    os.ftruncate(self._descriptor, 0)
+                    os.write(self._descriptor, Holder.own().as_bytes())
+            except BlockingIOError:
+                self._close()
+                raise self._refusal(self._path) from None
+            except BaseException:
+                self._close()
+                raise
+            break
         return self
 
     @property
@@ -72,8 +89,38 @@ class RunLock:
 
     def __exit__(self, *failure: object) -> None:
         """Let it go. The file stays: to remove it could take away another process's."""
-        if self._made and _holder(self._held) == (socket.gethostname(), os.getpid()):
+        self._is_over.set()
+        if self._made and Holder.read(self._held) == Holder.own():
             self._held.unlink(missing_ok=True)
+        if self._unwanted is not None and not IS_WINDOWS:  # which removes nothing that is open
+            self._path.unlink(missing_ok=True)
+        self._close()
+        if self._unwanted is not None:
+            self._path.unlink(missing_ok=True) if IS_WINDOWS else None
+            unmake(self._unwanted)
+
+    def give_up(self, made: Iterable[Path]) -> None:
+        """Leave no lock behind in the end, and remove these folders then, as far as they are empty:
+        there is to be no run.
+        """
+        self._unwanted = tuple(made)
+
+    def _open(self) -> int:
+        """Open the file, which may be no link, and no device."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        try:
+            descriptor = open_unlinked(self._path, flags)
+        except OSError as error:
+            raise RunError(
+                f"{self._path}: cannot be opened ({error.strerror or error}), so the run cannot be "
+                "locked"
+            ) from None
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise RunError(f"{self._path}: is no file, so the run cannot be locked; delete it")
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -82,32 +129,70 @@ class RunLock:
         """Make the file that stands for the lock, or take over a stale one."""
         for _ in range(2):
             try:
-                _make(self._held, _own_name())
-                self._made = True
-                return
+                _make(self._held, Holder.own().as_bytes())
             except FileExistsError:
-                host, pid = _holder(self._held)
-                if host != socket.gethostname() or pid is None or _is_alive(pid):
+                holder = Holder.read(self._held)
+                if not self._is_stale(holder):
                     raise self._refusal(self._held) from None
-                self._remove_stale((host, pid))
+                self._remove_stale(holder)
+            else:
+                self._made = True
+                threading.Thread(target=self._beat, daemon=True).start()
+                return
         raise self._refusal(self._held)
 
-    def _remove_stale(self, holder: tuple[str, int]) -> None:
+    def _beat(self) -> None:
+        """Give signs of life until the lock is let go."""
+        while not self._is_over.wait(_BEAT_SECONDS):
+            with contextlib.suppress(OSError, NotImplementedError):
+                os.utime(self._held, follow_symlinks=IS_WINDOWS)
+
+    def _is_stale(self, holder: Holder | None) -> bool:
+        """Tell whether a holder is gone; None: its file is torn, which a process leaves that is
+        killed as it makes one, where a file system has no hard links.
+        """
+        if holder is None:
+            return self._is_silent()
+        fate = holder.fate()
+        if fate is Fate.UNSEEN and holder.may_have_been_me():
+            return self._is_silent()  # a container that was started again, or one that is its twin
+        return fate is Fate.GONE
+
+    def _is_silent(self) -> bool:
+        """Watch the file for signs of life. Its age is by its own file system's clock."""
+        first, began = _change_time(self._held), time.monotonic()
+        if first is None:
+            return True
+        with _beside(self._held, b"") as new:
+            age = max(0.0, (_change_time(new) or first) - first)
+        while age + time.monotonic() - began < _SILENCE_SECONDS:
+            time.sleep(_LOOK_SECONDS)
+            if _change_time(self._held) != first:
+                return False
+        return True
+
+    def _remove_stale(self, holder: Holder | None) -> None:
         """Take a stale file away: renamed first, since another process may have just done so and
         made its own, which is put back.
         """
-        aside = self._held.with_name(f"{self._held.name}-{os.getpid()}-{time.time_ns()}")
+        aside = _name_beside(self._held)
         with contextlib.suppress(FileNotFoundError):
             self._held.rename(aside)
-            if _holder(aside) != holder:
+            if Holder.read(aside) != holder:
                 _put_back(aside, self._held)
-            aside.unlink()
+            aside.unlink(missing_ok=True)
 
     def _refusal(self, path: Path) -> RunError:
-        host, pid = _holder(path)
-        who = f"process {pid} on {host}" if pid else "another process"
-        after = f"; if that is gone, delete {path}" if path == self._held else ""
-        return RunError(f"{self._folder}: in use by {who}; wait for it or stop it first{after}")
+        holder = Holder.read(path)
+        who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+        if path == self._path:
+            return RunError(f"{self._folder}: in use by {who}; wait for it or stop it first")
+        if holder and holder.fate() is Fate.UNSEEN:
+            who += ", in another container, where this process cannot look"
+        return RunError(
+            f"{self._folder}: in use by {who}; wait for it or stop it first; if that is gone, "
+            f"delete {path}"
+        )
 
 
 def _put_back(aside: Path, path: Path) -> None:
@@ -118,11 +203,38 @@ def _put_back(aside: Path, path: Path) -> None:
         except FileExistsError:
             raise
         except OSError:  # a file system without hard links, as on a memory stick
-            _make(path, aside.read_bytes())
+            _write_new(path, aside.read_bytes())
 
 
 def _make(path: Path, content: bytes) -> None:
-    """Make a file that must not be there."""
+    """Make a file that must not be there: seen whole or not at all, where there are hard links."""
+    with _beside(path, content) as whole:
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            if whole.stat().st_nlink != 2:  # else a server did it, and its answer was lost
+                raise
+        except OSError:
+            _write_new(path, content)
+
+
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A new file beside another, for the length of the block."""
+    new = _name_beside(path)
+    _write_new(new, content)
+    try:
+        yield new
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _name_beside(path: Path) -> Path:
+    """A name that a run's next start removes, should it stay."""
+    return path.with_name(f".tmp-lock-{os.getpid()}-{time.time_ns()}")
+
+
+def _write_new(path: Path, content: bytes) -> None:
     with path.open("xb") as file:
         try:
             file.write(content)
@@ -130,6 +242,21 @@ def _make(path: Path, content: bytes) -> None:
         except OSError:
             path.unlink()
             raise
+
+
+def _change_time(path: Path) -> float | None:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is still the one of a name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _flock(descriptor: int) -> bool:
@@ -149,23 +276,3 @@ def _flock(descriptor: int) -> bool:
             return False
         raise
     return True
-
-
-def _own_name() -> bytes:
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
-
-
-def _holder(path: Path) -> tuple[str | None, int | None]:
-    try:
-        found = json.loads(path.read_bytes()[:1000])
-        return str(found["host"]), int(found["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, None
-
-
-def _is_alive(pid: int) -> bool:
-    """Asked of psutil: on Windows `os.kill(pid, 0)` does not ask, it sends Ctrl-C."""
-    try:
-        return bool(psutil.pid_exists(pid))
-    except OverflowError:  # no process has such a number
-        return False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hairpin.errors import HairpinError, RunError
-from hairpin.files import sync_folder, write_atomically
+from hairpin.files import open_own, sync_folder, write_atomically
 from hairpin.runs.events import Event
 
 _LONGEST_LINE = 1 << 24
@@ -31,7 +31,7 @@ class Record:
         self._path = path
         with self._telling_what_to_do():
             is_new = not path.exists()
-            self._file = path.open("ab")
+            self._file = open_own(path, "ab")
             if is_new:
                 sync_folder(path.parent)
             if torn := _torn_bytes(path):
@@ -157,7 +157,7 @@ def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
     """Cut the record back to `length_bytes`, moving what came after into the file `discarded`;
     both are durable when it returns.
     """
-    with path.open("rb+") as file:
+    with open_own(path, "rb+") as file:
         file.seek(length_bytes)
         tail = file.read()
         if tail:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,33 @@ from hairpin.book.report.experiment import EXAMPLE_MIN_LR, Outcome
 from hairpin.book.report.pictures import COSINE, LOSSES, WARMUP, write_pictures
 from hairpin.book.report.printed import NOT_REACHED, PRINTED_LOSSES, Finding, findings
 from hairpin.errors import UserError, one_line
-from hairpin.files import write_atomically
+from hairpin.files import make_folders, unmake, write_atomically
 
 NAME = "book.md"
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of the page, before the work that it is about.
+@contextmanager
+def folder_for_page(folder: Path) -> Iterator[None]:
+    """Make the folder of the page, before the work that it is about; where nothing comes of that,
+    what was made is removed again.
 
     Raises:
         UserError: it cannot be made, or not be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        made = make_folders(folder)
+    except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"{folder}: cannot be made a folder ({error.strerror}); name another with --out"
+            f"{folder}: cannot be made a folder ({reason}); name another with --out"
         ) from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: may not be written to; name another with --out")
+    try:
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{folder}: may not be written to; name another with --out")
+        yield
+    except BaseException:
+        unmake(made)
+        raise
 
 
 def write_page(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hairpin.book.report.beside import read_beside
 from hairpin.book.report.experiment import run_listings
-from hairpin.book.report.page import agreement, make_folder, write_page
+from hairpin.book.report.page import agreement, folder_for_page, write_page
 from hairpin.book.report.printed import findings
 from hairpin.data.embedded import VERDICT_SHA256, verdict
 from hairpin.errors import CorpusError
@@ -36,16 +36,16 @@ def run_book(
     path = text or verdict()
     content = _read(path)
     of_the_story = sha256_of(path) == VERDICT_SHA256
-    make_folder(out)
-    outcome = run_listings(content, iterations=iterations, on_iteration=on_iteration)
-    page = write_page(
-        outcome,
-        out,
-        text_name="The Verdict" if of_the_story else path.name,
-        of_the_story=of_the_story,
-        environment=describe_environment("cpu"),
-        beside=other,
-    )
+    with folder_for_page(out):
+        outcome = run_listings(content, iterations=iterations, on_iteration=on_iteration)
+        page = write_page(
+            outcome,
+            out,
+            text_name="The Verdict" if of_the_story else path.name,
+            of_the_story=of_the_story,
+            environment=describe_environment("cpu"),
+            beside=other,
+        )
     return page, agreement(findings(outcome, of_the_story=of_the_story))
 
 

@@ -1,0 +1,72 @@
+"""Where something new may be written."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hairpin.errors import RunError
+from hairpin.files import move, new_folder, remove, sync_folder, write_json
+
+_PART = ".tmp-new"  # in a folder that is filled where it stands
+_NAMES = ".names.json"
+_LAST = "config.toml"  # makes it a run
+
+
+@contextmanager
+def new_or_empty_folder(path: Path, *, remedy: str = "name another") -> Iterator[Path]:
+    """A folder to be filled inside the block, which is at `path` whole or not at all.
+
+    One that is there already stays the same folder, a link the same link, and gets its content at
+    the end; what a killed process left half made in it is replaced.
+
+    Args:
+        path: new, or an empty folder.
+        remedy: what to do where it is not, for the error's line.
+
+    Raises:
+        RunError: there is something at `path`, or no folder can be made there.
+    """
+    try:
+        place = Path(os.path.realpath(path))
+    except ValueError as error:  # there is a NUL in the name
+        raise RunError(f"{path}: cannot be written ({error}); {remedy}") from None
+    try:
+        if place.is_dir():
+            _remove_half_made(place)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists and is not an empty folder; {remedy}")
+        with _filled_in_place(place) if place.is_dir() else new_folder(place) as temporary:
+            yield temporary
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+@contextmanager
+def _filled_in_place(folder: Path) -> Iterator[Path]:
+    """A folder inside an empty one, whose content moves up at the end of the block."""
+    part = folder / _PART
+    try:
+        part.mkdir()
+        yield part
+        names = sorted((path.name for path in part.iterdir()), key=lambda name: name == _LAST)
+        write_json(part / _NAMES, names)  # from here on they are known, should it end half way
+        for name in names:
+            move(part / name, folder / name)
+        sync_folder(folder)
+        remove(part)
+    except BaseException:
+        _remove_half_made(folder)
+        raise
+
+
+def _remove_half_made(folder: Path) -> None:
+    """Remove what is there of a folder whose filling was broken off, and nothing else."""
+    part = folder / _PART
+    with suppress(OSError, ValueError, TypeError):  # where there is no list, nothing had moved up
+        moved = set(json.loads((part / _NAMES).read_bytes()))
+        for path in folder.iterdir():
+            if path.name in moved:
+                remove(path)
+    remove(part, may_stay=True)
