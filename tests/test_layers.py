@@ -26,7 +26,8 @@ LAYERS = {
     "distributed": "errors",
     "checkpoints": "errors files distributed",
     "runs": "errors files config",
-    "watch": "runs",
+    "output": "",
+    "watch": "errors runs",
     "data": "errors files config",
     "data.batches": "data",
     "model.shape": "config",
@@ -52,7 +53,8 @@ LAYERS = {
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
     " data analysis run",
     "tracking": "errors files config runs run",
-    "driving": "errors plugin_files config distributed runs watch training finetuning run pages"
+    "audience": "output runs watch run pages tracking",
+    "driving": "errors plugin_files config distributed runs watch training finetuning run audience"
     " starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
@@ -60,7 +62,7 @@ LAYERS = {
     " starting",
     "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
     " starting driving estimating",
-    "cli": "errors version plugin_files config distributed data model verifying analysis terminal"
+    "cli": "errors version output plugin_files config distributed data model verifying analysis terminal"
     " book.report run driving convert experiments api doctor",
     "__init__": "version schedules optim watch run convert experiments api",
     "__main__": "cli",

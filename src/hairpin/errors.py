@@ -86,7 +86,7 @@ class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
 
     Args:
         problems: what to tell the user.
-        signal_number: SIGINT (2) or SIGTERM (15); the exit code is 128 more.
+        signal_number: SIGHUP (1), SIGINT (2) or SIGTERM (15); the exit code is 128 more.
     """
 
     def __init__(self, problems: str | Iterable[str], signal_number: int) -> None:
