@@ -14,6 +14,7 @@ from faults.rows.interruptions import signals
 from faults.rows.kills import clean, kills
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
+from faults.rows.watching import watching
 
 ROWS: dict[str, Callable[[Rig], Row]] = {
     "clean": clean,
@@ -22,6 +23,7 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "crashes at the start": crashes_at_start,
     "crashes at a resume": crashes_at_resume,
     "signals": signals,
+    "watching": watching,
     "truncations": lengths,
     "bit flips": flips,
     "no space": no_space,

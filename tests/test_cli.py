@@ -397,6 +397,13 @@ def test_a_mistake_on_resume_deletes_nothing(
     assert config.is_file()
 
 
+STOPS = [
+    (getattr(signal, name), code)
+    for name, code in (("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143))
+    if hasattr(signal, name)
+]
+
+
 class Training:
     """A `hairpin train` in a process of its own, long enough to be stopped."""
 
@@ -429,7 +436,7 @@ class Training:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
     hairpin: Hairpin, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -452,7 +459,7 @@ def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_signal_while_text_is_prepared_says_how_to_go_on(
     hairpin: Hairpin, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -62,8 +62,8 @@ LAYERS = {
     " starting",
     "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
     " starting driving estimating",
-    "cli": "errors version output plugin_files config distributed data model verifying analysis terminal"
-    " book.report run driving convert experiments api doctor",
+    "cli": "errors version output watch plugin_files config distributed data model verifying"
+    " analysis terminal book.report run driving convert experiments api doctor",
     "__init__": "version schedules optim watch run convert experiments api",
     "__main__": "cli",
 }

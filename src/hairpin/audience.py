@@ -46,6 +46,8 @@ class Audience:
         self._watcher.show(event)
         self._trackers.follow(event)
         if self._page:
+            if isinstance(event, events.End):
+                self._watcher.stage("writing the page", 0, 0)
             self._page.follow(event)
         self._note(update)
 

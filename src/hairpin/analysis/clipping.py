@@ -184,7 +184,7 @@ def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
 
 def _rounded_up(value: float) -> float:
     """The smallest number of two digits that is not below the value."""
-    if value <= 0:
+    if value < 1e-300:  # below it, or a hundredth of it, floats end
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")

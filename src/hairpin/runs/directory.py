@@ -11,6 +11,7 @@ RUN/
   report.html          a page about it
 """
 
+import math
 import re
 import shutil
 import time
@@ -169,7 +170,7 @@ def list_runs(folder: Path) -> list[RunDirectory]:
     """The runs in a folder, oldest first by when they began."""
     if not folder.is_dir():
         return []
-    runs = [RunDirectory(path) for path in folder.iterdir() if (path / "config.toml").is_file()]
+    runs = [RunDirectory(path) for path in folder.iterdir() if _may_be_a_run(path)]
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
@@ -188,11 +189,26 @@ def _is_left_over(path: Path) -> bool:
     return path.name.startswith((".tmp-config.toml-", ".lock"))
 
 
+def _may_be_a_run(path: Path) -> bool:
+    """Whether it has a config, or nobody may look."""
+    try:
+        return (path / "config.toml").is_file()
+    except OSError:
+        return True
+
+
 def _began(run: RunDirectory) -> float:
-    """When the run's record was begun; config.toml is written again on the way."""
+    """When the run's record was begun; config.toml is written again on the way. A folder into which
+    nobody may look comes before all others.
+    """
     try:
         with run.metrics.open("rb") as file:
-            found = re.search(rb'"time": ?([0-9.]+)', file.readline())
+            found = re.search(rb'"time": ?([0-9]+\.?[0-9]*)', file.readline())
     except OSError:
         found = None
-    return float(found[1]) if found else run.config.stat().st_mtime
+    if found:
+        return float(found[1])
+    try:
+        return run.config.stat().st_mtime
+    except OSError:
+        return -math.inf

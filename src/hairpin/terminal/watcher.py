@@ -1,5 +1,6 @@
 """What a run looks like on a terminal, from its plan to its summary."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -80,12 +81,16 @@ class Terminal:
 
 def plan_line(plan: events.Plan) -> str:
     """What is going to happen, in a sentence, with the time by the clock when it will end."""
-    ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    try:
+        ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    except (OverflowError, ValueError, OSError):  # beyond the calendar, or no number
+        ends = "?"
     if plan.examples is None:
         size = f"{plan.tokens_per_update:,} tokens"
         data = f"{format_count(plan.train_tokens)} training tokens"
     else:
-        size = f"{round(plan.epochs * plan.examples / plan.updates):,} examples"
+        each = plan.epochs * plan.examples / plan.updates if plan.updates else math.nan
+        size = f"{each:,.0f} examples"
         data = f"{plan.examples:,} training examples"
     labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
     start = f", from the {harmless(plan.start)}" if plan.start else ""

@@ -29,6 +29,7 @@ from hairpin.training.start import open_start, with_start
 from hairpin.training.task import Samples
 from hairpin.watch import Watcher
 
+MEASURING = "measuring an update on this machine, compiled where that may help"
 _PROBE_SHARE = 0.012  # of the budget, to time this run's own update
 _EPOCHS_THAT_MEMORISE = 20
 
@@ -114,6 +115,7 @@ def settle(
     require_enough_text(prepared, shape.context)
     config = settle_micro_batch(config, shape)
     batches = batches_of(prepared, shape.context, config.train.seed)
+    watcher.stage(MEASURING, 0, 0)
     config, seconds = settle_speed(config, new_network(shape), batches, budget, watcher.notice)
     tokens = len(prepared.train)
     if choose.is_open(config) and not budget:
@@ -197,12 +199,14 @@ def memorisation_warning(settled: Settled) -> str | None:
 
 
 def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Config:
+    def measure() -> float:
+        watcher.stage("measuring the speed of this machine", 0, 0)
+        return probe.measure_flops(config.execution.device, config.execution.precision)
+
     return choose.fill_size(
         config,
         seconds_left=(lambda: budget.left) if budget else None,
-        flops_per_second=lambda: probe.measure_flops(
-            config.execution.device, config.execution.precision
-        ),
+        flops_per_second=measure,
         train_bytes=lambda: survey_text(config.data, on_progress=watcher.stage).train_bytes,
     )
 
