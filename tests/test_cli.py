@@ -540,11 +540,16 @@ def test_sample_without_a_prompt_begins_a_document(
     assert done.out
 
 
-def test_what_could_act_on_a_terminal_is_escaped(hairpin: Hairpin, finished: Path) -> None:
+def test_what_could_act_on_a_terminal_is_escaped_there_and_a_file_has_it_as_it_is(
+    hairpin: Hairpin, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hostile = "a\x1b[2Jb\x07c\u202ed\x9be"
-    done = hairpin("sample", finished, "--prompt", hostile, "--tokens", "200")
-    assert done.out.startswith(r"a\x1b[2Jb\x07c\u202ed\x9be")
-    assert all(character == "\n" or character.isprintable() for character in done.out.rstrip())
+    sample = ["sample", finished, "--prompt", hostile, "--tokens", "200"]
+    assert hairpin(*sample).out.startswith(hostile)
+    monkeypatch.setattr("hairpin.cli.shown.sys.stdout.isatty", lambda: True)
+    shown = hairpin(*sample).out
+    assert shown.startswith(r"a\x1b[2Jb\x07c\u202ed\x9be")
+    assert all(character in "\n\t" or character.isprintable() for character in shown.rstrip())
 
 
 def test_output_in_another_encoding_is_escaped_not_fatal(finished: Path) -> None:
