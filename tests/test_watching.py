@@ -51,6 +51,7 @@ from helpers import TINY_FLAGS, Hairpin, of_kind, text_file, tiny, updates_witho
 
 QUICKLY = (Phase.explicit, Phase.generate)  # to make an example smaller takes minutes here
 numbers = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1e308, 5e-324])
+norms = st.floats(min_value=0) | st.sampled_from([math.nan, math.inf, 0.0, 1e308, 5e-324])
 maybe = st.none() | numbers
 counts = st.integers(0, 10**6) | st.sampled_from([0, 1, 10**15])
 words = st.text(max_size=20) | st.sampled_from(["[/]", "[link=x]", "\x1b[2J", "\u202e", "\ud800"])
@@ -58,14 +59,14 @@ a_source = st.fixed_dictionaries(
     {"train_loss": maybe, "val_loss": maybe, "val_bits_per_byte": maybe}
 )
 flags = st.none() | st.booleans()
-incident = (counts, numbers, numbers, words, counts, counts, words)
+incident = (counts, numbers, norms, words, counts, counts, words)
 any_event = st.one_of(
     st.builds(
         events.Update,
-        counts, numbers, numbers, numbers, st.booleans(), counts, numbers, flags, flags, maybe,
+        counts, numbers, numbers, norms, st.booleans(), counts, numbers, flags, flags, maybe,
         st.none() | words, maybe,
     ),
-    st.builds(events.Ratios, counts, numbers, st.dictionaries(words, numbers, max_size=3)),
+    st.builds(events.Ratios, counts, numbers, st.dictionaries(words, norms, max_size=3)),
     st.builds(
         events.Evaluation,
         counts, counts, numbers, numbers, maybe, maybe, maybe, st.none(),

@@ -134,12 +134,18 @@ class Update(Event):
 @dataclass(frozen=True)
 class Ratios(Event):
     """How far the update of index `update` moved the weights, in the first one after an evaluation:
-    RMS of the change over RMS of the weights before it, by part of the network.
+    RMS of the change over RMS of the weights before it, by part of the network. The record leaves
+    out a part whose ratio is not finite.
     """
 
     update: int
     lr: float
     ratios: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """As of every event; who reads ratios computes with them."""
+        finite = {part: ratio for part, ratio in self.ratios.items() if math.isfinite(ratio)}
+        return super().as_json() | {"ratios": finite}
 
 
 @dataclass(frozen=True)
