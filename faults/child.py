@@ -33,6 +33,7 @@ import hairpin.training.run
 import hairpin.training.samples
 from faults import mutants
 from faults.filecalls import FileCalls
+from faults.outputs import replace_output
 from faults.plan import Plan
 from hairpin.cli.main import main
 from hairpin.model.gpt import GPT
@@ -57,7 +58,7 @@ def live(plan: Plan, arguments: list[str], run: Path, side: Path, cache: Path) -
         cache: hairpin's.
     """
     _be_fresh(arguments, side, cache)
-    announcer = Announcer(plan, side)
+    announcer = Announcer(plan, side, replace_output(plan.output))
     announcer.install(run)
     _bend(plan)
     mutants.plant(plan.mutant)
@@ -82,6 +83,7 @@ def _be_fresh(arguments: list[str], side: Path, cache: Path) -> None:
     """What a new process has, and a fork has not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for name, number in (("stdout", 1), ("stderr", 2)):
         descriptor = os.open(side / name, flags, 0o644)
@@ -96,11 +98,14 @@ def _be_fresh(arguments: list[str], side: Path, cache: Path) -> None:
 
 
 class Announcer:
-    """Says when the process comes to a phase, and stays there for a while."""
+    """Says when the process comes to a phase, and stays there for a while; there its output goes,
+    if that is planned.
+    """
 
-    def __init__(self, plan: Plan, side: Path) -> None:
+    def __init__(self, plan: Plan, side: Path, lose_output: Callable[[], None]) -> None:
         self._plan = plan
         self._side = side
+        self._lose_output = lose_output
         self._seen = 0
         self._saves: set[str] = set()
 
@@ -113,6 +118,7 @@ class Announcer:
             "evaluation", Evaluator.measure
         )
         samples.generate = self._before("sample", samples.generate)
+        Run.lines = self._before("summary", Run.lines)  # type: ignore[method-assign]
         FileCalls(run, self._side, self._plan, self._in_save).install()
 
     def install_in_steps(self) -> None:
@@ -141,6 +147,7 @@ class Announcer:
             time.sleep(self._plan.pause_seconds)
 
     def _announce(self) -> None:
+        self._lose_output()
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._side / "announced", os.O_CREAT | os.O_EXCL))
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Fault = Literal["before", "after", "torn", "power", "full"]
-Phase = Literal["", "start", "load", "update", "evaluation", "sample", "save"]
+Phase = Literal["", "start", "load", "update", "evaluation", "sample", "save", "summary"]
+Output = Literal["", "pipe", "terminal", "log"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Plan:
         announce: the phase in which it writes the file `announced`, and waits.
         announce_number: which of such phases, from 0.
         pause_seconds: how long it waits there; in a save, before each file-system call.
+        output: what its standard output is instead of a file. Where it announces itself, the reader
+            of the pipe ends, the terminal is closed, or the log's disk is full.
         dies_in_update: the update at whose beginning it kills itself, once `dies_after` is there.
         dies_after: a path below the run's folder.
         clock_seconds: added to the system's clock.
@@ -45,6 +48,7 @@ class Plan:
     announce: Phase = ""
     announce_number: int = 0
     pause_seconds: float = 0.0
+    output: Output = ""
     dies_in_update: int | None = None
     dies_after: str = ""
     clock_seconds: float = 0.0

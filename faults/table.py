@@ -16,6 +16,7 @@ from faults.rows.links import links
 from faults.rows.namespaces import locks_in_namespaces
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
+from faults.rows.watching import watching
 
 ROWS: dict[str, Callable[[Rig], Row]] = {
     "clean": clean,
@@ -24,6 +25,7 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "crashes at the start": crashes_at_start,
     "crashes at a resume": crashes_at_resume,
     "signals": signals,
+    "watching": watching,
     "truncations": lengths,
     "bit flips": flips,
     "no space": no_space,

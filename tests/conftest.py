@@ -21,6 +21,15 @@ settings.register_profile("hairpin", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None)
 settings.load_profile("hairpin")
 
+# A script's background ignores SIGINT and `nohup` SIGHUP, and what is started there leaves it so.
+# Tests send both, and their children begin with what the system does at them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+for _number in _STOPS:
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+
 # tiktoken names its files by the SHA-1 of their addresses; this is encoder.json.
 _GPT2_FILE = "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6"
 
@@ -75,7 +84,7 @@ def hairpin(
 ) -> Iterator[Hairpin]:
     """The command line, in this process and in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in _STOPS}
 
     def call(*arguments: object) -> Done:
         capsys.readouterr()
@@ -85,7 +94,8 @@ def hairpin(
         return Done(exit_.value.code, *capsys.readouterr())
 
     yield call
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -397,6 +397,13 @@ def test_a_mistake_on_resume_deletes_nothing(
     assert config.is_file()
 
 
+STOPS = [
+    (getattr(signal, name), code)
+    for name, code in (("SIGHUP", 129), ("SIGINT", 130), ("SIGTERM", 143))
+    if hasattr(signal, name)
+]
+
+
 class Training:
     """A `hairpin train` in a process of its own, long enough to be stopped."""
 
@@ -429,7 +436,7 @@ class Training:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
     hairpin: Hairpin, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -452,7 +459,7 @@ def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_a_signal_while_text_is_prepared_says_how_to_go_on(
     hairpin: Hairpin, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -533,11 +540,16 @@ def test_sample_without_a_prompt_begins_a_document(
     assert done.out
 
 
-def test_what_could_act_on_a_terminal_is_escaped(hairpin: Hairpin, finished: Path) -> None:
+def test_what_could_act_on_a_terminal_is_escaped_there_and_a_file_has_it_as_it_is(
+    hairpin: Hairpin, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hostile = "a\x1b[2Jb\x07c\u202ed\x9be"
-    done = hairpin("sample", finished, "--prompt", hostile, "--tokens", "200")
-    assert done.out.startswith(r"a\x1b[2Jb\x07c\u202ed\x9be")
-    assert all(character == "\n" or character.isprintable() for character in done.out.rstrip())
+    sample = ["sample", finished, "--prompt", hostile, "--tokens", "200"]
+    assert hairpin(*sample).out.startswith(hostile)
+    monkeypatch.setattr("hairpin.cli.shown.sys.stdout.isatty", lambda: True)
+    shown = hairpin(*sample).out
+    assert shown.startswith(r"a\x1b[2Jb\x07c\u202ed\x9be")
+    assert all(character in "\n\t" or character.isprintable() for character in shown.rstrip())
 
 
 def test_output_in_another_encoding_is_escaped_not_fatal(finished: Path) -> None:

@@ -21,6 +21,7 @@ CASES = {
     "crashes at the start": 4,
     "crashes at a resume": 4,
     "signals": 8,
+    "watching": 11,
     "truncations": 5,
     "bit flips": 26,
     "no space": 5,

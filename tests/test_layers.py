@@ -27,7 +27,8 @@ LAYERS = {
     "distributed": "errors",
     "checkpoints": "errors files distributed",
     "runs": "errors files config",
-    "watch": "runs",
+    "output": "",
+    "watch": "errors runs",
     "data": "errors files config",
     "data.batches": "data",
     "model.shape": "config",
@@ -54,17 +55,18 @@ LAYERS = {
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
     " data analysis run",
     "tracking": "errors files config runs run",
+    "audience": "output runs watch run pages tracking",
     "driving": "errors plugin_files config distributed data runs watch training finetuning run"
-    " pages starting tracking",
+    " audience starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
     "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
     " starting driving estimating",
-    "cli": "errors version plugin_files config distributed data model verifying analysis terminal"
-    " book.report run driving convert experiments api doctor",
-    "__init__": "version waiting schedules optim watch run convert experiments api",
+    "cli": "errors version output watch plugin_files config distributed data model verifying"
+    " analysis terminal book.report run driving convert experiments api doctor",
+    "__init__": "version schedules optim watch run convert experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.

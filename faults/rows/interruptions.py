@@ -14,8 +14,8 @@ from faults.row import Row
 
 _PHASES: tuple[Phase, ...] = ("start", "load", "update", "evaluation", "sample", "save")
 # What is in reach of a run that was stopped in update 35 and ends after 60.
-_LAST_NUMBER = {"update": 20, "evaluation": 1, "save": 1}
-_STOPPED = 35
+LAST_NUMBER = {"update": 20, "evaluation": 1, "save": 1}
+STOPPED = 35
 _MOST_SECONDS = 20.0
 _CASES = list(itertools.product(_PHASES, (signal.SIGINT, signal.SIGTERM), (None, "same", "other")))
 
@@ -38,8 +38,8 @@ def _run(
     rng: Random,
     folder: Path,
 ) -> list[str]:
-    case = rig.case(folder) if phase == "start" else rig.stopped(folder, _STOPPED)
-    number = rng.randint(0, _LAST_NUMBER.get(phase, 0))
+    case = rig.case(folder) if phase == "start" else rig.stopped(folder, STOPPED)
+    number = rng.randint(0, LAST_NUMBER.get(phase, 0))
     pause = 0.002 if phase == "save" else 0.2
     child = rig.go_on(case, Plan(announce=phase, announce_number=number, pause_seconds=pause))
     if not child.wait_for_announcement():
@@ -51,16 +51,17 @@ def _run(
         other = signal.SIGINT if first == signal.SIGTERM else signal.SIGTERM
         child.send(first if second == "same" else other)
     done = child.finish()
-    problems = _left_well(done, first, time.monotonic() - sent)
+    problems = left_well(done, first, time.monotonic() - sent)
     if phase not in ("start", "load"):
-        problems += _nothing_lost(case, child)
+        problems += nothing_lost(case, child)
     problems += rig.finished(case)
     # A sample that a signal cut short is not written later.
     cut_short = {"oracle: other samples"} if phase == "sample" else set()
     return [problem for problem in problems if problem not in cut_short]
 
 
-def _left_well(done: Done, number: signal.Signals, seconds: float) -> list[str]:
+def left_well(done: Done, number: signal.Signals, seconds: float) -> list[str]:
+    """How a process that was told to stop did not do so in time, with its code and one line."""
     problems = done.surprises()
     if done.code != 128 + number:
         problems.append(f"left with {done.code} after {number.name}: {done.last_line}")
@@ -72,7 +73,8 @@ def _left_well(done: Done, number: signal.Signals, seconds: float) -> list[str]:
     return problems
 
 
-def _nothing_lost(case: Case, child: Child) -> list[str]:
+def nothing_lost(case: Case, child: Child) -> list[str]:
+    """Whether the last update that was recorded is not in the last checkpoint."""
     lines = (case.run / "metrics.jsonl").read_bytes().splitlines()
     made = [event["update"] for event in map(json.loads, lines) if event["event"] == "update"]
     saved = newest_step(case.run)

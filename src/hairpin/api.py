@@ -6,6 +6,7 @@ PyTorch is imported only by what needs it.
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from hairpin.starting.asked import (
 )
 from hairpin.starting.begin import begun_before, require_same
 from hairpin.starting.extend import make_longer
-from hairpin.watch import Watcher
+from hairpin.watch import Watcher, guarded
 
 _NO_TEXT = (
     "no text given: training on the source of the Python standard library; for your own text, "
@@ -188,7 +189,7 @@ def resume(
     files = load_plugins(plugin)
     if is_follower():
         return follow()
-    run, watcher = load(path), _watcher(watcher)
+    run, watcher = load(path), guarded(_watcher(watcher))
     if accept_plugin:
         with RunLock(run.path):
             run.directory.write_config(with_plugins(run.config, files))
@@ -280,11 +281,8 @@ def plan(
         texts, corpus, config, overrides, settings or {}, budget, tokens, parameters, gpus, gpu,
         context, micro_batch, out,
     )  # fmt: skip
-    watcher = watcher or _watcher(None, on_stderr=True)
-    try:
-        return answer(asked, watcher, probe=probe, check_text=check_text)
-    finally:
-        watcher.close()
+    with closing(guarded(_watcher(watcher, on_stderr=True))) as shown:
+        return answer(asked, shown, probe=probe, check_text=check_text)
 
 
 def prepare(
@@ -305,8 +303,9 @@ def prepare(
 
     asked = asked_config(texts, corpus, None, overrides, settings or {})
     require_text(asked)
-    with new_or_empty_folder(Path(out), remedy="name another with --out") as folder:
-        prepared = prepare_text(asked.data, asked.tokenizer, on_progress=_watcher(watcher).stage)
+    place = new_or_empty_folder(Path(out), remedy="name another with --out")
+    with place as folder, closing(guarded(_watcher(watcher))) as shown:
+        prepared = prepare_text(asked.data, asked.tokenizer, on_progress=shown.stage)
         for source in prepared.sources:
             shutil.copytree(source.prepared.folder, folder / source.name)
         if not prepared.sources:

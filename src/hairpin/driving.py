@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hairpin.audience import Audience
 from hairpin.config.settings import Config
 from hairpin.data.finding import require_there
 from hairpin.distributed import launch
@@ -30,7 +31,6 @@ from hairpin.errors import (
     SpikeError,
     UserError,
 )
-from hairpin.pages.write import LivePage
 from hairpin.plugin_files import blame, require_plugins
 from hairpin.run import Run
 from hairpin.runs import events
@@ -39,15 +39,16 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
 from hairpin.starting.extend import IMPORTED, is_finished, is_imported
-from hairpin.tracking.follow import Trackers
 from hairpin.tracking.tools import require_installed
-from hairpin.watch import Quiet, Watcher
+from hairpin.watch import Guarded, Quiet, Watcher, guarded
 
 if TYPE_CHECKING:
     from hairpin.training.budget import Budget
 
 # Their number is an update's index; that of other events is how many updates are completed.
 _COUNTED_FROM_0 = (events.Update, events.Ratios)
+# Signals that ask for the end. Windows has no SIGHUP.
+_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def train_new(
@@ -65,6 +66,7 @@ def train_new(
 
     A mistake of the user's that is found before the first update leaves no run.
     """
+    watcher = guarded(watcher)
     require_installed(asked.track.tools)
     require_plugins(asked.plugins, "hairpin train …")
     require_there(asked.data)
@@ -88,6 +90,7 @@ def go_on(
         watcher: is shown what happens.
         pictures: whether plots are drawn at the end.
     """
+    watcher = guarded(watcher)
     if is_finished(run):
         done = f" is finished after {run.config.train.updates} updates: nothing to do"
         words = f": {IMPORTED.format(run.path)}" if is_imported(run) else done
@@ -165,7 +168,7 @@ def _drain(
     directory: RunDirectory,
     budget_seconds: float | None,
     started: float,
-    watcher: Watcher,
+    watcher: Guarded,
     *,
     new: RunLock | None = None,
     pictures: bool = True,
@@ -179,14 +182,13 @@ def _drain(
 
     budget = Budget(budget_seconds, started) if budget_seconds else None
     run = Run(directory)
-    trackers = Trackers(run, watcher.notice)
-    show = _shown(run, watcher, trackers, pictures=pictures)
+    audience = Audience(run, watcher, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     given_up = False
     try:
         for event in _blaming(_leading(run, budget, watcher)):
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
-            show(event)
+            audience.show(event, update)
         status = "finished"
     except HairpinError as error:
         _finish_speaking(error)
@@ -195,25 +197,38 @@ def _drain(
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
         status, reason = "interrupted", f"stopped; go on with `hairpin resume {directory.path}`"
-        if isinstance(stop, SystemExit) and stop.code != 128 + signal.SIGTERM:
-            raise  # whoever read the output has gone
-        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        number = _signal_of(stop)
+        if number is None:
+            raise
         raise Interrupted(reason, number) from None
     finally:
         if directory.path.is_dir():
             end = events.End(update, status, time.monotonic() - started, reason)
-            with suppress(HairpinError), Record(directory.metrics) as record:
-                record.write(end)  # where the disk is full, it was said already
-                record.sync()
-            trackers.follow(end) if given_up else show(end)
-            trackers.close()
-            if new and given_up:
-                directory.give_up(new)
-        watcher.close()
-    if pictures:
-        run.write_plots()
-    watcher.finish(run.path, run.lines())
+            _write(directory, *audience.losses(update), end)
+            audience.show(end, update, is_shown=not given_up)
+        audience.close()
+        if new and given_up:
+            directory.give_up(new)
+    audience.finish()
+    _write(directory, *audience.losses(update))
     return run
+
+
+def _signal_of(stop: KeyboardInterrupt | SystemExit) -> signal.Signals | None:
+    """The signal that raised it; None: something else did, such as a plugin that calls `exit`."""
+    if isinstance(stop, KeyboardInterrupt):
+        return signal.SIGINT
+    return next((number for number in _STOPS if stop.code == 128 + number), None)
+
+
+def _write(directory: RunDirectory, *last: events.Event) -> None:
+    """Add what a process has to say at its end to the record."""
+    if not last:
+        return
+    with suppress(HairpinError), Record(directory.metrics) as record:
+        for event in last:
+            record.write(event)  # where the disk is full, it was said already
+        record.sync()
 
 
 def _leading(run: Run, budget: "Budget | None", watcher: Watcher) -> Iterator[events.Event]:
@@ -244,20 +259,3 @@ def _blaming(loop: Iterable[events.Event]) -> Iterator[events.Event]:
         if line := blame(error):
             raise PluginError(line) from error
         raise
-
-
-def _shown(
-    run: Run, watcher: Watcher, trackers: Trackers, *, pictures: bool
-) -> Callable[[events.Event], None]:
-    """What shows the run's events to the watcher, and keeps its page and trackers up with them."""
-    page = LivePage(run, watcher.notice) if pictures else None
-    if pictures:
-        watcher.begin(run.path)
-
-    def show(event: events.Event) -> None:
-        watcher.show(event)
-        trackers.follow(event)
-        if page:
-            page.follow(event)
-
-    return show

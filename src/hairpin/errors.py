@@ -19,6 +19,9 @@ these lines and nothing else; a traceback means a bug in hairpin.
 
 from collections.abc import Iterable
 
+# Not "printable", and no harm: joiners, marks of direction that override nothing, wide spaces.
+_SHOWN = "\u200c\u200d\u200e\u200f\u00a0\u3000"
+
 
 class HairpinError(Exception):
     """Base of all errors that hairpin raises on purpose; `problems` has a line for each."""
@@ -86,7 +89,7 @@ class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
 
     Args:
         problems: what to tell the user.
-        signal_number: SIGINT (2) or SIGTERM (15); the exit code is 128 more.
+        signal_number: SIGHUP (1), SIGINT (2) or SIGTERM (15); the exit code is 128 more.
     """
 
     def __init__(self, problems: str | Iterable[str], signal_number: int) -> None:
@@ -99,6 +102,6 @@ def one_line(problem: str) -> str:
     may name a file or a key as somebody wrote it.
     """
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in problem
+        c if c.isprintable() or c in _SHOWN else c.encode("unicode_escape").decode()
+        for c in problem
     )

@@ -83,7 +83,7 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
     scales = [
         min(1.0, clip.threshold / update["grad_norm"])
         for update in updates
-        if update.get("clipped") and clip.kind == "norm"
+        if update.get("clipped") and clip.kind == "norm" and update["grad_norm"] > 0
     ]
     share = _share(updates) or 0.0
     later_share = _share([update for update in updates if update["update"] >= warmup])
@@ -122,11 +122,12 @@ def _leader(
     updates: Sequence[dict[str, Any]],
 ) -> tuple[str | None, float | None, float | None]:
     """The parameter that leads most often, in which share of updates, with how much of the norm."""
-    led = [update for update in updates if "leader" in update]
+    # Where all gradients are zero, nobody's share of them is a number.
+    led = [update for update in updates if update.get("leader_share") is not None]
     if not led:
         return None, None, None
-    ((name, count),) = Counter(update["leader"] for update in led).most_common(1)
-    shares = [update["leader_share"] for update in led if update["leader"] == name]
+    ((name, count),) = Counter(update.get("leader", "?") for update in led).most_common(1)
+    shares = [update["leader_share"] for update in led if update.get("leader", "?") == name]
     return name, count / len(led), statistics.median(shares)
 
 
@@ -184,7 +185,7 @@ def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
 
 def _rounded_up(value: float) -> float:
     """The smallest number of two digits that is not below the value."""
-    if value <= 0:
+    if value < 1e-300:  # below it, or a hundredth of it, floats end
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")

@@ -208,6 +208,8 @@ def _passes(events: Sequence[dict[str, Any]], summary: Summary) -> float | None:
     plan = next((e for e in events if e["event"] == "plan"), None)
     if plan is None or summary.best is None or not plan["updates"]:
         return None
+    if plan.get("epochs") is None:  # it was no finite number
+        return None
     return float(plan["epochs"] * summary.best.update / plan["updates"])
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 
 _LARGE = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _BYTES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
@@ -12,12 +13,16 @@ _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# Of these, what acts on a terminal. Tabs, and marks that scripts from right to left need, do not.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def format_duration(seconds: float) -> str:
     """A duration in its two largest units: "0.4s", "42s", "2m 10s", "3h 05m", "2d 04h".
 
     Rounded to the smaller unit that is shown; "?" where the number is not finite or is negative.
     """
+    seconds = _float(seconds)
     if not math.isfinite(seconds) or seconds < 0:
         return "?"
     if seconds < 0.95:
@@ -36,6 +41,7 @@ def format_duration(seconds: float) -> str:
 
 def format_count(n: float) -> str:
     """A count in three digits and a letter: "950", "9,999", "12.4k", "124M", "1.56B"."""
+    n = _float(n)
     if abs(n) < 9_999.5:
         return f"{n:,.0f}"
     return _scaled(n, _LARGE)
@@ -43,11 +49,13 @@ def format_count(n: float) -> str:
 
 def format_bytes(n: float) -> str:
     """A size in decimal units: "950 bytes", "12.4 MB"."""
+    n = _float(n)
     return f"{n:,.0f} bytes" if abs(n) < 999.5 else _scaled(n, _BYTES)
 
 
 def format_lr(lr: float) -> str:
     """A learning rate in three digits: "1.2e-3"; "0" for zero."""
+    lr = _float(lr)
     if not math.isfinite(lr):
         return str(lr)
     if lr == 0:
@@ -60,6 +68,7 @@ def format_loss(loss: float | None) -> str:
     """A loss with the digits that matter: "10.83", "3.217", "0.0123"; "unknown" for None."""
     if loss is None:
         return "unknown"
+    loss = _float(loss)
     if not math.isfinite(loss):
         return str(loss)
     return f"{loss:.2f}" if loss >= 10 else f"{loss:.3f}" if loss >= 0.1 else f"{loss:.3g}"
@@ -67,6 +76,7 @@ def format_loss(loss: float | None) -> str:
 
 def format_norm(norm: float) -> str:
     """A gradient norm in three digits: "0.87", "14.2", "1.2e5"."""
+    norm = _float(norm)
     if not math.isfinite(norm):
         return str(norm)
     if norm == 0 or 0.01 <= norm < 1000:
@@ -88,6 +98,22 @@ def harmless(text: str, encoding: str = "utf-8") -> str:
     return escaped.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
+def harmless_pieces(pieces: Iterable[str]) -> Iterator[str]:
+    """A text that goes to a terminal piece by piece: what acts on one is an escape, and tabs, line
+    breaks and what other scripts are written with stay as they are.
+
+    A line break of two characters may be divided over two pieces.
+    """
+    held = ""
+    for piece in pieces:
+        text = held + piece
+        held = "\r" if text.endswith("\r") else ""
+        if text := text.removesuffix("\r").replace("\r\n", "\n"):
+            yield _ACTING.sub(_escape, text)
+    if held:
+        yield _ACTING.sub(_escape, held)
+
+
 def harmless_name(name: str, most: int | None = None) -> str:
     """A name that somebody chose, as part of a line: breaks and tabs are escapes too.
 
@@ -104,7 +130,17 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def _float(n: float) -> float:
+    """The number as a float; a record may hold a whole number that is beyond all of them."""
+    try:
+        return float(n)
+    except OverflowError:
+        return math.inf if n > 0 else -math.inf
+
+
 def _scaled(n: float, units: tuple[tuple[float, str], ...]) -> str:
+    if not math.isfinite(n):
+        return str(n)
     # 999,950 rounds to 1,000 thousand, which reads better as 1M: hence the half digit.
     for scale, unit in units:
         if abs(n) >= 0.9995 * scale:

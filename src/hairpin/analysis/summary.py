@@ -272,7 +272,8 @@ def _seconds(ends: list[dict[str, Any]], updates: list[dict[str, Any]]) -> float
         for update in updates
         if _finite(update.get("tokens_per_second")) and update["tokens_per_second"] > 0
     )
-    return max(math.fsum(end["seconds"] for end in ends), trained)
+    ended = math.fsum(end["seconds"] for end in ends if _finite(end.get("seconds")))
+    return max(ended, trained)
 
 
 def _planned_updates(events: list[dict[str, Any]]) -> int | None:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +18,7 @@ from hairpin.cli.options import (
     run_argument,
     weights_option,
 )
+from hairpin.cli.shown import say, write
 
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
@@ -66,7 +68,6 @@ def sample(
     On a terminal and without --prompt it asks for prompts until Ctrl-D.
     """
     from hairpin import api
-    from hairpin.analysis.formats import harmless
     from hairpin.model.generate import Sampling
     from hairpin.plugin_files import load_plugins
 
@@ -76,20 +77,18 @@ def sample(
     click.echo(trained.weights + rounded, err=True)
     sampling = Sampling(temperature, top_k, top_p)
 
-    def write(prompt: str) -> None:
+    def go_on(prompt: str) -> None:
         # A continuation stands right behind its prompt, a response below its instruction.
-        click.echo(harmless(prompt), nl=trained.follows_instructions)
-        for piece in trained.write(prompt, sampling, tokens=tokens, seed=seed):
-            click.echo(harmless(piece), nl=False)
-        click.echo()
+        before = prompt + "\n" * trained.follows_instructions
+        write(chain([before], trained.write(prompt, sampling, tokens=tokens, seed=seed)))
 
     if prompt is not None or not sys.stdin.isatty():
-        write(prompt or "")
+        go_on(prompt or "")
         return
     click.echo("type a prompt; Ctrl-D ends", err=True)
     while True:
         try:
-            write(input("> "))
+            go_on(input("> "))
         except EOFError:
             click.echo()
             return
@@ -125,7 +124,7 @@ def evaluate(
     with counting_bar("evaluating") as on_progress:
         measured = trained.measure(texts, on_progress, notices.append, column)
     for notice in notices:
-        click.echo(notice, err=True)
+        say(notice, err=True)
     labels = run.config.finetune.labels
     if as_json:
         facts = {
@@ -151,7 +150,7 @@ def evaluate(
         }
         click.echo(json.dumps(finite, allow_nan=False))
         return
-    click.echo("\n".join([trained.weights, *measured_lines(measured, labels)]))
+    say("\n".join([trained.weights, *measured_lines(measured, labels)]))
 
 
 @click.command(short_help="Tell the labels of texts.")

@@ -13,6 +13,7 @@ from hairpin.cli.options import (
     with_curve_settings,
     with_text_settings,
 )
+from hairpin.cli.shown import say
 
 
 @click.command(short_help="Turn text into a tokenizer and token shards.")
@@ -31,7 +32,7 @@ def prepare(
     from hairpin import api
 
     settings = settings_of(flags)
-    click.echo(api.prepare(*texts, out=out, corpus=corpus, settings=settings, overrides=overrides))
+    say(api.prepare(*texts, out=out, corpus=corpus, settings=settings, overrides=overrides))
 
 
 @click.command(short_help="Draw the learning-rate curve of a config.")
@@ -67,4 +68,4 @@ def schedule(
 
         png.parent.mkdir(parents=True, exist_ok=True)
         write_schedule_plot(curve, png)
-        click.echo(f"written: {png}")
+        say(f"written: {png}")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from hairpin.cli.shown import say
+
 
 @click.command(short_help="Run the book's appendix D beside what it prints.")
 @click.option(
@@ -41,4 +43,4 @@ def book(iterations: int | None, text: Path | None, out: Path, beside: Path | No
 
     with counting_bar("training") as on_iteration:
         page, words = run_book(text, out, iterations, beside, on_iteration)
-    click.echo(f"{words}\nwritten: {page}, and its pictures beside it")
+    say(f"{words}\nwritten: {page}, and its pictures beside it")

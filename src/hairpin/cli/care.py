@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hairpin.cli.options import json_option
+from hairpin.cli.shown import say, say_table
 
 if TYPE_CHECKING:
     from hairpin.doctor.findings import Finding
@@ -21,7 +22,6 @@ def runs(folder: Path | None) -> None:
     from rich.table import Table
 
     from hairpin import api
-    from hairpin.terminal.display import standard_console
 
     rows = [_row(run) for run in api.runs(folder)]
     left = ("run", "status")
@@ -33,23 +33,28 @@ def runs(folder: Path | None) -> None:
         table.add_column(heading, justify="left" if heading in left else "right")
     for row in rows:
         table.add_row(*row[: len(table.columns)])
-    standard_console().print(table)
+    say_table(table)
 
 
 def _row(run: "Run") -> tuple[str, ...]:
     """What came of a run; the last is a classifier's accuracy."""
-    from hairpin.analysis.formats import format_count, format_loss, harmless_name
-    from hairpin.errors import RunError
+    from hairpin.analysis.formats import harmless_name
+    from hairpin.watch import reason_of
 
     name = harmless_name(str(run.path))
     try:
-        summary = run.summary()
-    except RunError:
-        return (name, "damaged", "", "", "", "", "")
+        return (name, *_outcome(run))
+    except Exception as error:  # a record may hold anything; the other runs are listed all the same
+        return (name, harmless_name(f"damaged: {reason_of(error)}"), "", "", "", "", "")
+
+
+def _outcome(run: "Run") -> tuple[str, ...]:
+    from hairpin.analysis.formats import format_count, format_loss, harmless_name
+
+    summary = run.summary()
     best = summary.best
     return (
-        name,
-        summary.status,
+        harmless_name(summary.status),
         format_count(summary.parameters) if summary.parameters else "",
         f"{summary.updates:,}",
         format_loss(best.val_loss) if best else "",
@@ -105,10 +110,8 @@ def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
 
 
 def _show_findings(findings: "Sequence[Finding]") -> None:
-    from hairpin.analysis.formats import harmless
-
     words = {"ok": "OK", "note": "note", "problem": "PROBLEM"}
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
         line = f"{words[finding.state]:<8} {finding.what:<{width}}  {finding.text}"
-        click.echo(harmless(line))
+        say(line)

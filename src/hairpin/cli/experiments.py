@@ -15,6 +15,7 @@ from hairpin.cli.options import (
     settings_of,
     with_settings,
 )
+from hairpin.cli.shown import say
 
 if TYPE_CHECKING:
     from hairpin.analysis.comparison import Comparison
@@ -164,7 +165,7 @@ def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     if as_json:
         click.echo(json.dumps(found.as_json(), allow_nan=False))
         return
-    click.echo("\n".join(found.lines()))
+    say("\n".join(found.lines()))
 
 
 def _show(
@@ -172,7 +173,6 @@ def _show(
 ) -> None:
     """Run an experiment with its bar, then print what came of it."""
     from hairpin.analysis.conclusions import as_json, lines_of
-    from hairpin.analysis.formats import harmless
     from hairpin.terminal.experiment import ExperimentBar
 
     as_object = given.pop("as_json")
@@ -182,6 +182,6 @@ def _show(
     if as_object:
         click.echo(json.dumps(as_json(comparison), allow_nan=False))
         return
-    click.echo("\n".join(map(harmless, lines_of(comparison))))
+    say("\n".join(lines_of(comparison)))
     if folder is not None:
-        click.echo(f"\nwritten: {folder / 'report.html'}")
+        say(f"\nwritten: {folder / 'report.html'}")

@@ -3,8 +3,6 @@
 Only click is imported here and in the verbs' modules; what a verb needs, it imports when it runs.
 """
 
-import io
-import os
 import re
 import signal
 import sys
@@ -14,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from hairpin import output
 from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
@@ -44,7 +43,8 @@ ALIASES = {
     "list": "runs",
 }
 _TOGETHER = ("train", "resume", "finetune")  # by several processes
-_TERMINATED = 128 + signal.SIGTERM
+# At these, a process that has nothing unsaved leaves at once. Windows has no SIGHUP.
+_TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
 
@@ -92,25 +92,29 @@ for _commands in GROUPS.values():
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, 1 for a failed run, 2 for bad input, 130 or 143."""
-    signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # What a terminal or a pipe of another encoding cannot show is escaped, not fatal.
-            stream.reconfigure(errors="backslashreplace")
+    """Run the command line and exit: 0, 1 for a failed run, 2 for bad input, 129, 130 or 143."""
+    for number in _TERMINATE:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+            signal.signal(number, _terminate)
+    output.open_outlets()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:  # of `_terminate`, or click's own for a pipe that was closed
-        if stop.code == _TERMINATED and not is_follower():
+        if stop.code in {128 + number for number in _TERMINATE} and not is_follower():
             sys.stderr.write("hairpin: stopped\n")
         raise
+    finally:
+        output.require("stdout", required=False)  # the interpreter flushes it once more
     sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
+    # A run's result is its folder; that of all other verbs is what they print.
+    output.require("stdout", required=_verb_of(arguments) not in _TOGETHER)
     try:
         _require_one_process(arguments)
         code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
     except HairpinError as error:
         code = _fail(error.problems, error.exit_code)
         if world_size() > 1:
@@ -122,19 +126,22 @@ def _run(arguments: list[str]) -> int:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
         return _fail(["stopped"], 130)
-    except BrokenPipeError:
-        # Whoever read the output has gone; a second write at exit would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output has gone
         return 1
     except (UnicodeEncodeError, OSError) as error:
         return _fail([_line_of(error)], 1)
     return code if isinstance(code, int) else 0
 
 
+def _verb_of(arguments: Sequence[str]) -> str:
+    verb = arguments[0] if arguments else "--help"
+    return ALIASES.get(verb, verb)
+
+
 def _require_one_process(arguments: Sequence[str]) -> None:
     """Nothing, if the verb is one that several processes do together, or there is only one."""
-    verb = arguments[0] if arguments else "--help"
-    if world_size() > 1 and ALIASES.get(verb, verb) not in _TOGETHER:
+    verb = _verb_of(arguments)
+    if world_size() > 1 and verb not in _TOGETHER:
         if is_follower():
             from hairpin.driving import follow
 
@@ -188,5 +195,5 @@ def _fail(problems: Sequence[str], code: int) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM where nothing is at stake; the training loop has its own way."""
-    raise SystemExit(_TERMINATED)
+    """SIGTERM and SIGHUP where nothing is at stake; the training loop has its own way."""
+    raise SystemExit(128 + number)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from hairpin.cli.shown import say
+
 
 @click.command(short_help="Write a page about runs, in one HTML file.")
 @click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
@@ -19,6 +21,5 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
     browser and needs no network. While a run trains, its page is written at each evaluation.
     """
     from hairpin import api
-    from hairpin.analysis.formats import harmless
 
-    click.echo(harmless(str(api.report(*runs, out=out))))
+    say(str(api.report(*runs, out=out)))

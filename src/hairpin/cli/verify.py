@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hairpin.cli.options import json_option
+from hairpin.cli.shown import say, say_table
 
 
 @click.command(short_help="Check a run's files; prove exact resume on this machine.")
@@ -48,7 +49,7 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
     from rich.table import Table
 
     from hairpin import api
-    from hairpin.terminal.display import standard_console
+    from hairpin.analysis.formats import harmless
     from hairpin.terminal.watcher import counting_bar
     from hairpin.verifying.whole import check_run
 
@@ -61,8 +62,9 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
         return problems
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        table.add_row(finding.what, "DAMAGED" if finding.problems else "whole", finding.note)
-    standard_console().print(table, markup=False)
+        state = "DAMAGED" if finding.problems else "whole"
+        table.add_row(harmless(finding.what), state, harmless(finding.note))
+    say_table(table)
     return problems
 
 
@@ -101,5 +103,5 @@ def _prove(
     click.echo(f"{tensors:,} tensors and {compared:,} updates compared: {verdict}")
     click.echo(f"holds for {proof.conditions}")
     if keep:
-        click.echo(f"both runs are in {folder}")
+        say(f"both runs are in {folder}")
     return list(proof.differences)

@@ -29,7 +29,7 @@ from hairpin.training.budget import Budget
 from hairpin.training.evaluate import Tally, TextTally
 from hairpin.training.origin import Origin
 from hairpin.training.samples import sample_writer
-from hairpin.training.settle import settle_micro_batch, settle_speed, settle_start
+from hairpin.training.settle import MEASURING, settle_micro_batch, settle_speed, settle_start
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
 from hairpin.watch import Watcher
@@ -125,6 +125,7 @@ def _settle(config: Config, tokenizer: Tokenizer | None, watcher: Watcher) -> _S
         config = with_values(config, {"execution.compile": "off"})
     batches = ExampleBatches(divided.train, config.train.seed)
     model = new_model(config, shape)
+    watcher.stage(MEASURING, 0, 0)
     config, seconds = settle_speed(config, model, batches, None, watcher.notice)
     return _Settled(config, tokenizer, shape, divided, origin, seconds)
 

@@ -11,6 +11,7 @@ RUN/
   report.html          a page about it
 """
 
+import math
 import os
 import re
 import time
@@ -201,11 +202,7 @@ def list_runs(folder: Path) -> list[RunDirectory]:
     """The runs in a folder, oldest first by when they began."""
     if not folder.is_dir():
         return []
-    runs = [
-        RunDirectory(path)
-        for path in folder.iterdir()
-        if (path / "config.toml").is_file() and not path.name.startswith(".")  # half made
-    ]
+    runs = [RunDirectory(path) for path in folder.iterdir() if _may_be_a_run(path)]
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
@@ -219,11 +216,26 @@ def new_run_path(name: str, folder: Path = RUNS) -> Path:
     return folder / f"{stem}-{number}"
 
 
+def _may_be_a_run(path: Path) -> bool:
+    """Tell whether a folder has a config, or nobody may look; a hidden one is half made."""
+    try:
+        return not path.name.startswith(".") and (path / "config.toml").is_file()
+    except OSError:
+        return True
+
+
 def _began(run: RunDirectory) -> float:
-    """When the run's record was begun; config.toml is written again on the way."""
+    """When the run's record was begun; config.toml is written again on the way. A folder into which
+    nobody may look comes before all others.
+    """
     try:
         with run.metrics.open("rb") as file:
-            found = re.search(rb'"time": ?([0-9.]+)', file.readline())
+            found = re.search(rb'"time": ?([0-9]+\.?[0-9]*)', file.readline())
     except OSError:
         found = None
-    return float(found[1]) if found else run.config.stat().st_mtime
+    if found:
+        return float(found[1])
+    try:
+        return run.config.stat().st_mtime
+    except OSError:
+        return -math.inf

@@ -21,8 +21,17 @@ class Event:
                 fields[key] = None
                 fields["non_finite"] = str(value)
             elif value is not None:
-                fields[key] = value
+                fields[key] = _finite(value)
         return fields
+
+
+def _finite(value: Any) -> Any:
+    """The value, with null in the place of every number in it that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @dataclass(frozen=True)
@@ -125,12 +134,18 @@ class Update(Event):
 @dataclass(frozen=True)
 class Ratios(Event):
     """How far the update of index `update` moved the weights, in the first one after an evaluation:
-    RMS of the change over RMS of the weights before it, by part of the network.
+    RMS of the change over RMS of the weights before it, by part of the network. The record leaves
+    out a part whose ratio is not finite.
     """
 
     update: int
     lr: float
     ratios: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """As of every event; who reads ratios computes with them."""
+        finite = {part: ratio for part, ratio in self.ratios.items() if math.isfinite(ratio)}
+        return super().as_json() | {"ratios": finite}
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,16 @@ class Checkpoint(Event):
 
     update: int
     best: bool
+
+
+@dataclass(frozen=True)
+class Unwatched(Event):
+    """What a process showed was given up after `update` updates, for the `reason`, and the run went
+    on. It is written when the process ends: before `end`, or behind it where the summary failed.
+    """
+
+    update: int
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,16 @@ What a model wrote is shown as text whatever is in it: markup, escape sequences 
 turn the direction of writing cannot touch the terminal.
 """
 
-import math
-import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.console import Console
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from hairpin.analysis.formats import (
-    format_bytes,
     format_duration,
     format_loss,
     format_norm,
@@ -31,35 +25,22 @@ from hairpin.analysis.formats import (
     harmless_name,
 )
 from hairpin.runs import events
+from hairpin.terminal.live import (
+    SECONDS_BEFORE_STAGES,
+    SECONDS_BETWEEN_LINES,
+    Bar,
+    Shown,
+    amount_of,
+    row,
+    stage_words,
+    standard_console,
+)
 from hairpin.terminal.progress import Progress
 
-SECONDS_BETWEEN_LINES = 10.0
-SECONDS_BEFORE_STAGES = 0.5
+__all__ = ["Display", "Stages", "incident_text", "standard_console"]
 
 
-class _Shown:
-    """Something that may have a live bar on a console, which goes when its block is left."""
-
-    def __init__(self, quiet: bool, console: Console | None, clock: Callable[[], float]) -> None:
-        self._quiet = quiet
-        self._console = console or standard_console()
-        self._clock = clock
-        self._live: Live | None = None
-        self._last_line_time = -math.inf
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Take the bar away; what was printed above it stays."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-
-class Display(_Shown):
+class Display(Shown):
     """Shows the events of one process of a run.
 
         with Display(updates=2400) as display:
@@ -89,12 +70,17 @@ class Display(_Shown):
         """Start the clock, and the bar where the console is a terminal."""
         self._progress.start_time = self._clock()
         if self._console.is_interactive and not self._quiet:
-            self._live = _live(_Bar(self._progress, lambda: self._updates), self._console)
-            self._live.start(refresh=True)
+            self._show_live(Bar(self._progress, lambda: self._updates, lambda: self._stage))
         return self
+
+    def stage(self, name: str) -> None:
+        """Show that the run does something else than updates, until its next event."""
+        self._begin_stage(name)
 
     def show(self, event: events.Event) -> None:
         """Show an event in the way of its kind; kinds that need no words show nothing."""
+        self._require_whole()
+        self._begin_stage("")
         match event:
             case events.Update():
                 self._progress.add(event)
@@ -159,7 +145,7 @@ class Display(_Shown):
         self._print(Text(took, style))
 
 
-class Stages(_Shown):
+class Stages(Shown):
     """The progress of preparing, for `on_progress(stage, done_bytes, total_bytes)`.
 
     Nothing is shown of what takes less than half a second.
@@ -190,72 +176,26 @@ class Stages(_Shown):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` bytes of `stage` are done; a total of 0 is not known."""
+        self._require_whole()
+        self._begin_stage(stage)
         now = self._clock()
         if self._quiet or now - self._start_time < SECONDS_BEFORE_STAGES:
             return
-        amount = format_bytes(done) + (f" of {format_bytes(total)}" if total else "")
-        if self._console.is_interactive:
-            self._show_bar(stage, amount, done, total)
-        elif now - self._last_line_time >= SECONDS_BETWEEN_LINES:
-            self._last_line_time = now
-            self._console.print(Text(f"{stage}: {amount}"), soft_wrap=True)
+        with self._lock:
+            if self._console.is_interactive:
+                self._show_bar(stage, done, total)
+            elif (done or total) and now - self._last_line_time >= SECONDS_BETWEEN_LINES:
+                self._last_line_time = now
+                self._console.print(Text(stage_words(stage, done, total)), soft_wrap=True)
 
-    def _show_bar(self, stage: str, amount: str, done: int, total: int) -> None:
-        bar = _row(f"{stage} ", ProgressBar(total or None, done), f" {amount}")
-        if self._live is None:
-            self._live = _live(bar, self._console)
-            self._live.start(refresh=True)
-        else:
-            self._live.update(bar)
+    def _show_late(self, stage: str) -> None:
+        super()._show_late(stage)
+        if self._console.is_interactive and self._live is None:
+            self._show_bar(stage, 0, 0)
 
-
-def standard_console(*, on_stderr: bool = False) -> Console:
-    """Standard output, or standard error; a pipe or a file is never taken for a terminal, whatever
-    FORCE_COLOR says.
-
-    NO_COLOR is respected.
-    """
-    stream = sys.stderr if on_stderr else sys.stdout
-    return Console(stderr=on_stderr, force_interactive=None if stream.isatty() else False)
-
-
-class _Bar:
-    """The live bar: position and time left above, the figures of the last update below."""
-
-    def __init__(self, progress: Progress, updates: Callable[[], int | None]) -> None:
-        self._progress = progress
-        self._updates = updates
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        progress, updates = self._progress, self._updates()
-        left = progress.seconds_left(updates)
-        time_left = f" {format_duration(left)} left" if math.isfinite(left) else " starting"
-        bar = ProgressBar(updates, progress.done) if updates else ProgressBar(None, pulse=True)
-        yield _row(f"{progress.position(updates)} ", bar, time_left)
-        elapsed = f"{format_duration(progress.elapsed_seconds)} elapsed"
-        figures = "   ".join([*progress.figures(), elapsed])
-        yield Text(figures, "dim", no_wrap=True, overflow="crop")
-
-
-def _row(before: str, bar: ProgressBar, after: str) -> Table:
-    row = Table.grid(expand=True)
-    row.add_column(no_wrap=True)
-    row.add_column(ratio=1)
-    row.add_column(no_wrap=True)
-    row.add_row(Text(before), bar, Text(after))
-    return row
-
-
-def _live(renderable: _Bar | Table, console: Console) -> Live:
-    # What else is printed goes above the bar, but stays in its file if it was sent to one.
-    return Live(
-        renderable,
-        console=console,
-        refresh_per_second=4,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-        redirect_stderr=sys.stderr.isatty(),
-    )
+    def _show_bar(self, stage: str, done: int, total: int) -> None:
+        amount = f" {amount_of(done, total)}" if done or total else " …"
+        self._show_live(row(f"{stage} ", ProgressBar(total or None, done), amount))
 
 
 def _evaluation_text(event: events.Evaluation) -> Text:

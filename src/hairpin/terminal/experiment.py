@@ -5,7 +5,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hairpin.analysis.formats import harmless
-from hairpin.terminal.display import standard_console
+from hairpin.terminal.live import standard_console
 
 
 class ExperimentBar:
@@ -16,9 +16,9 @@ class ExperimentBar:
     def __init__(self) -> None:
         self._console = standard_console(on_stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[runs]}"),
+            TextColumn("{task.fields[runs]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=self._console,
             transient=True,
@@ -28,11 +28,17 @@ class ExperimentBar:
 
     def notice(self, line: str) -> None:
         """A line that people should read, above the bar."""
-        self._console.print(harmless(line), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(harmless(line), soft_wrap=True)
 
     def advance(self, stage: str, done: float, total: float, runs: str) -> None:
         """The whole has come to `done` of `total`."""
-        self._bar.update(self._task, description=stage, completed=done, total=total, runs=runs)
+        self._bar.update(
+            self._task,
+            description=harmless(stage),
+            completed=done,
+            total=total or None,
+            runs=harmless(runs),
+        )
 
     def __enter__(self) -> Self:
         """Show it."""

@@ -64,8 +64,8 @@ def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
     """A line for each source of a mixture, of whose losses the one above is the mean by shares."""
     width = max((len(name) for name in sources), default=0)
     return [
-        f"  {name:<{width}}  {found.loss:.4f} nats per token ({found.tokens:,} tokens), "
-        f"{found.bits_per_byte:.4f} bits per byte"
+        f"  {name:<{width}}  {found.loss:.4f} nats per token ({found.tokens:,} tokens)"
+        + ("" if found.bits_per_byte is None else f", {found.bits_per_byte:.4f} bits per byte")
         for name, found in sources.items()
     ]
 

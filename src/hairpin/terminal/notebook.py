@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hairpin.analysis.formats import (
-    format_bytes,
     format_duration,
     format_loss,
     format_updates,
@@ -21,6 +20,7 @@ from hairpin.analysis.formats import (
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.terminal.display import incident_text
+from hairpin.terminal.live import stage_words
 from hairpin.terminal.progress import Progress
 from hairpin.terminal.watcher import plan_line
 
@@ -50,6 +50,8 @@ class Notebook:
         show: puts HTML into a new output; None: IPython's display.
     """
 
+    only_shows = True
+
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
@@ -60,16 +62,15 @@ class Notebook:
         self._replace: Callable[[str], None] | None = None
         self._progress = Progress(clock)
         self._updates: int | None = None
-        self._stage = self._sample = ""
+        self._stage_name = self._stage = self._sample = ""
         self._lines: list[str] = []
         self._shown_time = -math.inf
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Preparation has come to `done` of `total` bytes."""
-        self._stage = f"{name}: {format_bytes(done)}" + (
-            f" of {format_bytes(total)}" if total else ""
-        )
-        self._draw()
+        is_new = name != self._stage_name
+        self._stage_name, self._stage = name, stage_words(name, done, total)
+        self._draw(at_once=is_new)  # one that has no size says nothing more
 
     def notice(self, line: str) -> None:
         """A line that people should read."""
@@ -79,12 +80,12 @@ class Notebook:
         """The run at `path` begins or goes on."""
         self._progress = Progress(self._clock)
         self._replace = None
-        self._lines, self._sample, self._stage = [], "", ""
+        self._lines, self._sample, self._stage, self._stage_name = [], "", "", ""
         self._add(f"page: {RunDirectory(path).report}")
 
     def show(self, event: events.Event) -> None:
         """The next event of the run."""
-        self._stage = ""
+        self._stage = self._stage_name = ""
         match event:
             case events.Update():
                 self._progress.add(event)
@@ -115,6 +116,9 @@ class Notebook:
         """The run at `path` is finished: its summary and its plots in an output of their own."""
         from hairpin.analysis.pictures import Pictures, page_of
 
+        if self._stage:
+            self._stage = self._stage_name = ""
+            self._draw(at_once=True)
         plots = RunDirectory(path).plots.glob("*.png")
         files = sorted(plots, key=lambda file: (file.stem != "loss", file.stem))
         pictures = Pictures({file.stem: file.read_bytes() for file in files})

@@ -61,8 +61,9 @@ class Progress:
         """Smoothed loss, lr, gradient norm and speed."""
         if self.update is None:
             return []
-        finite = math.isfinite(self.update.loss)
-        loss = self._loss_sum / self._loss_weight if finite else self.update.loss
+        loss = self.update.loss
+        if math.isfinite(loss) and self._loss_weight:  # none counted yet, if all were skipped
+            loss = self._loss_sum / self._loss_weight
         clipped = " (clipped)" if self.update.clipped else ""
         return [
             f"loss {format_loss(loss)}",

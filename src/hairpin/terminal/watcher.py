@@ -1,5 +1,6 @@
 """What a run looks like on a terminal, from its plan to its summary."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,8 @@ from hairpin.analysis.formats import format_count, format_duration, harmless
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
-from hairpin.terminal.display import Display, Stages, standard_console
+from hairpin.terminal.display import Display, Stages
+from hairpin.terminal.live import is_terminal, standard_console
 
 
 class Terminal:
@@ -20,6 +22,8 @@ class Terminal:
         on_stderr: show them on standard error, where standard output is for a result.
     """
 
+    only_shows = True
+
     def __init__(self, *, on_stderr: bool = False) -> None:
         self._console = standard_console(on_stderr=on_stderr)
         self._stages: Stages | None = None
@@ -28,6 +32,9 @@ class Terminal:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Preparation has come to `done` of `total` bytes."""
+        if self._display is not None:  # while it trains
+            self._display.stage(name)
+            return
         if self._stages is None:
             self._stages = Stages(console=self._console).__enter__()
         self._stages(name, done, total)
@@ -35,7 +42,7 @@ class Terminal:
     def notice(self, line: str) -> None:
         """A line that people should read, above whatever is live."""
         line = harmless(line)  # it may name a folder as somebody else wrote it
-        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, style="yellow", soft_wrap=True)
 
     def begin(self, path: Path) -> None:
         """The run at `path` begins or goes on; its page will be named with its plan."""
@@ -62,24 +69,28 @@ class Terminal:
             self._line(line)
 
     def _line(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def close(self) -> None:
         """Take whatever is live off the screen."""
-        for shown in (self._stages, self._display):
-            if shown is not None:
-                shown.__exit__(None, None, None)
+        live = [shown for shown in (self._stages, self._display) if shown is not None]
         self._stages = self._display = None
+        for shown in live:
+            shown.__exit__(None, None, None)
 
 
 def plan_line(plan: events.Plan) -> str:
     """What is going to happen, in a sentence, with the time by the clock when it will end."""
-    ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    try:
+        ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    except (OverflowError, ValueError, OSError):  # beyond the calendar, or no number
+        ends = "?"
     if plan.examples is None:
         size = f"{plan.tokens_per_update:,} tokens"
         data = f"{format_count(plan.train_tokens)} training tokens"
     else:
-        size = f"{round(plan.epochs * plan.examples / plan.updates):,} examples"
+        each = plan.epochs * plan.examples / plan.updates if plan.updates else math.nan
+        size = f"{each:,.0f} examples"
         data = f"{plan.examples:,} training examples"
     labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
     start = f", from the {harmless(plan.start)}" if plan.start else ""
@@ -125,15 +136,14 @@ def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
     What is printed meanwhile goes above the bar where it goes to the terminal too, else past it.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = standard_console(on_stderr=True)
     with Progress(
         console=console,
         transient=True,
         disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=is_terminal(sys.stdout),
     ) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

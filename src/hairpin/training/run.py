@@ -86,7 +86,7 @@ def train_run(
         with numerics.undisturbed(), noticing_losses(), noticing_shortage(run.path):
             job.warm_up()
             yield from train(job)
-            yield from _memorised(task, job)
+            yield from _memorised(task, job, watcher)
 
 
 def _begin(
@@ -113,6 +113,7 @@ def _begin(
     config = own[0].config if own else validate(tree)
     facts = _facts(own[0]) if own else {}  # who writes manifests needs them
     store = run_store(run, config, facts, world)
+    watcher.stage("verifying the checkpoint", 0, 0)
     checkpoint = store.newest(watcher.notice)
 
     def write() -> Sequence[str]:
@@ -125,10 +126,11 @@ def _begin(
     return task, store, checkpoint, changes
 
 
-def _memorised(task: Task, job: Job) -> Iterator[Event]:
+def _memorised(task: Task, job: Job, watcher: Watcher) -> Iterator[Event]:
     """What was learned by heart, if that is measured."""
     if not task.measure_memorisation:
         return
+    watcher.stage("looking for what was learned by heart", 0, 0)
     with job.state.spread.gathered() as model:
         if model is not None:
             whole = replace(job.state, model=model)

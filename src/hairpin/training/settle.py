@@ -35,6 +35,7 @@ from hairpin.training.start import open_start, with_start
 from hairpin.training.task import Samples
 from hairpin.watch import Watcher
 
+MEASURING = "measuring an update on this machine, compiled where that may help"
 # To time this run's own update: a share of the budget, within bounds.
 _PROBE_SHARE, _LEAST_PROBE_SECONDS, _MOST_PROBE_SECONDS = 0.012, 0.5, 1.0
 _EPOCHS_THAT_MEMORISE = 20
@@ -121,6 +122,7 @@ def settle(
     require_enough_text(prepared, shape.context)
     config = settle_micro_batch(config, shape)
     batches = batches_of(prepared, shape.context, config.train.seed)
+    watcher.stage(MEASURING, 0, 0)
     config, seconds = settle_speed(config, new_network(shape), batches, budget, watcher.notice)
     tokens = len(prepared.train)
     if choose.is_open(config) and not budget:
@@ -206,12 +208,14 @@ def memorisation_warning(settled: Settled) -> str | None:
 
 
 def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Config:
+    def measure() -> float:
+        watcher.stage("measuring the speed of this machine", 0, 0)
+        return probe.measure_flops(config.execution.device, config.execution.precision)
+
     return choose.fill_size(
         config,
         seconds_left=(lambda: budget.left) if budget else None,
-        flops_per_second=lambda: probe.measure_flops(
-            config.execution.device, config.execution.precision
-        ),
+        flops_per_second=measure,
         train_bytes=lambda: survey_text(config.data, on_progress=watcher.stage).train_bytes,
     )
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a wish to stop that the loop looks at where stopping is safe.
+"""Ctrl-C, SIGTERM, a closed terminal: a wish to stop that the loop looks at where it is safe.
 
 Of several processes each may be told at another moment, or one alone: they agree on it once in an
 update, and none stops before that.
@@ -10,7 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed, or the connection to it. Windows has none.
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 _PATIENCE = 2  # signals; the next one leaves at once
 
 
@@ -41,15 +44,17 @@ class StopRequest:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Inside, SIGINT and SIGTERM are noted for the loop to see. A second one changes nothing:
-        clusters send both, and the last updates are being saved. A third raises at once.
+        """Inside, SIGINT, SIGTERM and SIGHUP are noted for the loop to see. A second one changes
+        nothing: clusters send two, and the last updates are being saved. A third raises at once.
 
+        One that is ignored stays so: `nohup`, and a script's jobs in the background, want that.
         Only the main thread may set handlers; in any other the signals are left as they are.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield
         finally:

@@ -1,0 +1,90 @@
+"""Everybody who is shown a run: the watcher, its page, the trackers, and at its end the plots.
+
+None of them changes the run, and none that fails ends it. What was given up is in the record.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from hairpin import output
+from hairpin.pages.write import LivePage
+from hairpin.run import Run
+from hairpin.runs import events
+from hairpin.tracking.follow import Trackers
+from hairpin.watch import Guarded, reason_of
+
+Made = TypeVar("Made")
+
+
+class Audience:
+    """Who is shown a run while it is trained.
+
+    Args:
+        run: which.
+        watcher: what shows it as it goes.
+        pictures: whether it gets a page and plots.
+    """
+
+    def __init__(self, run: Run, watcher: Guarded, *, pictures: bool) -> None:
+        self._run = run
+        self._watcher = watcher
+        self._pictures = pictures
+        self._trackers = Trackers(run, watcher.notice)
+        self._page = LivePage(run, watcher.notice) if pictures else None
+        self._noted: set[str] = set()
+        self._losses: list[events.Unwatched] = []
+        if pictures:
+            watcher.begin(run.path)
+
+    def show(self, event: events.Event, update: int, *, is_shown: bool = True) -> None:
+        """Show the run's next event, which is in its record already.
+
+        Args:
+            event: what happened.
+            update: how many updates are completed.
+            is_shown: to people too; False: a mistake, of which one line is enough, ended a run that
+                is going to be taken back, and the trackers alone are told.
+        """
+        self._trackers.follow(event)
+        if not is_shown:
+            return
+        self._watcher.show(event)
+        if self._page:
+            if isinstance(event, events.End):
+                self._watcher.stage("writing the page", 0, 0)
+            self._page.follow(event)
+        self._note(update)
+
+    def losses(self, update: int) -> list[events.Unwatched]:
+        """What was given up since this was asked last: notes for the record."""
+        self._note(update)
+        found, self._losses = self._losses, []
+        return found
+
+    def close(self) -> None:
+        """Wait until the trackers have everything, and take what is live off the screen."""
+        self._attempt("trackers", self._trackers.close)
+        self._watcher.close()
+
+    def finish(self) -> None:
+        """Draw the plots of a run that is finished, and show what came of it."""
+        if self._pictures:
+            self._watcher.stage("drawing the plots", 0, 0)
+            self._attempt("plots", self._run.write_plots)
+        lines: Sequence[str] = self._attempt("summary", self._run.lines) or ()
+        self._watcher.finish(self._run.path, lines)
+
+    def _attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
+        """Do what is not worth a run; None: it failed, and that was said."""
+        try:
+            return make()
+        except Exception as error:
+            self._watcher.notice(f"{what}: {reason_of(error)}; the run itself is whole")
+            return None
+
+    def _note(self, update: int) -> None:
+        display = [self._watcher.failure] if self._watcher.failure else []
+        for reason in (*display, *output.failures()):
+            if reason not in self._noted:
+                self._noted.add(reason)
+                self._losses.append(events.Unwatched(update, reason))
