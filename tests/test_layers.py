@@ -17,15 +17,16 @@ LAYERS = {
     "errors": "",
     "version": "",
     "files": "",
+    "reading": "errors",
     "allocator": "",
     "schedules": "errors",
     "extensions": "errors schedules",
     "plugins": "errors schedules",
     "plugin_files": "errors plugins",
-    "config": "errors schedules extensions plugins plugin_files",
+    "config": "errors reading schedules extensions plugins plugin_files",
     "distributed": "errors",
-    "checkpoints": "errors files distributed",
-    "runs": "errors files config",
+    "checkpoints": "errors files reading distributed",
+    "runs": "errors files reading config",
     "watch": "runs",
     "data": "errors files config",
     "data.batches": "data",
@@ -33,8 +34,8 @@ LAYERS = {
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
     "planning": "errors config data model.shape",
-    "training": "allocator errors files schedules plugins config distributed checkpoints runs watch"
-    " data data.batches model.shape model optim planning",
+    "training": "allocator errors files reading schedules plugins config distributed checkpoints"
+    " runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
     "inference": "errors config runs data data.batches model.shape model planning training"

@@ -164,6 +164,7 @@ def resume(
     *,
     extend: str | int | None = None,
     policy: str | None = None,
+    restart: bool = False,
     track: Iterable[str] = (),
     plugin: Iterable[str | Path] = (),
     accept_plugin: bool = False,
@@ -175,6 +176,8 @@ def resume(
         path: the run's folder; None: the newest in `runs/`.
         extend: a number of updates more, or a length of time such as "10m".
         policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
+        restart: begin again at update 0, whatever was saved or finished; checkpoints, the best
+            weights and the record's lines so far are set aside.
         track: the trackers from here on, which are told what was before as well; none named: those
             of its config.
         plugin: those that the run was made with, which run only where they are named.
@@ -184,6 +187,8 @@ def resume(
     Raises:
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
+    if restart and (extend is not None or policy is not None):
+        raise RunError("--restart: begins again, and --extend goes on; name one of them")
     files = load_plugins(plugin)
     if is_follower():
         return follow()
@@ -197,7 +202,7 @@ def resume(
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
-    return go_on(run, default_budget_seconds(run.config), watcher)
+    return go_on(run, default_budget_seconds(run.config), watcher, restart=restart)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:

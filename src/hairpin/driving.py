@@ -74,7 +74,12 @@ def train_new(
 
 
 def go_on(
-    run: Run, budget_seconds: float | None, watcher: Watcher, *, pictures: bool = True
+    run: Run,
+    budget_seconds: float | None,
+    watcher: Watcher,
+    *,
+    pictures: bool = True,
+    restart: bool = False,
 ) -> Run:
     """Train a run to its end from where it is.
 
@@ -83,8 +88,9 @@ def go_on(
         budget_seconds: its wall time, if the record does not say.
         watcher: is shown what happens.
         pictures: whether plots are drawn at the end.
+        restart: whether it begins at update 0, whatever was saved or finished.
     """
-    if is_finished(run):
+    if is_finished(run) and (not restart or is_imported(run)):
         done = f" is finished after {run.config.train.updates} updates: nothing to do"
         words = f": {IMPORTED.format(run.path)}" if is_imported(run) else done
         watcher.notice(f"{run.path}{words}")
@@ -98,7 +104,10 @@ def go_on(
         _say(lock, watcher)
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
-        return _drain(run.directory, budget_seconds, time.monotonic(), watcher, pictures=pictures)
+        now = time.monotonic()
+        return _drain(
+            run.directory, budget_seconds, now, watcher, pictures=pictures, restart=restart
+        )
 
 
 def follow() -> Run:
@@ -165,8 +174,10 @@ def _drain(
     *,
     is_new: bool = False,
     pictures: bool = True,
+    restart: bool = False,
 ) -> Run:
-    """Train to the end, showing what happens, and leave an `end` in the record whatever that is.
+    """Train to the end, showing what happens, and leave an `end` in the record whatever that is;
+    but of a run that is there and was refused before it went on, nothing is changed.
 
     The caller holds the run's lock.
     """
@@ -177,14 +188,17 @@ def _drain(
     trackers = Trackers(run, watcher.notice)
     show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
+    begun, refused = is_new, False
     try:
-        for event in _blaming(_leading(run, budget, watcher)):
+        for event in _blaming(_leading(run, budget, watcher, restart)):
+            begun = True
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             show(event)
         status = "finished"
     except HairpinError as error:
         _finish_speaking(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
+        refused = isinstance(error, RunError) and not begun
         if isinstance(error, UserError) and is_new and not directory.tokenizer.exists():
             shutil.rmtree(directory.path)  # nothing was begun: a mistake leaves no folder
         raise
@@ -195,7 +209,7 @@ def _drain(
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         raise Interrupted(reason, number) from None
     finally:
-        if directory.path.is_dir():
+        if directory.path.is_dir() and not refused:
             end = events.End(update, status, time.monotonic() - started, reason)
             with suppress(HairpinError), Record(directory.metrics) as record:
                 record.write(end)  # where the disk is full, it was said already
@@ -209,13 +223,15 @@ def _drain(
     return run
 
 
-def _leading(run: Run, budget: "Budget | None", watcher: Watcher) -> Iterator[events.Event]:
+def _leading(
+    run: Run, budget: "Budget | None", watcher: Watcher, restart: bool
+) -> Iterator[events.Event]:
     """Train, after telling the other processes what, if there are any."""
     from hairpin.distributed.world import join
 
     world = join()
     world.share(lambda: str(run.path.absolute()))
-    yield from _training(run)(budget=budget, watcher=watcher, world=world)
+    yield from _training(run)(budget=budget, watcher=watcher, world=world, restart=restart)
     world.leave()
 
 

@@ -6,6 +6,7 @@ RUN/
   metrics.jsonl        what happened
   tokenizer/           how its text became tokens
   checkpoints/         step-00000100/ …
+  .committed           there once a checkpoint was committed
   best/                the weights of the best validation
   plots/               PNG
   report.html          a page about it
@@ -62,6 +63,11 @@ class RunDirectory:
     def best(self) -> Path:
         """The weights of the best validation."""
         return self.path / "best"
+
+    @property
+    def witness(self) -> Path:
+        """A file that is there once a checkpoint was ever committed."""
+        return self.path / ".committed"
 
     @property
     def plots(self) -> Path:

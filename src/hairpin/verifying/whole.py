@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hairpin.checkpoints.best import best_folder
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
-from hairpin.checkpoints.store import CheckpointStore, best_folder
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import CheckpointError, HairpinError
 from hairpin.runs.directory import RunDirectory
