@@ -14,6 +14,7 @@ from faults.rows.interruptions import signals
 from faults.rows.kills import clean, kills
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
+from faults.rows.unreadable import replaced, unreadable
 
 ROWS: dict[str, Callable[[Rig], Row]] = {
     "clean": clean,
@@ -24,6 +25,8 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "signals": signals,
     "truncations": lengths,
     "bit flips": flips,
+    "unreadable checkpoints": unreadable,
+    "best replaced while read": replaced,
     "no space": no_space,
     "locks": locks,
     "clocks": clocks,

@@ -23,6 +23,8 @@ CASES = {
     "signals": 8,
     "truncations": 5,
     "bit flips": 26,
+    "unreadable checkpoints": 13,
+    "best replaced while read": 2,
     "no space": 5,
     "locks": 2,
     "clocks": 2,

@@ -28,7 +28,7 @@ LAYERS = {
     "checkpoints": "errors files reading distributed",
     "runs": "errors files reading config",
     "watch": "runs",
-    "data": "errors files config",
+    "data": "errors files reading config",
     "data.batches": "data",
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
@@ -40,9 +40,9 @@ LAYERS = {
     " planning training",
     "inference": "errors config runs data data.batches model.shape model planning training"
     " finetuning",
-    "verifying": "errors config checkpoints runs data training",
+    "verifying": "errors reading config checkpoints runs data training",
     "doctor": "errors version files config runs data data.batches model.shape model optim training",
-    "analysis": "errors schedules extensions config runs",
+    "analysis": "errors reading schedules extensions config runs",
     "terminal": "runs analysis",
     "book": "",
     "book.report": "errors files runs data training analysis book",
@@ -59,8 +59,8 @@ LAYERS = {
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
-    " starting driving estimating",
+    "api": "errors reading schedules plugin_files config distributed runs watch data terminal run"
+    " pages starting driving estimating",
     "cli": "errors version plugin_files config distributed data model verifying analysis terminal"
     " book.report run driving convert experiments api doctor",
     "__init__": "version schedules optim watch run convert experiments api",

@@ -12,6 +12,7 @@ from typing import Any
 
 from hairpin.analysis.summary import Point, Summary, history, summarize
 from hairpin.errors import RunError
+from hairpin.reading import is_there, reading
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
@@ -63,7 +64,7 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
         RunError: its record is damaged.
     """
     config = run.read_config()
-    events = history(read_record(run.metrics)) if run.metrics.exists() else []
+    events = history(read_record(run.metrics)) if is_there(run.metrics) else []
     trial = _trial_of(run)
     summary = summarize(events)
     diverged = trial.get("state") == "diverged" or _is_lost(summary)
@@ -121,9 +122,11 @@ def outcome_of_file(path: Path) -> Outcome:
 
 
 def _trial_of(run: RunDirectory) -> dict[str, Any]:
+    path = run.path / "trial.json"
     try:
-        found = json.loads((run.path / "trial.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with reading(path):
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

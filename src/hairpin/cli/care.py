@@ -39,11 +39,13 @@ def runs(folder: Path | None) -> None:
 def _row(run: "Run") -> tuple[str, ...]:
     """What came of a run; the last is a classifier's accuracy."""
     from hairpin.analysis.formats import format_count, format_loss, harmless_name
-    from hairpin.errors import RunError
+    from hairpin.errors import RunError, UnreadableError
 
     name = harmless_name(str(run.path))
     try:
         summary = run.summary()
+    except UnreadableError:
+        return (name, "unreadable", "", "", "", "", "")
     except RunError:
         return (name, "damaged", "", "", "", "", "")
     best = summary.best

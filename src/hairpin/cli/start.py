@@ -108,6 +108,8 @@ def resume(
     """
     from hairpin import api
 
+    if restart and (extend is not None or policy is not None):
+        raise click.UsageError("--restart begins again, and --extend goes on: name one of them")
     api.resume(
         run,
         extend=extend,

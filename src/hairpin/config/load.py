@@ -128,8 +128,9 @@ def read_toml(path: Path, content: bytes | None = None) -> Tree:
         with reading(path):
             return tomllib.loads((path.read_bytes() if content is None else content).decode())
     except FileNotFoundError as error:
-        reason = "" if error.errno == errno.ENOENT else f" ({error.strerror})"
-        raise ConfigError(f"{path}: no such config file{reason}") from None
+        missing = error.errno == errno.ENOENT
+        what = "no such config file" if missing else f"cannot be read ({error.strerror})"
+        raise ConfigError(f"{path}: {what}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     except (ValueError, RecursionError) as error:  # a plain ValueError: too many digits

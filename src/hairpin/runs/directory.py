@@ -21,11 +21,13 @@ from typing import Any
 
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError, RunError
+from hairpin.errors import ConfigError, RunError, UnreadableError
 from hairpin.files import not_a_device, sync_folder, write_atomically, write_json
+from hairpin.reading import entries, is_there
 from hairpin.runs.lock import RunLock
 
 RUNS = Path("runs")
+_LONGEST_START = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
 
 
 def _refuse_if_there(run: RunDirectory) -> None:
-    if run.config.exists():
+    if is_there(run.config):
         raise RunError(
             f"{run.path}: there is a run already; go on with `hairpin resume {run.path}`, add "
             "--or-resume to go on with it if it is the same, or name another folder with --out"
@@ -164,7 +166,7 @@ def open_run(path: Path | None) -> RunDirectory:
             )
         return found[-1]
     run = RunDirectory(path)
-    if not run.config.is_file():
+    if not is_there(run.config) or run.config.is_dir():
         known = ", ".join(str(other.path) for other in list_runs(RUNS)[-3:])
         hint = f"; the newest here: {known}" if known else ""
         raise RunError(f"{path}: not a run, it has no config.toml{hint}")
@@ -173,9 +175,7 @@ def open_run(path: Path | None) -> RunDirectory:
 
 def list_runs(folder: Path) -> list[RunDirectory]:
     """The runs in a folder, oldest first by when they began."""
-    if not folder.is_dir():
-        return []
-    runs = [RunDirectory(path) for path in folder.iterdir() if (path / "config.toml").is_file()]
+    runs = [run for path in entries(folder) if _is_run(run := RunDirectory(path))]
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
@@ -189,6 +189,14 @@ def new_run_path(name: str, folder: Path = RUNS) -> Path:
     return folder / f"{stem}-{number}"
 
 
+def _is_run(run: RunDirectory) -> bool:
+    """Whether it is one; one that cannot be looked into now is."""
+    try:
+        return is_there(run.config)
+    except UnreadableError:
+        return True
+
+
 def _is_left_over(path: Path) -> bool:
     """Whether that is what a process leaves that is killed while it makes a run's folder."""
     return path.name.startswith((".tmp-config.toml-", ".lock"))
@@ -198,7 +206,12 @@ def _began(run: RunDirectory) -> float:
     """When the run's record was begun; config.toml is written again on the way."""
     try:
         with run.metrics.open("rb") as file:
-            found = re.search(rb'"time": ?([0-9.]+)', file.readline())
+            found = re.search(rb'"time": ?([0-9.]+)', file.readline(_LONGEST_START))
     except OSError:
         found = None
-    return float(found[1]) if found else run.config.stat().st_mtime
+    if found:
+        return float(found[1])
+    try:
+        return run.config.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -122,7 +122,7 @@ def _begin(
     config = own[0].config if own else validate(tree)
     facts = _facts(own[0]) if own else {}  # who writes manifests needs them
     store = run_store(run, config, facts, world)
-    checkpoint = store.newest(watcher.notice, partial(_begin_at_0, run, watcher))
+    checkpoint = store.newest(watcher.notice, partial(_begin_at_0, run, watcher, restart))
 
     def write() -> Sequence[str]:
         changes = changes_since(checkpoint, config, facts, world.size) if checkpoint else ()
@@ -136,9 +136,9 @@ def _begin(
     return task, store, checkpoint, changes
 
 
-def _begin_at_0(run: RunDirectory, watcher: Watcher, damaged: Sequence[str]) -> None:
-    """Say that the run begins again, where it may."""
-    if updates := require_nothing_lost(run, damaged):
+def _begin_at_0(run: RunDirectory, watcher: Watcher, restart: bool, damaged: Sequence[str]) -> None:
+    """Say that the run begins again, where it may without being asked."""
+    if not restart and (updates := require_nothing_lost(run, damaged)):
         watcher.notice(
             f"{run.path}: no checkpoint was saved yet, so it begins again at update 0; the "
             f"{updates:,} updates of its record are set aside"
