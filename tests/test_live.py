@@ -31,9 +31,7 @@ def save(run: RunDirectory, step: int) -> None:
 def loaded(run: RunDirectory, which: str) -> int:
     """The step whose weights are loaded; all of them are its own, and the words say so."""
     tensors, words = load_weights(run, which)
-    (step,) = {
-        float(value) for tensor in tensors.values() for value in set(tensor.flatten().tolist())
-    }
+    (step,) = set(torch.cat([tensor.flatten() for tensor in tensors.values()]).tolist())
     assert words == f"{which} weights, update {step:.0f}"
     return int(step)
 

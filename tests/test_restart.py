@@ -99,9 +99,7 @@ def test_asked_for_it_a_run_with_whole_checkpoints_begins_again_and_keeps_them_a
     assert len(of_kind(stopped.record(), "end")) == 1
 
 
-def test_to_begin_again_and_to_go_on_longer_are_two_things(
-    hairpin: Hairpin, tmp_path: Path
-) -> None:
+def test_to_begin_again_and_to_go_on_are_two_things(hairpin: Hairpin, tmp_path: Path) -> None:
     line = hairpin("resume", tmp_path, "--restart", "--extend", "4").refusal
     assert "name one of them" in line
 

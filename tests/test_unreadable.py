@@ -186,8 +186,8 @@ def test_nor_one_that_cannot_read_the_run(
         with pytest.raises(UnreadableError) as refused:
             if again:
                 hairpin.resume(stopped.path, watcher=quiet)
-            options = {"out": stopped.path, "or_resume": True, "watcher": quiet}
-            hairpin.train(text, settings=SETTINGS, **options)
+            out, settings = stopped.path, SETTINGS
+            hairpin.train(text, out=out, settings=settings, or_resume=True, watcher=quiet)
         (line,) = refused.value.problems
         assert str(stopped.path / place) in line and os.strerror(errno.ESTALE) in line
         assert "copy" not in line, "what cannot be read now need not be put back"

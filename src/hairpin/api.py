@@ -178,8 +178,7 @@ def resume(
         extend: a number of updates more, or a length of time such as "10m".
         policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
         restart: begin again at update 0; what was saved is set aside, and the record's lines.
-        track: the trackers from here on, which are told what was before as well; none named: those
-            of its config.
+        track: the trackers from here on, told what was before as well; none: those of its config.
         plugin: those that the run was made with, which run only where they are named.
         accept_plugin: whether one may have changed since.
         watcher: as in `train`.

@@ -140,7 +140,7 @@ def norm_figure(events: Sequence[Event], threshold: float | None, clip_kind: str
     """
     updates, norms = series(events, "update", "grad_norm")
     norms = np.where(norms > 0, norms, np.nan)  # a logarithmic axis has no place for zero
-    clipped = np.array([bool(e.get("clipped")) for e in events if e["event"] == "update"], bool)
+    clipped = series(events, "update", "clipped")[1] == 1
     figure, ax = new_figure(_norm_title(clipped, clip_kind), "global L2 norm, logarithmic")
     ax.set_yscale("log")
     ax.plot(*thin(updates, norms), color=SKY, lw=0.8, label="gradient norm before clipping")

@@ -184,10 +184,8 @@ class CheckpointStore:
         step = checkpoint.step if checkpoint else 0
         problem = problem_with_best(best_folder(self.best), step) if self.best else None
         self._remove_unfinished()
-        for path, problem_of_it in damaged.items():
-            notice(
-                f"{problem_of_it}; set aside as {_set_aside(path)}, taking the checkpoint before it"
-            )
+        for path, why in damaged.items():
+            notice(f"{why}; set aside as {_set_aside(path)}, taking the checkpoint before it")
         if self.best and problem:
             notice(f"{self.best}: {problem}; set aside as {_set_aside(self.best)}")
         if checkpoint:
