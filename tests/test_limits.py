@@ -22,6 +22,7 @@ from helpers import gpt2_folder
 
 _UPDATES = 60_000
 PLAN: dict[str, Any] = {
+    "warmup": 9,
     "tokens_per_update": 64,
     "train_tokens": 1000,
     "val_tokens": 10,
@@ -100,7 +101,7 @@ def long_record(path: Path, updates: int) -> None:
 
     def lines() -> Any:
         yield {"event": "start", "time": 1.0, "version": "1", "command": ["hairpin"]}
-        yield {"event": "plan", "text": "t", "parameters": 1, "updates": updates, "warmup": 9} | PLAN
+        yield {"event": "plan", "text": "t", "parameters": 1, "updates": updates} | PLAN
         for update in range(updates):
             yield {
                 "event": "update",

@@ -107,7 +107,7 @@ def outcome_of_file(path: Path) -> Outcome:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except FileNotFoundError:
         raise RunError(f"{path}: no such file of losses") from None
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise RunError(f"{path}: not a CSV or JSONL file of losses: {error}") from None
     rows = [row for row in rows if isinstance(row, dict)]
     curve = [(_whole(row), losses) for row in rows if (losses := _losses_of_row(row))]
@@ -126,7 +126,7 @@ def _trial_of(run: RunDirectory) -> dict[str, Any]:
     try:
         with reading(path):
             found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

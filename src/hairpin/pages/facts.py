@@ -74,7 +74,7 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
 def environment_html(run: RunDirectory, events: Sequence[Event]) -> str:
     """Versions, hardware and command line."""
     found: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(run.environment.read_text(encoding="utf-8"))
     command = found.get("command") or first(events, "start").get("command") or []
     rows = [("command", " ".join(map(str, command)))] if command else []

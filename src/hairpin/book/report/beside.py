@@ -81,6 +81,6 @@ def read_beside(path: Path) -> BesideRun:
 def _environment(run: RunDirectory) -> dict[str, Any]:
     try:
         facts = json.loads(run.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
