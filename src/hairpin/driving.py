@@ -183,8 +183,7 @@ def _drain(
     """
     from hairpin.training.budget import Budget
 
-    budget = Budget(budget_seconds, started) if budget_seconds else None
-    run = Run(directory)
+    run, budget = Run(directory), Budget(budget_seconds, started) if budget_seconds else None
     trackers = Trackers(run, watcher.notice)
     show = _shown(run, watcher, trackers, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None

@@ -61,7 +61,7 @@ def is_there(path: Path) -> bool:
     try:
         with reading(path):
             path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a ValueError: there is a NUL in the name
         return False
     return True
 

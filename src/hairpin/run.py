@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hairpin.analysis.diagnostics import Diagnostics, diagnose, lines_with
-from hairpin.analysis.summary import History, Summary, history, summarize
+from hairpin.analysis.held import History, history
+from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hairpin.analysis.formats import format_norm, harmless_name
-from hairpin.analysis.held import Updates
-from hairpin.analysis.summary import history
+from hairpin.analysis.held import Updates, history
 from hairpin.config.settings import Clip
 
 _MOST_OFTEN = 0.5  # a larger share of updates clipped is clipping as a rule

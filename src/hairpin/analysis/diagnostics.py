@@ -14,8 +14,8 @@ from typing import Any
 
 from hairpin.analysis.clipping import Clipping, clipping_of
 from hairpin.analysis.formats import format_bytes, format_loss, harmless_name
-from hairpin.analysis.held import of_kind
-from hairpin.analysis.summary import Point, Summary, history, summarize
+from hairpin.analysis.held import history, of_kind
+from hairpin.analysis.summary import Point, Summary, summarize
 from hairpin.config.settings import Config
 
 # Karpathy's rule of thumb for the change of an update over the weights, and how far from it a part

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.summary import Point, Summary, history, summarize
+from hairpin.analysis.held import history
+from hairpin.analysis.summary import Point, Summary, summarize
 from hairpin.errors import RunError
 from hairpin.reading import is_there, reading
 from hairpin.runs.directory import RunDirectory

@@ -27,6 +27,7 @@ from hairpin.analysis.figures import (
     times,
 )
 from hairpin.analysis.formats import format_loss
+from hairpin.analysis.held import history
 from hairpin.analysis.label_plots import (
     accuracy_figure,
     best_confusion,
@@ -34,7 +35,7 @@ from hairpin.analysis.label_plots import (
     labels_of,
 )
 from hairpin.analysis.series import COLUMNS, Event, highest, series, smoothed, source_series, thin
-from hairpin.analysis.summary import Point, history, summarize
+from hairpin.analysis.summary import Point, summarize
 from hairpin.schedules import CURVES, Schedule
 
 

@@ -13,7 +13,7 @@ from hairpin.analysis.formats import (
     format_norm,
     format_updates,
 )
-from hairpin.analysis.held import Events, Updates, of_kind
+from hairpin.analysis.held import Updates, history, of_kind
 
 # A rise of the validation loss by less than this share of the best is not worth a word.
 OVERFITTING_RISE = 0.005
@@ -190,42 +190,6 @@ def _losses(point: Point) -> str:
     if point.val_bits_per_byte is not None:
         words += f", {point.val_bits_per_byte:.3f} bits per byte"
     return words
-
-
-class History(Events):
-    """The events of a record that hold."""
-
-
-def history(record: Iterable[dict[str, Any]]) -> History:
-    """The events of the record that hold: what a later `resume` went back behind is left out."""
-    if isinstance(record, History):
-        return record
-    kept = History()
-    for event in record:
-        if event.get("event") == "resume":
-            _go_back(kept, event["update"])
-        kept.append(event)
-    return kept
-
-
-def _go_back(kept: History, update: int) -> None:
-    """Leave out what is of the updates from this one on."""
-    numbers = kept.updates.column("update")
-    length = next((at for at, number in enumerate(numbers) if number >= update), len(numbers))
-    later = [kept.updates[at] for at in range(length, len(numbers)) if numbers[at] < update]
-    kept.keep(length, [_holds(event, update) for event in kept.others])
-    for event in later:  # of a record whose updates are in no order
-        kept.append(event)
-
-
-def _holds(event: dict[str, Any], resumed_update: int) -> bool:
-    if event["event"] == "memorisation":  # of the end, which comes again
-        return False
-    if event["event"] in ("update", "ratios", "skip", "spike"):
-        return bool(event["update"] < resumed_update)
-    if event["event"] in ("evaluation", "sample", "checkpoint"):
-        return bool(event["update"] <= resumed_update)
-    return True
 
 
 def summarize(record: Iterable[dict[str, Any]]) -> Summary:

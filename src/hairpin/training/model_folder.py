@@ -103,4 +103,6 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(path)
     except CheckpointError as error:
-        raise RunError(f"{error}; get the file again") from None
+        words = str(error).removeprefix(f"{path}: ")
+        reason = words.removeprefix("cannot be read as safetensors (").removesuffix(")")
+        raise RunError(f"{path}: cannot be read ({reason}); get the file again") from None

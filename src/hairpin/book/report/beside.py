@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.summary import history, summarize
+from hairpin.analysis.held import history
+from hairpin.analysis.summary import summarize
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory, open_run
 from hairpin.runs.metrics import read_record
