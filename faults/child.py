@@ -35,6 +35,7 @@ from faults import mutants
 from faults.filecalls import FileCalls
 from faults.outputs import replace_output
 from faults.plan import Plan
+from faults.unreadable import make_unreadable
 from hairpin.cli.main import main
 from hairpin.model.gpt import GPT
 from hairpin.run import Run
@@ -60,6 +61,8 @@ def live(plan: Plan, arguments: list[str], run: Path, side: Path, cache: Path) -
     _be_fresh(arguments, side, cache)
     announcer = Announcer(plan, side, replace_output(plan.output))
     announcer.install(run)
+    if plan.unreadable:
+        make_unreadable(run / plan.unreadable, plan.error, plan.readable_first)
     _bend(plan)
     mutants.plant(plan.mutant)
     _at_begin_of_training(

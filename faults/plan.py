@@ -21,8 +21,10 @@ class Plan:
         at_call: the counted call, from 0, at which the fault comes; None: none does.
         fault: the process dies before or after the call, or in the middle of a write ("torn"), or
             power is cut after it ("power"), or the disk is full from there on ("full").
-        error: the number that a call on a full disk raises.
+        error: the number that a call on a full disk raises, or the reading of `unreadable`.
         error_once: whether only that call fails.
+        unreadable: a path below the run's folder, which exists and cannot be read.
+        readable_first: how often it can be read before that.
         announce: the phase in which it writes the file `announced`, and waits.
         announce_number: which of such phases, from 0.
         pause_seconds: how long it waits there; in a save, before each file-system call.
@@ -45,6 +47,8 @@ class Plan:
     fault: Fault = "before"
     error: int = 0
     error_once: bool = False
+    unreadable: str = ""
+    readable_first: int = 0
     announce: Phase = ""
     announce_number: int = 0
     pause_seconds: float = 0.0

@@ -16,6 +16,7 @@ from faults.rows.links import links
 from faults.rows.namespaces import locks_in_namespaces
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
+from faults.rows.unreadable import replaced, unreadable
 from faults.rows.watching import watching
 
 ROWS: dict[str, Callable[[Rig], Row]] = {
@@ -28,6 +29,8 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "watching": watching,
     "truncations": lengths,
     "bit flips": flips,
+    "unreadable checkpoints": unreadable,
+    "best replaced while read": replaced,
     "no space": no_space,
     "locks": locks,
     "locks in namespaces": locks_in_namespaces,

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -261,6 +262,8 @@ def test_a_state_that_is_none_is_refused_though_its_hash_is_right(
     folder = tmp_path / "checkpoints" / "step-00000001"
     checkpoint = open_checkpoint(folder)
     (folder / "state.json").write_bytes(content)
+    facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    checkpoint.manifest["files"]["state.json"] = facts
     with pytest.raises(CheckpointError, match=line):
         load_state(checkpoint, new_state())
 

@@ -24,6 +24,8 @@ CASES = {
     "watching": 11,
     "truncations": 5,
     "bit flips": 26,
+    "unreadable checkpoints": 13,
+    "best replaced while read": 2,
     "no space": 5,
     "locks": 2,
     "locks in namespaces": 5,

@@ -1,13 +1,16 @@
 """What may change between a run's checkpoint and its resume, and what may not."""
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import hairpin
+from hairpin.checkpoints.manifest import open_checkpoint
 from hairpin.config.load import read_toml
 from hairpin.data.tokenizers import train_bpe
 from hairpin.errors import HairpinError, Interrupted
@@ -25,6 +28,7 @@ from helpers import (
     tiny,
 )
 
+VERSION = str(torch.__version__)
 SETTINGS = tiny(model__dropout=0.1, schedule__kind="constant")
 
 
@@ -115,6 +119,63 @@ def test_another_way_to_compute_is_allowed_and_said(stopped: Run) -> None:
     edit(stopped, "execution.micro_batch", 1)
     (notice,) = resume(stopped)
     assert "execution.micro_batch was 2 until update" in notice and "is 1 from here" in notice
+
+
+def test_another_torch_is_said_and_stands_in_the_record(
+    stopped: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    (notice,) = resume(stopped)
+    assert notice.startswith(f"torch was {VERSION} until update 7 and is 9.9.0 from here")
+    (event,) = of_kind(stopped.record(), "resume")
+    assert event["changes"] == [notice]
+
+
+def test_another_number_of_threads_is_said_and_stands_in_the_record(stopped: Run) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        (notice,) = resume(stopped)
+    finally:
+        torch.set_num_threads(before)
+    assert notice == (
+        f"the number of threads was {before} until update 7 and is {before + 1} from here: "
+        "other bits"
+    )
+    (event,) = of_kind(stopped.record(), "resume")
+    assert event["changes"] == [notice]
+
+
+def test_a_resume_of_the_same_says_nothing(stopped: Run) -> None:
+    assert resume(stopped) == []
+    (event,) = of_kind(stopped.record(), "resume")
+    assert "changes" not in event
+
+
+@pytest.mark.parametrize("left", ["half", "nothing", "no file", "another"])
+def test_a_record_that_lacks_lines_is_said_and_gone_on_with(stopped: Run, left: str) -> None:
+    path, whole = stopped.directory.metrics, stopped.directory.metrics.read_bytes()
+    if left == "half":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif left == "nothing":
+        path.write_bytes(b"")
+    elif left == "another":
+        other = whole.replace(b'"seed"', b'"deed"').replace(b'"loss": ', b'"loss": 1')
+        path.write_bytes(other)
+    else:
+        path.unlink()
+    (notice,) = resume(stopped)
+    assert "metrics.jsonl" in notice and "the run goes on" in notice
+    if left != "another":
+        assert "lines are missing" in notice
+    after = path.read_bytes()
+    assert b"\0" not in after
+    events = [json.loads(line) for line in after.splitlines()]
+    (event,) = [event for event in events if event["event"] == "resume"]
+    assert event["changes"] == [notice]
+    updates = [event["update"] for event in events if event["event"] == "update"]
+    assert updates[-4:] == [8, 9, 10, 11] and len(set(updates)) == len(updates)
+    assert open_checkpoint(last_checkpoint(stopped.path)).step == 12
 
 
 def test_another_text_is_refused(stopped: Run, tmp_path: Path) -> None:

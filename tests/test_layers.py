@@ -17,34 +17,35 @@ LAYERS = {
     "errors": "",
     "version": "",
     "files": "",
+    "reading": "errors",
     "allocator": "",
     "waiting": "",
     "schedules": "errors",
     "extensions": "errors schedules",
     "plugins": "errors schedules",
     "plugin_files": "errors plugins",
-    "config": "errors schedules extensions plugins plugin_files",
+    "config": "errors reading schedules extensions plugins plugin_files",
     "distributed": "errors",
-    "checkpoints": "errors files distributed",
-    "runs": "errors files config",
+    "checkpoints": "errors files reading distributed",
+    "runs": "errors files reading config",
     "output": "",
     "watch": "errors runs",
-    "data": "errors files config",
+    "data": "errors files reading config",
     "data.batches": "data",
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
     "planning": "errors config data model.shape",
-    "training": "allocator errors files schedules plugins config distributed checkpoints runs watch"
-    " data data.batches model.shape model optim planning",
+    "training": "allocator errors files reading schedules plugins config distributed checkpoints"
+    " runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
     "inference": "errors config runs data data.batches model.shape model planning training"
     " finetuning",
-    "verifying": "errors config checkpoints runs data training",
+    "verifying": "errors reading config checkpoints runs data training",
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
     " training",
-    "analysis": "errors files schedules extensions config runs",
+    "analysis": "errors files reading schedules extensions config runs",
     "terminal": "runs analysis",
     "book": "",
     "book.report": "errors files runs data training analysis book",
@@ -62,8 +63,8 @@ LAYERS = {
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
-    "api": "errors schedules plugin_files config distributed runs watch data terminal run pages"
-    " starting driving estimating",
+    "api": "errors reading schedules plugin_files config distributed runs watch data terminal run"
+    " pages starting driving estimating",
     "cli": "errors version output watch plugin_files config distributed data model verifying"
     " analysis terminal book.report run driving convert experiments api doctor",
     "__init__": "version schedules optim watch run convert experiments api",

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hairpin.checkpoints import tensors as tensors_module
+from hairpin.checkpoints.best import best_folder
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
-from hairpin.checkpoints.store import CheckpointStore, best_folder
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed, write_tensors
 from hairpin.errors import CheckpointError, HairpinError, RunError
 

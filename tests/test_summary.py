@@ -15,7 +15,8 @@ from hairpin.analysis.formats import (
     format_updates,
     harmless,
 )
-from hairpin.analysis.summary import Summary, history, summarize
+from hairpin.analysis.held import history
+from hairpin.analysis.summary import Summary, summarize
 from hairpin.runs import events
 from hairpin.runs.metrics import Record, read_record
 

@@ -20,6 +20,7 @@ from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
 from hairpin.pages.write import write_report
 from hairpin.plugin_files import load_plugins
+from hairpin.reading import is_there
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
 from hairpin.runs.lock import RunLock
@@ -27,6 +28,7 @@ from hairpin.runs.place import new_or_empty_folder
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
+    NO_TEXT,
     Text,
     asked_config,
     default_budget_seconds,
@@ -41,11 +43,6 @@ from hairpin.starting.asked import (
 from hairpin.starting.begin import begun_before, require_same
 from hairpin.starting.extend import make_longer
 from hairpin.watch import Watcher, guarded
-
-_NO_TEXT = (
-    "no text given: training on the source of the Python standard library; for your own text, "
-    "`hairpin train FILE` or `hairpin train FOLDER`"
-)
 
 
 def load(path: str | Path | None = None) -> Run:
@@ -115,12 +112,16 @@ def train(
     notices = []
     if not asked.data.is_named:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
-        notices.append(_NO_TEXT)
+        notices.append(NO_TEXT)
     if budget and length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
     seconds = parse_duration(budget) if budget else default_budget_seconds(asked)
     out = out or begun_before(RUNS)
-    if out and (or_resume or is_restarted()) and (there := RunDirectory(Path(out))).config.exists():
+    if (
+        out
+        and (or_resume or is_restarted())
+        and is_there((there := RunDirectory(Path(out))).config)
+    ):
         require_same(there, asked, seconds)
         return go_on(Run(there), seconds, watcher)
     return train_new(asked, out, name_of(asked), seconds, started, watcher, notices)
@@ -166,6 +167,7 @@ def resume(
     *,
     extend: str | int | None = None,
     policy: str | None = None,
+    restart: bool = False,
     track: Iterable[str] = (),
     plugin: Iterable[str | Path] = (),
     accept_plugin: bool = False,
@@ -177,8 +179,8 @@ def resume(
         path: the run's folder; None: the newest in `runs/`.
         extend: a number of updates more, or a length of time such as "10m".
         policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
-        track: the trackers from here on, which are told what was before as well; none named: those
-            of its config.
+        restart: begin again at update 0; what was saved is set aside, and the record's lines.
+        track: the trackers from here on, told what was before as well; none: those of its config.
         plugin: those that the run was made with, which run only where they are named.
         accept_plugin: whether one may have changed since.
         watcher: as in `train`.
@@ -199,7 +201,7 @@ def resume(
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
-    return go_on(run, default_budget_seconds(run.config), watcher)
+    return go_on(run, default_budget_seconds(run.config), watcher, restart=restart)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:

@@ -80,7 +80,12 @@ def train_new(
 
 
 def go_on(
-    run: Run, budget_seconds: float | None, watcher: Watcher, *, pictures: bool = True
+    run: Run,
+    budget_seconds: float | None,
+    watcher: Watcher,
+    *,
+    pictures: bool = True,
+    restart: bool = False,
 ) -> Run:
     """Train a run to its end from where it is.
 
@@ -89,9 +94,10 @@ def go_on(
         budget_seconds: its wall time, if the record does not say.
         watcher: is shown what happens.
         pictures: whether plots are drawn at the end.
+        restart: whether it begins at update 0, whatever was saved or finished.
     """
     watcher = guarded(watcher)
-    if is_finished(run):
+    if is_finished(run) and (not restart or is_imported(run)):
         done = f" is finished after {run.config.train.updates} updates: nothing to do"
         words = f": {IMPORTED.format(run.path)}" if is_imported(run) else done
         watcher.notice(f"{run.path}{words}")
@@ -105,7 +111,10 @@ def go_on(
         _say(lock, watcher)
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
-        return _drain(run.directory, budget_seconds, time.monotonic(), watcher, pictures=pictures)
+        now = time.monotonic()
+        return _drain(
+            run.directory, budget_seconds, now, watcher, pictures=pictures, restart=restart
+        )
 
 
 def follow() -> Run:
@@ -172,27 +181,30 @@ def _drain(
     *,
     new: RunLock | None = None,
     pictures: bool = True,
+    restart: bool = False,
 ) -> Run:
-    """Train to the end, showing what happens, and leave an `end` in the record whatever that is.
+    """Train to the end, showing what happens, and leave an `end` in the record whatever that is;
+    but of a run that is there and was refused before it went on, nothing is changed.
 
     The caller holds the run's lock, which is `new` where this process has made the run: a mistake
     before its first update leaves none.
     """
     from hairpin.training.budget import Budget
 
-    budget = Budget(budget_seconds, started) if budget_seconds else None
-    run = Run(directory)
+    run, budget = Run(directory), Budget(budget_seconds, started) if budget_seconds else None
     audience = Audience(run, watcher, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
-    given_up = False
+    begun, refused, given_up = new is not None, False, False
     try:
-        for event in _blaming(_leading(run, budget, watcher)):
+        for event in _blaming(_leading(run, budget, watcher, restart)):
+            begun = True
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             audience.show(event, update)
         status = "finished"
     except HairpinError as error:
         _finish_speaking(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
+        refused = isinstance(error, RunError) and not begun
         given_up = isinstance(error, UserError) and new is not None and not update
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
@@ -202,7 +214,7 @@ def _drain(
             raise
         raise Interrupted(reason, number) from None
     finally:
-        if directory.path.is_dir():
+        if directory.path.is_dir() and not refused:
             end = events.End(update, status, time.monotonic() - started, reason)
             _write(directory, *audience.losses(update), end)
             audience.show(end, update, is_shown=not given_up)
@@ -231,13 +243,15 @@ def _write(directory: RunDirectory, *last: events.Event) -> None:
         record.sync()
 
 
-def _leading(run: Run, budget: "Budget | None", watcher: Watcher) -> Iterator[events.Event]:
+def _leading(
+    run: Run, budget: "Budget | None", watcher: Watcher, restart: bool
+) -> Iterator[events.Event]:
     """Train, after telling the other processes what, if there are any."""
     from hairpin.distributed.world import join
 
     world = join()
     world.share(lambda: str(run.path.absolute()))
-    yield from _training(run)(budget=budget, watcher=watcher, world=world)
+    yield from _training(run)(budget=budget, watcher=watcher, world=world, restart=restart)
     world.leave()
 
 

@@ -6,7 +6,8 @@
     │   ├── CorpusError         the text cannot be read, or there is too little of it
     │   ├── PluginError         a plugin does not load, or does not do what it is to
     │   └── RunError            a run folder is missing, damaged or of another kind
-    │       └── CheckpointError a checkpoint is not the bytes that were written
+    │       ├── CheckpointError a checkpoint is not the bytes that were written
+    │       └── UnreadableError a file is there, and cannot be read now
     ├── NonFiniteError          a loss or gradient became NaN or infinite
     ├── SpikeError              a loss or gradient rose far above the usual
     ├── ProcessLostError        one of several processes ended before the others
@@ -18,6 +19,7 @@ these lines and nothing else; a traceback means a bug in hairpin.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 # Not "printable", and no harm: joiners, marks of direction that override nothing, wide spaces.
 _SHOWN = "\u200c\u200d\u200e\u200f\u00a0\u3000"
@@ -58,6 +60,22 @@ class RunError(UserError):
 
 class CheckpointError(RunError):
     """A checkpoint is not the bytes that were written."""
+
+
+class UnreadableError(RunError):
+    """A file or folder is there and cannot be read now, which says nothing about its content.
+
+    Args:
+        path: which it is.
+        error: the system's.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.path, self.reason = path, error.strerror or str(error)
+        super().__init__(
+            f"{path}: cannot be read ({self.reason}); nothing was changed: try again when it can "
+            "be read"
+        )
 
 
 class NonFiniteError(HairpinError):

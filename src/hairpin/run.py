@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hairpin.analysis.diagnostics import Diagnostics, diagnose, lines_with
+from hairpin.analysis.held import History, history
 from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
@@ -41,20 +42,24 @@ class Run:
         """Every event of metrics.jsonl, oldest first."""
         return list(read_record(self.directory.metrics))
 
+    def events(self) -> History:
+        """Those of them that hold, in little memory."""
+        return history(read_record(self.directory.metrics))
+
     def summary(self) -> Summary:
         """What came out."""
-        return summarize(self.record())
+        return summarize(self.events())
 
     def diagnostics(self) -> Diagnostics:
         """What the record says of clipping, step sizes, overfitting and learning by heart, and what
         to do about it.
         """
-        return diagnose(self.record(), self.config)
+        return diagnose(self.events(), self.config)
 
     def lines(self) -> list[str]:
         """The summary with the diagnostics, for people."""
-        record = self.record()
-        return lines_with(summarize(record), diagnose(record, self.config))
+        events = self.events()
+        return lines_with(summarize(events), diagnose(events, self.config))
 
     def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
         """Its model, ready to write and to be measured; of a classifier, to tell labels.
@@ -121,7 +126,7 @@ class Run:
         from hairpin.analysis.plots import write_plots
 
         refuse_links(self.path)
-        return write_plots(self.record(), self.directory.plots, **self._clipping())
+        return write_plots(self.events(), self.directory.plots, **self._clipping())
 
     def plot(self, *names: str) -> "Pictures":
         """The same plots, which a notebook shows in line.
@@ -136,7 +141,7 @@ class Run:
         from hairpin.analysis.pictures import Pictures
         from hairpin.analysis.plots import run_figures
 
-        figures = run_figures(self.record(), **self._clipping())
+        figures = run_figures(self.events(), **self._clipping())
         if missing := [name for name in names if name not in figures]:
             raise RunError(
                 f"{self.path}: there is no plot {missing[0]!r}; choose from {', '.join(figures)}"
@@ -147,8 +152,7 @@ class Run:
         """What a notebook shows: the summary, and the plots where there is an update to plot."""
         from hairpin.analysis.pictures import page_of
 
-        record = self.record()
-        has_updates = any(event["event"] == "update" for event in record)
+        has_updates = bool(self.events().updates)
         return page_of(str(self.path), self.lines(), self.plot() if has_updates else None)
 
     def _clipping(self) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import math
 import statistics
-from collections import Counter
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hairpin.analysis.formats import format_norm, harmless_name
+from hairpin.analysis.held import Updates, history
 from hairpin.config.settings import Clip
 
 _MOST_OFTEN = 0.5  # a larger share of updates clipped is clipping as a rule
@@ -76,26 +77,26 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
         clip: the settings.
         warmup: updates of it.
     """
-    updates = [event for event in events if event["event"] == "update" and _counts(event)]
-    if not updates:
+    used = _Used(history(events).updates)
+    if not used.norms:
         return None
-    norms = [update["grad_norm"] for update in updates if update["update"] >= warmup]
+    later = array("l", (at for at, number in enumerate(used.numbers) if number >= warmup))
+    early = array("l", (at for at, number in enumerate(used.numbers) if number < warmup))
+    norms = [used.norms[at] for at in later or early]
     scales = [
-        min(1.0, clip.threshold / update["grad_norm"])
-        for update in updates
-        if update.get("clipped") and clip.kind == "norm" and update["grad_norm"] > 0
+        min(1.0, clip.threshold / norm)
+        for norm, clipped in zip(used.norms, used.clipped, strict=True)
+        if clipped and clip.kind == "norm" and norm > 0
     ]
-    share = _share(updates) or 0.0
-    later_share = _share([update for update in updates if update["update"] >= warmup])
-    norms = norms or [update["grad_norm"] for update in updates]
-    suggested, reason = _suggestion(clip, norms, share, later_share)
-    leader, leads, leader_norm_share = _leader(updates)
+    share = used.share(range(len(used.norms))) or 0.0
+    suggested, reason = _suggestion(clip, norms, share, used.share(later))
+    leader, leads, leader_norm_share = used.leader()
     return Clipping(
         kind=clip.kind,
         threshold=clip.threshold,
         share=share,
-        warmup_share=_share([update for update in updates if update["update"] < warmup]),
-        later_share=later_share,
+        warmup_share=used.share(early),
+        later_share=used.share(later),
         median_scale=statistics.median(scales) if scales else None,
         strongest_scale=min(scales, default=None),
         leader=leader,
@@ -106,29 +107,37 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
     )
 
 
-def _counts(update: dict[str, Any]) -> bool:
-    norm = update.get("grad_norm")
-    is_finite = isinstance(norm, int | float) and math.isfinite(norm)
-    return is_finite and not update.get("skipped") and not update.get("overflow")
+class _Used:
+    """The updates that count, in columns: there may be hundreds of thousands."""
 
+    def __init__(self, updates: Updates) -> None:
+        self.numbers, self.norms, self.clipped = array("d"), array("d"), array("d")
+        self._led: dict[str, array[float]] = {}  # parameter → its shares where it leads
+        names = ("update", "grad_norm", "clipped", "leader_share", "skipped", "overflow")
+        columns = [updates.column(name) for name in names]
+        rows = zip(*columns, updates.words("leader"), strict=True)
+        for number, norm, clipped, share, skipped, overflow, leader in rows:
+            if math.isfinite(norm) and skipped != 1 and overflow != 1:
+                self.numbers.append(number)
+                self.norms.append(norm)
+                self.clipped.append(clipped == 1)
+                # Where all gradients are zero, nobody's share of them is a number.
+                if leader is not None and math.isfinite(share):
+                    self._led.setdefault(leader, array("d")).append(share)
 
-def _share(updates: Sequence[dict[str, Any]]) -> float | None:
-    if not updates:
-        return None
-    return sum(bool(update.get("clipped")) for update in updates) / len(updates)
+    def share(self, places: Sequence[int]) -> float | None:
+        """The fraction of some updates that was clipped; None: there is none."""
+        return sum(self.clipped[at] for at in places) / len(places) if places else None
 
-
-def _leader(
-    updates: Sequence[dict[str, Any]],
-) -> tuple[str | None, float | None, float | None]:
-    """The parameter that leads most often, in which share of updates, with how much of the norm."""
-    # Where all gradients are zero, nobody's share of them is a number.
-    led = [update for update in updates if update.get("leader_share") is not None]
-    if not led:
-        return None, None, None
-    ((name, count),) = Counter(update.get("leader", "?") for update in led).most_common(1)
-    shares = [update["leader_share"] for update in led if update.get("leader", "?") == name]
-    return name, count / len(led), statistics.median(shares)
+    def leader(self) -> tuple[str | None, float | None, float | None]:
+        """The parameter that leads most often, in which share of updates, with how much of the
+        norm.
+        """
+        if not self._led:
+            return None, None, None
+        name = max(self._led, key=lambda one: len(self._led[one]))
+        count = sum(map(len, self._led.values()))
+        return name, len(self._led[name]) / count, statistics.median(self._led[name])
 
 
 def _suggestion(

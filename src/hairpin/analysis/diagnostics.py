@@ -14,7 +14,8 @@ from typing import Any
 
 from hairpin.analysis.clipping import Clipping, clipping_of
 from hairpin.analysis.formats import format_bytes, format_loss, harmless_name
-from hairpin.analysis.summary import Point, Summary, history, summarize
+from hairpin.analysis.held import history, of_kind
+from hairpin.analysis.summary import Point, Summary, summarize
 from hairpin.config.settings import Config
 
 # Karpathy's rule of thumb for the change of an update over the weights, and how far from it a part
@@ -160,7 +161,7 @@ def diagnose(record: Iterable[dict[str, Any]], config: Config) -> Diagnostics:
         config: the run's.
     """
     events = history(record)
-    warmup = next((e["warmup"] for e in events if e["event"] == "plan"), 0)
+    warmup = next((e["warmup"] for e in of_kind(events, "plan")), 0)
     sizes = [
         StepSizes(e["update"], e["lr"], e["ratios"])
         for e in events
@@ -168,7 +169,7 @@ def diagnose(record: Iterable[dict[str, Any]], config: Config) -> Diagnostics:
     ]
     summary = summarize(events)
     passes = _passes(events, summary)
-    told = [e for e in events if e["event"] == "memorisation"]
+    told = of_kind(events, "memorisation")
     return Diagnostics(
         clipping=clipping_of(events, config.clip, warmup),
         after_warmup=next((s for s in sizes if s.update >= warmup), sizes[-1] if sizes else None),
@@ -205,7 +206,7 @@ def _blocks(rows: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _passes(events: Sequence[dict[str, Any]], summary: Summary) -> float | None:
     """Passes over the training data at the best evaluation."""
-    plan = next((e for e in events if e["event"] == "plan"), None)
+    plan = next(iter(of_kind(events, "plan")), None)
     if plan is None or summary.best is None or not plan["updates"]:
         return None
     if plan.get("epochs") is None:  # it was no finite number

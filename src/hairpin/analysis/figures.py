@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hairpin.analysis.formats import format_count, format_lr
+from hairpin.analysis.held import others
 from hairpin.analysis.series import Event, Floats, series
 from hairpin.files import write_atomically
 
@@ -69,7 +70,7 @@ def add_tokens_axis(ax: Axes, events: Sequence[Event]) -> None:
         return
     each = float(tokens.mean())
     axis = ax.secondary_xaxis("top", functions=(times(each), times(1 / each)))
-    name = "examples" if any(event.get("labels") for event in events) else "tokens"
+    name = "examples" if any(event.get("labels") for event in others(events)) else "tokens"
     axis.set_xlabel(name, fontsize=11, color=GREY, labelpad=7)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: format_count(tokens)))
     axis.tick_params(labelsize=10, colors=GREY)

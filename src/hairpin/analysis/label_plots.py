@@ -18,6 +18,7 @@ from hairpin.analysis.figures import (
     new_figure,
 )
 from hairpin.analysis.formats import harmless_name
+from hairpin.analysis.held import of_kind, others
 from hairpin.analysis.series import Event, series
 
 Matrix = Sequence[Sequence[int]]
@@ -28,13 +29,13 @@ _LONGEST_NAME = 24  # characters, as in the table on the terminal
 
 def labels_of(events: Sequence[Event]) -> tuple[str, ...]:
     """The labels that a run tells apart; none where it is no classifier."""
-    plans = [event for event in events if event["event"] == "plan"]
+    plans = of_kind(events, "plan")
     return tuple(plans[-1].get("labels") or ()) if plans else ()
 
 
 def best_confusion(events: Sequence[Event]) -> Matrix | None:
     """The matrix of the evaluation with the lowest validation loss, whose weights are kept."""
-    found = [e for e in events if e.get("val_confusion") and e.get("val_loss") is not None]
+    found = [e for e in others(events) if e.get("val_confusion") and e.get("val_loss") is not None]
     matrix: Matrix | None = min(found, key=_val_loss, default={}).get("val_confusion")
     return matrix
 

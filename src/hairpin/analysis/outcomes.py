@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.summary import Point, Summary, history, summarize
+from hairpin.analysis.held import history
+from hairpin.analysis.summary import Point, Summary, summarize
 from hairpin.errors import RunError
+from hairpin.reading import is_there, reading
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
@@ -63,7 +65,7 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
         RunError: its record is damaged.
     """
     config = run.read_config()
-    events = history(read_record(run.metrics)) if run.metrics.exists() else []
+    events = history(read_record(run.metrics)) if is_there(run.metrics) else []
     trial = _trial_of(run)
     summary = summarize(events)
     diverged = trial.get("state") == "diverged" or _is_lost(summary)
@@ -106,7 +108,7 @@ def outcome_of_file(path: Path) -> Outcome:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except FileNotFoundError:
         raise RunError(f"{path}: no such file of losses") from None
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise RunError(f"{path}: not a CSV or JSONL file of losses: {error}") from None
     rows = [row for row in rows if isinstance(row, dict)]
     curve = [(_whole(row), losses) for row in rows if (losses := _losses_of_row(row))]
@@ -121,9 +123,11 @@ def outcome_of_file(path: Path) -> Outcome:
 
 
 def _trial_of(run: RunDirectory) -> dict[str, Any]:
+    path = run.path / "trial.json"
     try:
-        found = json.loads((run.path / "trial.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with reading(path):
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

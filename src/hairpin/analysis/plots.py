@@ -27,6 +27,7 @@ from hairpin.analysis.figures import (
     times,
 )
 from hairpin.analysis.formats import format_loss
+from hairpin.analysis.held import history
 from hairpin.analysis.label_plots import (
     accuracy_figure,
     best_confusion,
@@ -34,7 +35,7 @@ from hairpin.analysis.label_plots import (
     labels_of,
 )
 from hairpin.analysis.series import COLUMNS, Event, highest, series, smoothed, source_series, thin
-from hairpin.analysis.summary import Point, history, summarize
+from hairpin.analysis.summary import Point, summarize
 from hairpin.schedules import CURVES, Schedule
 
 
@@ -140,7 +141,7 @@ def norm_figure(events: Sequence[Event], threshold: float | None, clip_kind: str
     """
     updates, norms = series(events, "update", "grad_norm")
     norms = np.where(norms > 0, norms, np.nan)  # a logarithmic axis has no place for zero
-    clipped = np.array([bool(e.get("clipped")) for e in events if e["event"] == "update"], bool)
+    clipped = series(events, "update", "clipped")[1] == 1
     figure, ax = new_figure(_norm_title(clipped, clip_kind), "global L2 norm, logarithmic")
     ax.set_yscale("log")
     ax.plot(*thin(updates, norms), color=SKY, lw=0.8, label="gradient norm before clipping")

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hairpin.analysis.held import Events, of_kind
+
 # A figure is about this many pixels wide inside: more points than twice that cannot be seen.
 COLUMNS = 1000
 
@@ -16,7 +18,10 @@ Event = dict[str, Any]
 
 def series(events: Iterable[Event], name: str, key: str) -> tuple[Floats, Floats]:
     """The updates and values of a key; null is NaN."""
-    points = [(e["update"], e.get(key)) for e in events if e["event"] == name]
+    if name == "update" and isinstance(events, Events):
+        updates = events.updates
+        return np.array(updates.column("update")), np.array(updates.column(key))
+    points = [(e["update"], e.get(key)) for e in of_kind(events, name)]
     ys = [math.nan if value is None else float(value) for _, value in points]
     return np.array([x for x, _ in points], np.float64), np.array(ys, np.float64)
 
@@ -68,7 +73,7 @@ def smoothed(ys: Floats) -> Floats:
 
 def source_series(events: Iterable[Event], key: str) -> dict[str, tuple[Floats, Floats]]:
     """Source of a mixture → the updates and values of a key of its evaluations; null is NaN."""
-    found = [e for e in events if e["event"] == "evaluation" and e.get("sources")]
+    found = [e for e in of_kind(events, "evaluation") if e.get("sources")]
     names = dict.fromkeys(name for event in found for name in event["sources"])
     xs = np.array([event["update"] for event in found], np.float64)
     values = {name: [event["sources"].get(name, {}).get(key) for event in found] for name in names}

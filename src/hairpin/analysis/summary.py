@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -13,6 +13,7 @@ from hairpin.analysis.formats import (
     format_norm,
     format_updates,
 )
+from hairpin.analysis.held import Updates, history, of_kind
 
 # A rise of the validation loss by less than this share of the best is not worth a word.
 OVERFITTING_RISE = 0.005
@@ -191,26 +192,6 @@ def _losses(point: Point) -> str:
     return words
 
 
-def history(record: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events of the record that hold: what a later `resume` went back behind is left out."""
-    kept: list[dict[str, Any]] = []
-    for event in record:
-        if event.get("event") == "resume":
-            kept = [old for old in kept if _holds(old, event["update"])]
-        kept.append(event)
-    return kept
-
-
-def _holds(event: dict[str, Any], resumed_update: int) -> bool:
-    if event["event"] == "memorisation":  # of the end, which comes again
-        return False
-    if event["event"] in ("update", "ratios", "skip", "spike"):
-        return bool(event["update"] < resumed_update)
-    if event["event"] in ("evaluation", "sample", "checkpoint"):
-        return bool(event["update"] <= resumed_update)
-    return True
-
-
 def summarize(record: Iterable[dict[str, Any]]) -> Summary:
     """Summarize the record of a run, which may have been resumed any number of times.
 
@@ -218,42 +199,43 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         record: the events of a metrics.jsonl, oldest first.
     """
     events = history(record)
-    updates = [event for event in events if event["event"] == "update"]
-    points = [_point(event) for event in events if event["event"] == "evaluation"]
+    updates, rest = events.updates, events.others
+    points = [_point(event) for event in of_kind(rest, "evaluation")]
     best = min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
-    ends = [event for event in events if event["event"] == "end"]
-    processes = [event for event in events if event["event"] in ("start", "resume", "end")]
+    ends = of_kind(rest, "end")
+    processes = of_kind(rest, "start", "resume", "end")
     ended = bool(processes) and processes[-1]["event"] == "end"
-    largest = max((u for u in updates if _finite(u.get("grad_norm"))), key=_norm, default=None)
-    speeds = [u["tokens_per_second"] for u in updates if _finite(u.get("tokens_per_second"))]
+    tokens, rates = updates.column("tokens"), updates.column("tokens_per_second")
+    norms = updates.column("grad_norm")
+    finite = (at for at, norm in enumerate(norms) if math.isfinite(norm))
+    largest = max(finite, key=norms.__getitem__, default=None)
+    speeds = [rate for rate in rates if math.isfinite(rate)]
     return Summary(
         status=ends[-1]["status"] if ended else "unfinished",
         reason=ends[-1].get("reason") if ended else None,
-        parameters=next((e["parameters"] for e in events if e["event"] == "plan"), None),
+        parameters=next((e["parameters"] for e in of_kind(rest, "plan")), None),
         updates=updates[-1]["update"] + 1 if updates else 0,
-        planned_updates=_planned_updates(events),
-        tokens=sum(update["tokens"] for update in updates),
-        seconds=_seconds(ends, updates) if ends else None,
+        planned_updates=_planned_updates(rest),
+        tokens=_total(tokens),
+        seconds=_seconds(ends, tokens, rates) if ends else None,
         tokens_per_second=statistics.median(speeds) if speeds else None,
         first=points[0] if points else None,
         last=points[-1] if points else None,
         best=best,
         last_train_loss=_number(updates[-1], "loss") if updates else None,
-        clipped_updates=sum(1 for update in updates if update.get("clipped")),
-        skipped_updates=sum(1 for update in updates if update.get("skipped")),
-        spikes=_count(events, "spike"),
-        rewinds=_count(events, "rewind"),
-        overflows=sum(1 for update in updates if update.get("overflow")),
-        largest_grad_norm=largest["grad_norm"] if largest else None,
-        largest_grad_norm_update=largest["update"] if largest else None,
-        correction=_correction(events),
+        clipped_updates=_times(updates, "clipped"),
+        skipped_updates=_times(updates, "skipped"),
+        spikes=_count(rest, "spike"),
+        rewinds=_count(rest, "rewind"),
+        overflows=_times(updates, "overflow"),
+        largest_grad_norm=None if largest is None else norms[largest],
+        largest_grad_norm_update=None if largest is None else updates[largest]["update"],
+        correction=_correction(rest),
         extensions=tuple(
-            (e["planned_updates"], e["updates"], e.get("policy"))
-            for e in events
-            if e["event"] == "extend"
+            (e["planned_updates"], e["updates"], e.get("policy")) for e in of_kind(rest, "extend")
         ),
         overfitting_after=best.update if best and _overfitted(best, points[-1]) else None,
-        counted="examples" if any(event.get("labels") for event in events) else "tokens",
+        counted="examples" if any(event.get("labels") for event in rest) else "tokens",
     )
 
 
@@ -266,26 +248,40 @@ def _overfitted(best: Point, last: Point) -> bool:
     return last_val > best_val * (1 + OVERFITTING_RISE) and last_train < best_train
 
 
-def _seconds(ends: list[dict[str, Any]], updates: list[dict[str, Any]]) -> float:
+def _seconds(
+    ends: Sequence[dict[str, Any]], tokens: Sequence[float], rates: Sequence[float]
+) -> float:
     trained = math.fsum(
-        update["tokens"] / update["tokens_per_second"]
-        for update in updates
-        if _finite(update.get("tokens_per_second")) and update["tokens_per_second"] > 0
+        count / rate
+        for count, rate in zip(tokens, rates, strict=True)
+        if math.isfinite(rate) and rate > 0
     )
     ended = math.fsum(end["seconds"] for end in ends if _finite(end.get("seconds")))
     return max(ended, trained)
 
 
-def _planned_updates(events: list[dict[str, Any]]) -> int | None:
+def _total(tokens: Sequence[float]) -> int:
+    total = sum(tokens)
+    if math.isnan(total):
+        raise KeyError("tokens")
+    return int(total)
+
+
+def _times(updates: Updates, key: str) -> int:
+    """How many updates say that it is so."""
+    return sum(value == 1 for value in updates.column(key))
+
+
+def _planned_updates(events: Sequence[dict[str, Any]]) -> int | None:
     planned = [e["updates"] for e in events if e["event"] in ("plan", "correction", "extend")]
     return planned[-1] if planned else None
 
 
-def _count(events: list[dict[str, Any]], kind: str) -> int:
+def _count(events: Sequence[dict[str, Any]], kind: str) -> int:
     return sum(1 for event in events if event["event"] == kind)
 
 
-def _correction(events: list[dict[str, Any]]) -> tuple[int, int] | None:
+def _correction(events: Sequence[dict[str, Any]]) -> tuple[int, int] | None:
     found = [e for e in events if e["event"] == "correction"]
     return (found[0]["planned_updates"], found[-1]["updates"]) if found else None
 
@@ -316,7 +312,3 @@ def _finite(value: Any) -> TypeGuard[float]:
 def _val_loss(point: Point) -> float:
     assert point.val_loss is not None
     return point.val_loss
-
-
-def _norm(update: dict[str, Any]) -> float:
-    return float(update["grad_norm"])

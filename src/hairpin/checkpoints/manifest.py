@@ -10,7 +10,7 @@ step-00000100/
 
 import hashlib
 import json
-import stat
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hairpin.checkpoints.pieces import file_name, read_rows
-from hairpin.checkpoints.tensors import FileFacts, read_tensors, write_hashed
+from hairpin.checkpoints.pieces import file_name, read_rows, whole_tensors
+from hairpin.checkpoints.tensors import FileFacts, tensors_in, write_hashed
+from hairpin.checkpoints.verified import Bytes, damage, read_verified, verify
 from hairpin.errors import CheckpointError, RunError
-from hairpin.files import sha256_of
+from hairpin.reading import open_plain
 
 FORMAT = 2
 _NAME = "manifest.json"
@@ -31,7 +32,7 @@ _LARGEST_MANIFEST = 1 << 27  # with thousands of tensors in the pieces of a thou
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk whose every byte is as it was written.
+    """A checkpoint on disk. What is read of it whole is known to be as it was written, or refused.
 
     Args:
         path: its folder.
@@ -66,16 +67,19 @@ class Checkpoint:
         Args:
             group: its name.
             rows_of: name → the first row and the row after the last that are wanted of that tensor,
-                None for all; nothing else of it is read. None: all of all.
+                None for all; nothing else of it is read, so that no hash can be compared. None:
+                all of all.
 
         Raises:
-            CheckpointError: it has no such group.
+            CheckpointError: it has no such group, or that is damaged.
+            UnreadableError: it cannot be read now.
         """
-        paths = [self.file(name) for name in self.files(group)]
+        names = self.files(group)
         shards = self.manifest.get("shards", {}).get(group, {})
-        if rows_of is None and not shards:
-            return read_tensors(paths[0])
-        return read_rows(paths, shards, rows_of or (lambda name: None))
+        if rows_of is not None:
+            return read_rows([self.file(name) for name in names], shards, rows_of)
+        files = [tensors_in(self.read(name), self.path / name) for name in names]
+        return whole_tensors(files, shards, self.path)
 
     def files(self, group: str) -> list[str]:
         """The names of a group's files."""
@@ -89,16 +93,25 @@ class Checkpoint:
         """The content of state.json.
 
         Raises:
-            CheckpointError: it is not a JSON object.
+            CheckpointError: it is damaged, or not a JSON object.
+            UnreadableError: it cannot be read now.
         """
-        path = self.file("state.json")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(self.read("state.json").tobytes())
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: not a JSON object")
+            raise CheckpointError(f"{self.path / 'state.json'}: not a JSON object")
         return values
+
+    def read(self, name: str) -> Bytes:
+        """The content of one of its files, as it was written.
+
+        Raises:
+            CheckpointError: it has none of that name, or that is damaged.
+            UnreadableError: it cannot be read now.
+        """
+        return read_verified(self.file(name), self.manifest["files"][name])
 
     def file(self, name: str) -> Path:
         """Where one of its files is. Only what the manifest vouches for is ever opened.
@@ -148,7 +161,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: it is damaged; the line names the file.
+        UnreadableError: a file of it cannot be read now, damaged or not.
         RunError: another version of hairpin wrote it.
+    """
+    checkpoint = described_checkpoint(path)
+    for name, facts in checkpoint.manifest["files"].items():
+        # Only plain names: a path would lead elsewhere.
+        if Path(name).name != name:
+            raise damage(path / Path(name).name)
+        verify(path / name, facts)
+    return checkpoint
+
+
+def described_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder, of which only the manifest was looked at.
+
+    Raises:
+        CheckpointError, UnreadableError, RunError: as above, of the manifest.
     """
     manifest = read_manifest(path)
     if manifest.get("format") != FORMAT:
@@ -156,12 +185,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"{path}: written in format {manifest.get('format')!r}, and this hairpin reads format "
             f"{FORMAT}; use the version that wrote it"
         )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or not isinstance(manifest.get("step"), int):
+    if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("step"), int):
         raise CheckpointError(f"{path / _NAME}: not a manifest")
-    for name, facts in files.items():
-        if not _is_as_written(path, name, facts):
-            raise CheckpointError(f"{path / Path(name).name}: not the bytes that were written")
     return Checkpoint(path, manifest)
 
 
@@ -171,42 +196,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: it is damaged.
+        UnreadableError: it cannot be read now.
     """
     path = folder / _NAME
     try:
-        if not _is_plain_file(path) or path.stat().st_size > _LARGEST_MANIFEST:
-            raise CheckpointError(f"{path}: not the bytes that were written")
-        text = path.read_text(encoding="utf-8")
+        with open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST_MANIFEST:
+                raise damage(path)
+            text = file.read().decode()
         body, _, claimed = text.rpartition(',"sha256":"')
         if not body or claimed != _sha256(body) + '"}':
-            raise CheckpointError(f"{path}: not the bytes that were written")
-        manifest: dict[str, Any] = json.loads(text)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: not the bytes that were written") from None
+            raise damage(path)
+        manifest = json.loads(text)
+    except (FileNotFoundError, ValueError, RecursionError):
+        raise damage(path) from None
+    if not isinstance(manifest, dict):
+        raise damage(path)
     return manifest
-
-
-def _is_as_written(folder: Path, name: str, facts: Any) -> bool:
-    """Whether a plain name in the folder is a file of this size and hash. Anything else, a path
-    that leads elsewhere, a link, is not.
-    """
-    if Path(name).name != name or not isinstance(facts, dict):
-        return False
-    path = folder / name
-    try:
-        return (
-            _is_plain_file(path)
-            and path.stat().st_size == facts.get("size")
-            and sha256_of(path) == facts.get("sha256")
-        )
-    except (OSError, ValueError):
-        return False
-
-
-def _is_plain_file(path: Path) -> bool:
-    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _sha256(text: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hairpin.checkpoints.tensors import open_tensors
 from hairpin.distributed.world import starts_of
-from hairpin.errors import CheckpointError
+from hairpin.errors import CheckpointError, UnreadableError
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def read_rows(
         rows_of: name → the first row and the row after the last, None for all.
 
     Raises:
-        CheckpointError: a file cannot be read, or is not what the manifest says.
+        CheckpointError: a file is damaged, or not what the manifest says.
+        UnreadableError: a file cannot be read now.
     """
     with ExitStack() as opened:
         files = [opened.enter_context(open_tensors(path)) for path in paths]
@@ -85,8 +86,48 @@ def read_rows(
         try:
             return {name: _read(files, shards.get(name), name, rows_of(name)) for name in names}
         except SafetensorError as error:
-            folder = paths[0].parent
-            raise CheckpointError(f"{folder}: a tensor is not in its file ({error})") from None
+            raise _missing(paths[0].parent, error) from None
+        except OSError as error:
+            raise UnreadableError(paths[0].parent, error) from None
+
+
+def whole_tensors(
+    files: Sequence[Mapping[str, Tensor]], shards: Mapping[str, Mapping[str, Any]], folder: Path
+) -> dict[str, Tensor]:
+    """The tensors of a group whose files were read.
+
+    Args:
+        files: the content of each, in order.
+        shards: as above.
+        folder: where they are from.
+
+    Raises:
+        CheckpointError: they are not what the manifest says.
+    """
+    if not shards:
+        return dict(files[0])
+    parts = [_InMemory(file) for file in files]
+    try:
+        names = sorted({*shards, *files[0]})
+        return {name: _read(parts, shards.get(name), name, None) for name in names}
+    except KeyError as error:
+        raise _missing(folder, error) from None
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """Tensors that are asked for as those of an open file are."""
+
+    tensors: Mapping[str, Tensor]
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    get_slice = get_tensor
+
+
+def _missing(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder}: a tensor is not in its file ({error})")
 
 
 def _read(

@@ -16,19 +16,29 @@ the latest: it is the highest step whose manifest verifies. Usable in any traini
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from hairpin.checkpoints.background import Background
+from hairpin.checkpoints.best import best_folder, best_step, old_best, problem_with_best
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, read_manifest, write_manifest
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.tensors import FileFacts
 from hairpin.checkpoints.writing import commit, commit_together
 from hairpin.distributed.world import World
-from hairpin.errors import CheckpointError, HairpinError
-from hairpin.files import IS_WINDOWS, link_or_copy, move, new_folder, remove, sync_folder
+from hairpin.errors import CheckpointError, HairpinError, UnreadableError
+from hairpin.files import (
+    IS_WINDOWS,
+    link_or_copy,
+    move,
+    new_folder,
+    remove,
+    sync_folder,
+    write_atomically,
+)
+from hairpin.reading import entries, is_there
 
 _SPARE_SPACE = 1.2
 
@@ -45,6 +55,8 @@ class CheckpointStore:
         facts: plain JSON values for every manifest, such as what the checkpoints belong to.
         remedy: what to do about a full disk, for the error's line.
         world: the processes that call the same methods together.
+        witness: a file that is there from the first commit on, beside the folder: it tells a
+            folder that was lost from one that never held anything. None: there is none.
     """
 
     def __init__(
@@ -57,8 +69,10 @@ class CheckpointStore:
         facts: Mapping[str, Any] | None = None,
         remedy: str = "make space and try again",
         world: World | None = None,
+        witness: Path | None = None,
     ) -> None:
         self.folder = folder
+        self._witness = witness
         self._world = world or World()
         self._apart = self._world.apart()  # saving goes on in a thread of its own
         self.best = best
@@ -114,28 +128,38 @@ class CheckpointStore:
 
     def steps(self) -> list[Path]:
         """The folders of committed checkpoints, oldest first; not verified."""
-        if not self.folder.is_dir():
-            return []
         found = [
             (int(match[1]), path)
-            for path in self.folder.iterdir()
+            for path in entries(self.folder)
             if (match := re.fullmatch(r"step-(\d{8,})", path.name))
         ]
         return [path for _, path in sorted(found)]
 
-    def newest(self, notice: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
+    def newest(
+        self,
+        notice: Callable[[str], None] = lambda line: None,
+        if_none: Callable[[Sequence[str]], None] = lambda problems: None,
+    ) -> Checkpoint | None:
         """The one to go on from: the highest step that verifies.
 
         Those that do not are set aside, never deleted, and so is a best one that is later; what
         killed processes left unfinished is removed.
+
+        Args:
+            notice: is told what is set aside.
+            if_none: called where no step verifies, with what is wrong with each, before anything
+                is changed; it may raise.
+
+        Raises:
+            UnreadableError: something cannot be read now; nothing was changed.
         """
         self.finish()
         if self._world.size == 1:
-            return self._newest(notice)
+            return self._newest(notice, if_none)
         found: list[Checkpoint] = []
 
         def name_of_newest() -> str | None:
-            found.extend(filter(None, [self._newest(notice)]))
+            found.extend(filter(None, [self._newest(notice, if_none)]))
             return found[0].path.name if found else None
 
         name = self._world.share(name_of_newest)
@@ -144,24 +168,47 @@ class CheckpointStore:
         path = self.folder / name  # verified by the first process
         return Checkpoint(path, read_manifest(path))
 
-    def _newest(self, notice: Callable[[str], None]) -> Checkpoint | None:
-        self._remove_unfinished()
+    def _newest(
+        self, notice: Callable[[str], None], if_none: Callable[[Sequence[str]], None]
+    ) -> Checkpoint | None:
+        # All that has to be read is read before anything is changed.
+        damaged: dict[Path, CheckpointError] = {}
+        checkpoint = None
         for path in reversed(self.steps()):
             try:
                 checkpoint = open_checkpoint(path)
+                break
             except CheckpointError as damage:
-                aside = _set_aside(path)
-                notice(f"{damage}; set aside as {aside}, taking the checkpoint before it")
-                continue
-            self._refuse_a_later_best(checkpoint.step, notice)
-            return checkpoint
-        self._refuse_a_later_best(0, notice)
-        return None
+                damaged[path] = damage
+        if checkpoint is None:
+            if_none([str(damage) for damage in damaged.values()])
+        step = checkpoint.step if checkpoint else 0
+        problem = problem_with_best(best_folder(self.best), step) if self.best else None
+        self._remove_unfinished()
+        for path, why in damaged.items():
+            notice(f"{why}; set aside as {_set_aside(path)}, taking the checkpoint before it")
+        if self.best and problem:
+            notice(f"{self.best}: {problem}; set aside as {_set_aside(self.best)}")
+        if checkpoint:
+            self._bear_witness()
+        return checkpoint
+
+    def set_all_aside(self, notice: Callable[[str], None] = lambda line: None) -> None:
+        """Set aside every checkpoint and the best, whole or not, so that there is none to go on
+        from; what killed processes left unfinished is removed. For one process.
+        """
+        self.finish()
+        self._remove_unfinished()
+        for path in (*self.steps(), *filter(None, [self.best])):
+            if is_there(path):
+                notice(f"{path}: set aside as {_set_aside(path)}")
+        if self._witness:
+            self._witness.unlink(missing_ok=True)
 
     def keep_as_best(self, step: int, notice: Callable[[str], None] = lambda line: None) -> None:
         """Make the step the best, unless it is so already, or is there no more, or is damaged."""
         path = self._path(step)
-        if self.best is None or not path.is_dir() or best_step(self.best) == step:
+        if self.best is None or not is_there(path) or best_step(self.best) == step:
             return
         try:
             open_checkpoint(path)
@@ -182,6 +229,7 @@ class CheckpointStore:
                 commit(snapshot, final, self._facts, self._world.size)
             if not self._world.is_first:
                 return
+            self._bear_witness()
             if is_best and self.best:
                 self._replace_best(final, snapshot.step)
             self._rotate()
@@ -205,7 +253,7 @@ class CheckpointStore:
 
     def _replace_best(self, checkpoint: Path, step: int) -> None:
         assert self.best
-        old = _old(self.best)
+        old = old_best(self.best)
         with new_folder(self.best) as temporary:
             # As it was when it was written: what has become of the bytes since is not vouched for.
             found = Checkpoint(checkpoint, read_manifest(checkpoint))
@@ -228,13 +276,22 @@ class CheckpointStore:
         steps = self.steps()
         doomed = [path for path in steps[: -self._keep] if not self._stays(path)]
         if doomed:
-            open_checkpoint(steps[-1])
-            for path in doomed:
-                # Renamed first, so that a kill leaves no half of a checkpoint under its name.
-                unwanted = path.with_name(f".tmp-{path.name}")
-                move(path, unwanted)
-                # What somebody reads cannot be deleted on Windows; the next start removes it.
-                remove(unwanted, may_stay=IS_WINDOWS)
+            self._read_back(steps[-1])
+        for path in doomed:
+            # Renamed first, so that a kill leaves no half of a checkpoint under its name.
+            unwanted = path.with_name(f".tmp-{path.name}")
+            move(path, unwanted)
+            # What somebody reads cannot be deleted on Windows; the next start removes it.
+            remove(unwanted, may_stay=IS_WINDOWS)
+
+    def _read_back(self, path: Path) -> None:
+        try:
+            open_checkpoint(path)
+        except UnreadableError as error:
+            raise HairpinError(
+                f"{error.path}: was saved and cannot be read back ({error.reason}); no older "
+                "checkpoint was deleted for it: go on with the same command when it can be read"
+            ) from None
 
     def _stays(self, path: Path) -> bool:
         return bool(self._keep_every) and int(path.name[5:]) % (self._keep_every or 1) == 0
@@ -243,37 +300,16 @@ class CheckpointStore:
         places = [*self.folder.glob(".tmp-step-*")] if self.folder.is_dir() else []
         if self.best:
             places.append(self.best.with_name(".tmp-best"))
-            if _old(self.best).is_dir() and not self.best.exists():
-                move(_old(self.best), self.best)
-            places.append(_old(self.best))
+            if old_best(self.best).is_dir() and not self.best.exists():
+                move(old_best(self.best), self.best)
+            places.append(old_best(self.best))
         for path in places:
             remove(path, may_stay=True)
 
-    def _refuse_a_later_best(self, step: int, notice: Callable[[str], None]) -> None:
-        if self.best is None or not self.best.exists():
-            return
-        found = best_step(self.best)
-        if found is None or found > step:
-            aside = _set_aside(self.best)
-            what = "damaged" if found is None else f"of update {found}, later than {step}"
-            notice(f"{self.best}: {what}; set aside as {aside}")
-
-
-def best_folder(best: Path) -> Path:
-    """Where the best model is: at the moment of its replacement it is still the one before."""
-    return _old(best) if _old(best).is_dir() and not best.exists() else best
-
-
-def best_step(best: Path) -> int | None:
-    """After how many updates the best model was the best; None: there is none, or it is damaged."""
-    try:
-        return open_checkpoint(best).step
-    except CheckpointError:
-        return None
-
-
-def _old(best: Path) -> Path:
-    return best.with_name(f".old-{best.name}")
+    def _bear_witness(self) -> None:
+        """Leave a sign outside of the folder that something was committed in it."""
+        if self._witness and not is_there(self._witness):
+            write_atomically(self._witness, b"A checkpoint was written; see docs/reliability.md.\n")
 
 
 def _set_aside(path: Path) -> str:

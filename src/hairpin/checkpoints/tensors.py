@@ -1,24 +1,27 @@
 """Safetensors files, hashed while they are written.
 
 The layout is that of https://github.com/huggingface/safetensors: the header's length in 8 bytes, a
-JSON header, the tensors' bytes. Written here and not by the library, so that gigabytes are neither
-copied into one string nor read again for their hash; the library reads them.
+JSON header, the tensors' bytes. Written and read here and not by the library, so that gigabytes are
+neither copied into one string nor read again for their hash. The library reads parts of files.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from hairpin.errors import CheckpointError
+from hairpin.checkpoints.verified import Bytes
+from hairpin.errors import CheckpointError, UnreadableError
+from hairpin.reading import open_plain
 
 _DTYPES = {
     torch.float64: "F64",
@@ -35,6 +38,19 @@ _DTYPES = {
 _BLOCK_BYTES = 1 << 22
 # A header has about 100 bytes a tensor; a larger one is not ours, and is not parsed.
 _LARGEST_HEADER = 1 << 24
+_MOST_DIMENSIONS = 64  # as in PyTorch
+# What is read besides, to be refused by its name.
+_OTHER_TYPES = {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+}
+_TYPES: dict[str, torch.dtype] = {
+    **{name: dtype for dtype, name in _DTYPES.items()},
+    **{name: getattr(torch, word) for name, word in _OTHER_TYPES.items() if hasattr(torch, word)},
+}
 
 
 @dataclass(frozen=True)
@@ -80,17 +96,75 @@ def write_tensors(
     return write_hashed(path, _chunks(tensors, metadata))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+def tensors_in(content: Bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU; they share the memory of its content.
+
+    Args:
+        content: of the file, all of it.
+        path: which file that is.
 
     Raises:
         CheckpointError: it is not one.
     """
     try:
-        _require_small_header(path)
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None
+        header_bytes = int.from_bytes(content[:8].tobytes(), "little")
+        _require_small(header_bytes, path)
+        data = torch.from_numpy(content[8 + header_bytes :])
+        header = json.loads(content[8 : 8 + header_bytes].tobytes().decode(), **_STRICT)
+        header.pop("__metadata__", None)
+        return dict(_tensors(header, data))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _not_safetensors(path, error) from None
+
+
+def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor, once it is known that they lie one behind the other and fill the file.
+
+    Raises:
+        ValueError, TypeError, KeyError: they do not, or the header is not one.
+    """
+    place = 0
+    for name, facts in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape = _TYPES[facts["dtype"]], facts["shape"]
+        begin, end = facts["data_offsets"]
+        if len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError(f"{name} has no such shape")
+        if begin != place or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
+            raise ValueError(f"{name} is not where it should be")
+        part = data[begin:end]
+        if part.data_ptr() % dtype.itemsize:
+            part = part.clone()
+        yield name, part.view(dtype).view(shape)
+        place = end
+    if place != len(data):
+        raise ValueError("there is more in the file than its tensors")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which each key is there once."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+_STRICT: dict[str, Any] = {"object_pairs_hook": _once_each}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that nobody vouches for, on the CPU.
+
+    Raises:
+        CheckpointError: it is not one, or is not there.
+        UnreadableError: it cannot be read now.
+    """
+    try:
+        require_small_header(path)
+        with open_plain(path) as file:
+            content = np.fromfile(file, np.uint8)
+    except FileNotFoundError as error:
+        raise _not_safetensors(path, error) from None
+    return tensors_in(content, path)
 
 
 def open_tensors(path: Path) -> Any:
@@ -98,19 +172,35 @@ def open_tensors(path: Path) -> Any:
 
     Raises:
         CheckpointError: it is not one.
+        UnreadableError: it cannot be read now.
     """
     try:
-        _require_small_header(path)
+        require_small_header(path)
         return safe_open(path, framework="pt")
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({error})") from None
+    except (FileNotFoundError, SafetensorError, ValueError) as error:
+        raise _not_safetensors(path, error) from None
+    except OSError as error:
+        raise UnreadableError(path, error) from None
 
 
-def _require_small_header(path: Path) -> None:
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
+def require_small_header(path: Path) -> None:
+    """Check that the header of a safetensors file is no longer than any model's.
+
+    Raises:
+        CheckpointError: it claims to be.
+        FileNotFoundError, UnreadableError: the file cannot be read.
+    """
+    with open_plain(path) as file:
+        _require_small(int.from_bytes(file.read(8), "little"), path)
+
+
+def _require_small(header_bytes: int, path: Path) -> None:
     if header_bytes > _LARGEST_HEADER:
         raise CheckpointError(f"{path}: its header claims {header_bytes:,} bytes; not read")
+
+
+def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: cannot be read as safetensors ({error})")
 
 
 def _chunks(

@@ -84,6 +84,7 @@ def train(
     type=click.Choice(["rewarm", "constant", "cooldown"]),
     help="How the learning rate of a finished run goes on.",
 )
+@click.option("--restart", is_flag=True, help="Begin again at update 0; set aside what was saved.")
 @track_option
 @plugin_option
 @click.option("--accept-plugin", is_flag=True, help="Go on although a plugin has changed.")
@@ -91,6 +92,7 @@ def resume(
     run: Path | None,
     extend: str | None,
     policy: str | None,
+    restart: bool,
     track: tuple[str, ...],
     plugin: tuple[Path, ...],
     accept_plugin: bool,
@@ -100,13 +102,19 @@ def resume(
     With --extend it becomes longer, and the new learning rate is drawn first. After the end of a
     finished run there is no curve left, so that --policy says what follows: back up to the peak and
     down again (rewarm), the last rate (constant), or from there straight down to zero (cooldown).
+
+    Where checkpoints were saved and none is there any more, it does not begin at update 0 by
+    itself: put them back, or ask for it with --restart.
     """
     from hairpin import api
 
+    if restart and (extend is not None or policy is not None):
+        raise click.UsageError("--restart begins again, and --extend goes on: name one of them")
     api.resume(
         run,
         extend=extend,
         policy=policy,
+        restart=restart,
         track=track,
         plugin=plugin,
         accept_plugin=accept_plugin,

@@ -5,6 +5,7 @@
 Everything that is wrong is said at once, a line each.
 """
 
+import errno
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.errors import ConfigError
+from hairpin.reading import reading
 
 Tree = dict[str, Any]
 
@@ -46,15 +48,22 @@ _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a l
 def build_config(
     *,
     file: Path | None = None,
+    content: bytes | None = None,
     overrides: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
     """The config that a file, `--set a.b=value` overrides and flags (dotted name → value) ask for.
 
+    Args:
+        file: TOML; its paths are relative to its folder.
+        content: of the file, where that was read already.
+        overrides: "key=value" strings.
+        flags: dotted key → value.
+
     Raises:
         ConfigError: unknown keys, impossible values, contradictions: a line each.
     """
-    in_file: Tree = read_toml(file) if file else {}
+    in_file: Tree = read_toml(file, content) if file else {}
     if file:
         _make_paths_absolute(in_file, file.parent)
     set_ones: Tree = {}
@@ -104,17 +113,25 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     return validate(tree)
 
 
-def read_toml(path: Path) -> Tree:
+def read_toml(path: Path, content: bytes | None = None) -> Tree:
     """The tables of a TOML file.
 
+    Args:
+        path: the file.
+        content: of it, where that was read already.
+
     Raises:
-        ConfigError: the file is missing, unreadable or not TOML.
+        ConfigError: the file is missing or not TOML.
+        UnreadableError: it cannot be read now.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError) as error:
+        with reading(path):
+            return tomllib.loads((path.read_bytes() if content is None else content).decode())
+    except FileNotFoundError as error:
+        missing = error.errno == errno.ENOENT
+        what = "no such config file" if missing else f"cannot be read ({error.strerror})"
+        raise ConfigError(f"{path}: {what}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     except (ValueError, RecursionError) as error:  # a plain ValueError: too many digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None

@@ -137,7 +137,7 @@ def split_folder(folder: Path) -> Path:
         return folder
     try:
         splits = [str(split) for split in json.loads(listing.read_bytes())["splits"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorpusError(f"{shown(listing)}: is damaged ({error}); save it again") from None
     if "train" in splits or len(splits) == 1:
         return folder / ("train" if "train" in splits else splits[0])

@@ -32,6 +32,7 @@ from hairpin.data import bpe
 from hairpin.data.cache import shown
 from hairpin.errors import RunError, UserError
 from hairpin.files import write_atomically
+from hairpin.reading import reading
 
 if TYPE_CHECKING:
     import tiktoken
@@ -274,32 +275,38 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
     Raises:
         RunError: a file is missing, damaged, or of a format that this version does not know.
+        UnreadableError: a file cannot be read now.
     """
     try:
-        description = json.loads((folder / "hairpin.json").read_bytes())
+        description = json.loads(_content(folder / "hairpin.json"))
         if description["format"] != _FORMAT:
             raise ValueError(f"format {description['format']} is not {_FORMAT}")
         files = {}
         for name in _FILE_OF_KIND[description["kind"]]:
-            content = (folder / name).read_bytes()
+            content = _content(folder / name)
             if hashlib.sha256(content).hexdigest() != description["sha256"][name]:
                 raise ValueError(f"{name} is not the file that was saved")
             files[name] = json.loads(content)
         tokenizer = _build(description["kind"], files)
         if json.loads(tokenizer._description()) != description:
             raise ValueError("hairpin.json does not describe the files beside it")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise RunError(
             f"{shown(error.filename or folder)}: cannot be read ({error.strerror}); the tokenizer "
             "belongs to its run: restore the folder from a copy, or start a new run"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise RunError(
             f"{shown(folder)}: the tokenizer is damaged ({reason}); "
             "restore the folder from a copy, or start a new run"
         ) from error
     return tokenizer
+
+
+def _content(path: Path) -> bytes:
+    with reading(path):
+        return path.read_bytes()
 
 
 _FILE_OF_KIND: dict[str, tuple[str, ...]] = {

@@ -80,6 +80,25 @@ class World:
         self._broadcast(json.dumps({"value": value}).encode())
         return value
 
+    def together(self, make: Callable[[], T]) -> T:
+        """What each process makes for itself; what goes wrong in one ends all of them.
+
+        Raises:
+            FollowedError: in the others, that one raised, which says why.
+        """
+        if self.size == 1:
+            return make()
+        code = 0
+        try:
+            return make()
+        except HairpinError as error:
+            code = error.exit_code
+            raise
+        finally:
+            failed = [one for one in self.gather(code) if one]
+            if failed and not code:
+                raise FollowedError(failed[0])
+
     def gather(self, value: Any) -> list[Any]:
         """The values, of plain JSON, of all processes, by rank."""
         if self.size == 1:

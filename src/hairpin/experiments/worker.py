@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TextIO
@@ -28,6 +29,7 @@ from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
+from hairpin.runs.metrics import read_record
 from hairpin.watch import Quiet
 
 _LOSSES = 20
@@ -125,7 +127,8 @@ def train_trial(folder: Path, config: dict[str, Any], say: Callable[[dict[str, A
     """
     run, state, reason = RunDirectory(folder), "finished", None
     if run.metrics.exists():
-        first = [e["loss"] for e in Run(run).record() if e["event"] == "update"][:1]
+        updates = (e["loss"] for e in read_record(run.metrics) if e["event"] == "update")
+        first = list(islice(updates, 1))
     else:
         first = []
     watcher = Reporter(say, first[0] if first else None)

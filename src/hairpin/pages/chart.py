@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from hairpin.analysis.formats import format_count, format_loss, format_lr, format_norm
-from hairpin.analysis.series import Event, Floats
+from hairpin.analysis.held import of_kind
+from hairpin.analysis.series import Event, Floats, series
 from hairpin.pages.markup import details, escape, note, table
 from hairpin.pages.shell import asset
 
@@ -139,23 +140,24 @@ def clock(events: Sequence[Event], most: int = 400) -> dict[str, Any]:
         events: those of a record that hold.
         most: points, between which the script draws straight lines.
     """
-    updates = [event for event in events if event["event"] == "update"]
-    plan = next((event for event in reversed(events) if event["event"] == "plan"), {})
-    x = np.array([0, *(event["update"] + 1 for event in updates)], np.float64)
-    counts = np.array([0, *(event["tokens"] for event in updates)], np.float64)
-    rates = [event.get("tokens_per_second") or np.nan for event in updates]
-    spent = counts / np.array([np.nan, *rates], np.float64)
+    plan = next(reversed(of_kind(events, "plan")), {})
+    updates, tokens_of_each = series(events, "update", "tokens")
+    _, rates = series(events, "update", "tokens_per_second")
+    x = np.concatenate([[0.0], updates + 1])
+    counts = np.concatenate([[0.0], tokens_of_each])
+    spent = counts / np.concatenate([[np.nan], np.where(rates == 0, np.nan, rates)])
     tokens, seconds = np.cumsum(counts), np.cumsum(np.nan_to_num(spent))
     kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), most)).astype(np.int64))
     planned = max(1, plan.get("updates") or 1)
     done = max(1.0, x[-1])
+    any_done = len(updates) > 0
     return {
         "x": [plain(v) for v in x[kept]],
         "tokens": [plain(v) for v in tokens[kept]],
         "seconds": [plain(v) for v in seconds[kept]],
         # For what is planned and not yet done.
-        "tokens_each": plain(tokens[-1] / done if updates else plan.get("tokens_per_update") or 0),
-        "seconds_each": plain(seconds[-1] / done if updates else plan.get("seconds", 0) / planned),
+        "tokens_each": plain(tokens[-1] / done if any_done else plan.get("tokens_per_update") or 0),
+        "seconds_each": plain(seconds[-1] / done if any_done else plan.get("seconds", 0) / planned),
     }
 
 

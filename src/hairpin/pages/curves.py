@@ -12,6 +12,7 @@ from hairpin.analysis.formats import (
     format_lr,
     format_norm,
 )
+from hairpin.analysis.held import of_kind, others
 from hairpin.analysis.series import Event, Floats, highest, series, smoothed, thin
 from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
@@ -168,7 +169,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
     """The gradient norm before clipping, the threshold, and the updates that were clipped."""
     updates, norms = series(events, "update", "grad_norm")
     norms = np.where(norms > 0, norms, np.nan)
-    clipped = np.array([bool(e.get("clipped")) for e in events if e["event"] == "update"], bool)
+    clipped = series(events, "update", "clipped")[1] == 1
     lines = [line("gradient norm", *thin(updates, norms, COLUMNS), look="thin")]
     marked = clipped & np.isfinite(norms)
     if marked.any():
@@ -196,7 +197,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
 
 def ratios_chart(events: Sequence[Event]) -> Chart | None:
     """How much an update changed the weights, relative to them, by part of the network."""
-    found = [event for event in events if event["event"] == "ratios"]
+    found = of_kind(events, "ratios")
     parts = list(dict.fromkeys(name for event in found for name in event["ratios"]))
     if not parts:
         return None
@@ -256,7 +257,7 @@ def speed_chart(events: Sequence[Event]) -> Chart:
 
 def counted(events: Sequence[Event]) -> str:
     """What the tokens of an update are: a classifier has one target in an example."""
-    return "examples" if any(event.get("labels") for event in events) else "tokens"
+    return "examples" if any(event.get("labels") for event in others(events)) else "tokens"
 
 
 def unit_of(events: Sequence[Event]) -> str:

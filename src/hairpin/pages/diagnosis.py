@@ -5,6 +5,7 @@ word for word.
 from collections.abc import Sequence
 
 from hairpin.analysis.diagnostics import diagnose
+from hairpin.analysis.held import of_kind
 from hairpin.analysis.series import Event
 from hairpin.config.settings import Config
 from hairpin.pages.markup import cut, escape
@@ -25,7 +26,7 @@ def diagnosis_lines(record: Sequence[Event], config: Config) -> list[tuple[str, 
 
 def overlap_html(record: Sequence[Event]) -> str:
     """The longest text of the run's samples that stands in the training text; empty: none does."""
-    event = next((e for e in reversed(record) if e["event"] == "memorisation"), {})
+    event = next(reversed(of_kind(record, "memorisation")), {})
     text = event.get("longest_text")
     if not text:
         return ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hairpin.analysis.formats import format_bytes, format_count, harmless_name
+from hairpin.analysis.held import of_kind
 from hairpin.analysis.series import Event
 from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.load import build_config, differences, flat, to_toml
@@ -73,7 +74,7 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
 def environment_html(run: RunDirectory, events: Sequence[Event]) -> str:
     """Versions, hardware and command line."""
     found: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(run.environment.read_text(encoding="utf-8"))
     command = found.get("command") or first(events, "start").get("command") or []
     rows = [("command", " ".join(map(str, command)))] if command else []
@@ -91,7 +92,7 @@ def environment_html(run: RunDirectory, events: Sequence[Event]) -> str:
 
 def samples_html(events: Sequence[Event]) -> str:
     """What the model wrote, from left to right; the first stays beside whichever is looked at."""
-    samples = [event for event in events if event["event"] == "sample"]
+    samples = of_kind(events, "sample")
     if not samples:
         return ""
     kept, more = samples, ""
@@ -126,7 +127,7 @@ def sample_html(title: str, event: Event, kind: str = "") -> str:
 
 def first(events: Sequence[Event], kind: str) -> Event:
     """The last event of a kind that comes once in a run; empty if it did not."""
-    return next((event for event in reversed(events) if event["event"] == kind), {})
+    return next(reversed(of_kind(events, kind)), {})
 
 
 def shown(value: Any) -> str:

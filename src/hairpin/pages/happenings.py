@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hairpin.analysis.formats import format_loss, format_norm, format_updates, harmless_name
+from hairpin.analysis.held import of_kind, others
 from hairpin.analysis.series import Event
 from hairpin.pages.chart import Mark
 
@@ -30,7 +31,7 @@ def incident_words(event: Event) -> str:
 
 def incidents_of(events: Sequence[Event]) -> list[Event]:
     """Spikes, skips and rewinds."""
-    return [event for event in events if event["event"] in ("spike", "skip", "rewind")]
+    return list(of_kind(events, "spike", "skip", "rewind"))
 
 
 def incident_marks(events: Sequence[Event]) -> Iterator[Mark]:
@@ -41,7 +42,7 @@ def incident_marks(events: Sequence[Event]) -> Iterator[Mark]:
 
 def turn_marks(events: Sequence[Event]) -> Iterator[Mark]:
     """Where the run went on, became longer, or was corrected."""
-    for event in events:
+    for event in others(events):
         update = event.get("update", 0)
         match event["event"]:
             case "resume":

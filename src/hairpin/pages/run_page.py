@@ -10,8 +10,9 @@ from hairpin.analysis.formats import (
     format_updates,
     harmless_name,
 )
+from hairpin.analysis.held import others
 from hairpin.analysis.series import Event
-from hairpin.analysis.summary import Summary, history, summarize
+from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
 from hairpin.pages.chart import charts_data, charts_html, charts_script, clock
 from hairpin.pages.curves import charts_of, counted
@@ -39,8 +40,8 @@ def run_page(run: Run, now: float) -> str:
         RunError: its record is damaged or missing.
         ConfigError: its config is.
     """
-    record, config = run.record(), run.config
-    events, summary = history(record), summarize(record)
+    events, config = run.events(), run.config
+    summary = summarize(events)
     name = run.path.absolute().name
     charts = charts_of(events, config)
     runs = [{"name": harmless_name(name), "color": "blue", "dash": "", "marker": "circle"}]
@@ -49,7 +50,7 @@ def run_page(run: Run, now: float) -> str:
         ("confusion", "Which label was taken for which", confusion_html(events)),
         ("samples", "Samples", samples_html(events)),
         ("summary", "Summary", _summary_html(summary)),
-        ("diagnostics", "Diagnostics", _diagnostics_html(record, events, config)),
+        ("diagnostics", "Diagnostics", _diagnostics_html(events, config)),
         ("settings", "Settings", settings_html(config, events)),
         ("data", "Data", data_html(events, config, summary.tokens)),
         ("environment", "Environment", environment_html(run.directory, events)),
@@ -95,7 +96,7 @@ def written(now: float) -> str:
 def confusion_html(events: Sequence[Event]) -> str:
     """How many examples of which label were taken for which, at the lowest validation loss."""
     labels = list(first(events, "plan").get("labels") or ())[:_MOST_LABELS]
-    found = [e for e in events if e.get("val_confusion") and e.get("val_loss") is not None]
+    found = [e for e in others(events) if e.get("val_confusion") and e.get("val_loss") is not None]
     if not labels or not found:
         return ""
     best = min(found, key=lambda event: float(event["val_loss"]))
@@ -157,14 +158,14 @@ def _summary_html(summary: Summary) -> str:
     return pairs(summary.rows())
 
 
-def _diagnostics_html(record: Sequence[Event], events: Sequence[Event], config: Config) -> str:
+def _diagnostics_html(events: Sequence[Event], config: Config) -> str:
     found = incidents_of(events)
     rows = [(f"{event['update']:,}", incident_words(event)) for event in found[-_MOST_INCIDENTS:]]
     listed = table("Updates that went wrong", ("update", "what happened"), rows, words=2)
     if len(found) > _MOST_INCIDENTS:
         listed += note(f"The last {_MOST_INCIDENTS} of {len(found):,}.")
     return (
-        pairs(diagnosis_lines(record, config))
-        + overlap_html(record)
+        pairs(diagnosis_lines(events, config))
+        + overlap_html(events)
         + (details(f"{len(found):,} updates that went wrong", listed) if found else "")
     )

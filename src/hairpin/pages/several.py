@@ -15,7 +15,7 @@ from hairpin.analysis.formats import (
     harmless_name,
 )
 from hairpin.analysis.series import Event, Floats, series, smoothed, thin
-from hairpin.analysis.summary import Summary, history, summarize
+from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
 from hairpin.pages.chart import (
     COLORS,
@@ -46,7 +46,7 @@ class _Told:
     """What a run has to say."""
 
     name: str
-    events: list[Event]
+    events: Sequence[Event]
     summary: Summary
     config: Config
 
@@ -64,8 +64,8 @@ def several_page(runs: Sequence[Run], now: float) -> str:
     names = short_names([run.path.absolute().parts for run in runs])
     told = []
     for run, name in zip(runs, names, strict=True):
-        record = run.record()
-        told.append(_Told(name, history(record), summarize(record), run.config))
+        events = run.events()
+        told.append(_Told(name, events, summarize(events), run.config))
     charts = _charts(told)
     styles = [{"name": harmless_name(one.name), **style(at)} for at, one in enumerate(told)]
     title = f"{len(runs)} runs compared"

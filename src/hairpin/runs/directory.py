@@ -6,6 +6,7 @@ RUN/
   metrics.jsonl        what happened
   tokenizer/           how its text became tokens
   checkpoints/         step-00000100/ …
+  .committed           there once a checkpoint was committed
   best/                the weights of the best validation
   plots/               PNG
   report.html          a page about it
@@ -23,7 +24,7 @@ from typing import Any
 
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError, RunError
+from hairpin.errors import ConfigError, RunError, UnreadableError
 from hairpin.files import (
     make_folders,
     not_a_device,
@@ -33,10 +34,12 @@ from hairpin.files import (
     write_atomically,
     write_json,
 )
+from hairpin.reading import entries, is_there
 from hairpin.runs.entries import is_free, remove_entries
 from hairpin.runs.lock import RunLock
 
 RUNS = Path("runs")
+_LONGEST_START = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class RunDirectory:
     def best(self) -> Path:
         """The weights of the best validation."""
         return self.path / "best"
+
+    @property
+    def witness(self) -> Path:
+        """A file that is there once a checkpoint was ever committed."""
+        return self.path / ".committed"
 
     @property
     def plots(self) -> Path:
@@ -170,7 +178,7 @@ def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
 
 
 def _refuse_if_there(run: RunDirectory) -> None:
-    if run.config.exists():
+    if is_there(run.config):
         raise RunError(
             f"{run.path}: there is a run already; go on with `hairpin resume {run.path}`, add "
             "--or-resume to go on with it if it is the same, or name another folder with --out"
@@ -191,7 +199,7 @@ def open_run(path: Path | None) -> RunDirectory:
             )
         return found[-1]
     run = RunDirectory(path)
-    if not run.config.is_file():
+    if not is_there(run.config) or run.config.is_dir():
         known = ", ".join(str(other.path) for other in list_runs(RUNS)[-3:])
         hint = f"; the newest here: {known}" if known else ""
         raise RunError(f"{path}: not a run, it has no config.toml{hint}")
@@ -200,9 +208,7 @@ def open_run(path: Path | None) -> RunDirectory:
 
 def list_runs(folder: Path) -> list[RunDirectory]:
     """The runs in a folder, oldest first by when they began."""
-    if not folder.is_dir():
-        return []
-    runs = [RunDirectory(path) for path in folder.iterdir() if _may_be_a_run(path)]
+    runs = [run for path in entries(folder) if _is_run(run := RunDirectory(path))]
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
@@ -216,11 +222,11 @@ def new_run_path(name: str, folder: Path = RUNS) -> Path:
     return folder / f"{stem}-{number}"
 
 
-def _may_be_a_run(path: Path) -> bool:
-    """Tell whether a folder has a config, or nobody may look; a hidden one is half made."""
+def _is_run(run: RunDirectory) -> bool:
+    """Tell whether it is one. What cannot be looked into now is; what is hidden is half made."""
     try:
-        return not path.name.startswith(".") and (path / "config.toml").is_file()
-    except OSError:
+        return not run.path.name.startswith(".") and is_there(run.config)
+    except UnreadableError:
         return True
 
 
@@ -230,7 +236,7 @@ def _began(run: RunDirectory) -> float:
     """
     try:
         with run.metrics.open("rb") as file:
-            found = re.search(rb'"time": ?([0-9]+\.?[0-9]*)', file.readline())
+            found = re.search(rb'"time": ?([0-9]+\.?[0-9]*)', file.readline(_LONGEST_START))
     except OSError:
         found = None
     if found:

@@ -34,6 +34,7 @@ _RUN: Mapping[str, Any] = {
     "best": {},
     "checkpoints": {"*": {}},
     "trial.json": {},
+    ".committed": {},
     CONFIG: {},
 }
 _EXPERIMENT: Mapping[str, Any] = {

@@ -78,13 +78,15 @@ class Plan(Event):
 @dataclass(frozen=True)
 class Resume(Event):
     """A process goes on from the checkpoint with `update` updates completed, in a run of `updates`.
-    A classifier names its `labels`.
+    A classifier names its `labels`. `changes` says, a line each, what is
+    not as it was before, such as another version of torch.
     """
 
     update: int
     time: float
     labels: tuple[str, ...] | None = None
     updates: int | None = None
+    changes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

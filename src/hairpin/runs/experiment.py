@@ -19,6 +19,7 @@ from hairpin.config.load import validate, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.files import not_a_device, write_json
+from hairpin.reading import reading
 from hairpin.runs.directory import RunDirectory
 
 FORMAT = 1
@@ -174,7 +175,8 @@ class ExperimentDirectory:
             RunError: there is no experiment, or it is damaged.
         """
         try:
-            tree = json.loads(self.description.read_text(encoding="utf-8"))
+            with reading(self.description):
+                tree = json.loads(self.description.read_text(encoding="utf-8"))
             if tree.pop("format") != FORMAT:
                 raise ValueError
             tree["arms"] = tuple(
@@ -187,7 +189,7 @@ class ExperimentDirectory:
             raise RunError(
                 f"{self.path}: no experiment is there; make one with `hairpin compare`"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RunError(
                 f"{self.description}: not an experiment that this hairpin can read; make it again "
                 "in another folder with --out"

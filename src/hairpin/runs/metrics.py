@@ -6,12 +6,14 @@ It is the truth that summaries, plots and comparisons read.
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from hairpin.errors import HairpinError, RunError
-from hairpin.files import open_own, sync_folder, write_atomically
+from hairpin.files import move, open_own, sync_folder
+from hairpin.reading import reading
 from hairpin.runs.events import Event
 
 _LONGEST_LINE = 1 << 24
@@ -63,9 +65,12 @@ class Record:
             truncate_record(self._path, length_bytes, discarded)
             self._file.seek(0, os.SEEK_END)
             if discarded.exists():
-                lines = discarded.read_bytes().split(b"\n")[:-1]
-                kept = [line + b"\n" for line in lines if json.loads(line)["event"] in keep]
-                self._file.writelines(kept)
+                with discarded.open("rb") as lines:
+                    self._file.writelines(
+                        line
+                        for line in lines
+                        if line.endswith(b"\n") and json.loads(line)["event"] in keep
+                    )
                 self._file.flush()
 
     def close(self) -> None:
@@ -112,58 +117,122 @@ class NoRecord(Record):
 
 
 def read_record(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a record, oldest first; a line that a crash cut short at the end is left out.
+    """The events of a record, oldest first, one line in memory at a time; a line that a crash cut
+    short at the end is left out.
 
     Raises:
         RunError: the file is missing, or a line in the middle is not JSON.
+        UnreadableError: it cannot be read now.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        with reading(path), path.open("rb") as file:
+            for number, line in enumerate(_lines(file), 1):
+                if line == b"\n":
+                    continue
+                event = _event(line)
+                if event is None:
+                    if not file.readline(_LONGEST_LINE).endswith(b"\n"):
+                        return
+                    raise RunError(f"{path}:{number}: not a line of JSON; the record is damaged")
+                if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                    raise RunError(f"{path}:{number}: not an event; the record is damaged")
+                yield event
     except FileNotFoundError:
         raise RunError(f"{path}: no such record; is its folder a run?") from None
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            if number >= len(lines) - 1:
-                return
-            raise RunError(f"{path}:{number}: not a line of JSON; the record is damaged") from None
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise RunError(f"{path}:{number}: not an event; the record is damaged")
-        yield event
 
 
 def first_event(path: Path) -> dict[str, Any] | None:
-    """What the record begins with; None: there is no record, or no whole line in it."""
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        is_whole = file.readline().endswith(b"\n")
-    return next(read_record(path), None) if is_whole else None
+    """The event that the record begins with; None: there is no record, or no whole line in it.
+
+    Raises:
+        RunError: it begins with something else.
+        UnreadableError: it cannot be read now.
+    """
+    return next(read_record(path), None) if start_bytes(path) else None
 
 
 def start_bytes(path: Path) -> int:
     """Length of the first line: what a run keeps that begins again, with no checkpoint to go on
-    from.
+    from. 0: there is none.
+
+    Raises:
+        UnreadableError: that cannot be told now.
     """
-    with path.open("rb") as file:
-        first = file.readline()
+    try:
+        with reading(path), path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+    except FileNotFoundError:
+        return 0
     return len(first) if first.endswith(b"\n") else 0
+
+
+def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | None]:
+    """How much of the record belongs to a checkpoint; and a line, where that is not what the
+    checkpoint was made with: it ended in the line about itself.
+
+    Args:
+        path: the record.
+        length_bytes: how long it was, by the checkpoint.
+        update: after how many updates the checkpoint was made.
+
+    Raises:
+        UnreadableError: that cannot be told now.
+    """
+    with reading(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = min(size, length_bytes)
+        file.seek(max(0, end - _LONGEST_LINE))
+        before = file.read(end - file.tell())
+    whole = before[: before.rfind(b"\n") + 1]
+    if size < length_bytes:
+        return end - len(before) + len(whole), (
+            f"{path}: has {size:,} bytes, and had {length_bytes:,} at the checkpoint of update "
+            f"{update:,}: lines are missing; the run goes on with that gap"
+        )
+    last = _event(whole[whole.rfind(b"\n", 0, -1) + 1 :])
+    is_own = isinstance(last, dict) and (last.get("event"), last.get("update")) == (
+        "checkpoint",
+        update,
+    )
+    return end - len(before) + len(whole), (
+        None
+        if is_own and whole == before
+        else f"{path}: is not the record that was there at the checkpoint of update {update:,}; "
+        "the run goes on, and the record is not to be trusted before that"
+    )
 
 
 def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
     """Cut the record back to `length_bytes`, moving what came after into the file `discarded`;
-    both are durable when it returns.
+    both are durable when it returns. A shorter one stays as it is.
     """
     with open_own(path, "rb+") as file:
+        if file.seek(0, os.SEEK_END) <= length_bytes:
+            return
         file.seek(length_bytes)
-        tail = file.read()
-        if tail:
-            write_atomically(discarded, tail)
-            file.truncate(length_bytes)
-            os.fsync(file.fileno())
+        temporary = discarded.with_name(f".tmp-{discarded.name}")
+        with temporary.open("xb") as tail:
+            shutil.copyfileobj(file, tail)
+            tail.flush()
+            os.fsync(tail.fileno())
+        move(temporary, discarded)
+        sync_folder(discarded.parent)
+        file.truncate(length_bytes)
+        os.fsync(file.fileno())
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; one that is longer than any event is cut."""
+    while line := file.readline(_LONGEST_LINE):
+        yield line
+
+
+def _event(line: bytes) -> Any:
+    """The value that a line holds; None: it is no JSON, or null."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _torn_bytes(path: Path) -> int:

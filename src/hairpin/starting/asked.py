@@ -19,6 +19,10 @@ Text = str | Path | Iterable[Any]
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
+NO_TEXT = (
+    "no text given: training on the source of the Python standard library; for your own text, "
+    "`hairpin train FILE` or `hairpin train FOLDER`"
+)
 
 
 def asked_config(

@@ -10,6 +10,7 @@ change no learning rate that was used already:
 
 import math
 import statistics
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.extensions import POLICIES
 from hairpin.run import Run
-from hairpin.runs.metrics import first_event
+from hairpin.runs.metrics import first_event, read_record
 from hairpin.schedules import Schedule
 
 # Of a run that `hairpin import` made.
@@ -32,16 +33,18 @@ def is_finished(run: Run) -> bool:
     """Whether the last process came to the end of the run as long as it is now."""
     if first_event(run.directory.metrics) is None:
         return False
-    ends = [event for event in run.record() if event["event"] == "end"]
+    events = read_record(run.directory.metrics)
+    end = next(iter(deque((e for e in events if e["event"] == "end"), maxlen=1)), None)
     length = run.config.train.updates
-    return bool(ends) and ends[-1]["status"] == "finished" and ends[-1]["update"] >= (length or 0)
+    return bool(end and end["status"] == "finished" and end["update"] >= (length or 0))
 
 
 def is_imported(run: Run) -> bool:
     """Whether `hairpin import` made the run, so that nothing was to be trained in it."""
     if first_event(run.directory.metrics) is None:
         return False
-    return any(e["event"] == "plan" and e.get("updates") == 0 for e in run.record())
+    events = read_record(run.directory.metrics)
+    return any(event["event"] == "plan" and event.get("updates") == 0 for event in events)
 
 
 def make_longer(
@@ -121,7 +124,7 @@ def _seconds_per_update(run: Run) -> float:
     """The median over the updates in the run's record."""
     timed: list[float] = [
         event["tokens"] / event["tokens_per_second"]
-        for event in run.record()
+        for event in read_record(run.directory.metrics)
         if event["event"] == "update" and event.get("tokens_per_second")
     ]
     if not timed:

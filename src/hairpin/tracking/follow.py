@@ -48,7 +48,7 @@ class Trackers:
         config = self._run.config
         if not config.track.tools:
             return
-        kept, history = Kept(self._run.path), self._run.record()
+        kept, history = Kept(self._run.path), self._run.events()
         for tool in dict.fromkeys(config.track.tools):
             follower = Follower(tool, TOOLS[tool].make, kept, self._summary, self._notice)
             tracked = Tracked(

@@ -7,20 +7,25 @@ config.toml        the settings that made it
 manifest.json
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
+from hairpin.checkpoints.best import best_folder
+from hairpin.checkpoints.live import read_live
+from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
-from hairpin.checkpoints.store import CheckpointStore, best_folder
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, differences, to_toml
 from hairpin.config.settings import Config
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
+from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.state import TrainState
 
@@ -65,9 +70,10 @@ def run_store(
         keep=config.checkpoint.keep,
         keep_every=config.checkpoint.keep_every,
         best=run.best,
-        facts=facts,
+        facts={**facts, "threads": torch.get_num_threads()},
         remedy=f"make space, then `hairpin resume {run.path}`",
         world=world,
+        witness=run.witness,
     )
 
 
@@ -94,21 +100,36 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     Raises:
         RunError: the checkpoint does not fit the run's model.
     """
-    tensors = {
-        group: checkpoint.tensors(group, partial(state.rows_of, group)) for group in state.tensors()
-    }
     values = checkpoint.values()
     wrong = [key for key in _COUNTS if type(values.get(key)) is not int or values[key] < 0]
     if wrong:
         raise CheckpointError(f"{checkpoint.path}/state.json: {wrong[0]} is not a count")
     try:
-        state.load(tensors, values)
+        state.load(_Groups(checkpoint, state), values)
     except (RuntimeError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(
             f"{checkpoint.path}: does not fit the model of config.toml: {reason}"
         ) from None
     return int(values["record_bytes"])
+
+
+class _Groups(Mapping[str, dict[str, Tensor]]):
+    """A checkpoint's groups of tensors, each read when it is asked for and held no longer."""
+
+    def __init__(self, checkpoint: Checkpoint, state: TrainState) -> None:
+        self._checkpoint = checkpoint
+        self._state = state
+
+    def __getitem__(self, group: str) -> dict[str, Tensor]:
+        rows_of = partial(self._state.rows_of, group) if self._state.pieces() else None
+        return self._checkpoint.tensors(group, rows_of)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._checkpoint.groups())
+
+    def __len__(self) -> int:
+        return len(self._checkpoint.groups())
 
 
 def changes_since(
@@ -149,17 +170,30 @@ def changes_since(
         for difference in differences(before, config)
         if _is_in(difference[0], _MACHINE) and difference[:2] != _OLDER_THREADS
     ]
-    if processes not in (None, checkpoint.processes):
-        changes.append(("the number of processes", checkpoint.processes, processes))
+    if processes is not None:
+        changes += _machine_changes(checkpoint, processes)
     return tuple(
         f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
         for key, was, now in changes
     )
 
 
+def _machine_changes(checkpoint: Checkpoint, processes: int) -> Iterator[tuple[str, Any, Any]]:
+    """What is no setting and rounds sums in another order, where it was written down."""
+    said = checkpoint.manifest
+    for what, was, now in (
+        ("the number of processes", checkpoint.processes, processes),
+        ("torch", said.get("torch"), str(torch.__version__)),
+        ("the number of threads", said.get("threads"), torch.get_num_threads()),
+    ):
+        if was not in (None, now):
+            yield what, was, now
+
+
 def config_of(checkpoint: Checkpoint) -> Config:
     """The settings that made the checkpoint."""
-    return build_config(file=checkpoint.file("config.toml"))
+    path = checkpoint.file("config.toml")
+    return build_config(file=path, content=checkpoint.read("config.toml").tobytes())
 
 
 def load_weights(
@@ -173,22 +207,33 @@ def load_weights(
         tokenizer_sha256: of the tokenizer that they are going to be used with.
 
     Raises:
-        RunError: nothing was saved yet, it is damaged, or it was trained with another tokenizer.
+        RunError: nothing was saved yet, it is damaged or cannot be read now, or it was trained
+            with another tokenizer.
     """
-    steps = CheckpointStore(run.checkpoints).steps()
-    best = best_folder(run.best)
-    takes_best = which == "best" or not steps  # what was imported has no other
-    path = best if takes_best and best.is_dir() else (steps[-1] if steps else None)
-    if path is None:
+
+    def find() -> Path | None:
+        best = best_folder(run.best) if which == "best" else None
+        if best and is_there(best):
+            return best
+        if steps := CheckpointStore(run.checkpoints).steps():
+            return steps[-1]
+        best = best_folder(run.best)  # what was imported has no other
+        return best if is_there(best) else None
+
+    def use(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, Tensor]]:
+        return checkpoint, checkpoint.tensors("model")
+
+    found = read_live(find, use)
+    if found is None:
         raise RunError(f"{run.path}: no weights saved yet; go on with `hairpin resume {run.path}`")
-    checkpoint = open_checkpoint(path)
+    checkpoint, tensors = found
     if tokenizer_sha256 not in (None, checkpoint.manifest.get("tokenizer_sha256")):
         raise RunError(
-            f"{run.tokenizer}: not the tokenizer that {path} was trained with; restore the run's "
-            "own from a copy"
+            f"{run.tokenizer}: not the tokenizer that {checkpoint.path} was trained with; restore "
+            "the run's own from a copy"
         )
-    kind = "best" if path == best else "last"
-    return checkpoint.tensors("model"), f"{kind} weights, update {checkpoint.step}"
+    kind = "last" if checkpoint.path.parent == run.checkpoints else "best"
+    return tensors, f"{kind} weights, update {checkpoint.step}"
 
 
 def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
+from hairpin.reading import reading
 
 # The sizes that settings can have; see config/model.py.
 _SIZES = {
@@ -136,8 +137,9 @@ def json_object(path: Path) -> dict[str, Any]:
         RunError: it cannot be read, or holds none.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
+        with reading(path):
+            value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON: {error}; get the file again") from None

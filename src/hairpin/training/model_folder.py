@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from hairpin.checkpoints.tensors import read_tensors
 from hairpin.data.gpt2_files import read_tokenizer
 from hairpin.data.tokenizers import Gpt2Tokenizer, Tokenizer
-from hairpin.errors import RunError
+from hairpin.errors import CheckpointError, RunError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.model.transformers_weights import from_transformers, misfit, plain_names
@@ -102,8 +101,8 @@ def _state(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        return read_tensors(path)
+    except CheckpointError as error:
+        words = str(error).removeprefix(f"{path}: ")
+        reason = words.removeprefix("cannot be read as safetensors (").removesuffix(")")
         raise RunError(f"{path}: cannot be read ({reason}); get the file again") from None
-    return tensors

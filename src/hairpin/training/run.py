@@ -6,6 +6,7 @@ A new run and one that goes on take it alike: a run that has a checkpoint begins
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hairpin.allocator import keep_memory
@@ -20,11 +21,13 @@ from hairpin.errors import ConfigError
 from hairpin.files import new_folder
 from hairpin.planning import choose
 from hairpin.plugins import BUILT_IN, KEYS
+from hairpin.reading import is_there
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
-from hairpin.runs.metrics import NoRecord, Record, start_bytes, truncate_record
+from hairpin.runs.metrics import NoRecord, Record, kept_bytes, start_bytes, truncate_record
 from hairpin.training.assembly import build_job, new_state
+from hairpin.training.beginning import require_nothing_lost
 from hairpin.training.budget import Budget, Pace
 from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
 from hairpin.training.environment import describe_environment
@@ -48,6 +51,7 @@ def train_run(
     budget: Budget | None,
     watcher: Watcher,
     world: World | None = None,
+    restart: bool = False,
 ) -> Iterator[Event]:
     """Train the run to its end from where it is, yielding what happens.
 
@@ -57,21 +61,25 @@ def train_run(
         budget: wall time; fills only what the config leaves open.
         watcher: told of preparation and notices.
         world: the processes that train it together; the first one settles, and writes.
+        restart: whether it begins at update 0, whatever was saved.
     """
     keep_memory()
     world = world or World()
-    if world.is_first:
-        run.remove_unfinished()
-    task, store, checkpoint, changes = _begin(run, make_task, budget, watcher, world)
+    task, store, checkpoint, changes = _begin(run, make_task, budget, watcher, world, restart)
     config = task.config
     numerics = Numerics(config.execution.device, config.execution.precision)
     numerics.configure(deterministic=config.execution.deterministic)
     state = new_state(task, world, from_start=checkpoint is None)
-    kept_bytes = load_state(checkpoint, state) if checkpoint else start_bytes(run.metrics)
+    length = world.together(lambda: load_state(checkpoint, state) if checkpoint else 0)
     if world.is_first:
+        kept, gap = _kept_of_record(run, checkpoint, length)
+        changes = (*changes, *([gap] if gap else []))
+        run.remove_unfinished()
+        if checkpoint:
+            _write_what_it_is(run, task, world)
         if state.best:
             store.keep_as_best(state.best.update, watcher.notice)
-        truncate_record(run.metrics, kept_bytes, run.discarded_metrics())
+        truncate_record(run.metrics, kept, run.discarded_metrics())
     for warning in (*changes, *task.warnings):
         watcher.notice(warning)
     stop = StopRequest(alone=world.size == 1)
@@ -80,7 +88,7 @@ def train_run(
         job = build_job(task, run, state, store, record, stop, watcher, world)
         if budget and task.corrected and not checkpoint:
             _keep_to(budget, job, task.corrected)
-        for opening in _going_on(task, checkpoint) if checkpoint else (task.plan(),):
+        for opening in _going_on(task, checkpoint, changes) if checkpoint else (task.plan(),):
             record.write(opening)
             yield opening
         with numerics.undisturbed(), noticing_losses(), noticing_shortage(run.path):
@@ -95,6 +103,7 @@ def _begin(
     budget: Budget | None,
     watcher: Watcher,
     world: World,
+    restart: bool,
 ) -> tuple[Task, CheckpointStore, Checkpoint | None, Sequence[str]]:
     """The task, the run's checkpoints, the one to go on from, and what has changed since it.
 
@@ -104,9 +113,11 @@ def _begin(
     own: list[Task] = []
 
     def settle() -> dict[str, Any]:
-        tokenizer = load_tokenizer(run.tokenizer) if run.tokenizer.exists() else None
+        tokenizer = load_tokenizer(run.tokenizer) if is_there(run.tokenizer) else None
         own.append(make_task(run.read_config(), tokenizer, budget, watcher))
         _require_parallel(own[0].config, world)
+        if restart:
+            run_store(run, own[0].config, {}).set_all_aside(watcher.notice)
         return to_tree(own[0].config)
 
     tree = world.share(settle)
@@ -114,16 +125,36 @@ def _begin(
     facts = _facts(own[0]) if own else {}  # who writes manifests needs them
     store = run_store(run, config, facts, world)
     watcher.stage("verifying the checkpoint", 0, 0)
-    checkpoint = store.newest(watcher.notice)
+    checkpoint = store.newest(watcher.notice, partial(_begin_at_0, run, watcher, restart))
 
     def write() -> Sequence[str]:
         changes = changes_since(checkpoint, config, facts, world.size) if checkpoint else ()
-        _write_what_it_is(run, own[0], world)
+        # Where the run goes on, all of the checkpoint is read before anything is written.
+        if not checkpoint or not is_there(run.tokenizer):
+            _write_what_it_is(run, own[0], world)
         return changes
 
     changes = world.share(write)
     task = own[0] if own else make_task(config, load_tokenizer(run.tokenizer), None, watcher)
     return task, store, checkpoint, changes
+
+
+def _begin_at_0(run: RunDirectory, watcher: Watcher, restart: bool, damaged: Sequence[str]) -> None:
+    """Say that the run begins again, where it may without being asked."""
+    if not restart and (updates := require_nothing_lost(run, damaged)):
+        watcher.notice(
+            f"{run.path}: no checkpoint was saved yet, so it begins again at update 0; the "
+            f"{updates:,} updates of its record are set aside"
+        )
+
+
+def _kept_of_record(
+    run: RunDirectory, checkpoint: Checkpoint | None, length: int
+) -> tuple[int, str | None]:
+    """How much of the record stays, and what is wrong with that."""
+    if checkpoint is None:
+        return start_bytes(run.metrics), None
+    return kept_bytes(run.metrics, length, checkpoint.step)
 
 
 def _memorised(task: Task, job: Job, watcher: Watcher) -> Iterator[Event]:
@@ -183,13 +214,14 @@ def _require_parallel(config: Config, world: World) -> None:
         raise ConfigError(problems)
 
 
-def _going_on(task: Task, checkpoint: Checkpoint) -> Iterator[Event]:
+def _going_on(task: Task, checkpoint: Checkpoint, changes: Sequence[str]) -> Iterator[Event]:
     """What is said where a run goes on; and its new length, if that was changed since."""
     config, before = task.config, config_of(checkpoint)
     updates, planned = config.train.updates, before.train.updates
     assert updates and planned
     labels = config.finetune.labels or None
-    yield events.Resume(checkpoint.step, time.time(), labels, updates)
+    said = tuple(changes) or None
+    yield events.Resume(checkpoint.step, time.time(), labels, updates, said)
     if updates != planned:
         added = config.schedule.extensions[len(before.schedule.extensions) :]
         yield events.Extend(checkpoint.step, planned, updates, added[-1].policy if added else None)
@@ -206,7 +238,7 @@ def _write_what_it_is(run: RunDirectory, task: Task, world: World) -> None:
     tokenizer: a run that has a tokenizer is settled.
     """
     run.write_config(task.config)
-    if not run.tokenizer.exists():
+    if not is_there(run.tokenizer):
         with new_folder(run.tokenizer) as folder:
             task.tokenizer.save(folder)
     run.write_environment(describe_environment(task.config.execution.device, world.size))

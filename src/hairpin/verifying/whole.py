@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hairpin.checkpoints.best import best_folder
+from hairpin.checkpoints.live import read_live
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
-from hairpin.checkpoints.store import CheckpointStore, best_folder
+from hairpin.checkpoints.store import CheckpointStore
 from hairpin.data.tokenizers import load_tokenizer
-from hairpin.errors import CheckpointError, HairpinError
+from hairpin.errors import CheckpointError, HairpinError, UnreadableError
+from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 from hairpin.training.checkpoint import changes_since
@@ -44,17 +47,20 @@ def check_run(
         run: its folder.
         on_progress: told of checkpoints done, of how many.
     """
-    paths = CheckpointStore(run.checkpoints).steps()
-    best = best_folder(run.best)
-    if best.is_dir():
-        paths.append(best)
+    try:
+        paths = CheckpointStore(run.checkpoints).steps()
+        has_best = is_there(best_folder(run.best))
+    except UnreadableError as error:
+        return [Finding("checkpoints", error.problems)]
+    if has_best:
+        paths.append(run.best)
     findings, newest = [], None
     for number, path in enumerate(paths):
         on_progress(number, len(paths))
         finding, checkpoint = _check_checkpoint(run, path)
         if finding:
             findings.append(finding)
-        if checkpoint and path != best:
+        if checkpoint and path != run.best:
             newest = checkpoint
     on_progress(len(paths), len(paths))
     findings += [_check_settings(run, newest), _check_tokenizer(run, newest)]
@@ -64,11 +70,16 @@ def check_run(
 
 def _check_checkpoint(run: RunDirectory, path: Path) -> tuple[Finding | None, Checkpoint | None]:
     what = str(path.relative_to(run.path))
+
+    def find() -> Path | None:
+        place = best_folder(path) if path == run.best else path
+        return place if is_there(place) else None
+
     try:
-        checkpoint = open_checkpoint(path)
-    except CheckpointError as damage:
-        if not path.exists():  # rotated away while it was read
+        checkpoint = read_live(find, lambda found: open_checkpoint(found.path))
+        if checkpoint is None:  # rotated away while it was read
             return None, None
+    except CheckpointError as damage:
         way_out = f"`hairpin resume {run.path}` sets it aside and goes on from the one before"
         return Finding(what, tuple(f"{line}; {way_out}" for line in damage.problems)), None
     except HairpinError as error:

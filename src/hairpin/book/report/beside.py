@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.summary import history, summarize
+from hairpin.analysis.held import history
+from hairpin.analysis.summary import summarize
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory, open_run
 from hairpin.runs.metrics import read_record
@@ -81,6 +82,6 @@ def read_beside(path: Path) -> BesideRun:
 def _environment(run: RunDirectory) -> dict[str, Any]:
     try:
         facts = json.loads(run.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,238 @@
+"""The events of a record in little memory: its updates in columns, the few others as they are.
+
+A long run has hundreds of thousands of updates. As dicts they take a kilobyte each, and a page is
+written while the run trains; as numbers they take a tenth of that.
+"""
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+Event = dict[str, Any]
+_NUMBERS = (float, int, bool)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Which keys an event has, with which kinds of values.
+
+    Args:
+        keys, kinds: of its values, in order.
+        words: where those are that are no numbers.
+    """
+
+    keys: tuple[str, ...]
+    kinds: tuple[type, ...]
+    words: tuple[int, ...]
+
+    @staticmethod
+    def of(keys: tuple[str, ...], kinds: tuple[type, ...]) -> "_Shape":
+        """That of these values."""
+        words = [at for at, kind in enumerate(kinds) if kind not in _NUMBERS]
+        return _Shape(keys, kinds, tuple(words))
+
+    def place_of(self, key: str, *, is_number: bool) -> int | None:
+        """Where a key's value is, if it is of that kind."""
+        if key not in self.keys:
+            return None
+        at = self.keys.index(key)
+        return at if (at not in self.words) == is_number else None
+
+
+class Updates(Sequence[Event]):
+    """The events of updates, each made anew as the dict that it was when it is asked for."""
+
+    def __init__(self) -> None:
+        self._values = array("d")  # of all, one behind the other
+        self._ends = array("q", [0])
+        self._shapes = array("l")  # which shape each has
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._all_shapes: list[_Shape] = []
+        self._places: dict[Any, int] = {}
+        self._words: list[Any] = []  # what is no number, once each
+
+    def append(self, event: Event) -> None:
+        """Add an event at the end."""
+        kinds = tuple(map(type, event.values()))
+        known = (kinds, *event)
+        number = self._known.get(known)
+        if number is None:
+            number = self._known[known] = len(self._all_shapes)
+            self._all_shapes.append(_Shape.of(tuple(event), kinds))
+        values = list(event.values())
+        for at in self._all_shapes[number].words:
+            values[at] = self._place(values[at])
+        self._values.extend(values)
+        self._shapes.append(number)
+        self._ends.append(len(self._values))
+
+    def cut(self, length: int) -> None:
+        """Take all but the first so many away."""
+        del self._shapes[length:], self._ends[length + 1 :], self._values[self._ends[length] :]
+
+    def column(self, key: str) -> "array[float]":
+        """The numbers under a key; NaN where there is none."""
+        places = [shape.place_of(key, is_number=True) for shape in self._all_shapes]
+        values = self._values
+        return array(
+            "d",
+            (
+                math.nan if (at := places[shape]) is None else values[begin + at]
+                for shape, begin in zip(self._shapes, self._ends, strict=False)
+            ),
+        )
+
+    def words(self, key: str) -> Iterator[Any]:
+        """What stands under a key of each that is no number; None where there is no such thing."""
+        places = [shape.place_of(key, is_number=False) for shape in self._all_shapes]
+        for shape, begin in zip(self._shapes, self._ends, strict=False):
+            at = places[shape]
+            yield None if at is None else self._words[int(self._values[begin + at])]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._shapes)
+
+    @overload
+    def __getitem__(self, at: int) -> Event: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Event]: ...
+    def __getitem__(self, at: int | slice) -> Event | list[Event]:
+        """The event at a place."""
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        shape, begin = self._all_shapes[self._shapes[place]], self._ends[place]
+        values = self._values[begin : self._ends[place + 1]]
+        return {
+            key: kind(value) if kind in _NUMBERS else self._words[int(value)]
+            for key, kind, value in zip(shape.keys, shape.kinds, values, strict=True)
+        }
+
+    def _place(self, word: Any) -> int:
+        key = word if isinstance(word, str) else (type(word), repr(word))
+        if key not in self._places:
+            self._places[key] = len(self._words)
+            self._words.append(word)
+        return self._places[key]
+
+
+class Events(Sequence[Event]):
+    """The events of a record, in their order.
+
+    Args:
+        events: what it has.
+    """
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.updates = Updates()
+        self._rest: list[Event] = []
+        self._before = array("q")  # how many updates came before each of the others
+        for event in events:
+            self.append(event)
+
+    def append(self, event: Event) -> None:
+        """Add an event at the end."""
+        if event["event"] == "update":
+            self.updates.append(event)
+        else:
+            self._rest.append(event)
+            self._before.append(len(self.updates))
+
+    def of_kind(self, *kinds: str) -> Sequence[Event]:
+        """Those of some kinds; of updates, a view on them."""
+        if kinds == ("update",):
+            return self.updates
+        if "update" in kinds:
+            return [event for event in self if event["event"] in kinds]
+        return [event for event in self._rest if event["event"] in kinds]
+
+    @property
+    def others(self) -> Sequence[Event]:
+        """Those that are not updates."""
+        return self._rest
+
+    def keep(self, updates: int, others: Sequence[bool]) -> None:
+        """Keep the first so many updates, and of the others those that are true."""
+        self.updates.cut(updates)
+        kept = [at for at, stays in enumerate(others) if stays]
+        self._before = array("q", [min(self._before[at], updates) for at in kept])
+        self._rest = [self._rest[at] for at in kept]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.updates) + len(self._rest)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Each in turn."""
+        done = 0
+        for before, event in zip(self._before, self._rest, strict=True):
+            yield from (self.updates[at] for at in range(done, before))
+            done = before
+            yield event
+        yield from (self.updates[at] for at in range(done, len(self.updates)))
+
+    @overload
+    def __getitem__(self, at: int) -> Event: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Event]: ...
+    def __getitem__(self, at: int | slice) -> Event | list[Event]:
+        """The event at a place."""
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        number = bisect_left(range(len(self._rest)), place, key=lambda n: self._before[n] + n)
+        if number < len(self._rest) and self._before[number] + number == place:
+            return self._rest[number]
+        return self.updates[place - number]
+
+
+def of_kind(events: Iterable[Event], *kinds: str) -> Sequence[Event]:
+    """The events of some kinds, in their order."""
+    if isinstance(events, Events):
+        return events.of_kind(*kinds)
+    return [event for event in events if event["event"] in kinds]
+
+
+def others(events: Sequence[Event]) -> Sequence[Event]:
+    """The events that are not updates, where updates are not looked at."""
+    return events.others if isinstance(events, Events) else events
+
+
+class History(Events):
+    """The events of a record that hold."""
+
+
+def history(record: Iterable[dict[str, Any]]) -> History:
+    """The events of the record that hold: what a later `resume` went back behind is left out."""
+    if isinstance(record, History):
+        return record
+    kept = History()
+    for event in record:
+        if event.get("event") == "resume":
+            _go_back(kept, event["update"])
+        kept.append(event)
+    return kept
+
+
+def _go_back(kept: History, update: int) -> None:
+    """Leave out what is of the updates from this one on."""
+    numbers = kept.updates.column("update")
+    length = next((at for at, number in enumerate(numbers) if number >= update), len(numbers))
+    later = [kept.updates[at] for at in range(length, len(numbers)) if numbers[at] < update]
+    kept.keep(length, [_holds(event, update) for event in kept.others])
+    for event in later:  # of a record whose updates are in no order
+        kept.append(event)
+
+
+def _holds(event: dict[str, Any], resumed_update: int) -> bool:
+    if event["event"] == "memorisation":  # of the end, which comes again
+        return False
+    if event["event"] in ("update", "ratios", "skip", "spike"):
+        return bool(event["update"] < resumed_update)
+    if event["event"] in ("evaluation", "sample", "checkpoint"):
+        return bool(event["update"] <= resumed_update)
+    return True

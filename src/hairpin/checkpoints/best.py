@@ -1,0 +1,49 @@
+"""The folder of the best weights, as whoever reads it finds it: it may be replaced meanwhile."""
+
+from pathlib import Path
+
+from hairpin.checkpoints.manifest import open_checkpoint
+from hairpin.errors import CheckpointError
+from hairpin.reading import is_there
+
+_LOOKS = 10
+
+
+def best_folder(best: Path) -> Path:
+    """Where the best model is: at the moment of its replacement it is still the one before."""
+    for _ in range(_LOOKS):  # it may be replaced again between two looks
+        for place in (best, old_best(best)):
+            if is_there(place):
+                return place
+    return best
+
+
+def best_step(best: Path) -> int | None:
+    """After how many updates the best model was the best; None: there is none, or it is damaged.
+
+    Raises:
+        UnreadableError: that cannot be told now.
+    """
+    try:
+        return open_checkpoint(best).step
+    except CheckpointError:
+        return None
+
+
+def problem_with_best(best: Path, step: int) -> str | None:
+    """What keeps the best from being that of a run of so many updates; None: nothing does.
+
+    Raises:
+        UnreadableError: that cannot be told now.
+    """
+    if not is_there(best):
+        return None
+    found = best_step(best)
+    if found is None:
+        return "damaged"
+    return f"of update {found}, later than {step}" if found > step else None
+
+
+def old_best(best: Path) -> Path:
+    """The best before, while it is being replaced."""
+    return best.with_name(f".old-{best.name}")

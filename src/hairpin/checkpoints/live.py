@@ -1,0 +1,64 @@
+"""Reading a checkpoint of a run that may be training meanwhile.
+
+Training replaces the best weights and deletes old checkpoints whenever it likes. What is read is
+one checkpoint, every byte known by its hash, or it is read again; a checkpoint that stays as it is
+and is damaged, or cannot be read, is an error.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from hairpin.checkpoints.manifest import Checkpoint, described_checkpoint
+from hairpin.errors import CheckpointError, UnreadableError
+from hairpin.reading import reading
+
+T = TypeVar("T")
+_PAUSE_SECONDS = 0.002
+_MOST_GONE = 100
+
+# What a folder is taken for the same by: its path, its number on the disk, its manifest's hash.
+_Seen = tuple[Path, tuple[int, int, int], str | None]
+
+
+def read_live(find: Callable[[], Path | None], use: Callable[[Checkpoint], T]) -> T | None:
+    """Use the checkpoint that is there; None: there is none.
+
+    Args:
+        find: gives its folder, which may be another each time.
+        use: reads it whole, by its verified methods.
+
+    Raises:
+        CheckpointError: it is damaged.
+        UnreadableError: it cannot be read now.
+        RunError: another version of hairpin wrote it.
+    """
+    gone = 0
+    while (path := find()) is not None:
+        before = _seen(path)
+        try:
+            return use(described_checkpoint(path))
+        except (CheckpointError, UnreadableError):
+            again = find()
+            after = _seen(again) if again else None
+            # A folder that has gone meanwhile says nothing of the next one.
+            gone = gone + 1 if before is None else 0
+            if (before is not None and after == before) or gone > _MOST_GONE:
+                raise
+        time.sleep(_PAUSE_SECONDS)
+    return None
+
+
+def _seen(path: Path) -> _Seen | None:
+    """What a folder is known by; None: it has gone."""
+    try:
+        with reading(path):
+            facts = path.stat()
+    except FileNotFoundError:
+        return None
+    try:
+        digest = described_checkpoint(path).manifest.get("sha256")
+    except (CheckpointError, UnreadableError):
+        digest = None
+    return path, (facts.st_dev, facts.st_ino, facts.st_ctime_ns), digest

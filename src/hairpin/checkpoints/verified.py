@@ -1,0 +1,69 @@
+"""Reading files that a manifest vouches for: each byte is hashed as it is read, so that those that
+are used are those that were written, whatever happens to the file afterwards.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hairpin.errors import CheckpointError
+from hairpin.reading import open_plain
+
+Bytes = NDArray[np.uint8]
+_BLOCK_BYTES = 1 << 22
+
+
+def read_verified(path: Path, facts: Any) -> Bytes:
+    """The content of a file, once it is known to be as it was written.
+
+    Args:
+        path: the file; no link.
+        facts: the manifest's, with its size and SHA-256.
+
+    Raises:
+        CheckpointError: it is not there, or has another size or hash.
+        UnreadableError: it cannot be read now.
+    """
+    return _read(path, facts, keep=True)
+
+
+def verify(path: Path, facts: Any) -> None:
+    """Read a file for its size and hash alone.
+
+    Raises:
+        CheckpointError, UnreadableError: as above.
+    """
+    _read(path, facts, keep=False)
+
+
+def damage(path: Path) -> CheckpointError:
+    """The error about a file that is not as it was written."""
+    return CheckpointError(f"{path}: not the bytes that were written")
+
+
+def _read(path: Path, facts: Any, *, keep: bool) -> Bytes:
+    size = facts.get("size") if isinstance(facts, dict) else None
+    digest, at = hashlib.sha256(), 0
+    try:
+        with open_plain(path) as file:
+            # Nothing is made room for that is claimed and not there.
+            if type(size) is not int or os.fstat(file.fileno()).st_size != size:
+                raise damage(path)
+            content = np.empty(size if keep else min(size, _BLOCK_BYTES), np.uint8)
+            while at < size:
+                begin = at if keep else 0
+                block = content[begin : begin + min(_BLOCK_BYTES, size - at)].data
+                count = file.readinto(block)  # type: ignore[attr-defined]
+                if not count:
+                    raise damage(path)
+                digest.update(block[:count])
+                at += count
+    except (FileNotFoundError, ValueError):  # a ValueError: there is a NUL in the name
+        raise damage(path) from None
+    if digest.hexdigest() != facts.get("sha256"):
+        raise damage(path)
+    return content

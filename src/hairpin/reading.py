@@ -1,0 +1,88 @@
+"""Telling a file that is not there from one that cannot be read now.
+
+That a file is missing says something about a run. That a disk gives an error, that the file is
+another user's or that too many are open says nothing: whoever meets it stops, and changes nothing.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from hairpin.errors import UnreadableError
+
+# No regular file can be there: nothing is, or a link, a folder, a name that is too long.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
+# A link is not followed, and a pipe that took the file's place is not waited for.
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Inside, an error of the system's is one line that names the path.
+
+    Raises:
+        FileNotFoundError: there is no such file; for the caller to say what that means.
+        UnreadableError: anything else went wrong.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
+        raise UnreadableError(path, error) from None
+
+
+@contextmanager
+def open_plain(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, opened for reading; closed at the end of the block.
+
+    Raises:
+        FileNotFoundError: there is none, but perhaps a link or a folder.
+        UnreadableError: it cannot be read now; also where the block meets an error of the system's.
+        ValueError: the path is no file's name.
+    """
+    with reading(path):
+        _require_plain(path.lstat().st_mode)
+        with open(path, "rb", buffering=0, opener=_open) as file:
+            _require_plain(os.fstat(file.fileno()).st_mode)
+            yield file
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something of that name.
+
+    Raises:
+        UnreadableError: that cannot be told now.
+    """
+    try:
+        with reading(path):
+            path.stat()
+    except (FileNotFoundError, ValueError):  # a ValueError: there is a NUL in the name
+        return False
+    return True
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, in no order; nothing, if there is no such folder.
+
+    Raises:
+        UnreadableError: it cannot be read now.
+    """
+    try:
+        with reading(folder):
+            return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | _FLAGS)
+
+
+def _require_plain(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
