@@ -12,7 +12,8 @@ import click
     type=click.Path(path_type=Path),
     help="The file; RUN/report.html if left out, or report.html of several runs.",
 )
-def report(runs: tuple[Path, ...], out: Path | None) -> None:
+@click.option("--full", is_flag=True, help="With whole paths and the command line.")
+def report(runs: tuple[Path, ...], out: Path | None, full: bool) -> None:
     """Write a page about RUN, or one that compares several; without RUN, about the newest.
 
     Curves to look into, samples, settings, data, environment: one HTML file that opens in any
@@ -21,4 +22,4 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
     from hairpin import api
     from hairpin.analysis.formats import harmless
 
-    click.echo(harmless(str(api.report(*runs, out=out))))
+    click.echo(harmless(str(api.report(*runs, out=out, full=full))))
