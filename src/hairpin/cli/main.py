@@ -25,6 +25,7 @@ from hairpin.cli.share import export, import_
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
+from hairpin.distributed.company import in_company
 from hairpin.distributed.launch import is_follower, world_size
 from hairpin.errors import HairpinError, UserError, one_line
 from hairpin.version import __version__
@@ -108,16 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
+    """Do what is asked for, whatever comes of it; the exit code."""
+    try:
+        with in_company() as company:
+            if is_follower() and (code := company.word().exit_code) is not None:
+                return code  # nothing to train, and the first process has said why
+            company.exit_code = _verb(arguments)
+            return company.exit_code
+    except HairpinError as error:  # there is no company
+        return _fail(error.problems, error.exit_code)
+
+
+def _verb(arguments: list[str]) -> int:
     try:
         _require_one_process(arguments)
         code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
     except HairpinError as error:
-        code = _fail(error.problems, error.exit_code)
-        if world_size() > 1:
-            from hairpin.driving import dismiss
-
-            dismiss(error)
-        return code
+        return _fail(error.problems, error.exit_code)
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
@@ -134,11 +142,7 @@ def _run(arguments: list[str]) -> int:
 def _require_one_process(arguments: Sequence[str]) -> None:
     """Nothing, if the verb is one that several processes do together, or there is only one."""
     verb = arguments[0] if arguments else "--help"
-    if world_size() > 1 and ALIASES.get(verb, verb) not in _TOGETHER:
-        if is_follower():
-            from hairpin.driving import follow
-
-            follow()  # until the first process has said so
+    if world_size() > 1 and verb in hairpin.commands and verb not in _TOGETHER:
         raise UserError(
             f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
             "without torchrun"
