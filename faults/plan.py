@@ -30,6 +30,8 @@ class Plan:
         clock_seconds: added to the system's clock.
         most_file_bytes: RLIMIT_FSIZE; None: no limit.
         loss_factors: (batch of the data's order, factor of its loss, such as NaN) pairs.
+        rank, size, port: which of how many processes it is, and where they meet.
+        place, deed: a function, as "module:name", and what it does instead (`faults.deeds`).
     """
 
     mutant: str = ""
@@ -49,3 +51,8 @@ class Plan:
     clock_seconds: float = 0.0
     most_file_bytes: int | None = None
     loss_factors: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
+    size: int = 1
+    port: int = 0
+    place: str = ""
+    deed: str = ""

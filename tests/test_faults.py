@@ -34,6 +34,8 @@ CASES = {
     "records": 500,
     "hostile checkpoints": 13,
     "hostile names": 15,
+    "early ends": 9,
+    "working folders": 4,
 }
 
 
