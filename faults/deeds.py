@@ -1,34 +1,28 @@
-"""What one of several processes may do in the place of a function, before any update."""
+"""What one of several processes may do as it comes to a function, before any update."""
 
 import errno
 import os
 import signal
-import time
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
 from hairpin.errors import HairpinError, UserError
 
-_FOREVER_SECONDS = 600.0
 
-
-def _raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
-    def deed(*_: Any, **__: Any) -> Any:
+def _raising(make: Callable[[], BaseException]) -> Callable[[], None]:
+    def deed() -> None:
         raise make()
 
     return deed
 
 
-def _sending(number: signal.Signals) -> Callable[..., Any]:
-    def deed(*_: Any, **__: Any) -> Any:
-        os.kill(os.getpid(), number)
-        time.sleep(_FOREVER_SECONDS)
-
-    return deed
+def _sending(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
 
 
-DEEDS: dict[str, Callable[..., Any]] = {
+DEEDS: dict[str, Callable[[], None]] = {
     "a refusal": _raising(lambda: UserError("there is a wrong word in it")),
     "a failure": _raising(lambda: HairpinError("that did not work")),
     "a bug": _raising(lambda: KeyError("nobody thought of it")),
@@ -41,7 +35,7 @@ DEEDS: dict[str, Callable[..., Any]] = {
     "SIGTERM": _sending(signal.SIGTERM),
     "SIGHUP": _sending(signal.SIGHUP),
     "SIGKILL": _sending(signal.SIGKILL),
-    "a sudden end": lambda *_, **__: os._exit(0),
+    "a sudden end": lambda: os._exit(0),
 }
 
 # The exit code of the process that does it; of those that are killed there is no way to say it to
@@ -62,7 +56,16 @@ KILLED = {"SIGKILL": -signal.SIGKILL, "a sudden end": 0}
 
 
 def plant(place: str, deed: str) -> None:
-    """Let "module:function" do the deed; empty: nothing."""
-    if deed:
-        module, _, name = place.partition(":")
-        setattr(import_module(module), name, DEEDS[deed])
+    """Let "module:function" do the deed before it does anything else; no deed: nothing."""
+    if not deed:
+        return
+    path, _, name = place.partition(":")
+    module = import_module(path)
+    function = getattr(module, name)
+
+    @wraps(function)
+    def planted(*arguments: Any, **named: Any) -> Any:
+        DEEDS[deed]()
+        return function(*arguments, **named)
+
+    setattr(module, name, planted)

@@ -39,7 +39,7 @@ _SMALL = ("--size", "nano", "--updates", "4", "--precision", "float32", "--set",
 _EXPERIMENT = (*_SMALL, "--same-lr", "--seeds", "2", "--workers", "1", "--out", "out")
 VERBS = {
     "compare": ("compare", "text.txt", *_EXPERIMENT, "--vary", "clip.kind=norm,off"),
-    "ablate": ("ablate", "text.txt", *_EXPERIMENT, "--factors", "clipping"),
+    "ablate": ("ablate", "text.txt", *_EXPERIMENT, "--factors", "clip"),
     "find-lr": ("find-lr", "text.txt", *_SMALL, "--workers", "1", "--out", "out"),
     "verify --resume": ("verify", "--resume", "--updates", "6", "--kills", "1"),
 }
