@@ -93,6 +93,19 @@ def test_a_follower_that_ends_ends_the_first_one(
 
 
 @pytest.mark.parametrize(
+    "place", ["hairpin.distributed.company:Word", "hairpin.following:load_plugins"]
+)
+@pytest.mark.parametrize("deed", ["Ctrl-C", "SIGTERM"])
+def test_a_signal_to_a_follower_that_waits_ends_both(
+    tmp_path: Path, command: list[str], place: str, deed: str
+) -> None:
+    fault = Fault(1, place=place, deed=deed)
+    first, other = together(2, command, tmp_path / "side", fault)
+    assert (other.code, other.out, other.err.strip()) == (CODES[deed], "", "")
+    check_others_say_that_one_is_lost([first])
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["--help"], 0, "Usage"),

@@ -118,6 +118,8 @@ def _run(arguments: list[str]) -> int:
             return company.exit_code
     except HairpinError as error:  # there is no company
         return _fail(error.problems, error.exit_code)
+    except KeyboardInterrupt:  # while it was waited for
+        return _stopped()
 
 
 def _verb(arguments: list[str]) -> int:
@@ -129,7 +131,7 @@ def _verb(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(["stopped"], 130)
+        return _stopped()
     except BrokenPipeError:
         # Whoever read the output has gone; a second write at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -189,6 +191,10 @@ def _fail(problems: Sequence[str], code: int) -> int:
     for problem in problems:
         sys.stderr.write(f"hairpin: {one_line(problem)}\n")
     return code
+
+
+def _stopped() -> int:
+    return _fail([] if is_follower() else ["stopped"], 130)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
