@@ -179,7 +179,18 @@ def time_hairpin(text: Text, asked: argparse.Namespace) -> list[float]:
     recipe, texts = settings.pop("recipe"), settings.pop("data.texts", [])
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     run = _folder(text, f"run-{len(list(text.folder.iterdir()))}") / "run"
-    command = [sys.executable, "-m", "hairpin", "train", *texts, "--recipe", recipe, "--out", run]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "hairpin",
+        "train",
+        *texts,
+        "--recipe",
+        recipe,
+        "--out",
+        run,
+    ]
     subprocess.run([*command, *sets], check=True, capture_output=True)
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     updates = [event for event in events if event["event"] == "update"]

@@ -190,7 +190,7 @@ def _prepare(settings: dict[str, Any]) -> None:
         "config = build_config(flags=json.loads(sys.argv[1]))\n"
         "prepare(config.data, config.tokenizer)\n"
     )
-    subprocess.run([sys.executable, "-c", program, json.dumps(settings)], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program, json.dumps(settings)], check=True)
 
 
 def _plan(settings: dict[str, Any], folder: str, *, probe: bool) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _plan(settings: dict[str, Any], folder: str, *, probe: bool) -> dict[str, An
     if not probe:
         words.append("--no-probe")
     done = subprocess.run(
-        [sys.executable, "-m", "hairpin", *words],
+        [sys.executable, "-P", "-m", "hairpin", *words],
         check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     plan: dict[str, Any] = json.loads(done.stdout)
@@ -210,7 +210,7 @@ def _run(settings: dict[str, Any], folder: str) -> tuple[int, float]:
     words = ["train", "--out", f"{folder}/run", *_flags(settings)]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "hairpin", *words],
+        [sys.executable, "-P", "-m", "hairpin", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     _, status, usage = os.wait4(process.pid, 0)

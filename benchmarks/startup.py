@@ -61,7 +61,7 @@ def _seconds(words: Sequence[str], folder: Path) -> float:
     """How long a command takes."""
     begin = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "hairpin", *words], cwd=folder, check=words != ("runs",),
+        [sys.executable, "-P", "-m", "hairpin", *words], cwd=folder, check=words != ("runs",),
         capture_output=True, env=_environ(folder),
     )  # fmt: skip
     return time.perf_counter() - begin
@@ -72,7 +72,7 @@ def _train(texts: Sequence[str], folder: Path, name: str, cache: Path) -> tuple[
     out = folder / name
     begin, first = time.perf_counter(), None
     with subprocess.Popen(
-        [sys.executable, "-m", "hairpin", "train", *texts, "--out", out, *TRAINING],
+        [sys.executable, "-P", "-m", "hairpin", "train", *texts, "--out", out, *TRAINING],
         cwd=folder, env=_environ(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         while process.poll() is None:

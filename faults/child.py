@@ -31,7 +31,7 @@ import hairpin.training.job
 import hairpin.training.pretrain
 import hairpin.training.run
 import hairpin.training.samples
-from faults import mutants
+from faults import deeds, mutants
 from faults.filecalls import FileCalls
 from faults.outputs import replace_output
 from faults.plan import Plan
@@ -59,11 +59,13 @@ def live(plan: Plan, arguments: list[str], run: Path, side: Path, cache: Path) -
         cache: hairpin's.
     """
     _be_fresh(arguments, side, cache)
+    _be_in_company(plan)
     announcer = Announcer(plan, side, replace_output(plan.output))
     announcer.install(run)
     if plan.unreadable:
         make_unreadable(run / plan.unreadable, plan.error, plan.readable_first)
     _bend(plan)
+    deeds.plant(plan.place, plan.deed)
     mutants.plant(plan.mutant)
     _at_begin_of_training(
         lambda: _bend_losses(dict(plan.loss_factors)),
@@ -98,6 +100,20 @@ def _be_fresh(arguments: list[str], side: Path, cache: Path) -> None:
     sys.argv = ["hairpin", *arguments]
     os.environ["HAIRPIN_CACHE"] = str(cache)
     torch.set_num_threads(1)
+
+
+def _be_in_company(plan: Plan) -> None:
+    """What torchrun tells a process."""
+    if plan.size > 1:
+        os.environ |= {
+            "RANK": str(plan.rank),
+            "LOCAL_RANK": str(plan.rank),
+            "WORLD_SIZE": str(plan.size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(plan.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
 
 
 class Announcer:

@@ -36,6 +36,8 @@ class Plan:
         most_file_bytes: RLIMIT_FSIZE; None: no limit.
         no_flock: whether the file system has none.
         loss_factors: (batch of the data's order, factor of its loss, such as NaN) pairs.
+        rank, size, port: which of how many processes it is, and where they meet.
+        place, deed: a function, as "module:name", and what it does instead (`faults.deeds`).
     """
 
     mutant: str = ""
@@ -59,3 +61,8 @@ class Plan:
     most_file_bytes: int | None = None
     no_flock: bool = False
     loss_factors: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
+    size: int = 1
+    port: int = 0
+    place: str = ""
+    deed: str = ""

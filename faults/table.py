@@ -8,11 +8,13 @@ from faults.rows.bad_updates import non_finite, spikes
 from faults.rows.company import clocks, locks
 from faults.rows.crashes import crashes_at_resume, crashes_at_start, crashes_in_save
 from faults.rows.damage import flips, lengths
+from faults.rows.early import early_ends
 from faults.rows.hostile import checkpoints, names
 from faults.rows.inputs import configs, records, texts
 from faults.rows.interruptions import signals
 from faults.rows.kills import clean, kills
 from faults.rows.links import links
+from faults.rows.modules import working_folders
 from faults.rows.namespaces import locks_in_namespaces
 from faults.rows.space import no_space
 from faults.rows.tokens import shards
@@ -44,4 +46,6 @@ ROWS: dict[str, Callable[[Rig], Row]] = {
     "hostile checkpoints": checkpoints,
     "hostile names": names,
     "symlinks": links,
+    "early ends": early_ends,
+    "working folders": working_folders,
 }

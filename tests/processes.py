@@ -17,6 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from faults.deeds import plant
+
 _processes = get_context("forkserver")
 _processes.set_forkserver_preload(
     ["hairpin.training.run", "hairpin.training.pretrain", "torch.distributed.fsdp", "torch._dynamo"]
@@ -26,14 +28,20 @@ _LIMIT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong in one process: it is sent a signal as it begins an update, or cannot write
-    from its next checkpoint on.
+    """What goes wrong in one process: it is sent a signal as it begins an update, cannot write
+    from its next checkpoint on, or does a deed in the place of a function.
+
+    Args:
+        place: "module:function", where it is called from.
+        deed: which of `faults.deeds`.
     """
 
     rank: int
     update: int = -1
     signal_number: int = 0
     full_disk: bool = False
+    place: str = ""
+    deed: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,12 @@ class Ended:
 
 
 def together(
-    size: int, arguments: list[str], side: Path, fault: Fault | None = None
+    size: int,
+    arguments: list[str],
+    side: Path,
+    fault: Fault | None = None,
+    *,
+    store_of_first: bool = False,
 ) -> list[Ended]:
     """Run `hairpin ARGUMENTS` in so many processes; what they trained on is logged in `side`.
 
@@ -55,11 +68,17 @@ def together(
         arguments: of the command.
         side: a folder; `rows-<rank>.jsonl` and, of the first update, `gradients.safetensors`.
         fault: what goes wrong.
+        store_of_first: whether the first process holds their store, as where no torchrun is.
     """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     side.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    store = None if store_of_first else TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    port = store.port if store else _free_port()
     started = [
-        _processes.Process(target=_live, args=(rank, size, port, arguments, side, fault))
+        _processes.Process(
+            target=_live, args=(rank, size, port, store is not None, arguments, side, fault)
+        )
         for rank in range(size)
     ]
     for process in started:
@@ -98,7 +117,13 @@ def _free_port() -> int:
 
 
 def _live(
-    rank: int, size: int, port: int, arguments: list[str], side: Path, fault: Fault | None
+    rank: int,
+    size: int,
+    port: int,
+    has_store: bool,
+    arguments: list[str],
+    side: Path,
+    fault: Fault | None,
 ) -> None:
     os.environ |= {
         "RANK": str(rank),
@@ -106,6 +131,7 @@ def _live(
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": str(has_store),
         "GLOO_SOCKET_IFNAME": "lo",
         "HAIRPIN_CACHE": str(side.parent / "hairpin-cache"),
     }
@@ -182,6 +208,7 @@ def _plant(fault: Fault) -> None:
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
+    plant(fault.place, fault.deed)
     if fault.signal_number:
         Stepper.step = mortal  # type: ignore[method-assign]
     if fault.full_disk:

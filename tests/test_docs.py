@@ -170,3 +170,10 @@ def test_what_hairpin_says_it_has_it_has() -> None:
     assert dir(hairpin) == sorted(hairpin.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         hairpin.nothing  # noqa: B018
+
+
+def test_torchrun_is_shown_so_that_no_module_of_the_working_folder_is_run() -> None:
+    shown = [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.sh")]
+    text = "\n".join(text_of(path) for path in shown)
+    assert text.count("--no-python hairpin") >= 5
+    assert not re.findall(r"(?m)^.*(?:nproc|torchrun|rdzv|^\s+)[^\n]*-m hairpin.*$", text)

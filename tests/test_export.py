@@ -360,7 +360,7 @@ def test_qwen3_and_plain_bytes_come_back(qwen3: Run, tmp_path: Path) -> None:
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (second / name).read_bytes() == (folder / name).read_bytes()
     card = (second / "README.md").read_text(encoding="utf-8")
-    assert f"| began from | Qwen3 checkpoint in {folder} |".replace("_", r"\_") in card
+    assert f"| began from | Qwen3 checkpoint in {folder.name} |" in card
     assert "| training |" not in card and "| validation |" not in card
 
 

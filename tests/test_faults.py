@@ -39,6 +39,8 @@ CASES = {
     "hostile checkpoints": 13,
     "hostile names": 15,
     "symlinks": 7,
+    "early ends": 9,
+    "working folders": 4,
 }
 
 

@@ -63,10 +63,11 @@ LAYERS = {
     " driving",
     "estimating": "errors schedules config watch data model.shape planning training analysis"
     " starting",
+    "following": "errors plugin_files distributed runs watch run driving",
     "api": "errors reading schedules plugin_files config distributed runs watch data terminal run"
-    " pages starting driving estimating",
+    " pages starting driving following estimating",
     "cli": "errors version output watch plugin_files config distributed data model verifying"
-    " analysis terminal book.report run driving convert experiments api doctor",
+    " analysis terminal book.report run convert experiments api doctor",
     "__init__": "version schedules optim watch run convert experiments api",
     "__main__": "cli",
 }

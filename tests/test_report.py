@@ -439,7 +439,7 @@ def test_no_address_stands_in_the_file(kind: str, tmp_path: Path) -> None:
     runs = [made_up_run(tmp_path / "a", record)]
     if kind == "several":
         runs.append(made_up_run(tmp_path / "b", eventful()))
-    text = write_report(runs, tmp_path / "page.html").read_text(encoding="utf-8")
+    text = write_report(runs, tmp_path / "page.html", full=True).read_text(encoding="utf-8")
     assert "http://" not in text and "https://" not in text and "//" + "example" not in text
     assert "@import" not in text and "url(" not in text
     found = Read(text)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 import hairpin
-from hairpin.config.load import build_config
+from hairpin.config.load import build_config, to_tree
 from hairpin.errors import ConfigError, HairpinError, Interrupted, UserError
+from hairpin.experiments.worker import train_trial
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.lock import RunLock
@@ -285,7 +286,7 @@ def test_a_damaged_tracking_json_is_no_reason_to_stop(text: Path, use: Any) -> N
         train(text, "run", Watching(stop_after_update=5))
     (text.parent / "run" / "tracking.json").write_text("{", encoding="utf-8")
     watcher = Watching()
-    run = hairpin.resume(text.parent / "run", watcher=watcher)
+    run = hairpin.resume(text.parent / "run", track=["wandb"], watcher=watcher)
     assert run.summary().status == "finished"
     (line,) = [line for line in watcher.notices if line.startswith("track: ")]
     assert "JSONDecodeError" in line
@@ -316,7 +317,7 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_the_tool(
     use(lambda: Memory(can_rewind=can_rewind))
     with pytest.raises(Interrupted):
         train(text, "run", Watching(stop_after_update=5))
-    run = hairpin.resume(text.parent / "run", watcher=Watching())
+    run = hairpin.resume(text.parent / "run", track=["wandb"], watcher=Watching())
     assert_told_is_the_record(run)
     first, second = Memory.opened
     assert (first.identity, second.identity) == (None, "this one")
@@ -334,7 +335,7 @@ def test_updates_that_a_resume_sets_aside_are_not_told_twice(
     while last_checkpoint(path).name > "step-00000004":  # as after a kill long before the next one
         last_checkpoint(path).rename(path / f"away-{last_checkpoint(path).name}")
     assert max(point.update for point in Memory.told) > 8
-    run = hairpin.resume(path, watcher=Watching())
+    run = hairpin.resume(path, track=["wandb"], watcher=Watching())
     assert list(path.glob("metrics.discarded-*"))
     assert_told_is_the_record(run)
 
@@ -366,7 +367,9 @@ def test_a_tracker_that_comes_later_is_told_what_was_before(text: Path, use: Any
 def test_a_longer_run_goes_on_in_the_tracker(text: Path, use: Any) -> None:
     use(Memory)
     train(text, "run")
-    run = hairpin.resume(text.parent / "run", extend=6, policy="constant", watcher=Watching())
+    run = hairpin.resume(
+        text.parent / "run", extend=6, policy="constant", track=["wandb"], watcher=Watching()
+    )
     assert_told_is_the_record(run)
     assert len(of_kind(run.record(), "update")) == 18
 
@@ -381,8 +384,93 @@ def test_how_a_run_is_tracked_may_change_where_it_goes_on(text: Path, use: Any) 
         config = directory.config.read_text(encoding="utf-8")
         changed = config.replace('"wandb"', '"mlflow"').replace('"hairpin"', '"another"')
         directory.config.write_text(changed, encoding="utf-8")
-    assert hairpin.resume(text.parent / "run", watcher=Watching()).summary().updates == 12
+    run = hairpin.resume(text.parent / "run", track=["mlflow"], watcher=Watching())
+    assert run.summary().updates == 12
     assert [opened.asked.project for opened in Memory.opened] == ["hairpin", "another"]
+
+
+# --- a config that came from elsewhere ---
+
+EVIL = """
+[track]
+tools = ["mlflow", "wandb"]
+mlflow_uri = "http://203.0.113.7"
+"""
+
+
+@pytest.fixture
+def foreign(text: Path, use: Any) -> Path:
+    """An interrupted run whose config names tools that talk to others."""
+    for name in ("wandb", "mlflow"):
+        use(Memory, name)
+    with pytest.raises(Interrupted):
+        settings, watcher = SETTINGS, Watching(stop_after_update=6)
+        hairpin.train(text, out=text.parent / "run", settings=settings, watcher=watcher)
+    with RunLock(text.parent / "run"):
+        config = text.parent / "run" / "config.toml"
+        config.write_text(config.read_text(encoding="utf-8") + EVIL, encoding="utf-8")
+    return text.parent / "run"
+
+
+def go_on(run: Path, watcher: Watching, **named: Any) -> None:
+    hairpin.resume(run, watcher=watcher, **named)
+
+
+def repeat(run: Path, watcher: Watching, **named: Any) -> None:
+    config = run / "config.toml"
+    hairpin.train(config=config, out=run.parent / "b", watcher=watcher, **named)
+
+
+def go_on_or_begin(run: Path, watcher: Watching, **named: Any) -> None:
+    config = run / "config.toml"
+    hairpin.train(config=config, out=run, or_resume=True, watcher=watcher, **named)
+
+
+def make_longer(run: Path, watcher: Watching, **named: Any) -> None:
+    hairpin.resume(run, watcher=Watching())
+    hairpin.resume(run, extend=4, policy="constant", watcher=watcher, **named)
+
+
+@pytest.mark.parametrize("way", [go_on, repeat, go_on_or_begin, make_longer])
+def test_a_config_makes_nothing_talk_to_others_unless_the_call_names_it(
+    foreign: Path, way: Any
+) -> None:
+    watcher = Watching()
+    way(foreign, watcher)
+    assert not Memory.opened
+    for tool in ("wandb", "mlflow"):
+        (line,) = [line for line in watcher.notices if line.startswith(f"track: {tool} ")]
+        assert f"--track {tool}" in line
+
+
+@pytest.mark.parametrize("way", [go_on, repeat])
+def test_what_the_call_names_follows_and_its_address_is_said(foreign: Path, way: Any) -> None:
+    watcher = Watching()
+    way(foreign, watcher, track=["mlflow"])
+    assert len(Memory.opened) == 1
+    assert any("mlflow writes to http://203.0.113.7" in line for line in watcher.notices)
+
+
+@pytest.mark.parametrize(
+    "named", [{"overrides": ["track.tools=['wandb']"]}, {"settings": {"track.tools": ["wandb"]}}]
+)
+def test_a_setting_of_the_call_names_a_tool_too(foreign: Path, named: Any) -> None:
+    repeat(foreign, Watching(), **named)
+    assert len(Memory.opened) == 1
+
+
+def test_processes_of_an_experiment_follow_what_stays_here_alone(foreign: Path) -> None:
+    config = to_tree(hairpin.load(foreign).config)
+    train_trial(foreign.parent / "trial", config, lambda _: None)
+    assert not Memory.opened
+
+
+def test_a_tool_that_is_left_out_need_not_be_installed(
+    foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tools.Tool("no_such_module", Memory)
+    monkeypatch.setitem(tools.TOOLS, "wandb", missing)
+    go_on(foreign, Watching())
 
 
 # --- points ---

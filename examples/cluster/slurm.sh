@@ -22,7 +22,7 @@ first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=0 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$processes_per_node" \
   --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint "$first_node:29400" \
   --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
-  -m hairpin train "$text" --out "$run" --or-resume "$@" &
+  --no-python hairpin train "$text" --out "$run" --or-resume "$@" &
 step=$!
 
 save_and_requeue() {

@@ -26,7 +26,7 @@ node() {
     torchrun --nnodes 2 --nproc-per-node "$processes" --max-restarts 3 --local-addr "10.77.0.$1" \
     --rdzv-backend c10d --rdzv-endpoint 10.77.0.1:29400 --rdzv-id hairpin \
     --rdzv-conf "is_host=$((2 - $1))" \
-    -m hairpin train "$text" --out "$run" --or-resume "${@:2}"
+    --no-python hairpin train "$text" --out "$run" --or-resume "${@:2}"
 }
 node 2 "$@" &
 node 1 "$@"

@@ -9,6 +9,12 @@ The names below are imported when they are first used, so that importing hairpin
 sets one variable of the environment, if none of its kind is set (see `waiting`).
 """
 
+import sys
+
+# `python -m hairpin` puts the working folder first: a text.py there is no module of anybody's.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and {"hairpin"} & set(sys.orig_argv):
+    del sys.path[0]
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -13,11 +13,12 @@ from typing import Any
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
-from hairpin.distributed.launch import is_follower, is_restarted
-from hairpin.driving import follow, go_on, train_new
+from hairpin.distributed.launch import is_restarted
+from hairpin.driving import go_on, train_new
 from hairpin.errors import RunError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
+from hairpin.following import led
 from hairpin.pages.write import write_report
 from hairpin.plugin_files import load_plugins
 from hairpin.reading import is_there
@@ -35,6 +36,7 @@ from hairpin.starting.asked import (
     length_of,
     name_of,
     require_text,
+    tracks_named,
     with_plugins,
     with_start,
     with_tables,
@@ -54,6 +56,7 @@ def load(path: str | Path | None = None) -> Run:
     return Run(open_run(None if path is None else Path(path)))
 
 
+@led
 def train(
     *texts: Text,
     corpus: str | None = None,
@@ -91,7 +94,7 @@ def train(
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
             where torchrun starts a process again. Of several processes the first one says what
             is trained, and the others follow it.
-        track: "tensorboard", "wandb", "mlflow": what follows the run beside its record.
+        track: "tensorboard", "wandb", "mlflow": what follows; only the first may a file name alone.
         plugin: Python files to run, whose names the settings may use (`hairpin.plugins`).
         watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: when the budget began, on `time.monotonic`; None: now.
@@ -100,16 +103,14 @@ def train(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    files = load_plugins(plugin)
-    if is_follower():
-        return follow()
+    files, track, overrides = load_plugins(plugin), tuple(track), tuple(overrides)
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
     flags = with_tracks(with_tables(with_start(settings, start), column, sources), track)
     asked = with_plugins(asked_config(texts, corpus, config, overrides, flags), files)
-    notices = []
+    named, notices = tracks_named(track, overrides, settings), []
     if not asked.data.is_named:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(NO_TEXT)
@@ -123,10 +124,12 @@ def train(
         and is_there((there := RunDirectory(Path(out))).config)
     ):
         require_same(there, asked, seconds)
-        return go_on(Run(there), seconds, watcher)
-    return train_new(asked, out, name_of(asked), seconds, started, watcher, notices)
+        return go_on(Run(there), seconds, watcher, track=named)
+    name = name_of(asked)
+    return train_new(asked, out, name, seconds, started, watcher, notices, track=named)
 
 
+@led
 def finetune(
     kind: str,
     data: str | Path | None = None,
@@ -152,16 +155,16 @@ def finetune(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    files = load_plugins(plugin)
-    if is_follower():
-        return follow()
+    files, track, overrides = load_plugins(plugin), tuple(track), tuple(overrides)
+    named = tracks_named(track, overrides, settings)
     flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
     asked = with_plugins(asked, files)
     name = f"{name_of(asked)}-{kind}"
-    return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher))
+    return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher), track=named)
 
 
+@led
 def resume(
     path: str | Path | None = None,
     *,
@@ -180,7 +183,8 @@ def resume(
         extend: a number of updates more, or a length of time such as "10m".
         policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
         restart: begin again at update 0; what was saved is set aside, and the record's lines.
-        track: the trackers from here on, told what was before as well; none: those of its config.
+        track: the trackers from here on, which are told what was before as well; none named:
+             TensorBoard alone, if its config names it.
         plugin: those that the run was made with, which run only where they are named.
         accept_plugin: whether one may have changed since.
         watcher: as in `train`.
@@ -189,8 +193,6 @@ def resume(
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
     files = load_plugins(plugin)
-    if is_follower():
-        return follow()
     run, watcher = load(path), guarded(_watcher(watcher))
     if accept_plugin:
         with RunLock(run.path):
@@ -201,7 +203,8 @@ def resume(
     if extend is not None or policy is not None:
         with RunLock(run.path):
             make_longer(run, extend, policy, watcher.notice)
-    return go_on(run, default_budget_seconds(run.config), watcher, restart=restart)
+    seconds = default_budget_seconds(run.config)
+    return go_on(run, seconds, watcher, track=tools, restart=restart)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
@@ -209,18 +212,19 @@ def runs(folder: str | Path | None = None) -> list[Run]:
     return [Run(directory) for directory in list_runs(Path(folder or RUNS))]
 
 
-def report(*paths: str | Path, out: str | Path | None = None) -> Path:
+def report(*paths: str | Path, out: str | Path | None = None, full: bool = False) -> Path:
     """Write a page about runs: one HTML file that needs nothing but a browser; returns its path.
 
     Args:
         paths: the runs' folders, each once; none: the newest in `runs/`.
         out: the file; None: `report.html` in the run's folder, of several runs in this one.
+        full: whether the page of one run has whole paths and the command line.
 
     Raises:
         UserError: there is no run, one is damaged, or the file cannot be written.
     """
     found = [load(path) for path in dict.fromkeys(map(Path, paths))] or [load()]
-    return write_report(found, _path(out))
+    return write_report(found, _path(out), full=full)
 
 
 def schedule(

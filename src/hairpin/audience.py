@@ -22,14 +22,15 @@ class Audience:
     Args:
         run: which.
         watcher: what shows it as it goes.
+        tools: the trackers that follow it.
         pictures: whether it gets a page and plots.
     """
 
-    def __init__(self, run: Run, watcher: Guarded, *, pictures: bool) -> None:
+    def __init__(self, run: Run, watcher: Guarded, tools: Sequence[str], *, pictures: bool) -> None:
         self._run = run
         self._watcher = watcher
         self._pictures = pictures
-        self._trackers = Trackers(run, watcher.notice)
+        self._trackers = Trackers(run, tools, watcher.notice)
         self._page = LivePage(run, watcher.notice) if pictures else None
         self._noted: set[str] = set()
         self._losses: list[events.Unwatched] = []

@@ -2,15 +2,13 @@
 
     train_new   a folder for a run, then training in it
     go_on       a run that exists
-    follow      in all but the first of several processes: whatever that one trains
 
 PyTorch is imported only once the run's folder is there.
 """
 
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,16 +17,13 @@ from typing import TYPE_CHECKING
 from hairpin.audience import Audience
 from hairpin.config.settings import Config
 from hairpin.data.finding import require_there
-from hairpin.distributed import launch
+from hairpin.distributed.company import in_company
 from hairpin.errors import (
-    FollowedError,
     HairpinError,
     Interrupted,
-    NonFiniteError,
     PluginError,
     ProcessLostError,
     RunError,
-    SpikeError,
     UserError,
 )
 from hairpin.plugin_files import blame, require_plugins
@@ -39,8 +34,8 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
 from hairpin.starting.extend import IMPORTED, is_finished, is_imported
-from hairpin.tracking.tools import require_installed
-from hairpin.watch import Guarded, Quiet, Watcher, guarded
+from hairpin.tracking.tools import followed, require_installed
+from hairpin.watch import Guarded, Watcher, guarded
 
 if TYPE_CHECKING:
     from hairpin.training.budget import Budget
@@ -60,14 +55,17 @@ def train_new(
     watcher: Watcher,
     notices: Iterable[str] = (),
     *,
+    track: Iterable[str] = (),
     pictures: bool = True,
 ) -> Run:
     """Make the run's folder, then train in it; without `pictures`, leave nothing to look at.
 
-    A mistake of the user's that is found before the first update leaves no run.
+    A mistake of the user's that is found before the first update leaves no run. Of the trackers
+    that the config names, those follow that are in `track` or keep to the folder.
     """
     watcher = guarded(watcher)
-    require_installed(asked.track.tools)
+    tools = followed(asked.track, track, watcher.notice)
+    require_installed(tools)
     require_plugins(asked.plugins, "hairpin train …")
     require_there(asked.data)
     directory = create_run(Path(out) if out else new_run_path(name), asked)
@@ -76,7 +74,9 @@ def train_new(
     with RunLock(directory.path) as lock:
         _say(lock, watcher)
         begin(directory, asked, budget_seconds)
-        return _drain(directory, budget_seconds, started, watcher, new=lock, pictures=pictures)
+        return _drain(
+            directory, budget_seconds, started, watcher, tools, new=lock, pictures=pictures
+        )
 
 
 def go_on(
@@ -84,6 +84,7 @@ def go_on(
     budget_seconds: float | None,
     watcher: Watcher,
     *,
+    track: Iterable[str] = (),
     pictures: bool = True,
     restart: bool = False,
 ) -> Run:
@@ -93,6 +94,7 @@ def go_on(
         run: finished or not; it may have been killed before its record was begun.
         budget_seconds: its wall time, if the record does not say.
         watcher: is shown what happens.
+        track: trackers that may follow it; of the others those that keep to the folder.
         pictures: whether plots are drawn at the end.
         restart: whether it begins at update 0, whatever was saved or finished.
     """
@@ -105,7 +107,8 @@ def go_on(
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
                 run.directory.remove_unfinished()
         return run
-    require_installed(run.config.track.tools)
+    tools = followed(run.config.track, track, watcher.notice)
+    require_installed(tools)
     require_plugins(run.config.plugins, f"hairpin resume {run.path}")
     with RunLock(run.path) as lock:
         _say(lock, watcher)
@@ -113,42 +116,11 @@ def go_on(
         budget_seconds = begun.get("budget_seconds")
         now = time.monotonic()
         return _drain(
-            run.directory, budget_seconds, now, watcher, pictures=pictures, restart=restart
+            run.directory, budget_seconds, now, watcher, tools, pictures=pictures, restart=restart
         )
 
 
-def follow() -> Run:
-    """Take part in what the first of several processes trains, until it ends.
-
-    What all of them find out together, the first one says; only what went wrong here is said here.
-
-    Raises:
-        FollowedError: it did not end well, and the first process says why.
-        HairpinError: something went wrong in this process.
-    """
-    from hairpin.distributed.world import join
-
-    world = join()
-    directory = RunDirectory(Path(world.share(str)))
-    if not directory.config.is_file():
-        raise RunError(
-            f"process {world.rank} on {socket.gethostname()} does not see {directory.path}: the "
-            "folder has to be on a file system that all machines share; name one with --out"
-        )
-    run = Run(directory)
-    try:
-        for _ in _training(run)(budget=None, watcher=Quiet(), world=world):
-            pass
-    except (NonFiniteError, SpikeError, Interrupted) as error:
-        raise FollowedError(error.exit_code) from None
-    except ProcessLostError as error:
-        _finish_speaking(error)
-        raise
-    world.leave()
-    return run
-
-
-def _finish_speaking(error: HairpinError) -> None:
+def finish_speaking(error: HairpinError) -> None:
     """Of a lost process this one says so and ends, whatever torchrun sends it meanwhile."""
     if isinstance(error, ProcessLostError):
         with suppress(ValueError):  # only the main thread may
@@ -160,24 +132,12 @@ def _say(lock: RunLock, watcher: Watcher) -> None:
         watcher.notice(lock.note)
 
 
-def dismiss(error: HairpinError) -> None:
-    """Let the other processes go, which wait to be told what to train: there is nothing."""
-    from hairpin.distributed.world import is_joined, join
-
-    if launch.world_size() > 1 and not launch.is_follower() and not is_joined():
-
-        def fail() -> None:
-            raise error
-
-        with suppress(HairpinError):
-            join().share(fail)
-
-
 def _drain(
     directory: RunDirectory,
     budget_seconds: float | None,
     started: float,
     watcher: Guarded,
+    tools: Sequence[str],
     *,
     new: RunLock | None = None,
     pictures: bool = True,
@@ -192,7 +152,7 @@ def _drain(
     from hairpin.training.budget import Budget
 
     run, budget = Run(directory), Budget(budget_seconds, started) if budget_seconds else None
-    audience = Audience(run, watcher, pictures=pictures)
+    audience = Audience(run, watcher, tools, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     begun, refused, given_up = new is not None, False, False
     try:
@@ -202,7 +162,7 @@ def _drain(
             audience.show(event, update)
         status = "finished"
     except HairpinError as error:
-        _finish_speaking(error)
+        finish_speaking(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
         refused = isinstance(error, RunError) and not begun
         given_up = isinstance(error, UserError) and new is not None and not update
@@ -247,15 +207,14 @@ def _leading(
     run: Run, budget: "Budget | None", watcher: Watcher, restart: bool
 ) -> Iterator[events.Event]:
     """Train, after telling the other processes what, if there are any."""
-    from hairpin.distributed.world import join
+    with in_company() as company:
+        company.lead(run.path)
+        train = training(run)
+        yield from train(budget=budget, watcher=watcher, world=company.world, restart=restart)
+        company.world.leave()
 
-    world = join()
-    world.share(lambda: str(run.path.absolute()))
-    yield from _training(run)(budget=budget, watcher=watcher, world=world, restart=restart)
-    world.leave()
 
-
-def _training(run: Run) -> Callable[..., Iterator[events.Event]]:
+def training(run: Run) -> Callable[..., Iterator[events.Event]]:
     """What trains a run of its kind."""
     from hairpin.finetuning.task import finetuning
     from hairpin.training.pretrain import pretraining

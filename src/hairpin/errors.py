@@ -18,11 +18,22 @@ Each problem is one line that says what is wrong, where, and what to do. The com
 these lines and nothing else; a traceback means a bug in hairpin.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # Not "printable", and no harm: joiners, marks of direction that override nothing, wide spaces.
 _SHOWN = "\u200c\u200d\u200e\u200f\u00a0\u3000"
+_SECRET = (
+    r"(?:api|access|private|auth)[_.-]?key|passw(?:or)?d|passphrase|secret|credential|bearer"
+    r"|token(?![a-z])"
+)
+_SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
+_ASSIGNED = re.compile(
+    rf"""([\w.-]*(?:{_SECRET})[\w.-]*\s*=\s*)("[^"]*"|'[^']*'|\S+)""", re.IGNORECASE
+)
+_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_HIDDEN = "***"
 
 
 class HairpinError(Exception):
@@ -115,11 +126,45 @@ class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
         self.exit_code = 128 + signal_number
 
 
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code of a process that ends with this."""
+    if isinstance(error, HairpinError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, SystemExit) and not isinstance(error.code, str):
+        return error.code or 0
+    return 1
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key or an option has the name of a password, or of what opens something else."""
+    return _SECRET_KEY.search(key) is not None
+
+
+def without_secrets(text: str) -> str:
+    """The text without the passwords of addresses, and without what is assigned to a secret key."""
+    return _ASSIGNED.sub(rf"\1{_HIDDEN}", _IN_ADDRESS.sub(_HIDDEN, text))
+
+
+def shown_command(arguments: Sequence[str]) -> tuple[str, ...]:
+    """A command line as it may be kept, without secrets."""
+    return tuple(_shown(arguments))
+
+
+def _shown(arguments: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for argument in arguments:
+        names_secret = before.startswith("-") and "=" not in before and is_secret(before)
+        yield _HIDDEN if names_secret else without_secrets(argument)
+        before = argument
+
+
 def one_line(problem: str) -> str:
     """The text with line breaks and whatever else could act on a terminal as escapes: a problem
-    may name a file or a key as somebody wrote it.
+    may name a file or a key as somebody wrote it. Secrets are left out.
     """
     return "".join(
         c if c.isprintable() or c in _SHOWN else c.encode("unicode_escape").decode()
-        for c in problem
+        for c in without_secrets(problem)
     )

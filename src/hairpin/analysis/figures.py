@@ -6,10 +6,12 @@ are those of Okabe and Ito, which people with any colour vision can tell apart.
 
 import io
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -23,6 +25,13 @@ from hairpin.files import write_atomically
 
 BLUE, SKY, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#666666"
 _DENSE = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]
+
+# matplotlib takes a matplotlibrc of the working folder before the user's own; one that came along
+# with somebody's text could have programs run (text.usetex). Who uses pyplot here has chosen his.
+if Path(mpl.matplotlib_fname()).absolute().parent == Path.cwd() and (
+    "matplotlib.pyplot" not in sys.modules
+):
+    mpl.rcdefaults()
 
 
 def new_figure(title: str, y_label: str) -> tuple[Figure, Axes]:

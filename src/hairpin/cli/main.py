@@ -24,6 +24,7 @@ from hairpin.cli.share import export, import_
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
+from hairpin.distributed.company import in_company
 from hairpin.distributed.launch import is_follower, world_size
 from hairpin.errors import HairpinError, UserError, one_line
 from hairpin.version import __version__
@@ -109,23 +110,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
+    """Do what is asked for, whatever comes of it; the exit code."""
     # A run's result is its folder; that of all other verbs is what they print.
     output.require("stdout", required=_verb_of(arguments) not in _TOGETHER)
+    try:
+        with in_company() as company:
+            if is_follower() and (code := company.word().exit_code) is not None:
+                return code  # nothing to train, and the first process has said why
+            company.exit_code = _verb(arguments)
+            return company.exit_code
+    except HairpinError as error:  # there is no company
+        return _fail(error.problems, error.exit_code)
+    except KeyboardInterrupt:  # while it was waited for
+        return _stopped()
+
+
+def _verb(arguments: list[str]) -> int:
     try:
         _require_one_process(arguments)
         code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except HairpinError as error:
-        code = _fail(error.problems, error.exit_code)
-        if world_size() > 1:
-            from hairpin.driving import dismiss
-
-            dismiss(error)
-        return code
+        return _fail(error.problems, error.exit_code)
     except click.ClickException as error:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(["stopped"], 130)
+        return _stopped()
     except BrokenPipeError:  # whoever read the output has gone
         return 1
     except (UnicodeEncodeError, OSError) as error:
@@ -141,11 +151,7 @@ def _verb_of(arguments: Sequence[str]) -> str:
 def _require_one_process(arguments: Sequence[str]) -> None:
     """Nothing, if the verb is one that several processes do together, or there is only one."""
     verb = _verb_of(arguments)
-    if world_size() > 1 and verb not in _TOGETHER:
-        if is_follower():
-            from hairpin.driving import follow
-
-            follow()  # until the first process has said so
+    if world_size() > 1 and verb in hairpin.commands and verb not in _TOGETHER:
         raise UserError(
             f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
             "without torchrun"
@@ -192,6 +198,10 @@ def _fail(problems: Sequence[str], code: int) -> int:
     for problem in problems:
         sys.stderr.write(f"hairpin: {one_line(problem)}\n")
     return code
+
+
+def _stopped() -> int:
+    return _fail([] if is_follower() else ["stopped"], 130)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -14,7 +14,8 @@ from hairpin.cli.shown import say
     type=click.Path(path_type=Path),
     help="The file; RUN/report.html if left out, or report.html of several runs.",
 )
-def report(runs: tuple[Path, ...], out: Path | None) -> None:
+@click.option("--full", is_flag=True, help="With whole paths and the command line.")
+def report(runs: tuple[Path, ...], out: Path | None, full: bool) -> None:
     """Write a page about RUN, or one that compares several; without RUN, about the newest.
 
     Curves to look into, samples, settings, data, environment: one HTML file that opens in any
@@ -22,4 +23,4 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
     """
     from hairpin import api
 
-    say(str(api.report(*runs, out=out)))
+    say(str(api.report(*runs, out=out, full=full)))

@@ -19,7 +19,7 @@ from hairpin.config.names import advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
-from hairpin.errors import ConfigError
+from hairpin.errors import ConfigError, is_secret
 from hairpin.reading import reading
 
 Tree = dict[str, Any]
@@ -145,7 +145,8 @@ def parse_override(override: str) -> tuple[str, Any]:
     """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: write it as --set table.key=value")
+        shown = "…" if is_secret(override) else override
+        raise ConfigError(f"--set {shown}: write it as --set table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
     except (ValueError, RecursionError):
@@ -184,12 +185,12 @@ def differences(was: Config, now: Config) -> list[tuple[str, Any, Any]]:
     return [(key, before.get(key), after.get(key)) for key in keys]
 
 
-def to_toml(config: Config) -> str:
-    """The config as a TOML file; every key is explained in docs/config.md."""
+def to_toml(config: Config | Tree) -> str:
+    """The config, or its tables, as a TOML file; every key is explained in docs/config.md."""
     header = (
         "# hairpin train --config THIS-FILE repeats the run; docs/config.md explains the keys.\n"
     )
-    return header + tomli_w.dumps(to_tree(config))
+    return header + tomli_w.dumps(config if isinstance(config, dict) else to_tree(config))
 
 
 def known_keys(table: type[Table] = Config, prefix: str = "") -> Iterator[str]:
@@ -293,7 +294,8 @@ def _line(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    return f"{key}: {message[0].lower()}{message[1:]} (got {_shown(problem['input'])})"
+    got = "" if is_secret(key) else f" (got {_shown(problem['input'])})"
+    return f"{key}: {message[0].lower()}{message[1:]}{got}"
 
 
 def _shown(value: Any) -> str:

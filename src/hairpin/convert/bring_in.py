@@ -8,7 +8,7 @@ from hairpin.checkpoints.manifest import write_manifest
 from hairpin.checkpoints.tensors import write_tensors
 from hairpin.config.load import build_config
 from hairpin.config.settings import Config
-from hairpin.errors import RunError
+from hairpin.errors import RunError, shown_command
 from hairpin.files import new_folder, sync_file
 from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
@@ -86,7 +86,7 @@ def _write_record(run: RunDirectory, origin: Origin, seconds: float) -> None:
         start=origin.words,
     )
     with Record(run.metrics) as record:
-        record.write(events.Start(time.time(), __version__, tuple(sys.argv)))
+        record.write(events.Start(time.time(), __version__, shown_command(sys.argv)))
         record.write(plan)
         record.write(events.End(0, "finished", seconds))
         record.sync()

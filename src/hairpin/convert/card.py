@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from hairpin.analysis.formats import format_count, format_duration, format_loss, harmless_name
+from hairpin.config.shared import without_paths
 from hairpin.convert.source import Source
 from hairpin.planning.sizes import count_parameters
 from hairpin.version import __version__
@@ -67,9 +68,9 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{count_parameters(shape).total:,}"
     yield "tokenizer", f"{_TOKENIZERS[source.tokenizer.kind]}, {shape.vocabulary:,} ids"
     if plan.get("text"):
-        yield "text", _plain(str(plan["text"]))
+        yield "text", _plain(without_paths(str(plan["text"])))
     if plan.get("start"):
-        yield "began from", _plain(str(plan["start"]))
+        yield "began from", _plain(without_paths(str(plan["start"])))
     if summary.updates:
         yield (
             "training",

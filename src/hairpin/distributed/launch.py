@@ -44,6 +44,11 @@ def launcher() -> str | None:
     return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
 
 
+def has_lasting_store() -> bool:
+    """Whether torchrun itself holds what the processes leave for each other."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _number(name: str, default: int) -> int:
     try:
         return int(os.environ.get(name) or default)

@@ -12,6 +12,7 @@ from hairpin.config.checks import value_of
 from hairpin.config.load import build_config, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
+from hairpin.pages.several import short_names
 
 # The three bells of a training loop, and what turns each off.
 BELLS: dict[str, tuple[str, Any]] = {
@@ -164,7 +165,7 @@ def _names_of(files: Sequence[Path]) -> list[str]:
     stems = [file.stem for file in files]
     if len(set(stems)) == len(stems):
         return stems
-    return [str(file) for file in files]
+    return short_names([file.absolute().parts for file in files])
 
 
 def _short(key: str, varied: Mapping[str, Any]) -> str:

@@ -1,14 +1,12 @@
 """A process that trains one run after the other for an experiment.
 
-    python -m hairpin.experiments.worker
-
-Each line on its standard input asks for a run: {"folder": …, "config": …}. On standard output it
-says {"updates": n} on the way, and {"over": state} or {"failed": [lines]} in the end. Where whoever
-asked is gone, or a signal comes, the run saves a checkpoint; asked again it goes on from there.
+Started by `channel.Child`. Each line on the pipe of requests asks for a run: {"folder": …,
+"config": …}. On the pipe of answers it says {"updates": n} on the way, and {"over": state} or
+{"failed": [lines]} in the end. Where whoever asked is gone, or a signal comes, the run saves a
+checkpoint; asked again it goes on from there.
 """
 
 import json
-import os
 import queue
 import signal
 import sys
@@ -24,6 +22,7 @@ from typing import Any, TextIO
 from hairpin.config.load import validate
 from hairpin.driving import go_on, train_new
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError, UserError
+from hairpin.experiments.channel import pipes_of_child
 from hairpin.files import remove, write_json
 from hairpin.run import Run
 from hairpin.runs import events
@@ -73,12 +72,11 @@ class Reporter(Quiet):
 
 
 def main() -> None:
-    """Train what is asked for until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints must not come between the lines
+    """Train what is asked for until the requests end."""
+    lines, answers = pipes_of_child(sys.argv[1:])
     requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     busy = threading.Event()
-    threading.Thread(target=_listen, args=(sys.stdin, requests, busy), daemon=True).start()
+    threading.Thread(target=_listen, args=(lines, requests, busy), daemon=True).start()
     while (line := requests.get()) is not None:
         busy.set()
         if not _answer(json.loads(line), answers):

@@ -1,7 +1,7 @@
 """Processes that train runs side by side, one thread of computation or a few in each.
 
-They are started as `python -m hairpin.experiments.worker` and asked through pipes, so that it works
-the same from a script, a notebook and on every system.
+They run `hairpin.experiments.worker` and are asked through pipes (`channel`), so that it works the
+same from a script, a notebook and on every system.
 """
 
 import contextlib
@@ -9,13 +9,13 @@ import json
 import os
 import queue
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Self
 
 from hairpin.errors import HairpinError
+from hairpin.experiments.channel import Child
 
 _GOODBYE_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
@@ -42,8 +42,8 @@ class Workers:
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
         }
-        self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
-        self._all: list[subprocess.Popen[str]] = []
+        self._idle: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
+        self._all: list[Child] = []
         self._threads = ThreadPoolExecutor(count)
         for _ in range(count):
             self._idle.put(None)
@@ -73,15 +73,14 @@ class Workers:
                 future.cancel()
 
     def _train_one(self, folder: Path, config: Mapping[str, Any], on_updates: OnUpdates) -> None:
-        process = self._idle.get()
+        child = self._idle.get()
         try:
-            if process is None or process.poll() is not None:
-                process = self._start()
-            assert process.stdin and process.stdout
+            if child is None or child.process.poll() is not None:
+                child = self._start()
             request = json.dumps({"folder": str(folder), "config": config})
-            process.stdin.write(request + "\n")
-            process.stdin.flush()
-            for line in process.stdout:
+            child.requests.write(request + "\n")
+            child.requests.flush()
+            for line in child.answers:
                 answer = json.loads(line)
                 if "updates" in answer:
                     on_updates(folder, answer["updates"])
@@ -89,27 +88,20 @@ class Workers:
                     raise HairpinError(answer["failed"])
                 else:
                     return
-            process.wait()
+            code = child.process.wait()
             raise WorkerError(
-                f"{folder}: the process that trained it ended with code {process.returncode}; "
+                f"{folder}: the process that trained it ended with code {code}; "
                 "the same command goes on from there"
             )
         except BrokenPipeError:
             raise WorkerError(f"{folder}: the process that was to train it is gone") from None
         finally:
-            self._idle.put(process)
+            self._idle.put(child)
 
-    def _start(self) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hairpin.experiments.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=self._environment,
-        )
-        self._all.append(process)
-        return process
+    def _start(self) -> Child:
+        child = Child("hairpin.experiments.worker", self._environment)
+        self._all.append(child)
+        return child
 
     def __enter__(self) -> Self:
         """The workers; a process is started when it has something to do."""
@@ -118,17 +110,15 @@ class Workers:
     def __exit__(self, *failure: object) -> None:
         """End all processes; a run that is not over saves a checkpoint first."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in self._all:
+        for child in self._all:
             with contextlib.suppress(OSError):
-                assert process.stdin
-                process.stdin.close()  # it ends, and saves what it is at
-        for process in self._all:
+                child.requests.close()  # it ends, and saves what it is at
+        for child in self._all:
             try:
-                process.wait(_GOODBYE_SECONDS)
+                child.process.wait(_GOODBYE_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                child.process.kill()
+                child.process.wait()
         self._threads.shutdown(wait=True)
-        for process in self._all:
-            assert process.stdout
-            process.stdout.close()
+        for child in self._all:
+            child.answers.close()

@@ -9,8 +9,9 @@ from hairpin.analysis.formats import format_bytes, format_count, harmless_name
 from hairpin.analysis.held import of_kind
 from hairpin.analysis.series import Event
 from hairpin.config.checks import FIXED_VOCABULARIES
-from hairpin.config.load import build_config, differences, flat, to_toml
+from hairpin.config.load import build_config, differences, flat, to_toml, to_tree
 from hairpin.config.settings import Config
+from hairpin.config.shared import name_of_path, shared_tree, shared_value, without_paths
 from hairpin.errors import ConfigError
 from hairpin.pages.markup import cut, details, escape, note, pairs, table
 from hairpin.runs.directory import RunDirectory
@@ -19,18 +20,26 @@ _MOST_SAMPLES = 60
 _LONGEST_SAMPLE = 20_000  # characters
 
 
-def settings_html(config: Config, events: Sequence[Event]) -> str:
-    """What differs from the recipe's defaults, who said so, and the whole config as TOML."""
+def settings_html(config: Config, events: Sequence[Event], *, full: bool = False) -> str:
+    """What differs from the recipe's defaults, who said so, and the whole config as TOML; of
+    paths their last names, unless `full`.
+    """
     start = first(events, "start")
     asked = flat(start.get("asked") or {})
     by_recipe = build_config(flags={"recipe": config.recipe})
     rows = [
-        (key, _short(key, now), _short(key, was), "asked for" if key in asked else "filled in")
+        (
+            key,
+            _short(key, now if full else shared_value(now)),
+            _short(key, was),
+            "asked for" if key in asked else "filled in",
+        )
         for key, was, now in differences(by_recipe, config)
     ]
     head = ("setting", "value", f"default of {config.recipe}", "by")
     different = table("Settings that differ from the recipe's defaults", head, rows, words=4)
-    whole = f'<pre tabindex="0">{escape(to_toml(config))}</pre>'
+    tree = to_tree(config) if full else shared_tree(config)
+    whole = f'<pre tabindex="0">{escape(to_toml(tree))}</pre>'
     return (different if rows else note("All as the recipe has it.")) + details(
         "All settings, as config.toml", whole
     )
@@ -40,7 +49,8 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
     """Text, tokens, vocabulary, split."""
     plan, data = first(events, "plan"), config.data
     vocabulary = config.tokenizer.vocabulary or FIXED_VOCABULARIES.get(config.tokenizer.kind)
-    rows = [("text", plan.get("text") or data.corpus or ", ".join(data.texts) or "unknown")]
+    names = ", ".join(map(name_of_path, data.texts))
+    rows = [("text", plan.get("text") or data.corpus or names or "unknown")]
     if plan.get("examples"):
         rows.append(("training examples", f"{plan['examples']:,}"))
     if plan:
@@ -67,18 +77,19 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
     if data.hash:
         rows.append(("SHA-256 of the documents", data.hash))
     if plan.get("start"):
-        rows.append(("starts from", plan["start"]))
+        rows.append(("starts from", without_paths(plan["start"])))
     return pairs(rows)
 
 
-def environment_html(run: RunDirectory, events: Sequence[Event]) -> str:
-    """Versions, hardware and command line."""
+def environment_html(run: RunDirectory, events: Sequence[Event], *, full: bool = False) -> str:
+    """Versions and hardware; where the run was made and by which command only if `full`."""
     found: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(run.environment.read_text(encoding="utf-8"))
     command = found.get("command") or first(events, "start").get("command") or []
-    rows = [("command", " ".join(map(str, command)))] if command else []
-    names = ("working_folder", "git_commit", "python", "platform", "device", "gpu", "processor")
+    rows = [("command", " ".join(map(str, command)))] if command and full else []
+    names = ["git_commit", "python", "platform", "device", "gpu", "processor"]
+    names = ["working_folder", *names] if full else names
     rows += [(name.replace("_", " "), str(found[name])) for name in names if found.get(name)]
     rows += [(name, str(found[name])) for name in ("cores", "threads") if found.get(name)]
     if found.get("memory_bytes"):
@@ -157,7 +168,7 @@ def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
     for config in configs[1:]:
         with contextlib.suppress(ConfigError):
             keys |= dict.fromkeys(key for key, _, _ in differences(configs[0], config))
-    trees = [flat(config.model_dump(mode="json")) for config in configs]
+    trees = [flat(shared_value(config.model_dump(mode="json"))) for config in configs]
     return [(key, *(_short(key, tree.get(key)) for tree in trees)) for key in keys]
 
 

@@ -14,6 +14,7 @@ from hairpin.analysis.held import others
 from hairpin.analysis.series import Event
 from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
+from hairpin.config.shared import without_paths
 from hairpin.pages.chart import charts_data, charts_html, charts_script, clock
 from hairpin.pages.curves import charts_of, counted
 from hairpin.pages.diagnosis import diagnosis_lines, overlap_html
@@ -29,12 +30,13 @@ _LABEL_CHARACTERS = 24
 _MOST_INCIDENTS = 200
 
 
-def run_page(run: Run, now: float) -> str:
+def run_page(run: Run, now: float, *, full: bool = False) -> str:
     """The page about a run; as long as that has no end, it reads itself again.
 
     Args:
         run: finished or not.
         now: seconds since 1970.
+        full: whether it says where the run was made, and by which command.
 
     Raises:
         RunError: its record is damaged or missing.
@@ -51,9 +53,9 @@ def run_page(run: Run, now: float) -> str:
         ("samples", "Samples", samples_html(events)),
         ("summary", "Summary", _summary_html(summary)),
         ("diagnostics", "Diagnostics", _diagnostics_html(events, config)),
-        ("settings", "Settings", settings_html(config, events)),
+        ("settings", "Settings", settings_html(config, events, full=full)),
         ("data", "Data", data_html(events, config, summary.tokens)),
-        ("environment", "Environment", environment_html(run.directory, events)),
+        ("environment", "Environment", environment_html(run.directory, events, full=full)),
     ]
     there = [(key, title, body) for key, title, body in sections if body]
     body = "\n".join(
@@ -155,7 +157,7 @@ def _progress_html(summary: Summary, events: Sequence[Event], now: float) -> str
 
 
 def _summary_html(summary: Summary) -> str:
-    return pairs(summary.rows())
+    return pairs([(name, without_paths(words)) for name, words in summary.rows()])
 
 
 def _diagnostics_html(events: Sequence[Event], config: Config) -> str:

@@ -38,6 +38,7 @@ from hairpin.run import Run
 
 _POINTS = 6000  # of all runs together, in each chart
 _MOST_ROWS = 30
+_MOST_PARTS = 3  # of a path; those before are about whose machine it is
 _EVALUATED = ("val_loss", "val_bits_per_byte", "val_accuracy")
 
 
@@ -98,8 +99,10 @@ def style(at: int) -> dict[str, Any]:
 
 
 def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The last parts of each path, as many as it takes to tell all apart; numbered if none do."""
-    longest = max(map(len, paths))
+    """The last parts of each path, as many as it takes to tell all apart; numbered if those that
+    others may see do not.
+    """
+    longest = min(_MOST_PARTS, max(map(len, paths)))
     for count in range(1, longest + 1):
         names = ["/".join(parts[-count:]) for parts in paths]
         if len(set(names)) == len(names):

@@ -17,12 +17,13 @@ NAME = "report.html"
 _SHARE = 0.01
 
 
-def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
+def write_report(runs: Sequence[Run], out: Path | None = None, *, full: bool = False) -> Path:
     """Write the page about one or several runs, whole or not at all.
 
     Args:
         runs: at least one.
         out: the file; None: `report.html` in the run's folder, of several in this one.
+        full: whether the page of one run says where it was made, and by which command.
 
     Returns:
         The file.
@@ -37,7 +38,7 @@ def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
         out = runs[0].directory.report if len(runs) == 1 else Path(NAME)
     now = time.time()
     try:
-        html = run_page(runs[0], now) if len(runs) == 1 else several_page(runs, now)
+        html = run_page(runs[0], now, full=full) if len(runs) == 1 else several_page(runs, now)
     except (KeyError, TypeError) as error:  # lines of JSON that no run wrote
         names = ", ".join(str(run.path) for run in runs)
         raise RunError(f"{names}: a line of metrics.jsonl lacks what it needs: {error}") from None

@@ -8,7 +8,7 @@ from typing import Any
 from hairpin.config.checks import value_of
 from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
-from hairpin.config.load import build_config, with_values
+from hairpin.config.load import build_config, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
 from hairpin.errors import CorpusError
@@ -110,6 +110,16 @@ def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, 
     """The settings with the trackers that are named; none: those that the config names."""
     named = tuple(tools)
     return {**settings, **({"track.tools": named} if named else {})}
+
+
+def tracks_named(
+    tools: Iterable[str], overrides: Iterable[str], settings: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """The trackers that a call itself names, in whatever way; a file's are not among them."""
+    said = [value for key, value in map(parse_override, overrides) if key == "track.tools"]
+    said.append((settings or {}).get("track.tools"))
+    lists = [(entry,) if isinstance(entry, str) else entry for entry in said]
+    return (*tools, *(t for entry in lists if isinstance(entry, list | tuple) for t in entry))
 
 
 def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:

@@ -9,7 +9,7 @@ from typing import Any
 from hairpin.config.load import differences, short_tree, validate
 from hairpin.config.settings import Config
 from hairpin.distributed.launch import is_restarted, launcher
-from hairpin.errors import RunError
+from hairpin.errors import RunError, shown_command
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory, list_runs
 from hairpin.runs.metrics import Record, first_event
@@ -21,7 +21,12 @@ def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dic
     first = first_event(run.metrics)
     if first is None:
         start = events.Start(
-            time.time(), __version__, tuple(sys.argv), budget_seconds, short_tree(asked), launcher()
+            time.time(),
+            __version__,
+            shown_command(sys.argv),
+            budget_seconds,
+            short_tree(asked),
+            launcher(),
         )
         with Record(run.metrics) as record:
             record.write(start)

@@ -1,10 +1,11 @@
 """All trackers of a run, beside its record: whoever drains the loop hands them each event."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hairpin.config.load import flat, to_tree
+from hairpin.config.load import flat
 from hairpin.config.settings import Config
+from hairpin.config.shared import shared_tree
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.tracking.feed import Opening
@@ -20,11 +21,13 @@ class Trackers:
 
     Args:
         run: whose events they are told.
+        tools: those of them that are agreed to (`tools.followed`).
         notice: is told in a line why one was given up.
     """
 
-    def __init__(self, run: Run, notice: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, tools: Sequence[str], notice: Callable[[str], None]) -> None:
         self._run = run
+        self._tools = tools
         self._notice = notice
         self._followers: list[Follower] = []
 
@@ -46,10 +49,10 @@ class Trackers:
 
     def _open(self, event: events.Plan | events.Resume) -> None:
         config = self._run.config
-        if not config.track.tools:
+        if not self._tools:
             return
         kept, history = Kept(self._run.path), self._run.events()
-        for tool in dict.fromkeys(config.track.tools):
+        for tool in self._tools:
             follower = Follower(tool, TOOLS[tool].make, kept, self._summary, self._notice)
             tracked = Tracked(
                 path=self._run.path,
@@ -81,6 +84,8 @@ class Trackers:
 
 
 def shown_config(config: Config) -> Mapping[str, Any]:
-    """The settings as dotted key → plain value; how it is tracked is no setting of training."""
-    tree = {table: values for table, values in to_tree(config).items() if table != "track"}
+    """The settings as dotted key → plain value, of paths their last names; how it is tracked is no
+    setting of training.
+    """
+    tree = {table: values for table, values in shared_tree(config).items() if table != "track"}
     return flat(tree)

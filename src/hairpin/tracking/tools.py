@@ -1,9 +1,10 @@
 """The tools that a run can be followed with; none is imported before it is used."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from hairpin.config.track import Track
 from hairpin.errors import UserError
 from hairpin.tracking.mlflow import MLflow
 from hairpin.tracking.tensorboard import TensorBoard
@@ -18,17 +19,46 @@ class Tool:
     Args:
         module: that its extra installs.
         make: gives a tracker that has not begun.
+        stays_here: whether it does nothing but write files in the run's folder.
     """
 
     module: str
     make: Callable[[], Tracker]
+    stays_here: bool = False
 
 
 TOOLS = {
-    "tensorboard": Tool("tensorboard", TensorBoard),
+    "tensorboard": Tool("tensorboard", TensorBoard, stays_here=True),
     "wandb": Tool("wandb", WeightsAndBiases),
     "mlflow": Tool("mlflow", MLflow),
 }
+
+
+def followed(asked: Track, named: Iterable[str], notice: Callable[[str], None]) -> tuple[str, ...]:
+    """The tools of a config that follow the run. A config may have come from anywhere, and must
+    not make this machine send anything anywhere: such a tool is named in the call, or left out.
+
+    Args:
+        asked: what the config says.
+        named: tools that the call names.
+        notice: is told of those that are left out, and of an address that the config gives.
+    """
+    agreed = set(named)
+    tools = tuple(t for t in dict.fromkeys(asked.tools) if t in agreed or TOOLS[t].stays_here)
+    for line in _words(asked, tools):
+        notice(line)
+    return tools
+
+
+def _words(asked: Track, tools: tuple[str, ...]) -> Iterator[str]:
+    for tool in dict.fromkeys(asked.tools):
+        if tool not in tools:
+            yield (
+                f"track: {tool} does not follow this run: its config names it, and this call does "
+                f"not; to have it, add --track {tool}"
+            )
+    if "mlflow" in tools and asked.mlflow_uri and "://" in asked.mlflow_uri:
+        yield f"track: mlflow writes to {asked.mlflow_uri}, as track.mlflow_uri says"
 
 
 def require_installed(tools: Iterable[str]) -> None:

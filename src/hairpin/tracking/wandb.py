@@ -45,6 +45,7 @@ class WeightsAndBiases:
                 disable_git=True,
                 disable_code=True,
                 reinit="create_new",  # a run of the user's own stays the user's
+                **_private(wandb.Settings),
             ),
         )
         for axis in ("update", "tokens"):
@@ -66,6 +67,15 @@ class WeightsAndBiases:
         self._run.summary.update({f"summary/{name}": value for name, value in summary.items()})
         self._run.summary.update({"status": status})
         self._run.finish(exit_code=_EXIT_CODES.get(status, 1))
+
+
+def _private(settings: Any) -> dict[str, Any]:
+    """What keeps the machine's name, its user and the command line out, as far as the version has
+    it.
+    """
+    wanted = {"host": "unnamed", "x_disable_meta": True, "x_disable_machine_info": True}
+    known = getattr(settings, "model_fields", {})
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 def wandb_mode(asked: str | None) -> str:

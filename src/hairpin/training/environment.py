@@ -2,21 +2,27 @@
 
 import os
 import platform
-import subprocess
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from hairpin.errors import shown_command
+
 _PACKAGES = ("hairpin", "torch", "numpy", "tokenizers", "tiktoken", "safetensors")
+
+_COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_MOST_CHARACTERS = 4096
 
 
 def describe_environment(device: str, processes: int = 1) -> dict[str, Any]:
     """Facts about this process and machine, as plain JSON values; `processes`: how many train."""
     return {
-        "command": sys.argv,
+        "command": shown_command(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -49,11 +55,36 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the folder that hairpin was started in, if it is a checkout."""
+    """The commit of the folder that hairpin was started in, if it is a checkout.
+
+    It is read from git's files, since git itself runs programs that a checkout's settings name.
+    """
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
+        here = Path.cwd()
+        found = next(f / ".git" for f in (here, *here.parents) if (f / ".git").exists())
+        if found.is_file():  # of a worktree or a submodule
+            found = found.parent / _start_of(found).removeprefix("gitdir:").strip()
+        head = _start_of(found / "HEAD")
+        if head.startswith("ref:"):
+            head = _commit_of(found, head.removeprefix("ref:").strip())
+    except (OSError, UnicodeError, ValueError, StopIteration):
         return None
-    return found.stdout.strip()
+    return head if _COMMIT.fullmatch(head) else None
+
+
+def _commit_of(folder: Path, ref: str) -> str:
+    """What a branch stands at: in a file of its own, or packed with others."""
+    common = folder / "commondir"
+    folders = [folder, folder / _start_of(common)] if common.is_file() else [folder]
+    for each in folders:
+        if (each / ref).is_file():
+            return _start_of(each / ref)
+    lines = (folders[-1] / "packed-refs").read_text(encoding="utf-8").splitlines()
+    return next(line.split()[0] for line in lines if line.split()[1:] == [ref])
+
+
+def _start_of(file: Path) -> str:
+    if not file.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(file)
+    with file.open(encoding="utf-8") as content:
+        return content.read(_MOST_CHARACTERS).strip()

@@ -190,7 +190,9 @@ def _run(
     log, begun, seconds = run.path.with_suffix(".log"), time.time(), math.nan
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hairpin", *arguments], stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-P", "-m", "hairpin", *arguments],  # -P: not from the working folder
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         while process.poll() is None:

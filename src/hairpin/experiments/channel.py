@@ -1,0 +1,86 @@
+"""Two pipes to a child process, for lines of JSON and nothing else.
+
+They are the child's beside its standard streams, so that nothing that prints or reads there can get
+in between, from Python or from C, at its start or at its end.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+
+class Child:
+    """A Python module in a process of its own, with a pipe to it and one from it.
+
+    Nothing in the working folder is imported by it, unless PYTHONPATH says so. What it prints goes
+    where this process's errors go.
+
+    Args:
+        module: which; it calls `pipes_of_child`.
+        environment: its variables.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str]) -> None:
+        its_input, output = os.pipe()
+        input_, its_output = os.pipe()
+        handles = [_inheritable(end) for end in (its_input, its_output)]
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *map(str, handles)],
+                stdin=subprocess.DEVNULL,
+                stdout=_errors(),
+                env=dict(environment),
+                **_passing(handles),
+            )
+        except BaseException:
+            os.close(output)
+            os.close(input_)
+            raise
+        finally:
+            os.close(its_input)
+            os.close(its_output)
+        self.requests = os.fdopen(output, "w", encoding="utf-8")
+        self.answers = os.fdopen(input_, encoding="utf-8")
+
+
+def pipes_of_child(arguments: Iterable[str]) -> tuple[TextIO, TextIO]:
+    """In the child: the requests to read, and where answers are written."""
+    requests, answers = map(int, arguments)
+    if sys.platform == "win32":
+        import msvcrt
+
+        requests = msvcrt.open_osfhandle(requests, os.O_RDONLY)
+        answers = msvcrt.open_osfhandle(answers, 0)
+    for end in (requests, answers):
+        os.set_inheritable(end, False)  # not for processes that this one starts
+    return os.fdopen(requests, encoding="utf-8"), os.fdopen(answers, "w", encoding="utf-8")
+
+
+def _inheritable(end: int) -> int:
+    """The name that a child knows it by."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        handle = msvcrt.get_osfhandle(end)
+        os.set_handle_inheritable(handle, True)
+        return handle
+    return end
+
+
+def _passing(handles: list[int]) -> dict[str, Any]:
+    """Arguments of Popen with which a child inherits these, and of others only its streams."""
+    if sys.platform == "win32":
+        startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": handles})
+        return {"startupinfo": startup, "close_fds": True}
+    return {"pass_fds": handles}
+
+
+def _errors() -> int:
+    """Where this process's errors go, if they go anywhere."""
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2

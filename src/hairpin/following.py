@@ -1,0 +1,84 @@
+"""The part of all but the first of several processes: they train what that one says.
+
+led       makes a function that trains one that the first process calls, and the others follow
+follow    take part until the run ends
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from hairpin.distributed import launch
+from hairpin.distributed.company import Company, in_company
+from hairpin.driving import finish_speaking, training
+from hairpin.errors import (
+    FollowedError,
+    Interrupted,
+    NonFiniteError,
+    ProcessLostError,
+    RunError,
+    SpikeError,
+)
+from hairpin.plugin_files import load_plugins
+from hairpin.run import Run
+from hairpin.runs.directory import RunDirectory
+from hairpin.watch import Quiet
+
+P = ParamSpec("P")
+
+
+def led(act: Callable[P, Run]) -> Callable[P, Run]:
+    """Let the first process alone call the function, which says what is trained; the others take
+    part in that, with the function's `plugin` and nothing else of what it is given.
+    """
+
+    @wraps(act)
+    def acted(*args: P.args, **named: P.kwargs) -> Run:
+        with in_company() as company:
+            if launch.is_follower():
+                plugins: Any = named.get("plugin", ())
+                return follow(company, plugins)
+            run = act(*args, **named)
+            company.finish(run.path)
+            return run
+
+    return acted
+
+
+def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
+    """Take part in what the first process trains, until it ends.
+
+    What all of them find out together, the first one says; only what went wrong here is said here.
+
+    Raises:
+        FollowedError: it did not end well, and the first process says why.
+        HairpinError: something went wrong in this process.
+    """
+    word = company.word()
+    if word.run is None:
+        raise FollowedError(word.exit_code or 0)
+    directory = RunDirectory(Path(word.run))
+    if word.exit_code is not None:
+        return Run(directory)
+    load_plugins(plugins)
+    world = company.world
+    if not directory.config.is_file():
+        raise RunError(
+            f"process {world.rank} on {socket.gethostname()} does not see {directory.path}: the "
+            "folder has to be on a file system that all machines share; name one with --out"
+        )
+    run = Run(directory)
+    try:
+        for _ in training(run)(budget=None, watcher=Quiet(), world=world):
+            pass
+    except (NonFiniteError, SpikeError, Interrupted) as error:
+        raise FollowedError(error.exit_code) from None
+    except ProcessLostError as error:
+        if (code := world.noted_end()) is not None:
+            raise FollowedError(code) from None
+        finish_speaking(error)
+        raise
+    world.leave()
+    return run
