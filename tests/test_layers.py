@@ -36,11 +36,11 @@ LAYERS = {
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
     "planning": "errors config data model.shape",
-    "training": "allocator errors files reading schedules plugins config distributed checkpoints"
-    " runs watch data data.batches model.shape model optim planning",
+    "training": "allocator waiting errors files reading schedules plugins config distributed"
+    " checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
-    "inference": "errors config runs data data.batches model.shape model planning training"
+    "inference": "errors plugins config runs data data.batches model.shape model planning training"
     " finetuning",
     "verifying": "errors reading config checkpoints runs data training",
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
@@ -61,14 +61,14 @@ LAYERS = {
     " audience starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
-    "estimating": "errors schedules config watch data model.shape planning training analysis"
-    " starting",
+    "estimating": "errors waiting schedules config watch data model.shape planning training"
+    " analysis starting",
     "following": "errors plugin_files distributed runs watch run driving",
     "api": "errors reading schedules plugin_files config distributed runs watch data terminal run"
     " pages starting driving following estimating",
     "cli": "errors version output watch plugin_files config distributed data model verifying"
     " analysis terminal book.report run convert experiments api doctor",
-    "__init__": "version schedules optim watch run convert experiments api",
+    "__init__": "version waiting schedules optim watch run convert experiments api",
     "__main__": "cli",
 }
 # Importing any other module does not import torch.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import hairpin
 from hairpin.config.settings import Optimizer
-from hairpin.errors import ConfigError, HairpinError, Interrupted
+from hairpin.errors import ConfigError, HairpinError, Interrupted, RunError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
@@ -145,6 +145,27 @@ def test_a_run_that_was_edited_beyond_the_machine_is_refused_and_stays(
         hairpin.resume(tmp_path / "run", watcher=Quiet())
     config.write_text(whole, encoding="utf-8")
     assert hairpin.resume(tmp_path / "run", watcher=Quiet()).summary().status == "finished"
+
+
+def test_nothing_is_made_of_a_run_that_was_edited_beyond_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "write_plots", lambda self: [])
+    run = hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=tiny(), watcher=Quiet())
+    config = run.path / "config.toml"
+    whole = config.read_text(encoding="utf-8")
+    config.write_text(re.sub(r"width = \d+", "width = 16384", whole), encoding="utf-8")
+    made = list[str]()
+    first_values = GPT.first_values
+
+    def counted(self: GPT) -> Any:
+        made.append(str(self.token_embedding.weight.device))
+        return first_values(self) if made[-1] != "meta" else iter(())
+
+    monkeypatch.setattr(GPT, "first_values", counted)
+    with pytest.raises(RunError, match="not the one that was trained"):
+        hairpin.load(run.path).trained()
+    assert set(made) <= {"meta"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")

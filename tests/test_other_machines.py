@@ -24,9 +24,9 @@ from hairpin.inference import TrainedClassifier
 from hairpin.model import layers
 from hairpin.optim import optimizers
 from hairpin.optim.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from hairpin.runs import lock as lock_module
 from hairpin.runs.directory import new_run_path
 from hairpin.runs.experiment import Arm
+from hairpin.runs.holder import Holder
 from hairpin.runs.lock import RunLock
 from hairpin.training.memory import is_out_of_memory
 from test_lock import no_flock
@@ -168,11 +168,11 @@ def test_a_lock_is_put_back_where_there_are_no_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_flock(monkeypatch)
-    held, other = tmp_path / ".lock.held", {"host": socket.gethostname(), "pid": os.getpid()}
+    held, other = tmp_path / ".lock.held", {"host": socket.gethostname(), "pid": os.getppid()}
     held.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 - 1}), encoding="utf-8")
 
-    def gone(pid: int) -> bool:
-        if pid == 2**22 - 1:
+    def gone(holder: Holder) -> bool:
+        if holder.pid == 2**22 - 1:
             held.write_text(json.dumps(other), encoding="utf-8")
             return False
         return True
@@ -180,7 +180,7 @@ def test_a_lock_is_put_back_where_there_are_no_hard_links(
     def no_links(source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(lock_module, "_is_alive", gone)
+    monkeypatch.setattr(Holder, "_is_there", gone)
     monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(RunError, match="in use by"), RunLock(tmp_path):
         pytest.fail("two have it")

@@ -1,6 +1,7 @@
 """`hairpin plan`: what it foretells, and that training then does the same."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,10 @@ def test_training_then_does_what_was_planned(
     if not probe:  # whether to compile is not asked without torch
         assert found["execution"].pop("compile") == "auto"
         assert expected["execution"].pop("compile") == "off"
+        # Nor are threads timed, unless the environment says how many there are.
+        is_decided = "OMP_NUM_THREADS" in os.environ
+        assert found["execution"].pop("threads") == ("all" if is_decided else "auto")
+        assert expected["execution"].pop("threads") == "all"
     assert found == expected
     assert plan.config.tokenizer.vocabulary == 303  # so small a text has no more to learn
     assert plan.schedule.updates == run.summary().updates

@@ -9,10 +9,15 @@ The names below are imported when they are first used, so that importing hairpin
 sets one variable of the environment, if none of its kind is set (see `waiting`).
 """
 
+import re
 import sys
 
 # `python -m hairpin` puts the working folder first: a text.py there is no module of anybody's.
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and {"hairpin"} & set(sys.orig_argv):
+if (
+    sys.argv[:1] == ["-m"]
+    and not sys.flags.safe_path
+    and any(re.match(r"(-\w*m)?hairpin(\.|$)", argument) for argument in sys.orig_argv)
+):
     del sys.path[0]
 
 from importlib import import_module

@@ -118,11 +118,8 @@ def train(
         notices.append("--budget: the length is given, so the budget chooses the size at most")
     seconds = parse_duration(budget) if budget else default_budget_seconds(asked)
     out = out or begun_before(RUNS)
-    if (
-        out
-        and (or_resume or is_restarted())
-        and is_there((there := RunDirectory(Path(out))).config)
-    ):
+    there = RunDirectory(Path(out)) if out and (or_resume or is_restarted()) else None
+    if there and is_there(there.config):
         require_same(there, asked, seconds)
         return go_on(Run(there), seconds, watcher, track=named)
     name = name_of(asked)

@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 
 class Audience:
-    """Who is shown a run while it is trained.
+    """All that a run is shown to while it is trained.
 
     Args:
         run: which.
@@ -57,7 +57,7 @@ class Audience:
         self._note(update)
 
     def losses(self, update: int) -> list[events.Unwatched]:
-        """What was given up since this was asked last: notes for the record."""
+        """Return notes for the record about what was given up since the last call."""
         self._note(update)
         found, self._losses = self._losses, []
         return found

@@ -23,7 +23,6 @@ from hairpin.errors import (
     Interrupted,
     PluginError,
     ProcessLostError,
-    RunError,
     UserError,
 )
 from hairpin.plugin_files import blame, require_plugins
@@ -149,6 +148,7 @@ def _drain(
     The caller holds the run's lock, which is `new` where this process has made the run: a mistake
     before its first update leaves none.
     """
+    watcher.stage("loading PyTorch", 0, 0)
     from hairpin.training.budget import Budget
 
     run, budget = Run(directory), Budget(budget_seconds, started) if budget_seconds else None
@@ -164,7 +164,7 @@ def _drain(
     except HairpinError as error:
         finish_speaking(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
-        refused = isinstance(error, RunError) and not begun
+        refused = isinstance(error, UserError) and not begun
         given_up = isinstance(error, UserError) and new is not None and not update
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal

@@ -22,16 +22,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-# Not "printable", and no harm: joiners, marks of direction that override nothing, wide spaces.
-_SHOWN = "\u200c\u200d\u200e\u200f\u00a0\u3000"
 _SECRET = (
-    r"(?:api|access|private|auth)[_.-]?key|passw(?:or)?d|passphrase|secret|credential|bearer"
+    r"(?:api|access|private|auth|wandb|hf)[_.-]?key|passw(?:or)?d|passphrase|secret|credential|bearer"
     r"|token(?![a-z])"
 )
 _SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
 _ASSIGNED = re.compile(
     rf"""([\w.-]*(?:{_SECRET})[\w.-]*\s*=\s*)("[^"]*"|'[^']*'|\S+)""", re.IGNORECASE
 )
+_ASSIGNMENT = re.compile(rf"(.*?(?:{_SECRET})[\w.-]*\s*=).*", re.IGNORECASE | re.DOTALL)
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _HIDDEN = "***"
 
@@ -138,7 +137,7 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key or an option has the name of a password, or of what opens something else."""
+    """Tell whether a key or an option has the name of a password or of another secret."""
     return _SECRET_KEY.search(key) is not None
 
 
@@ -156,7 +155,12 @@ def _shown(arguments: Sequence[str]) -> Iterator[str]:
     before = ""
     for argument in arguments:
         names_secret = before.startswith("-") and "=" not in before and is_secret(before)
-        yield _HIDDEN if names_secret else without_secrets(argument)
+        if names_secret:
+            yield _HIDDEN
+        elif found := _ASSIGNMENT.fullmatch(argument):  # one argument is one value, with its blanks
+            yield found[1] + _HIDDEN
+        else:
+            yield without_secrets(argument)
         before = argument
 
 
@@ -165,6 +169,6 @@ def one_line(problem: str) -> str:
     may name a file or a key as somebody wrote it. Secrets are left out.
     """
     return "".join(
-        c if c.isprintable() or c in _SHOWN else c.encode("unicode_escape").decode()
+        c if c.isprintable() else c.encode("unicode_escape").decode()
         for c in without_secrets(problem)
     )

@@ -1,7 +1,7 @@
 """A trained run at work: its model writes, tells labels, or is measured on a text or on records."""
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hairpin.config.data import Data
 from hairpin.config.settings import Config
@@ -32,6 +33,7 @@ from hairpin.model.products import Precision
 from hairpin.model.products import refuse as refuse_precision
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import micro_batch_sequences
+from hairpin.plugins import BUILT_IN
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.checkpoint import load_weights
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
@@ -254,15 +256,37 @@ def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "aut
     tokenizer = load_tokenizer(run.tokenizer)
     tensors, which = load_weights(run, weights, tokenizer_sha256=tokenizer.hash())
     device = choose_device(device)
-    model = new_model(config, Shape.of(config.model, tokenizer.vocabulary))
+    shape = Shape.of(config.model, tokenizer.vocabulary)
+    _require_fitting(run, config, shape, tensors)
+    model = new_model(config, shape)
     try:
         model.load_state_dict(tensors, strict=True)
-    except RuntimeError:  # somebody has edited the config
-        raise RunError(f"{run.config}: its [model] is not the one that was trained") from None
+    except RuntimeError:
+        raise _other_model(run) from None
     model = model.to(device).eval()
     if isinstance(model, Classifier):
         return TrainedClassifier(config, model, tokenizer, which, device)
     return Trained(config, model, tokenizer, which, device)
+
+
+def _require_fitting(
+    run: RunDirectory, config: Config, shape: Shape, tensors: Mapping[str, Tensor]
+) -> None:
+    """Check, before any memory is taken for it, that the config's model has the weights' shapes.
+
+    Raises:
+        RunError: somebody has edited the config.
+    """
+    if config.model.architecture not in BUILT_IN["model"]:
+        return
+    with torch.device("meta"):
+        wanted = {name: p.shape for name, p in new_model(config, shape).named_parameters()}
+    if any(name not in tensors or tensors[name].shape != wanted[name] for name in wanted):
+        raise _other_model(run)
+
+
+def _other_model(run: RunDirectory) -> RunError:
+    return RunError(f"{run.config}: its [model] is not the one that was trained")
 
 
 class _InMemory:

@@ -57,11 +57,11 @@ class Outlet(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        """Of the stream below."""
+        """Return the descriptor of the stream below."""
         return self._raw.fileno()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal, which is still there."""
+        """Tell whether it is a terminal that is still there."""
         with suppress(OSError, ValueError):
             return self._raw.isatty()
         return False
@@ -80,7 +80,8 @@ def open_outlets() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            # It takes the lowest number that is free; child processes have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
     for name in _LABELS:

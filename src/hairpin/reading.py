@@ -53,7 +53,7 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something of that name.
+    """Tell whether there is something of that name.
 
     Raises:
         UnreadableError: that cannot be told now.
@@ -67,7 +67,7 @@ def is_there(path: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, in no order; nothing, if there is no such folder.
+    """Return the paths in a folder, in no order; none, if there is no such folder.
 
     Raises:
         UnreadableError: it cannot be read now.

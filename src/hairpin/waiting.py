@@ -30,6 +30,11 @@ def bound_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(_SPINS.get(_vendor(), _OTHER_SPINS))
 
 
+def threads_are_decided() -> bool:
+    """Tell whether the user's environment says how many threads compute."""
+    return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
 def waits_without_end() -> str | None:
     """Return the setting that makes threads spin for long, as `NAME=value`; None: there is none."""
     found = {name: os.environ.get(name, "") for name in _DECIDED}

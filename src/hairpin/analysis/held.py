@@ -13,6 +13,11 @@ from typing import Any, overload
 
 Event = dict[str, Any]
 _NUMBERS = (float, int, bool)
+_EXACT_UP_TO = 2**53  # whole numbers, as a float
+
+
+class _Large:
+    """The kind of a whole number that is kept as it is, since a float would round it."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,16 @@ class _Shape:
         return _Shape(keys, kinds, tuple(words))
 
     def place_of(self, key: str, *, is_number: bool) -> int | None:
-        """Where a key's value is, if it is of that kind."""
+        """Return the place of a key's value, if it is of that kind."""
         if key not in self.keys:
             return None
         at = self.keys.index(key)
         return at if (at not in self.words) == is_number else None
+
+
+def _kind(value: Any) -> type:
+    is_large = type(value) is int and not -_EXACT_UP_TO <= value <= _EXACT_UP_TO
+    return _Large if is_large else type(value)
 
 
 class Updates(Sequence[Event]):
@@ -56,7 +66,7 @@ class Updates(Sequence[Event]):
 
     def append(self, event: Event) -> None:
         """Add an event at the end."""
-        kinds = tuple(map(type, event.values()))
+        kinds = tuple(map(_kind, event.values()))
         known = (kinds, *event)
         number = self._known.get(known)
         if number is None:
@@ -86,7 +96,7 @@ class Updates(Sequence[Event]):
         )
 
     def words(self, key: str) -> Iterator[Any]:
-        """What stands under a key of each that is no number; None where there is no such thing."""
+        """Yield the value under a key of each event, if it is no number; else None."""
         places = [shape.place_of(key, is_number=False) for shape in self._all_shapes]
         for shape, begin in zip(self._shapes, self._ends, strict=False):
             at = places[shape]

@@ -10,7 +10,7 @@ _LOOKS = 10
 
 
 def best_folder(best: Path) -> Path:
-    """Where the best model is: at the moment of its replacement it is still the one before."""
+    """Return the folder of the best model; while it is being replaced, of the one before."""
     for _ in range(_LOOKS):  # it may be replaced again between two looks
         for place in (best, old_best(best)):
             if is_there(place):
@@ -31,7 +31,7 @@ def best_step(best: Path) -> int | None:
 
 
 def problem_with_best(best: Path, step: int) -> str | None:
-    """What keeps the best from being that of a run of so many updates; None: nothing does.
+    """Return a line if the best cannot be that of a run of so many updates; None: it can.
 
     Raises:
         UnreadableError: that cannot be told now.

@@ -51,7 +51,7 @@ def read_live(find: Callable[[], Path | None], use: Callable[[Checkpoint], T]) -
 
 
 def _seen(path: Path) -> _Seen | None:
-    """What a folder is known by; None: it has gone."""
+    """Return the identity of a folder; None: it has gone."""
     try:
         with reading(path):
             facts = path.stat()

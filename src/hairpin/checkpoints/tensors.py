@@ -113,7 +113,7 @@ def tensors_in(content: Bytes, path: Path) -> dict[str, Tensor]:
         header = json.loads(content[8 : 8 + header_bytes].tobytes().decode(), **_STRICT)
         header.pop("__metadata__", None)
         return dict(_tensors(header, data))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise _not_safetensors(path, error) from None
 
 
@@ -132,7 +132,8 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
         if begin != place or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
             raise ValueError(f"{name} is not where it should be")
         part = data[begin:end]
-        if part.data_ptr() % dtype.itemsize:
+        # An empty one has no address, and is no view of another format all the same.
+        if part.data_ptr() % dtype.itemsize or part.storage_offset() % dtype.itemsize:
             part = part.clone()
         yield name, part.view(dtype).view(shape)
         place = end

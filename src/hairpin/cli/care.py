@@ -39,13 +39,18 @@ def runs(folder: Path | None) -> None:
 def _row(run: "Run") -> tuple[str, ...]:
     """What came of a run; the last is a classifier's accuracy."""
     from hairpin.analysis.formats import harmless_name
+    from hairpin.errors import UnreadableError
     from hairpin.watch import reason_of
 
     name = harmless_name(str(run.path))
     try:
         return (name, *_outcome(run))
     except Exception as error:  # a record may hold anything; the other runs are listed all the same
-        return (name, harmless_name(f"damaged: {reason_of(error)}"), "", "", "", "", "")
+        if isinstance(error, UnreadableError):
+            words = f"unreadable: {error.path.name} ({error.reason})"
+        else:
+            words = f"damaged: {reason_of(error)}"
+        return (name, harmless_name(words), "", "", "", "", "")
 
 
 def _outcome(run: "Run") -> tuple[str, ...]:

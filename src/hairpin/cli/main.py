@@ -43,6 +43,7 @@ ALIASES = {
     "lr-find": "find-lr",
     "list": "runs",
 }
+_HELP = frozenset(("-h", "--help", "--version"))
 _TOGETHER = ("train", "resume", "finetune")  # by several processes
 # At these, a process that has nothing unsaved leaves at once. Windows has no SIGHUP.
 _TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -113,6 +114,8 @@ def _run(arguments: list[str]) -> int:
     """Do what is asked for, whatever comes of it; the exit code."""
     # A run's result is its folder; that of all other verbs is what they print.
     output.require("stdout", required=_verb_of(arguments) not in _TOGETHER)
+    if world_size() > 1 and not _is_for_all(arguments):
+        return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
     try:
         with in_company() as company:
             if is_follower() and (code := company.word().exit_code) is not None:
@@ -128,7 +131,9 @@ def _run(arguments: list[str]) -> int:
 def _verb(arguments: list[str]) -> int:
     try:
         _require_one_process(arguments)
-        code = hairpin.main(with_dotted_flags(arguments) or ["--help"], standalone_mode=False)
+        code = hairpin.main(
+            with_dotted_flags(arguments) or ["--help"], prog_name="hairpin", standalone_mode=False
+        )
         sys.stdout.flush()
     except HairpinError as error:
         return _fail(error.problems, error.exit_code)
@@ -138,9 +143,21 @@ def _verb(arguments: list[str]) -> int:
         return _stopped()
     except BrokenPipeError:  # whoever read the output has gone
         return 1
-    except (UnicodeEncodeError, OSError) as error:
+    except (UnicodeEncodeError, OSError, MemoryError) as error:
         return _fail([_line_of(error)], 1)
     return code if isinstance(code, int) else 0
+
+
+def _is_for_all(arguments: Sequence[str]) -> bool:
+    """Tell whether several processes do together what is asked for. What one does, and what is
+    refused, is not waited for: a shell may have the variables of processes that are not there.
+    """
+    return _verb_of(arguments) in _TOGETHER and not _HELP.intersection(arguments)
+
+
+def _code_of_refusal(arguments: Sequence[str]) -> int:
+    """Return the exit code of a process that leaves it to the first one to say something."""
+    return 0 if not arguments or _HELP.intersection(arguments) else 2
 
 
 def _verb_of(arguments: Sequence[str]) -> str:
@@ -151,14 +168,18 @@ def _verb_of(arguments: Sequence[str]) -> str:
 def _require_one_process(arguments: Sequence[str]) -> None:
     """Nothing, if the verb is one that several processes do together, or there is only one."""
     verb = _verb_of(arguments)
-    if world_size() > 1 and verb in hairpin.commands and verb not in _TOGETHER:
+    if world_size() > 1 and verb in hairpin.commands and not _is_for_all(arguments):
+        if _HELP.intersection(arguments):
+            return
         raise UserError(
             f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
             "without torchrun"
         )
 
 
-def _line_of(error: UnicodeEncodeError | OSError) -> str:
+def _line_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; let other programs go, or take a smaller model"
     if isinstance(error, UnicodeEncodeError):  # an argument with half a character in it
         return "an argument is not UTF-8 text; type it again, or put it in a file"
     return f"{error.filename or 'input or output'}: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""What verbs print: names and words of unknown origin cannot touch a terminal."""
+"""Printing for verbs: names and words of unknown origin cannot touch a terminal."""
 
 import sys
 from collections.abc import Iterable

@@ -143,6 +143,7 @@ class Checkpoint(Table):
     every_seconds: float = Field(
         300.0,
         ge=0,
+        le=31_536_000,
         description="Seconds after which a checkpoint is saved between two of `every_updates`, so "
         "that a crash costs no more than that; 0: never.",
     )

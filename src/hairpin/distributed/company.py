@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hairpin.distributed import launch
-from hairpin.errors import HairpinError, exit_code_of
+from hairpin.errors import exit_code_of
 
 if TYPE_CHECKING:
     from hairpin.distributed.world import World
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Word:
-    """What the first process tells the others.
+    """The first process's message to the others.
 
     Args:
         run: the folder of the run; None: there is none.
@@ -52,7 +52,7 @@ class Company:
 
     @property
     def world(self) -> "World":
-        """What they tell each other over."""
+        """Return the processes as a world."""
         from hairpin.distributed.world import World
 
         return self._joined or World()
@@ -81,7 +81,7 @@ class Company:
             return
         if self._joined.is_first:
             self._joined.note_end(self.exit_code)
-            with suppress(HairpinError):  # if they are gone, they know
+            with suppress(Exception):  # if they are gone, they know
                 self._tell(Word(None, self.exit_code))
         self._joined.leave(in_order=self.exit_code == 0)
 

@@ -45,7 +45,7 @@ def launcher() -> str | None:
 
 
 def has_lasting_store() -> bool:
-    """Whether torchrun itself holds what the processes leave for each other."""
+    """Tell whether torchrun itself keeps the store of the processes."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 

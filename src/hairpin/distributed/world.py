@@ -98,7 +98,7 @@ class World:
         return value
 
     def together(self, make: Callable[[], T]) -> T:
-        """What each process makes for itself; what goes wrong in one ends all of them.
+        """Return what each process makes for itself; a failure in one ends all of them.
 
         Raises:
             FollowedError: in the others, that one raised, which says why.
@@ -282,7 +282,8 @@ def noticing_losses() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        if launch.world_size() == 1 or not any(mark in text for mark in _LOST):
+        is_lost = isinstance(error, dist.DistError) or any(mark in text for mark in _LOST)
+        if launch.world_size() == 1 or not is_lost:
             raise
         raise ProcessLostError(
             f"process {launch.rank()} of {launch.world_size()}: another process has ended, or "

@@ -22,6 +22,7 @@ from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.memory import Job, peak_memory
 from hairpin.starting.asked import name_of
+from hairpin.waiting import threads_are_decided
 from hairpin.watch import Watcher
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def fill(
     start = time.perf_counter()
     config = with_values(config, {"execution.device": _device(config, probe)})
     import_seconds = time.perf_counter() - start if probe else None
+    if config.execution.threads == "auto" and threads_are_decided():
+        config = with_values(config, {"execution.threads": "all"})
     has_text = config.data.is_named
     config = choose.fill_size(
         config,

@@ -31,7 +31,7 @@ class Child:
                 [sys.executable, "-P", "-m", module, *map(str, handles)],
                 stdin=subprocess.DEVNULL,
                 stdout=_errors(),
-                env=dict(environment),
+                env=_without_empty_parts(environment),
                 **_passing(handles),
             )
         except BaseException:
@@ -78,9 +78,20 @@ def _passing(handles: list[int]) -> dict[str, Any]:
 
 
 def _errors() -> int:
-    """Where this process's errors go, if they go anywhere."""
+    """Return the descriptor of standard error, if it is open."""
     try:
         os.fstat(2)
     except OSError:
         return subprocess.DEVNULL
     return 2
+
+
+def _without_empty_parts(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment; an empty part of PYTHONPATH means the working folder to Python, which
+    nobody means who writes `PYTHONPATH=$PYTHONPATH:/more`.
+    """
+    found = dict(environment)
+    if "PYTHONPATH" in found:
+        parts = filter(None, found["PYTHONPATH"].split(os.pathsep))
+        found["PYTHONPATH"] = os.pathsep.join(parts)
+    return found

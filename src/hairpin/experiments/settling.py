@@ -41,7 +41,7 @@ _LENGTHS = ("train.updates", "train.tokens", "train.epochs")
 _SHARED = (
     "data.hash", "data.split", "tokenizer.vocabulary", "model.layers", "model.heads", "model.width",
     "model.context", "train.tokens_per_update", "execution.device", "execution.precision",
-    "execution.compile", "execution.memory_gigabytes",
+    "execution.compile", "execution.threads", "execution.memory_gigabytes",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -77,11 +78,13 @@ def main() -> None:
     requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     busy = threading.Event()
     threading.Thread(target=_listen, args=(lines, requests, busy), daemon=True).start()
-    while (line := requests.get()) is not None:
-        busy.set()
-        if not _answer(json.loads(line), answers):
-            return
-        busy.clear()
+    # Of a parent that has gone, and of Ctrl-C for all, the parent says what there is to say.
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        while (line := requests.get()) is not None:
+            busy.set()
+            if not _answer(json.loads(line), answers):
+                return
+            busy.clear()
 
 
 def _listen(

@@ -26,7 +26,8 @@ class Classifier(GPT):
         self.class_head = nn.Linear(shape.width, labels)
         generator = torch.Generator().manual_seed(derived_seed(seed, "class_head.weight"))
         with torch.no_grad():
-            drawn = torch.empty(labels, shape.width).normal_(0.0, 0.02, generator=generator)
+            drawn = torch.empty(labels, shape.width, device="cpu")
+            drawn.normal_(0.0, 0.02, generator=generator)
             self.class_head.weight.copy_(drawn)
             self.class_head.bias.zero_()
 

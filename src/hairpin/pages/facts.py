@@ -21,7 +21,7 @@ _LONGEST_SAMPLE = 20_000  # characters
 
 
 def settings_html(config: Config, events: Sequence[Event], *, full: bool = False) -> str:
-    """What differs from the recipe's defaults, who said so, and the whole config as TOML; of
+    """Return what differs from the recipe's defaults, who said so, and the whole config as TOML; of
     paths their last names, unless `full`.
     """
     start = first(events, "start")
@@ -30,7 +30,7 @@ def settings_html(config: Config, events: Sequence[Event], *, full: bool = False
     rows = [
         (
             key,
-            _short(key, now if full else shared_value(now)),
+            _short(key, now if full else shared_value(key, now)),
             _short(key, was),
             "asked for" if key in asked else "filled in",
         )
@@ -168,7 +168,7 @@ def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
     for config in configs[1:]:
         with contextlib.suppress(ConfigError):
             keys |= dict.fromkeys(key for key, _, _ in differences(configs[0], config))
-    trees = [flat(shared_value(config.model_dump(mode="json"))) for config in configs]
+    trees = [flat(shared_value("", config.model_dump(mode="json"))) for config in configs]
     return [(key, *(_short(key, tree.get(key)) for tree in trees)) for key in keys]
 
 

@@ -102,12 +102,19 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
     """The last parts of each path, as many as it takes to tell all apart; numbered if those that
     others may see do not.
     """
+    paths = [_without_user(parts) for parts in paths]
     longest = min(_MOST_PARTS, max(map(len, paths)))
     for count in range(1, longest + 1):
         names = ["/".join(parts[-count:]) for parts in paths]
         if len(set(names)) == len(names):
             return names
     return [f"{parts[-1]} ({number})" for number, parts in enumerate(paths, 1)]
+
+
+def _without_user(parts: Sequence[str]) -> Sequence[str]:
+    """Return a path's parts below a user's own folder, whose name is the user's."""
+    is_home = len(parts) > 3 and parts[1].lower() in ("home", "users")
+    return parts[3:] if is_home else parts
 
 
 def _charts(told: Sequence[_Told]) -> list[Chart]:

@@ -1,4 +1,4 @@
-"""What hairpin writes in the folder of a run or an experiment, by name.
+"""The entries that hairpin writes in the folder of a run or an experiment, by name.
 
 None of it may be a link: a folder that came from elsewhere could have what it leads to written over
 or deleted. A run's folder itself may be one, or lie behind one.
@@ -11,12 +11,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hairpin.errors import RunError
+from hairpin.errors import RunError, UnreadableError
 from hairpin.files import is_link, remove
 
 LOCKS = (".lock", ".lock.held")
 # What a process leaves that is killed while it makes a folder, or takes its lock.
 LEFT_OVER = (".tmp-*", *LOCKS)
+_HALF_BEGUN = (".tmp-config.toml-*", ".tmp-experiment.json-*", ".tmp-lock-*", *LOCKS)
 CONFIG = "config.toml"
 # Pattern → the same for what is in it.
 _RUN: Mapping[str, Any] = {
@@ -51,6 +52,7 @@ def refuse_links(folder: Path) -> None:
 
     Raises:
         RunError: a line for each that is one.
+        UnreadableError: that cannot be told now.
     """
     problems = [_words(path) for path in _links(folder, _ALL)]
     if problems:
@@ -58,8 +60,8 @@ def refuse_links(folder: Path) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Tell whether a killed process left it, and it says nothing."""
-    return any(fnmatchcase(path.name, pattern) for pattern in LEFT_OVER)
+    """Tell whether a process left it that was killed as it began a run; it says nothing."""
+    return any(fnmatchcase(path.name, pattern) for pattern in _HALF_BEGUN)
 
 
 def is_free(path: Path) -> bool:
@@ -80,11 +82,14 @@ def _links(folder: Path, patterns: Mapping[str, Any]) -> Iterator[Path]:
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        raise UnreadableError(folder, error) from None
     for entry in entries:
         for pattern, below in patterns.items():
-            if fnmatchcase(entry.name, pattern):
+            # Some file systems take capitals for small letters.
+            if fnmatchcase(entry.name.casefold(), pattern):
                 path = folder / entry.name
                 if is_link(path):
                     yield path

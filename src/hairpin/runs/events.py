@@ -252,7 +252,7 @@ class Checkpoint(Event):
 
 @dataclass(frozen=True)
 class Unwatched(Event):
-    """What a process showed was given up after `update` updates, for the `reason`, and the run went
+    """Output of a process was given up after `update` updates, for the `reason`, and the run went
     on. It is written when the process ends: before `end`, or behind it where the summary failed.
     """
 

@@ -1,4 +1,4 @@
-"""Who holds a lock that is a mere file, and whether that process is still there.
+"""The holder of a lock that is a mere file, and whether that process is still there.
 
 A process's number says little alone: a container's first process is number 1 each time, a number is
 given again after a while, and two containers with one host name do not see each other's processes.
@@ -23,7 +23,7 @@ _SECONDS_APART = 2.0
 
 
 class Fate(Enum):
-    """What is known of a holder from here."""
+    """The state of a holder, as far as it is known from here."""
 
     GONE = auto()
     LIVES = auto()

@@ -96,7 +96,8 @@ class RunLock:
             self._path.unlink(missing_ok=True)
         self._close()
         if self._unwanted is not None:
-            self._path.unlink(missing_ok=True) if IS_WINDOWS else None
+            if IS_WINDOWS:
+                self._path.unlink(missing_ok=True)
             unmake(self._unwanted)
 
     def give_up(self, made: Iterable[Path]) -> None:

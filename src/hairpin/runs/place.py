@@ -1,4 +1,4 @@
-"""Where something new may be written."""
+"""Folders for something new, filled whole or not at all."""
 
 import json
 import os
@@ -64,9 +64,13 @@ def _filled_in_place(folder: Path) -> Iterator[Path]:
 def _remove_half_made(folder: Path) -> None:
     """Remove what is there of a folder whose filling was broken off, and nothing else."""
     part = folder / _PART
-    with suppress(OSError, ValueError, TypeError):  # where there is no list, nothing had moved up
-        moved = set(json.loads((part / _NAMES).read_bytes()))
-        for path in folder.iterdir():
-            if path.name in moved:
-                remove(path)
+    with suppress(OSError, ValueError, TypeError, RecursionError):  # no list: nothing had moved up
+        names = set(json.loads((part / _NAMES).read_bytes()))
+        here = {path.name for path in folder.iterdir()} - {_PART}
+        to_move = {path.name for path in part.iterdir()} - {_NAMES}
+        # What is here has moved up, and the rest is still to move: else it is somebody else's, or
+        # the folder is whole and only its last step was missing.
+        if to_move and here | to_move == names and not here & to_move:
+            for name in here:
+                remove(folder / name)
     remove(part, may_stay=True)

@@ -19,7 +19,7 @@ from hairpin.terminal.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BEFORE_STAGES = 0.5
-_SECONDS_BEFORE_A_LINE = 1.5  # of a stage that reports no progress
+_SECONDS_BEFORE_A_LINE = 0.9  # of a stage that reports no progress
 
 
 class _PlainConsole(Console):
@@ -50,8 +50,8 @@ def standard_console(*, on_stderr: bool = False) -> Console:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal, which is still there; None: there is no such stream."""
-    with suppress(OSError, ValueError):
+    """Tell whether a stream is a terminal that is still there; None: there is no such stream."""
+    with suppress(OSError, ValueError, AttributeError):  # a program's own stream may have less
         return stream is not None and stream.isatty()
     return False
 
@@ -129,7 +129,7 @@ class Shown:
 
 
 class SteadyLive(Live):
-    """What is drawn anew on a terminal. Where that fails in the thread that draws, `failure` says
+    """A live display on a terminal. Where that fails in the thread that draws, `failure` says
     so, and the thread prints no traceback.
     """
 
@@ -201,5 +201,5 @@ def stage_words(stage: str, done: int, total: int) -> str:
 
 
 def amount_of(done: int, total: int) -> str:
-    """So many bytes of so many; a total of 0 is not known."""
+    """Return the bytes done of all, in words; a total of 0 is not known."""
     return format_bytes(done) + (f" of {format_bytes(total)}" if total else "")

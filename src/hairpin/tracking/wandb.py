@@ -70,8 +70,8 @@ class WeightsAndBiases:
 
 
 def _private(settings: Any) -> dict[str, Any]:
-    """What keeps the machine's name, its user and the command line out, as far as the version has
-    it.
+    """Return settings that keep the machine's name, its user and the command line out, as far as
+    the version has them.
     """
     wanted = {"host": "unnamed", "x_disable_meta": True, "x_disable_machine_info": True}
     known = getattr(settings, "model_fields", {})

@@ -69,8 +69,9 @@ def build_job(
         compile_model(state.model, config)
     examiner = Examiner(state.model, numerics, task.batches, task.tokenizer.decode)
     evaluator = Evaluator(
-        state.model, task.tally, numerics, micro_batch, lambda: stop.requested, world
-    )
+        state.model, task.tally, numerics, micro_batch, lambda: stop.requested, world,
+        lambda: watcher.stage("evaluating", 0, 0),
+    )  # fmt: skip
     return Job(
         state=state,
         schedule=schedule_of(config),
@@ -90,8 +91,13 @@ def build_job(
         stop=stop,
         world=world,
         keeps_start=task.load_start is not None or config.guard.rewinds,
-        slowdown=Slowdown(watcher.notice) if how.device == "cpu" else None,
+        slowdown=_slowdown(task, watcher) if how.device == "cpu" else None,
     )
+
+
+def _slowdown(task: Task, watcher: Watcher) -> Slowdown:
+    plan = task.plan()
+    return Slowdown(watcher.notice, plan.tokens_per_update * plan.updates / max(plan.seconds, 1e-9))
 
 
 def _stepper(

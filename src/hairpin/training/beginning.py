@@ -1,4 +1,4 @@
-"""Whether a run that has no checkpoint to go on from may begin at update 0.
+"""Beginning at update 0, for a run that has no checkpoint to go on from.
 
 A run that is killed before its first checkpoint has saved nothing, and begins again by itself. Of
 one that has saved something and finds it no more (a folder that is not mounted, a disk that was

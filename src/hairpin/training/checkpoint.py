@@ -27,7 +27,9 @@ from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
 from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
+from hairpin.training.memory import is_out_of_memory
 from hairpin.training.state import TrainState
+from hairpin.training.threads import threads_of
 
 # Settings (a whole table ends in a dot) that may change where a run goes on: they change nothing
 # that was computed so far. Those of its length must give the same learning rates so far.
@@ -70,7 +72,7 @@ def run_store(
         keep=config.checkpoint.keep,
         keep_every=config.checkpoint.keep_every,
         best=run.best,
-        facts={**facts, "threads": torch.get_num_threads()},
+        facts={**facts, "threads": threads_of(config)},
         remedy=f"make space, then `hairpin resume {run.path}`",
         world=world,
         witness=run.witness,
@@ -107,6 +109,8 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     try:
         state.load(_Groups(checkpoint, state), values)
     except (RuntimeError, KeyError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise RunError(
             f"{checkpoint.path}: does not fit the model of config.toml: {reason}"
@@ -171,20 +175,24 @@ def changes_since(
         if _is_in(difference[0], _MACHINE) and difference[:2] != _OLDER_THREADS
     ]
     if processes is not None:
-        changes += _machine_changes(checkpoint, processes)
+        changes += _machine_changes(checkpoint, config, processes)
     return tuple(
         f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
         for key, was, now in changes
     )
 
 
-def _machine_changes(checkpoint: Checkpoint, processes: int) -> Iterator[tuple[str, Any, Any]]:
-    """What is no setting and rounds sums in another order, where it was written down."""
+def _machine_changes(
+    checkpoint: Checkpoint, config: Config, processes: int
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs between the machine of the checkpoint and this one, as far as it is known
+    and rounds sums in another order.
+    """
     said = checkpoint.manifest
     for what, was, now in (
         ("the number of processes", checkpoint.processes, processes),
         ("torch", said.get("torch"), str(torch.__version__)),
-        ("the number of threads", said.get("threads"), torch.get_num_threads()),
+        ("the number of threads", said.get("threads"), threads_of(config)),
     ):
         if was not in (None, now):
             yield what, was, now

@@ -19,8 +19,16 @@ _COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _MOST_CHARACTERS = 4096
 
 
-def describe_environment(device: str, processes: int = 1) -> dict[str, Any]:
-    """Facts about this process and machine, as plain JSON values; `processes`: how many train."""
+def describe_environment(
+    device: str, processes: int = 1, threads: int | None = None
+) -> dict[str, Any]:
+    """Return facts about this process and machine, as plain JSON values.
+
+    Args:
+        device: that is computed on.
+        processes: how many train.
+        threads: of computation in each; None: all that this process has.
+    """
     return {
         "command": shown_command(sys.argv),
         "python": platform.python_version(),
@@ -31,7 +39,7 @@ def describe_environment(device: str, processes: int = 1) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "git_commit": _git_commit(),
         "working_folder": os.getcwd(),  # noqa: PTH109 - a plain string is what is stored
@@ -73,7 +81,7 @@ def _git_commit() -> str | None:
 
 
 def _commit_of(folder: Path, ref: str) -> str:
-    """What a branch stands at: in a file of its own, or packed with others."""
+    """Return the commit of a branch, from a file of its own or from the packed ones."""
     common = folder / "commondir"
     folders = [folder, folder / _start_of(common)] if common.is_file() else [folder]
     for each in folders:

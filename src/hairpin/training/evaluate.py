@@ -130,6 +130,7 @@ class Evaluator:
         sequences: of the set in one forward pass; it changes memory and speed only.
         stopped: asked before each pass; once it is true the evaluation is given up.
         world: the processes that measure together, each some of the set.
+        begins: called where a measurement begins.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class Evaluator:
         sequences: int,
         stopped: Callable[[], bool] = lambda: False,
         world: World | None = None,
+        begins: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
+        self._begins = begins
         self._world = world or World()
         self._tally = tally
         self._numerics = numerics
@@ -155,6 +158,7 @@ class Evaluator:
         """The loss on a set, of a mixture that of each source too; None if it was given up."""
         if isinstance(chosen, MixedWindows):
             return measure_mixture(chosen, self.measure, on_progress)
+        self._begins()
         tally, done = self._tally(), 0
         with evaluating(self._model), self._numerics.autocast(), noticing_losses():
             for together in _in_turns(chosen.batches(self._sequences), self._world.size):

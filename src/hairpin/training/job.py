@@ -221,9 +221,7 @@ class Job:
         return belongs and self.state.evaluated != update
 
     def checkpoint_due(self) -> bool:
-        """Whether the state is to be saved here: a new best always is, and what was not saved for
-        long.
-        """
+        """Tell whether to save here: a new best always, and what was not saved for long."""
         update = self.state.update
         every = self.milestones.checkpoint_every
         belongs = update == self.updates or due(update, every)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -37,7 +37,9 @@ def installed_bytes(device: str) -> int:
     """
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[1])
-    limits = [psutil.virtual_memory().total + psutil.swap_memory().total]
+    limits = [psutil.virtual_memory().total]
+    with suppress(OSError, RuntimeError):  # some sandboxes hide it
+        limits[0] += psutil.swap_memory().total
     for path in map(Path, _CGROUP_LIMITS):
         try:
             limits.append(int(path.read_text(encoding="ascii")))

@@ -36,7 +36,8 @@ from hairpin.training.threads import computing_with, may_use_one_thread
 _REFERENCE = Shape(vocabulary=2048, context=128, layers=4, heads=4, width=192)
 _REFERENCE_SEQUENCES = 16
 _FLOPS_SECONDS = 0.8
-_LONG_UPDATE_SECONDS = 1.0
+_LONG_SECONDS = 1.0
+_SLOW_FLOPS = 2e9  # a second, on an old machine that is busy
 _HOPELESS = 2.0  # times as long as another way: it is not timed again
 _ONE_THREAD_GAIN = 0.85  # of the time with all threads; less is the noise of a timing
 
@@ -204,12 +205,14 @@ def _time_way(
     stepper, samples = _stepper(config, model), config.train.tokens_per_update
     assert samples
     samples = -(-samples // model.shape.context // world_size())  # of one process
+    micro_tokens = stepper.micro_batch * model.shape.context
+    is_large = micro_tokens * flops_per_token(model.shape) > _SLOW_FLOPS * _LONG_SECONDS
     if not way.compiled:
-        return _time_updates(stepper, batches, samples, seconds, fastest)
+        return _time_updates(stepper, batches, samples, seconds, fastest, is_large=is_large)
     try:
         compiler.compile_model(model, config)
         stepper.step(batches.at(0, samples), update=0, position=0, lr=0.0)  # it compiles here
-        return _time_updates(stepper, batches, samples, seconds, fastest)
+        return _time_updates(stepper, batches, samples, seconds, fastest, is_large=is_large)
     except CompileError:
         raise
     except Exception as error:  # whatever a compiler's many parts raise
@@ -237,30 +240,46 @@ def _stepper(config: Config, model: GPT) -> Stepper:
 
 
 def _time_updates(
-    stepper: Stepper, batches: Samples, samples: int, seconds: float, fastest: float
+    stepper: Stepper,
+    batches: Samples,
+    samples: int,
+    seconds: float,
+    fastest: float,
+    *,
+    is_large: bool = True,
 ) -> float:
     """Return the seconds of an update.
 
-    One of many micro-steps, too long to be timed whole, is reckoned from its first two.
+    One that takes long is not timed whole but reckoned from one and two micro-batches; where a
+    micro-batch `is_large` and takes long, from one and two sequences.
     """
-    steps = -(-samples // stepper.micro_batch)
-    one = min(samples, stepper.micro_batch)
-    first = _time_step(stepper, batches, one)  # which warms up
-    if steps > 1 and first * steps > _LONG_UPDATE_SECONDS:
-        if first > _LONG_UPDATE_SECONDS or first * steps > _HOPELESS * fastest:
-            return first * steps
-        alone = _time_step(stepper, batches, one)
-        each = _time_step(stepper, batches, 2 * one) - alone
-        # The rest of it is the optimizer's; the noise of two timings does not make it more.
-        return alone + (steps - 1) * min(max(each, alone / 2), alone)
+    micro_batch = min(samples, stepper.micro_batch)
+    if is_large:
+        _time_step(stepper, batches, 1)  # which warms up
+        sequence = _time_step(stepper, batches, 1)
+        if sequence * micro_batch > _LONG_SECONDS:
+            return _reckoned(stepper, batches, 1, samples, sequence)
+    else:
+        _time_step(stepper, batches, micro_batch)
+    micro_step = _time_step(stepper, batches, micro_batch)
+    steps = -(-samples // micro_batch)
+    if steps > 1 and micro_step * steps > _LONG_SECONDS:
+        return _reckoned(stepper, batches, micro_batch, steps, micro_step)
     times: list[float] = []
-    if first > _LONG_UPDATE_SECONDS:  # what warming up adds to it does not matter
-        return first
     while not times or sum(times) < seconds:
         times.append(_time_step(stepper, batches, samples))
         if times[-1] > _HOPELESS * fastest:
             break
     return min(times)
+
+
+def _reckoned(stepper: Stepper, batches: Samples, unit: int, count: int, alone: float) -> float:
+    """Return the seconds of an update of `count` units, of which one alone took so long."""
+    if count == 1:
+        return alone
+    each = _time_step(stepper, batches, 2 * unit) - alone
+    # The rest of it is the optimizer's; the noise of two timings does not make it more.
+    return alone + (count - 1) * min(max(each, alone / 2), alone)
 
 
 def _time_step(stepper: Stepper, batches: Samples, samples: int) -> float:

@@ -37,7 +37,7 @@ from hairpin.training.memory import noticing_shortage
 from hairpin.training.numerics import Numerics
 from hairpin.training.signals import StopRequest
 from hairpin.training.task import Task
-from hairpin.training.threads import computing_with
+from hairpin.training.threads import computing_with, threads_of
 from hairpin.watch import Watcher
 
 # Settles a config into a task: (config, the run's tokenizer if it has one, budget, watcher).
@@ -62,9 +62,23 @@ def train_run(
         watcher: told of preparation and notices.
         world: the processes that train it together; the first one settles, and writes.
         restart: whether it begins at update 0, whatever was saved.
+
+    Raises:
+        HairpinError: it did not come to its end; a line says why, and what was saved is whole.
     """
+    with noticing_shortage(run.path):
+        yield from _train_run(run, make_task, budget, watcher, world or World(), restart)
+
+
+def _train_run(
+    run: RunDirectory,
+    make_task: TaskMaker,
+    budget: Budget | None,
+    watcher: Watcher,
+    world: World,
+    restart: bool,
+) -> Iterator[Event]:
     keep_memory()
-    world = world or World()
     task, store, checkpoint, changes = _begin(run, make_task, budget, watcher, world, restart)
     config = task.config
     numerics = Numerics(config.execution.device, config.execution.precision)
@@ -91,7 +105,7 @@ def train_run(
         for opening in _going_on(task, checkpoint, changes) if checkpoint else (task.plan(),):
             record.write(opening)
             yield opening
-        with numerics.undisturbed(), noticing_losses(), noticing_shortage(run.path):
+        with numerics.undisturbed(), noticing_losses():
             job.warm_up()
             yield from train(job)
             yield from _memorised(task, job, watcher)
@@ -241,4 +255,7 @@ def _write_what_it_is(run: RunDirectory, task: Task, world: World) -> None:
     if not is_there(run.tokenizer):
         with new_folder(run.tokenizer) as folder:
             task.tokenizer.save(folder)
-    run.write_environment(describe_environment(task.config.execution.device, world.size))
+    config = task.config
+    run.write_environment(
+        describe_environment(config.execution.device, world.size, threads_of(config))
+    )

@@ -33,6 +33,7 @@ from hairpin.training.numerics import choose_device, usable_gigabytes
 from hairpin.training.origin import Origin
 from hairpin.training.start import open_start, with_start
 from hairpin.training.task import Samples
+from hairpin.training.threads import may_use_one_thread
 from hairpin.watch import Watcher
 
 MEASURING = "measuring an update on this machine, compiled where that may help"
@@ -255,7 +256,9 @@ def settle_speed(
         ConfigError: not even one sequence fits in memory.
     """
     compiling = compiler.choices(config, budget.seconds if budget else None)
-    is_open = config.execution.precision == "auto" or len(compiling) > 1
+    how = config.execution
+    times_threads = how.threads == "auto" and may_use_one_thread(how.device)
+    is_open = how.precision == "auto" or len(compiling) > 1 or times_threads
     matters = is_open or (budget and choose.is_open(config))
     share = _PROBE_SHARE * (budget.seconds if budget else 0.0)
     seconds = min(max(_LEAST_PROBE_SECONDS, share), _MOST_PROBE_SECONDS) if matters else 0.0

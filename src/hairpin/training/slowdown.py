@@ -15,16 +15,20 @@ class Slowdown:
 
     Args:
         notice: told in a line, once, that it fell, and what to do about it.
+        measured: tokens a second that the machine showed before the start.
         clock: seconds from an arbitrary moment.
     """
 
     def __init__(
-        self, notice: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        notice: Callable[[str], None],
+        measured: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notice = notice
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=_UPDATES)
-        self._best = 0.0
+        self._best = measured
         self._slow_since: float | None = None
         self._has_said = False
 

@@ -5,22 +5,25 @@ that has lost its core; there, and for very small models, a single thread is fas
 decides the last bits of sums, so a run keeps what it began with.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-# A user who has set one of these has decided.
-_DECIDED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+from hairpin.config.settings import Config
+from hairpin.waiting import threads_are_decided
 
 
 def may_use_one_thread(device: str) -> bool:
     """Tell whether one thread is another way of computing here, and the user's environment leaves
     it open.
     """
-    is_decided = any(name in os.environ for name in _DECIDED)
-    return device == "cpu" and torch.get_num_threads() > 1 and not is_decided
+    return device == "cpu" and torch.get_num_threads() > 1 and not threads_are_decided()
+
+
+def threads_of(config: Config) -> int:
+    """Return how many threads a run computes with in this process."""
+    return 1 if config.execution.threads == "one" else torch.get_num_threads()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from hairpin.config.settings import Config
 from hairpin.errors import HairpinError
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
+from hairpin.training.threads import threads_of
 
 _SMALL = {
     "recipe": "gpt2",  # which has dropout, whose random numbers a resume must go on with
@@ -78,7 +79,7 @@ class Proof:
         compiled = "compiled, " if how.compile == "on" else ""
         return (
             f"{how.device}, {how.precision}, {compiled}micro-batch {how.micro_batch}, torch "
-            f"{torch.__version__}, {torch.get_num_threads()} threads"
+            f"{torch.__version__}, {threads_of(self.config)} threads"
         )
 
 

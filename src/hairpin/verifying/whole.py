@@ -98,7 +98,7 @@ def _check_settings(run: RunDirectory, newest: Checkpoint | None) -> Finding:
 
 
 def _check_tokenizer(run: RunDirectory, newest: Checkpoint | None) -> Finding:
-    if not run.tokenizer.exists() and newest is None:
+    if newest is None and not is_there(run.tokenizer):
         return Finding("tokenizer", note="not made yet")
     try:
         tokenizer = load_tokenizer(run.tokenizer)
@@ -111,22 +111,22 @@ def _check_tokenizer(run: RunDirectory, newest: Checkpoint | None) -> Finding:
 
 
 def _check_record(run: RunDirectory, newest: Checkpoint | None) -> Finding:
+    count, problems = 0, list[str]()
     try:
-        record = list(read_record(run.metrics))
+        for event in read_record(run.metrics):
+            if event["event"] == "update":
+                if event.get("update") != count and not problems:
+                    found = event.get("update")
+                    problems.append(f"{run.metrics}: update {found} stands where {count} belongs")
+                count += 1
     except HairpinError as error:
         return Finding(run.metrics.name, error.problems)
-    updates = [event["update"] for event in record if event["event"] == "update"]
-    problems = []
-    for index, update in enumerate(updates):
-        if update != index:
-            problems.append(f"{run.metrics}: update {update} stands where {index} belongs")
-            break
-    if newest and len(updates) < newest.step:
+    if newest and count < newest.step:
         problems.append(
-            f"{run.metrics}: has {len(updates):,} updates, and {newest.path} is of "
+            f"{run.metrics}: has {count:,} updates, and {newest.path} is of "
             f"{newest.step:,}; a resume goes on all the same, with that gap"
         )
-    return Finding(run.metrics.name, tuple(problems), f"{len(updates):,} updates")
+    return Finding(run.metrics.name, tuple(problems), f"{count:,} updates")
 
 
 def _set_aside(run: RunDirectory) -> Iterator[Finding]:
