@@ -32,6 +32,7 @@ WAYS = {
 }
 _PHASES = (0, 1, 0, 2)  # busy processes
 _START_SECONDS = 180.0
+_SETTLING_SECONDS = 4.0  # until others are noticed, or their end is
 _SETTLING_UPDATES = 2  # that began before the phase, or in which the others started
 
 
@@ -49,10 +50,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for turn in track(range(asked.turns), "turns"):
             for way in ways:
-                out = Path(name) / f"{len(speeds)}-{turn}-{ways.index(way)}"
+                out = Path(name) / f"{turn}-{ways.index(way)}"
                 command = _command(asked.size, asked.precision, out)
                 for busy, found in _measure(command, _environ(way), out, asked.seconds):
                     speeds.setdefault((way, busy), []).append(found)
+                    print(f"turn {turn + 1}, {way}, {busy} busy: {found:,.0f} tokens/s", flush=True)
     _print(ways, speeds)
 
 
@@ -73,6 +75,7 @@ def _command(size: str, precision: str, out: Path) -> list[str]:
         "--updates", "1000000", "--precision", precision, "--out", str(out),
         "--set", "tokenizer.vocabulary=2048", "--set", "execution.compile=off",
         "--set", "execution.micro_batch=16", "--set", "evaluate.sample_tokens=0",
+        "--set", "execution.threads=all",
     ]  # fmt: skip
 
 
@@ -90,6 +93,7 @@ def _measure(
                 time.sleep(0.2)
             for busy in _PHASES:
                 with _busy(busy):
+                    time.sleep(_SETTLING_SECONDS)
                     before = len(_speeds(record))
                     time.sleep(seconds)
                     found = _speeds(record)[before + _SETTLING_UPDATES :]

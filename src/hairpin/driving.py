@@ -7,6 +7,7 @@ PyTorch is imported only once the run's folder is there.
 """
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -148,7 +149,8 @@ def _drain(
     The caller holds the run's lock, which is `new` where this process has made the run: a mistake
     before its first update leaves none.
     """
-    watcher.stage("loading PyTorch", 0, 0)
+    if "torch" not in sys.modules:
+        watcher.stage("loading PyTorch", 0, 0)
     from hairpin.training.budget import Budget
 
     run, budget = Run(directory), Budget(budget_seconds, started) if budget_seconds else None

@@ -30,6 +30,13 @@ def bound_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(_SPINS.get(_vendor(), _OTHER_SPINS))
 
 
+def spins_by_default() -> bool:
+    """Tell whether threads wait as hairpin has said, and not as the user has."""
+    spins = str(_SPINS.get(_vendor(), _OTHER_SPINS))
+    others = [name for name in _DECIDED if name != "GOMP_SPINCOUNT" and name in os.environ]
+    return not others and os.environ.get("GOMP_SPINCOUNT") == spins
+
+
 def threads_are_decided() -> bool:
     """Tell whether the user's environment says how many threads compute."""
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))

@@ -23,7 +23,6 @@ from hairpin.analysis.formats import (
     format_updates,
     harmless,
     harmless_name,
-    harmless_pieces,
 )
 from hairpin.runs import events
 from hairpin.terminal.live import (
@@ -126,18 +125,15 @@ class Display(Shown):
             self._print(Text(self._progress.line(self._updates)))
 
     def _show_sample(self, event: events.Sample) -> None:
+        encoding = self._console.encoding
+        prompt, text = harmless(event.prompt, encoding), harmless(event.text, encoding)
+        words = Text.assemble((prompt, "dim"), text)
+        words.rstrip()
         if self._live is not None:
-            encoding = self._console.encoding
-            prompt, text = harmless(event.prompt, encoding), harmless(event.text, encoding)
-            words = Text.assemble((prompt, "dim"), text)
-            words.rstrip()
             self._console.print(Padding(words, (0, 2, 0, 4)))
-        elif not self._quiet:
-            # Not through rich, which makes blanks of tabs.
-            written = "".join(harmless_pieces([event.prompt, event.text])).rstrip()
-            for line in written.split("\n"):
-                self._console.file.write(f"    {line}\n")
-            self._console.file.flush()
+            return
+        for line in words.split("\n", allow_blank=True):
+            self._print(Text("    ") + line)
 
     def _show_end(self, event: events.End) -> None:
         took = (

@@ -34,6 +34,7 @@ from hairpin.training.environment import describe_environment
 from hairpin.training.job import Job
 from hairpin.training.loop import train
 from hairpin.training.memory import noticing_shortage
+from hairpin.training.neighbours import minding_neighbours
 from hairpin.training.numerics import Numerics
 from hairpin.training.signals import StopRequest
 from hairpin.training.task import Task
@@ -105,9 +106,12 @@ def _train_run(
         for opening in _going_on(task, checkpoint, changes) if checkpoint else (task.plan(),):
             record.write(opening)
             yield opening
-        with numerics.undisturbed(), noticing_losses():
+        minding = minding_neighbours(config.execution.device)
+        with numerics.undisturbed(), noticing_losses(), minding as look:
             job.warm_up()
-            yield from train(job)
+            for event in train(job):
+                look()
+                yield event
             yield from _memorised(task, job, watcher)
 
 
