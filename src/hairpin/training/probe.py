@@ -39,7 +39,9 @@ _FLOPS_SECONDS = 0.8
 _LONG_SECONDS = 1.0
 _SLOW_FLOPS = 2e9  # a second, on an old machine that is busy
 _HOPELESS = 2.0  # times as long as another way: it is not timed again
-_ONE_THREAD_GAIN = 0.85  # of the time with all threads; less is the noise of a timing
+# Of the time with all threads. More is a moment's neighbour, whom a run gets along with by itself
+# (training/neighbours.py), and who may be gone before it ends.
+_ONE_THREAD_GAIN = 0.6
 
 
 @dataclass(frozen=True)
