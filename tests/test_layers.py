@@ -55,7 +55,7 @@ LAYERS = {
     " training finetuning analysis run",
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
     " data analysis run",
-    "tracking": "errors files config runs run",
+    "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
     "driving": "errors plugin_files config distributed data runs watch training finetuning run"
     " audience starting tracking",

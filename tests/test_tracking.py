@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -387,6 +388,37 @@ def test_how_a_run_is_tracked_may_change_where_it_goes_on(text: Path, use: Any) 
     run = hairpin.resume(text.parent / "run", track=["mlflow"], watcher=Watching())
     assert run.summary().updates == 12
     assert [opened.asked.project for opened in Memory.opened] == ["hairpin", "another"]
+
+
+# --- what was named here stays agreed here ---
+
+
+def interrupted(text: Path) -> Path:
+    with pytest.raises(Interrupted):
+        train(text, "run", Watching(stop_after_update=6))
+    return text.parent / "run"
+
+
+def test_a_tool_that_was_named_for_a_run_follows_it_at_a_resume(text: Path, use: Any) -> None:
+    use(Memory)
+    watcher = Watching()
+    hairpin.resume(interrupted(text), watcher=watcher)
+    assert len(Memory.opened) == 2 and not [n for n in watcher.notices if "track:" in n]
+
+
+def test_a_copy_of_the_run_and_other_settings_are_another_matter(text: Path, use: Any) -> None:
+    use(Memory)
+    run = interrupted(text)
+    shutil.copytree(run, text.parent / "copy")
+    hairpin.resume(text.parent / "copy", watcher=Watching())
+    assert len(Memory.opened) == 1
+    config = run / "config.toml"
+    whole = config.read_text(encoding="utf-8")
+    config.write_text(whole.replace('"hairpin"', '"another"'), encoding="utf-8")
+    assert config.read_text(encoding="utf-8") != whole
+    watcher = Watching()
+    hairpin.resume(run, watcher=watcher)
+    assert len(Memory.opened) == 1 and any("--track wandb" in n for n in watcher.notices)
 
 
 # --- a config that came from elsewhere ---

@@ -34,6 +34,7 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
 from hairpin.starting.extend import IMPORTED, is_finished, is_imported
+from hairpin.tracking.agreed import agreed, remember
 from hairpin.tracking.tools import followed, require_installed
 from hairpin.watch import Guarded, Watcher, guarded
 
@@ -74,6 +75,7 @@ def train_new(
     with RunLock(directory.path) as lock:
         _say(lock, watcher)
         begin(directory, asked, budget_seconds)
+        remember(directory.path, asked.track, track)
         return _drain(
             directory, budget_seconds, started, watcher, tools, new=lock, pictures=pictures
         )
@@ -107,11 +109,13 @@ def go_on(
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
                 run.directory.remove_unfinished()
         return run
-    tools = followed(run.config.track, track, watcher.notice)
+    named = {*track, *agreed(run.path, run.config.track)}
+    tools = followed(run.config.track, named, watcher.notice)
     require_installed(tools)
     require_plugins(run.config.plugins, f"hairpin resume {run.path}")
     with RunLock(run.path) as lock:
         _say(lock, watcher)
+        remember(run.path, run.config.track, named)
         begun = begin(run.directory, run.config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
         now = time.monotonic()

@@ -79,7 +79,8 @@ class Notebook:
     def begin(self, path: Path) -> None:
         """The run at `path` begins or goes on."""
         self._progress = Progress(self._clock)
-        self._replace = None
+        if self._lines:  # else there is a stage at most, whose output the run takes
+            self._replace = None
         self._lines, self._sample, self._stage, self._stage_name = [], "", "", ""
         self._add(f"page: {RunDirectory(path).report}")
 
