@@ -59,8 +59,7 @@ def test_every_deed_is_tried() -> None:
 
 # Where no word is expected: the others are about to compute something together.
 @pytest.mark.parametrize("place", ["new_state", "build_job", "truncate_record"])
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
-@pytest.mark.parametrize("store_of_first", [False, True])
+@pytest.mark.parametrize(("store_of_first", "how"), [(False, "ddp"), (True, "fsdp")])
 def test_one_that_fails_between_two_words_ends_the_others(
     tmp_path: Path, command: list[str], store_of_first: bool, how: str, place: str
 ) -> None:
@@ -74,10 +73,10 @@ def test_one_that_fails_between_two_words_ends_the_others(
         check_others_are_silent(ended, 2)
 
 
-@pytest.mark.parametrize("store_of_first", [False, True])
 @pytest.mark.parametrize("deed", ["a refusal", "a bug", "SIGTERM", "SIGKILL", "a sudden end"])
 @pytest.mark.parametrize(
-    "place", ["hairpin.following:load_plugins", "hairpin.training.run:load_tokenizer"]
+    ("store_of_first", "place"),
+    [(False, "hairpin.following:load_plugins"), (True, "hairpin.training.run:load_tokenizer")],
 )
 def test_a_follower_that_ends_ends_the_first_one(
     tmp_path: Path, command: list[str], place: str, deed: str, store_of_first: bool

@@ -215,6 +215,7 @@ def _leading(
     """Train, after telling the other processes what, if there are any."""
     with in_company() as company:
         company.lead(run.path)
+        company.world.gather(0)  # until all have seen it: a mistake may take it back
         train = training(run)
         yield from train(budget=budget, watcher=watcher, world=company.world, restart=restart)
         company.world.leave()

@@ -5,6 +5,7 @@ follow    take part until the run ends
 """
 
 import socket
+import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -20,6 +21,7 @@ from hairpin.errors import (
     ProcessLostError,
     RunError,
     SpikeError,
+    UserError,
 )
 from hairpin.plugin_files import load_plugins
 from hairpin.run import Run
@@ -27,6 +29,7 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.watch import Quiet
 
 P = ParamSpec("P")
+_LOOKS, _LOOK_SECONDS = 20, 0.1
 
 
 def led(act: Callable[P, Run]) -> Callable[P, Run]:
@@ -71,6 +74,7 @@ def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
         )
     run = Run(directory)
     try:
+        world.gather(0)  # the first process may take the run back only once all have seen it
         for _ in training(run)(budget=None, watcher=Quiet(), world=world):
             pass
     except (NonFiniteError, SpikeError, Interrupted) as error:
@@ -80,5 +84,18 @@ def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
             raise FollowedError(code) from None
         finish_speaking(error)
         raise
+    except UserError as error:
+        if _is_taken_back(directory):  # while this process was reading it
+            raise FollowedError(error.exit_code) from None
+        raise
     world.leave()
     return run
+
+
+def _is_taken_back(directory: RunDirectory) -> bool:
+    """Tell whether the first process has removed the run for a mistake, which it says itself."""
+    for _ in range(_LOOKS):
+        if not directory.config.is_file():
+            return True
+        time.sleep(_LOOK_SECONDS)
+    return False
