@@ -27,14 +27,13 @@ def bound_spinning() -> None:
     Child processes inherit it. In a process where torch is loaded already, it comes too late.
     """
     if not any(name in os.environ for name in _DECIDED):
-        os.environ["GOMP_SPINCOUNT"] = str(_SPINS.get(_vendor(), _OTHER_SPINS))
+        os.environ["GOMP_SPINCOUNT"] = _own_spins()
 
 
 def spins_by_default() -> bool:
     """Tell whether threads wait as hairpin has said, and not as the user has."""
-    spins = str(_SPINS.get(_vendor(), _OTHER_SPINS))
     others = [name for name in _DECIDED if name != "GOMP_SPINCOUNT" and name in os.environ]
-    return not others and os.environ.get("GOMP_SPINCOUNT") == spins
+    return not others and os.environ.get("GOMP_SPINCOUNT") == _own_spins()
 
 
 def threads_are_decided() -> bool:
@@ -61,6 +60,11 @@ def _number(value: str) -> float:
         return float(value)
     except ValueError:
         return 0.0
+
+
+def _own_spins() -> str:
+    """Return the number of turns that takes about as long as waking on this processor."""
+    return str(_SPINS.get(_vendor(), _OTHER_SPINS))
 
 
 def _vendor() -> str:

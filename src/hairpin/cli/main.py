@@ -166,11 +166,10 @@ def _verb_of(arguments: Sequence[str]) -> str:
 
 
 def _require_one_process(arguments: Sequence[str]) -> None:
-    """Nothing, if the verb is one that several processes do together, or there is only one."""
-    verb = _verb_of(arguments)
-    if world_size() > 1 and verb in hairpin.commands and not _is_for_all(arguments):
-        if _HELP.intersection(arguments):
-            return
+    """Check that the verb is one that several processes do together, or there is only one."""
+    verb, asks_for_help = _verb_of(arguments), _HELP.intersection(arguments)
+    is_for_one = verb in hairpin.commands and verb not in _TOGETHER
+    if world_size() > 1 and is_for_one and not asks_for_help:
         raise UserError(
             f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
             "without torchrun"
