@@ -103,6 +103,21 @@ def test_bytes_that_change_after_they_were_verified_are_not_loaded(run: RunDirec
         checkpoint.tensors("model")
 
 
+def test_a_best_that_moves_once_it_was_found_is_not_given_up_for_the_last(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a replacement, right after the folder was found: the other name is read then."""
+
+    def found_and_moved(best: Path) -> Path | None:
+        found = best_folder(best)
+        if best.exists():
+            best.rename(best.with_name(f".old-{best.name}"))
+        return found
+
+    monkeypatch.setattr("hairpin.training.checkpoint.best_folder", found_and_moved)
+    assert loaded(run, "best") == 1
+
+
 def test_the_best_before_is_read_while_a_new_one_is_put_in_its_place(run: RunDirectory) -> None:
     run.best.rename(run.path / ".old-best")
     save_only_step = shutil.copytree(run.checkpoints, run.path / "kept")

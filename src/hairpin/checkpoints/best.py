@@ -9,13 +9,17 @@ from hairpin.reading import is_there
 _LOOKS = 10
 
 
-def best_folder(best: Path) -> Path:
-    """Return the folder of the best model; while it is being replaced, of the one before."""
+def best_folder(best: Path) -> Path | None:
+    """Return the folder of the best model, or of the one before while it is being replaced.
+
+    None: there is none. Callers must not look again whether it is there: it may have been replaced
+    since, and that does not mean that there is no best model.
+    """
     for _ in range(_LOOKS):  # it may be replaced again between two looks
         for place in (best, old_best(best)):
             if is_there(place):
                 return place
-    return best
+    return None
 
 
 def best_step(best: Path) -> int | None:

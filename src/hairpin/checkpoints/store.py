@@ -183,7 +183,8 @@ class CheckpointStore:
         if checkpoint is None:
             if_none([str(damage) for damage in damaged.values()])
         step = checkpoint.step if checkpoint else 0
-        problem = problem_with_best(best_folder(self.best), step) if self.best else None
+        best = best_folder(self.best) if self.best else None
+        problem = problem_with_best(best, step) if best else None
         self._remove_unfinished()
         for path, why in damaged.items():
             notice(f"{why}; set aside as {_set_aside(path)}, taking the checkpoint before it")

@@ -36,7 +36,7 @@ def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
         updates += event["event"] == "update"
     if damaged:
         what = f"none of its {len(damaged)} checkpoints is whole ({damaged[0]})"
-    elif saved > _MOST_UNCOMMITTED or is_there(run.witness) or is_there(best_folder(run.best)):
+    elif saved > _MOST_UNCOMMITTED or is_there(run.witness) or best_folder(run.best):
         what = f"its checkpoints are gone: there is none in {run.checkpoints}"
     else:
         return updates

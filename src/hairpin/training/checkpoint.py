@@ -25,7 +25,6 @@ from hairpin.config.load import build_config, differences, to_toml
 from hairpin.config.settings import Config
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
-from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
 from hairpin.training.memory import is_out_of_memory
 from hairpin.training.state import TrainState
@@ -220,13 +219,11 @@ def load_weights(
     """
 
     def find() -> Path | None:
-        best = best_folder(run.best) if which == "best" else None
-        if best and is_there(best):
+        if which == "best" and (best := best_folder(run.best)):
             return best
         if steps := CheckpointStore(run.checkpoints).steps():
             return steps[-1]
-        best = best_folder(run.best)  # what was imported has no other
-        return best if is_there(best) else None
+        return best_folder(run.best)  # what was imported has no other
 
     def use(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, Tensor]]:
         return checkpoint, checkpoint.tensors("model")

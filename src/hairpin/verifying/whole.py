@@ -49,7 +49,7 @@ def check_run(
     """
     try:
         paths = CheckpointStore(run.checkpoints).steps()
-        has_best = is_there(best_folder(run.best))
+        has_best = best_folder(run.best) is not None
     except UnreadableError as error:
         return [Finding("checkpoints", error.problems)]
     if has_best:
@@ -72,7 +72,7 @@ def _check_checkpoint(run: RunDirectory, path: Path) -> tuple[Finding | None, Ch
     what = str(path.relative_to(run.path))
 
     def find() -> Path | None:
-        place = best_folder(path) if path == run.best else path
+        place = (path == run.best and best_folder(path)) or path
         return place if is_there(place) else None
 
     try:
