@@ -20,14 +20,15 @@ LAYERS = {
     "reading": "errors",
     "allocator": "",
     "waiting": "",
+    "commands": "",
     "schedules": "errors",
     "extensions": "errors schedules",
     "plugins": "errors schedules",
-    "plugin_files": "errors plugins",
+    "plugin_files": "commands errors plugins",
     "config": "errors reading schedules extensions plugins plugin_files",
     "distributed": "errors",
     "checkpoints": "errors files reading distributed",
-    "runs": "errors files reading config",
+    "runs": "commands errors files reading config",
     "output": "",
     "watch": "errors runs",
     "data": "errors files reading config",
@@ -36,29 +37,29 @@ LAYERS = {
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
     "planning": "errors config data model.shape",
-    "training": "allocator waiting errors files reading schedules plugins config distributed"
-    " checkpoints runs watch data data.batches model.shape model optim planning",
+    "training": "commands allocator waiting errors files reading schedules plugins config"
+    " distributed checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
     "inference": "errors plugins config runs data data.batches model.shape model planning training"
     " finetuning",
-    "verifying": "errors reading config checkpoints runs data training",
+    "verifying": "commands errors reading config checkpoints runs data training",
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
     " training",
     "analysis": "errors files reading schedules extensions config runs",
-    "terminal": "runs analysis",
+    "terminal": "commands runs analysis",
     "book": "",
-    "book.report": "errors files runs data training analysis book",
-    "run": "errors config runs model inference analysis",
+    "book.report": "commands errors files runs data training analysis book",
+    "run": "commands errors config runs model inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
-    "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
-    " data analysis run",
+    "starting": "commands errors version schedules extensions plugins plugin_files config"
+    " distributed runs data analysis run",
     "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
-    "driving": "errors plugin_files config distributed data runs watch training finetuning run"
-    " audience starting tracking",
+    "driving": "commands errors plugin_files config distributed data runs watch training finetuning"
+    " run audience starting tracking",
     "experiments": "errors files config runs watch training planning analysis pages run starting"
     " driving",
     "estimating": "errors waiting schedules config watch data model.shape planning training"
@@ -66,8 +67,8 @@ LAYERS = {
     "following": "errors plugin_files distributed runs watch run driving",
     "api": "errors reading schedules plugin_files config distributed runs watch data terminal run"
     " pages starting driving following estimating",
-    "cli": "errors version output watch plugin_files config distributed data model verifying"
-    " analysis terminal book.report run convert experiments api doctor",
+    "cli": "commands errors version output watch plugin_files config distributed data model"
+    " verifying analysis terminal book.report run convert experiments api doctor",
     "__init__": "version waiting schedules optim watch run convert experiments api",
     "__main__": "cli",
 }

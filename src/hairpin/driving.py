@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hairpin.audience import Audience
+from hairpin.commands import command
 from hairpin.config.settings import Config
 from hairpin.data.finding import require_there
 from hairpin.distributed.company import in_company
@@ -33,7 +34,7 @@ from hairpin.runs.directory import RunDirectory, create_run, new_run_path
 from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import Record
 from hairpin.starting.begin import begin
-from hairpin.starting.extend import IMPORTED, is_finished, is_imported
+from hairpin.starting.extend import is_finished, is_imported, nothing_to_go_on_with
 from hairpin.tracking.agreed import agreed, remember
 from hairpin.tracking.tools import followed, require_installed
 from hairpin.watch import Guarded, Watcher, guarded
@@ -103,7 +104,7 @@ def go_on(
     watcher = guarded(watcher)
     if is_finished(run) and (not restart or is_imported(run)):
         done = f" is finished after {run.config.train.updates} updates: nothing to do"
-        words = f": {IMPORTED.format(run.path)}" if is_imported(run) else done
+        words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
         watcher.notice(f"{run.path}{words}")
         if run.directory.unfinished():
             with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
@@ -112,7 +113,7 @@ def go_on(
     named = {*track, *agreed(run.path, run.config.track)}
     tools = followed(run.config.track, named, watcher.notice)
     require_installed(tools)
-    require_plugins(run.config.plugins, f"hairpin resume {run.path}")
+    require_plugins(run.config.plugins, command("resume", run.path))
     with RunLock(run.path) as lock:
         _say(lock, watcher)
         remember(run.path, run.config.track, named)
@@ -174,7 +175,7 @@ def _drain(
         given_up = isinstance(error, UserError) and new is not None and not update
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
-        status, reason = "interrupted", f"stopped; go on with `hairpin resume {directory.path}`"
+        status, reason = "interrupted", f"stopped; go on with `{command('resume', directory.path)}`"
         number = _signal_of(stop)
         if number is None:
             raise

@@ -14,6 +14,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Protocol
 
+from hairpin.commands import quoted_words
 from hairpin.errors import HairpinError, PluginError, RunError
 from hairpin.plugins import REGISTERED, Registered, forget, registered
 
@@ -164,7 +165,7 @@ def require_plugins(entries: Sequence[Entry], command: str) -> None:
                 f"was {entry.sha256[:12]}…); restore it, or add --accept-plugin to take this one"
             )
     if missing:
-        named = " ".join(f"--plugin {entry.path}" for entry in entries)
+        named = quoted_words(*(w for entry in entries for w in ("--plugin", Path(entry.path))))
         raise RunError(
             "made with a plugin, whose code runs only where you name it: look at it, then "
             f"`{command} {named}`"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hairpin.analysis.diagnostics import Diagnostics, diagnose, lines_with
 from hairpin.analysis.held import History, history
 from hairpin.analysis.summary import Summary, summarize
+from hairpin.commands import command
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory
@@ -96,7 +97,7 @@ class Run:
         if self.config.finetune.kind == "classify":
             raise RunError(
                 f"{self.path}: a classifier, which does not write; "
-                f"`hairpin predict {self.path} TEXT` tells labels"
+                f"`{command('predict', self.path, 'TEXT')}` tells labels"
             )
         return self.trained(weights=weights, device=device).for_writing(precision)
 
@@ -111,7 +112,7 @@ class Run:
         if self.config.finetune.kind != "classify":
             raise RunError(
                 f"{self.path}: not a classifier; make one with "
-                f"`hairpin finetune classify --from {self.path} --data FILE`"
+                f"`{command('finetune', 'classify', '--from', self.path, '--data', 'FILE')}`"
             )
         trained = self.trained(weights=weights, device=device)
         assert isinstance(trained, TrainedClassifier)

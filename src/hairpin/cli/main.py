@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from hairpin.cli.report import report
 from hairpin.cli.share import export, import_
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
+from hairpin.commands import command
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.company import in_company
 from hairpin.distributed.launch import is_follower, world_size
@@ -72,7 +74,7 @@ class Verbs(click.Group):
             near = near or difflib.get_close_matches(verb, known, n=1)
             hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
             if "." in verb or "/" in verb:
-                hint = f"to train on it: `hairpin train {verb}`"
+                hint = f"to train on it: `{command('train', Path(verb))}`"
             raise click.UsageError(f"there is no verb {verb!r}; {hint}")
         return super().resolve_command(ctx, args)
 

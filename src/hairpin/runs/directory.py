@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hairpin.commands import command
 from hairpin.config.load import build_config, to_toml
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError, UnreadableError
@@ -180,7 +181,7 @@ def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
 def _refuse_if_there(run: RunDirectory) -> None:
     if is_there(run.config):
         raise RunError(
-            f"{run.path}: there is a run already; go on with `hairpin resume {run.path}`, add "
+            f"{run.path}: there is a run already; go on with `{command('resume', run.path)}`, add "
             "--or-resume to go on with it if it is the same, or name another folder with --out"
         )
 

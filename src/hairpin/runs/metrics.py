@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from hairpin.commands import command
 from hairpin.errors import HairpinError, RunError
 from hairpin.files import move, open_own, sync_folder
 from hairpin.reading import reading
@@ -85,7 +86,7 @@ class Record:
         except OSError as error:
             raise HairpinError(
                 f"{self._path}: cannot be written ({error.strerror or error}); checkpoints are "
-                f"whole: make space, then `hairpin resume {self._path.parent}`"
+                f"whole: make space, then `{command('resume', self._path.parent)}`"
             ) from error
 
     def __enter__(self) -> Self:

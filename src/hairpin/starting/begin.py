@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hairpin.commands import command
 from hairpin.config.load import differences, short_tree, validate
 from hairpin.config.settings import Config
 from hairpin.distributed.launch import is_restarted, launcher
@@ -68,7 +69,7 @@ def require_same(run: RunDirectory, asked: Config, budget_seconds: float | None)
     if different:
         raise RunError(
             f"{run.path}: another run is there: {'; '.join(different)}; name another folder with "
-            f"--out, or go on with that one by `hairpin resume {run.path}`"
+            f"--out, or go on with that one by `{command('resume', run.path)}`"
         )
 
 

@@ -12,9 +12,11 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hairpin.analysis.curves import draw_extension
+from hairpin.commands import command
 from hairpin.config.checks import schedule_of
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
@@ -24,9 +26,6 @@ from hairpin.extensions import POLICIES
 from hairpin.run import Run
 from hairpin.runs.metrics import first_event, read_record
 from hairpin.schedules import Schedule
-
-# Of a run that `hairpin import` made.
-IMPORTED = "imported, with no training to go on with; `hairpin train TEXT --from {}` begins one"
 
 
 def is_finished(run: Run) -> bool:
@@ -45,6 +44,12 @@ def is_imported(run: Run) -> bool:
         return False
     events = read_record(run.directory.metrics)
     return any(event["event"] == "plan" and event.get("updates") == 0 for event in events)
+
+
+def nothing_to_go_on_with(path: Path) -> str:
+    """Return what to say of a run that `hairpin import` made."""
+    begins = command("train", "TEXT", "--from", path)
+    return f"imported, with no training to go on with; `{begins}` begins one"
 
 
 def make_longer(
@@ -66,9 +71,9 @@ def make_longer(
         raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
     config = run.config
     if is_imported(run):
-        raise RunError(f"{run.path}: {IMPORTED.format(run.path)}")
+        raise RunError(f"{run.path}: {nothing_to_go_on_with(run.path)}")
     if not _is_settled(config):
-        raise RunError(f"{run.path}: not begun yet; `hairpin resume {run.path}` begins it")
+        raise RunError(f"{run.path}: not begun yet; `{command('resume', run.path)}` begins it")
     more = _updates(run, by)
     _refuse_if_rates_would_change(run, schedule_of(config), policy)
     longer = _longer(config, more, policy)
@@ -95,13 +100,13 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
     if policy is not None:
         raise RunError(
             f"{path}: {done:,} of {updates:,} updates are done, and --policy says what follows the "
-            f"last; finish it with `hairpin resume {path}` first"
+            f"last; finish it with `{command('resume', path)}` first"
         )
     if schedule.settled < done:
         raise RunError(
             f"{path}: of the {done:,} updates done, those from {schedule.settled:,} on had "
-            f"learning rates for a length of {updates:,}; finish it with `hairpin resume {path}`, "
-            "then --extend it with --policy"
+            f"learning rates for a length of {updates:,}; finish it with "
+            f"`{command('resume', path)}`, then --extend it with --policy"
         )
 
 

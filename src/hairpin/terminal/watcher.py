@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hairpin.analysis.formats import format_count, format_duration, harmless
+from hairpin.commands import command
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
@@ -107,17 +108,17 @@ def plan_line(plan: events.Plan) -> str:
 
 def _next_steps(run: Path) -> list[str]:
     commands = [
-        (f"hairpin sample {run}", "let it write"),
-        (f"hairpin evaluate {run} FILE", "measure it on any text"),
-        (f"hairpin train --config {run / 'config.toml'}", "repeat the run"),
+        (command("sample", run), "let it write"),
+        (command("evaluate", run, "FILE"), "measure it on any text"),
+        (command("train", "--config", run / "config.toml"), "repeat the run"),
     ]
     kind = RunDirectory(run).read_config().finetune.kind
     if kind == "classify":
-        commands[0] = (f"hairpin predict {run} TEXT", "the label of a text")
+        commands[0] = (command("predict", run, "TEXT"), "the label of a text")
     elif kind == "instruct":
-        commands[0] = (f"hairpin sample {run}", "give it instructions")
+        commands[0] = (command("sample", run), "give it instructions")
     if kind:
-        commands[1] = (f"hairpin evaluate {run} FILE", "measure it on other records")
+        commands[1] = (command("evaluate", run, "FILE"), "measure it on other records")
     width = max(len(command) for command, _ in commands)
     return [
         f"page      {RunDirectory(run).report}",

@@ -8,6 +8,7 @@ wiped), nobody but its owner can say that it is lost.
 from collections.abc import Sequence
 
 from hairpin.checkpoints.best import best_folder
+from hairpin.commands import command
 from hairpin.errors import RunError
 from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
@@ -42,6 +43,6 @@ def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
         return updates
     raise RunError(
         f"{run.path}: {what}, and its record has {updates:,} updates; nothing was changed: put "
-        f"them back, or mount their disk, or begin again at update 0 with `hairpin resume "
-        f"{run.path} --restart`"
+        f"them back, or mount their disk, or begin again at update 0 with "
+        f"`{command('resume', run.path, '--restart')}`"
     )

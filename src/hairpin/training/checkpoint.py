@@ -20,6 +20,7 @@ from hairpin.checkpoints.live import read_live
 from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.commands import command
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, differences, to_toml
 from hairpin.config.settings import Config
@@ -72,7 +73,7 @@ def run_store(
         keep_every=config.checkpoint.keep_every,
         best=run.best,
         facts={**facts, "threads": threads_of(config)},
-        remedy=f"make space, then `hairpin resume {run.path}`",
+        remedy=f"make space, then `{command('resume', run.path)}`",
         world=world,
         witness=run.witness,
     )
@@ -230,7 +231,9 @@ def load_weights(
 
     found = read_live(find, use)
     if found is None:
-        raise RunError(f"{run.path}: no weights saved yet; go on with `hairpin resume {run.path}`")
+        raise RunError(
+            f"{run.path}: no weights saved yet; go on with `{command('resume', run.path)}`"
+        )
     checkpoint, tensors = found
     if tokenizer_sha256 not in (None, checkpoint.manifest.get("tokenizer_sha256")):
         raise RunError(

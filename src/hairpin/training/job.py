@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.commands import command
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import to_tree, validate
 from hairpin.config.settings import Config
@@ -303,7 +304,7 @@ class Job:
         path = self.run.path
         return Interrupted(
             f"stopped after update {self.state.update} of {self.updates}; go on with "
-            f"`hairpin resume {path}`",
+            f"`{command('resume', path)}`",
             self.stop.signal_number or 2,
         )
 

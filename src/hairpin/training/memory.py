@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from hairpin.commands import command
 from hairpin.config.settings import Config
 from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError, HairpinError
@@ -93,5 +94,5 @@ def noticing_shortage(run: Path) -> Iterator[None]:
             raise
         raise HairpinError(
             f"{run}: out of memory; what was saved is whole: let other programs go, or halve "
-            f"execution.micro_batch in {run / 'config.toml'}, then `hairpin resume {run}`"
+            f"execution.micro_batch in {run / 'config.toml'}, then `{command('resume', run)}`"
         ) from error

@@ -8,6 +8,7 @@ from hairpin.checkpoints.best import best_folder
 from hairpin.checkpoints.live import read_live
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.commands import command
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import CheckpointError, HairpinError, UnreadableError
 from hairpin.reading import is_there
@@ -80,7 +81,7 @@ def _check_checkpoint(run: RunDirectory, path: Path) -> tuple[Finding | None, Ch
         if checkpoint is None:  # rotated away while it was read
             return None, None
     except CheckpointError as damage:
-        way_out = f"`hairpin resume {run.path}` sets it aside and goes on from the one before"
+        way_out = f"`{command('resume', run.path)}` sets it aside and goes on from the one before"
         return Finding(what, tuple(f"{line}; {way_out}" for line in damage.problems)), None
     except HairpinError as error:
         return Finding(what, error.problems), None

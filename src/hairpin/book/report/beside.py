@@ -8,6 +8,7 @@ from typing import Any
 
 from hairpin.analysis.held import history
 from hairpin.analysis.summary import summarize
+from hairpin.commands import command
 from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory, open_run
 from hairpin.runs.metrics import read_record
@@ -53,13 +54,13 @@ def read_beside(path: Path) -> BesideRun:
     if recipe != RECIPE:
         raise RunError(
             f"{path}: made by the recipe {recipe}, so its losses are not about the same; make one "
-            f"with `hairpin train --recipe {RECIPE}`"
+            f"with `{command('train', '--recipe', RECIPE)}`"
         )
     record = list(read_record(run.metrics))
     points = [event for event in history(record) if event["event"] == "evaluation"]
     finite = [p for p in points if None not in (p.get("train_loss"), p.get("val_loss"))]
     if not finite:
-        raise RunError(f"{path}: was never evaluated; go on with `hairpin resume {path}`")
+        raise RunError(f"{path}: was never evaluated; go on with `{command('resume', path)}`")
     summary = summarize(record)
     return BesideRun(
         path=path,
