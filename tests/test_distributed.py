@@ -196,7 +196,10 @@ def test_one_that_is_killed_ends_all_and_a_restart_ends_in_the_same_bits(
     for rank, ended in enumerate(killed.ended):
         if rank != 1:
             assert ended.code == 1 and "Traceback" not in ended.err
-            assert re.search(rf"process {rank} of {size}: another process has ended", ended.err)
+            # One that reads how the first one ended, before it sees the loss itself, is silent.
+            is_silent = rank > 0 and (ended.out, ended.err) == ("", "")
+            lost = rf"process {rank} of {size}: another process has ended"
+            assert is_silent or re.search(lost, ended.err)
     assert killed.events("end")[-1]["status"] == "failed"
 
     again = train(tmp_path / "killed", size, settings, "--parallel", how, "--or-resume")
