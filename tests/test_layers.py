@@ -20,6 +20,7 @@ LAYERS = {
     "reading": "errors",
     "allocator": "",
     "waiting": "",
+    "surroundings": "",
     "commands": "",
     "schedules": "errors",
     "extensions": "errors schedules",
@@ -37,8 +38,8 @@ LAYERS = {
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
     "planning": "errors config data model.shape",
-    "training": "commands allocator waiting errors files reading schedules plugins config"
-    " distributed checkpoints runs watch data data.batches model.shape model optim planning",
+    "training": "commands surroundings allocator waiting errors files reading schedules plugins"
+    " config distributed checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
     "inference": "errors plugins config runs data data.batches model.shape model planning training"
@@ -77,6 +78,7 @@ WITH_TORCH = (
     "checkpoints",
     "distributed.world",
     "data.batches",
+    "surroundings",
     "model",
     "optim",
     "training",

@@ -24,6 +24,7 @@ from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
 from hairpin.planning.sizes import flops_per_token
+from hairpin.surroundings import alone
 from hairpin.training import compiler
 from hairpin.training.compiler import CompileError
 from hairpin.training.memory import is_out_of_memory
@@ -63,6 +64,7 @@ class Speed:
     threads: str = "all"
 
 
+@alone
 def measure_flops(device: str, precision: str, *, seconds: float = _FLOPS_SECONDS) -> float:
     """Return the floating-point operations a second that training a small model reaches here.
 
@@ -99,6 +101,7 @@ def _time_pass(model: GPT, ids: Tensor, numerics: Numerics) -> float:
     return time.perf_counter() - start
 
 
+@alone
 def measure_update(
     config: Config,
     model: GPT,

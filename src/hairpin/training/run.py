@@ -26,6 +26,7 @@ from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.runs.metrics import NoRecord, Record, kept_bytes, start_bytes, truncate_record
+from hairpin.surroundings import kept_out
 from hairpin.training.assembly import build_job, new_state
 from hairpin.training.beginning import require_nothing_lost
 from hairpin.training.budget import Budget, Pace
@@ -67,7 +68,7 @@ def train_run(
     Raises:
         HairpinError: it did not come to its end; a line says why, and what was saved is whole.
     """
-    with noticing_shortage(run.path):
+    with kept_out(), noticing_shortage(run.path):
         yield from _train_run(run, make_task, budget, watcher, world or World(), restart)
 
 

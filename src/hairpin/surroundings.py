@@ -1,0 +1,67 @@
+"""PyTorch's settings of the whole process, kept out of a run, whatever a caller has set for other
+work.
+
+    torch.set_default_dtype, torch.set_default_device and `with torch.device(…)`, no_grad and
+    inference_mode, an autocast around the call, anomaly detection
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_DEVICES = ("cpu", "cuda", "mps")
+
+
+@contextmanager
+def kept_out() -> Iterator[None]:
+    """Compute inside as in a new process, and leave everything as it was.
+
+    Not inside `torch.no_grad` of our own: it says how tensors are made and products are rounded,
+    and turns gradients on.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(mode=False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        if (dtype := torch.get_default_dtype()) != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))  # what is innermost decides
+        for device in _DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.is_anomaly_enabled():  # it slows down every pass, and means the caller's own
+            stack.enter_context(torch.autograd.set_detect_anomaly(mode=False))
+        yield
+
+
+def alone(act: Callable[P, T]) -> Callable[P, T]:
+    """Let a function compute with the caller's settings kept out."""
+
+    @wraps(act)
+    def acted(*args: P.args, **named: P.kwargs) -> T:
+        with kept_out():
+            return act(*args, **named)
+
+    return acted
+
+
+def alone_step_by_step(pieces: Iterable[T]) -> Iterator[T]:
+    """Yield what another iterator does, keeping the caller's settings out of it alone: they are in
+    force wherever the caller goes on with a piece.
+    """
+    iterator = iter(pieces)
+    while True:
+        with kept_out():
+            try:
+                piece = next(iterator)
+            except StopIteration:
+                return
+        yield piece
