@@ -736,3 +736,59 @@ def test_the_python_api_takes_what_the_flags_say(
     assert hairpin.load().path == run.path
     assert set(dir(hairpin)) >= {"train", "resume", "load", "Run", "schedules"}
     assert parse_override(f"train.seed={TINY['train.seed']}") == ("train.seed", TINY["train.seed"])
+
+
+# --- Ctrl-C before and after the verb ---
+
+_INTERRUPTED_AT = """
+import atexit, os, signal, sys
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == place:
+            interrupt()
+
+place = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupting())
+if place == "the end":
+    atexit.register(interrupt)
+from hairpin.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [
+        ("click", -signal.SIGINT),
+        ("hairpin.cli.main", -signal.SIGINT),
+        ("hairpin.cli.verify", -signal.SIGINT),
+        ("hairpin.api", 130),
+        ("the end", -signal.SIGINT),
+    ],
+)
+def test_ctrl_c_shows_no_traceback_however_early_or_late(place: str, code: int) -> None:
+    words = [sys.executable, "-c", _INTERRUPTED_AT, place, "schedule", "--updates", "10"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr.strip() == ("hairpin: stopped" if code == 130 else "")
+
+
+def test_ctrl_c_that_is_ignored_stays_so() -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    words = [
+        sys.executable,
+        "-c",
+        _INTERRUPTED_AT,
+        "hairpin.cli.main",
+        "schedule",
+        "--updates",
+        "9",
+    ]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, preexec_fn=ignore)
+    assert (done.returncode, done.stderr) == (0, "")
