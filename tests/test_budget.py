@@ -1,5 +1,6 @@
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from hairpin.training import probe
 from hairpin.training import settle as settling
 from hairpin.training.budget import Budget, Pace
 from hairpin.training.probe import Speed
+from hairpin.training.settle import settle_speed
 from hairpin.watch import Quiet
 from helpers import Watching, of_kind, text_file, tiny
 
@@ -386,3 +388,56 @@ def test_a_large_model_to_start_from_takes_a_batch_that_the_budget_has_room_for(
     three_minutes = settling._settle_shape(asked, Budget(180.0, time.monotonic()), Quiet())
     assert three_minutes.train.tokens_per_update == 2048
     assert three_minutes.schedule.peak_lr == pytest.approx(0.25 * 0.32 / 768, rel=0.05)
+
+
+# --- what timing decides ---
+
+
+def settled_with(
+    monkeypatch: pytest.MonkeyPatch, found: Speed, **settings: Any
+) -> tuple[Config, tuple[bool, ...], list[str]]:
+    """The config after a probe that finds what is said, what it was to try, and the notices."""
+    tried: list[tuple[bool, ...]] = []
+
+    def measured(config: Config, *_: Any, compiling: tuple[bool, ...], **named: Any) -> Speed:
+        tried.append(compiling)
+        how = config.execution
+        precision = found.precision if how.precision == "auto" else how.precision
+        threads = found.threads if how.threads == "auto" else how.threads
+        return replace(found, precision=precision, threads=threads)
+
+    monkeypatch.setattr(probe, "measure_update", measured)
+    monkeypatch.setattr(settling, "may_use_one_thread", lambda device: True)
+    notices: list[str] = []
+    flags = {"data.texts": ["/x"], "execution.device": "cpu", "model.size": "nano"} | settings
+    nothing: Any = None
+    budget = Budget(3600.0, 0.0)  # long enough for compiling to be tried
+    config, _ = settle_speed(build_config(flags=flags), nothing, nothing, budget, notices.append)
+    return config, tried[0], notices
+
+
+ONE_DAY = Speed("bfloat16", 0.1, 4, compiled=True, threads="one")
+ANOTHER = Speed("float32", 0.1, 4, compiled=False, threads="all")
+
+
+def test_what_was_timed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, tried, (line,) = settled_with(monkeypatch, ONE_DAY)
+    assert tried == (False, True)
+    assert (config.execution.precision, config.execution.compile) == ("bfloat16", "on")
+    assert "bfloat16, one thread, compiled" in line and "execution.deterministic=true" in line
+    asked = {"precision": "float32", "threads": "all", "compile": "off"}
+    asked = {f"execution.{key}": value for key, value in asked.items()}
+    assert settled_with(monkeypatch, ONE_DAY, **asked)[2] == []
+
+
+def test_deterministic_leaves_nothing_to_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        settled_with(monkeypatch, speed, **{"execution.deterministic": True})
+        for speed in (ONE_DAY, ANOTHER)
+    ]
+    how = found[0][0].execution
+    assert (how.precision, how.threads) == ("float32", "all")
+    assert found[0][1] == (False,) and found[0][2] == [] and found[1][2] == []
+    typed = {"execution.deterministic": True, "execution.precision": "bfloat16"}
+    config, *_ = settled_with(monkeypatch, ONE_DAY, **typed)
+    assert config.execution.precision == "bfloat16", "what is typed stays"

@@ -57,5 +57,10 @@ class Execution(Table):
         "them: a fraction of the memory, about a third more time.",
     )
     deterministic: bool = Field(
-        False, description="On CUDA: only kernels that give the same bits each time; slower."
+        False,
+        description="The same command gives the same bits each time on one machine: precision, "
+        "threads and compiling are not timed, where they are `auto`, but float32 with all threads "
+        "and not compiled (on CUDA bfloat16 or float16, compiled), and CUDA takes only kernels "
+        "that give the same bits each time, which is slower. A length in time is still measured: "
+        "give updates, tokens or epochs.",
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hairpin.config.checks import value_of
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, MixedBatches
@@ -29,7 +30,7 @@ from hairpin.planning import choose
 from hairpin.training import compiler, probe
 from hairpin.training.budget import Budget
 from hairpin.training.memory import require_room
-from hairpin.training.numerics import choose_device, usable_gigabytes
+from hairpin.training.numerics import choose_device, formats, usable_gigabytes
 from hairpin.training.origin import Origin
 from hairpin.training.start import open_start, with_start
 from hairpin.training.task import Samples
@@ -255,6 +256,8 @@ def settle_speed(
     Raises:
         ConfigError: not even one sequence fits in memory.
     """
+    if config.execution.deterministic:
+        config = without_timing(config)
     compiling = compiler.choices(config, budget.seconds if budget else None)
     how = config.execution
     times_threads = how.threads == "auto" and may_use_one_thread(how.device)
@@ -271,4 +274,27 @@ def settle_speed(
         "execution.micro_batch": speed.micro_batch,
         "execution.threads": speed.threads,
     }
+    if is_open:
+        notice(
+            f"timed on this machine: {speed.precision}, {speed.threads} "
+            f"{'thread' if speed.threads == 'one' else 'threads'}, "
+            f"{'compiled' if speed.compiled else 'not compiled'}; it may be otherwise next time, "
+            "with other last digits: repeat a run from its config.toml, or leave nothing to "
+            "timing with --set execution.deterministic=true"
+        )
     return with_values(config, chosen), speed.seconds_per_update
+
+
+def without_timing(config: Config) -> Config:
+    """Return the config with what would be timed chosen by the kind of device alone, so that the
+    same command computes the same bits each time on one machine.
+    """
+    on_cuda = config.execution.device == "cuda"
+    chosen = {
+        "execution.precision": formats("cuda")[-1] if on_cuda else "float32",
+        "execution.threads": "all",
+        # On CUDA it is not timed.
+        **({} if on_cuda else {"execution.compile": "off"}),
+    }
+    is_open = {key: value for key, value in chosen.items() if value_of(config, key) == "auto"}
+    return with_values(config, is_open)
