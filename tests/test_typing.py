@@ -47,7 +47,7 @@ WRONG = """\
 import hairpin
 from hairpin.optim.gradients import Clipper
 
-hairpin.train("book.txt", budget=10)
+hairpin.train("book.txt", budget=[10])
 Clipper(1.0)
 steps: str = hairpin.schedules.cosine(updates=10, warmup=1, peak_lr=0.1).updates
 hairpin.load("run").sumary()

@@ -19,6 +19,7 @@ from hairpin.errors import RunError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
 from hairpin.following import led
+from hairpin.given import AnyPath, Time, listed
 from hairpin.pages.write import write_report
 from hairpin.plugin_files import load_plugins
 from hairpin.reading import is_there
@@ -47,7 +48,7 @@ from hairpin.starting.extend import make_longer
 from hairpin.watch import Watcher, guarded
 
 
-def load(path: str | Path | None = None) -> Run:
+def load(path: AnyPath | None = None) -> Run:
     """An existing run; None: the newest in `runs/`.
 
     Raises:
@@ -62,15 +63,15 @@ def train(
     corpus: str | None = None,
     column: str | None = None,
     sources: Mapping[str, Any] | None = None,
-    config: str | Path | None = None,
-    start: str | Path | None = None,
-    out: str | Path | None = None,
-    budget: str | None = None,
+    config: AnyPath | None = None,
+    start: AnyPath | None = None,
+    out: AnyPath | None = None,
+    budget: Time | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: str | Iterable[str] = (),
     or_resume: bool = False,
-    track: Iterable[str] = (),
-    plugin: Iterable[str | Path] = (),
+    track: str | Iterable[str] = (),
+    plugin: AnyPath | Iterable[AnyPath] = (),
     watcher: Watcher | None = None,
     started: float | None = None,
 ) -> Run:
@@ -87,8 +88,8 @@ def train(
         config: a TOML file of settings.
         start: a run, or a folder with a model in safetensors, to go on from; None: random weights.
         out: the run's folder; None: `runs/<text>-<n>`.
-        budget: wall time such as "10m"; fills only what the settings leave open. None: 3 minutes
-            if neither a size nor a length is asked for.
+        budget: wall time such as "10m", or a number of seconds; fills only what the settings leave
+            open. None: 3 minutes if neither a size nor a length is asked for.
         settings: dotted key → value, such as {"train.updates": 1000}.
         overrides: "key=value" strings, which come before `settings`.
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
@@ -103,7 +104,7 @@ def train(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    files, track, overrides = load_plugins(plugin), tuple(track), tuple(overrides)
+    files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
     started = time.monotonic() if started is None else started
     watcher = _watcher(watcher)
     if or_resume and out is None:
@@ -114,9 +115,9 @@ def train(
     if not asked.data.is_named:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(NO_TEXT)
-    if budget and length_of(asked):
+    if budget is not None and length_of(asked):
         notices.append("--budget: the length is given, so the budget chooses the size at most")
-    seconds = parse_duration(budget) if budget else default_budget_seconds(asked)
+    seconds = parse_duration(budget) if budget is not None else default_budget_seconds(asked)
     out = out or begun_before(RUNS)
     there = RunDirectory(Path(out)) if out and (or_resume or is_restarted()) else None
     if there and is_there(there.config):
@@ -129,15 +130,15 @@ def train(
 @led
 def finetune(
     kind: str,
-    data: str | Path | None = None,
+    data: AnyPath | None = None,
     *,
-    start: str | Path | None = None,
-    config: str | Path | None = None,
-    out: str | Path | None = None,
+    start: AnyPath | None = None,
+    config: AnyPath | None = None,
+    out: AnyPath | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
-    track: Iterable[str] = (),
-    plugin: Iterable[str | Path] = (),
+    overrides: str | Iterable[str] = (),
+    track: str | Iterable[str] = (),
+    plugin: AnyPath | Iterable[AnyPath] = (),
     watcher: Watcher | None = None,
 ) -> Run:
     """Train a trained model on records: the labels of texts, or the responses to instructions.
@@ -152,7 +153,7 @@ def finetune(
         UserError: what was asked for cannot be; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    files, track, overrides = load_plugins(plugin), tuple(track), tuple(overrides)
+    files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
     named = tracks_named(track, overrides, settings)
     flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
@@ -163,13 +164,13 @@ def finetune(
 
 @led
 def resume(
-    path: str | Path | None = None,
+    path: AnyPath | None = None,
     *,
     extend: str | int | None = None,
     policy: str | None = None,
     restart: bool = False,
-    track: Iterable[str] = (),
-    plugin: Iterable[str | Path] = (),
+    track: str | Iterable[str] = (),
+    plugin: AnyPath | Iterable[AnyPath] = (),
     accept_plugin: bool = False,
     watcher: Watcher | None = None,
 ) -> Run:
@@ -194,7 +195,7 @@ def resume(
     if accept_plugin:
         with RunLock(run.path):
             run.directory.write_config(with_plugins(run.config, files))
-    if tools := tuple(track):
+    if tools := listed(track):
         with RunLock(run.path):
             run.directory.write_config(with_values(run.config, {"track.tools": tools}))
     if extend is not None or policy is not None:
@@ -204,12 +205,12 @@ def resume(
     return go_on(run, seconds, watcher, track=tools, restart=restart)
 
 
-def runs(folder: str | Path | None = None) -> list[Run]:
+def runs(folder: AnyPath | None = None) -> list[Run]:
     """The runs in a folder (None: `runs/`), oldest first."""
     return [Run(directory) for directory in list_runs(Path(folder or RUNS))]
 
 
-def report(*paths: str | Path, out: str | Path | None = None, full: bool = False) -> Path:
+def report(*paths: AnyPath, out: AnyPath | None = None, full: bool = False) -> Path:
     """Write a page about runs: one HTML file that needs nothing but a browser; returns its path.
 
     Args:
@@ -226,10 +227,10 @@ def report(*paths: str | Path, out: str | Path | None = None, full: bool = False
 
 def schedule(
     *,
-    config: str | Path | None = None,
+    config: AnyPath | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
-    plugin: Iterable[str | Path] = (),
+    overrides: str | Iterable[str] = (),
+    plugin: AnyPath | Iterable[AnyPath] = (),
 ) -> Schedule:
     """The learning-rate schedule of a config, without any training.
 
@@ -237,24 +238,26 @@ def schedule(
         ConfigError: the settings make no schedule, or do not say how long the run is.
     """
     load_plugins(plugin)
-    return example_schedule(build_config(file=_path(config), overrides=overrides, flags=settings))
+    return example_schedule(
+        build_config(file=_path(config), overrides=listed(overrides), flags=settings)
+    )
 
 
 def plan(
     *texts: Text,
     corpus: str | None = None,
-    config: str | Path | None = None,
-    out: str | Path | None = None,
-    budget: str | None = None,
+    config: AnyPath | None = None,
+    out: AnyPath | None = None,
+    budget: Time | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: str | Iterable[str] = (),
     tokens: str | int | None = None,
     parameters: str | int | None = None,
     gpus: str | None = None,
     gpu: str | None = None,
     context: int | None = None,
     micro_batch: int | None = None,
-    plugin: Iterable[str | Path] = (),
+    plugin: AnyPath | Iterable[AnyPath] = (),
     probe: bool = True,
     check_text: bool = True,
     watcher: Watcher | None = None,
@@ -281,8 +284,8 @@ def plan(
 
     load_plugins(plugin)
     asked = Question(
-        texts, corpus, config, overrides, settings or {}, budget, tokens, parameters, gpus, gpu,
-        context, micro_batch, out,
+        texts, corpus, config, listed(overrides), settings or {}, budget, tokens, parameters, gpus,
+        gpu, context, micro_batch, out,
     )  # fmt: skip
     with closing(guarded(_watcher(watcher, on_stderr=True))) as shown:
         return answer(asked, shown, probe=probe, check_text=check_text)
@@ -290,10 +293,10 @@ def plan(
 
 def prepare(
     *texts: Text,
-    out: str | Path,
+    out: AnyPath,
     corpus: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: str | Iterable[str] = (),
     watcher: Watcher | None = None,
 ) -> str:
     """Tokenizer and token shards of a text in the folder `out`, of a mixture one for each source;
@@ -304,7 +307,7 @@ def prepare(
     """
     from hairpin.data.blend import prepare_text, words_of
 
-    asked = asked_config(texts, corpus, None, overrides, settings or {})
+    asked = asked_config(texts, corpus, None, listed(overrides), settings or {})
     require_text(asked)
     place = new_or_empty_folder(Path(out), remedy="name another with --out")
     with place as folder, closing(guarded(_watcher(watcher))) as shown:
@@ -325,5 +328,5 @@ def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     return Notebook() if in_notebook() else Terminal(on_stderr=on_stderr)
 
 
-def _path(name: str | Path | None) -> Path | None:
+def _path(name: AnyPath | None) -> Path | None:
     return None if name is None else Path(name)

@@ -27,6 +27,7 @@ from hairpin.errors import (
     ProcessLostError,
     UserError,
 )
+from hairpin.given import AnyPath
 from hairpin.plugin_files import blame, require_plugins
 from hairpin.run import Run
 from hairpin.runs import events
@@ -50,7 +51,7 @@ _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(sig
 
 def train_new(
     asked: Config,
-    out: str | Path | None,
+    out: AnyPath | None,
     name: str,
     budget_seconds: float | None,
     started: float,

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from hairpin.commands import quoted_words
 from hairpin.errors import HairpinError, PluginError, RunError
+from hairpin.given import AnyPath, listed
 from hairpin.plugins import REGISTERED, Registered, forget, registered
 
 _REGISTER = "register_schedule, register_optimizer, register_model or register_loss"
@@ -55,13 +56,13 @@ class _Source(SourceLoader):
         return self._content
 
 
-def load_plugins(files: Iterable[str | Path]) -> list[PluginFile]:
+def load_plugins(files: AnyPath | Iterable[AnyPath]) -> list[PluginFile]:
     """Run plugin files that the user named, each once; one that has changed is run again.
 
     Raises:
         PluginError: a file is missing, is not Python, fails, or registers nothing.
     """
-    return [_load(Path(file).absolute()) for file in files]
+    return [_load(Path(file).absolute()) for file in listed(files)]
 
 
 def _load(path: Path) -> PluginFile:

@@ -34,6 +34,10 @@ class Run:
         """The folder."""
         return self.directory.path
 
+    def __fspath__(self) -> str:
+        """The folder, so that a run can be given wherever a path can."""
+        return str(self.path)
+
     @property
     def config(self) -> Config:
         """All settings."""

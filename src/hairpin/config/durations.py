@@ -1,8 +1,10 @@
 """Lengths of time as people write them: 90s, 10m, 1h30m, 2d."""
 
 import re
+from datetime import timedelta
 
 from hairpin.errors import ConfigError
+from hairpin.given import Time, plain_number
 
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _PATTERN = re.compile(
@@ -11,17 +13,18 @@ _PATTERN = re.compile(
 _LONGEST_SECONDS = 366 * 86_400
 
 
-def parse_duration(text: str, option: str = "--budget", otherwise: str = "") -> float:
+def parse_duration(given: Time, option: str = "--budget", otherwise: str = "") -> float:
     """Seconds.
 
     Args:
-        text: as people write it.
+        given: as people write it; from Python also a number of seconds, or a `timedelta`.
         option: where they wrote it.
         otherwise: what else may stand there, for the error.
 
     Raises:
         ConfigError: not a length of time from a second to a year.
     """
+    text = _as_written(given)
     found = _PATTERN.fullmatch(text.strip().lower())
     parts = found.groups() if found else ()
     seconds = sum(
@@ -33,3 +36,10 @@ def parse_duration(text: str, option: str = "--budget", otherwise: str = "") -> 
             "from a second to a year"
         )
     return seconds
+
+
+def _as_written(given: Time) -> str:
+    if isinstance(given, timedelta):
+        return f"{given.total_seconds()}s"
+    number = plain_number(given)
+    return f"{number:f}s" if type(number) in (int, float) else str(given)

@@ -8,6 +8,7 @@ from hairpin.convert.gguf import export_gguf
 from hairpin.convert.huggingface import CLASSES, export_folder
 from hairpin.convert.source import open_source
 from hairpin.errors import ConfigError
+from hairpin.given import AnyPath
 from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
 from hairpin.runs.directory import new_run_path, open_run
@@ -29,7 +30,7 @@ class Exported:
 
 
 def export(
-    run: str | Path | None, out: str | Path, *, to: str = "huggingface", weights: str = "best"
+    run: AnyPath | None, out: AnyPath, *, to: str = "huggingface", weights: str = "best"
 ) -> Exported:
     """Write a run's model for others.
 
@@ -58,7 +59,7 @@ def export(
     return Exported(place, f"{place}: {words}")
 
 
-def import_model(folder: str | Path, *, out: str | Path | None = None) -> Run:
+def import_model(folder: AnyPath, *, out: AnyPath | None = None) -> Run:
     """Make a run of a model of transformers, GPT-2's or one that hairpin exported.
 
     Args:

@@ -15,6 +15,7 @@ from hairpin.estimating.cluster import ClusterPlan, cluster_plan
 from hairpin.estimating.counts import parse_count, parse_counts
 from hairpin.estimating.filled import fill
 from hairpin.estimating.plan import Plan, plan_of
+from hairpin.given import AnyPath, Time
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import fill_shape, rung_of
 from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
@@ -54,17 +55,17 @@ class Question:
 
     texts: tuple[Text, ...] = ()
     corpus: str | None = None
-    config: str | Path | None = None
+    config: AnyPath | None = None
     overrides: Iterable[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    budget: str | None = None
+    budget: Time | None = None
     tokens: str | int | None = None
     parameters: str | int | None = None
     gpus: str | None = None
     gpu: str | None = None
     context: int | None = None
     micro_batch: int | None = None
-    out: str | Path | None = None
+    out: AnyPath | None = None
 
 
 def answer(

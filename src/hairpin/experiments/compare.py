@@ -33,6 +33,7 @@ from hairpin.experiments.conduct import (
 )
 from hairpin.experiments.progress import Preparing, Progress
 from hairpin.files import make_folders, unmake, write_atomically
+from hairpin.given import Time
 from hairpin.runs.directory import new_run_path
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.experiment import (
@@ -66,7 +67,7 @@ class Options:
     """
 
     seeds: int | None = None
-    budget: str | None = None
+    budget: Time | None = None
     same_lr: bool = False
     equal: str = "tokens"
     smallest_difference: float = SMALLEST_DIFFERENCE

@@ -31,6 +31,7 @@ from hairpin.experiments.conduct import (
 from hairpin.experiments.progress import Preparing, Progress
 from hairpin.experiments.workers import Workers
 from hairpin.files import write_atomically
+from hairpin.given import Time
 from hairpin.runs.experiment import TUNING_SEEDS, Experiment, ExperimentDirectory
 from hairpin.starting.asked import length_of, name_of, require_text
 
@@ -134,7 +135,7 @@ class Found:
 
 def search(
     request: Request,
-    budget: str | None,
+    budget: Time | None,
     workers: int | None,
     page: Path | None,
     progress: Progress,

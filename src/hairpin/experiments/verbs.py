@@ -17,27 +17,26 @@ from hairpin.experiments.compare import (
 )
 from hairpin.experiments.find_lr import Found, search
 from hairpin.experiments.progress import NoProgress, Progress
+from hairpin.given import AnyPath, Time, listed
 from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory
 from hairpin.starting.asked import with_text
 
-Path_ = str | Path
-
 
 def compare(
-    *arms: Path_,
-    vary: Sequence[str] = (),
-    runs: Sequence[Sequence[Path_]] = (),
+    *arms: AnyPath,
+    vary: str | Iterable[str] = (),
+    runs: Iterable[AnyPath | Iterable[AnyPath]] = (),
     corpus: str | None = None,
-    config: Path_ | None = None,
+    config: AnyPath | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: str | Iterable[str] = (),
     seeds: int | None = None,
-    budget: str | None = None,
+    budget: Time | None = None,
     same_lr: bool = False,
     equal: str = "tokens",
     smallest_difference: float = SMALLEST_DIFFERENCE,
     workers: int | None = None,
-    out: Path_ | None = None,
+    out: AnyPath | None = None,
     only_report: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path | None]:
@@ -66,11 +65,13 @@ def compare(
         HairpinError: a run could not be trained; the same call goes on.
     """
     folder = None if out is None else Path(out)
-    options = Options(seeds, budget, same_lr, equal, smallest_difference, folder, workers)
+    options = Options(
+        _count(seeds), budget, same_lr, equal, smallest_difference, folder, _count(workers)
+    )
     if only_report:
         return _only_report(folder)
     paths = [Path(arm) for arm in arms]
-    if groups := [[Path(path) for path in group] for group in runs]:
+    if groups := [[Path(path) for path in listed(group)] for group in listed(runs)]:
         if arms or vary:
             raise ConfigError("--runs and --against compare finished runs: no TEXT, no --vary")
         return compare_finished([(_group_name(group), group) for group in groups], options)
@@ -85,23 +86,23 @@ def compare(
     if vary and len(files) == 1 and config is None:
         config, files = files[0], []
     request = _request(texts, corpus, config, settings, overrides)
-    return compare_configs(files, vary, request, options, progress or NoProgress())
+    return compare_configs(files, listed(vary), request, options, progress or NoProgress())
 
 
 def ablate(
-    *texts: Path_,
-    factors: Sequence[str] = ("warmup", "decay", "clip"),
-    vary: Sequence[str] = (),
+    *texts: AnyPath,
+    factors: str | Iterable[str] = ("warmup", "decay", "clip"),
+    vary: str | Iterable[str] = (),
     corpus: str | None = None,
-    config: Path_ | None = None,
+    config: AnyPath | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
+    overrides: str | Iterable[str] = (),
     seeds: int | None = None,
-    budget: str | None = None,
+    budget: Time | None = None,
     same_lr: bool = False,
     smallest_difference: float = SMALLEST_DIFFERENCE,
     workers: int | None = None,
-    out: Path_ | None = None,
+    out: AnyPath | None = None,
     only_report: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path | None]:
@@ -121,23 +122,27 @@ def ablate(
     folder = None if out is None else Path(out)
     if only_report:
         return _only_report(folder)
-    options = Options(seeds, budget, same_lr, "tokens", smallest_difference, folder, workers)
+    options = Options(
+        _count(seeds), budget, same_lr, "tokens", smallest_difference, folder, _count(workers)
+    )
     paths = [Path(text) for text in texts]
     if len(paths) == 1 and paths[0].suffix == ".toml" and config is None:
         config, paths = paths[0], []
     request = _request(paths, corpus, config, settings, overrides)
-    return ablate_factors(list(factors), vary, request, options, progress or NoProgress())
+    return ablate_factors(
+        list(listed(factors)), listed(vary), request, options, progress or NoProgress()
+    )
 
 
 def find_lr(
-    *texts: Path_,
+    *texts: AnyPath,
     corpus: str | None = None,
-    config: Path_ | None = None,
+    config: AnyPath | None = None,
     settings: Mapping[str, Any] | None = None,
-    overrides: Iterable[str] = (),
-    budget: str | None = None,
+    overrides: str | Iterable[str] = (),
+    budget: Time | None = None,
     workers: int | None = None,
-    out: Path_ | None = None,
+    out: AnyPath | None = None,
     progress: Progress | None = None,
 ) -> Found:
     """A peak learning rate, from short runs of the whole schedule.
@@ -155,20 +160,25 @@ def find_lr(
     paths = [Path(text) for text in texts]
     request = _request(paths, corpus, config, settings, overrides)
     page = None if out is None else Path(out)
-    return search(request, budget, workers, page, progress or NoProgress())
+    return search(request, budget, _count(workers), page, progress or NoProgress())
 
 
 def _request(
     texts: Sequence[Path],
     corpus: str | None,
-    config: Path_ | None,
+    config: AnyPath | None,
     settings: Mapping[str, Any] | None,
-    overrides: Iterable[str],
+    overrides: str | Iterable[str],
 ) -> Request:
     file = None if config is None else Path(config)
     if file is not None:
         read_toml(file)  # a mistake in its name is said before anything else
-    return Request(file, tuple(overrides), with_text(settings, texts, corpus))
+    return Request(file, listed(overrides), with_text(settings, texts, corpus))
+
+
+def _count(given: int | None) -> int | None:
+    """Return the number as Python's own: it is written down as JSON."""
+    return None if given is None else int(given)
 
 
 def _only_report(folder: Path | None) -> tuple[Comparison, Path]:

@@ -12,10 +12,11 @@ from hairpin.config.load import build_config, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
 from hairpin.errors import CorpusError
+from hairpin.given import AnyPath
 from hairpin.plugin_files import PluginFile, entries_for
 from hairpin.plugins import KEYS
 
-Text = str | Path | Iterable[Any]
+Text = AnyPath | Iterable[Any]
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
@@ -28,7 +29,7 @@ NO_TEXT = (
 def asked_config(
     texts: Iterable[Text],
     corpus: str | None,
-    config: str | Path | None,
+    config: AnyPath | None,
     overrides: Iterable[str],
     settings: Mapping[str, Any],
 ) -> Config:
@@ -100,7 +101,7 @@ def require_text(config: Config) -> None:
         raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
 
 
-def with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> dict[str, Any]:
+def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dict[str, Any]:
     """The settings with the run or the folder to start from."""
     named = {} if start is None else {"start.path": str(Path(start).absolute())}
     return {**(settings or {}), **named}

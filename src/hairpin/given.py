@@ -1,0 +1,31 @@
+"""What callers from Python give in more than one form: one thing or several of them, numbers of
+other libraries.
+"""
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+AnyPath = str | os.PathLike[str]  # a run is one: its folder
+Time = str | float | timedelta  # "10m", a number of seconds, or Python's own
+
+
+def listed(given: Any) -> tuple[Any, ...]:
+    """Return what was given as a tuple: a string or a path alone is one thing, and not its letters;
+    None is nothing.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, str | os.PathLike) or not isinstance(given, Iterable):
+        return (given,)
+    return tuple(given)
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of NumPy or PyTorch as Python's, and anything else as it is."""
+    if isinstance(value, str | bytes | int | float | list | tuple | dict) or value is None:
+        # np.float64 is a float, and prints as one of NumPy's.
+        return float(value) if isinstance(value, float) and type(value) is not float else value
+    is_one = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
+    return value.item() if is_one else value
