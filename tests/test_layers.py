@@ -17,12 +17,12 @@ LAYERS = {
     "errors": "",
     "version": "",
     "files": "",
-    "reading": "errors",
     "allocator": "",
     "waiting": "",
     "given": "",
     "surroundings": "",
     "commands": "",
+    "reading": "commands errors",
     "schedules": "errors",
     "extensions": "errors schedules",
     "plugins": "errors schedules",
@@ -56,8 +56,8 @@ LAYERS = {
     "pages": "errors version files schedules extensions config runs analysis run",
     "convert": "given errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
-    "starting": "given commands errors version schedules extensions plugins plugin_files config"
-    " distributed runs data analysis run",
+    "starting": "given commands errors reading version schedules extensions plugins plugin_files"
+    " config distributed runs data analysis run",
     "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
     "driving": "given commands errors plugin_files config distributed data runs watch training"
@@ -66,10 +66,10 @@ LAYERS = {
     " starting driving",
     "estimating": "given errors waiting schedules config watch data model.shape planning training"
     " analysis starting",
-    "following": "errors plugin_files distributed runs watch run driving",
+    "following": "errors reading plugin_files distributed runs watch run driving",
     "api": "given errors reading schedules plugin_files config distributed runs watch data terminal"
     " run pages starting driving following estimating",
-    "cli": "commands errors version output watch plugin_files config distributed data model"
+    "cli": "commands reading errors version output watch plugin_files config distributed data model"
     " verifying analysis terminal book.report run convert experiments api doctor",
     "__init__": "version waiting schedules optim watch run convert experiments api",
     "__main__": "cli",

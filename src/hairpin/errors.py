@@ -168,7 +168,10 @@ def one_line(problem: str) -> str:
     """The text with line breaks and whatever else could act on a terminal as escapes: a problem
     may name a file or a key as somebody wrote it. Secrets are left out.
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        for c in without_secrets(problem)
-    )
+    return "".join(c if c.isprintable() else _escaped(c) for c in without_secrets(problem))
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

@@ -24,6 +24,7 @@ from hairpin.errors import (
     UserError,
 )
 from hairpin.plugin_files import load_plugins
+from hairpin.reading import require_working_folder
 from hairpin.run import Run
 from hairpin.runs.directory import RunDirectory
 from hairpin.watch import Quiet
@@ -39,6 +40,7 @@ def led(act: Callable[P, Run]) -> Callable[P, Run]:
 
     @wraps(act)
     def acted(*args: P.args, **named: P.kwargs) -> Run:
+        require_working_folder()
         with in_company() as company:
             if launch.is_follower():
                 plugins: Any = named.get("plugin", ())

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from hairpin.errors import UnreadableError
+from hairpin.commands import quoted_words
+from hairpin.errors import RunError, UnreadableError, UserError
 
 # No regular file can be there: nothing is, or a link, a folder, a name that is too long.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
@@ -64,6 +65,42 @@ def is_there(path: Path) -> bool:
     except (FileNotFoundError, ValueError):  # a ValueError: there is a NUL in the name
         return False
     return True
+
+
+def require_working_folder() -> None:
+    """Check that the working folder is there: nothing can be named without it.
+
+    Raises:
+        RunError: it has gone.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError(
+            f"the working folder cannot be told ({error.strerror}): it was deleted, or its disk is "
+            "gone; change to one that is there with `cd`"
+        ) from None
+
+
+def require_utf8(path: Path) -> Path:
+    """Return the path, if a config and a record, which are UTF-8, can name it.
+
+    Raises:
+        UserError: a part of it has bytes that are not; with a command that renames it.
+    """
+    for part in (*reversed(path.parents), path):
+        try:
+            part.name.encode()
+        except UnicodeEncodeError:
+            # Latin-1 has a character for each byte, and most such names are from its time.
+            name = os.fsencode(part.name).decode("latin-1")
+            rename = quoted_words("mv", part, part.with_name(name))
+            way_out = f"rename it, as with `{rename}`" if os.path.lexists(part) else "name another"
+            raise UserError(
+                f"{path}: the name {part.name} is not UTF-8, in which a run keeps its paths; "
+                f"{way_out}"
+            ) from None
+    return path
 
 
 def entries(folder: Path) -> list[Path]:

@@ -29,6 +29,7 @@ from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.company import in_company
 from hairpin.distributed.launch import is_follower, world_size
 from hairpin.errors import HairpinError, UserError, one_line
+from hairpin.reading import require_working_folder
 from hairpin.version import __version__
 
 GROUPS = {
@@ -133,6 +134,8 @@ def _run(arguments: list[str]) -> int:
 def _verb(arguments: list[str]) -> int:
     try:
         _require_one_process(arguments)
+        if arguments and not _HELP.intersection(arguments):
+            require_working_folder()
         code = hairpin.main(
             with_dotted_flags(arguments) or ["--help"], prog_name="hairpin", standalone_mode=False
         )

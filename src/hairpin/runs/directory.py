@@ -35,7 +35,7 @@ from hairpin.files import (
     write_atomically,
     write_json,
 )
-from hairpin.reading import entries, is_there
+from hairpin.reading import entries, is_there, require_utf8
 from hairpin.runs.entries import is_free, remove_entries
 from hairpin.runs.lock import RunLock
 
@@ -148,6 +148,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
     Raises:
         RunError: there is something at `path` already.
     """
+    require_utf8(path.absolute())
     _refuse_if_there(RunDirectory(path))
     try:
         if not is_free(path):

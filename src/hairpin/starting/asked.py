@@ -15,6 +15,7 @@ from hairpin.errors import CorpusError
 from hairpin.given import AnyPath
 from hairpin.plugin_files import PluginFile, entries_for
 from hairpin.plugins import KEYS
+from hairpin.reading import require_utf8
 
 Text = AnyPath | Iterable[Any]
 
@@ -68,7 +69,7 @@ def with_text(
 def path_of(text: Text, column: str | None) -> str:
     """Where a text is: a path made absolute, or what an iterable is written to."""
     if isinstance(text, str | os.PathLike):
-        return str(Path(text).absolute())
+        return str(require_utf8(Path(text).absolute()))
     return str(spool(text, column))
 
 
@@ -103,7 +104,7 @@ def require_text(config: Config) -> None:
 
 def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dict[str, Any]:
     """The settings with the run or the folder to start from."""
-    named = {} if start is None else {"start.path": str(Path(start).absolute())}
+    named = {} if start is None else {"start.path": str(require_utf8(Path(start).absolute()))}
     return {**(settings or {}), **named}
 
 
