@@ -1,5 +1,7 @@
 """Muon against PyTorch's own, a decomposition, and plain AdamW."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -82,7 +84,7 @@ def test_it_is_the_plain_iteration_in_float64() -> None:
 
 def plain_iteration(matrix: Tensor) -> Tensor:
     """Five plain steps in float64 from the matrix itself."""
-    x = matrix.double()
+    x: Tensor = matrix.double()
     x = x / max(float(x.norm()), 1e-7)
     for _ in range(5):
         if x.size(0) > x.size(1):
@@ -99,7 +101,8 @@ def pytorchs_step(matrix: Tensor) -> Tensor:
     parameter.grad = matrix
     optimizer = torch.optim.Muon([parameter], lr=1.0, momentum=0.0, weight_decay=0.0)
     optimizer.step()  # type: ignore[no-untyped-call]
-    return -parameter.detach() / max(1.0, matrix.size(0) / matrix.size(1)) ** 0.5
+    scale = math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
+    return -parameter.detach() / scale
 
 
 def with_spectrum(kind: str, rows: int, columns: int, seed: int) -> Tensor:

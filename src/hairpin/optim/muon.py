@@ -45,7 +45,7 @@ def orthogonalize(matrices: Tensor, product_dtype: torch.dtype = torch.float32) 
 
 def _normalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Divide by the Frobenius norm, so that no singular value is above 1."""
-    norms = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
     divided = matrices / norms.clamp(min=_SMALLEST_NORM)
     return divided.to(dtype, memory_format=torch.contiguous_format)
 
