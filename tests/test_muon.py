@@ -101,8 +101,7 @@ def pytorchs_step(matrix: Tensor) -> Tensor:
     parameter.grad = matrix
     optimizer = torch.optim.Muon([parameter], lr=1.0, momentum=0.0, weight_decay=0.0)
     optimizer.step()  # type: ignore[no-untyped-call]
-    scale = math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
-    return -parameter.detach() / scale
+    return parameter.detach() / -math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
 
 
 def with_spectrum(kind: str, rows: int, columns: int, seed: int) -> Tensor:
