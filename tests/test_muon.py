@@ -112,7 +112,8 @@ def with_spectrum(kind: str, rows: int, columns: int, seed: int) -> Tensor:
     left, _, right = torch.linalg.svd(noise, full_matrices=False)
     ranks = torch.arange(1, min(rows, columns) + 1)
     values = {"equal": torch.ones_like(ranks), "power": 1 / ranks, "steep": 0.9**ranks}[kind]
-    return left @ torch.diag(values.float()) @ right
+    matrix: Tensor = left @ torch.diag(values.float()) @ right
+    return matrix
 
 
 @pytest.mark.parametrize("kind", ["random", "tiny", "equal", "power", "steep"])
