@@ -17,6 +17,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 import hairpin as package
 from hairpin.convert.huggingface import config_json
 from hairpin.data.added import END_OF_TEXT
+from hairpin.data.encoding import Part, encoded_parts
 from hairpin.data.tokenizers import BpeTokenizer, load_tokenizer
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
@@ -212,6 +213,26 @@ def test_added_tokens_are_found_as_tokenizers_finds_them(
     assert ours.encode_batch([text, "x"])[0].tolist() == ids.tolist()
 
 
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_no_piece_of_a_document_ends_inside_an_added_token(
+    chatting: tuple[BpeTokenizer, HuggingFaceTokenizer], cut: int
+) -> None:
+    ours, theirs = chatting
+    text = "hé <|im_start|>user\nthe cat<|im_end|> <tool>\n"
+    halves = [Part(False, True, "before <|im_", 12)]
+    halves += [
+        Part(False, n == 0, t, len(t.encode())) for n, t in enumerate((text[:cut], text[cut:]))
+    ]
+    found = list(encoded_parts(halves, ours))
+    assert sum(part.text_bytes for part, _ in found) == 12 + len(text.encode())
+    before, first, second = (ids.tolist() for _, ids in found)
+    whole = theirs.encode(text, add_special_tokens=False).ids
+    marks = [index for index in whole if index >= GPT2_IDS]
+    assert [index for index in first + second if index >= GPT2_IDS] == marks
+    assert ours.decode(first[1:] + second) == text
+    assert before[1:] == ours.encode("before <|im_").tolist()
+
+
 def test_end_of_text_is_made_from_no_text_among_added_tokens(
     chatting: tuple[BpeTokenizer, HuggingFaceTokenizer],
 ) -> None:
@@ -321,6 +342,15 @@ def test_an_end_of_text_of_its_own_is_told(folder: Path) -> None:
     assert f"its eos_token_id is {GPT2_IDS + 1}; hairpin ends at 299" in notices_of(folder)
     write_gpt2_config(folder, vocab_size=GPT2_IDS + 4, eos_token_id=[GPT2_IDS - 1])
     assert not any("eos_token_id" in line for line in notices_of(folder))
+
+
+def test_a_chat_template_is_told(folder: Path) -> None:
+    line = "its chat template is left out: a run has a template of instructions, or none"
+    (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert notices_of(folder) == [line]
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert notices_of(folder) == [line]
 
 
 def learned_elsewhere(specials: list[str], **options: Any) -> HuggingFaceTokenizer:

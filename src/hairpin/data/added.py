@@ -47,6 +47,19 @@ class Marks:
         longest_first = sorted(self.id_of, key=len, reverse=True)
         self._expression = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
+    def divided(self, text: str, following: str) -> int:
+        """Return how many characters at the end of a text begin what is an added token's text
+        together with what follows; 0: none.
+        """
+        reach = max(map(len, self.id_of), default=1) - 1
+        if not reach:
+            return 0
+        tail = text[-reach:]
+        for found in self._expression.finditer(tail + following[:reach]):
+            if found.start() < len(tail) < found.end():
+                return len(tail) - found.start()
+        return 0
+
     def split(self, text: str) -> Iterator[tuple[str, int | None]]:
         """Yield the text in pieces, each with its id, or None where merges make its ids."""
         if not self.id_of:

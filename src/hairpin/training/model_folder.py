@@ -115,10 +115,19 @@ def _about_tokens(folder: Path, found: Found, rows: int) -> Iterator[str]:
         yield f"{_counted(found.without_row, 'added token')}: left out, the embedding has no row"
     if spare := rows - tokenizer.vocabulary:
         yield f"left out {spare:,} row{'s' * (spare > 1)} of the embedding that no token has"
+    if _has_template(folder):
+        yield "its chat template is left out: a run has a template of instructions, or none"
     config = json_object(folder / "config.json")
     ends = config.get("eos_token_id")
     if ends not in (None, tokenizer.end_of_text, [tokenizer.end_of_text]):
         yield f"its eos_token_id is {json.dumps(ends)}; hairpin ends at {tokenizer.end_of_text}"
+
+
+def _has_template(folder: Path) -> bool:
+    config = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or bool(
+        config.is_file() and json_object(config).get("chat_template")
+    )
 
 
 def _about_weights(
