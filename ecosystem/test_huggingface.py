@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     Qwen3Config,
@@ -241,3 +243,66 @@ def test_training_goes_on_from_an_export(tmp_path: Path) -> None:
     assert more.record()[1]["start"] == f"Qwen3 checkpoint in {folder}"
     assert run.config.tokenizer.vocabulary == more.config.tokenizer.vocabulary
     assert AutoConfig.from_pretrained(folder).model_type == "qwen3"
+
+
+# --- folders as people have them ---
+
+
+@pytest.mark.parametrize(("architecture", "tied"), [("gpt2", True), ("qwen3", True)])
+def test_a_head_that_differs_from_the_embedding_of_a_tied_folder(
+    tmp_path: Path, architecture: str, tied: bool
+) -> None:
+    """As after a training in which the tie was cut, and the config was not told."""
+    _, folder = exported(tmp_path, architecture, "bytes", **{"model.tied": tied})
+    tensors = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(5)
+    tensors["lm_head.weight"] = torch.randn(257, 32, generator=generator)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    run = hairpin.import_model(folder, out=tmp_path / "run")
+    ids = random_ids(2, 64, below=257)
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
+        found = run.trained(device="cpu").model.logits(ids)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert not run.config.model.tied
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_tokens_that_transformers_adds_come_along(
+    tmp_path: Path, architecture: str, tokenizer: str
+) -> None:
+    _, folder = exported(tmp_path, architecture, tokenizer)
+    model, theirs = loaded(folder), AutoTokenizer.from_pretrained(folder)
+    theirs.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    theirs.add_tokens(["<tool>", "<tool>x"])
+    model.resize_token_embeddings(len(theirs))
+    model.save_pretrained(tmp_path / "chat")
+    theirs.save_pretrained(tmp_path / "chat")
+    run = hairpin.import_model(tmp_path / "chat", out=tmp_path / "run")
+    ours = run.trained(device="cpu")
+    text = f"<|im_start|>user\n{some_text(300)}<|im_end|>\n<tool> <tool>x{STRANGE}"
+    ids = theirs(text)["input_ids"]
+    assert ours.tokenizer.encode(text).tolist() == ids and len(theirs) == ours.tokenizer.vocabulary
+    with torch.no_grad():
+        row = torch.tensor([ids[:64]])
+        torch.testing.assert_close(ours.model.logits(row), model(row).logits, atol=1e-4, rtol=0)
+    back = hairpin.export(run.path, tmp_path / "back").path
+    again = AutoTokenizer.from_pretrained(back)
+    assert again(text)["input_ids"] == ids
+    for special in (True, False):
+        shown = again.decode(ids, skip_special_tokens=special)
+        assert shown == theirs.decode(ids, skip_special_tokens=special)
+    with torch.no_grad():
+        assert torch.equal(loaded(back)(row).logits, model.eval()(row).logits)
+
+
+def test_a_bare_model_comes_back_as_a_language_model(tmp_path: Path) -> None:
+    """`AutoModel` saves names without `model.` or `transformer.` in front, and no head."""
+    for architecture in ("gpt2", "qwen3"):
+        place = tmp_path / architecture
+        run = small_run(architecture, "bytes", **{"model.tied": True})
+        folder = hairpin.export(run.path, place / "out").path
+        AutoModel.from_pretrained(folder).save_pretrained(place / "bare")
+        AutoTokenizer.from_pretrained(folder).save_pretrained(place / "bare")
+        assert open_origin(place / "bare").sha256 == open_origin(run.path).sha256

@@ -212,9 +212,19 @@ def test_resumed_after_a_stop(tmp_path: Path) -> None:
         train(tmp_path, Watching(stop_after_update=5))
     watcher = Watching()
     run = hairpin.resume(tmp_path / "runs" / "run", watcher=watcher)
-    assert not watcher.notices
     assert_all_have(run)
-    assert len({file.stem for file in wandb_files(run.path)}) == 1, "one run in W&B"
+    files = wandb_files(run.path)
+    assert len({file.stem for file in files}) == 1, "one run in W&B"
+    identity = files[0].stem.removeprefix("run-")
+    (line,) = watcher.notices
+    assert line.endswith(f"wandb sync {run.path / 'wandb'}/offline-run-*-{identity}")
+    goes_on = [
+        record.run.resume
+        for file in files
+        for record in wandb_records(file)
+        if record.WhichOneof("record_type") == "run"
+    ]
+    assert goes_on == [False, True]  # what `wandb sync` appends by
     _, found = mlflow_run(run)
     assert found.info.status == "FINISHED"
 

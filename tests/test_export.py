@@ -150,12 +150,12 @@ def test_gpt2s_merges_are_those_that_were_published(gpt2_vocabulary: Path) -> No
     lines = (gpt2_vocabulary / MERGES).read_text(encoding="utf-8").splitlines()[1:]
     found = Vocabulary.of(Gpt2Tokenizer.fetch())
     assert [f"{left} {right}" for left, right in found.merges] == lines
-    assert len(found.names) == 50_256 and found.names[0] == "!"
+    assert len(found.names) == 50_257 and found.names[0] == "!"
 
 
 def test_bytes_are_a_bpe_without_merges(tmp_path: Path) -> None:
     found = Vocabulary.of(ByteTokenizer())
-    assert (len(found.names), found.merges) == (256, [])
+    assert (len(found.names), found.merges) == (257, [])
     assert found.names[ord("A")] == "A" and found.names[ord(" ")] == "Ġ"
 
 
@@ -352,7 +352,8 @@ def test_an_import_names_its_run_after_the_folder(tmp_path: Path, hairpin: Hairp
 
 def test_qwen3_and_plain_bytes_come_back(qwen3: Run, tmp_path: Path) -> None:
     folder = package.export(qwen3.path, tmp_path / "out").path
-    assert isinstance(read_tokenizer(folder), ByteTokenizer)
+    found = read_tokenizer(folder)
+    assert found and isinstance(found.tokenizer, ByteTokenizer)
     run = package.import_model(folder, out=tmp_path / "again")
     assert run.config.model.architecture == "qwen3" and run.config.tokenizer.kind == "bytes"
     assert open_origin(run.path).sha256 == open_origin(qwen3.path).sha256

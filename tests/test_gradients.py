@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
+from hairpin.optim.optimizers import step_unless
 from helpers import lively_model, random_ids
 
 INF, NAN = math.inf, math.nan
@@ -141,3 +142,76 @@ def test_the_norm_and_what_is_clipped_do_not_depend_on_accumulation() -> None:
 def test_a_clipper_that_cannot_be_is_refused(kind: str, threshold: float) -> None:
     with pytest.raises(ValueError, match="clip"):
         Clipper(kind, threshold)
+
+
+def clipped_by_pytorch(gradients: list[Tensor]) -> list[Tensor]:
+    parameters = as_parameters(gradients)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        [torch.full((4,), 1e20)],
+        [torch.tensor([3e38]), torch.tensor([3e38])],  # each has a norm, both together have none
+        [torch.full((4,), 1e20), torch.tensor([0.5])],
+        [torch.full((4,), 1e20, dtype=torch.bfloat16)],
+        [torch.full((4,), 1e200, dtype=torch.float64)],
+    ],
+)
+def test_where_the_norm_overflows_it_clips_as_pytorch_does(gradients: list[Tensor]) -> None:
+    ours = [gradient.clone() for gradient in gradients]
+    clipped = Clipper("norm", 1.0)(ours)
+    assert all(map(torch.equal, ours, clipped_by_pytorch(gradients)))
+    assert bool(clipped.clipped) and float(clipped.norm) == INF
+
+
+def test_a_norm_that_only_float16_cannot_hold_is_clipped_to_the_threshold() -> None:
+    gradient = torch.full((64, 1024), 300.0, dtype=torch.float16)
+    clipped = Clipper("norm", 1.0)([gradient])
+    assert float(clipped.norm) == pytest.approx(300 * 256, rel=1e-4)
+    assert float(gradient.float().norm()) == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["norm", "value", "off"])
+def test_without_any_gradient_the_norm_is_zero(kind: str) -> None:
+    clipper = Clipper(kind, 1.0)
+    for clipped in (clipper([]), clipper.measure([]), clipper.measure([], torch.tensor(4.0))):
+        assert (float(clipped.norm), bool(clipped.clipped)) == (0.0, False)
+        assert clipped.parameter_norms.shape == (0,)
+    assert float(clipper([]).divisor) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["norm", "value", "off"])
+def test_scalars_are_float32_whatever_the_gradients_are(kind: str, dtype: torch.dtype) -> None:
+    gradients = [gradient.to(dtype) for gradient in gradients_of(3.0)]
+    exact = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
+    clipper = Clipper(kind, 1.0)
+    for clipped in (clipper.measure([g.clone() for g in gradients]), clipper(gradients)):
+        scalars = (clipped.norm, clipped.divisor, clipped.parameter_norms)
+        assert {scalar.dtype for scalar in scalars} == {torch.float32}
+        assert float(clipped.norm) == pytest.approx(exact, rel=1e-6)
+    assert {gradient.dtype for gradient in gradients} == {dtype}
+
+
+def test_float64_gradients_are_clipped_in_float64() -> None:
+    gradients = [gradient.double() for gradient in gradients_of(3.0)]
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    expected = [gradient / norm for gradient in gradients]
+    Clipper("norm", 1.0)(gradients)
+    for gradient, right in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, right, atol=0, rtol=1e-14)
+
+
+def test_a_fused_optimizer_takes_the_divisor_of_float64_gradients() -> None:
+    weights = []
+    for dtype in (torch.float64, torch.float32):
+        (parameter,) = as_parameters([torch.tensor([3.0, -4.0], dtype=dtype)])
+        assert parameter.grad is not None
+        optimizer = torch.optim.SGD([parameter], fused=True)
+        clipped = Clipper("norm", 1.0).measure([parameter.grad])
+        step_unless(torch.tensor(False), optimizer, 1.0, clipped.divisor)
+        weights.append(parameter.tolist())
+    assert weights == [pytest.approx([-0.6, 0.8], rel=1e-6)] * 2

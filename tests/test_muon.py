@@ -1,5 +1,7 @@
 """Muon against PyTorch's own, a decomposition, and plain AdamW."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -76,14 +78,58 @@ def test_singular_values_come_near_one_and_singular_vectors_stay(
 
 def test_it_is_the_plain_iteration_in_float64() -> None:
     for shape in ((8, 8), (24, 6), (6, 24)):
-        x = seeded(*shape).double()
-        wide = x.T if x.size(0) > x.size(1) else x
-        wide = wide / wide.norm()
-        for _ in range(5):
-            gram = wide @ wide.T
-            wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
-        expected = (wide.T if x.size(0) > x.size(1) else wide).float()
+        expected = plain_iteration(seeded(*shape)).float()
         torch.testing.assert_close(orthogonalize(seeded(1, *shape))[0], expected, atol=1e-4, rtol=0)
+
+
+def plain_iteration(matrix: Tensor) -> Tensor:
+    """Five plain steps in float64 from the matrix itself."""
+    x: Tensor = matrix.double()
+    x = x / max(float(x.norm()), 1e-7)
+    for _ in range(5):
+        if x.size(0) > x.size(1):
+            gram = x.T @ x
+            x = 3.4445 * x + x @ (-4.7750 * gram + 2.0315 * gram @ gram)
+        else:
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+def pytorchs_step(matrix: Tensor) -> Tensor:
+    parameter = nn.Parameter(torch.zeros_like(matrix))
+    parameter.grad = matrix
+    optimizer = torch.optim.Muon([parameter], lr=1.0, momentum=0.0, weight_decay=0.0)
+    optimizer.step()  # type: ignore[no-untyped-call]
+    return parameter.detach() / -math.sqrt(max(1.0, matrix.size(0) / matrix.size(1)))
+
+
+def with_spectrum(kind: str, rows: int, columns: int, seed: int) -> Tensor:
+    """Singular values as random matrices have them, as many equal ones, as few large ones."""
+    noise = seeded(rows, columns, seed=seed)
+    if kind in ("random", "tiny"):
+        return noise * (1e-20 if kind == "tiny" else 1.0)
+    left, _, right = torch.linalg.svd(noise, full_matrices=False)
+    ranks = torch.arange(1, min(rows, columns) + 1)
+    values = {"equal": torch.ones_like(ranks), "power": 1 / ranks, "steep": 0.9**ranks}[kind]
+    matrix: Tensor = left @ torch.diag(values.float()) @ right
+    return matrix
+
+
+@pytest.mark.parametrize("kind", ["random", "tiny", "equal", "power", "steep"])
+@pytest.mark.parametrize(
+    "shape", [(64, 64), (64, 256), (256, 64), (128, 128), (96, 128), (256, 512), (512, 256)]
+)
+def test_in_bfloat16_it_is_as_near_to_float64_as_pytorchs(
+    shape: tuple[int, int], kind: str
+) -> None:
+    ours = theirs = 0.0
+    for seed in range(2):
+        matrix = with_spectrum(kind, *shape, seed=seed)
+        exact = plain_iteration(matrix)
+        ours += float((orthogonalize(matrix[None], torch.bfloat16)[0] - exact).norm())
+        theirs += float((pytorchs_step(matrix) - exact).norm())
+    assert ours <= 1.05 * theirs
 
 
 def test_a_matrix_of_zeros_stays_and_nothing_is_nan() -> None:

@@ -3,10 +3,12 @@
 import json
 import math
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -27,7 +29,7 @@ from hairpin.tracking.mlflow import tracking_uri
 from hairpin.tracking.points import Point, point_of
 from hairpin.tracking.reasons import reason_of
 from hairpin.tracking.tracker import Tracked, Written
-from hairpin.tracking.wandb import wandb_mode
+from hairpin.tracking.wandb import WeightsAndBiases, wandb_mode
 from helpers import (
     Hairpin,
     Watching,
@@ -599,3 +601,75 @@ def test_a_folder_in_a_file_is_meant_from_the_files_own(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('[track]\nmlflow_uri = "store"\n', encoding="utf-8")
     assert build_config(file=file).track.mlflow_uri == str(tmp_path / "store")
+
+
+class FakeWandb(SimpleNamespace):
+    """As much of the package as opening a run takes; `asked` is what `init` was given."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(__version__=version, Settings=lambda **given: given)
+        self.asked: list[dict[str, Any]] = []
+
+    def init(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+        return SimpleNamespace(define_metric=lambda *given, **named: None)
+
+
+@pytest.mark.parametrize(
+    ("version", "append"),
+    [
+        ("0.31.0", ""),
+        ("0.30.0rc1", ""),
+        ("1.0", ""),
+        ("0.29.1", "--append "),
+        ("0.20", "--append "),
+    ],
+)
+def test_wandb_says_how_a_run_that_went_on_offline_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, append: str
+) -> None:
+    package = FakeWandb(version)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    asked = build_config(flags={"track.wandb_mode": "offline"}).track
+    said: list[str] = []
+    path = tmp_path / "my run"
+    first = Tracked(path, asked, "run", {}, 0, None, identity=None, notice=said.append)
+    identity, _ = WeightsAndBiases().open(first)
+    assert not said
+    again = replace(first, identity=identity, kept=5)
+    assert WeightsAndBiases().open(again)[0] == identity
+    assert [(given["id"], given["resume"]) for given in package.asked] == [
+        (identity, None),
+        (identity, "allow"),  # what makes `wandb sync` append
+    ]
+    assert said == [
+        "offline, and gone on with in a folder of its own; send all of the run's folders in one "
+        f"command: wandb sync {append}'{path / 'wandb'}'/offline-run-*-{identity}"
+    ]
+    online = replace(again, asked=build_config(flags={"track.wandb_mode": "online"}).track)
+    WeightsAndBiases().open(online)
+    assert len(said) == 1
+
+
+def test_what_a_tracker_says_is_told_from_the_runs_own_thread(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    entered = threading.Event()
+
+    def speak() -> None:
+        followers[0].say("send it with this")
+        entered.set()
+
+    followers: list[Follower] = []
+
+    def notice(line: str) -> None:
+        told.append((line, threading.get_ident()))
+
+    follower = Follower("wandb", lambda: Memory({"open": speak}), Kept(tmp_path), dict, notice)
+    followers.append(follower)
+    run = Tracked(tmp_path, build_config().track, "run", {}, kept=0, written=None, identity=None)
+    follower.tell(Opening(run, [], may_rewind=False))
+    follower.tell(an_update(0))
+    follower.tell(events.End(1, "finished", 1.0))
+    assert entered.wait(20)
+    follower.close()
+    assert told == [("wandb: send it with this", threading.get_ident())]

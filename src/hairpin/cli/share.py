@@ -46,8 +46,9 @@ def import_(folder: Path, out: Path | None) -> None:
     `hairpin train TEXT --from` goes on from it. Pickles are never read.
     """
     from hairpin.analysis.formats import harmless_name
+    from hairpin.cli.shown import say
     from hairpin.convert.verbs import import_model
 
-    run = import_model(folder, out=out)
+    run = import_model(folder, out=out, on_notice=lambda line: say(line, err=True))
     count = run.summary().parameters or 0
     click.echo(harmless_name(f"{run.path}: {count:,} parameters, from {folder}"))

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hairpin.checkpoints.manifest import write_manifest
@@ -21,7 +22,7 @@ from hairpin.training.origin import Origin, open_origin
 from hairpin.version import __version__
 
 
-def bring_in(folder: Path, out: Path) -> Run:
+def bring_in(folder: Path, out: Path, on_notice: Callable[[str], None]) -> Run:
     """A run of the weights and the tokenizer in a folder.
 
     It has weights and no checkpoint: nothing was trained here that could be gone on with.
@@ -29,6 +30,7 @@ def bring_in(folder: Path, out: Path) -> Run:
     Args:
         folder: config.json, safetensors and a tokenizer's files.
         out: the run's folder, new or empty.
+        on_notice: told in a line each what was not taken as it is there.
 
     Raises:
         RunError: the folder holds no model of hairpin's, or the run cannot be written.
@@ -48,6 +50,8 @@ def bring_in(folder: Path, out: Path) -> Run:
             facts = {file: write_tensors(best / file, origin.tensors)}
             write_manifest(best, 0, facts, {"tokenizer_sha256": origin.tokenizer.hash()})
         _write_record(run, origin, time.monotonic() - started)
+    for notice in origin.notices:
+        on_notice(notice)
     return Run(RunDirectory(out))
 
 

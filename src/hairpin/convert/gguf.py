@@ -17,7 +17,6 @@ from torch import Tensor
 
 from hairpin.convert.source import Source
 from hairpin.convert.tokenizer_files import Vocabulary, chat_template
-from hairpin.data.gpt2_files import END_OF_TEXT
 from hairpin.errors import RunError, UserError
 from hairpin.files import make_folders, move, remove, sync_file, sync_folder, unmake
 from hairpin.model.modern import EPSILON, ROTARY_BASE
@@ -42,7 +41,7 @@ _BLOCK = {
     "mlp.output": "ffn_down",
 }
 _APART = ("attn_q", "attn_k", "attn_v")
-_NORMAL, _CONTROL = 1, 3  # kinds of token
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # kinds of token
 # llama.cpp wants a merge where there is none: of two bytes that no UTF-8 has.
 _IMPOSSIBLE_MERGE = "ÿ ÿ"
 
@@ -160,8 +159,11 @@ def _add_tokenizer(writer: Any, source: Source) -> None:
     merges = [f"{left} {right}" for left, right in vocabulary.merges]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")  # how text is divided before merges
-    writer.add_token_list([*vocabulary.names, END_OF_TEXT])
-    writer.add_token_types([*([_NORMAL] * len(vocabulary.names)), _CONTROL])
+    writer.add_token_list(vocabulary.names)
+    kinds = [_NORMAL] * len(vocabulary.names)
+    for token in vocabulary.added:
+        kinds[token.id] = _CONTROL if token.special else _USER_DEFINED
+    writer.add_token_types(kinds)
     writer.add_token_merges(merges or [_IMPOSSIBLE_MERGE])
     writer.add_bos_token_id(end)
     writer.add_eos_token_id(end)

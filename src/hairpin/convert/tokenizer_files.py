@@ -11,7 +11,7 @@ from typing import Any
 
 from hairpin.config.settings import Config
 from hairpin.data import bpe
-from hairpin.data.gpt2_files import END_OF_TEXT
+from hairpin.data.added import END_OF_TEXT, Added
 from hairpin.data.tokenizers import BpeTokenizer, RankedTokenizer, Tokenizer
 from hairpin.files import as_json
 from hairpin.finetuning.template import render
@@ -22,24 +22,29 @@ class Vocabulary:
     """A tokenizer as a byte-level BPE.
 
     Args:
-        names: of the tokens in the order of their ids, as GPT-2 writes bytes; without end-of-text,
-            whose id is the next.
+        names: of all tokens in the order of their ids: of added ones their text, of the others
+            their bytes as GPT-2 writes them.
         merges: pairs of tokens in the order in which they were learned.
+        added: the tokens that no merge makes, end-of-text among them.
     """
 
     names: list[str]
     merges: list[tuple[str, str]]
+    added: tuple[Added, ...]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
         """The same ids for the same text."""
         characters = {byte: character for character, byte in bpe.byte_of_character().items()}
-        names = ["".join(characters[byte] for byte in piece) for piece in tokenizer.pieces()[:-1]]
+        names = ["".join(characters[byte] for byte in piece) for piece in tokenizer.pieces()]
+        added = tokenizer.added_tokens()
+        for token in added:
+            names[token.id] = token.content
         if isinstance(tokenizer, BpeTokenizer):
-            return cls(names, tokenizer.merges)
+            return cls(names, tokenizer.merges, added)
         if isinstance(tokenizer, RankedTokenizer):
-            return cls(names, bpe.merges_of(tokenizer.tokens))
-        return cls(names, [])
+            return cls(names, bpe.merges_of(tokenizer.tokens), added)
+        return cls(names, [], added)
 
 
 def tokenizer_files(tokenizer: Tokenizer, config: Config, context: int) -> dict[str, bytes]:
@@ -58,7 +63,9 @@ def tokenizer_files(tokenizer: Tokenizer, config: Config, context: int) -> dict[
         "unk_token": None,
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
-        "added_tokens_decoder": {str(tokenizer.end_of_text): _added()},
+        "added_tokens_decoder": {
+            str(token.id): token.as_json() for token in tokenizer.added_tokens()
+        },
     }
     if template := chat_template(config):
         settings["chat_template"] = template
@@ -71,21 +78,9 @@ def tokenizer_files(tokenizer: Tokenizer, config: Config, context: int) -> dict[
 
 def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
     vocabulary = Vocabulary.of(tokenizer)
-    ids = {name: index for index, name in enumerate(vocabulary.names)}
-    whole = json.loads(bpe.tokenizer_json(ids, vocabulary.merges))
-    whole["added_tokens"] = [{"id": tokenizer.end_of_text, **_added()}]
-    return json.dumps(whole, ensure_ascii=False, indent=1).encode()
-
-
-def _added() -> dict[str, Any]:
-    return {
-        "content": END_OF_TEXT,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
+    added = {token.id for token in vocabulary.added}
+    ids = {name: index for index, name in enumerate(vocabulary.names) if index not in added}
+    return bpe.tokenizer_json(ids, vocabulary.merges, vocabulary.added)
 
 
 def chat_template(config: Config) -> str | None:

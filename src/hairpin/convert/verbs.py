@@ -1,5 +1,7 @@
 """Exporting and importing, as functions: `hairpin.export` and `hairpin.import_model`."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +61,23 @@ def export(
     return Exported(place, f"{place}: {words}")
 
 
-def import_model(folder: AnyPath, *, out: AnyPath | None = None) -> Run:
+def import_model(
+    folder: AnyPath,
+    *,
+    out: AnyPath | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> Run:
     """Make a run of a model of transformers, GPT-2's or one that hairpin exported.
 
     Args:
         folder: with config.json, safetensors and the tokenizer's files.
         out: the run's folder, new or empty; None: `runs/<folder>-<n>`.
+        on_notice: told in a line each what was not taken as it is there (tokens, rows, a head);
+            None: they are written to standard error.
 
     Raises:
         RunError: it is no model of hairpin's; a line for each setting in which it is not.
     """
     folder = Path(folder)
-    return bring_in(folder, Path(out) if out else new_run_path(folder.absolute().name))
+    place = Path(out) if out else new_run_path(folder.absolute().name)
+    return bring_in(folder, place, on_notice or (lambda line: print(line, file=sys.stderr)))

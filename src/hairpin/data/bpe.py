@@ -7,10 +7,11 @@ Hugging Face `tokenizers` does the learning and defines the file format; encodin
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from hairpin.data.added import Added
 from hairpin.data.pieces import recut
 
 TRAINING_BYTES = 64_000_000
@@ -113,8 +114,16 @@ def _counted(texts: Iterable[str], on_bytes: Callable[[int], None] | None) -> It
         on_bytes(done_bytes)
 
 
-def tokenizer_json(vocab: dict[str, int], merges: list[tuple[str, str]]) -> bytes:
-    """A vocabulary in the format of Hugging Face tokenizers, version 1.0."""
+def tokenizer_json(
+    vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], added: Sequence[Added] = ()
+) -> bytes:
+    """A vocabulary in the format of Hugging Face tokenizers, version 1.0.
+
+    An added token stands in the vocabulary too where it is not behind it: `tokenizers` would give
+    it another id.
+    """
+    behind = max(vocab.values(), default=-1)
+    among = {token.content: token.id for token in added if token.id < behind}
     level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     model = {
         "type": "BPE",
@@ -125,14 +134,14 @@ def tokenizer_json(vocab: dict[str, int], merges: list[tuple[str, str]]) -> byte
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": vocab,
+        "vocab": dict(sorted({**vocab, **among}.items(), key=lambda pair: pair[1])),
         "merges": merges,
     }
     whole: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [],
+        "added_tokens": [{"id": token.id, **token.as_json()} for token in added],
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", **level},
         "post_processor": None,
@@ -140,6 +149,20 @@ def tokenizer_json(vocab: dict[str, int], merges: list[tuple[str, str]]) -> byte
         "model": model,
     }
     return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def tokens_of(names: Sequence[str], merges: Sequence[tuple[str, str]]) -> list[bytes]:
+    """Return the bytes of tokens that GPT-2 writes so, in the order in which they were learned.
+
+    Raises:
+        ValueError: they are not 256 bytes and then one token for each merge.
+    """
+    if list(names[256:]) != [left + right for left, right in merges]:
+        raise ValueError("its ids are not 256 bytes followed by one token for each merge")
+    table = byte_of_character()
+    if set(names[:256]) != set(table):
+        raise ValueError("its first 256 ids are not the 256 bytes")
+    return [bytes(table[character] for character in name) for name in names]
 
 
 def merges_of(tokens: Sequence[bytes]) -> list[tuple[str, str]]:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hairpin.data.added import Marks
 from hairpin.data.corpus import Corpus
 from hairpin.data.split import Survey, divide, tail_bytes
 from hairpin.data.tokenizers import Ids, Tokenizer
@@ -66,10 +67,31 @@ def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
 def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[Part, Ids]]:
     """Each part with its ids, end-of-text before those that open a document."""
     opening = np.array([tokenizer.end_of_text], dtype=np.uint32)
-    for batch in _batches(parts):
+    for batch in _batches(_with_whole_marks(parts, Marks(tokenizer.added_tokens()))):
         all_ids = tokenizer.encode_batch([part.text for part in batch])
         for part, ids in zip(batch, all_ids, strict=True):
             yield part, np.concatenate((opening, ids)) if part.opens else ids
+
+
+def _with_whole_marks(parts: Iterable[Part], marks: Marks) -> Iterator[Part]:
+    """The parts, cut so that none ends inside the text of an added token, which was not known where
+    they were cut.
+    """
+    waiting: Part | None = None
+    for part in parts:
+        if not waiting:
+            waiting = part
+            continue
+        moved = 0 if part.opens else marks.divided(waiting.text, part.text)
+        kept = len(waiting.text) - moved
+        yield _with_text(waiting, waiting.text[:kept]) if moved else waiting
+        waiting = _with_text(part, waiting.text[kept:] + part.text) if moved else part
+    if waiting:
+        yield waiting
+
+
+def _with_text(part: Part, text: str) -> Part:
+    return replace(part, text=text, text_bytes=len(text.encode()))
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -9,14 +9,14 @@ Ids are the rows of the checkpoint's embedding, so a vocabulary is taken as it i
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hairpin.data import bpe
+from hairpin.data.added import END_OF_TEXT, Added
 from hairpin.data.tokenizers import BpeTokenizer, ByteTokenizer, Gpt2Tokenizer, Tokenizer
 from hairpin.errors import RunError
-
-END_OF_TEXT = "<|endoftext|>"
 
 # Of GPT-2's 50,256 tokens in the order of their ids, each behind its length: see `_digest`.
 _GPT2_SHA256 = "3b27ee95684e28911415c6bcd8537b0d5b950f05a84053d4e6c63a26990f9617"
@@ -40,11 +40,29 @@ _CONFIG: dict[str, Sequence[Any]] = {"add_prefix_space": (None, False)}
 _Merges = list[tuple[str, str]]
 
 
-def read_tokenizer(folder: Path) -> Tokenizer | None:
+@dataclass(frozen=True)
+class Found:
+    """A tokenizer of other programs.
+
+    Args:
+        tokenizer: it.
+        without_row: texts of added tokens that were left out: no row of the embedding is theirs.
+        plain: texts of added tokens that are found as they are written, though they ask to take
+            white space with them, or to be words of their own.
+    """
+
+    tokenizer: Tokenizer
+    without_row: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+
+
+def read_tokenizer(folder: Path, rows: int | None = None) -> Found | None:
     """GPT-2's tokenizer, another byte-level BPE in its format, or plain bytes, which are such a one
     without merges; None where there are no files.
 
-    Tokens that were added behind end-of-text are left out: no text becomes one of them.
+    Args:
+        folder: where the files are.
+        rows: of the embedding; added tokens behind them are left out. None: as many as there are.
 
     Raises:
         RunError: the files are damaged, or hairpin would not encode as they say.
@@ -56,11 +74,12 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     if not file.is_file():
         return None
     try:
-        _refuse_other(_CONFIG, _json_object(folder / "tokenizer_config.json"))
+        config = _json_object(folder / "tokenizer_config.json")
+        _refuse_other(_CONFIG, config)
         if file == whole:
-            return _tokenizer(*_from_tokenizer_json(_json_object(whole)))
-        added = _json_object(folder / "added_tokens.json")
-        return _tokenizer(_with_end(_json_object(vocab), added), _from_merges(merges))
+            return _found(*_from_tokenizer_json(_json_object(whole)), rows)
+        added = _added_beside(config, _json_object(folder / "added_tokens.json"))
+        return _found(_json_object(vocab), _from_merges(merges), added, rows)
     except OSError as error:
         raise RunError(
             f"{error.filename}: cannot be read ({error.strerror}); a tokenizer is tokenizer.json, "
@@ -95,18 +114,36 @@ def _refuse_other(allowed: dict[str, Sequence[Any]], there: dict[str, Any]) -> N
             raise ValueError(f"{key} is {json.dumps(there.get(key))}")
 
 
-def _from_tokenizer_json(whole: dict[str, Any]) -> tuple[dict[str, int], _Merges]:
+def _from_tokenizer_json(
+    whole: dict[str, Any],
+) -> tuple[dict[str, int], _Merges, list[dict[str, Any]]]:
     model = whole["model"]
     _refuse_other(_MODEL, model)
-    _refuse_other({"normalizer": (None,)}, whole)
-    _refuse_other(_PRE_TOKENIZER, whole["pre_tokenizer"] or {})
+    _refuse_other({"normalizer": (None,)}, {"normalizer": _alone(whole, "normalizer")})
+    _refuse_other(_PRE_TOKENIZER, _alone(whole, "pre_tokenizer") or {})
     pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
-    added = {token["content"]: token["id"] for token in whole.get("added_tokens", ())}
-    return _with_end(model["vocab"], added), [_pair(pair) for pair in pairs]
+    return model["vocab"], [_pair(pair) for pair in pairs], whole.get("added_tokens") or []
 
 
-def _with_end(vocab: dict[str, int], added: dict[str, int]) -> dict[str, int]:
-    return {END_OF_TEXT: added[END_OF_TEXT], **vocab} if END_OF_TEXT in added else vocab
+def _alone(whole: dict[str, Any], part: str) -> Any:
+    """A part of a tokenizer.json, out of the sequences that have it alone; of none it is None."""
+    found = whole.get(part)
+    while isinstance(found, dict) and found.get("type") == "Sequence":
+        parts = found[part.replace("_", "") + "s"]
+        if len(parts) > 1:
+            return found
+        found = parts[0] if parts else None
+    return found
+
+
+def _added_beside(config: dict[str, Any], ids: dict[str, int]) -> list[dict[str, Any]]:
+    """The added tokens that stand in tokenizer_config.json, or in added_tokens.json, as ids."""
+    full = [
+        {"id": int(index), **token}
+        for index, token in config.get("added_tokens_decoder", {}).items()
+    ]
+    known = {token["content"] for token in full}
+    return full + [{"id": ids[name], "content": name} for name in ids if name not in known]
 
 
 def _from_merges(path: Path) -> _Merges:
@@ -121,20 +158,54 @@ def _pair(parts: Sequence[str]) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _tokenizer(vocab: dict[str, int], merges: _Merges) -> Tokenizer:
-    names = sorted(vocab, key=vocab.__getitem__)
-    if [vocab[name] for name in names] != list(range(len(names))):
+def _found(
+    vocab: dict[str, int], merges: _Merges, listed: list[dict[str, Any]], rows: int | None
+) -> Found:
+    if END_OF_TEXT in vocab:
+        listed = [{"content": END_OF_TEXT, "id": vocab[END_OF_TEXT]}, *listed]
+    tokens = {token["content"]: token for token in listed}
+    if END_OF_TEXT not in tokens:
+        raise ValueError(f"it has no {END_OF_TEXT}, which stands between texts")
+    of_merges = {name: index for name, index in vocab.items() if name not in tokens}
+    in_order = sorted(tokens.values(), key=lambda token: token["id"])
+    ids = sorted([*of_merges.values(), *(token["id"] for token in in_order)])
+    if ids != list(range(len(ids))):
         raise ValueError("its ids are not 0, 1, 2 and so on")
-    if not names or names.pop() != END_OF_TEXT:
-        raise ValueError(f"{END_OF_TEXT} is not its last token")
-    table = bpe.byte_of_character()
-    if set("".join(names)) <= set(table):
-        tokens = [bytes(table[char] for char in name) for name in names]
+    missing = set(bpe.byte_of_character()) - of_merges.keys()
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the 256 bytes have no token, so that it cannot write every text "
+            "(to learn one that can: initial_alphabet=ByteLevel.alphabet())"
+        )
+    if "" in tokens:
+        raise ValueError("one of its added tokens is empty")
+    needed = max(tokens[END_OF_TEXT]["id"], *of_merges.values())
+    limit = len(ids) if rows is None else max(rows, needed + 1)
+    has_row = [token for token in in_order if token["id"] < limit]
+    added = [Added(token["content"], token["id"], token.get("special", True)) for token in has_row]
+    return Found(
+        _tokenizer(of_merges, merges, added),
+        tuple(token["content"] for token in in_order[len(has_row) :]),
+        tuple(token["content"] for token in has_row if _is_unlike_its_text(token)),
+    )
+
+
+def _is_unlike_its_text(token: dict[str, Any]) -> bool:
+    """Whether other programs do not find it just where its text stands; end-of-text we never do."""
+    flags = ("lstrip", "rstrip", "single_word")
+    return token["content"] != END_OF_TEXT and any(token.get(flag) for flag in flags)
+
+
+def _tokenizer(vocab: dict[str, int], merges: _Merges, added: Sequence[Added]) -> Tokenizer:
+    names = sorted(vocab, key=vocab.__getitem__)
+    if [(token.content, token.id) for token in added] == [(END_OF_TEXT, len(names))]:
+        tokens = bpe.tokens_of(names, merges)
         if _digest(tokens) == _GPT2_SHA256:
             return Gpt2Tokenizer(tokens)
-        if not merges and tokens == [bytes((byte,)) for byte in range(256)]:
+        if tokens == [bytes((byte,)) for byte in range(256)]:
             return ByteTokenizer()
-    return BpeTokenizer({name: vocab[name] for name in names}, merges)
+        added = ()
+    return BpeTokenizer(vocab, merges, added)
 
 
 def _digest(tokens: Sequence[bytes]) -> str:

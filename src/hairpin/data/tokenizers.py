@@ -1,16 +1,13 @@
 """Text <-> token ids: plain bytes, a BPE learned from the corpus, GPT-2's vocabulary.
 
-    Tokenizer            what all have; ids are 0 … vocabulary - 1, the last is end-of-text
+    Tokenizer            what all have; ids are 0 … vocabulary - 1, one of them is end-of-text
     ├── ByteTokenizer    256 bytes
     └── RankedTokenizer  tiktoken's byte-level BPE, GPT-2's regular expression
-        ├── BpeTokenizer     learned here; kept as a Hugging Face tokenizer.json
+        ├── BpeTokenizer     learned here or brought in; kept as a Hugging Face tokenizer.json
         └── Gpt2Tokenizer    GPT-2's 50,257
 
 End-of-text is never made from text: `<|endoftext|>` in a document is thirteen ordinary characters.
-A learned BPE is encoded by tiktoken, which merges by the rank of the bytes that result and takes
-a twentieth of the memory of `tokenizers`. For a vocabulary in the order in which it was learned
-that is the same as merging pair by pair: when token T = (x, y) is learned, all text of T's bytes
-between cuts is divided as x, y by the merges before, so no other pair can make T.
+Other tokens that others added to a vocabulary (`<|im_start|>`) are one id wherever they stand.
 """
 
 import base64
@@ -18,31 +15,27 @@ import hashlib
 import importlib
 import json
 import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hairpin.data import bpe
+from hairpin.data.added import END_OF_TEXT, Added, Marks
 from hairpin.data.cache import shown
+from hairpin.data.words import Merging
 from hairpin.errors import RunError, UserError
 from hairpin.files import write_atomically
 from hairpin.reading import reading
 
-if TYPE_CHECKING:
-    import tiktoken
-
 Ids = npt.NDArray[np.uint32]
 
 _FORMAT = 1
-# GPT-2's expression as tiktoken writes it: the same words, with less backtracking.
-_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-_WHITE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 
 
 class Tokenizer(ABC):
@@ -51,7 +44,7 @@ class Tokenizer(ABC):
     Attributes:
         kind: "bytes", "bpe" or "gpt2".
         vocabulary: number of ids, end-of-text included.
-        end_of_text: the id that stands before each document; always the last.
+        end_of_text: the id that stands before each document; the last of all that hairpin makes.
     """
 
     kind: str
@@ -68,7 +61,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _token(self, index: int) -> bytes:
-        """The bytes of one id below end-of-text."""
+        """The bytes of one id that is not end-of-text."""
+
+    def added_tokens(self) -> tuple[Added, ...]:
+        """The tokens that no merge makes."""
+        return (Added(END_OF_TEXT, self.end_of_text),)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, on all cores where that is faster."""
@@ -94,7 +91,8 @@ class Tokenizer(ABC):
 
     def pieces(self) -> list[bytes]:
         """The bytes of each id, [vocabulary]; end-of-text has none."""
-        return [*(self._token(index) for index in range(self.vocabulary - 1)), b""]
+        ids = range(self.vocabulary)
+        return [b"" if index == self.end_of_text else self._token(index) for index in ids]
 
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """How many bytes each id stands for, int32 [vocabulary]; 0 for end-of-text."""
@@ -147,29 +145,16 @@ class RankedTokenizer(Tokenizer):
         self.tokens = list(tokens)
         self.vocabulary = len(self.tokens) + 1
         self.end_of_text = len(self.tokens)
-        self._made: tiktoken.Encoding | None = None
 
-    @property
-    def _encoding(self) -> "tiktoken.Encoding":
-        if self._made is None:
-            import tiktoken
-
-            ranks = {token: rank for rank, token in enumerate(self.tokens)}
-            self._made = tiktoken.Encoding(
-                self.kind, pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={}
-            )
-        return self._made
+    @cached_property
+    def _merging(self) -> Merging:
+        return Merging(self.kind, self.tokens)
 
     def encode(self, text: str) -> Ids:
-        try:
-            return self._encoding.encode_to_numpy(text)
-        except ValueError:
-            # The expression backtracks through white space, and gives up on about a million.
-            parts = [self._encoding.encode_to_numpy(part) for part in _tame(text)]
-            return np.concatenate(parts)
+        return self._merging.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        _ = self._encoding  # made once, before there are threads
+        _ = self._merging  # made once, before there are threads
         with ThreadPoolExecutor(_cores()) as pool:
             return list(pool.map(self.encode, texts))
 
@@ -184,46 +169,59 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _tame(text: str) -> Iterator[str]:
-    r"""The text cut before the last character of each long run of white space.
-
-    The expression always divides there: `\s+(?!\S)` takes all of a run but its last character.
-    """
-    start = 0
-    for run in re.finditer(rf"{_WHITE}{{1000,}}+", text):
-        # A run at the very end is one word, and the expression takes it in one go.
-        if run.end() < len(text):
-            yield text[start : run.end() - 1]
-            start = run.end() - 1
-    yield text[start:]
-
-
 class BpeTokenizer(RankedTokenizer):
-    """Byte-level BPE learned from a corpus.
+    """Byte-level BPE learned from a corpus, here or elsewhere.
 
     Args:
         vocab: token, as GPT-2 writes bytes -> id.
         merges: pairs of tokens in the order in which they were learned.
+        added: tokens besides those, end-of-text among them; none: end-of-text, the last id.
 
     Raises:
-        ValueError: the vocabulary is not 256 bytes and then one token for each merge.
+        ValueError: `vocab` is not 256 bytes and one token for each merge, or an id is missing.
     """
 
     kind = "bpe"
 
-    def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        names = sorted(vocab, key=vocab.__getitem__)
-        ids_in_order = [vocab[name] for name in names] == list(range(len(names)))
-        if not ids_in_order or names[256:] != [left + right for left, right in merges]:
-            raise ValueError("its ids are not 256 bytes followed by one token for each merge")
-        table = bpe.byte_of_character()
-        if set(names[:256]) != set(table):
-            raise ValueError("its first 256 ids are not the 256 bytes")
-        super().__init__([bytes(table[char] for char in name) for name in names])
-        self._vocab, self.merges = {name: vocab[name] for name in names}, list(merges)
+    def __init__(
+        self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], added: Sequence[Added] = ()
+    ) -> None:
+        self._vocab = dict(sorted(vocab.items(), key=lambda pair: pair[1]))
+        self.merges = list(merges)
+        super().__init__(bpe.tokens_of(list(self._vocab), self.merges))
+        self._added = tuple(added) or super().added_tokens()
+        ids = sorted([*vocab.values(), *(token.id for token in self._added)])
+        if ids != list(range(len(ids))):
+            raise ValueError("its ids are not 0, 1, 2 and so on")
+        (self.end_of_text,) = (token.id for token in self._added if token.content == END_OF_TEXT)
+        self.vocabulary = len(ids)
+        self._ids = np.array(list(self._vocab.values()), dtype=np.uint32)  # of each rank
+        self._marks = Marks(self._added)
+        self._bytes = {token.id: token.content.encode() for token in self._added}
+        self._bytes |= dict(zip(self._vocab.values(), self.tokens, strict=True))
+
+    def encode(self, text: str) -> Ids:
+        if self._is_plain():
+            return super().encode(text)
+        parts = [np.empty(0, dtype=np.uint32)]
+        for piece, mark in self._marks.split(text):
+            ids = self._ids[super().encode(piece)] if mark is None else np.array([mark])
+            parts.append(ids.astype(np.uint32))
+        return np.concatenate(parts)
+
+    def added_tokens(self) -> tuple[Added, ...]:
+        return self._added
+
+    def _is_plain(self) -> bool:
+        """Whether ids are ranks, and end-of-text is all that was added."""
+        return self._added == (Added(END_OF_TEXT, len(self.tokens)),)
+
+    def _token(self, index: int) -> bytes:
+        return self._bytes[index]
 
     def _files(self) -> dict[str, bytes]:
-        return {"tokenizer.json": bpe.tokenizer_json(self._vocab, self.merges)}
+        added = () if self._is_plain() else self._added
+        return {"tokenizer.json": bpe.tokenizer_json(self._vocab, self.merges, added)}
 
 
 class Gpt2Tokenizer(RankedTokenizer):
@@ -321,5 +319,11 @@ def _build(kind: str, files: dict[str, Any]) -> Tokenizer:
         return ByteTokenizer()
     if kind == "gpt2":
         return Gpt2Tokenizer([base64.b64decode(token) for token in files["ranks.json"]])
-    model = files["tokenizer.json"]["model"]
-    return BpeTokenizer(model["vocab"], [(left, right) for left, right in model["merges"]])
+    whole = files["tokenizer.json"]
+    added = [
+        Added(token["content"], token["id"], token["special"]) for token in whole["added_tokens"]
+    ]
+    contents = {token.content for token in added}
+    vocab = {name: i for name, i in whole["model"]["vocab"].items() if name not in contents}
+    merges = [(left, right) for left, right in whole["model"]["merges"]]
+    return BpeTokenizer(vocab, merges, added)

@@ -82,7 +82,7 @@ def finetuning(
         tally=tally_of(config, settled.tokenizer, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
         plan=lambda: _plan(settled),
-        warnings=divided.notices,
+        warnings=(*(settled.origin.notices if settled.origin else ()), *divided.notices),
     )
 
 

@@ -5,7 +5,7 @@ transformers writes (`transformer.` in front is optional).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -69,11 +69,21 @@ def from_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """GPT-2's tensors without `transformer.` in front, without masks and other heads."""
     plain = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    return without_masks_and_heads(plain)
+
+
+def without_masks_and_heads(plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a language model, of those without `transformer.` in front."""
     return {
         name: tensor
         for name, tensor in plain.items()
         if not _MASK.fullmatch(name) and not name.startswith(_OTHER_HEADS)
     }
+
+
+def other_heads(state: Iterable[str]) -> list[str]:
+    """Names of tensors of what transformers puts on top besides the language model's head."""
+    return [name for name in state if name.startswith(_OTHER_HEADS)]
 
 
 def misfit(

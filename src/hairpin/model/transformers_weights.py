@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from hairpin.errors import RunError
 from hairpin.model import gpt2_weights
 from hairpin.model.shape import Shape
 
-_HEAD = "lm_head.weight"
+HEAD = "lm_head.weight"
 _APART = ("q_proj", "k_proj", "v_proj")
 _FUSED = "attention.query_key_value.weight"
-_TOP = {"token_embedding.weight": "model.embed_tokens.weight", "head.weight": _HEAD}
+_TOP = {"token_embedding.weight": "model.embed_tokens.weight", "head.weight": HEAD}
 _MODERN = {
     "attention.output.weight": "self_attn.o_proj.weight",
     "mlp.expand.weight": "mlp.fc1.weight",
@@ -42,9 +43,9 @@ def to_transformers(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tens
     """
     if shape.architecture == "gpt2":
         theirs = gpt2_weights.to_gpt2(state, shape.layers)
-        head = theirs.pop(_HEAD)
+        head = theirs.pop(HEAD)
         named = {f"transformer.{name}": tensor for name, tensor in theirs.items()}
-        return named if shape.tied else named | {_HEAD: head}
+        return named if shape.tied else named | {HEAD: head}
     converted = {theirs: state[ours] for ours, theirs in _pairs(shape)}
     for ours, apart in _fused(shape):
         converted |= dict(zip(apart, state[ours].chunk(3), strict=True))
@@ -69,10 +70,34 @@ def from_transformers(plain: Mapping[str, Tensor], shape: Shape) -> dict[str, Te
 
 
 def plain_names(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """The tensors without what transformers keeps beside the weights."""
+    """The tensors without what transformers keeps beside the weights, under the names of a language
+    model: what a bare model was saved as has no `model.` in front.
+
+    Raises:
+        RunError: a tensor is there twice, under both names.
+    """
     if shape.architecture == "gpt2":
-        return gpt2_weights.plain_names(state)
-    return {name: t for name, t in state.items() if not name.endswith("rotary_emb.inv_freq")}
+        named = {name: name.removeprefix("transformer.") for name in state}
+    else:
+        bare = {name for name in state if name.startswith(("embed_tokens.", "layers.", "norm."))}
+        named = {name: f"model.{name}" if name in bare else name for name in state}
+    for name, ours in named.items():
+        if name != ours and ours in state:
+            raise RunError(f"{name} and {ours} are the same tensor; save the model again")
+    plain = {ours: state[name] for name, ours in named.items()}
+    if shape.architecture == "gpt2":
+        return gpt2_weights.without_masks_and_heads(plain)
+    return {name: t for name, t in plain.items() if not name.endswith("rotary_emb.inv_freq")}
+
+
+def other_heads(state: Mapping[str, Tensor], shape: Shape) -> list[str]:
+    """Names of tensors that are no part of a language model, and that `plain_names` leaves out."""
+    return gpt2_weights.other_heads(state) if shape.architecture == "gpt2" else []
+
+
+def embedding_name(shape: Shape) -> str:
+    """The embedding's among `plain_names`."""
+    return "wte.weight" if shape.architecture == "gpt2" else _TOP["token_embedding.weight"]
 
 
 def misfit(
@@ -88,8 +113,8 @@ def misfit(
     if shape.architecture == "gpt2":
         return gpt2_weights.misfit(plain, shapes, shape.layers)
     wanted = {theirs: [*shapes[ours]] for ours, theirs in _pairs(shape)}
-    if _HEAD in plain:
-        wanted[_HEAD] = [*shapes["token_embedding.weight"]]
+    if HEAD in plain:
+        wanted[HEAD] = [*shapes["token_embedding.weight"]]
     for ours, apart in _fused(shape):
         rows, columns = shapes[ours]
         wanted |= {name: [rows // 3, columns] for name in apart}

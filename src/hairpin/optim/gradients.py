@@ -5,7 +5,7 @@ taken after accumulation and before clipping, at every update from the first.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,11 +16,14 @@ class Clipped:
     """What clipping saw, all still on the device.
 
     Args:
-        norm: the global norm before clipping, a float32 scalar.
+        norm: the global norm before clipping, a float32 scalar; 0 without any gradient.
         clipped: whether gradients are too large, a boolean scalar.
-        parameter_norms: the norm of each gradient, [number of parameters].
+        parameter_norms: the norm of each gradient, float32 [number of parameters].
         divisor: what makes gradients small enough, a float32 scalar; exactly 1 where they are. The
             scale that they were measured with is in it.
+
+    All are float32 whatever the gradients are. They are computed in float32, and of float64
+    gradients in float64.
     """
 
     norm: Tensor
@@ -52,11 +55,18 @@ class Clipper:
 
     @torch.no_grad()
     def __call__(self, gradients: Sequence[Tensor]) -> Clipped:
-        """Measure, clip, and say what was done."""
-        clipped = self.measure(gradients)
-        if self.kind == "norm":
+        """Measure, clip, and say what was done.
+
+        Finite gradients whose norm is too large for its format become zeros, as PyTorch's
+        `clip_grad_norm_` has it. Where a gradient is not finite, all stay as they are.
+        """
+        clipped = self._measure(gradients, None, None)
+        if self.kind == "norm" and gradients:
+            largest = _norms(gradients, torch.inf)
+            overflows = torch.isinf(clipped.norm) & torch.isfinite(largest).all()
+            clipped = replace(clipped, divisor=torch.where(overflows, torch.inf, clipped.divisor))
             torch._foreach_div_(list(gradients), clipped.divisor)
-        return clipped
+        return _narrow(clipped)
 
     @torch.no_grad()
     def measure(
@@ -74,7 +84,16 @@ class Clipper:
             total: sums a tensor over processes, where each has a part of every gradient; None: the
                 gradients are whole.
         """
-        parameter_norms = torch.stack(torch._foreach_norm(list(gradients)))
+        return _narrow(self._measure(gradients, scale, total))
+
+    def _measure(
+        self,
+        gradients: Sequence[Tensor],
+        scale: Tensor | None,
+        total: Callable[[Tensor], Tensor] | None,
+    ) -> Clipped:
+        """Measure in the gradients' own format, or in float32 if that is wider."""
+        parameter_norms = _norms(gradients)
         if total:
             parameter_norms = total(parameter_norms.square()).sqrt()
         limit: float | Tensor = self.threshold
@@ -83,18 +102,43 @@ class Clipper:
             limit = self.threshold * scale
         norm = torch.linalg.vector_norm(parameter_norms)
         divisor = torch.ones_like(norm)
+        clipped = torch.zeros_like(norm, dtype=torch.bool)
         if self.kind == "norm":
             clipped = norm > self.threshold
             # A non-finite norm scales nothing: such gradients are never used, and dividing would
             # spread the NaN over the evidence.
             divisor = torch.where(clipped & torch.isfinite(norm), norm / self.threshold, divisor)
-        elif self.kind == "value":
+        elif self.kind == "value" and gradients:
             above = torch.stack([(gradient.abs() > limit).any() for gradient in gradients]).any()
             clipped = total(above.float()) > 0 if total else above
             for gradient in gradients:
                 gradient.clamp_(-limit, limit)  # type: ignore[arg-type]  # both of a kind
-        else:
-            clipped = torch.zeros_like(norm, dtype=torch.bool)
         if scale is not None:
             divisor = divisor * scale
         return Clipped(norm, clipped, parameter_norms, divisor)
+
+
+def _norms(gradients: Sequence[Tensor], order: float = 2.0) -> Tensor:
+    """The norm of each, in the widest of their formats that is not narrower than float32."""
+    if not gradients:
+        return torch.zeros(0)
+    if all(gradient.dtype in (torch.float32, torch.float64) for gradient in gradients):
+        return torch.stack(torch._foreach_norm(list(gradients), order))
+    return torch.stack(
+        [
+            torch.linalg.vector_norm(
+                gradient, order, dtype=torch.promote_types(gradient.dtype, torch.float32)
+            )
+            for gradient in gradients
+        ]
+    )
+
+
+def _narrow(clipped: Clipped) -> Clipped:
+    """The same in float32, the only format that fused optimizers read a divisor in."""
+    return Clipped(
+        clipped.norm.float(),
+        clipped.clipped,
+        clipped.parameter_norms.float(),
+        clipped.divisor.float(),
+    )

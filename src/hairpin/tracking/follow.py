@@ -62,6 +62,7 @@ class Trackers:
                 kept=event.update if isinstance(event, events.Resume) else 0,
                 written=kept.written(tool),
                 identity=kept.identity(tool),
+                notice=follower.say,
             )
             follower.tell(Opening(tracked, history, config.guard.rewinds))
             self._followers.append(follower)

@@ -33,7 +33,7 @@ class Follower:
         make: gives the tracker; it may fail.
         kept: what the run's folder knows of it.
         summary: what the run came to; asked at its end.
-        notice: is told, once, why the tracker was given up.
+        notice: is told, once, why the tracker was given up, and what the tracker says.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Follower:
         self._kept = kept
         self._notice = notice
         self._waiting: queue.Queue[Opening | events.Event] = queue.Queue(MOST_WAITING)
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._failure: str | None = None
         self._is_over = False
         self._feed = Feed(tool, make, kept, summary, lambda: self._is_over)
@@ -64,6 +65,10 @@ class Follower:
         except queue.Full:
             self._give_up(f"it is {MOST_WAITING:,} events behind")
 
+    def say(self, line: str) -> None:
+        """Have a line told, from the tracker's thread: it is, when the run next looks."""
+        self._said.put(line)
+
     def close(self) -> None:
         """Wait until the tracker has everything, but not for long. Its last event was an `End`."""
         end_time = time.monotonic() + LONGEST_END_SECONDS
@@ -76,7 +81,9 @@ class Follower:
         self._is_over = True
 
     def _look(self) -> None:
-        """Give the tracker up if it failed, or does not return."""
+        """Tell what it said; give the tracker up if it failed, or does not return."""
+        while not self._said.empty():
+            self._notice(f"{self._tool}: {self._said.get()}")
         since = self._feed.busy_since
         if self._failure is not None:
             self._give_up(self._failure)

@@ -1,6 +1,6 @@
 """What a tracker is to hairpin, and what it is told of a run when it begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ class Tracked:
         kept: updates that the record has; later ones that the tool may have are set aside.
         written: how far the tool has it, by what hairpin kept; None: the tool knows nothing of it.
         identity: what the tracker gave when it opened the run first; None: it did not yet.
+        notice: is told, in a line, what people have to do with what the tool keeps.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Tracked:
     kept: int
     written: Written | None
     identity: str | None
+    notice: Callable[[str], None] = lambda line: None
 
 
 class Tracker(Protocol):

@@ -2,9 +2,12 @@
 
 import netrc
 import os
+import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,7 +37,8 @@ class WeightsAndBiases:
             project=run.asked.project,
             name=run.name,
             id=identity,
-            resume="allow" if mode == "online" else None,
+            # Offline, only what goes on is told to: it is appended when it is sent.
+            resume="allow" if mode == "online" or run.identity else None,
             dir=str(run.path),
             mode=mode,
             config=dict(run.config),
@@ -48,6 +52,8 @@ class WeightsAndBiases:
                 **_private(wandb.Settings),
             ),
         )
+        if mode == "offline" and run.identity:
+            run.notice(_how_to_send(run.path, identity, wandb.__version__))
         for axis in ("update", "tokens"):
             self._run.define_metric(axis, hidden=True)
         self._run.define_metric("*", step_metric="update")
@@ -67,6 +73,21 @@ class WeightsAndBiases:
         self._run.summary.update({f"summary/{name}": value for name, value in summary.items()})
         self._run.summary.update({"status": status})
         self._run.finish(exit_code=_EXIT_CODES.get(status, 1))
+
+
+def _how_to_send(path: Path, identity: str, version: str) -> str:
+    """Return what sends a run that went on offline, each time with a folder of its own.
+
+    Since version 0.30 `wandb sync` appends what goes on with a run, in the order of the times in
+    the folders' names; before, it does so where it is told to.
+    """
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    append = "--append " if numbers < (0, 30) else ""
+    folders = f"{shlex.quote(str(path / 'wandb'))}/offline-run-*-{identity}"
+    return (
+        "offline, and gone on with in a folder of its own; send all of the run's folders in one "
+        f"command: wandb sync {append}{folders}"
+    )
 
 
 def _private(settings: Any) -> dict[str, Any]:

@@ -3,28 +3,55 @@
 GPT-2, and NanoChat and Qwen3 where they are networks of hairpin's, as those that it exports are.
 """
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hairpin.checkpoints.tensors import read_tensors
-from hairpin.data.gpt2_files import read_tokenizer
+from hairpin.data.gpt2_files import Found, read_tokenizer
 from hairpin.data.tokenizers import Gpt2Tokenizer, Tokenizer
 from hairpin.errors import CheckpointError, RunError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.model.transformers_weights import from_transformers, misfit, plain_names
+from hairpin.model.transformers_weights import (
+    HEAD,
+    embedding_name,
+    from_transformers,
+    misfit,
+    other_heads,
+    plain_names,
+)
 from hairpin.training.model_config import json_object, read_shape
 
 _GPT2_IDS = 50_257
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def read_model(folder: Path) -> tuple[Shape, Tokenizer, dict[str, Tensor], str]:
-    """The shape, the tokenizer and hairpin's tensors, float32, of a model that transformers wrote;
-    and what kind of network it is, in a word.
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model that transformers wrote, as hairpin has it.
+
+    Args:
+        shape: of its network.
+        tokenizer: whose ids are the rows of its embedding.
+        tensors: hairpin's, float32.
+        kind: of network, in a word.
+        notices: lines about what was not taken as it is there.
+    """
+
+    shape: Shape
+    tokenizer: Tokenizer
+    tensors: dict[str, Tensor]
+    kind: str
+    notices: tuple[str, ...]
+
+
+def read_model(folder: Path) -> Model:
+    """Read a folder of transformers.
 
     The embedding has a row for each id of the tokenizer; rows behind those are left out.
 
@@ -32,19 +59,93 @@ def read_model(folder: Path) -> tuple[Shape, Tokenizer, dict[str, Tensor], str]:
         RunError: something is missing, damaged or not hairpin's; every such setting has its line.
     """
     shape_in_file, kind = read_shape(folder / "config.json")
-    tokenizer = _tokenizer(folder, shape_in_file.vocabulary)
-    shape = replace(shape_in_file, vocabulary=tokenizer.vocabulary)
+    found = _tokenizer(folder, shape_in_file.vocabulary)
     file, state = _state(folder)
-    plain = plain_names(state, shape)
+    try:
+        plain = plain_names(state, shape_in_file)
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from None
+    _tie_the_other_way(plain, shape_in_file)
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in GPT(shape_in_file).named_parameters()}
-    problem = misfit(plain, shapes, shape) or _not_numbers(plain)
+    problem = misfit(plain, shapes, shape_in_file) or _not_numbers(plain)
     if problem:
         raise RunError(f"{file}: {problem}")
+    rows = found.tokenizer.vocabulary
+    shape = replace(
+        shape_in_file,
+        vocabulary=rows,
+        tied=shape_in_file.tied and _head_is_embedding(plain, shape_in_file, rows),
+    )
     tensors = from_transformers({name: t.float() for name, t in plain.items()}, shape)
     for name in {"token_embedding.weight", "head.weight"} & tensors.keys():
-        tensors[name] = tensors[name][: shape.vocabulary].clone()
-    return shape, tokenizer, tensors, kind
+        tensors[name] = tensors[name][:rows].clone()
+    notices = tuple(
+        f"{folder}: {notice}"
+        for notice in (
+            *_about_tokens(folder, found, shape_in_file.vocabulary),
+            *_about_weights(state, plain, shape_in_file, shape),
+        )
+    )
+    return Model(shape, found.tokenizer, tensors, kind, notices)
+
+
+def _tie_the_other_way(plain: dict[str, Tensor], shape: Shape) -> None:
+    """Where a tied folder has only the head, it is the embedding too."""
+    name = embedding_name(shape)
+    if shape.tied and name not in plain and HEAD in plain:
+        plain[name] = plain[HEAD]
+
+
+def _head_is_embedding(plain: dict[str, Tensor], shape: Shape, rows: int) -> bool:
+    head = plain.get(HEAD)
+    return head is None or torch.equal(head[:rows], plain[embedding_name(shape)][:rows])
+
+
+def _about_tokens(folder: Path, found: Found, rows: int) -> Iterator[str]:
+    tokenizer = found.tokenizer
+    if kept := [t.content for t in tokenizer.added_tokens() if t.id != tokenizer.end_of_text]:
+        yield f"{_counted(kept, 'added token')}: one id wherever such a text stands"
+    if found.plain:
+        yield (
+            f"{_counted(found.plain, 'added token')}: found as written, without the white space "
+            "around it and inside words, too, where its tokenizer.json asks otherwise"
+        )
+    if found.without_row:
+        yield f"{_counted(found.without_row, 'added token')}: left out, the embedding has no row"
+    if spare := rows - tokenizer.vocabulary:
+        yield f"left out {spare:,} row{'s' * (spare > 1)} of the embedding that no token has"
+    if _has_template(folder):
+        yield "its chat template is left out: a run has a template of instructions, or none"
+    config = json_object(folder / "config.json")
+    ends = config.get("eos_token_id")
+    if ends not in (None, tokenizer.end_of_text, [tokenizer.end_of_text]):
+        yield f"its eos_token_id is {json.dumps(ends)}; hairpin ends at {tokenizer.end_of_text}"
+
+
+def _has_template(folder: Path) -> bool:
+    config = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or bool(
+        config.is_file() and json_object(config).get("chat_template")
+    )
+
+
+def _about_weights(
+    state: dict[str, Tensor], plain: dict[str, Tensor], shape_in_file: Shape, shape: Shape
+) -> Iterator[str]:
+    if shape.tied != shape_in_file.tied:
+        yield (
+            f"its config.json ties the head to the embedding, and {HEAD} is another: taken untied, "
+            "as transformers takes it"
+        )
+    if heads := other_heads(state, shape):
+        yield f"left out {', '.join(heads)}: no part of a language model"
+
+
+def _counted(texts: Sequence[str], what: str) -> str:
+    """The first few of some texts behind their number: "2 added tokens (<a>, <b>)"."""
+    few = ", ".join(texts[:5]) + (", …" if len(texts) > 5 else "")
+    return f"{len(texts):,} {what}{'s' * (len(texts) > 1)} ({few})"
 
 
 def _not_numbers(state: dict[str, Tensor]) -> str | None:
@@ -55,21 +156,21 @@ def _not_numbers(state: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _tokenizer(folder: Path, rows: int) -> Tokenizer:
-    tokenizer = read_tokenizer(folder)
-    if tokenizer is None:
+def _tokenizer(folder: Path, rows: int) -> Found:
+    found = read_tokenizer(folder, rows)
+    if found is None:
         if rows != _GPT2_IDS:
             raise RunError(
                 f"{folder}: no tokenizer in it, and {rows:,} ids are not GPT-2's; put "
                 "tokenizer.json there, or vocab.json and merges.txt"
             )
-        tokenizer = Gpt2Tokenizer.fetch()
-    if tokenizer.vocabulary > rows:
+        found = Found(Gpt2Tokenizer.fetch())
+    if found.tokenizer.vocabulary > rows:
         raise RunError(
-            f"{folder}: its tokenizer has {tokenizer.vocabulary:,} ids, and its config.json has a "
-            f"vocab_size of {rows:,}; put the tokenizer there that belongs to the weights"
+            f"{folder}: its tokenizer has {found.tokenizer.vocabulary:,} ids, and its config.json "
+            f"has a vocab_size of {rows:,}; put the tokenizer there that belongs to the weights"
         )
-    return tokenizer
+    return found
 
 
 def _state(folder: Path) -> tuple[Path, dict[str, Tensor]]:

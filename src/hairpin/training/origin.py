@@ -35,6 +35,7 @@ class Origin:
         sha256: over names, shapes and bytes in the order of the names, in hex: equal weights have
             equal hashes, wherever they lie.
         words: which weights they are.
+        notices: lines about what was not taken as it is there.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Origin:
     tensors: dict[str, Tensor]
     sha256: str
     words: str
+    notices: tuple[str, ...] = ()
 
 
 def open_origin(path: Path, weights: str = "best") -> Origin:
@@ -57,18 +59,22 @@ def open_origin(path: Path, weights: str = "best") -> Origin:
         RunError: the folder is neither, or is damaged, or its network is not hairpin's.
         UserError: it has no tokenizer, and GPT-2's cannot be had.
     """
+    notices: tuple[str, ...] = ()
     if RunDirectory(path).config.is_file():
         shape, tokenizer, tensors, which = _from_run(open_run(path), weights)
         words = f"{which}, of {path}"
     elif (path / "config.json").is_file():
-        shape, tokenizer, tensors, kind = read_model(path)
-        words = f"{kind} checkpoint in {path}"
+        model = read_model(path)
+        shape, tokenizer, tensors, notices = (
+            model.shape, model.tokenizer, model.tensors, model.notices
+        )  # fmt: skip
+        words = f"{model.kind} checkpoint in {path}"
     else:
         raise RunError(_neither(path))
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise RunError(f"{path}: {name} is not finite; such weights cannot be trained further")
-    return Origin(path, shape, tokenizer, tensors, weights_sha256(tensors), words)
+    return Origin(path, shape, tokenizer, tensors, weights_sha256(tensors), words, notices)
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:

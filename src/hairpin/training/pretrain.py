@@ -56,7 +56,7 @@ def pretraining(
         tally=lambda: TextTally(token_bytes, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
         plan=lambda: _plan(settled),
-        warnings=(warning,) if warning else (),
+        warnings=(*_notices(settled), *((warning,) if warning else ())),
         corrected=settled.corrected if settled.without_length else None,
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed
@@ -122,6 +122,10 @@ def _plan(settled: Settled) -> events.Plan:
         start=settled.origin.words if settled.origin else None,
         sources=_sources(settled),
     )
+
+
+def _notices(settled: Settled) -> tuple[str, ...]:
+    return settled.origin.notices if settled.origin else ()
 
 
 def _parameters(settled: Settled) -> int:
