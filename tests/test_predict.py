@@ -12,7 +12,7 @@ import hairpin as package
 from hairpin.analysis.label_plots import accuracy_figure, confusion_figure
 from hairpin.analysis.plots import lr_figure, write_plots
 from hairpin.errors import CorpusError, RunError
-from hairpin.inference import Prediction
+from hairpin.finetuning.predicting import Prediction
 from hairpin.run import Run
 from hairpin.terminal.measured import confusion_lines, measured_lines, prediction_lines
 from hairpin.terminal.watcher import plan_line

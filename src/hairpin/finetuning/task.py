@@ -171,7 +171,7 @@ def _sample_writers(
         prompts = [(render(template, asked.sample_prompt), f"{asked.sample_prompt}\n")]
     else:
         rows = list(islice(_rows_that_fit(settled), _SAMPLES))
-        prompts = [(prompt_of(row, config.finetune), question_of(row, config)) for row in rows]
+        prompts = [(prompt_of(row, config.finetune), question_of(row)) for row in rows]
     return tuple(
         sample_writer(config, model, settled.tokenizer, prompt, stopped, shown)
         for prompt, shown in prompts
@@ -207,4 +207,5 @@ def _plan(settled: _Settled) -> events.Plan:
         start=settled.origin.words if settled.origin else None,
         examples=len(divided.train),
         labels=config.finetune.labels or None,
+        records=divided.used.as_json(),
     )
