@@ -78,6 +78,7 @@ def read_contents(path: Path, expected: Sequence[str], on_bad_bytes: str) -> Con
     Raises:
         CorpusError: the file cannot be read, is of no known kind, or holds something else.
     """
+    _require_file(path)
     if not has_records(path):
         raise CorpusError(
             f"{path}: its name does not say what it holds; records are read from files that end "
@@ -85,7 +86,6 @@ def read_contents(path: Path, expected: Sequence[str], on_bad_bytes: str) -> Con
         )
     format_ = format_of(path)
     if format_ == "parquet":
-        _require_file(path)
         rows = enumerate(_parquet_rows(path), 1)
         return Contents([Entry(f"{path} (row {number})", row) for number, row in rows])
     text, replaced = text_of(path, on_bad_bytes)
@@ -130,7 +130,7 @@ def _csv(file: str, text: str, expected: Sequence[str]) -> Contents:
 
 
 def _tsv(file: str, text: str, expected: Sequence[str]) -> Contents:
-    return _table(file, tsv_records(io.StringIO(text, newline=None)))
+    return _table(file, tsv_records(io.StringIO(text, newline="")))
 
 
 def _table(file: str, records: Iterator[Numbered]) -> Contents:

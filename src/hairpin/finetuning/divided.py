@@ -12,7 +12,12 @@ from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.files import sha256_of
 from hairpin.finetuning.examples import Example
-from hairpin.finetuning.instructions import instruction_examples, prompt_of, read_instructions
+from hairpin.finetuning.instructions import (
+    instruction_examples,
+    plain_prompt_of,
+    prompt_of,
+    read_instructions,
+)
 from hairpin.finetuning.labelled import (
     label_of,
     labelled_examples,
@@ -246,23 +251,23 @@ def _read_instructions(path: Path, config: Config, tokenizer: Tokenizer) -> _Fou
         found.replaced,
     )
     prompts = [prompt_of(row, asked) for row in made.rows]
+    plain = [plain_prompt_of(row, asked) for row in made.rows]
     return _Found(
         config,
         made.rows,
         made.examples,
         classes=[""] * len(made.rows),
-        keys=_one_of_each(prompts) if asked.same_prompts == "white-space" else prompts,
+        keys=_one_of_each(prompts, plain) if asked.same_prompts == "white-space" else prompts,
         used=used,
         notices=used.notices(config),
     )
 
 
-def _one_of_each(prompts: Sequence[str]) -> list[str]:
-    """Return the prompts, with one and the same in place of those that differ in white space alone.
+def _one_of_each(prompts: Sequence[str], plain: Sequence[str]) -> list[str]:
+    """Return the prompts, with one and the same in place of those whose plain forms are equal.
 
     One that stands alone stays as it is, and so does its place in the split.
     """
-    plain = [" ".join(prompt.split()) for prompt in prompts]
     first: dict[str, str] = {}
     for prompt, key in zip(prompts, plain, strict=True):
         first[key] = min(prompt, first.get(key, prompt))

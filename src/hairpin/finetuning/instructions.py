@@ -156,6 +156,14 @@ def prompt_of(row: Row, asked: Finetune) -> str:
     return render(asked.template, row.fields["instruction"], row.fields["input"])
 
 
+def plain_prompt_of(row: Row, asked: Finetune) -> str:
+    """The prompt that a row's instruction and input make, each with single blanks for white space:
+    that of two rows is equal if they ask the same.
+    """
+    instruction, input_ = (" ".join(row.fields[name].split()) for name in ("instruction", "input"))
+    return " ".join(render(asked.template, instruction, input_).split())
+
+
 def question_of(row: Row) -> str:
     """A row's instruction and input as people read them, without the template around them."""
     parts = (row.fields["instruction"], row.fields["input"])
