@@ -75,12 +75,15 @@ def sample(
     On a terminal and without --prompt it asks for prompts until Ctrl-D.
     """
     from hairpin import api
-    from hairpin.errors import CorpusError
+    from hairpin.errors import ConfigError, CorpusError
     from hairpin.model.generate import Sampling
     from hairpin.plugin_files import load_plugins
 
     load_plugins(plugin)
-    sampling = Sampling(temperature, top_k, top_p)
+    try:
+        sampling = Sampling(temperature, top_k, top_p)
+    except ConfigError as error:  # its lines begin with the names of our options
+        raise ConfigError(f"--{line}" for line in error.problems) from None
     trained = api.load(run).writer(weights=weights, precision=precision)
     rounded = "" if precision == "float32" else f", read in {precision}"
     click.echo(trained.weights + rounded, err=True)

@@ -12,7 +12,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
-from hairpin.errors import ConfigError
+from hairpin.errors import ConfigError, NonFiniteError
 from hairpin.model.decode import Cache, Decoder, fits
 from hairpin.model.gpt import GPT
 from hairpin.model.layers import LayerCache
@@ -72,7 +72,7 @@ class Sampling:
         ids_K = None
         if 0 < self.top_k < logits_V.numel():
             logits_V, ids_K = torch.topk(logits_V, int(self.top_k))
-        probabilities_K = torch.softmax(self._scaled(logits_V), dim=-1)
+        probabilities_K = self._probabilities(logits_V)
         if self.top_p < 1:
             ordered_K, order_K = probabilities_K.sort(descending=True, stable=True)
             # Kept as long as what comes before it has not reached top_p: always at least one,
@@ -83,12 +83,25 @@ class Sampling:
         drawn = int(torch.multinomial(probabilities_K, 1, generator=generator))
         return drawn if ids_K is None else int(ids_K[drawn])
 
-    def _scaled(self, logits_V: Tensor) -> Tensor:
-        """The logits over the temperature, which may be so low that they leave float32."""
-        scaled_V = logits_V / float(self.temperature)
-        if scaled_V.isfinite().all():
-            return scaled_V
-        return (logits_V - logits_V.max()).double() / float(self.temperature)
+    def _probabilities(self, logits_V: Tensor) -> Tensor:
+        """Return the probabilities at the temperature.
+
+        Raises:
+            NonFiniteError: the logits are none that probabilities can be had of.
+        """
+        temperature = float(self.temperature)
+        probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
+        if not probabilities_V.isnan().any():
+            return probabilities_V
+        # So low a temperature takes logits out of float32; their differences are left.
+        below_V = (logits_V - logits_V.max()).double()
+        probabilities_V = torch.softmax(below_V / temperature, dim=-1)
+        if probabilities_V.isnan().any():
+            raise NonFiniteError(
+                "the model's scores for the next token are not finite, so that there is none to "
+                "draw; take other weights"
+            )
+        return probabilities_V
 
 
 def _is_whole(value: object) -> bool:
