@@ -162,6 +162,36 @@ def test_chats_are_refused_by_name_in_one_line(tmp_path: Path, chat: str, kind: 
         assert "--set" not in line
 
 
+MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+NODES = {"1": {"id": "1", "message": None}, "2": {"id": "2", "message": {"content": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (json.dumps([MESSAGES] * 3), "chats, lists of messages,"),
+        (json.dumps(MESSAGES), "messages of a chat,"),
+        (json.dumps({"messages": MESSAGES}), "messages of a chat,"),
+        (json.dumps([{"title": "t", "mapping": NODES}] * 3), 'lists of messages in "mapping",'),
+    ],
+)
+def test_chats_in_other_forms_are_named_too(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "chat.json"
+    path.write_text(content, encoding="utf-8")
+    (line,) = problems_of(path)
+    assert line.startswith("chat.json: its records are ") and words in line
+    # A list of messages beside what is wanted is a column like others.
+    found = divided(file_of(tmp_path, tasks(messages=MESSAGES[0], history=[MESSAGES] * 4)))
+    assert found.used.unused == {"messages": 4, "history": 4}
+
+
+def test_names_of_columns_are_shown_harmlessly_and_not_without_end(tmp_path: Path) -> None:
+    odd = {"a\nb": 1, "\x1b[31m": 2} | {f"column {n}": n + 1 for n in range(100)}
+    line = plan_of(divided(file_of(tmp_path, tasks(**odd))))
+    assert "not used: a\\nb in 4, \\x1b[31m in 4, column 0 in 4" in line
+    assert "column 5 in 4, 94 more columns in some of 4 records" in line and line.isprintable()
+
+
 # --- too long, and without an answer ---
 
 

@@ -373,6 +373,19 @@ def test_a_folder_with_a_run_in_it_is_refused_with_what_finetune_has(
     assert "--or-resume" not in line and line.endswith(", or name another folder with --out")
 
 
+def test_records_that_python_holds_are_refused_as_those_of_a_file(
+    base: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError) as raised:
+        package.finetune(
+            "classify", [{"text": "a", "label": "x"}, {"text": "b"}], start=base.path,
+            out=tmp_path / "run", watcher=Quiet(),
+        )  # fmt: skip
+    (line,) = raised.value.problems
+    assert 'records.jsonl.zst:2: no "label"; it has "text"' in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_fine_tuning_needs_is_asked_for(hairpin: Hairpin, base: Run, tmp_path: Path) -> None:
     file = labels_file(tmp_path, 60)
     done = hairpin("finetune", "classify")

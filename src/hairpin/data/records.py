@@ -128,7 +128,7 @@ class Records:
                 for name in wanted.names
                 if names.count(name) > 1
             ]
-        if missing or any(self._chats(name) for name in wanted.names):
+        if missing or any(self._is_of_chats(name) for name in wanted.names):
             self._refuse_chats(wanted)
         if missing and self._header:
             place, names = self._header
@@ -146,16 +146,23 @@ class Records:
             taking.stop_if_wrong()
 
     def _refuse_chats(self, wanted: Wanted) -> None:
-        chats = next((name for name in self.columns if self._chats(name)), None)
+        values = [entry.value for entry in self._entries if not entry.problem]
+        chats = next((name for name in self.columns if self._is_of_chats(name)), None)
         if chats is not None:
-            example = wanted.example or f"{names_of(wanted.required)} in each"
-            raise CorpusError(
-                f"{self._file}: its records are chats, lists of messages in {quoted(chats)}, which "
-                f"fine-tuning does not read; write each question and its answer as a record of "
-                f"their own: {example}"
-            )
+            what = f"chats, lists of messages in {quoted(chats)}"
+        elif values and _is_something(values[0]) and _is_chat(values[0]):
+            what = "chats, lists of messages"
+        elif values and _is_message(values[0]):
+            what = "messages of a chat"
+        else:
+            return
+        example = wanted.example or f"{names_of(wanted.required)} in each"
+        raise CorpusError(
+            f"{self._file}: its records are {what}, which fine-tuning does not read; write each "
+            f"question and its answer as a record of their own: {example}"
+        )
 
-    def _chats(self, name: str) -> bool:
+    def _is_of_chats(self, name: str) -> bool:
         """Tell whether a column holds chats: the first value there is one."""
         for entry in self._entries:
             value = entry.value.get(name) if isinstance(entry.value, dict) else None
@@ -304,12 +311,18 @@ def _is_something(value: Any) -> bool:
 
 
 def _is_chat(value: Any) -> bool:
-    """Tell whether a value is a list of messages, or the text of one."""
+    """Tell whether a value is a list of messages, the text of one, or a tree of them."""
     if isinstance(value, str):
         return _CHAT_IN_CELL.match(value) is not None
-    return isinstance(value, list) and all(
-        isinstance(message, dict)
-        and any(name in message for name in _SPEAKERS)
-        and any(name in message for name in _SPOKEN)
-        for message in value
+    if isinstance(value, dict):  # as ChatGPT exports them
+        nodes = value.values()
+        return bool(nodes) and all(isinstance(node, dict) and "message" in node for node in nodes)
+    return isinstance(value, list) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and any(name in value for name in _SPEAKERS)
+        and any(name in value for name in _SPOKEN)
     )
