@@ -28,7 +28,7 @@ from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import Tally, TextTally
 from hairpin.training.origin import Origin
-from hairpin.training.samples import sample_writer
+from hairpin.training.samples import prompt_warnings, sample_writer
 from hairpin.training.settle import MEASURING, settle_micro_batch, settle_speed, settle_start
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
@@ -82,7 +82,7 @@ def finetuning(
         tally=tally_of(config, settled.tokenizer, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
         plan=lambda: _plan(settled),
-        warnings=divided.notices,
+        warnings=(*divided.notices, *_prompt_warnings(settled)),
     )
 
 
@@ -176,6 +176,14 @@ def _sample_writers(
         sample_writer(config, model, settled.tokenizer, prompt, stopped, shown)
         for prompt, shown in prompts
     )
+
+
+def _prompt_warnings(settled: _Settled) -> tuple[str, ...]:
+    config, asked = settled.config, settled.config.evaluate.sample_prompt
+    if asked is None or config.finetune.kind == "classify":
+        return ()
+    prompt = render(config.finetune.template, asked)
+    return prompt_warnings(config, settled.tokenizer, prompt)
 
 
 def _rows_that_fit(settled: _Settled) -> Iterator[Row]:

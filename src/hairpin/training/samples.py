@@ -99,6 +99,16 @@ def cut_of_prompt(length: int, context: int) -> str | None:
     )
 
 
+def prompt_warnings(config: Config, tokenizer: Tokenizer, prompt: str | None) -> tuple[str, ...]:
+    """Return a line about a prompt of the user's that the model does not see whole, if there is
+    one.
+    """
+    if prompt is None or not config.evaluate.sample_tokens:
+        return ()
+    line = cut_of_prompt(len(prompt_ids(tokenizer, prompt)), config.model.context or 0)
+    return (f"evaluate.sample_prompt: {line}",) if line else ()
+
+
 def prompt_from(tokens: Tokens, tokenizer: Tokenizer) -> str:
     """A line or so of the stream, beginning where a line does, that is typical of it.
 
