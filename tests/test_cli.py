@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,10 @@ def test_python_m_hairpin_is_the_same() -> None:
         (["resume", "nowhere"], "nowhere: not a run, it has no config.toml"),
         (["sample"], "no runs in ./runs yet"),
         (["sample", "nowhere"], "nowhere: not a run"),
-        (["sample", "--temperature", "nan"], "--temperature"),
-        (["sample", "--top-p", "0"], "--top-p"),
+        (["sample", "--temperature", "nan"], "--temperature: nan is not a number from 0 up"),
+        (["sample", "--temperature", "-1"], "--temperature: -1.0 is not a number from 0 up"),
+        (["sample", "--top-p", "0"], "--top-p: 0.0 is not above 0 and at most 1"),
+        (["sample", "--top-k", "-1"], "--top-k: -1 is not a whole number from 0 up"),
         (["sample", "--weights", "worst"], "--weights"),
         (["sample", "--precision", "int4"], "--precision"),
         (["evaluate"], "no runs in ./runs yet"),
@@ -529,6 +532,55 @@ def test_sample_narrowed_to_the_likeliest_is_greedy(hairpin: Hairpin, finished: 
     assert hairpin(*arguments, "--top-p", "1e-9", "--seed", "3").out == greedy
     assert hairpin(*arguments, "--top-k", "1", "--seed", "3").out == greedy
     assert hairpin(*arguments, "--top-k", "0", "--top-p", "1", "--seed", "3").out != greedy
+
+
+def test_sample_takes_any_temperature_and_says_what_was_cut_of_a_prompt(
+    hairpin: Hairpin, finished: Path
+) -> None:
+    arguments = ["sample", finished, "--prompt", "a dog" * 10, "--tokens", "20", "--temperature"]
+    greedy = hairpin(*arguments, "0")
+    assert greedy.err.splitlines()[1:] == [
+        "the prompt has 50 tokens, and the model sees 16: its first 39 were cut"
+    ]
+    assert hairpin(*arguments, "1e-200") == greedy
+    done = hairpin(*arguments, "1e200", "--seed", "3")
+    assert done.code == 0 and done.out not in ("", greedy.out)
+
+
+def test_a_prompt_that_is_not_utf_8_is_refused_whole(
+    hairpin: Hairpin, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = b"the \xff".decode("utf-8", "surrogateescape")
+    done = hairpin("sample", finished, "--prompt", prompt)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[1].startswith("hairpin: the prompt: byte 0xff at character 4")
+
+
+def test_a_typed_prompt_that_is_not_utf_8_is_asked_for_again(
+    hairpin: Hairpin, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python takes such bytes for halves of characters, or refuses them: the locale decides.
+    typed: Iterator[str | bytes] = iter(
+        [b"the \xff".decode("utf-8", "surrogateescape"), b"the \xff", "the cat"]
+    )
+
+    def ask(_: str) -> str:
+        line = next(typed, None)
+        if line is None:
+            raise EOFError
+        return line if isinstance(line, str) else line.decode()
+
+    class Screen:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Screen())
+    monkeypatch.setattr("builtins.input", ask)
+    done = hairpin("sample", finished, "--tokens", "3")
+    assert done.code == 0 and done.out.startswith("the cat")
+    _, _, first, second = done.err.splitlines()
+    assert first.startswith("the prompt: byte 0xff at character 4 is not UTF-8 text")
+    assert second == "what was typed is not UTF-8 text; type it again"
 
 
 def test_sample_without_a_prompt_begins_a_document(

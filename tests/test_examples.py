@@ -26,7 +26,13 @@ from hairpin.finetuning.instructions import (
     question_of,
     read_instructions,
 )
-from hairpin.finetuning.labelled import LabelTally, labelled_examples, labels_of, lonely_labels
+from hairpin.finetuning.labelled import (
+    LabelTally,
+    labelled_examples,
+    labels_of,
+    lonely_labels,
+    names_of_labels,
+)
 from hairpin.finetuning.template import render
 from hairpin.model.shape import Shape
 from hairpin.training.evaluate import Evaluator, TextTally
@@ -90,7 +96,9 @@ def instruction_row(instruction: str, response: str, input_text: str = "", numbe
 
 
 def examples_of(rows: Sequence[Row], asked: Config) -> tuple[list[Example], int]:
-    return instruction_examples(rows, "response", ByteTokenizer(), asked)
+    made = instruction_examples(rows, ByteTokenizer(), asked)
+    assert [example.place for example in made.examples] == [row.place for row in made.rows]
+    return made.examples, made.cut
 
 
 def test_an_instruction_is_an_end_its_prompt_its_response_and_an_end() -> None:
@@ -166,12 +174,13 @@ def test_records_without_an_input_have_no_paragraph_for_it(tmp_path: Path) -> No
         '{"instruction": "Go.", "input": "  ", "output": "gone"}\n'
         '{"instruction": "Go.", "input": "home", "output": "gone"}\n'
     )
-    rows, column = read_instructions(file, Config().finetune)
-    assert column == "output"
+    found = read_instructions(file, Config())
+    rows = found.rows
+    assert found.columns == {"instruction": "instruction", "input": "input", "response": "output"}
     asked = Config().finetune
     assert prompt_of(rows[0], asked) == prompt_of(rows[1], asked) == render(TEMPLATE, "Go.")
     assert prompt_of(rows[2], asked) == render(TEMPLATE, "Go.", "home")
-    assert [question_of(row, Config()) for row in rows] == ["Go.\n", "Go.\n", "Go.\nhome\n"]
+    assert [question_of(row) for row in rows] == ["Go.\n", "Go.\n", "Go.\nhome\n"]
 
 
 # --- labelled texts ---
@@ -184,26 +193,26 @@ def labelled_row(text: str, label: str, number: int = 2) -> Row:
 def test_a_labelled_text_has_its_label_at_its_last_token() -> None:
     rows = [labelled_row("ab", " spam"), labelled_row("c", "ham\n", 3)]  # as after a comma
     assert labels_of(rows, "label") == ("ham", "spam")
-    examples, cut = labelled_examples(rows, ("ham", "spam"), ByteTokenizer(), config())
+    made = labelled_examples(rows, ("ham", "spam"), ByteTokenizer(), config())
+    examples = made.examples
     assert [example.inputs.tolist() for example in examples] == [[END, *b"ab"], [END, *b"c"]]
     assert [example.targets.tolist() for example in examples] == [
         [IGNORED, IGNORED, 1],
         [IGNORED, 0],
     ]
     assert [example.place for example in examples] == ["spam.csv:2", "spam.csv:3"]
-    assert cut == 0
+    assert made.rows == rows and (made.cut, made.dropped) == (0, 0)
 
 
 @pytest.mark.parametrize(("too_long", "kept"), [("keep-start", b"abc"), ("keep-end", b"def")])
 def test_a_long_text_is_cut_where_asked_and_refused_where_not(too_long: str, kept: bytes) -> None:
     rows = [labelled_row("abcdef", "a"), labelled_row("abc", "b", 3)]
     labels = labels_of(rows, "label")
-    (example, whole), cut = labelled_examples(
-        rows, labels, ByteTokenizer(), config(context=4, too_long=too_long)
-    )
+    made = labelled_examples(rows, labels, ByteTokenizer(), config(context=4, too_long=too_long))
+    example, whole = made.examples
     assert example.inputs.tolist() == [END, *kept] and example.targets[-1] == 0
     assert whole.inputs.tolist() == [END, *b"abc"]
-    assert cut == 1
+    assert made.cut == 1
     with pytest.raises(CorpusError) as raised:
         labelled_examples(rows, labels, ByteTokenizer(), config(context=4))
     (line,) = raised.value.problems
@@ -233,12 +242,11 @@ def test_labels_that_teach_nothing_are_refused_or_named() -> None:
         labels_of([labelled_row("x", "a"), labelled_row("y", "a", 3)], "label")
     with pytest.raises(CorpusError, match=r"spam\.csv:3: the label is empty"):
         labels_of([labelled_row("x", "a"), labelled_row("y", " ", 3)], "label")
-    rows = [labelled_row(f"text {n}", label) for n, label in enumerate("aabbc")]
-    assert lonely_labels(rows[:4], "label") is None
-    line = lonely_labels(rows, "label")
-    assert line and line.endswith(": 'c'")
-    line = lonely_labels([labelled_row("x", str(number)) for number in range(100)], "label")
-    assert line and line.endswith(" and 92 more") and len(line) < 160
+    assert lonely_labels(["a", "a", "b", "b"], ["1", "2", "3", "4"]) == []
+    # Several examples with one text cannot be divided either.
+    assert lonely_labels(["a", "a", "b", "b", "c"], ["1", "2", "3", "3", "4"]) == ["b", "c"]
+    line = names_of_labels([str(number) for number in range(100)])
+    assert line.startswith("'0', '1', ") and line.endswith(" and 92 more") and len(line) < 80
 
 
 # --- batches ---

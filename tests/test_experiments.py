@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 from benchmarks.false_differences import share_found
 from hairpin.analysis.comparison import Comparison, Contrast
 from hairpin.analysis.conclusions import as_json, conclude, lines_of
-from hairpin.config.load import build_config, validate
+from hairpin.analysis.outcomes import NATS, Outcome, outcome_of_file
+from hairpin.config.load import build_config, validate, with_values
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments import verbs
 from hairpin.experiments.arms import AskedArm, Request, arms_of_factors, arms_of_variations
@@ -225,6 +227,106 @@ def test_another_trainers_losses_are_not_paired(tmp_path: Path) -> None:
     assert not found.difference.is_paired
     assert found.difference.mean == pytest.approx(2.55 - 2.5)
     assert any(note.startswith("not paired") for note in comparison.notes)
+
+
+def test_finished_runs_of_one_name_are_two(tmp_path: Path) -> None:
+    for folder, loss in (("a", 2.0), ("b", 1.5)):
+        write_run(RunDirectory(tmp_path / folder / "run"), loss)
+    comparison, _ = verbs.compare(runs=[[tmp_path / "a" / "run"], [tmp_path / "b" / "run"]])
+    assert [result.arm.name for result in comparison.arms] == ["a/run", "b/run"]
+    assert only(comparison).difference.mean == pytest.approx(-0.5)
+
+
+NO_NUMBERS = ("nan", "NaN", "inf", "-inf", "diverged", "N/A", "None", "--")
+
+
+def outcome_of(folder: Path, content: str, name: str = "x.csv") -> Outcome:
+    (folder / name).write_text(content, encoding="utf-8")
+    return outcome_of_file(folder / name)
+
+
+@pytest.mark.parametrize("words", [*NO_NUMBERS, ""])
+def test_a_last_row_without_a_number_is_a_lost_run(tmp_path: Path, words: str) -> None:
+    for content in (
+        f"step,val_loss\n0,5\n10,4\n20,{words}\n",
+        f"step,val_loss\n0,5\n10,4\n20,{words}\n30,{words}\n\n",
+        f"step,train_loss,val_bits_per_byte\n0,5,5\n10,4,4\n20,9,{words}\n",
+        f"step,val_loss,test_loss\n0,5,5\n10,4,4\n20,{words},4\n",  # not another column's loss
+    ):
+        found = outcome_of(tmp_path, content)
+        assert (found.diverged, found.final, found.best) == (True, {}, {}), content
+        assert found.curve[0][0] == 0 and len(found.curve) == 2
+    comparison, _ = verbs.compare(runs=[[tmp_path / "x.csv"], [tmp_path / "x.csv"]])
+    assert comparison.arms[0].diverged == 1
+    assert any("1 of 1 runs diverged" in note for note in comparison.notes)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"nan"', '"diverged"', "null", "[]"])
+def test_a_last_line_of_json_without_a_number_is_a_lost_run(tmp_path: Path, value: str) -> None:
+    lines = f'{{"step": 0, "val_loss": 5}}\n{{"step": 9, "val_loss": {value}}}\n'
+    assert outcome_of(tmp_path, lines, "x.jsonl").diverged
+    # What is not there was not measured.
+    more = lines + '{"step": 10, "val_loss": 3}\n{"step": 11, "loss": 2.5}\n{"runtime": 3}\n'
+    found = outcome_of(tmp_path, more, "x.jsonl")
+    assert not found.diverged and found.final == {NATS: 3.0}
+
+
+def test_rows_between_evaluations_are_no_lost_runs(tmp_path: Path) -> None:
+    # As Lightning writes them: a row of training, a row of validation.
+    found = outcome_of(tmp_path, "step,train_loss,val_loss\n0,5,\n0,,4\n9,4,\n9,,3\n10,2,\n")
+    assert not found.diverged and found.final == {NATS: 3.0} == found.best
+    # The same short, and a last row of something else.
+    found = outcome_of(tmp_path, "step,val_loss,runtime\n0,5,\n9,4,\n9,,61.5\n")
+    assert not found.diverged and found.final == {NATS: 4.0}
+    found = outcome_of(tmp_path, "step,val_loss,eval_loss\n0,,5\n9,,4\n")
+    assert found.final == {NATS: 4.0}
+    assert outcome_of(tmp_path, "step,val_loss\n0,nan\n").diverged
+
+
+def write_kind(folder: Path, kind: str | None, **finetune: Any) -> Path:
+    """A finished run of a kind."""
+    run = RunDirectory(folder)
+    write_run(run, 2.0)
+    values = {"finetune.kind": kind, "start.path": "/base", "data.texts": ["/a.csv"]}
+    values["data.corpus"] = None
+    values |= {f"finetune.{name}": value for name, value in finetune.items()}
+    run.write_config(with_values(run.read_config(), values if kind else {}))
+    if kind == "classify":  # of labels there are no bytes
+        record = run.metrics.read_text(encoding="utf-8")
+        record = re.sub(r', "val_bits_per_byte": [^}]*', "", record)
+        run.metrics.write_text(record, encoding="utf-8")
+    return folder
+
+
+def test_losses_of_different_things_are_not_compared(tmp_path: Path) -> None:
+    text = write_kind(tmp_path / "text", None)
+    labels = write_kind(tmp_path / "labels", "classify", labels=["ham", "spam"])
+    others = write_kind(tmp_path / "others", "classify", labels=["ham", "eggs", "spam"])
+    answers = write_kind(tmp_path / "answers", "instruct")
+    both = write_kind(tmp_path / "both", "instruct", mask_prompt=False)
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("step,val_loss\n1,2\n", encoding="utf-8")
+    for first, second, words in (
+        (labels, text, ["labels ('ham', 'spam')", "predicts text"]),
+        (text, answers, ["predicts text", "predicts responses"]),
+        (answers, both, ["predicts responses", "predicts instructions and responses"]),
+        (labels, others, ["'ham', 'spam'", "'ham', 'eggs', 'spam'"]),
+        (theirs, labels, ["text of another trainer", "labels"]),
+    ):
+        with pytest.raises(RunError) as raised:
+            verbs.compare(runs=[[first], [second]], out=tmp_path / "out")
+        (line,) = raised.value.problems
+        assert line.startswith(f"these losses are of different things: {first} predicts ")
+        assert f"; {second} predicts " in line and all(word in line for word in words)
+        assert not (tmp_path / "out").exists()
+        # Nor as runs of one arm.
+        with pytest.raises(RunError, match="different things"):
+            verbs.compare(runs=[[first, second], [first]])
+    comparison, _ = verbs.compare(runs=[[labels], [labels]])
+    assert comparison.unit == "nats per example"
+    assert not any("per token" in note for note in comparison.notes)
+    for other in (text, answers):  # whose losses may be of either
+        assert verbs.compare(runs=[[other], [theirs]])[0].unit == NATS
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hairpin as package
+from hairpin.config.load import build_config
 from hairpin.convert import bring_in, huggingface
 from hairpin.convert.gguf import gguf_tensors
 from hairpin.convert.huggingface import config_json, export_folder
@@ -157,6 +160,37 @@ def test_bytes_are_a_bpe_without_merges(tmp_path: Path) -> None:
     found = Vocabulary.of(ByteTokenizer())
     assert (len(found.names), found.merges) == (257, [])
     assert found.names[ord("A")] == "A" and found.names[ord(" ")] == "Ġ"
+
+
+def chat_of(template: str, messages: list[dict[str, Any]]) -> str:
+    """What transformers makes of messages: Jinja with these names."""
+
+    def raise_exception(line: str) -> None:
+        raise TemplateError(line)
+
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+    made.globals["raise_exception"] = raise_exception
+    return made.render(messages=messages, bos_token="<s>", eos_token="</s>")
+
+
+PARTS = [{"type": "text", "text": "say 3"}]
+
+
+@pytest.mark.parametrize("content", [PARTS, [], None, {"text": "say 3"}, 3])
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_the_exported_template_says_that_it_takes_no_parts(role: str, content: Any) -> None:
+    template = "Q: {instruction}\n\n{input}\n\nA:"
+    values = {"finetune.kind": "instruct", "finetune.template": template, "start.path": "/base"}
+    found = chat_template(build_config(flags={**values, "data.texts": ["/tasks.jsonl"]}))
+    assert found
+    first, answer = {"role": "user", "content": "say 3"}, {"role": "assistant", "content": "3"}
+    assert chat_of(found, [first, answer]) == "<s>Q: say 3\n\nA:3</s>"
+    with pytest.raises(TemplateError, match="content is one text, and no lists of parts"):
+        chat_of(found, [first, {"role": role, "content": content}])
+    with pytest.raises(TemplateError, match="content is one text"):
+        chat_of(found, [{"role": role}])
+    with pytest.raises(TemplateError, match="no system messages"):
+        chat_of(found, [{"role": "system", "content": "x"}, first])
 
 
 def test_only_a_run_that_follows_instructions_has_a_template(qwen3: Run) -> None:

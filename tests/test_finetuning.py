@@ -132,8 +132,12 @@ def test_a_model_learns_to_answer_instructions_that_it_has_not_seen(
 
 def test_a_prompt_of_ones_own_is_put_into_the_template(tune: Any) -> None:
     settings = ALL_ON | {"evaluate.sample_prompt": "the {input} cat", "train.updates": 5}
-    samples = of_kind(tune("instruct", "run", settings).record(), "sample")
-    assert {event["prompt"] for event in samples} == {"the {input} cat\n"}
+    watcher = Watching()
+    samples = of_kind(tune("instruct", "run", settings, watcher).record(), "sample")
+    assert {event["prompt"] for event in samples} == {"the {input} cat\n"} and not watcher.notices
+    tune("instruct", "long", settings | {"evaluate.sample_prompt": "the cat " * 9}, watcher)
+    (line,) = watcher.notices
+    assert line.startswith("evaluate.sample_prompt: the prompt has 7") and "sees 48: its f" in line
     none = tune("instruct", "none", settings | {"evaluate.sample_tokens": 0})
     assert of_kind(none.record(), "sample") == []
 

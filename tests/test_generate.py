@@ -1,9 +1,12 @@
 import itertools
+import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from hairpin.errors import ConfigError, NonFiniteError
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -149,6 +152,86 @@ def test_tokens_are_drawn_as_often_as_the_softmax_says(sampling: Sampling, kept:
 def test_top_p_counts_probabilities_at_the_temperature() -> None:
     # At temperature 0.2 token 3 alone has more than 0.9.
     assert frequencies(Sampling(0.2, 0, 0.9))[3] == DRAWS
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-45, 1e-38, 1e-30, np.float32(1e-9)])
+def test_the_lowest_temperatures_take_the_likeliest_token(temperature: float) -> None:
+    assert frequencies(Sampling(temperature, 0))[3] == DRAWS
+    # Of two that tie either may be drawn.
+    logits = torch.tensor([1.0, 3.0, 3.0, -2.0])
+    seeded = (torch.Generator().manual_seed(seed) for seed in range(30))
+    assert {Sampling(temperature, 3).draw(logits, generator) for generator in seeded} == {1, 2}
+
+
+@pytest.mark.parametrize("temperature", [1e6, 1e38, 1e39, 1e300, 1.7e308])
+def test_the_highest_temperatures_draw_all_tokens_alike(temperature: float) -> None:
+    counts = frequencies(Sampling(temperature, 0))
+    expected = DRAWS / len(LOGITS)
+    assert float(((counts - expected) ** 2 / expected).sum()) < CRITICAL[len(LOGITS) - 1]
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-50, 1e-12])
+def test_the_smallest_top_p_keeps_the_likeliest_token(top_p: float) -> None:
+    assert frequencies(Sampling(1.0, 0, top_p))[3] == DRAWS
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.2, 0.8, 1.0, 3.7, 100.0])
+def test_usual_temperatures_draw_the_token_that_float32_draws(temperature: float) -> None:
+    logits = random_ids(50, below=1000, seed=3).float() / 100
+    for seed in range(20):
+        plain = torch.softmax(logits / temperature, dim=-1)
+        drawn = torch.multinomial(plain, 1, generator=torch.Generator().manual_seed(seed))
+        sampling = Sampling(temperature, 0)
+        assert sampling.draw(logits, torch.Generator().manual_seed(seed)) == int(drawn)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"temperature": -0.1}, "temperature: -0.1 is not a number from 0 up; 0 always takes the"),
+        ({"temperature": math.nan}, "temperature: nan is not a number from 0 up"),
+        ({"temperature": math.inf}, "temperature: inf is not a number from 0 up"),
+        ({"temperature": "0.5"}, "temperature: 0.5 is not a number from 0 up"),
+        ({"temperature": None}, "temperature: None is not a number from 0 up"),
+        ({"top_k": -1}, "top-k: -1 is not a whole number from 0 up; 0 draws from all tokens"),
+        ({"top_k": 2.5}, "top-k: 2.5 is not a whole number from 0 up"),
+        ({"top_p": 0}, "top-p: 0 is not above 0 and at most 1; 1 draws from all tokens"),
+        ({"top_p": 1.01}, "top-p: 1.01 is not above 0 and at most 1"),
+        ({"top_p": -math.inf}, "top-p: -inf is not above 0 and at most 1"),
+        ({"top_p": math.nan}, "top-p: nan is not above 0 and at most 1"),
+    ],
+)
+def test_what_no_token_can_be_drawn_with_is_refused(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Sampling(**values)
+    (found,) = raised.value.problems
+    assert found.startswith(line)
+
+
+def test_all_that_is_wrong_with_sampling_is_said_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Sampling(-1, -1, 2)
+    assert [line.split(":")[0] for line in raised.value.problems] == [
+        "temperature",
+        "top-k",
+        "top-p",
+    ]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    values: dict[str, Any] = {"temperature": np.float32(0.7), "top_k": np.int64(2)}
+    sampling = Sampling(**values, top_p=np.float64(0.9))
+    logits = torch.tensor(LOGITS, dtype=torch.float32)
+    assert sampling.draw(logits, torch.Generator().manual_seed(0)) in (0, 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_told(bad: float) -> None:
+    with pytest.raises(NonFiniteError, match="scores for the next token are not finite"):
+        Sampling(1.0, 0).draw(torch.tensor([1.0, bad, 2.0]), torch.Generator())
+    # A network of a plugin's may rule a token out.
+    ruled_out = torch.tensor([1.0, -math.inf])
+    assert Sampling(1.0, 0).draw(ruled_out, torch.Generator()) == 0
 
 
 def test_the_scores_are_left_alone() -> None:

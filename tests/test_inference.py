@@ -83,6 +83,36 @@ def test_it_ends_at_an_end_of_text_and_at_the_number_of_tokens() -> None:
     assert list(trained_with(Scripted([1])).write("", GREEDY, tokens=0)) == []
 
 
+def test_a_prompt_that_is_not_all_seen_says_how_much_was_cut() -> None:
+    told: list[str] = []
+    for length in (0, 63):  # with the end-of-text in front just as long as the context
+        list(trained_with(Scripted([97])).write("x" * length, GREEDY, tokens=1))
+    for length in (64, 95, 96, 1000):
+        model = Scripted([97])
+        list(trained_with(model).write("x" * length, GREEDY, tokens=1, on_notice=told.append))
+        cut = length - model.prompted
+        line = f"the prompt has {length:,} tokens, and the model sees 64: its first {cut} were cut"
+        assert told.pop() == line and not told and cut > 0
+    with pytest.warns(UserWarning, match="the prompt has 70 tokens"):
+        list(trained_with(Scripted([97])).write("x" * 70, GREEDY, tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "line"),
+    [
+        (b"the\xff".decode("utf-8", "surrogateescape"), "byte 0xff at character 3 is not UTF-8"),
+        ("\ud83c", "half a character (\\ud83c) at character 0 is not UTF-8"),
+    ],
+)
+def test_a_prompt_that_is_not_utf_8_is_refused_before_anything_is_written(
+    prompt: str, line: str
+) -> None:
+    with pytest.raises(CorpusError) as raised:
+        trained_with(lively_model(SHAPE)).write(prompt)
+    (found,) = raised.value.problems
+    assert found.startswith(f"the prompt: {line}")
+
+
 def test_a_sample_on_the_way_is_what_the_run_would_write() -> None:
     model, sampling = lively_model(SHAPE), Sampling(0.9, 20)
     writer = SampleWriter(model, ByteTokenizer(), "the", 40, sampling, seed=3)

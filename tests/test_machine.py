@@ -25,7 +25,7 @@ from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
 from hairpin.run import Run
-from hairpin.training import numbers, numerics
+from hairpin.training import memory, numbers, numerics
 from hairpin.training import step as training_step
 from hairpin.training.job import Job
 from hairpin.training.memory import installed_bytes
@@ -33,7 +33,17 @@ from hairpin.training.numerics import Numerics, formats, usable_gigabytes
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.watch import Quiet
-from helpers import Watching, a_guard, assert_same_history, random_ids, text_file, tiny
+from helpers import (
+    TEMPLATE,
+    Watching,
+    a_guard,
+    assert_same_history,
+    finetune,
+    random_ids,
+    tasks_file,
+    text_file,
+    tiny,
+)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -114,6 +124,24 @@ def test_where_not_even_one_sequence_fits_it_says_what_to_do(
     fits_at_most(monkeypatch, 0)
     with pytest.raises(ConfigError, match=r"not even one sequence fits.*--size or model\.context"):
         hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=tiny(), watcher=Quiet())
+
+
+@pytest.mark.parametrize("room", ["for no sequence", "for no weights"])
+def test_a_fine_tuning_without_room_is_told_what_finetune_has(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
+) -> None:
+    if room == "for no sequence":
+        fits_at_most(monkeypatch, 0)
+    else:
+        monkeypatch.setattr(memory, "installed_bytes", lambda device: 1000)
+    with pytest.raises(ConfigError) as raised:
+        hairpin.finetune(
+            "instruct", tasks_file(tmp_path, 30), start=base.path, out=tmp_path / "run",
+            settings=finetune(finetune__template=TEMPLATE), watcher=Quiet(),
+        )  # fmt: skip
+    (line,) = raised.value.problems
+    assert line.endswith("; start from a smaller model, or train fewer blocks with finetune.layers")
+    assert "--size" not in line
 
 
 def test_a_model_that_cannot_fit_is_refused_before_any_memory_is_taken(

@@ -20,8 +20,9 @@ from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
 from hairpin.files import move, new_folder, not_a_device, write_atomically
-from hairpin.inference import TrainedClassifier
+from hairpin.finetuning.predicting import probabilities
 from hairpin.model import layers
+from hairpin.model.classifier import Classifier
 from hairpin.optim import optimizers
 from hairpin.optim.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hairpin.runs.directory import new_run_path
@@ -228,18 +229,16 @@ def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_labels_are_told_on_a_device_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Two(nn.Module):
+    class Two(Classifier):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+
         def label_logits(self, inputs: Tensor, mask: Tensor) -> Tensor:
             return torch.tensor([[0.0, np.log(3.0)]]).expand(len(inputs), 2)
 
-    found = TrainedClassifier.__new__(TrainedClassifier)
-    object.__setattr__(found, "model", Two())
-    object.__setattr__(found, "device", "cpu")
-    monkeypatch.setattr(TrainedClassifier, "labels", ("ham", "spam"))
     without_float64(monkeypatch)
-    (prediction,) = found._predict([np.array([1, 2, 3])])
-    assert prediction.label == "spam"
-    assert prediction.probabilities["spam"] == pytest.approx(0.75, rel=1e-7)
+    (found,) = probabilities(Two(), [np.array([1, 2, 3])], "cpu")
+    assert found == pytest.approx([0.25, 0.75], rel=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

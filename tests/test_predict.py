@@ -1,7 +1,9 @@
 """What a fine-tuned run is good for from the command line: labels, measurements, and refusals."""
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import hairpin as package
 from hairpin.analysis.label_plots import accuracy_figure, confusion_figure
 from hairpin.analysis.plots import lr_figure, write_plots
 from hairpin.errors import CorpusError, RunError
-from hairpin.inference import Prediction
+from hairpin.finetuning.predicting import Prediction
 from hairpin.run import Run
 from hairpin.terminal.measured import confusion_lines, measured_lines, prediction_lines
 from hairpin.terminal.watcher import plan_line
@@ -167,6 +169,40 @@ def test_predict_reads_lines_and_columns(hairpin: Hairpin, classifier: Run, tmp_
         "a cat",
         "a boat",
     ]
+
+
+def test_predict_reads_standard_input(
+    hairpin: Hairpin, classifier: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def piped(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    piped("\ufeffthe cat sat\r\n\n  \na boat é".encode())
+    facts = json.loads(only(hairpin("predict", classifier.path, "-", "the moon", "--json")))
+    assert [row["text"] for row in facts["predictions"]] == ["the cat sat", "a boat é", "the moon"]
+    piped(b"the cat\n\na \xff boat\n")
+    line = hairpin("predict", classifier.path, "-").refusal
+    assert line == "standard input:3: byte 0xff is not UTF-8; mend the text"
+    piped(b"the cat\n" + b"x" * 60)
+    line = hairpin("predict", classifier.path, "-").refusal
+    assert line.startswith("standard input:2: 61 tokens, and the model sees 48")
+    piped(b"\n")
+    assert "no text to classify" in hairpin("predict", classifier.path, "-").refusal
+
+
+def test_predict_advises_only_what_it_has(
+    hairpin: Hairpin, classifier: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"the cat\nthe \xff\n")
+    (tmp_path / "other.csv").write_text("message\nthe cat\n", encoding="utf-8")
+    (tmp_path / "chats.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}]}\n', encoding="utf-8"
+    )
+    bad = b"the \xff".decode("utf-8", "surrogateescape")
+    for text in ("bad.txt", "other.csv", "chats.jsonl", "x" * 60, bad):
+        line = hairpin("predict", classifier.path, text).refusal
+        assert "--set" not in line and "finetune." not in line
+    assert hairpin("predict", classifier.path, bad).refusal.startswith("text 1: byte 0xff at char")
 
 
 # --- hairpin evaluate, hairpin sample ---
@@ -325,6 +361,29 @@ def test_records_that_cannot_be_learned_are_refused_and_nothing_is_left(
         assert word in done.err
     assert "Traceback" not in done.err
     assert not list(Path("runs").glob("*"))
+
+
+def test_a_folder_with_a_run_in_it_is_refused_with_what_finetune_has(
+    hairpin: Hairpin, base: Run, answering: Run
+) -> None:
+    command = ("finetune", "instruct", "--from", base.path, "--data", "x.jsonl")
+    Path("x.jsonl").write_text(TASKS, encoding="utf-8")
+    line = hairpin(*command, "--out", answering.path).refusal
+    assert line.startswith(f"{answering.path}: there is a run already; go on with `hairpin resume")
+    assert "--or-resume" not in line and line.endswith(", or name another folder with --out")
+
+
+def test_records_that_python_holds_are_refused_as_those_of_a_file(
+    base: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError) as raised:
+        package.finetune(
+            "classify", [{"text": "a", "label": "x"}, {"text": "b"}], start=base.path,
+            out=tmp_path / "run", watcher=Quiet(),
+        )  # fmt: skip
+    (line,) = raised.value.problems
+    assert 'records.jsonl.zst:2: no "label"; it has "text"' in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_fine_tuning_needs_is_asked_for(hairpin: Hairpin, base: Run, tmp_path: Path) -> None:

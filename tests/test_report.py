@@ -418,6 +418,22 @@ def test_runs_that_do_not_compare_are_said_not_to(tmp_path: Path) -> None:
     assert "★" not in main_text
 
 
+def test_losses_of_labels_and_of_text_are_on_no_page_together(tmp_path: Path) -> None:
+    done = [*training(50), end(50)]
+    text = made_up_run(tmp_path / "text", done)
+    labels = made_up_run(
+        tmp_path / "labels", done, finetune__kind="classify", start__path="/base",
+        data__texts=["/spam.csv"], data__corpus=None,
+    )  # fmt: skip
+    for runs in ([text, labels], [labels, text, text]):
+        with pytest.raises(RunError) as raised:
+            write_report(runs, tmp_path / "all.html")
+        (line,) = raised.value.problems
+        assert line.startswith(f"{labels.path} is a classifier") and str(text.path) in line
+        assert not (tmp_path / "all.html").exists()
+    assert write_report([labels, labels], tmp_path / "all.html").exists()
+
+
 def test_names_of_runs_tell_them_apart() -> None:
     assert short_names([("x", "a"), ("x", "b")]) == ["a", "b"]
     assert short_names([("x", "r"), ("y", "r"), ("y", "s")]) == ["x/r", "y/r", "y/s"]

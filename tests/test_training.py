@@ -539,3 +539,13 @@ def test_the_best_weights_are_those_of_the_best_evaluation_wherever_checkpoints_
     expected = clean.path / "checkpoints" / f"step-{best:08d}" / "model.safetensors"
     assert tensor_bytes_of_best(run) == expected.read_bytes()
     assert run.trained().weights == f"best weights, update {best}"
+
+
+def test_a_prompt_for_samples_that_is_not_all_seen_is_told(tmp_path: Path) -> None:
+    watcher = Watching()
+    for prompt in ("the cat", "the cat " * 10):
+        settings = tiny(evaluate__sample_prompt=prompt)
+        out = tmp_path / str(len(prompt))
+        hairpin.train(text_file(tmp_path), out=out, settings=settings, watcher=watcher)
+    (line,) = (line for line in watcher.notices if "sample_prompt" in line)
+    assert line.endswith("prompt has 80 tokens, and the model sees 16: its first 71 were cut")

@@ -13,6 +13,7 @@ from typing import Any
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
+from hairpin.data.held_records import Records, paths_of_records
 from hairpin.distributed.launch import is_restarted
 from hairpin.driving import go_on, train_new
 from hairpin.errors import RunError
@@ -130,7 +131,7 @@ def train(
 @led
 def finetune(
     kind: str,
-    data: AnyPath | None = None,
+    data: Records = None,
     *,
     start: AnyPath | None = None,
     config: AnyPath | None = None,
@@ -145,7 +146,7 @@ def finetune(
 
     Args:
         kind: "classify" or "instruct".
-        data: a CSV, TSV, JSON or JSONL file; None: the config names it.
+        data: a CSV, TSV, JSON, JSONL or Parquet file, or a list of dicts; None: the config's.
         start: a run, or a folder with a model in safetensors; None: the config names it.
         config, out, settings, overrides, track, plugin, watcher: as in `train`.
 
@@ -156,7 +157,7 @@ def finetune(
     files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
     named = tracks_named(track, overrides, settings)
     flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
-    asked = asked_config((data,) if data else (), None, config, overrides, flags)
+    asked = asked_config(paths_of_records(data), None, config, overrides, flags)
     asked = with_plugins(asked, files)
     name = f"{name_of(asked)}-{kind}"
     return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher), track=named)

@@ -1,6 +1,7 @@
 """A trained run at work: its model writes, tells labels, or is measured on a text or on records."""
 
 import codecs
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,16 +14,17 @@ from torch import Tensor
 
 from hairpin.config.data import Data
 from hairpin.config.settings import Config
-from hairpin.data.batches import IGNORED, Tokens, Windows
+from hairpin.data.batches import Tokens, Windows
 from hairpin.data.blend import prepare_text
 from hairpin.data.corpus import open_corpus
 from hairpin.data.order import Indices
+from hairpin.data.records import require_characters
 from hairpin.data.shards import token_blocks
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import CorpusError, RunError
 from hairpin.finetuning.divided import divide, other_examples
-from hairpin.finetuning.examples import Example, ExampleSet, collate, refuse
-from hairpin.finetuning.labelled import labelled_example, text_inputs
+from hairpin.finetuning.examples import Example, ExampleSet
+from hairpin.finetuning.predicting import Prediction, predict
 from hairpin.finetuning.task import new_model, tally_of
 from hairpin.finetuning.template import render
 from hairpin.model.classifier import Classifier
@@ -39,10 +41,13 @@ from hairpin.training.checkpoint import load_weights
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.numerics import Numerics, choose_device
 from hairpin.training.pretrain import evaluation_set
-from hairpin.training.samples import prompt_ids
+from hairpin.training.samples import cut_of_prompt, prompt_ids
 
 _EVALUATION_BYTES = 1e9
-_PREDICTED_AT_ONCE = 32
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -91,16 +96,41 @@ class Trained:
         return replace(self, decoder=Decoder(model, precision))
 
     def write(
-        self, prompt: str, sampling: Sampling | None = None, *, tokens: int = 200, seed: int = 0
+        self,
+        prompt: str,
+        sampling: Sampling | None = None,
+        *,
+        tokens: int = 200,
+        seed: int = 0,
+        on_notice: Callable[[str], None] = _warn,
     ) -> Iterator[str]:
         """The text that follows `prompt`, piece by piece, until an end-of-text or `tokens`; of a
         run that follows instructions, the response to it.
+
+        Args:
+            prompt: text to go on from.
+            sampling: how a token is drawn.
+            tokens: the most that are written.
+            seed: the same seed gives the same text.
+            on_notice: is told how much of a prompt longer than the context was cut; by default
+                that is a Python warning.
+
+        Raises:
+            CorpusError: the prompt has characters that no text in UTF-8 has.
         """
+        require_characters(prompt, "the prompt")
         if self.follows_instructions:
             prompt = render(self.config.finetune.template, prompt)
+        ids = prompt_ids(self.tokenizer, prompt)
+        if line := cut_of_prompt(len(ids), self.model.shape.context):
+            on_notice(line)
+        return self._pieces(ids, sampling or Sampling(), tokens, seed)
+
+    def _pieces(
+        self, ids: Sequence[int], sampling: Sampling, tokens: int, seed: int
+    ) -> Iterator[str]:
         # Several tokens may make one character: bytes are held back until they are whole.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        ids, sampling = prompt_ids(self.tokenizer, prompt), sampling or Sampling()
         written = generate(self.model, ids, sampling, seed=seed, decoder=self.decoder)
         for token in islice(written, tokens):
             if token == self.tokenizer.end_of_text:
@@ -162,26 +192,6 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a classifier makes of a text.
-
-    Args:
-        label: the likeliest.
-        probabilities: of every label, in the order of the run's.
-        cut: whether the text was longer than the context and was cut.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    cut: bool = False
-
-    @property
-    def probability(self) -> float:
-        """Of the label."""
-        return self.probabilities[self.label]
-
-
-@dataclass(frozen=True)
 class TrainedClassifier(Trained):
     """A classifier with its tokenizer; its measurement has an accuracy."""
 
@@ -193,7 +203,13 @@ class TrainedClassifier(Trained):
         return self.config.finetune.labels
 
     def write(
-        self, prompt: str, sampling: Sampling | None = None, *, tokens: int = 200, seed: int = 0
+        self,
+        prompt: str,
+        sampling: Sampling | None = None,
+        *,
+        tokens: int = 200,
+        seed: int = 0,
+        on_notice: Callable[[str], None] = _warn,
     ) -> Iterator[str]:
         """Nothing: a classifier does not write.
 
@@ -213,37 +229,13 @@ class TrainedClassifier(Trained):
             places: where they stand, for an error; as many as texts, or none.
 
         Raises:
-            CorpusError: a text is empty, or longer than the context.
+            CorpusError: a text is empty, longer than the context, or not one that UTF-8 can hold.
             TypeError: one text was given, not several: its letters would be taken for texts.
         """
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts; put the one text into a list")
         places = places or [f"text {number}" for number in range(1, len(texts) + 1)]
-        encoded = self.tokenizer.encode_batch(texts)
-        found = [
-            text_inputs(ids, place, self.tokenizer, self.config)
-            for ids, place in zip(encoded, places, strict=True)
-        ]
-        refuse([problem for _, problem in found if problem])
-        inputs = [ids for ids, _ in found if ids is not None]
-        predictions: list[Prediction] = []
-        for first in range(0, len(inputs), _PREDICTED_AT_ONCE):
-            predictions += self._predict(inputs[first:][:_PREDICTED_AT_ONCE])
-        return [
-            replace(prediction, cut=len(seen) < len(ids) + 1)  # an end-of-text stands in front
-            for prediction, seen, ids in zip(predictions, inputs, encoded, strict=True)
-        ]
-
-    @torch.no_grad()
-    def _predict(self, inputs: Sequence[Indices]) -> list[Prediction]:
-        inputs_BT, targets_BT = collate([labelled_example(ids, 0, "") for ids in inputs])
-        logits_BK = self.model.label_logits(
-            inputs_BT.to(self.device), (targets_BT != IGNORED).to(self.device)
-        )
-        return [
-            Prediction(self.labels[int(np.argmax(row))], dict(zip(self.labels, row, strict=True)))
-            for row in torch.softmax(logits_BK.cpu().double(), dim=-1).tolist()
-        ]
+        return predict(self.model, self.tokenizer, self.config, texts, places, self.device)
 
 
 def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "auto") -> Trained:

@@ -9,13 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hairpin.analysis.outcomes import BITS, NATS, Outcome, outcome_of_file, outcome_of_run
+from hairpin.analysis.outcomes import (
+    BITS,
+    NATS,
+    PER_LABEL,
+    SOME_TEXT,
+    Outcome,
+    outcome_of_file,
+    outcome_of_run,
+)
 from hairpin.analysis.statistics import (
     Difference,
     holm,
     mean_difference,
     unpaired_difference,
 )
+from hairpin.errors import RunError
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.experiment import TUNING_SEEDS, Arm, Experiment, ExperimentDirectory, Trial
 
@@ -116,7 +125,7 @@ def read_arms(experiment: Experiment, directory: ExperimentDirectory) -> list[Ar
     """What is there of each arm.
 
     Raises:
-        RunError: a run that is named is not there, or damaged.
+        RunError: a run that is named is not there, or damaged; or runs predict different things.
     """
     found: dict[str, tuple[list[Outcome], dict[float, list[Outcome]]]] = {}
     for arm in experiment.arms:
@@ -127,8 +136,10 @@ def read_arms(experiment: Experiment, directory: ExperimentDirectory) -> list[Ar
         else:
             found[arm.name] = _trained(experiment, directory, arm)
     everything = [o for outcomes, tuning in found.values() for o in (*outcomes, *_all(tuning))]
+    _require_one_loss(everything)
     known = [outcome for outcome in everything if outcome.final]
-    unit = BITS if all(BITS in outcome.final for outcome in known) else NATS
+    units = (BITS, PER_LABEL, NATS)
+    unit = next((u for u in units if all(u in outcome.final for outcome in known)), NATS)
     results = []
     for arm in experiment.arms:
         outcomes, tuning = found[arm.name]
@@ -136,6 +147,22 @@ def read_arms(experiment: Experiment, directory: ExperimentDirectory) -> list[Ar
         scale = best_scale(frozen, unit, experiment.scales)
         results.append(ArmResult(arm, tuple(outcomes), frozen, scale, unit))
     return results
+
+
+def _require_one_loss(outcomes: Sequence[Outcome]) -> None:
+    """Check that the losses are of one kind of prediction.
+
+    Raises:
+        RunError: they are not; the line names a run of each kind.
+    """
+    kinds: dict[str, str] = {}
+    for outcome in outcomes:
+        kinds.setdefault(outcome.loss_of, outcome.name)
+    if not any(outcome.is_of_labels for outcome in outcomes):
+        kinds.pop(SOME_TEXT, None)
+    if len(kinds) > 1:
+        named = "; ".join(f"{name} predicts {kind}" for kind, name in kinds.items())
+        raise RunError(f"these losses are of different things: {named}; compare runs of one kind")
 
 
 def best_scale(

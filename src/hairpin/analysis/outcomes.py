@@ -5,22 +5,26 @@ or JSONL file of its losses.
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hairpin.analysis.held import history
 from hairpin.analysis.summary import Point, Summary, summarize
+from hairpin.config.finetune import Finetune
 from hairpin.errors import RunError
 from hairpin.reading import is_there, reading
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
-BITS, NATS = "bits per byte", "nats per token"
+BITS, NATS, PER_LABEL = "bits per byte", "nats per token", "nats per example"
 # What other trainers call the validation loss, in nats per token; and bits per byte.
 _LOSS_NAMES = ("val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss")
 _BITS_NAMES = ("val_bits_per_byte", "bits_per_byte", "val_bpb", "bpb")
+# What is predicted, in words; of another trainer's losses nobody says of which text they are.
+LABELS, TEXT, SOME_TEXT = "labels", "text", "text of another trainer"
+_MOST_LABELS = 8  # in a line
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Outcome:
         seconds: of the run.
         curve: (tokens, unit → loss) of each evaluation.
         pairs_by: what another run must have the same of to be its pair, beside the seed.
+        loss_of: what is predicted, in words; losses of different things are not comparable.
     """
 
     name: str
@@ -56,6 +61,12 @@ class Outcome:
     seconds: float | None = None
     curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
     pairs_by: tuple[Any, ...] | None = None
+    loss_of: str = SOME_TEXT
+
+    @property
+    def is_of_labels(self) -> bool:
+        """Whether labels are predicted, and not text."""
+        return self.loss_of.startswith(LABELS)
 
 
 def outcome_of_run(run: RunDirectory) -> Outcome:
@@ -69,8 +80,9 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
     trial = _trial_of(run)
     summary = summarize(events)
     diverged = trial.get("state") == "diverged" or _is_lost(summary)
+    nats = PER_LABEL if config.finetune.kind == "classify" else NATS
     curve = tuple(
-        (int(event["tokens"]), _losses_of_event(event))
+        (int(event["tokens"]), _losses(event.get("val_loss"), event.get("val_bits_per_byte"), nats))
         for event in events
         if event["event"] == "evaluation"
     )
@@ -79,8 +91,8 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
         name=str(run.path),
         seed=train.seed,
         peak_lr=config.schedule.peak_lr,
-        final={} if diverged else _losses(summary.last),
-        best={} if diverged else _losses(summary.best),
+        final={} if diverged else _losses_at(summary.last, nats),
+        best={} if diverged else _losses_at(summary.best, nats),
         diverged=diverged,
         is_over=summary.status == "finished" or bool(trial),
         tokens_per_second=summary.tokens_per_second,
@@ -90,12 +102,25 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
         seconds=summary.seconds,
         curve=curve,
         pairs_by=(data.hash, data.split, data.validation_fraction),
+        loss_of=_predicted(config.finetune),
     )
+
+
+def _predicted(finetune: Finetune) -> str:
+    """Return what a run learns to predict, in words."""
+    if finetune.kind == "classify":
+        labels = [repr(label) for label in finetune.labels[:_MOST_LABELS]]
+        more = len(finetune.labels) - len(labels)
+        return f"{LABELS} ({', '.join(labels)}{f' and {more} more' if more else ''})"
+    if finetune.kind == "instruct":
+        return "responses" if finetune.mask_prompt else "instructions and responses"
+    return TEXT
 
 
 def outcome_of_file(path: Path) -> Outcome:
     """What came of another trainer's run: a CSV or JSONL file with a line for each evaluation, and
-    `val_loss` (nats per token) or `val_bits_per_byte` in it.
+    `val_loss` (nats per token) or `val_bits_per_byte` in it. It diverged if its last loss is not a
+    finite number.
 
     Raises:
         RunError: there is no such file, or no loss in it.
@@ -110,16 +135,55 @@ def outcome_of_file(path: Path) -> Outcome:
         raise RunError(f"{path}: no such file of losses") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise RunError(f"{path}: not a CSV or JSONL file of losses: {error}") from None
-    rows = [row for row in rows if isinstance(row, dict)]
-    curve = [(_whole(row), losses) for row in rows if (losses := _losses_of_row(row))]
-    if not curve:
+    rows = [_with_plain_names(row) for row in rows if isinstance(row, dict)]
+    columns = {BITS: _column_of(rows, _BITS_NAMES), NATS: _column_of(rows, _LOSS_NAMES)}
+    known = {unit: column for unit, column in columns.items() if column is not None}
+    if not known:
         raise RunError(
             f"{path}: no validation losses in it; it needs a column val_loss (nats per token) or "
             "val_bits_per_byte"
         )
-    units = [unit for unit in (BITS, NATS) if unit in curve[-1][1]]
-    best = {unit: min(losses.get(unit, math.inf) for _, losses in curve) for unit in units}
-    return Outcome(str(path), None, None, curve[-1][1], best, curve=tuple(curve))
+    curve = tuple(
+        (_whole(row), losses)
+        for row in rows
+        if (losses := {u: n for u, c in known.items() if (n := _number(row.get(c))) is not None})
+    )
+    if any(_ends_without_number(rows, column) for column in known.values()):
+        return Outcome(str(path), None, None, {}, {}, diverged=True, curve=curve)
+    final = curve[-1][1]
+    best = {unit: min(losses.get(unit, math.inf) for _, losses in curve) for unit in final}
+    return Outcome(str(path), None, None, final, best, curve=curve)
+
+
+def _with_plain_names(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key).lower().replace("/", "_").strip(): value for key, value in row.items()}
+
+
+def _column_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str | None:
+    """Return the first of the names under which there is anything; numbers before words."""
+    there = [name for name in names if any(not _is_empty(row.get(name)) for row in rows)]
+    with_numbers = [n for n in there if any(_number(row.get(n)) is not None for row in rows)]
+    return next(iter(with_numbers or there), None)
+
+
+def _ends_without_number(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Tell whether the last evaluation has no finite loss: NaN, infinite, words; or nothing, as
+    programs write NaN. Between evaluations trainers write lines without a validation loss.
+    """
+    evaluated = [row for row in rows if not _is_empty(row.get(column))]
+    if not evaluated or _number(evaluated[-1].get(column)) is None:
+        return True
+    at = next(n for n in range(len(rows), 0, -1) if rows[n - 1] is evaluated[-1])
+    is_sparse = any(_is_empty(row.get(column)) for row in rows[:at])
+    filled = {name for row in evaluated for name, value in row.items() if not _is_empty(value)}
+    return not is_sparse and any(
+        column in row and {n for n, value in row.items() if not _is_empty(value)} <= filled
+        for row in rows[at:]
+    )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _trial_of(run: RunDirectory) -> dict[str, Any]:
@@ -142,34 +206,25 @@ def _is_lost(summary: Summary) -> bool:
     return summary.updates > 0 and first is not None and summary.last.val_loss >= first
 
 
-def _losses(point: Point | None) -> dict[str, float]:
-    if point is None:
-        return {}
-    values = {BITS: point.val_bits_per_byte, NATS: point.val_loss}
-    return {unit: value for unit, value in values.items() if value is not None}
+def _losses_at(point: Point | None, nats: str) -> dict[str, float]:
+    return {} if point is None else _losses(point.val_loss, point.val_bits_per_byte, nats)
 
 
-def _losses_of_event(event: Mapping[str, Any]) -> dict[str, float]:
-    values = {BITS: event.get("val_bits_per_byte"), NATS: event.get("val_loss")}
+def _losses(loss: float | None, bits: float | None, nats: str) -> dict[str, float]:
+    """Return unit → loss, of those that are known; `nats` is the unit of the first."""
+    values = {BITS: bits, nats: loss}
     return {unit: float(value) for unit, value in values.items() if value is not None}
 
 
-def _losses_of_row(row: Mapping[str, Any]) -> dict[str, float]:
-    found = {BITS: _first_number(row, _BITS_NAMES), NATS: _first_number(row, _LOSS_NAMES)}
-    return {unit: value for unit, value in found.items() if value is not None}
-
-
 def _whole(row: Mapping[str, Any]) -> int:
-    return int(_first_number(row, ("tokens", "step", "update", "iter", "iteration")) or 0)
+    numbers = (_number(row.get(n)) for n in ("tokens", "step", "update", "iter", "iteration"))
+    return int(next((number for number in numbers if number is not None), 0))
 
 
-def _first_number(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
-    plain = {str(key).lower().replace("/", "_").strip(): value for key, value in row.items()}
-    for name in names:
-        try:
-            number = float(plain[name])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if math.isfinite(number):
-            return number
-    return None
+def _number(value: Any) -> float | None:
+    """Return a value as a finite number; None: it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

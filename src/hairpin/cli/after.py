@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from hairpin.cli.options import (
-    FiniteRange,
     column_option,
     json_option,
     plugin_option,
@@ -21,6 +21,7 @@ from hairpin.cli.options import (
 from hairpin.cli.shown import say, write
 
 if TYPE_CHECKING:
+    from hairpin.data.records import Row
     from hairpin.model.products import Precision
     from hairpin.run import Run
     from hairpin.terminal.measured import Measurement
@@ -36,9 +37,15 @@ _run_and_texts = click.argument(
 @run_argument
 @click.option("--prompt", help="Text to go on from.")
 @click.option("--tokens", type=click.IntRange(1, 1_000_000), default=200, show_default=True)
-@click.option("--temperature", type=FiniteRange(0, 100), default=0.8, show_default=True)
-@click.option("--top-k", type=click.IntRange(0), default=50, show_default=True, help="0: all.")
-@click.option("--top-p", type=FiniteRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option(
+    "--temperature",
+    type=float,
+    default=0.8,
+    show_default=True,
+    help="From 0 up; 0: always the likeliest token.",
+)
+@click.option("--top-k", type=int, default=50, show_default=True, help="0: all.")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="Above 0; 1: all.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option(
     "--precision",
@@ -68,19 +75,26 @@ def sample(
     On a terminal and without --prompt it asks for prompts until Ctrl-D.
     """
     from hairpin import api
+    from hairpin.errors import ConfigError, CorpusError
     from hairpin.model.generate import Sampling
     from hairpin.plugin_files import load_plugins
 
     load_plugins(plugin)
+    try:
+        sampling = Sampling(temperature, top_k, top_p)
+    except ConfigError as error:  # its lines begin with the names of our options
+        raise ConfigError(f"--{line}" for line in error.problems) from None
     trained = api.load(run).writer(weights=weights, precision=precision)
     rounded = "" if precision == "float32" else f", read in {precision}"
     click.echo(trained.weights + rounded, err=True)
-    sampling = Sampling(temperature, top_k, top_p)
 
     def go_on(prompt: str) -> None:
         # A continuation stands right behind its prompt, a response below its instruction.
         before = prompt + "\n" * trained.follows_instructions
-        write(chain([before], trained.write(prompt, sampling, tokens=tokens, seed=seed)))
+        written = trained.write(
+            prompt, sampling, tokens=tokens, seed=seed, on_notice=partial(say, err=True)
+        )
+        write(chain([before], written))
 
     if prompt is not None or not sys.stdin.isatty():
         go_on(prompt or "")
@@ -92,6 +106,10 @@ def sample(
         except EOFError:
             click.echo()
             return
+        except UnicodeDecodeError:
+            say("what was typed is not UTF-8 text; type it again", err=True)
+        except CorpusError as error:
+            say("\n".join(error.problems), err=True)
         seed += 1
 
 
@@ -160,8 +178,9 @@ def evaluate(
 def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None:
     """Labels and probabilities that the classifier RUN gives each TEXT.
 
-    FILE: records with a column of texts (CSV, TSV, JSON, JSONL), or any other file with a text in
-    each line. Without RUN: the newest in ./runs.
+    FILE: records with a column of texts (CSV, TSV, JSON, JSONL, Parquet), or any other file with a
+    text in each line; -: standard input, with a text in each line. Without RUN: the newest in
+    ./runs.
     """
     from hairpin.terminal.measured import prediction_lines
 
@@ -210,25 +229,50 @@ def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
 
 
 def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], list[str]]:
-    """Texts, and where each stands: a path that is a file is read, anything else is a text."""
-    from hairpin.data.records import SUFFIXES, read_texts
+    """Texts, and where each stands: a path that is a file is read, - is standard input, and
+    anything else is a text.
+    """
+    from hairpin.data.records import Row, read_texts
     from hairpin.errors import CorpusError
 
-    texts, places = [], []
+    rows: list[Row] = []
     for number, text in enumerate(named, 1):
         path = Path(text)
-        if not _is_file(path):
-            if path.suffix.lower() in (*SUFFIXES, ".txt") and not any(map(str.isspace, text)):
-                raise CorpusError(f"{text}: no such file; check the path, or add a blank to a text")
-            texts.append(text)
-            places.append(f"text {number}")
-            continue
-        rows = read_texts(path, column)
-        texts += [row.fields[column] for row in rows]
-        places += [row.place for row in rows]
+        if text == "-":
+            rows += _rows_of_standard_input(column)
+        elif _is_file(path):
+            rows += read_texts(path, column)
+        elif _is_name(text):
+            raise CorpusError(f"{text}: no such file; check the path, or add a blank to a text")
+        else:
+            rows.append(Row(f"text {number}", {column: text}))
+    texts, places = [row.fields[column] for row in rows], [row.place for row in rows]
     if not texts:
         raise CorpusError("no text to classify: give a text in quotes, or a file")
     return texts, places
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text looks like the name of a file that can be read."""
+    from hairpin.data.record_files import has_records
+
+    path = Path(text)
+    is_one_word = not any(map(str.isspace, text))
+    return is_one_word and (has_records(path) or path.suffix.lower() == ".txt")
+
+
+def _rows_of_standard_input(column: str) -> "list[Row]":
+    from hairpin.data.records import rows_of_lines
+    from hairpin.errors import CorpusError
+
+    content = sys.stdin.buffer.read()
+    try:
+        return rows_of_lines(content.decode().removeprefix("\ufeff"), "standard input", column)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CorpusError(
+            f"standard input:{line}: byte 0x{content[error.start]:02x} is not UTF-8; mend the text"
+        ) from None
 
 
 def _names_run(path: Path) -> bool:

@@ -32,7 +32,7 @@ class Start(Table):
 
 
 class Finetune(Table):
-    """Fine-tuning on records: CSV, TSV, JSON or JSONL, the one file in `data.texts`."""
+    """Fine-tuning on records: CSV, TSV, JSON, JSONL or Parquet, the one file in `data.texts`."""
 
     kind: Literal["classify", "instruct"] | None = Field(
         None,
@@ -54,11 +54,16 @@ class Finetune(Table):
         "everything trains. The peak learning rate is then, unless "
         "it is set, that for random weights.",
     )
-    too_long: Literal["error", "keep-start", "keep-end"] = Field(
+    too_long: Literal["error", "keep-start", "keep-end", "drop"] = Field(
         "error",
-        description="What to do with an example longer than the context: stop and name it, or "
-        "keep its first or its last tokens, and say how many were cut. Of an instruction only the "
-        "input is shortened.",
+        description="What to do with an example longer than the context: stop and name it, keep "
+        "its first or its last tokens, or drop it; how many were cut or dropped is said. Of an "
+        "instruction only the input is shortened.",
+    )
+    no_answer: Literal["error", "drop"] = Field(
+        "error",
+        description="What to do with a record without a response or a label: stop and name it, or "
+        "drop it and say how many were dropped.",
     )
     text_column: Column = Field("text", description="Where `classify` finds a text.")
     label_column: Column = Field("label", description="Where it finds the label.")
@@ -69,13 +74,23 @@ class Finetune(Table):
     instruction_column: Column = Field(
         "instruction", description="Where `instruct` finds an instruction."
     )
-    input_column: Column = Field(
-        "input", description="Where it finds what the instruction is about, if any."
+    input_column: Column | None = Field(
+        None,
+        min_length=1,
+        description="Where it finds what the instruction is about, if any; unset: `input`, or "
+        "`context` in a file without an `input`.",
     )
     response_column: Column | None = Field(
         None,
         min_length=1,
-        description="Where it finds the response; unset: `response` or `output`.",
+        description="Where it finds the response; unset: `response`, or `output` in a record "
+        "without a `response`.",
+    )
+    same_prompts: Literal["exact", "white-space"] | None = Field(
+        None,
+        description="Which prompts are the same one, so that their records stay on one side of the "
+        "split: those that are equal, or those that are equal but for white space. Filled in by "
+        "the run, with `white-space`; a run made before this setting keeps `exact`.",
     )
     template: str = Field(
         "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n",

@@ -255,7 +255,7 @@ def _without_learned(in_file: Tree) -> Tree:
     """
     if _get(in_file, "data.hash") is None:
         return in_file
-    learned = {"data": ("hash", "column", "format"), "finetune": ("labels",)}
+    learned = {"data": ("hash", "column", "format"), "finetune": ("labels", "same_prompts")}
     return {
         table: {name: value for name, value in values.items() if name not in learned[table]}
         if table in learned and isinstance(values, dict)

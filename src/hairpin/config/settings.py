@@ -126,7 +126,7 @@ class Evaluate(Table):
     temperature: float = Field(
         0.8,
         ge=0,
-        le=100,
+        allow_inf_nan=False,
         description="Sampling temperature of the samples; 0: always the likeliest.",
     )
     top_k: int = Field(

@@ -96,6 +96,10 @@ def chat_template(config: Config) -> str | None:
     prompt = " + message['content'] + ".join(map(_literal, around))
     return (
         "{%- for message in messages -%}"
+        "{%- if message['content'] is not string -%}"
+        "{{- raise_exception('this model reads messages whose content is one text, and no lists "
+        "of parts') -}}"
+        "{%- endif -%}"
         "{%- if message['role'] == 'user' -%}"
         "{%- if loop.first -%}{{- bos_token -}}{%- endif -%}"
         f"{{{{- {prompt} -}}}}"

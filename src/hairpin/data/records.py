@@ -1,37 +1,27 @@
-"""Labelled texts and instructions from a file: CSV, TSV, JSON or JSON Lines -> rows of text.
-
-    .csv              RFC 4180: quotes, line breaks in cells; , or ; or tab, as the header has it
-    .tsv              a line is a record; any quote is text but those around a whole cell
-    .json             a list of objects, or an object with one list among its values
-    .jsonl .ndjson    an object a line
+"""Labelled texts and instructions: the records of a file -> rows of text.
 
 Everything that is wrong with a file is said at once, a line each with its place.
 """
 
 import io
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.naming import counted, names_of, nearest, quoted
-from hairpin.data.record_formats import (
-    MisquotedError,
-    Numbered,
-    csv_delimiter,
-    csv_records,
-    decode_json,
-    kind_of,
-    ragged_row,
-    tsv_records,
-)
+from hairpin.data.naming import names_of, nearest, quoted
+from hairpin.data.record_files import Contents, Entry, has_records, read_contents, text_of
+from hairpin.data.record_formats import kind_of
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
 # NUL ends strings in other programs; half a surrogate pair is no character and has no UTF-8.
 _UNFIT = re.compile("[\0\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udfff]")
+# What tells a message of a chat from another object: who speaks, and what.
+_SPEAKERS, _SPOKEN = ("role", "from"), ("content", "value")
+_CHAT_IN_CELL = re.compile(r"""\s*\[\s*\{\s*["'](?:role|from|content|value)["']\s*:""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,90 +38,146 @@ class Row:
     fields: Mapping[str, str]
 
 
-def read_rows(
-    path: Path, required: Sequence[str], optional: Sequence[str] = (), advice: str = ""
-) -> list[Row]:
-    """The records of a file, in its order, with the columns that are asked for and no others.
-
-    A JSON number or boolean becomes the text that the file has for it. A text may be empty.
+@dataclass(frozen=True)
+class Wanted:
+    """The columns that are wanted of a file.
 
     Args:
-        path: the suffix says what the file holds.
-        required: columns that each record has.
-        optional: columns whose text is "" where a record does not have them, or has null.
+        required: those that each record has.
+        optional: those whose text is "" where a record does not have them, or has null.
         advice: how other columns can be asked for, in case one is missing.
-
-    Raises:
-        CorpusError: the file cannot be read, is of no known kind, is not UTF-8, is empty; or up
-            to ten lines, for each record that is malformed or lacks something, and how many more.
+        example: what a record should look like, for a file that holds something else.
     """
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
-        raise CorpusError(
-            f"{path}: its name does not say what it holds; records are read from files that end "
-            f"in {', '.join(_PARSERS)}"
-        )
-    text = _text_of(path)
-    if not text.strip():
-        raise CorpusError(f"{path}: the file is empty; it should hold {names_of(required)}")
-    asked = _Asked(str(path), tuple(required), tuple(optional), advice and f"; {advice}")
-    rows = parse(text, asked)
-    asked.stop_if_wrong()
-    if not rows:
-        raise CorpusError(f"{path}: no records in it; add some, with {names_of(required)}")
-    return rows
 
-
-def read_texts(path: Path, column: str) -> list[Row]:
-    """The texts of a file without labels: a column of records, or the lines of any other file.
-
-    Raises:
-        CorpusError: as `read_rows`.
-    """
-    if path.suffix.lower() in _PARSERS:
-        return read_rows(path, [column])
-    lines = enumerate(io.StringIO(_text_of(path), newline=None), 1)  # as editors count them
-    return [
-        Row(f"{path}:{number}", {column: line.removesuffix("\n")})
-        for number, line in lines
-        if line.strip()
-    ]
-
-
-def _text_of(path: Path) -> str:
-    try:
-        if path.is_dir():
-            raise CorpusError(f"{path}: is a folder; name a file in it")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CorpusError(f"{path}: no such file; check the path") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CorpusError(f"{path}: cannot be read ({reason}); check its permissions") from None
-    try:
-        return content.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        hint = " (the file begins like UTF-16)" if is_utf16 else ""
-        raise CorpusError(
-            f"{path}: byte 0x{content[error.start]:02x} at offset {error.start} is not UTF-8"
-            f"{hint}; save the file as UTF-8"
-        ) from None
-
-
-@dataclass
-class _Asked:
-    """What the caller wants of a file, and what stands in the way."""
-
-    file: str
     required: tuple[str, ...]
-    optional: tuple[str, ...]
-    advice: str
-    problems: list[str] = field(default_factory=list)
+    optional: tuple[str, ...] = ()
+    advice: str = ""
+    example: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
+        """All of them."""
         return self.required + self.optional
+
+    @property
+    def advised(self) -> str:
+        """The advice as the end of a line."""
+        return f"; {self.advice}" if self.advice else ""
+
+
+class Records:
+    """A file's records, of which any columns can be taken.
+
+    Args:
+        file: its name, for messages.
+        contents: what it holds.
+
+    Attributes:
+        columns: each column, and in how many records there is something in it.
+        replaced: U+FFFD characters that stand in the place of bad bytes.
+    """
+
+    def __init__(self, file: str, contents: Contents) -> None:
+        self._file = file
+        self._entries = contents.entries
+        self._header = contents.header
+        self.replaced = contents.replaced
+        self.columns: dict[str, int] = dict.fromkeys(
+            contents.header[1] if contents.header else (), 0
+        )
+        for entry in contents.entries:
+            if isinstance(entry.value, dict):
+                for name, value in entry.value.items():
+                    self.columns[name] = self.columns.get(name, 0) + _is_something(value)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def unused(self, used: Collection[str]) -> dict[str, int]:
+        """Return the columns that are not used though something is in them, and in how many
+        records.
+        """
+        return {name: n for name, n in self.columns.items() if n and name not in used}
+
+    def rows(self, wanted: Wanted) -> list[Row]:
+        """Return the texts of some columns. A JSON number or boolean is the text that the file has
+        for it. A text may be empty.
+
+        Raises:
+            CorpusError: there are no records, or up to ten lines, for each record that is
+                malformed or lacks something, and how many more.
+        """
+        taking = _Taking(self._file, wanted)
+        self._require_columns(taking)
+        rows = [row for entry in self._entries if (row := taking.row(entry))]
+        taking.stop_if_wrong()
+        if not rows:
+            raise CorpusError(
+                f"{self._file}: no records in it; add some, with {names_of(wanted.required)}"
+            )
+        return rows
+
+    def _require_columns(self, taking: "_Taking") -> None:
+        """Stop where no record can have what is wanted."""
+        wanted = taking.wanted
+        missing = tuple(name for name in wanted.required if name not in self.columns)
+        if self._header:
+            place, names = self._header
+            taking.problems += [
+                f"{place}: two columns are called {quoted(name)}; rename one"
+                for name in wanted.names
+                if names.count(name) > 1
+            ]
+        if missing or any(self._is_of_chats(name) for name in wanted.names):
+            self._refuse_chats(wanted)
+        if missing and self._header:
+            place, names = self._header
+            add = "; if that is a record, put a line with the columns' names in front"
+            more = nearest(missing, names) + wanted.advised or add
+            line = f"{place}: no column {names_of(missing)}; the first line has {names_of(names)}"
+            taking.problems.insert(0, line + more)
+        elif missing and self.columns and len(self._entries) > 1:
+            there = tuple(self.columns)
+            taking.problems.append(
+                f"{self._file}: no record has {names_of(missing)}; they have {names_of(there)}"
+                f"{nearest(missing, there)}{wanted.advised}"
+            )
+        if self._header or (missing and taking.problems):
+            taking.stop_if_wrong()
+
+    def _refuse_chats(self, wanted: Wanted) -> None:
+        values = [entry.value for entry in self._entries if not entry.problem]
+        chats = next((name for name in self.columns if self._is_of_chats(name)), None)
+        if chats is not None:
+            what = f"chats, lists of messages in {quoted(chats)}"
+        elif values and _is_something(values[0]) and _is_chat(values[0]):
+            what = "chats, lists of messages"
+        elif values and _is_message(values[0]):
+            what = "messages of a chat"
+        else:
+            return
+        example = wanted.example or f"{names_of(wanted.required)} in each"
+        raise CorpusError(
+            f"{self._file}: its records are {what}, which fine-tuning does not read; write each "
+            f"question and its answer as a record of their own: {example}"
+        )
+
+    def _is_of_chats(self, name: str) -> bool:
+        """Tell whether a column holds chats: the first value there is one."""
+        for entry in self._entries:
+            value = entry.value.get(name) if isinstance(entry.value, dict) else None
+            if _is_something(value):
+                return _is_chat(value)
+        return False
+
+
+@dataclass
+class _Taking:
+    """Takes the wanted columns of records, and collects what stands in the way."""
+
+    file: str
+    wanted: Wanted
+    problems: list[str] = field(default_factory=list)
 
     def stop_if_wrong(self) -> None:
         more = len(self.problems) - _MOST_PROBLEMS
@@ -140,159 +186,143 @@ class _Asked:
         if self.problems:
             raise CorpusError(self.problems)
 
-    def fit(self, place: str, fields: Mapping[str, str]) -> bool:
-        """Whether all the texts can be used; a line for each that cannot."""
+    def row(self, entry: Entry) -> Row | None:
+        """Return the record's row; None, and a line for each problem, where one cannot be had."""
+        before = len(self.problems)
+        if entry.problem:
+            self.problems.append(f"{entry.place}: {entry.problem}")
+            return None
+        if not isinstance(entry.value, dict):
+            names = names_of(self.wanted.required)
+            self.problems.append(
+                f"{entry.place}: should be an object with {names}, and is {kind_of(entry.value)}"
+            )
+            return None
+        fields = self._fields(entry.place, entry.value)
+        self._require_fit(entry.place, fields)
+        return Row(entry.place, fields) if len(self.problems) == before else None
+
+    def _fields(self, place: str, value: Mapping[str, Any]) -> dict[str, str]:
+        wanted, fields = self.wanted, {}
+        missing = tuple(name for name in wanted.required if name not in value)
+        if missing:
+            there = tuple(value)
+            self.problems.append(
+                f"{place}: no {names_of(missing)}; it has {names_of(there)}"
+                f"{nearest(missing, there)}{wanted.advised}"
+            )
+        for name in wanted.names:
+            found = value.get(name)
+            if isinstance(found, bool):
+                found = "true" if found else "false"
+            elif found is None and (name in wanted.optional or name in missing):
+                found = ""
+            if isinstance(found, str):
+                fields[name] = found
+            else:
+                self.problems.append(
+                    f"{place}: {quoted(name)} should be a text, and is {kind_of(found)}"
+                )
+        return fields
+
+    def _require_fit(self, place: str, fields: Mapping[str, str]) -> None:
         unfit = [(name, found) for name, text in fields.items() if (found := _UNFIT.search(text))]
         for name, found in unfit:
             what = "a NUL" if found[0] == "\0" else f"half a character (\\u{ord(found[0]):04x})"
             self.problems.append(
                 f"{place}: {quoted(name)} has {what} at character {found.start()}; take it out"
             )
-        return not unfit
 
 
-def _csv(text: str, asked: _Asked) -> list[Row]:
-    return _table(csv_records(_lines(text), csv_delimiter(text, asked.required), len(text)), asked)
+def read_records(path: Path, expected: Sequence[str], on_bad_bytes: str = "error") -> Records:
+    """Read the records of a file.
+
+    Args:
+        path: its suffix says what it holds.
+        expected: columns that it may have.
+        on_bad_bytes: as in `config.data.Data`.
+
+    Raises:
+        CorpusError: the file cannot be read, is of no known kind, or is empty.
+    """
+    return Records(str(path), read_contents(path, expected, on_bad_bytes))
 
 
-def _tsv(text: str, asked: _Asked) -> list[Row]:
-    return _table(tsv_records(io.StringIO(text, newline=None)), asked)
+def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
+    """Read some columns of a file's records.
+
+    Raises:
+        CorpusError: as `read_records` and `Records.rows`.
+    """
+    return read_records(path, required).rows(Wanted(tuple(required), tuple(optional)))
 
 
-def _lines(text: str) -> Iterator[str]:
-    return io.StringIO(text, newline="")
+def read_texts(path: Path, column: str) -> list[Row]:
+    """Read the texts of a file without labels: a column of records, or the lines of any other file.
 
-
-def _table(records: Iterator[Numbered], asked: _Asked) -> list[Row]:
-    """Rows from lines of cells, of which the first has the names of the columns."""
-    rows: list[Row] = []
+    Raises:
+        CorpusError: as `read_rows`; who classifies texts has no setting for bad bytes, and none is
+            advised.
+    """
     try:
-        line, header = next(records, (1, []))
-        header = [name.strip() for name in header]
-        _check_header(f"{asked.file}:{line}", header, asked)
-        asked.stop_if_wrong()
-        columns = {name: header.index(name) for name in asked.names if name in header}
-        for line, cells in records:
-            place = f"{asked.file}:{line}"
-            if not (ragged := ragged_row(cells, header)):
-                fields = {
-                    name: cells[columns[name]] if name in columns else "" for name in asked.names
-                }
-                if asked.fit(place, fields):
-                    rows.append(Row(place, fields))
-            else:
-                asked.problems.append(f"{place}: {ragged}")
-    except MisquotedError as error:
-        asked.problems.append(f"{asked.file}:{error.line}: {error.words}")
-    return rows
+        if has_records(path):
+            return read_rows(path, [column])
+        return rows_of_lines(text_of(path, "error")[0], str(path), column)
+    except CorpusError as error:
+        lines = [line.partition(", or go on without")[0] for line in error.problems]
+        raise CorpusError(lines) from None
 
 
-def _check_header(place: str, header: list[str], asked: _Asked) -> None:
-    missing = [name for name in asked.required if name not in header]
-    if missing:
-        add = "; if that is a record, put a line with the columns' names in front"
-        asked.problems.append(
-            f"{place}: no column {names_of(missing)}; the first line has {names_of(header)}"
-            f"{nearest(tuple(missing), tuple(header)) or asked.advice or add}"
-        )
-    asked.problems += [
-        f"{place}: two columns are called {quoted(name)}; rename one"
-        for name in asked.names
-        if header.count(name) > 1
+def rows_of_lines(text: str, name: str, column: str) -> list[Row]:
+    """Return a row for each line that is not blank.
+
+    Args:
+        text: the lines.
+        name: of the file that they stand in, for messages.
+        column: the name of the one field.
+    """
+    lines = enumerate(io.StringIO(text, newline=None), 1)  # as editors count them
+    return [
+        Row(f"{name}:{number}", {column: line.removesuffix("\n")})
+        for number, line in lines
+        if line.strip()
     ]
 
 
-def _json(text: str, asked: _Asked) -> list[Row]:
-    try:
-        whole = decode_json(text)
-    except json.JSONDecodeError as error:
-        hint = "; name the file .jsonl if each of its lines is a record"
+def require_characters(text: str, place: str) -> None:
+    """Check that a text has no half of a surrogate pair. Python keeps bytes of an argument that are
+    not UTF-8 as such halves.
+
+    Raises:
+        CorpusError: it has one; the line names the first.
+    """
+    if found := _HALF.search(text):
+        half = ord(found[0])
+        is_byte = 0xDC80 <= half <= 0xDCFF
+        what = f"byte 0x{half - 0xDC00:02x}" if is_byte else f"half a character (\\u{half:04x})"
         raise CorpusError(
-            f"{asked.file}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})"
-            f"{hint if error.msg == 'Extra data' else ''}"
-        ) from None
-    except RecursionError:
-        raise CorpusError(f"{asked.file}: not records: lists within lists without end") from None
-    found = kind_of(whole)
-    if isinstance(whole, dict):
-        lists = [name for name, value in whole.items() if isinstance(value, list)]
-        found = f"an object with {counted(len(lists), 'list')} in it"
-        whole = whole[lists[0]] if len(lists) == 1 else None
-    if not isinstance(whole, list):
-        raise CorpusError(
-            f"{asked.file}: should be a list of objects, or an object with one such list, and is "
-            f"{found}"
+            f"{place}: {what} at character {found.start()} is not UTF-8 text; type it again, or "
+            "put it in a file"
         )
-    numbered = ((f"{asked.file}: record {n}", value) for n, value in enumerate(whole, 1))
-    return _objects(numbered, asked)
 
 
-def _jsonl(text: str, asked: _Asked) -> list[Row]:
-    return _objects(_lines_of_json(text, asked), asked)
+def _is_something(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else value not in (None, [], {})
 
 
-def _lines_of_json(text: str, asked: _Asked) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        place = f"{asked.file}:{number}"
-        if line and not line.isspace():
-            try:
-                value = decode_json(line)
-            except json.JSONDecodeError as error:
-                asked.problems.append(
-                    f"{place}: not valid JSON: {error.msg} (column {error.colno}); each line "
-                    "holds one object"
-                )
-            except RecursionError:
-                asked.problems.append(f"{place}: no record: lists within lists without end")
-            else:
-                yield place, value
+def _is_chat(value: Any) -> bool:
+    """Tell whether a value is a list of messages, the text of one, or a tree of them."""
+    if isinstance(value, str):
+        return _CHAT_IN_CELL.match(value) is not None
+    if isinstance(value, dict):  # as ChatGPT exports them
+        nodes = value.values()
+        return bool(nodes) and all(isinstance(node, dict) and "message" in node for node in nodes)
+    return isinstance(value, list) and all(map(_is_message, value))
 
 
-def _objects(values: Iterator[tuple[str, Any]], asked: _Asked) -> list[Row]:
-    rows = []
-    for place, value in values:
-        if not isinstance(value, dict):
-            asked.problems.append(
-                f"{place}: should be an object with {names_of(asked.required)}, and is "
-                f"{kind_of(value)}"
-            )
-        else:
-            fields = _fields(place, value, asked)
-            if fields is not None:
-                rows.append(Row(place, fields))
-    return rows
-
-
-def _fields(place: str, value: dict[str, Any], asked: _Asked) -> dict[str, str] | None:
-    """The text of each column; None, and a line for each, where one cannot be had."""
-    before = len(asked.problems)
-    missing = [name for name in asked.required if name not in value]
-    if missing:
-        asked.problems.append(
-            f"{place}: no {names_of(missing)}; it has {names_of(tuple(value))}"
-            f"{nearest(tuple(missing), tuple(value)) or asked.advice}"
-        )
-    fields = {}
-    for name in asked.names:
-        found = value.get(name)
-        if isinstance(found, bool):
-            found = "true" if found else "false"
-        elif found is None and (name in asked.optional or name in missing):
-            found = ""
-        if isinstance(found, str):
-            fields[name] = found
-        else:
-            asked.problems.append(
-                f"{place}: {quoted(name)} should be a text, and is {kind_of(found)}"
-            )
-    return fields if asked.fit(place, fields) and len(asked.problems) == before else None
-
-
-_PARSERS: dict[str, Callable[[str, _Asked], list[Row]]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".json": _json,
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-}
-SUFFIXES = tuple(_PARSERS)
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and any(name in value for name in _SPEAKERS)
+        and any(name in value for name in _SPOKEN)
+    )

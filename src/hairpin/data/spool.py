@@ -34,7 +34,20 @@ def spool(rows: Iterable[Any], column: str | None, *, cache: Path | None = None)
     Raises:
         CorpusError: a row is neither, lacks the column, or the cache cannot be written.
     """
-    name = _name_of(rows)
+    return write_lines(_name_of(rows), _lines(rows, column), cache)
+
+
+def write_lines(name: str, lines: Iterator[bytes], cache: Path | None = None) -> Path:
+    """Write lines of JSON to a file in the cache, under the hash of what they are; gives its path.
+
+    Args:
+        name: of the file, without suffixes.
+        lines: each with its end.
+        cache: in place of the user's cache.
+
+    Raises:
+        CorpusError: the cache cannot be written.
+    """
     folder = (cache or cache_folder()) / "streams"
     temporary: Path | None = None
     try:
@@ -42,7 +55,7 @@ def spool(rows: Iterable[Any], column: str | None, *, cache: Path | None = None)
         handle, made = tempfile.mkstemp(dir=folder, prefix=".stream-")
         os.close(handle)
         temporary = Path(made)
-        digest = _write(temporary, _lines(rows, column))
+        digest = _write(temporary, lines)
         path = folder / digest / f"{name}.jsonl.zst"
         path.parent.mkdir(exist_ok=True)
         temporary.replace(path)

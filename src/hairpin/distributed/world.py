@@ -288,7 +288,8 @@ def noticing_losses() -> Iterator[None]:
         raise ProcessLostError(
             f"process {launch.rank()} of {launch.world_size()}: another process has ended, or "
             f"cannot be reached ({_reason(text)}); what was saved is whole: go on with the same "
-            "command and --or-resume, as torchrun's --max-restarts does by itself"
+            "command and --or-resume, as torchrun's --max-restarts does by itself (after "
+            "`finetune` with `hairpin resume`)"
         ) from error
 
 

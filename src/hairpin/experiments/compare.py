@@ -34,6 +34,7 @@ from hairpin.experiments.conduct import (
 from hairpin.experiments.progress import Preparing, Progress
 from hairpin.files import make_folders, unmake, write_atomically
 from hairpin.given import Time
+from hairpin.pages.several import short_names
 from hairpin.runs.directory import new_run_path
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.experiment import (
@@ -155,9 +156,12 @@ def compare_finished(
     missing = [f"{path}: no such run or file" for _, p in groups for path in p if not path.exists()]
     if missing:
         raise RunError(missing)
+    names = [name for name, _ in groups]
+    if len(set(names)) < len(names):  # results are kept by name
+        names = short_names([paths[0].absolute().parts for _, paths in groups])
     arms = tuple(
         Arm(name, {}, sources=tuple(str(path.absolute()) for path in paths))
-        for name, paths in groups
+        for name, (_, paths) in zip(names, groups, strict=True)
     )
     asked = options.asked() | {"sources": [list(arm.sources) for arm in arms]}
     smallest = options.smallest_difference

@@ -1,22 +1,85 @@
 """A run's file of records as training and validation examples: divided alike each time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.records import Row, read_rows
+from hairpin.data.records import Row, Wanted, read_records
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.files import sha256_of
 from hairpin.finetuning.examples import Example
-from hairpin.finetuning.instructions import instruction_examples, prompt_of, read_instructions
-from hairpin.finetuning.labelled import label_of, labelled_examples, labels_of, lonely_labels
+from hairpin.finetuning.instructions import (
+    instruction_examples,
+    plain_prompt_of,
+    prompt_of,
+    read_instructions,
+)
+from hairpin.finetuning.labelled import (
+    label_of,
+    labelled_examples,
+    labels_of,
+    lonely_labels,
+    names_of_labels,
+)
 from hairpin.finetuning.split import stratified
+from hairpin.finetuning.template import NAMES, unknown_names
 
 _OTHER_COLUMNS = "name yours with --set finetune.text_column=… and finetune.label_column=…"
+_EXAMPLE = '{"text": "…", "label": "…"}'
 _SPLIT_SEED = 0  # the same halves whatever `train.seed` is, so that seeds can be compared
+
+
+@dataclass(frozen=True)
+class Used:
+    """How much of a file is used.
+
+    Args:
+        records: all there are.
+        columns: what is read, and the column that it was found in.
+        unused: columns that are not used though something is in them, and in how many records.
+        unanswered: records that were dropped because they have no response or label.
+        cut, dropped: examples that are longer than the context.
+        replaced: U+FFFD characters that stand in the place of bad bytes.
+    """
+
+    records: int
+    columns: Mapping[str, str]
+    unused: Mapping[str, int] = field(default_factory=dict)
+    unanswered: int = 0
+    cut: int = 0
+    dropped: int = 0
+    replaced: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as the record of the run has them, without what did not happen."""
+        facts = {key: value for key, value in asdict(self).items() if value}
+        return {"count": facts.pop("records"), **facts}
+
+    def notices(self, config: Config) -> tuple[str, ...]:
+        """Lines about the records that were dropped or cut."""
+        asked, lines = config.finetune, []
+        if self.replaced:
+            lines.append(
+                f"{self.replaced:,} characters of the file stand for bytes that are not UTF-8 "
+                "(data.on_bad_bytes = replace)"
+            )
+        if self.unanswered:
+            what = "label" if asked.kind == "classify" else "response"
+            lines.append(
+                f"{self.unanswered:,} of {self.records:,} records have no {what} and were dropped "
+                f"(finetune.no_answer = {asked.no_answer})"
+            )
+        for count, done in ((self.cut, "cut"), (self.dropped, "dropped")):
+            if count:
+                lines.append(
+                    f"{count:,} of {self.records - self.unanswered:,} examples were longer than "
+                    f"the context and were {done} (finetune.too_long = {asked.too_long})"
+                )
+        return tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -24,9 +87,10 @@ class Divided:
     """Examples, and the config with what was learned from them filled in.
 
     Args:
-        config: with the file's hash, and a classifier's labels.
+        config: with the file's hash, how prompts were compared, and a classifier's labels.
         train, val: the two halves.
         val_rows: the rows of `val`.
+        used: how much of the file they are.
         notices: lines that people should read.
     """
 
@@ -34,6 +98,7 @@ class Divided:
     train: list[Example]
     val: list[Example]
     val_rows: list[Row]
+    used: Used
     notices: tuple[str, ...]
 
     @property
@@ -60,7 +125,11 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
             f"{path}: not the file that this config was made with (data.hash); restore it, or "
             "remove the key"
         )
+    if config.data.hash is None:  # a run that was made before keeps what it was made with
+        _require_known_names(config)
+    config = _comparing_prompts(config)
     found = _read(path, config, tokenizer)
+    _require_some(path, found)
     if len(set(found.keys)) < 2:
         raise CorpusError(
             f"{path}: all its {len(found.keys):,} texts are the same; one that differs is needed, "
@@ -69,15 +138,35 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
     halves = stratified(found.classes, found.keys, config.data.validation_fraction, _SPLIT_SEED)
     for half, name in zip(halves, ("training", "validation"), strict=True):
         if not half:
-            raise CorpusError(f"{path}: too few records: none is left for {name}; add some")
+            raise CorpusError(f"{path}: none is left for {name}: {_why_none(found)}")
     train, val = halves
     return Divided(
         with_values(found.config, {"data.hash": digest}),
         [found.examples[index] for index in train],
         [found.examples[index] for index in val],
         [found.rows[index] for index in val],
+        found.used,
         found.notices,
     )
+
+
+def _require_known_names(config: Config) -> None:
+    unknown = unknown_names(config.finetune.template)
+    if config.finetune.kind == "instruct" and unknown:
+        raise ConfigError(
+            f"finetune.template: {', '.join(unknown)} would stand in every prompt as it is; what "
+            f"is filled in is {' and '.join(NAMES)}"
+        )
+
+
+def _comparing_prompts(config: Config) -> Config:
+    """Return the config with how prompts are compared settled. A run of before this setting, which
+    knows its file's hash already, keeps the split that it was made with, and its config.
+    """
+    asked = config.finetune
+    if asked.kind != "instruct" or asked.same_prompts or config.data.hash:
+        return config
+    return with_values(config, {"finetune.same_prompts": "white-space"})
 
 
 @dataclass(frozen=True)
@@ -89,7 +178,24 @@ class _Found:
     examples: list[Example]
     classes: list[str]
     keys: list[str]
+    used: Used
     notices: tuple[str, ...]
+
+
+def _require_some(path: Path, found: _Found) -> None:
+    if not found.examples:
+        raise CorpusError(f"{path}: no record is left: {'; '.join(found.notices)}")
+
+
+def _why_none(found: _Found) -> str:
+    lonely = lonely_labels(found.classes, found.keys)
+    if lonely and set(lonely) == set(found.classes) and lonely != [""]:
+        return (
+            f"each label has only one text ({names_of_labels(lonely)}), which is for training; "
+            "give labels two different texts or more, or name another column with "
+            "--set finetune.label_column=…"
+        )
+    return f"too few records ({len(found.rows):,}); add some"
 
 
 def _read(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
@@ -99,41 +205,73 @@ def _read(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
 
 def _read_labelled(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
     asked = config.finetune
-    rows = read_rows(path, [asked.text_column, asked.label_column], advice=_OTHER_COLUMNS)
-    labels = asked.labels or labels_of(rows, asked.label_column)
-    lonely = lonely_labels(rows, asked.label_column)
-    examples, cut = labelled_examples(rows, labels, tokenizer, config)
+    text, label = asked.text_column, asked.label_column
+    records = read_records(path, (text, label), config.data.on_bad_bytes)
+    may_drop = asked.no_answer == "drop" and label in records.columns
+    required, optional = ((text,), (label,)) if may_drop else ((text, label), ())
+    everyone = records.rows(Wanted(required, optional, _OTHER_COLUMNS, _EXAMPLE))
+    rows = [row for row in everyone if label_of(row, label) or not may_drop]
+    labels = asked.labels or labels_of(rows, label)
+    made = labelled_examples(rows, labels, tokenizer, config)
+    used = Used(
+        len(everyone),
+        {"text": text, "label": label},
+        records.unused({text, label}),
+        len(everyone) - len(rows),
+        made.cut,
+        made.dropped,
+        records.replaced,
+    )
+    classes = [label_of(row, label) for row in made.rows]
+    keys = [" ".join(row.fields[text].split()) for row in made.rows]
+    lonely = lonely_labels(classes, keys)
+    line = "labels with one text, which cannot be in both training and validation: "
     return _Found(
         with_values(config, {"finetune.labels": list(labels)}),
-        rows,
-        examples,
-        classes=[label_of(row, asked.label_column) for row in rows],
-        keys=[" ".join(row.fields[asked.text_column].split()) for row in rows],
-        notices=(*((lonely,) if lonely else ()), *cut_notice(cut, len(rows), config)),
+        made.rows,
+        made.examples,
+        classes,
+        keys,
+        used,
+        (*([line + names_of_labels(lonely)] if lonely else []), *used.notices(config)),
     )
 
 
 def _read_instructions(path: Path, config: Config, tokenizer: Tokenizer) -> _Found:
-    rows, column = read_instructions(path, config.finetune)
-    examples, cut = instruction_examples(rows, column, tokenizer, config)
+    asked = config.finetune
+    found = read_instructions(path, config)
+    made = instruction_examples(found.rows, tokenizer, config)
+    used = Used(
+        len(found.rows) + found.unanswered,
+        found.columns,
+        found.unused,
+        found.unanswered,
+        made.cut,
+        made.dropped,
+        found.replaced,
+    )
+    prompts = [prompt_of(row, asked) for row in made.rows]
+    plain = [plain_prompt_of(row, asked) for row in made.rows]
     return _Found(
         config,
-        rows,
-        examples,
-        classes=[""] * len(rows),
-        keys=[prompt_of(row, config.finetune) for row in rows],
-        notices=cut_notice(cut, len(rows), config),
+        made.rows,
+        made.examples,
+        classes=[""] * len(made.rows),
+        keys=_one_of_each(prompts, plain) if asked.same_prompts == "white-space" else prompts,
+        used=used,
+        notices=used.notices(config),
     )
 
 
-def cut_notice(cut: int, count: int, config: Config) -> tuple[str, ...]:
-    """A line that says how many of so many examples were cut, if any was."""
-    if not cut:
-        return ()
-    return (
-        f"{cut:,} of {count:,} examples were longer than the context and were cut "
-        f"(finetune.too_long = {config.finetune.too_long})",
-    )
+def _one_of_each(prompts: Sequence[str], plain: Sequence[str]) -> list[str]:
+    """Return the prompts, with one and the same in place of those whose plain forms are equal.
+
+    One that stands alone stays as it is, and so does its place in the split.
+    """
+    first: dict[str, str] = {}
+    for prompt, key in zip(prompts, plain, strict=True):
+        first[key] = min(prompt, first.get(key, prompt))
+    return [first[key] for key in plain]
 
 
 def other_examples(
@@ -145,4 +283,5 @@ def other_examples(
         CorpusError: the file cannot be read, or has labels that the run does not know.
     """
     found = _read(path, config, tokenizer)
+    _require_some(path, found)
     return found.examples, found.notices

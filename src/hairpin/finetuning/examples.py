@@ -5,7 +5,7 @@ a padded place is no target.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.data.order import Indices, SampleOrder
+from hairpin.data.records import Row
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
@@ -33,6 +34,29 @@ class Example:
     inputs: Indices
     targets: Indices
     place: str
+
+
+@dataclass
+class Examples:
+    """What rows have become.
+
+    Args:
+        examples: those that are learned or measured.
+        rows: the row of each.
+        cut: how many of them were cut to the context.
+        dropped: rows that are longer than the context and were dropped.
+    """
+
+    examples: list[Example] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    cut: int = 0
+    dropped: int = 0
+
+    def add(self, example: Example, row: Row, *, is_cut: bool) -> None:
+        """Take one more."""
+        self.examples.append(example)
+        self.rows.append(row)
+        self.cut += is_cut
 
 
 def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
@@ -101,7 +125,7 @@ def fit(ids: Indices, room: int, config: Config) -> Indices | None:
     """The ids cut to at most `room` as `finetune.too_long` says; None where it says to stop."""
     if len(ids) <= room:
         return ids
-    if config.finetune.too_long == "error" or room < 1:
+    if config.finetune.too_long in ("error", "drop") or room < 1:
         return None
     return ids[:room] if config.finetune.too_long == "keep-start" else ids[-room:]
 

@@ -19,10 +19,11 @@ from hairpin.data.records import Row
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.distributed.world import World
 from hairpin.errors import CorpusError
-from hairpin.finetuning.examples import Example, fit, refuse
+from hairpin.finetuning.examples import Example, Examples, fit, refuse
 from hairpin.training.evaluate import Measured, exact_zero
 
 _MOST_NAMED = 8  # labels in a line
+_TOO_LONG = ", or set finetune.too_long=keep-start (or keep-end, drop)"
 _MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is no longer looked at
 
 
@@ -37,7 +38,10 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     Raises:
         CorpusError: a label is empty, or there is only one.
     """
-    refuse([f"{row.place}: the label is empty" for row in rows if not label_of(row, column)])
+    advice = "give the text one, or set finetune.no_answer=drop"
+    refuse(
+        [f"{row.place}: the label is empty; {advice}" for row in rows if not label_of(row, column)]
+    )
     labels = tuple(sorted({label_of(row, column) for row in rows}))
     if len(labels) < 2:
         raise CorpusError(
@@ -47,23 +51,28 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     return labels
 
 
-def lonely_labels(rows: Sequence[Row], column: str) -> str | None:
-    """A line with the labels of a single example, which cannot be both learned and validated."""
-    counts = Counter(label_of(row, column) for row in rows)
-    lonely = [repr(label) for label, count in sorted(counts.items()) if count == 1]
-    if len(lonely) > _MOST_NAMED:
-        lonely[_MOST_NAMED:] = [f"and {len(lonely) - _MOST_NAMED:,} more"]
-    if not lonely:
-        return None
-    return "labels with one example, which cannot be in both training and validation: " + ", ".join(
-        lonely
-    )
+def lonely_labels(labels: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Return the labels of a single text, which cannot be both learned and validated.
+
+    Args:
+        labels: of each example.
+        texts: the text of each; several examples may have the same.
+    """
+    counts = Counter(label for label, _ in set(zip(labels, texts, strict=True)))
+    return [label for label, count in sorted(counts.items()) if count == 1]
+
+
+def names_of_labels(labels: Sequence[str]) -> str:
+    """Return the first labels, quoted, and how many more there are."""
+    named = [repr(label) for label in labels[:_MOST_NAMED]]
+    more = len(labels) - len(named)
+    return ", ".join([*named, *([f"and {more:,} more"] if more else [])])
 
 
 def labelled_examples(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: Tokenizer, config: Config
-) -> tuple[list[Example], int]:
-    """The examples, and how many texts were cut to the context.
+) -> Examples:
+    """The examples of labelled texts.
 
     Args:
         rows: with the text and label columns of `config.finetune`.
@@ -76,7 +85,7 @@ def labelled_examples(
     """
     asked = config.finetune
     numbers = {label: number for number, label in enumerate(labels)}
-    problems, examples, cut = [], [], 0
+    problems, made = [], Examples()
     texts = [row.fields[asked.text_column] for row in rows]
     for row, ids in zip(rows, tokenizer.encode_batch(texts), strict=True):
         label = label_of(row, asked.label_column)
@@ -84,13 +93,15 @@ def labelled_examples(
         if label not in numbers:
             known = ", ".join(labels[:_MOST_NAMED]) + ("…" if len(labels) > _MOST_NAMED else "")
             problem = f"{row.place}: label {label!r} is not one that was trained on: {known}"
-        if inputs is None or problem:
+        if inputs is None and len(ids) and label in numbers and asked.too_long == "drop":
+            made.dropped += 1
+        elif inputs is None or problem:
             problems.append(problem or "")
-            continue
-        examples.append(labelled_example(inputs, numbers[label], row.place))
-        cut += len(inputs) < len(ids) + 1
+        else:
+            example = labelled_example(inputs, numbers[label], row.place)
+            made.add(example, row, is_cut=len(inputs) < len(ids) + 1)
     refuse(problems)
-    return examples, cut
+    return made
 
 
 def labelled_example(inputs: Indices, label: int, place: str) -> Example:
@@ -101,17 +112,17 @@ def labelled_example(inputs: Indices, label: int, place: str) -> Example:
 
 
 def text_inputs(
-    ids: Any, place: str, tokenizer: Tokenizer, config: Config
+    ids: Any, place: str, tokenizer: Tokenizer, config: Config, advice: str = _TOO_LONG
 ) -> tuple[Indices | None, str | None]:
-    """A text's ids as the classifier sees them, or a line that says why it cannot."""
+    """A text's ids as the classifier sees them, or a line that says why it cannot, with advice."""
     context = config.model.context or 0
     if len(ids) == 0:
         return None, f"{place}: the text is empty; remove the row, or give it a text"
     fitted = fit(ids.astype(np.int64), context - 1, config)
     if fitted is None:
         return None, (
-            f"{place}: {len(ids) + 1:,} tokens, and the model sees {context:,}; shorten the text, "
-            "or set finetune.too_long=keep-start (or keep-end)"
+            f"{place}: {len(ids) + 1:,} tokens, and the model sees {context:,}; shorten the text"
+            f"{advice}"
         )
     return np.concatenate([[tokenizer.end_of_text], fitted]), None
 

@@ -28,7 +28,7 @@ from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import Tally, TextTally
 from hairpin.training.origin import Origin
-from hairpin.training.samples import sample_writer
+from hairpin.training.samples import prompt_warnings, sample_writer
 from hairpin.training.settle import MEASURING, settle_micro_batch, settle_speed, settle_start
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
@@ -82,7 +82,11 @@ def finetuning(
         tally=tally_of(config, settled.tokenizer, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
         plan=lambda: _plan(settled),
-        warnings=(*(settled.origin.notices if settled.origin else ()), *divided.notices),
+        warnings=(
+            *(settled.origin.notices if settled.origin else ()),
+            *divided.notices,
+            *_prompt_warnings(settled),
+        ),
     )
 
 
@@ -171,11 +175,19 @@ def _sample_writers(
         prompts = [(render(template, asked.sample_prompt), f"{asked.sample_prompt}\n")]
     else:
         rows = list(islice(_rows_that_fit(settled), _SAMPLES))
-        prompts = [(prompt_of(row, config.finetune), question_of(row, config)) for row in rows]
+        prompts = [(prompt_of(row, config.finetune), question_of(row)) for row in rows]
     return tuple(
         sample_writer(config, model, settled.tokenizer, prompt, stopped, shown)
         for prompt, shown in prompts
     )
+
+
+def _prompt_warnings(settled: _Settled) -> tuple[str, ...]:
+    config, asked = settled.config, settled.config.evaluate.sample_prompt
+    if asked is None or config.finetune.kind == "classify":
+        return ()
+    prompt = render(config.finetune.template, asked)
+    return prompt_warnings(config, settled.tokenizer, prompt)
 
 
 def _rows_that_fit(settled: _Settled) -> Iterator[Row]:
@@ -207,4 +219,5 @@ def _plan(settled: _Settled) -> events.Plan:
         start=settled.origin.words if settled.origin else None,
         examples=len(divided.train),
         labels=config.finetune.labels or None,
+        records=divided.used.as_json(),
     )

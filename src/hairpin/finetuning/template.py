@@ -1,5 +1,15 @@
 """The prompt that an instruction becomes."""
 
+import re
+
+NAMES = ("{instruction}", "{input}")
+_NAME = re.compile(r"\{[A-Za-z_]\w*\}")
+
+
+def unknown_names(template: str) -> list[str]:
+    """Return what looks like a name to be filled in, and is none."""
+    return [name for name in dict.fromkeys(_NAME.findall(template)) if name not in NAMES]
+
 
 def render(template: str, instruction: str, input_text: str = "") -> str:
     """The template with both filled in.

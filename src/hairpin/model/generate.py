@@ -4,12 +4,15 @@ The model sees at most its context. When that is full the older half is forgotte
 moves on, so that the cache is rebuilt once in half a context rather than at every token.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
 
+from hairpin.errors import ConfigError, NonFiniteError
 from hairpin.model.decode import Cache, Decoder, fits
 from hairpin.model.gpt import GPT
 from hairpin.model.layers import LayerCache
@@ -20,15 +23,46 @@ class Sampling:
     """How the next token is drawn.
 
     Args:
-        temperature: divides the logits; 0 always takes the likeliest token.
+        temperature: divides the logits, from 0 up; 0 always takes the likeliest token.
         top_k: draw from this many of the likeliest tokens; 0: from all.
         top_p: draw from the likeliest tokens that together reach this probability
-            (Holtzman et al. 2020); 1: from all.
+            (Holtzman et al. 2020), above 0; 1: from all.
+
+    Raises:
+        ConfigError: a line for each that is out of its bounds.
     """
 
     temperature: float = 0.8
     top_k: int = 50
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: {value} is not {words}"
+            for name, value, is_fit, words in (
+                (
+                    "temperature",
+                    self.temperature,
+                    _is_number(self.temperature) and self.temperature >= 0,
+                    "a number from 0 up; 0 always takes the likeliest token",
+                ),
+                (
+                    "top-k",
+                    self.top_k,
+                    _is_whole(self.top_k) and self.top_k >= 0,
+                    "a whole number from 0 up; 0 draws from all tokens",
+                ),
+                (
+                    "top-p",
+                    self.top_p,
+                    _is_number(self.top_p) and 0 < self.top_p <= 1,
+                    "above 0 and at most 1; 1 draws from all tokens",
+                ),
+            )
+            if not is_fit
+        ]
+        if problems:
+            raise ConfigError(problems)
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """One token id from the scores of all; ties at temperature 0 go to the smallest id."""
@@ -37,15 +71,45 @@ class Sampling:
             return int(logits_V.numpy().argmax())  # ten times as fast as the tensor's
         ids_K = None
         if 0 < self.top_k < logits_V.numel():
-            logits_V, ids_K = torch.topk(logits_V, self.top_k)
-        probabilities_K = torch.softmax(logits_V / self.temperature, dim=-1)
+            logits_V, ids_K = torch.topk(logits_V, int(self.top_k))
+        probabilities_K = self._probabilities(logits_V)
         if self.top_p < 1:
             ordered_K, order_K = probabilities_K.sort(descending=True, stable=True)
-            # Kept as long as what comes before it has not reached top_p: always at least one.
-            dropped_K = ordered_K.cumsum(0) - ordered_K >= self.top_p
+            # Kept as long as what comes before it has not reached top_p: always at least one,
+            # however near to 0 it is in the format of the probabilities.
+            least = torch.finfo(ordered_K.dtype).tiny
+            dropped_K = ordered_K.cumsum(0) - ordered_K >= max(float(self.top_p), least)
             probabilities_K[order_K[dropped_K]] = 0.0
         drawn = int(torch.multinomial(probabilities_K, 1, generator=generator))
         return drawn if ids_K is None else int(ids_K[drawn])
+
+    def _probabilities(self, logits_V: Tensor) -> Tensor:
+        """Return the probabilities at the temperature.
+
+        Raises:
+            NonFiniteError: the logits are none that probabilities can be had of.
+        """
+        temperature = float(self.temperature)
+        probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
+        if not probabilities_V.isnan().any():
+            return probabilities_V
+        # So low a temperature takes logits out of float32; their differences are left.
+        below_V = (logits_V - logits_V.max()).double()
+        probabilities_V = torch.softmax(below_V / temperature, dim=-1)
+        if probabilities_V.isnan().any():
+            raise NonFiniteError(
+                "the model's scores for the next token are not finite, so that there is none to "
+                "draw; take other weights"
+            )
+        return probabilities_V
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def window_start(length: int, context: int) -> int:

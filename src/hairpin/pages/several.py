@@ -17,6 +17,7 @@ from hairpin.analysis.formats import (
 from hairpin.analysis.series import Event, Floats, series, smoothed, thin
 from hairpin.analysis.summary import Summary, summarize
 from hairpin.config.settings import Config
+from hairpin.errors import RunError
 from hairpin.pages.chart import (
     COLORS,
     DASHES,
@@ -60,9 +61,10 @@ def several_page(runs: Sequence[Run], now: float) -> str:
         now: seconds since 1970.
 
     Raises:
-        RunError, ConfigError: a run is damaged.
+        RunError, ConfigError: a run is damaged, or their losses are of labels and of text.
     """
     names = short_names([run.path.absolute().parts for run in runs])
+    _require_one_loss(runs)
     told = []
     for run, name in zip(runs, names, strict=True):
         events = run.events()
@@ -87,6 +89,18 @@ def several_page(runs: Sequence[Run], now: float) -> str:
         ]
     )
     return page(f"{title} · hairpin", body, scripts=charts_script())
+
+
+def _require_one_loss(runs: Sequence[Run]) -> None:
+    """Check that all are classifiers, or none: one axis has no place for both losses."""
+    first: dict[bool, Run] = {}
+    for run in runs:
+        first.setdefault(run.config.finetune.kind == "classify", run)
+    if len(first) > 1:
+        raise RunError(
+            f"{first[True].path} is a classifier, whose loss is per example, and "
+            f"{first[False].path} a language model, whose loss is per token; name runs of one kind"
+        )
 
 
 def style(at: int) -> dict[str, Any]:

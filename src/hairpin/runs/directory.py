@@ -149,7 +149,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
         RunError: there is something at `path` already.
     """
     require_utf8(path.absolute())
-    _refuse_if_there(RunDirectory(path))
+    _refuse_if_there(RunDirectory(path), config)
     try:
         if not is_free(path):
             raise RunError(f"{path}: exists and is not an empty folder; name another with --out")
@@ -157,7 +157,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
         run = RunDirectory(path, made)
         try:
             with RunLock(path) as lock, _given_up_on_failure(run, lock):
-                _refuse_if_there(run)  # of two processes at once, one makes it
+                _refuse_if_there(run, config)  # of two processes at once, one makes it
                 run.write_config(config)
         except BaseException:
             unmake(made)
@@ -179,11 +179,13 @@ def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
         raise
 
 
-def _refuse_if_there(run: RunDirectory) -> None:
+def _refuse_if_there(run: RunDirectory, asked: Config) -> None:
     if is_there(run.config):
+        # Of the verbs that make runs, `finetune` alone does not go on with one by itself.
+        or_resume = " add --or-resume to go on with it if it is the same,"
         raise RunError(
-            f"{run.path}: there is a run already; go on with `{command('resume', run.path)}`, add "
-            "--or-resume to go on with it if it is the same, or name another folder with --out"
+            f"{run.path}: there is a run already; go on with `{command('resume', run.path)}`,"
+            f"{'' if asked.finetune.kind else or_resume} or name another folder with --out"
         )
 
 

@@ -55,7 +55,9 @@ class Plan(Event):
 
     `seconds` is how long training is expected to take from here, `ends` when (seconds since 1970).
     `start` says whose weights training starts from, where they are not random. Fine-tuning counts
-    `examples`, and a classifier names its `labels`. Of a mixture `sources` has each one's `share`
+    `examples`, a classifier names its `labels`, and `records` says how much of the file is used:
+    its `count`, the `columns` that are read, those `unused` (in how many records), and how many
+    records were `cut`, `dropped` or `unanswered`. Of a mixture `sources` has each one's `share`
     of training tokens, how many it has (`train_tokens`, `val_tokens`), and its `epochs`.
     """
 
@@ -73,6 +75,7 @@ class Plan(Event):
     examples: int | None = None
     labels: tuple[str, ...] | None = None
     sources: dict[str, dict[str, float]] | None = None
+    records: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

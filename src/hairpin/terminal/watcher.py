@@ -3,17 +3,20 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hairpin.analysis.formats import format_count, format_duration, harmless
+from hairpin.analysis.formats import format_count, format_duration, harmless, harmless_name
 from hairpin.commands import command
 from hairpin.runs import events
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
 from hairpin.terminal.display import Display, Stages
 from hairpin.terminal.live import is_terminal, standard_console
+
+_NAME_CHARS, _MOST_COLUMNS = 40, 8  # of columns of a file of records
 
 
 class Terminal:
@@ -94,16 +97,29 @@ def plan_line(plan: events.Plan) -> str:
         size = f"{each:,.0f} examples"
         data = f"{plan.examples:,} training examples"
     labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
+    columns = _columns_line(plan.records) if plan.records else ""
     start = f", from the {harmless(plan.start)}" if plan.start else ""
     sources = "".join(
         f"{', ' if at else '; '}{harmless(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
         for at, (name, each) in enumerate((plan.sources or {}).items())
     )
     return (
-        f"plan: {harmless(plan.text)}{labels}{start}; {format_count(plan.parameters)} parameters, "
-        f"{plan.updates:,} updates of {size} ({plan.warmup:,} of warmup), {plan.epochs:.2g} passes "
-        f"over {data}{sources}; about {format_duration(plan.seconds)}, until {ends}"
+        f"plan: {harmless(plan.text)}{labels}{start}{columns}; "
+        f"{format_count(plan.parameters)} parameters, {plan.updates:,} updates of {size} "
+        f"({plan.warmup:,} of warmup), {plan.epochs:.2g} passes over {data}{sources}; "
+        f"about {format_duration(plan.seconds)}, until {ends}"
     )
+
+
+def _columns_line(records: Mapping[str, Any]) -> str:
+    """Which columns of a file of records are read, and which are not."""
+    *asked, answer = (harmless_name(name, _NAME_CHARS) for name in records["columns"].values())
+    counts = records.get("unused", {})
+    named = [f"{harmless_name(name, _NAME_CHARS)} in {n:,}" for name, n in counts.items()]
+    if len(named) > _MOST_COLUMNS:
+        named[_MOST_COLUMNS:] = [f"{len(named) - _MOST_COLUMNS:,} more columns in some"]
+    unused = f" (not used: {', '.join(named)} of {records['count']:,} records)" if named else ""
+    return f"; {' and '.join(asked)} → {answer}{unused}"
 
 
 def _next_steps(run: Path) -> list[str]:

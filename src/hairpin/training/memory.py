@@ -76,8 +76,21 @@ def require_room(config: Config, shape: Shape) -> None:
         raise ConfigError(
             f"model: {shape.layers} layers of width {shape.width} need at least "
             f"{needed / 1e9:,.1f} GB for weights, gradients and moments, and this machine has "
-            f"{there / 1e9:,.1f} GB; take a smaller --size, model.layers or model.width"
+            f"{there / 1e9:,.1f} GB; {smaller(config, ', model.layers or model.width')}"
         )
+
+
+def smaller(config: Config, keys: str) -> str:
+    """Return advice on how the model can be made smaller.
+
+    Args:
+        config: of the run, whose start may decide its shape.
+        keys: others than --size that make a model from random weights smaller, in words.
+    """
+    if config.start.path is None:
+        return f"take a smaller --size{keys}"
+    fewer = ", or train fewer blocks with finetune.layers" if config.finetune.kind else ""
+    return f"start from a smaller model{fewer}"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from hairpin.runs import events
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import TextTally
 from hairpin.training.memorisation import MemorisationMeasure
-from hairpin.training.samples import prompt_from, sample_writer
+from hairpin.training.samples import prompt_from, prompt_warnings, sample_writer
 from hairpin.training.settle import Settled, batches_of, memorisation_warning, settle
 from hairpin.training.start import load_start
 from hairpin.training.task import Task, WriteSample
@@ -45,6 +45,7 @@ def pretraining(
     config, prepared, shape = settled.config, settled.prepared, settled.shape
     token_bytes = prepared.tokenizer.token_bytes()
     warning = memorisation_warning(settled)
+    cut = prompt_warnings(config, prepared.tokenizer, config.evaluate.sample_prompt)
     return Task(
         config=config,
         tokenizer=prepared.tokenizer,
@@ -56,7 +57,7 @@ def pretraining(
         tally=lambda: TextTally(token_bytes, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
         plan=lambda: _plan(settled),
-        warnings=(*_notices(settled), *((warning,) if warning else ())),
+        warnings=(*_notices(settled), *((warning,) if warning else ()), *cut),
         corrected=settled.corrected if settled.without_length else None,
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed

@@ -27,7 +27,7 @@ from hairpin.planning.sizes import flops_per_token
 from hairpin.surroundings import alone
 from hairpin.training import compiler
 from hairpin.training.compiler import CompileError
-from hairpin.training.memory import is_out_of_memory
+from hairpin.training.memory import is_out_of_memory, smaller
 from hairpin.training.numerics import Numerics, formats
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
@@ -186,8 +186,8 @@ def _time_what_fits(
                 raise
             if micro_batch == 1:
                 raise ConfigError(
-                    "execution.micro_batch: not even one sequence fits in memory; take a smaller "
-                    "--size or model.context"
+                    "execution.micro_batch: not even one sequence fits in memory; "
+                    + smaller(config, " or model.context")
                 ) from None
         # Out of the handler, so that nothing holds on to what did not fit.
         model.zero_grad(set_to_none=True)

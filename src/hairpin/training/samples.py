@@ -7,7 +7,7 @@ from itertools import islice
 from hairpin.config.settings import Config
 from hairpin.data.batches import Tokens
 from hairpin.data.tokenizers import Tokenizer
-from hairpin.model.generate import Sampling, generate
+from hairpin.model.generate import Sampling, generate, window_start
 from hairpin.model.gpt import GPT
 
 _PROMPT_CHARACTERS = 80
@@ -81,6 +81,32 @@ def sample_writer(
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """A prompt as the model saw beginnings in training: after an end-of-text."""
     return [tokenizer.end_of_text, *(int(token) for token in tokenizer.encode(prompt))]
+
+
+def cut_of_prompt(length: int, context: int) -> str | None:
+    """Return a line that says how much of a prompt the model does not see; None: it sees all.
+
+    Args:
+        length: of the prompt's ids, with the end-of-text.
+        context: how many the model sees.
+    """
+    cut = window_start(length, context)
+    if not cut:
+        return None
+    return (
+        f"the prompt has {length - 1:,} tokens, and the model sees {context:,}: its first "
+        f"{cut - 1:,} were cut"
+    )
+
+
+def prompt_warnings(config: Config, tokenizer: Tokenizer, prompt: str | None) -> tuple[str, ...]:
+    """Return a line about a prompt of the user's that the model does not see whole, if there is
+    one.
+    """
+    if prompt is None or not config.evaluate.sample_tokens:
+        return ()
+    line = cut_of_prompt(len(prompt_ids(tokenizer, prompt)), config.model.context or 0)
+    return (f"evaluate.sample_prompt: {line}",) if line else ()
 
 
 def prompt_from(tokens: Tokens, tokenizer: Tokenizer) -> str:
