@@ -1,12 +1,15 @@
-"""Parquet files, and folders that Hugging Face's `datasets` saved, as tables of Arrow's columns."""
+"""Parquet, Arrow and Feather files, and folders that Hugging Face's `datasets` saved, as tables of
+Arrow's columns.
+"""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import shown
-from hairpin.data.columns import NOTHING, TEXT
+from hairpin.data.columns import LOOKED_AT_ROWS
+from hairpin.data.held import NOTHING, TEXT, Held, held
 from hairpin.data.naming import names_of, quoted
 from hairpin.errors import CorpusError
 
@@ -26,17 +29,28 @@ class _ArrowTable:
     def _schema(self) -> Any:
         raise NotImplementedError
 
-    def _columns_of(self, column: str) -> Iterator[Any]:
-        """The column's arrays, one after the other."""
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Record batches with these columns, one after the other."""
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, str]:
-        return {field.name: _kind(field.type) for field in self._schema()}
+    def columns(self) -> Mapping[str, Held]:
+        fields = {field.name: field.type for field in self._schema()}
+        # Numbers and pictures say nothing, and may be large.
+        looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
+        values: dict[str, list[Any]] = {name: [] for name in fields}
+        count = 0
+        for batch in self._batches(looked_at) if looked_at else ():
+            for name in looked_at:
+                values[name] += _values(batch.column(name)[: LOOKED_AT_ROWS - count])
+            count += batch.num_rows
+            if count >= LOOKED_AT_ROWS:
+                break
+        return {name: held(name, _kind(type_), values[name]) for name, type_ in fields.items()}
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         self.replaced, number = 0, 0
-        for array in self._columns_of(column):
-            for value in _as_bytes(array):
+        for batch in self._batches([column]):
+            for value in _as_bytes(batch.column(column)):
                 number += 1
                 place = f"{self.name} (row {number})"
                 yield place, None if value is None else self._decoded(place, value)
@@ -71,12 +85,13 @@ class Parquet(_ArrowTable):
         with self._open() as file:
             return file.schema_arrow
 
-    def _columns_of(self, column: str) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         pyarrow, _ = _pyarrow(self.name)
         with self._open() as file:
             try:
-                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column], use_threads=False):
-                    yield batch.column(0)
+                yield from file.iter_batches(
+                    _ROWS_AT_ONCE, columns=list(columns), use_threads=False
+                )
             except (pyarrow.ArrowException, OSError) as error:
                 raise self._damaged(error) from None
 
@@ -113,9 +128,9 @@ class SavedDataset(_ArrowTable):
     def _schema(self) -> Any:
         return self._open().features.arrow_schema
 
-    def _columns_of(self, column: str) -> Iterator[Any]:
-        for rows in self._open().select_columns([column]).iter(_ROWS_AT_ONCE):
-            yield from rows.column(0).chunks
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        for rows in self._open().select_columns(list(columns)).iter(_ROWS_AT_ONCE):
+            yield from rows.to_batches()
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -170,6 +185,27 @@ def _kind(type_: Any) -> str:
         return NOTHING
     is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
     return "numbers" if is_number else str(type_)
+
+
+def _has_texts(type_: Any) -> bool:
+    """Whether a type of Arrow is of texts, or of lists or objects that may have texts in them."""
+    from pyarrow import types
+
+    return _kind(type_) == TEXT or types.is_nested(type_)
+
+
+def _values(array: Any) -> list[Any]:
+    """The values of some rows, to look at."""
+    from pyarrow import types
+
+    if not types.is_nested(array.type):
+        texts = _as_bytes(array)
+        return [None if text is None else text.decode(errors="replace") for text in texts]
+    try:
+        values: list[Any] = array.to_pylist()
+    except UnicodeDecodeError:  # deep inside, and only to be looked at
+        return []
+    return values
 
 
 def _as_bytes(array: Any) -> list[bytes | None]:

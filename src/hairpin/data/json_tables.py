@@ -7,14 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.columns import (
-    LONGEST_ROW_CHARS,
-    LOOKED_AT_ROWS,
-    NOTHING,
-    TEXT,
-    not_a_text,
-    too_long,
-)
+from hairpin.data.columns import LONGEST_ROW_CHARS, LOOKED_AT_ROWS, not_a_text, too_long
+from hairpin.data.held import NOTHING, TEXT, Held, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import decode_row
@@ -42,12 +36,12 @@ class _JsonTable(TextTable):
         """Where each is, the object, and whether it may have half a character in it."""
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, str]:
-        found: dict[str, set[str]] = {}
+    def columns(self) -> Mapping[str, Held]:
+        found: dict[str, list[Any]] = {}
         for _, row, _ in islice(self._objects(), LOOKED_AT_ROWS):
             for name, value in row.items():
-                found.setdefault(name, set()).add(_KINDS[type(value)])
-        return {name: _in_a_word(kinds) for name, kinds in found.items()}
+                found.setdefault(name, []).append(value)
+        return {name: held(name, _in_a_word(values), values) for name, values in found.items()}
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         for place, row, is_doubtful in self._objects():
@@ -186,9 +180,9 @@ def begins_like_rows(path: Path) -> bool:
     return re.match(r"\s*\[\s*\{", opening[:1000]) is not None
 
 
-def _in_a_word(kinds: set[str]) -> str:
+def _in_a_word(values: list[Any]) -> str:
     """What a column holds, by the kinds of its values."""
-    kinds = kinds - {"null"}
+    kinds = {_KINDS[type(value)] for value in values} - {"null"}
     if not kinds:
         return NOTHING
     return _MANY.get(kind := min(kinds), kind) if len(kinds) == 1 else " and ".join(sorted(kinds))

@@ -6,7 +6,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from hairpin.data.cache import shown
-from hairpin.data.columns import LONGEST_ROW_CHARS, LOOKED_AT_ROWS, TEXT, too_long
+from hairpin.data.columns import LONGEST_ROW_CHARS, LOOKED_AT_ROWS, too_long
+from hairpin.data.held import TEXT, Held, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import (
@@ -53,11 +54,12 @@ class _Cells(TextTable):
     def _records(self) -> Iterator[Numbered]:
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, str]:
+    def columns(self) -> Mapping[str, Held]:
         records = self._checked()
         _, header = next(records)
         rows = [cells for _, cells in islice(records, LOOKED_AT_ROWS)]
-        return {name: _kind_of([cells[at] for cells in rows]) for at, name in enumerate(header)}
+        cells_of = {name: [cells[at] for cells in rows] for at, name in enumerate(header)}
+        return {name: held(name, _kind_of(cells), cells) for name, cells in cells_of.items()}
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         records = self._checked()
