@@ -4,6 +4,7 @@ Arrow's columns.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,29 @@ _BUFFER_BYTES = 1 << 20
 class _ArrowTable:
     """Columns of Arrow, read a few rows at a time."""
 
+    kind = "Arrow"
+
     def __init__(self, path: Path, on_bad_bytes: str) -> None:
         self.name = shown(path)
         self.replaced = 0
         self._path = path
         self._is_strict = on_bad_bytes == "error"
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Errors of the library as a line."""
+        pyarrow, _ = _pyarrow(self.name)
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError) as error:
+            if self._path.is_file() and self._path.stat().st_size == 0:
+                what = "the file is empty; make it again, or leave it out"
+            else:
+                what = (
+                    f"is not {self.kind}, or is damaged ({_first_line(error)}); make the file "
+                    "again, or leave it out"
+                )
+            raise CorpusError(f"{self.name}: {what}") from None
 
     def _schema(self) -> Any:
         raise NotImplementedError
@@ -73,35 +92,54 @@ class _ArrowTable:
 class Parquet(_ArrowTable):
     """One Parquet file, of any number of row groups."""
 
+    kind = "Parquet"
+
     def _open(self) -> Any:
-        pyarrow, parquet = _pyarrow(self.name)
-        try:
-            # Row groups may be larger than memory: buffered, not read ahead.
-            return parquet.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
+        _, parquet = _pyarrow(self.name)
+        # Row groups may be larger than memory: buffered, not read ahead.
+        return parquet.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
     def _schema(self) -> Any:
-        with self._open() as file:
+        with self._reading(), self._open() as file:
             return file.schema_arrow
 
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        pyarrow, _ = _pyarrow(self.name)
-        with self._open() as file:
-            try:
-                yield from file.iter_batches(
-                    _ROWS_AT_ONCE, columns=list(columns), use_threads=False
-                )
-            except (pyarrow.ArrowException, OSError) as error:
-                raise self._damaged(error) from None
+        with self._reading(), self._open() as file:
+            yield from file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False)
 
-    def _damaged(self, error: Exception) -> CorpusError:
-        if self._path.exists() and self._path.stat().st_size == 0:
-            return CorpusError(f"{self.name}: the file is empty; make it again, or leave it out")
-        return CorpusError(
-            f"{self.name}: is not Parquet, or is damaged ({_first_line(error)}); make the file "
-            "again, or leave it out"
-        )
+
+class ArrowFile(_ArrowTable):
+    """One file of Arrow's record batches: Feather, an IPC file, or a stream, as the `datasets` of
+    Hugging Face cache them.
+    """
+
+    kind = "Arrow or Feather"
+
+    def _open(self) -> Any:
+        pyarrow, _ = _pyarrow(self.name)
+        from pyarrow import feather, ipc
+
+        source = pyarrow.OSFile(str(self._path))
+        opening = bytes(source.read(6))
+        source.seek(0)
+        if opening == b"ARROW1":
+            return ipc.open_file(source)
+        if opening[:4] == b"FEA1":  # Feather as it was before 2020, which has no batches
+            source.close()
+            return feather.read_table(self._path, use_threads=False).to_reader(_ROWS_AT_ONCE)
+        return ipc.open_stream(source)
+
+    def _schema(self) -> Any:
+        with self._reading(), self._open() as reader:
+            return reader.schema
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        with self._reading(), self._open() as reader:
+            count = getattr(reader, "num_record_batches", None)
+            batches = iter(reader) if count is None else map(reader.get_batch, range(count))
+            for batch in batches:
+                for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+                    yield batch.slice(start, _ROWS_AT_ONCE).select(list(columns))
 
 
 class SavedDataset(_ArrowTable):
@@ -154,6 +192,8 @@ def split_folder(folder: Path) -> Path:
         splits = [str(split) for split in json.loads(listing.read_bytes())["splits"]]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorpusError(f"{shown(listing)}: is damaged ({error}); save it again") from None
+    if not splits:
+        raise CorpusError(f"{shown(folder)}: the saved dataset has no split in it; save it again")
     if "train" in splits or len(splits) == 1:
         return folder / ("train" if "train" in splits else splits[0])
     raise CorpusError(

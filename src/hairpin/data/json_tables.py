@@ -25,6 +25,7 @@ _KINDS = {
 }
 _MANY = {"a number": "numbers", "a list": "lists", "an object": "objects"}
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_INNER_LIST = re.compile(r'"([^"\\\n]+)"\s*:\s*\[\s*\{')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEARLY_ALL = 16  # characters before the end of what was read, where an error may be its fault
 
@@ -99,11 +100,7 @@ class JsonArray(_JsonTable):
         while (position := _space(text, 0)) == len(text) and (block := next(blocks, "")):
             text += block
         if text[position : position + 1] != "[":
-            what = "is empty" if not text.strip() else "is not a list"
-            raise CorpusError(
-                f"{self.name}: {what}; a .json holds a list of objects: [{{…}}, {{…}}]. Of an "
-                "object a line say --set data.format=jsonl, of anything else data.format=text"
-            )
+            raise CorpusError(f"{self.name}: {_no_list(text)}")
         position += 1
         closed = False
         while True:
@@ -178,6 +175,17 @@ def begins_like_rows(path: Path) -> bool:
     except CorpusError:
         return False
     return re.match(r"\s*\[\s*\{", opening[:1000]) is not None
+
+
+def _no_list(text: str) -> str:
+    """Why a file is no table, and what to do."""
+    what = "is empty" if not text.strip() else "is not a list"
+    line = f"{what}; a .json holds a list of objects: [{{…}}, {{…}}]. "
+    if inner := _INNER_LIST.search(text):
+        return f"{line}Save the list {quoted(inner[1])} that is in it as a file of its own"
+    return (
+        f"{line}Of an object a line say --set data.format=jsonl, of anything else data.format=text"
+    )
 
 
 def _in_a_word(values: list[Any]) -> str:

@@ -1,7 +1,8 @@
 """Labelled texts and instructions from a file: CSV, TSV, JSON or JSON Lines -> rows of text.
 
-    .csv              RFC 4180: quotes, line breaks in cells; , or ; or tab, as the header has it
-    .tsv              a line is a record; any quote is text but those around a whole cell
+    .csv              RFC 4180: quotes, line breaks in cells; , ; tab or |, as the header has it
+    .tsv              a line is a record, unless a CSV writer made it; any quote is text but those
+                      around a whole cell
     .json             a list of objects, or an object with one list among its values
     .jsonl .ndjson    an object a line
 
@@ -156,7 +157,7 @@ def _csv(text: str, asked: _Asked) -> list[Row]:
 
 
 def _tsv(text: str, asked: _Asked) -> list[Row]:
-    return _table(tsv_records(io.StringIO(text, newline=None)), asked)
+    return _table(tsv_records(_lines(text)), asked)
 
 
 def _lines(text: str) -> Iterator[str]:

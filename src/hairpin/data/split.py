@@ -157,6 +157,8 @@ def _nothing_in(corpus: Corpus) -> CorpusError:
             f"{where}: no rows left: all {corpus.rows:,} have nothing in the column "
             f'"{corpus.data.column}"; name another with --column'
         )
+    if corpus.sources and all(source.format != "text" for source in corpus.sources):
+        return CorpusError(f"{where}: there is no text in it: the table has no rows; name another")
     return CorpusError(f"{where}: there is no text in it; name a file that holds text")
 
 

@@ -93,7 +93,7 @@ class _Cells(TextTable):
 
 
 class Csv(_Cells):
-    """RFC 4180: quotes, line breaks in cells; , or ; or tab between them, as the header has it."""
+    """RFC 4180: quotes, line breaks in cells; , ; tab or | between them, as the header has it."""
 
     def _records(self) -> Iterator[Numbered]:
         blocks = self.blocks()
@@ -104,10 +104,12 @@ class Csv(_Cells):
 
 
 class Tsv(_Cells):
-    """A line is a record; any quote is text but those around a whole cell."""
+    """A line is a record, unless a CSV writer made the file; any quote is text but those around a
+    whole cell.
+    """
 
     def _records(self) -> Iterator[Numbered]:
-        return tsv_records(lines_of(self.blocks(), self.name, ""))
+        return tsv_records(lines_of(self.blocks(), self.name, ""), LONGEST_ROW_CHARS)
 
 
 def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:
