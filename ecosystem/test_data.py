@@ -1,4 +1,4 @@
-"""Parquet, Arrow, Feather, data frames and Hugging Face's datasets, as their libraries make them."""
+"""Parquet, Arrow, Feather, data frames and Hugging Face's datasets, made by their own libraries."""
 
 from collections.abc import Iterator
 from pathlib import Path

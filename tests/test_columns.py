@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from corpora import corpus_of, problem_of, texts_of
-from hairpin.data.blend import table_words
+from hairpin.data.blend import words_of_tables
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
 from helpers import some_text
@@ -294,11 +294,11 @@ def test_the_column_and_those_that_are_not_used_are_told(tmp_path: Path) -> None
         'column "body" of 3 is read; not used: "id", "url"; 1 of 13 rows has no text and was left '
         "out"
     )
-    assert table_words(survey(corpus_of(path))) == expected
-    assert table_words(survey(corpus_of(path))) == expected  # from the cache
+    assert words_of_tables(survey(corpus_of(path))) == expected
+    assert words_of_tables(survey(corpus_of(path))) == expected  # from the cache
     notices: list[str] = []
     spool(rows, None, on_notice=notices.append)
     assert notices == ['column "body" of 3 is read; not used: "id", "url"']
     plain = tmp_path / "a.txt"
     plain.write_text("no table", encoding="utf-8")
-    assert table_words(survey(corpus_of(plain))) is None
+    assert words_of_tables(survey(corpus_of(plain))) is None

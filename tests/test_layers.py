@@ -49,7 +49,7 @@ LAYERS = {
     "terminal": "runs analysis",
     "book": "",
     "book.report": "errors files runs data training analysis book",
-    "run": "errors config runs model inference analysis",
+    "run": "errors config runs model training inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",

@@ -14,10 +14,9 @@ from pathlib import Path
 from hairpin.config import data as settings
 from hairpin.data import bpe
 from hairpin.data.cache import cache_folder
-from hairpin.data.columns import column_words
+from hairpin.data.columns import table_words
 from hairpin.data.corpus import open_corpus
 from hairpin.data.encoding import divided_parts
-from hairpin.data.naming import names_of
 from hairpin.data.shards import (
     Prepared,
     PreparedSource,
@@ -113,24 +112,16 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 def words_of(prepared: Prepared) -> str:
     """What a prepared text has come to, in a line."""
-    of_tables = table_words(prepared.survey)
+    of_tables = words_of_tables(prepared.survey)
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
         f"vocabulary {prepared.tokenizer.vocabulary:,}" + (f"; {of_tables}" if of_tables else "")
     )
 
 
-def table_words(found: Survey) -> str | None:
+def words_of_tables(found: Survey) -> str | None:
     """Return a line about what of the tables is read, and what is left out; None: no tables."""
-    parts = []
-    if found.column:
-        parts.append(column_words(found.column, found.unused))
-    elif found.unused:
-        parts.append(f"columns that are not used: {names_of(found.unused)}")
-    if found.empty:
-        which = "has no text and was" if found.empty == 1 else "have no text and were"
-        parts.append(f"{found.empty:,} of {found.rows:,} rows {which} left out")
-    return "; ".join(parts) or None
+    return table_words(found.column, found.unused, found.rows, found.empty)
 
 
 def _surveys(data: settings.Data, cache: Path | None, on_progress: Progress | None) -> list[Survey]:

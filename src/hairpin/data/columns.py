@@ -8,7 +8,7 @@ ids, links, dates, labels and the like are words too, and chats are lists; none 
 nothing else is there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from hairpin.data.held import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
@@ -84,11 +84,30 @@ def choose_column(
     return chosen
 
 
-def column_words(column: str, unused: tuple[str, ...]) -> str:
+def column_words(column: str, unused: Sequence[str]) -> str:
     """Return which column is read, and which are not."""
     if not unused:
         return f"column {quoted(column)} is read"
     return f"column {quoted(column)} of {1 + len(unused)} is read; not used: {names_of(unused)}"
+
+
+def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int) -> str | None:
+    """Return a line about what of tables is read, and what is left out; None: there are none.
+
+    Args:
+        column: that is read; None: several, of several sources.
+        unused: the others.
+        rows, empty: how many there are, and how many of them have no text.
+    """
+    parts = []
+    if column:
+        parts.append(column_words(column, unused))
+    elif unused:
+        parts.append(f"columns that are not used: {names_of(unused)}")
+    if empty:
+        which = "has no text and was" if empty == 1 else "have no text and were"
+        parts.append(f"{empty:,} of {rows:,} rows {which} left out")
+    return "; ".join(parts) or None
 
 
 def not_a_text(place: str, column: str, kind: str) -> CorpusError:

@@ -9,7 +9,7 @@ from hairpin.analysis.formats import (
     format_duration,
     harmless_name,
 )
-from hairpin.data.blend import table_words
+from hairpin.data.blend import words_of_tables
 from hairpin.estimating.checked import check_lines
 from hairpin.estimating.concerns import concerns
 from hairpin.estimating.costs import Costs, Times
@@ -112,7 +112,7 @@ def _tokens(plan: Costs) -> Iterator[str]:
             f"{text.source}; {text.bytes_per_token:.2f} bytes a token "
             f"({harmless_name(text.name, 40)})",
         )
-        if of_tables := table_words(text.survey):
+        if of_tables := words_of_tables(text.survey):
             yield _row("", "", of_tables)
         for name, (share, size) in text.sources.items():
             passes = f"{amount.tokens * share / max(1, size):.3g} passes"

@@ -17,7 +17,7 @@ from hairpin.data.blend import (
     prepare_text,
     require_enough_text,
     survey_text,
-    table_words,
+    words_of_tables,
 )
 from hairpin.data.mixture import Mixture
 from hairpin.data.shards import Prepared
@@ -116,7 +116,7 @@ def settle(
     is_new = tokenizer is None
     tokenizer = origin.tokenizer if origin else tokenizer
     prepared = prepare_text(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
-    if is_new and (of_tables := table_words(prepared.survey)):
+    if is_new and (of_tables := words_of_tables(prepared.survey)):
         watcher.notice(of_tables)
     config = with_values(config, learned_values(prepared))
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
