@@ -5,15 +5,18 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from corpora import corpus_of, problem_of, texts_of
+from hairpin import api
 from hairpin.data.blend import words_of_tables
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
+from hairpin.watch import Quiet
 from helpers import some_text
 
 Rows = list[dict[str, Any]]
@@ -174,6 +177,18 @@ def test_half_of_a_pair_is_not_the_text_by_accident(tmp_path: Path, name: str) -
         assert "hold text" in line and "finetune instruct" in line
 
 
+def test_a_column_that_nothing_is_in_is_not_in_the_way(tmp_path: Path) -> None:
+    rows = rows_of(note="", body=PROSE)
+    assert [column_of(tmp_path, rows, name) for name in EVERYWHERE] == ["body"] * 4
+
+
+def test_a_first_record_is_not_taken_for_the_names_of_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("".join(f'{n},"{text}"\n' for n, text in enumerate(PROSE)), encoding="utf-8")
+    line = problem_of(lambda: corpus_of(path))
+    assert "reads like a record" in line and "put a line with the columns' names in front" in line
+
+
 def test_lists_with_as_much_text_are_named(tmp_path: Path) -> None:
     rows = rows_of(summary=PROSE, sections=lambda n: [PROSE[n], PROSE[-n]])
     line = problem_of(lambda: column_of(tmp_path, rows, "a.jsonl"))
@@ -191,6 +206,21 @@ def test_more_than_the_first_row_is_looked_at(tmp_path: Path) -> None:
 
 
 # --- what Python holds ---
+
+
+def test_training_on_rows_says_what_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def train_new(*given: Any, **how: Any) -> Any:
+        told.extend(given[6])
+        return SimpleNamespace(path=tmp_path)
+
+    monkeypatch.setattr(api, "train_new", train_new)
+    rows = [{"id": n, "body": text} for n, text in enumerate(PROSE)]
+    api.train(rows, out=tmp_path / "run", watcher=Quiet())
+    assert told == ['column "body" of 2 is read; not used: "id"']
 
 
 class Frame:
@@ -299,6 +329,9 @@ def test_the_column_and_those_that_are_not_used_are_told(tmp_path: Path) -> None
     notices: list[str] = []
     spool(rows, None, on_notice=notices.append)
     assert notices == ['column "body" of 3 is read; not used: "id", "url"']
+    late = [{"body": "a text"}] * 200 + [{"body": "another", "note": "x"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in late), encoding="utf-8")
+    assert 'not used: "note"' in str(words_of_tables(survey(corpus_of(path))))
     plain = tmp_path / "a.txt"
     plain.write_text("no table", encoding="utf-8")
     assert words_of_tables(survey(corpus_of(plain))) is None

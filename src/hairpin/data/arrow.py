@@ -26,6 +26,7 @@ class _ArrowTable:
     def __init__(self, path: Path, on_bad_bytes: str) -> None:
         self.name = shown(path)
         self.replaced = 0
+        self.names: dict[str, None] = {}
         self._path = path
         self._is_strict = on_bad_bytes == "error"
 
@@ -54,6 +55,7 @@ class _ArrowTable:
 
     def columns(self) -> Mapping[str, Held]:
         fields = {field.name: field.type for field in self._schema()}
+        self.names |= dict.fromkeys(fields)
         # Numbers and pictures say nothing, and may be large.
         looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
         values: dict[str, list[Any]] = {name: [] for name in fields}

@@ -20,6 +20,7 @@ LOOKED_AT_ROWS = 100  # of a file that does not say what its columns hold
 LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
 _MOST_SHOWN = 8
+_LONGEST_NAME_CHARS = 80  # from there on it is a record of a file without names
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
 
 
@@ -28,9 +29,11 @@ class Table(Protocol):
 
     Attributes:
         name: for messages.
+        names: the columns that were seen so far.
     """
 
     name: str
+    names: dict[str, None]
 
     @property
     def replaced(self) -> int:
@@ -81,6 +84,11 @@ def choose_column(
         raise CorpusError(f"{name}: {_why_none(columns, option)}")
     if columns[chosen].kind not in (TEXT, NOTHING):
         raise CorpusError(f"{name}: {_not_text(chosen, columns, option)}")
+    if asked is None and len(chosen) > _LONGEST_NAME_CHARS:
+        raise CorpusError(
+            f"{name}: the column is called {quoted(chosen)}, which reads like a record and not "
+            f"like a name; put a line with the columns' names in front, or name it with {option}"
+        )
     return chosen
 
 
@@ -142,7 +150,8 @@ def _candidates(columns: Mapping[str, Held]) -> list[str]:
     texts = [name for name, held in columns.items() if held.kind == TEXT]
     if len(columns) == 1:
         return texts
-    return [name for name in texts if columns[name].looks_like is None]
+    can_be = [name for name in texts if columns[name].looks_like is None]
+    return [name for name in can_be if columns[name].chars] or can_be
 
 
 def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:

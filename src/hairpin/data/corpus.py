@@ -93,7 +93,6 @@ class Corpus:
             return
         before = self.replaced
         column = choose_column(table.name, columns, data.column)
-        self.unused |= dict.fromkeys(name for name in columns if name != column)
         for place, text in table.rows(column):
             self.replaced = before + table.replaced
             self.rows += 1
@@ -104,6 +103,7 @@ class Corpus:
             yield document
             for _ in document.pieces():
                 pass
+        self.unused |= {name: None for name in table.names if name != column}
 
     def _blocks(self, source: Source, data: Data) -> Iterator[str]:
         if source.path is None:

@@ -46,6 +46,8 @@ class _JsonTable(TextTable):
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         for place, row, is_doubtful in self._objects():
+            if not row.keys() <= self.names.keys():
+                self.names |= dict.fromkeys(row)
             value = row.get(column)
             if value is not None and not isinstance(value, str):
                 raise not_a_text(place, column, _KINDS[type(value)])

@@ -33,6 +33,7 @@ class TextTable:
         self.name = shown(path)
         self.on_bad_bytes = on_bad_bytes
         self.mended = 0
+        self.names: dict[str, None] = {}
         self._path = path
         self._reader = TextReader(path, on_bad_bytes)
 
@@ -58,6 +59,7 @@ class _Cells(TextTable):
         records = self._checked()
         _, header = next(records)
         rows = [cells for _, cells in islice(records, LOOKED_AT_ROWS)]
+        self.names |= dict.fromkeys(header)
         cells_of = {name: [cells[at] for cells in rows] for at, name in enumerate(header)}
         return {name: held(name, _kind_of(cells), cells) for name, cells in cells_of.items()}
 
