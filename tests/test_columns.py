@@ -14,6 +14,7 @@ import pytest
 from corpora import corpus_of, problem_of, texts_of
 from hairpin import api
 from hairpin.data.blend import words_of_tables
+from hairpin.data.json_tables import JsonLines
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
 from hairpin.watch import Quiet
@@ -164,6 +165,23 @@ def test_what_no_other_column_can_be_is_the_text(tmp_path: Path) -> None:
         (rows_of(id="same", text=lambda n: f"t{n}", story=PROSE), "text"),  # its name says it
     ):
         assert column_of(tmp_path, rows, "a.jsonl") == column
+
+
+@pytest.mark.parametrize("as_text", [json.dumps, repr, lambda chat: json.dumps({"messages": chat})])
+def test_a_chat_that_is_written_in_a_cell_is_one(tmp_path: Path, as_text: Any) -> None:
+    for beside in ({}, {"id": lambda n: f"x-{n}"}):
+        rows = rows_of(**beside, conversations=lambda n: as_text(SHARE_GPT))
+        for name in EVERYWHERE:
+            line = problem_of(lambda name=name, rows=rows: column_of(tmp_path, rows, name))  # type: ignore[misc]
+            assert '"conversations" holds chats, not text' in line
+    assert corpus_of(tmp_path / "a.csv", column="conversations").data.column == "conversations"
+
+
+def test_long_rows_are_looked_at_until_they_are_enough(tmp_path: Path) -> None:
+    rows = [{"body": "x y" * 2_000_000}] + [{"body": "x", "n": "not a text"}] * 3
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert list(JsonLines(path, "error").columns()) == ["body"]
 
 
 @pytest.mark.parametrize("name", WITH_LISTS)

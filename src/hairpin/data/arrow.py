@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import shown
-from hairpin.data.columns import LOOKED_AT_ROWS
-from hairpin.data.held import NOTHING, TEXT, Held, held
+from hairpin.data.held import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.naming import names_of, quoted
 from hairpin.errors import CorpusError
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE, _LOOKED_AT_ONCE = 256, 16
 _BUFFER_BYTES = 1 << 20
 
 
@@ -49,7 +48,7 @@ class _ArrowTable:
     def _schema(self) -> Any:
         raise NotImplementedError
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
         """Record batches with these columns, one after the other."""
         raise NotImplementedError
 
@@ -58,15 +57,17 @@ class _ArrowTable:
         self.names |= dict.fromkeys(fields)
         # Numbers and pictures say nothing, and may be large.
         looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
-        values: dict[str, list[Any]] = {name: [] for name in fields}
-        count = 0
-        for batch in self._batches(looked_at) if looked_at else ():
-            for name in looked_at:
-                values[name] += _values(batch.column(name)[: LOOKED_AT_ROWS - count])
-            count += batch.num_rows
-            if count >= LOOKED_AT_ROWS:
-                break
-        return {name: held(name, _kind(type_), values[name]) for name, type_ in fields.items()}
+        rows = list(first_rows(self._first(looked_at), dict.values)) if looked_at else []
+        return {
+            name: held(name, _kind(type_), [row[name] for row in rows] if name in looked_at else ())
+            for name, type_ in fields.items()
+        }
+
+    def _first(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Rows to look at, a few at a time, since they may be long."""
+        for batch in self._batches(columns, _LOOKED_AT_ONCE):
+            values = [_values(batch.column(name)) for name in columns]
+            yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         self.replaced, number = 0, 0
@@ -105,9 +106,9 @@ class Parquet(_ArrowTable):
         with self._reading(), self._open() as file:
             return file.schema_arrow
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
         with self._reading(), self._open() as file:
-            yield from file.iter_batches(_ROWS_AT_ONCE, columns=list(columns), use_threads=False)
+            yield from file.iter_batches(at_once, columns=list(columns), use_threads=False)
 
 
 class ArrowFile(_ArrowTable):
@@ -135,13 +136,13 @@ class ArrowFile(_ArrowTable):
         with self._reading(), self._open() as reader:
             return reader.schema
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
         with self._reading(), self._open() as reader:
             count = getattr(reader, "num_record_batches", None)
             batches = iter(reader) if count is None else map(reader.get_batch, range(count))
             for batch in batches:
-                for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                    yield batch.slice(start, _ROWS_AT_ONCE).select(list(columns))
+                for start in range(0, batch.num_rows, at_once):
+                    yield batch.slice(start, at_once).select(list(columns))
 
 
 class SavedDataset(_ArrowTable):
@@ -168,8 +169,8 @@ class SavedDataset(_ArrowTable):
     def _schema(self) -> Any:
         return self._open().features.arrow_schema
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        for rows in self._open().select_columns(list(columns)).iter(_ROWS_AT_ONCE):
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
+        for rows in self._open().select_columns(list(columns)).iter(at_once):
             yield from rows.to_batches()
 
 
@@ -246,7 +247,7 @@ def _values(array: Any) -> list[Any]:
     try:
         values: list[Any] = array.to_pylist()
     except UnicodeDecodeError:  # deep inside, and only to be looked at
-        return []
+        return [None] * len(array)
     return values
 
 

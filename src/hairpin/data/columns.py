@@ -15,7 +15,6 @@ from hairpin.data.held import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
 from hairpin.data.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 
-LOOKED_AT_ROWS = 100  # of a file that does not say what its columns hold
 # A row is held whole, and a quote that is never closed makes one of all that follows.
 LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
@@ -149,7 +148,7 @@ def _candidates(columns: Mapping[str, Held]) -> list[str]:
     """The columns that could be the text; a table's only column could be, whatever it holds."""
     texts = [name for name, held in columns.items() if held.kind == TEXT]
     if len(columns) == 1:
-        return texts
+        return [name for name in texts if columns[name].looks_like != CHATS]
     can_be = [name for name in texts if columns[name].looks_like is None]
     return [name for name in can_be if columns[name].chars] or can_be
 
@@ -158,7 +157,7 @@ def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
     """A column of chats, or of lists or objects with about as much text in them, if there is."""
     for other, held in columns.items():
         nested = held.kind not in (TEXT, NOTHING) and held.chars * 2 > columns[name].chars
-        if other != name and (nested or held.kind == CHATS):
+        if other != name and (nested or held.words == CHATS):
             return other
     return None
 
@@ -168,10 +167,11 @@ def _why_none(columns: Mapping[str, Held], option: str) -> str:
     there = _described(columns)
     can_be = _candidates(columns)
     nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
-    or_name = f", or name a column with {option}" if can_be else ""
+    written = any(held.kind == TEXT and held.looks_like == CHATS for held in columns.values())
+    or_name = f", or name a column with {option}" if can_be or written else ""
     pairs = sum(map(is_half_of_a_pair, columns)) > 1
     how = "; `hairpin finetune instruct` learns answers to instructions" if pairs else ""
-    if chats := [name for name, held in columns.items() if held.kind == CHATS]:
+    if chats := [name for name, held in columns.items() if held.words == CHATS]:
         return (
             f"{quoted(chats[0])} holds chats, not text; {_AS_ONE_TEXT}, such as "
             f'"User: … Assistant: …"{or_name}: it has {there}'

@@ -34,11 +34,14 @@ def _table_rows(given: Any) -> Iterable[Any] | None:
         return rows
     if hasattr(given, "to_batches") and hasattr(given, "schema"):  # a table of pyarrow
         return (row for batch in given.to_batches() for row in batch.to_pylist())
-    if hasattr(given, "to_pylist") and hasattr(given, "schema"):  # a batch of its rows
-        return list(given.to_pylist())
-    if hasattr(given, "to_pylist") and hasattr(given, "type"):  # one of its columns
-        return list(given.to_pylist())
+    # A batch of such a table's rows, or one of its columns.
+    if hasattr(given, "to_pylist") and (hasattr(given, "schema") or hasattr(given, "type")):
+        return _listed(given)
     return None
+
+
+def _listed(given: Any) -> Iterator[Any]:
+    yield from given.to_pylist()
 
 
 def _named(row: Any) -> Any:

@@ -3,12 +3,17 @@
 import math
 import numbers
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
 
 TEXT, NOTHING, CHATS = "text", "nothing but null", "chats"
 
+LOOKED_AT_ROWS = 100
+_LOOKED_AT_CHARS = 4_000_000
 _PROSE_CHARS = 40  # the mean length from which texts with blanks are no labels, whatever their name
 _LABEL_ROWS, _LABEL_CHARS, _LABEL_SHARE = 10, 40, 0.25
 _DEEPEST = 8  # levels of lists and objects that are looked into
@@ -54,6 +59,12 @@ _ASKING, _ANSWERING = frozenset(("human", "user")), frozenset(("assistant", "gpt
 _CHAT_NAMES = "messages conversation conversations dialog dialogs dialogue dialogues turns chat"
 
 
+# A list of turns, or an object with one, as JSON or as Python writes it.
+_CHAT_IN_CELL = re.compile(
+    r"""\s*(?:\{\s*["']\w+["']\s*:\s*)?\[\s*\{\s*["'](?:role|from|speaker|content|value)["']\s*:"""
+)
+
+
 @dataclass(frozen=True)
 class Held:
     """What a column holds.
@@ -92,6 +103,21 @@ def held(name: str, kind: str, values: Iterable[Any]) -> Held:
     return Held(kind, None, sum(len(text) for value in nested for text in _texts_in(value)))
 
 
+def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -> Iterator[Row]:
+    """Yield the rows that say what a table holds: a hundred, or fewer where they are long.
+
+    Args:
+        rows: of the table.
+        values_of: gives the values of a row.
+    """
+    chars = 0
+    for row in islice(rows, LOOKED_AT_ROWS):
+        yield row
+        chars += sum(len(text) for value in values_of(row) for text in _texts_in(value))
+        if chars > _LOOKED_AT_CHARS:
+            return
+
+
 def is_half_of_a_pair(name: str) -> bool:
     """Whether a column of this name is usually read together with another."""
     return _words_of(name)[-1] in _HALVES.split()
@@ -123,6 +149,8 @@ def is_missing(value: Any) -> bool:
 def _looks_like(name: str, texts: list[str]) -> str | None:
     if not texts:
         return None
+    if all(_CHAT_IN_CELL.match(text) for text in texts):
+        return CHATS
     for looks, pattern in _LOOKS:
         if all(pattern.fullmatch(text.strip()) for text in texts):
             return looks

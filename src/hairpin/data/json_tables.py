@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.columns import LONGEST_ROW_CHARS, LOOKED_AT_ROWS, not_a_text, too_long
-from hairpin.data.held import NOTHING, TEXT, Held, held
+from hairpin.data.columns import LONGEST_ROW_CHARS, not_a_text, too_long
+from hairpin.data.held import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import decode_row
@@ -39,7 +39,7 @@ class _JsonTable(TextTable):
 
     def columns(self) -> Mapping[str, Held]:
         found: dict[str, list[Any]] = {}
-        for _, row, _ in islice(self._objects(), LOOKED_AT_ROWS):
+        for _, row, _ in first_rows(self._objects(), lambda found: found[1].values()):
             for name, value in row.items():
                 found.setdefault(name, []).append(value)
         return {name: held(name, _in_a_word(values), values) for name, values in found.items()}

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import cache_folder, shown
-from hairpin.data.columns import LOOKED_AT_ROWS, choose_column, column_words
+from hairpin.data.columns import choose_column, column_words
 from hairpin.data.given import is_table, rows_of
-from hairpin.data.held import NOTHING, TEXT, held, is_missing, kind_in_a_word
+from hairpin.data.held import NOTHING, TEXT, first_rows, held, is_missing, kind_in_a_word
 from hairpin.data.naming import quoted
 from hairpin.errors import CorpusError
 
@@ -83,7 +83,7 @@ def _lines(
     given: Iterable[Any], column: str | None, on_notice: Callable[[str], None]
 ) -> Iterator[bytes]:
     rows = rows_of(given)
-    opening = list(itertools.islice(rows, LOOKED_AT_ROWS))
+    opening = list(first_rows(rows, _values))
     if not opening:
         raise CorpusError(
             f"no rows in it (a {type(given).__name__}); a generator can be gone over once: make it "
@@ -104,6 +104,10 @@ def _lines(
         if number == 1 and chosen is None and isinstance(row, str) and _is_file(row):
             raise _files(row)
         yield _line({chosen or "text": text})
+
+
+def _values(row: Any) -> Iterable[Any]:
+    return row.values() if isinstance(row, Mapping) else (row,)
 
 
 def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str], None]) -> str:

@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from hairpin.data.cache import shown
-from hairpin.data.columns import LONGEST_ROW_CHARS, LOOKED_AT_ROWS, too_long
-from hairpin.data.held import TEXT, Held, held
+from hairpin.data.columns import LONGEST_ROW_CHARS, too_long
+from hairpin.data.held import TEXT, Held, first_rows, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import (
@@ -58,7 +58,7 @@ class _Cells(TextTable):
     def columns(self) -> Mapping[str, Held]:
         records = self._checked()
         _, header = next(records)
-        rows = [cells for _, cells in islice(records, LOOKED_AT_ROWS)]
+        rows = [cells for _, cells in first_rows(records, lambda record: record[1])]
         self.names |= dict.fromkeys(header)
         cells_of = {name: [cells[at] for cells in rows] for at, name in enumerate(header)}
         return {name: held(name, _kind_of(cells), cells) for name, cells in cells_of.items()}
