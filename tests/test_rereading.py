@@ -13,7 +13,7 @@ from hairpin.cli.after import evaluate
 from hairpin.config.data import Data, Source
 from hairpin.config.load import build_config
 from hairpin.data.corpus import open_corpus
-from hairpin.data.rereading import READING, open_alike, paths_of, said_of_reading
+from hairpin.data.rereading import READING, open_alike, said_of_reading
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
@@ -34,7 +34,7 @@ def trained_on(text: Path, **data: Any) -> Trained:
 def read(own: Data, *texts: Path, **said: Any) -> list[str]:
     """The documents of texts that are read for a run."""
     asked = said_of_reading((), {f"data.{key}": value for key, value in said.items()})
-    return [text for corpus in open_alike(own, paths_of(texts, None), asked) for text in
+    return [text for corpus in open_alike(own, texts, asked) for text in
             texts_of(corpus)]  # fmt: skip
 
 
@@ -155,9 +155,20 @@ def test_python_gives_paths_and_rows(tmp_path: Path) -> None:
         assert trained.measure(given).loss == expected.loss
     rows = [{"id": 1, "body": "a text to measure " * 9}]
     assert trained.measure([rows]).loss == expected.loss
-    assert "name one with column=" in problem_of(
-        lambda: trained.measure([[{"head": "a b", "body": "c d"}]])
-    )
+    both = [{"head": "a b", "body": "a text to measure " * 9}]
+    assert "name one with column=" in problem_of(lambda: trained.measure([both]))
+    assert trained.measure([both], column="body").loss == expected.loss
+    of_tables = trained_on(text, column="body")
+    assert of_tables.measure([both]).loss == expected.loss
+    assert of_tables.measure([["a text to measure " * 9]]).loss == expected.loss
+    assert "name is empty" in problem_of(lambda: trained.measure(""))
+
+
+def test_a_run_without_a_text_of_its_own_asks_for_one() -> None:
+    model = lively_model(Shape(257, 16, layers=1, heads=2, width=16))
+    trained = Trained(build_config(), model, ByteTokenizer(), "last weights", "cpu")
+    line = problem_of(trained.measure)
+    assert line == "the run has no text of its own; name one to measure it on"
 
 
 # --- what a call says ---

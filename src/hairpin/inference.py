@@ -19,10 +19,11 @@ from hairpin.data.order import Indices
 from hairpin.data.rereading import (
     READING,
     RECORDS,
+    files_of,
     notices_of,
     open_alike,
-    paths_of,
     said_of_reading,
+    several,
     tokens_of,
 )
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
@@ -153,26 +154,29 @@ class Trained:
         asked = {**(settings or {}), **({} if column is None else {"data.column": column})}
         known = RECORDS if self.config.finetune.kind else READING
         said = said_of_reading(overrides, asked, known)
-        paths = paths_of(texts, said.get("data.column"))
-        if said and not paths:
+        named = several(texts)
+        if said and not named:
             raise ConfigError(
                 f"{', '.join(said)}: without a text the run's own validation text is read, as its "
                 "config says; name a text"
             )
-        measured = evaluator.measure(self._set_of(paths, on_notice, said), on_progress)
+        measured = evaluator.measure(self._set_of(named, on_notice, said), on_progress)
         assert measured
         return measured
 
     def _set_of(
-        self, paths: Sequence[Path], on_notice: Callable[[str], None], said: Mapping[str, Any]
+        self, texts: Sequence[Any], on_notice: Callable[[str], None], said: Mapping[str, Any]
     ) -> EvaluationSet:
         if self.config.finetune.kind:
-            return ExampleSet(self._examples(paths, on_notice, with_values(self.config, said)))
+            config = with_values(self.config, said)
+            return ExampleSet(self._examples(files_of(texts), on_notice, config))
         context = self.model.shape.context
-        if not paths:
+        if not texts and not self.config.data.is_named:
+            raise CorpusError("the run has no text of its own; name one to measure it on")
+        if not texts:
             prepared = prepare_text(self.config.data, self.tokenizer)
             return evaluation_set(prepared, "val", context, None)
-        corpora = open_alike(self.config.data, paths, said)
+        corpora = open_alike(self.config.data, texts, said)
         tokens = tokens_of(corpora, self.tokenizer)
         for line in (line for corpus in corpora for line in notices_of(corpus)):
             on_notice(line)

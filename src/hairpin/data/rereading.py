@@ -61,25 +61,39 @@ def said_of_reading(
     return {key: value_of(asked, key) for key in keys}
 
 
-def paths_of(texts: Any, column: str | None) -> list[Path]:
-    """Return where texts are: one or several paths, or rows that Python holds, written down.
+def several(texts: Any) -> list[Any]:
+    """Return one text or several as a list: paths, and rows that Python holds.
 
     Raises:
-        CorpusError: rows are no texts.
+        CorpusError: a path is empty.
     """
-    if isinstance(texts, str | os.PathLike) or is_table(texts):
-        texts = [texts]
-    return [
-        Path(text) if isinstance(text, str | os.PathLike) else spool(text, column) for text in texts
-    ]
+    is_one = isinstance(texts, str | os.PathLike) or is_table(texts)
+    found = [texts] if is_one else list(texts)
+    if any(isinstance(text, str) and not text for text in found):
+        raise CorpusError("a text's name is empty, as a variable that is not set; name a file")
+    return found
 
 
-def open_alike(own: Data, paths: Sequence[Path], said: Mapping[str, Any]) -> list[Corpus]:
+def files_of(texts: Iterable[Any]) -> list[Path]:
+    """Return the paths of files of records.
+
+    Raises:
+        CorpusError: one is none.
+    """
+    found = list(texts)
+    if others := [text for text in found if not isinstance(text, str | os.PathLike)]:
+        raise CorpusError(
+            f"a {type(others[0]).__name__} is no file; write its records to one, and name that"
+        )
+    return [Path(text) for text in found]
+
+
+def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list[Corpus]:
     """Open texts as a run reads its own, in their order.
 
     Args:
         own: how the run reads.
-        paths: of files and folders.
+        texts: as of `several`; rows are written down first.
         said: as of `said_of_reading`, which comes first.
 
     Raises:
@@ -88,8 +102,7 @@ def open_alike(own: Data, paths: Sequence[Path], said: Mapping[str, Any]) -> lis
     changed = {key.partition(".")[2]: value for key, value in said.items()}
     corpora: list[Corpus] = []
     problems: list[str] = []
-    ways = [_how(own, path.absolute()).model_copy(update=changed) for path in paths]
-    for data in _together(ways):
+    for data in _together([_way(own, text, changed) for text in texts]):
         try:
             corpora.append(open_corpus(data))
         except CorpusError as error:
@@ -100,6 +113,14 @@ def open_alike(own: Data, paths: Sequence[Path], said: Mapping[str, Any]) -> lis
     if problems:
         raise CorpusError(problems)
     return corpora
+
+
+def _way(own: Data, text: Any, changed: Mapping[str, Any]) -> Data:
+    """How one text is read: as the call says, else as the run."""
+    if isinstance(text, str | os.PathLike):
+        return _how(own, Path(text).absolute()).model_copy(update=changed)
+    column = changed.get("column") or own.column
+    return Data(texts=(str(spool(text, column)),), on_bad_bytes=own.on_bad_bytes)
 
 
 class InMemory:
