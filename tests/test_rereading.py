@@ -168,7 +168,7 @@ def test_a_run_without_a_text_of_its_own_asks_for_one() -> None:
     model = lively_model(Shape(257, 16, layers=1, heads=2, width=16))
     trained = Trained(build_config(), model, ByteTokenizer(), "last weights", "cpu")
     line = problem_of(trained.measure)
-    assert line == "the run has no text of its own; name one to measure it on"
+    assert line == "no text is named, and the run has none of its own; name one to measure it on"
 
 
 # --- what a call says ---
