@@ -172,7 +172,9 @@ class Trained:
             return ExampleSet(self._examples(files_of(texts), on_notice, config))
         context = self.model.shape.context
         if not texts and not self.config.data.is_named:
-            raise CorpusError("no text is named, and the run has none of its own; name one to measure it on")
+            raise CorpusError(
+                "no text is named, and the run has none of its own; name one to measure it on"
+            )
         if not texts:
             prepared = prepare_text(self.config.data, self.tokenizer)
             return evaluation_set(prepared, "val", context, None)
