@@ -1,13 +1,14 @@
-"""Parquet and Hugging Face's datasets, as the libraries themselves write them."""
+"""Parquet, Arrow, Feather, data frames and Hugging Face's datasets, made by their own libraries."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import feather, ipc, parquet
 
 import hairpin
 from corpora import corpus_of, problem_of, texts_of
@@ -100,6 +101,52 @@ def test_bytes_that_are_not_utf8_are_refused_or_replaced(tmp_path: Path) -> None
     assert texts_of(corpus) == ["fine", "a\ufffdb"] and corpus.replaced == 1
 
 
+CHATS = [
+    {"id": f"x{n}", "conversations": [{"from": "human", "value": text}]}
+    for n, text in enumerate(TEXTS)
+]
+
+
+def test_chats_and_lists_in_parquet_are_told_from_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.Table.from_pylist(CHATS), path)
+    assert '"conversations" holds chats, not text' in problem_of(lambda: corpus_of(path))
+    rows = [{"id": f"x{n}", "url": "https://example.org", "body": t} for n, t in enumerate(TEXTS)]
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    corpus = corpus_of(path)
+    assert corpus.data.column == "body" and texts_of(corpus) == TEXTS
+    assert list(corpus.unused) == ["id", "url"]
+
+
+# --- Arrow and Feather ---
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    if path.name == "stream.arrow":  # as datasets' cache has them
+        with ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table)
+    elif path.suffix == ".arrow":
+        with ipc.new_file(str(path), table.schema) as file:
+            file.write_table(table, max_chunksize=7)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, str(path), compression="zstd")
+    else:
+        parquet.write_table(table, path)
+
+
+@pytest.mark.parametrize("name", ["file.arrow", "stream.arrow", "a.feather", "a.pq"])
+def test_arrow_and_feather_files_are_tables(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_arrow(path, pa.table({"id": list(range(42)), "text": [*TEXTS, None, ""]}))
+    corpus = corpus_of(path)
+    assert texts_of(corpus) == TEXTS and (corpus.rows, corpus.empty) == (42, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"{path}: is not " in problem_of(lambda: texts_of(corpus_of(path)))
+    path.write_bytes(b"")
+    assert f"{path}: the file is empty" in problem_of(lambda: corpus_of(path))
+
+
 # --- datasets on disk ---
 
 
@@ -128,6 +175,12 @@ def test_of_several_splits_train_is_read_or_the_one_that_is_named(tmp_path: Path
     assert texts_of(corpus_of(tmp_path / "one")) == TEXTS[:2]
 
 
+def test_a_saved_dataset_without_rows_is_a_line(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).select([]).save_to_disk(tmp_path / "saved")
+    line = problem_of(lambda: survey(corpus_of(tmp_path / "saved")))
+    assert line.startswith(f"{tmp_path / 'saved'}: ") and "no rows" in line
+
+
 def test_a_damaged_dataset_is_a_line(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     next((tmp_path / "saved").glob("*.arrow")).unlink()
@@ -150,6 +203,21 @@ def test_a_stream_a_dataset_and_a_list_are_the_same_text() -> None:
     assert texts_of(corpus_of(path)) == TEXTS
     both = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
     assert 'dataset["train"]' in problem_of(lambda: spool(both, None))
+
+
+@pytest.mark.parametrize("format_", ["arrow", "pandas", "numpy", "torch"])
+def test_a_dataset_in_another_format_is_the_same_text(format_: str) -> None:
+    dataset = datasets.Dataset.from_list(ROWS).remove_columns("meta")
+    assert spool(dataset.with_format(format_), None) == spool(TEXTS, None)
+
+
+def test_a_data_frame_is_its_rows() -> None:
+    frame = pd.DataFrame({"n": range(len(TEXTS)), "body": TEXTS})
+    expected = spool([{"body": text} for text in TEXTS], None)
+    assert spool(frame, None) == spool(pa.Table.from_pandas(frame), None) == expected
+    assert spool(frame["body"], None) == spool(TEXTS, None)
+    missing = corpus_of(spool(pd.DataFrame({"body": ["a", None, "b"], "n": [1, 2, 3]}), None))
+    assert texts_of(missing) == ["a", "b"] and (missing.rows, missing.empty) == (3, 1)
 
 
 def test_a_run_on_a_stream_goes_on_and_repeats(

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora import corpus_of, problem_of, texts_of
-from hairpin.data import columns, reading
+from hairpin.data import columns, reading, record_formats
 from hairpin.data.json_tables import JsonArray, JsonLines
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
-from hairpin.data.text_tables import lines_of
+from hairpin.data.text_tables import Tsv, lines_of
 from helpers import TINY_FLAGS, Hairpin, some_text
 
 ROWS: list[dict[str, Any]] = [
@@ -85,6 +86,76 @@ def test_a_tsv_has_a_record_a_line_and_quotes_are_text(tmp_path: Path) -> None:
         'say "yes" twice',
         'a "whole" cell',
     ]
+
+
+WITH_BREAKS = ["one\ntwo", 'said "yes"\r\nand\tleft', '"', "plain", "", '"\n"', "a\n\nb"]
+
+
+@pytest.mark.parametrize("columns", [["text"], ["text", "id"], ["id", "text"]])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_tsv_of_a_csv_writer_may_have_line_breaks_in_its_cells(
+    tmp_path: Path, columns: list[str], quoting: Any, end: str
+) -> None:
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(
+        file, columns, delimiter="\t", quoting=quoting, lineterminator=end, extrasaction="ignore"
+    )
+    writer.writeheader()
+    writer.writerows({"text": text, "id": n} for n, text in enumerate(WITH_BREAKS))
+    expected = [text for text in WITH_BREAKS if text]
+    path = write(tmp_path / "a.tsv", file.getvalue())
+    assert texts_of(corpus_of(path)) == expected
+    table = Tsv(path, "error")
+    table.blocks = lambda: in_blocks(file.getvalue(), 5)  # type: ignore[method-assign]
+    assert [text for _, text in table.rows("text") if text] == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['"and left', "whole"],
+        ['"and left', 'said "so"', 'came back"'],  # a quote inside of a plain cell
+        ['"Hello" he said', '"and', 'left"'],  # one that does not end its cell
+        ['5" pipe', '6" pipe'],
+        ["plain", 'the last "'],
+    ],
+)
+def test_a_quote_in_a_tsv_that_nobody_quoted_is_text(tmp_path: Path, lines: list[str]) -> None:
+    content = "id\ttext\n" + "".join(f"{n}\t{line}\n" for n, line in enumerate(lines))
+    assert texts_of(corpus_of(write(tmp_path / "a.tsv", content))) == lines
+
+
+def test_the_rows_of_a_long_tsv_are_found_where_its_quotes_begin_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_formats, "_LOOKED_AT_CHARS", 200)
+    rows = [("x" * 50, "y")] * 9 + [('a "b"', "z")] * 9 + [("c\nd", "e"), ("f", "g")]
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter="\t").writerows([("text", "id"), *rows])
+    table = Tsv(write(tmp_path / "a.tsv", file.getvalue()), "error")
+    assert [text for _, text in table.rows("text")] == [text for text, _ in rows]
+    places = [place.rpartition(":")[2] for place, _ in table.rows("text")]
+    assert places == [str(n) for n in range(2, 21)] + ["22"]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_the_delimiter_is_the_one_that_is_named_or_that_the_header_has(
+    tmp_path: Path, packed: str
+) -> None:
+    for content in (
+        "id|body\n1|a, b; c\n2|d\n",
+        'sep=;\r\nid;body\r\n1;"a, b; c"\r\n2;d\r\n',
+        '"sep=;"\nid;body\n1;"a, b; c"\n2;d\n',
+        "sep=|\nid|body\n1|a, b; c\n2|d\n",
+        "sep=\t\nid\tbody\n1\ta, b; c\n2\td\n",
+        'SEP=,\nid,body\n1,"a, b; c"\n2,d\n',
+    ):
+        corpus = corpus_of(write(tmp_path / f"a.csv{packed}", content))
+        assert texts_of(corpus) == ["a, b; c", "d"], content
+    ragged = write(tmp_path / "b.csv", "sep=;\nid;body\n1;a\n2\n")
+    assert problem_of(lambda: texts_of(corpus_of(ragged))).startswith(f"{ragged}:4: 1 cell")
+    assert texts_of(corpus_of(write(tmp_path / "c.csv", "text\nsep=;\n"))) == ["sep=;"]
 
 
 def test_null_missing_and_empty_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -221,6 +292,8 @@ BROKEN: dict[str, tuple[str, str]] = {
     "bool.jsonl": (as_lines([{"text": "a"}] * 101 + [{"text": True}]), "is true or false"),
     "mixed.json": (json.dumps([{"text": "a"}] * 150 + [{"text": []}]), ': record 151: "text" is a'),
     "no-list.json": ('{"text": "a"}', ": is not a list; a .json holds a list of objects"),
+    "inner-list.json": ('{"name": "me", "messages": [{"text": "a"}]}', ": is not a list; a .json "
+    'holds a list of objects: [{…}, {…}]. Save the list "messages" that is in it as a file of'),
     "empty.json": ("", ": is empty; a .json holds"),
     "cut.json": ('[{"text": "a"}, {"text": "b"}', ": the list has no end"),
     "cut-in-a-row.json": ('[{"text": "a"},\n {"text": "b', ":2: not valid JSON: Unterminated"),
@@ -284,8 +357,31 @@ def test_a_table_without_a_text_left_says_which_column(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", as_lines([{"text": ""}, {"text": None}, {"text": ""}]))
     line = problem_of(lambda: survey(corpus_of(path)))
     assert line.startswith(f'{path}: no rows left: all 3 have nothing in the column "text"')
-    empty = write(tmp_path / "b.jsonl", "\n \n")
-    assert "there is no text in it" in problem_of(lambda: survey(corpus_of(empty)))
+    for name, content in (("b.jsonl", "\n \n"), ("b.csv", "text,id\n"), ("b.json", "[]")):
+        empty = write(tmp_path / name, content)
+        line = problem_of(lambda empty=empty: survey(corpus_of(empty)))  # type: ignore[misc]
+        assert "there is no text in it: the table has no rows" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "who"),
+    [
+        (struct.pack("<9H", 464, 3290, 13, 50256, 11, 262, 198, 1, 50255) * 500, "nanoGPT"),
+        (bytes(n for i in range(5000) for n in (i % 65, 0)), "nanoGPT"),  # by characters
+        (struct.pack("<3i", 20240520, 1, 9) + bytes(1012) + b"\x10\x27" * 9, "llm.c"),
+    ],
+)
+def test_ids_of_another_trainer_are_named(tmp_path: Path, content: bytes, who: str) -> None:
+    path = tmp_path / "train.bin"
+    path.write_bytes(content)
+    line = problem_of(lambda: corpus_of(path))
+    assert line.startswith(f"{path}: is a file of token ids, as {who}'s ")
+    assert line.endswith(": give the text it was made of")
+
+
+def test_a_text_that_is_called_bin_is_read(tmp_path: Path) -> None:
+    for text in ("plain text in a file of that name", "été 🌙 " * 2000, "ab"):
+        assert texts_of(corpus_of(write(tmp_path / "a.bin", text))) == [text]
 
 
 def test_a_missing_library_is_named_with_its_extra(
@@ -295,6 +391,10 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "datasets", None)
     path = write(tmp_path / "a.parquet", "PAR1")
     assert "pip install 'hairpin[parquet]'" in problem_of(lambda: corpus_of(path))
+    for name in ("a.pq", "a.arrow", "a.feather", "A.Feather"):
+        table = write(tmp_path / name, "ARROW1")
+        line = problem_of(lambda table=table: corpus_of(table))  # type: ignore[misc]
+        assert line == f"{table}: reading it needs pyarrow; type: pip install 'hairpin[parquet]'"
     saved = tmp_path / "saved"
     write(saved / "state.json", "{}")
     write(saved / "dataset_info.json", "{}")
@@ -412,7 +512,8 @@ def test_a_run_remembers_what_was_read(hairpin: Hairpin, tmp_path: Path) -> None
     write(tmp_path / "a.jsonl.gz", as_lines(rows))
     done = hairpin("train", "a.jsonl.gz", "--out", "run", *TINY_FLAGS)
     assert done.code == 0
-    assert done.out.count("1 of 21 rows has no text and was left out") == 1
+    said = 'column "body" of 2 is read; not used: "id"; 1 of 21 rows has no text and was left out'
+    assert done.out.count(said) == 1 and 'plan: a.jsonl.gz (column "body"); ' in done.out
     config = Path("run/config.toml").read_text()
     assert 'column = "body"' in config and 'format = "jsonl"' in config
     assert hairpin("train", "--config", "run/config.toml", "--out", "again").code == 0
@@ -425,9 +526,9 @@ def test_a_run_remembers_what_was_read(hairpin: Hairpin, tmp_path: Path) -> None
     refused = hairpin("evaluate", "run", "other.csv", "--column", "bdy")
     assert refused.code == 2 and 'did you mean "body"' in refused.err
     plan = hairpin("plan", "a.jsonl.gz", "--no-probe", *TINY_FLAGS)
-    assert plan.code == 0 and "1 of 21 rows has no text" in plan.out
+    assert plan.code == 0 and said in plan.out
     made = hairpin("prepare", "a.jsonl.gz", "--column", "body", "--out", "shards")
-    assert made.code == 0 and "was left out" in made.out
+    assert made.code == 0 and said in made.out
 
 
 def test_a_mistake_with_a_table_ends_with_a_line(hairpin: Hairpin, tmp_path: Path) -> None:

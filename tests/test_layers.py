@@ -52,7 +52,7 @@ LAYERS = {
     "terminal": "commands runs analysis",
     "book": "",
     "book.report": "commands errors files runs data training analysis book",
-    "run": "commands errors config runs model inference analysis",
+    "run": "commands errors config runs model training inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
     "convert": "given errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",

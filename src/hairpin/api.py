@@ -111,8 +111,9 @@ def train(
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
     flags = with_tracks(with_tables(with_start(settings, start), column, sources), track)
-    asked = with_plugins(asked_config(texts, corpus, config, overrides, flags), files)
-    named, notices = tracks_named(track, overrides, settings), []
+    named, notices = tracks_named(track, overrides, settings), list[str]()
+    asked = asked_config(texts, corpus, config, overrides, flags, notices.append)
+    asked = with_plugins(asked, files)
     if not asked.data.is_named:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
         notices.append(NO_TEXT)

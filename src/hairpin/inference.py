@@ -2,26 +2,32 @@
 
 import codecs
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hairpin.config.data import Data
+from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.batches import Tokens, Windows
+from hairpin.data.batches import Windows
 from hairpin.data.blend import prepare_text
-from hairpin.data.corpus import open_corpus
-from hairpin.data.order import Indices
 from hairpin.data.records import require_characters
-from hairpin.data.shards import token_blocks
+from hairpin.data.rereading import (
+    READING,
+    RECORDS,
+    files_of,
+    notices_of,
+    open_alike,
+    said_of_reading,
+    several,
+    tokens_of,
+)
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
-from hairpin.errors import CorpusError, RunError
+from hairpin.errors import ConfigError, CorpusError, RunError
 from hairpin.finetuning.divided import divide, other_examples
 from hairpin.finetuning.examples import Example, ExampleSet
 from hairpin.finetuning.predicting import Prediction, predict
@@ -142,49 +148,80 @@ class Trained:
 
     def measure(
         self,
-        texts: Sequence[Path],
+        texts: Iterable[Any] | Path = (),
         on_progress: Callable[[int, int], None] | None = None,
         on_notice: Callable[[str], None] = lambda line: None,
         column: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        overrides: Iterable[str] = (),
     ) -> Measured:
         """The loss on whole texts, or without any on the run's own validation text; of a mixture
         that of each source too.
 
         Of a fine-tuned run: on files of records, or on the records it kept for validation.
 
+        Args:
+            texts: files and folders, and rows that Python holds, as `hairpin.train` takes them.
+                They are read as the run reads its own text.
+            on_progress: called with the windows done, and all.
+            on_notice: told what was left out.
+            column: of tables; None: the run's, or as in training.
+            settings: how the texts are read, in place of the run's own `data.separator`,
+                `data.format`, `data.column` and `data.on_bad_bytes`.
+            overrides: the same as "key=value" strings.
+
         Raises:
             CorpusError: a text cannot be read or is empty, a label is not known, or the run's own
                 data has changed.
+            ConfigError: a setting says something else, or there is no text to read with it.
         """
         shape = self.model.shape
         sequences = micro_batch_sequences(shape, 1 << 20, _EVALUATION_BYTES, self.device)
         tally = tally_of(self.config, self.tokenizer, self.device)
         evaluator = Evaluator(self.model, tally, Numerics(self.device), sequences)
-        measured = evaluator.measure(self._set_of(texts, on_notice, column), on_progress)
+        asked = {**(settings or {}), **({} if column is None else {"data.column": column})}
+        known = RECORDS if self.config.finetune.kind else READING
+        said = said_of_reading(overrides, asked, known)
+        named = several(texts)
+        if said and not named:
+            raise ConfigError(
+                f"{', '.join(said)}: without a text the run's own validation text is read, as its "
+                "config says; name a text"
+            )
+        measured = evaluator.measure(self._set_of(named, on_notice, said), on_progress)
         assert measured
         return measured
 
     def _set_of(
-        self, texts: Sequence[Path], on_notice: Callable[[str], None], column: str | None
+        self, texts: Sequence[Any], on_notice: Callable[[str], None], said: Mapping[str, Any]
     ) -> EvaluationSet:
         if self.config.finetune.kind:
-            return ExampleSet(self._examples(texts, on_notice))
+            config = with_values(self.config, said)
+            return ExampleSet(self._examples(files_of(texts), on_notice, config))
         context = self.model.shape.context
+        if not texts and not self.config.data.is_named:
+            raise CorpusError(
+                "no text is named, and the run has none of its own; name one to measure it on"
+            )
         if not texts:
             prepared = prepare_text(self.config.data, self.tokenizer)
             return evaluation_set(prepared, "val", context, None)
-        column = column or self.config.data.column
-        tokens: Tokens = _InMemory(_encode(texts, column, self.tokenizer))
+        corpora = open_alike(self.config.data, texts, said)
+        tokens = tokens_of(corpora, self.tokenizer)
+        for line in (line for corpus in corpora for line in notices_of(corpus)):
+            on_notice(line)
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")
         return Windows(tokens, context)
 
-    def _examples(self, files: Sequence[Path], on_notice: Callable[[str], None]) -> list[Example]:
+    def _examples(
+        self, files: Sequence[Path], on_notice: Callable[[str], None], config: Config
+    ) -> list[Example]:
         if not files:
             return divide(self.config, self.tokenizer).val
         found: list[Example] = []
         for file in files:
-            examples, notices = other_examples(file, self.config, self.tokenizer)
+            examples, notices = other_examples(file, config, self.tokenizer)
             found += examples
             for notice in notices:
                 on_notice(notice)
@@ -279,22 +316,3 @@ def _require_fitting(
 
 def _other_model(run: RunDirectory) -> RunError:
     return RunError(f"{run.config}: its [model] is not the one that was trained")
-
-
-class _InMemory:
-    """A stream of tokens that fits in memory."""
-
-    def __init__(self, ids: Indices) -> None:
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def read(self, start: int, count: int) -> Indices:
-        return self._ids.take(np.arange(start, start + count), mode="wrap")
-
-
-def _encode(texts: Sequence[Path], column: str | None, tokenizer: Tokenizer) -> Indices:
-    data = Data(texts=tuple(str(text.absolute()) for text in texts), column=column)
-    blocks = [ids for ids, _ in token_blocks(open_corpus(data).documents(), tokenizer)]
-    return np.concatenate(blocks).astype(np.int64) if blocks else np.empty(0, dtype=np.int64)

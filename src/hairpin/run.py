@@ -3,6 +3,7 @@
 PyTorch is imported only by what needs it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hairpin.analysis.pictures import Pictures
     from hairpin.inference import Trained, TrainedClassifier
     from hairpin.model.products import Precision
+    from hairpin.training.evaluate import Measured
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,31 @@ class Run:
         from hairpin.inference import load_trained
 
         return load_trained(self.directory, weights=weights, device=device)
+
+    def evaluate(
+        self,
+        *texts: Any,
+        column: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        weights: str = "best",
+        device: str = "auto",
+    ) -> "Measured":
+        """Loss, perplexity and bits per byte on texts; without any on the run's validation text.
+
+        Args:
+            texts: files, folders, and rows that Python holds, as `hairpin.train` takes them; they
+                are read as the run read its own. Of a fine-tuned run: files of records.
+            column: of tables, the one that holds the text; None: the run's.
+            settings: how the texts are read, such as {"data.separator": "~~~"}.
+            weights, device: as in `trained`.
+
+        Raises:
+            RunError: nothing was saved yet, or what was saved is damaged.
+            CorpusError: a text cannot be read, or there is none in it.
+            ConfigError: a setting says something else than how a text is read.
+        """
+        trained = self.trained(weights=weights, device=device)
+        return trained.measure(texts, column=column, settings=settings)
 
     def writer(
         self,

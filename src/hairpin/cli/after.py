@@ -116,19 +116,29 @@ def sample(
 @click.command(short_help="Measure a run's model on any text.")
 @_run_and_texts
 @column_option
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="How TEXT is read, where that is not as the run read its own: data.separator, "
+    "data.format, data.on_bad_bytes; of a fine-tuned run finetune.text_column and the like.",
+)
 @json_option
 @weights_option
 @plugin_option
 def evaluate(
     run_and_texts: tuple[Path, ...],
     column: str | None,
+    overrides: tuple[str, ...],
     as_json: bool,
     weights: str,
     plugin: tuple[Path, ...],
 ) -> None:
     """Loss, perplexity and bits per byte of RUN's model on TEXT.
 
-    Without TEXT: on the run's own validation text, all of it. Without RUN: the newest in ./runs.
+    TEXT is read as the run read its own: with its separator, its column, its format. Without TEXT:
+    on the run's own validation text, all of it. Without RUN: the newest in ./runs.
     Of a fine-tuned run TEXT is a file of records, and of a classifier the accuracy is measured.
     """
     from hairpin.plugin_files import load_plugins
@@ -140,7 +150,7 @@ def evaluate(
     trained = run.trained(weights=weights)
     notices: list[str] = []
     with counting_bar("evaluating") as on_progress:
-        measured = trained.measure(texts, on_progress, notices.append, column)
+        measured = trained.measure(texts, on_progress, notices.append, column, None, overrides)
     for notice in notices:
         say(notice, err=True)
     labels = run.config.finetune.labels

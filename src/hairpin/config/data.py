@@ -9,7 +9,7 @@ from pydantic import Field
 from hairpin.config.table import Names, Table
 
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
-Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "dataset"]
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
 GLOB_CHARACTERS = frozenset("*?[")
 
 _COLUMN = "The column of a table whose rows are the documents; unset: `text` if there is one, else "

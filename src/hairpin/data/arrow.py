@@ -1,42 +1,78 @@
-"""Parquet files, and folders that Hugging Face's `datasets` saved, as tables of Arrow's columns."""
+"""Parquet, Arrow and Feather files, and folders that Hugging Face's `datasets` saved, as tables of
+Arrow's columns.
+"""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import shown
-from hairpin.data.columns import NOTHING, TEXT
+from hairpin.data.held import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.naming import names_of, quoted
 from hairpin.errors import CorpusError
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE, _LOOKED_AT_ONCE = 256, 16
 _BUFFER_BYTES = 1 << 20
 
 
 class _ArrowTable:
     """Columns of Arrow, read a few rows at a time."""
 
+    kind = "Arrow"
+
     def __init__(self, path: Path, on_bad_bytes: str) -> None:
         self.name = shown(path)
         self.replaced = 0
+        self.names: dict[str, None] = {}
         self._path = path
         self._is_strict = on_bad_bytes == "error"
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Errors of the library as a line."""
+        pyarrow, _ = _pyarrow(self.name)
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError) as error:
+            if self._path.is_file() and self._path.stat().st_size == 0:
+                what = "the file is empty; make it again, or leave it out"
+            else:
+                what = (
+                    f"is not {self.kind}, or is damaged ({_first_line(error)}); make the file "
+                    "again, or leave it out"
+                )
+            raise CorpusError(f"{self.name}: {what}") from None
 
     def _schema(self) -> Any:
         raise NotImplementedError
 
-    def _columns_of(self, column: str) -> Iterator[Any]:
-        """The column's arrays, one after the other."""
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
+        """Record batches with these columns, one after the other."""
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, str]:
-        return {field.name: _kind(field.type) for field in self._schema()}
+    def columns(self) -> Mapping[str, Held]:
+        fields = {field.name: field.type for field in self._schema()}
+        self.names |= dict.fromkeys(fields)
+        # Numbers and pictures say nothing, and may be large.
+        looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
+        rows = list(first_rows(self._first(looked_at), dict.values)) if looked_at else []
+        return {
+            name: held(name, _kind(type_), [row[name] for row in rows] if name in looked_at else ())
+            for name, type_ in fields.items()
+        }
+
+    def _first(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Rows to look at, a few at a time, since they may be long."""
+        for batch in self._batches(columns, _LOOKED_AT_ONCE):
+            values = [_values(batch.column(name)) for name in columns]
+            yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         self.replaced, number = 0, 0
-        for array in self._columns_of(column):
-            for value in _as_bytes(array):
+        for batch in self._batches([column]):
+            for value in _as_bytes(batch.column(column)):
                 number += 1
                 place = f"{self.name} (row {number})"
                 yield place, None if value is None else self._decoded(place, value)
@@ -59,34 +95,54 @@ class _ArrowTable:
 class Parquet(_ArrowTable):
     """One Parquet file, of any number of row groups."""
 
+    kind = "Parquet"
+
     def _open(self) -> Any:
-        pyarrow, parquet = _pyarrow(self.name)
-        try:
-            # Row groups may be larger than memory: buffered, not read ahead.
-            return parquet.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
+        _, parquet = _pyarrow(self.name)
+        # Row groups may be larger than memory: buffered, not read ahead.
+        return parquet.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
     def _schema(self) -> Any:
-        with self._open() as file:
+        with self._reading(), self._open() as file:
             return file.schema_arrow
 
-    def _columns_of(self, column: str) -> Iterator[Any]:
-        pyarrow, _ = _pyarrow(self.name)
-        with self._open() as file:
-            try:
-                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column], use_threads=False):
-                    yield batch.column(0)
-            except (pyarrow.ArrowException, OSError) as error:
-                raise self._damaged(error) from None
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
+        with self._reading(), self._open() as file:
+            yield from file.iter_batches(at_once, columns=list(columns), use_threads=False)
 
-    def _damaged(self, error: Exception) -> CorpusError:
-        if self._path.exists() and self._path.stat().st_size == 0:
-            return CorpusError(f"{self.name}: the file is empty; make it again, or leave it out")
-        return CorpusError(
-            f"{self.name}: is not Parquet, or is damaged ({_first_line(error)}); make the file "
-            "again, or leave it out"
-        )
+
+class ArrowFile(_ArrowTable):
+    """One file of Arrow's record batches: Feather, an IPC file, or a stream, as the `datasets` of
+    Hugging Face cache them.
+    """
+
+    kind = "Arrow or Feather"
+
+    def _open(self) -> Any:
+        pyarrow, _ = _pyarrow(self.name)
+        from pyarrow import feather, ipc
+
+        source = pyarrow.OSFile(str(self._path))
+        opening = bytes(source.read(6))
+        source.seek(0)
+        if opening == b"ARROW1":
+            return ipc.open_file(source)
+        if opening[:4] == b"FEA1":  # Feather as it was before 2020, which has no batches
+            source.close()
+            return feather.read_table(self._path, use_threads=False).to_reader(_ROWS_AT_ONCE)
+        return ipc.open_stream(source)
+
+    def _schema(self) -> Any:
+        with self._reading(), self._open() as reader:
+            return reader.schema
+
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
+        with self._reading(), self._open() as reader:
+            count = getattr(reader, "num_record_batches", None)
+            batches = iter(reader) if count is None else map(reader.get_batch, range(count))
+            for batch in batches:
+                for start in range(0, batch.num_rows, at_once):
+                    yield batch.slice(start, at_once).select(list(columns))
 
 
 class SavedDataset(_ArrowTable):
@@ -113,9 +169,9 @@ class SavedDataset(_ArrowTable):
     def _schema(self) -> Any:
         return self._open().features.arrow_schema
 
-    def _columns_of(self, column: str) -> Iterator[Any]:
-        for rows in self._open().select_columns([column]).iter(_ROWS_AT_ONCE):
-            yield from rows.column(0).chunks
+    def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
+        for rows in self._open().select_columns(list(columns)).iter(at_once):
+            yield from rows.to_batches()
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -139,6 +195,8 @@ def split_folder(folder: Path) -> Path:
         splits = [str(split) for split in json.loads(listing.read_bytes())["splits"]]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorpusError(f"{shown(listing)}: is damaged ({error}); save it again") from None
+    if not splits:
+        raise CorpusError(f"{shown(folder)}: the saved dataset has no split in it; save it again")
     if "train" in splits or len(splits) == 1:
         return folder / ("train" if "train" in splits else splits[0])
     raise CorpusError(
@@ -170,6 +228,27 @@ def _kind(type_: Any) -> str:
         return NOTHING
     is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
     return "numbers" if is_number else str(type_)
+
+
+def _has_texts(type_: Any) -> bool:
+    """Whether a type of Arrow is of texts, or of lists or objects that may have texts in them."""
+    from pyarrow import types
+
+    return _kind(type_) == TEXT or types.is_nested(type_)
+
+
+def _values(array: Any) -> list[Any]:
+    """The values of some rows, to look at."""
+    from pyarrow import types
+
+    if not types.is_nested(array.type):
+        texts = _as_bytes(array)
+        return [None if text is None else text.decode(errors="replace") for text in texts]
+    try:
+        values: list[Any] = array.to_pylist()
+    except UnicodeDecodeError:  # deep inside, and only to be looked at
+        return [None] * len(array)
+    return values
 
 
 def _as_bytes(array: Any) -> list[bytes | None]:

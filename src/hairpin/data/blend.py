@@ -14,6 +14,7 @@ from pathlib import Path
 from hairpin.config import data as settings
 from hairpin.data import bpe
 from hairpin.data.cache import cache_folder
+from hairpin.data.columns import table_words
 from hairpin.data.corpus import open_corpus
 from hairpin.data.encoding import divided_parts
 from hairpin.data.shards import (
@@ -111,19 +112,16 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 def words_of(prepared: Prepared) -> str:
     """What a prepared text has come to, in a line."""
-    left_out = empty_rows(prepared.survey)
+    of_tables = words_of_tables(prepared.survey)
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
-        f"vocabulary {prepared.tokenizer.vocabulary:,}" + (f"; {left_out}" if left_out else "")
+        f"vocabulary {prepared.tokenizer.vocabulary:,}" + (f"; {of_tables}" if of_tables else "")
     )
 
 
-def empty_rows(found: Survey) -> str | None:
-    """A line about rows that were left out; None: there are none."""
-    if not found.empty:
-        return None
-    which = "has no text and was" if found.empty == 1 else "have no text and were"
-    return f"{found.empty:,} of {found.rows:,} rows {which} left out"
+def words_of_tables(found: Survey) -> str | None:
+    """Return a line about what of the tables is read, and what is left out; None: no tables."""
+    return table_words(found.column, found.unused, found.rows, found.empty)
 
 
 def _surveys(data: settings.Data, cache: Path | None, on_progress: Progress | None) -> list[Survey]:
@@ -154,6 +152,7 @@ def _joined(data: settings.Data, found: Sequence[Survey]) -> Survey:
         in_validation=sides,
         rows=sum(each.rows for each in found),
         empty=sum(each.empty for each in found),
+        unused=tuple(dict.fromkeys(name for each in found for name in each.unused)),
         by_tails=tails,
     )
     if data.hash not in (None, joined.hash):

@@ -2,19 +2,25 @@
 
 A `Table` is one file (or one folder of Hugging Face's `datasets`) whose rows are read one after the
 other; of each the text of one column is wanted, and the kind of the others.
+
+A column is the text by being called `text`, by being named, or by being the only one that can be:
+ids, links, dates, labels and the like are words too, and chats are lists; none of them wins because
+nothing else is there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from hairpin.data.held import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
 from hairpin.data.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 
-TEXT, NOTHING = "text", "nothing but null"
-LOOKED_AT_ROWS = 100  # of a file that does not say what its columns hold
 # A row is held whole, and a quote that is never closed makes one of all that follows.
 LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
+_MOST_SHOWN = 8
+_LONGEST_NAME_CHARS = 80  # from there on it is a record of a file without names
+_AS_ONE_TEXT = 'write each as one text into a column "text"'
 
 
 class Table(Protocol):
@@ -22,17 +28,19 @@ class Table(Protocol):
 
     Attributes:
         name: for messages.
+        names: the columns that were seen so far.
     """
 
     name: str
+    names: dict[str, None]
 
     @property
     def replaced(self) -> int:
         """U+FFFD characters put in the place of bad bytes so far."""
         ...
 
-    def columns(self) -> Mapping[str, str]:
-        """Each column, and what it holds in words; `TEXT` is what can be read. Without a row: none.
+    def columns(self) -> Mapping[str, Held]:
+        """Return each column with what it holds, by the first rows. Without a row: none.
 
         Raises:
             CorpusError: the file cannot be read.
@@ -48,31 +56,65 @@ class Table(Protocol):
         ...
 
 
-def choose_column(name: str, columns: Mapping[str, str], asked: str | None) -> str:
-    """The column to read: the one that is asked for, else `text`, else the only one of texts.
+def choose_column(
+    name: str, columns: Mapping[str, Held], asked: str | None, option: str = "--column"
+) -> str:
+    """Return the column to read: the one that is asked for, else `text`, else the only one that
+    can be the text.
+
+    Args:
+        name: of the table, for a message.
+        columns: what it has.
+        asked: the column that the user names.
+        option: what a user names one with.
 
     Raises:
-        CorpusError: it is not there or holds no text, or several could be meant.
+        CorpusError: it is not there or holds no text, or several could be meant, or none.
     """
-    there = ", ".join(f"{quoted(column)} ({kind})" for column, kind in columns.items())
     if asked is not None and asked not in columns:
         raise CorpusError(
             f"{name}: no column {quoted(asked)}{nearest((asked,), tuple(columns))}; it has "
-            f"{names_of(tuple(columns))}: name one with --column"
+            f"{names_of(tuple(columns))}: name one with {option}"
         )
-    texts = [column for column, kind in columns.items() if kind == TEXT]
     chosen = asked if asked is not None else _USUAL if _USUAL in columns else None
-    if chosen is None and len(texts) == 1:
-        chosen = texts[0]
     if chosen is None:
-        how_many = "several columns hold text" if texts else "no column holds text"
-        raise CorpusError(f"{name}: {how_many}; name one with --column: it has {there}")
-    if columns[chosen] not in (TEXT, NOTHING):
+        chosen = _only_one(columns)
+    if chosen is None:
+        raise CorpusError(f"{name}: {_why_none(columns, option)}")
+    if columns[chosen].kind not in (TEXT, NOTHING):
+        raise CorpusError(f"{name}: {_not_text(chosen, columns, option)}")
+    if asked is None and len(chosen) > _LONGEST_NAME_CHARS:
         raise CorpusError(
-            f"{name}: the column {quoted(chosen)} holds {columns[chosen]}, not text; name another "
-            f"with --column: it has {there}"
+            f"{name}: the column is called {quoted(chosen)}, which reads like a record and not "
+            f"like a name; put a line with the columns' names in front, or name it with {option}"
         )
     return chosen
+
+
+def column_words(column: str, unused: Sequence[str]) -> str:
+    """Return which column is read, and which are not."""
+    if not unused:
+        return f"column {quoted(column)} is read"
+    return f"column {quoted(column)} of {1 + len(unused)} is read; not used: {names_of(unused)}"
+
+
+def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int) -> str | None:
+    """Return a line about what of tables is read, and what is left out; None: there are none.
+
+    Args:
+        column: that is read; None: several, of several sources.
+        unused: the others.
+        rows, empty: how many there are, and how many of them have no text.
+    """
+    parts = []
+    if column:
+        parts.append(column_words(column, unused))
+    elif unused:
+        parts.append(f"columns that are not used: {names_of(unused)}")
+    if empty:
+        which = "has no text and was" if empty == 1 else "have no text and were"
+        parts.append(f"{empty:,} of {rows:,} rows {which} left out")
+    return "; ".join(parts) or None
 
 
 def not_a_text(place: str, column: str, kind: str) -> CorpusError:
@@ -89,3 +131,79 @@ def too_long(place: str) -> CorpusError:
         f"{place}: a row of more than {LONGEST_ROW_CHARS // 2**20} million characters, if it is "
         "one; mend the file, or make a text file of it"
     )
+
+
+def _only_one(columns: Mapping[str, Held]) -> str | None:
+    """The column that is the text because no other can be; None: it is open."""
+    can_be = _candidates(columns)
+    if len(can_be) != 1:
+        return None
+    (name,) = can_be
+    if is_half_of_a_pair(name) and any(map(is_half_of_a_pair, columns.keys() - {name})):
+        return None
+    return None if _outweighing(columns, name) else name
+
+
+def _candidates(columns: Mapping[str, Held]) -> list[str]:
+    """The columns that could be the text; a table's only column could be, whatever it holds."""
+    texts = [name for name, held in columns.items() if held.kind == TEXT]
+    if len(columns) == 1:
+        return [name for name in texts if columns[name].looks_like != CHATS]
+    can_be = [name for name in texts if columns[name].looks_like is None]
+    return [name for name in can_be if columns[name].chars] or can_be
+
+
+def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
+    """A column of chats, or of lists or objects with about as much text in them, if there is."""
+    for other, held in columns.items():
+        nested = held.kind not in (TEXT, NOTHING) and held.chars * 2 > columns[name].chars
+        if other != name and (nested or held.words == CHATS):
+            return other
+    return None
+
+
+def _why_none(columns: Mapping[str, Held], option: str) -> str:
+    """Why no column is chosen, and what to do."""
+    there = _described(columns)
+    can_be = _candidates(columns)
+    nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
+    written = any(held.kind == TEXT and held.looks_like == CHATS for held in columns.values())
+    or_name = f", or name a column with {option}" if can_be or written else ""
+    pairs = sum(map(is_half_of_a_pair, columns)) > 1
+    how = "; `hairpin finetune instruct` learns answers to instructions" if pairs else ""
+    if chats := [name for name, held in columns.items() if held.words == CHATS]:
+        return (
+            f"{quoted(chats[0])} holds chats, not text; {_AS_ONE_TEXT}, such as "
+            f'"User: … Assistant: …"{or_name}: it has {there}'
+        )
+    if nested:
+        return (
+            f"the text may be in {quoted(nested)} ({columns[nested].words}); {_AS_ONE_TEXT}"
+            f"{or_name}: it has {there}{how}"
+        )
+    if can_be:
+        return f"several columns hold text; name one with {option}: it has {there}{how}"
+    if any(held.kind == TEXT for held in columns.values()):
+        return f"no column is plainly the text; name one with {option}: it has {there}"
+    return f'no column holds text; write a text for each row into a column "text": it has {there}'
+
+
+def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
+    """Why the column that is meant cannot be read, and what to do."""
+    held = columns[chosen]
+    others = any(other.kind == TEXT for other in columns.values())
+    do = f"name another with {option}" if others else _AS_ONE_TEXT
+    if held.kind == CHATS and others:
+        do = f"{_AS_ONE_TEXT}, or {do}"
+    return (
+        f"the column {quoted(chosen)} holds {held.words}, not text; {do}: it has "
+        f"{_described(columns)}"
+    )
+
+
+def _described(columns: Mapping[str, Held]) -> str:
+    """The columns with what each holds, the first of many."""
+    shown = [f"{quoted(name)} ({held.words})" for name, held in columns.items()]
+    if len(shown) > _MOST_SHOWN:
+        shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]
+    return ", ".join(shown)

@@ -40,6 +40,7 @@ class Corpus:
         data: the settings, with the column and the format of tables filled in.
         skipped: files left out because they are not text; known in full after a pass.
         empty: rows without a text, in the last pass, of so many `rows`.
+        unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters put in the place of bad bytes, in the last pass.
     """
 
@@ -51,6 +52,7 @@ class Corpus:
     replaced: int = field(default=0, init=False)
     rows: int = field(default=0, init=False)
     empty: int = field(default=0, init=False)
+    unused: dict[str, None] = field(default_factory=dict, init=False)
 
     @property
     def skipped(self) -> int:
@@ -63,6 +65,7 @@ class Corpus:
             CorpusError: while reading, a file is found to be unreadable, damaged or not UTF-8.
         """
         self.undecodable = self.replaced = self.rows = self.empty = 0
+        self.unused = {}
         for source in self.sources:
             data = source.data or self.data
             found = self._of_text if source.format == "text" else self._of_table
@@ -89,7 +92,8 @@ class Corpus:
         if not columns:
             return
         before = self.replaced
-        for place, text in table.rows(choose_column(table.name, columns, data.column)):
+        column = choose_column(table.name, columns, data.column)
+        for place, text in table.rows(column):
             self.replaced = before + table.replaced
             self.rows += 1
             if not text:
@@ -99,6 +103,7 @@ class Corpus:
             yield document
             for _ in document.pieces():
                 pass
+        self.unused |= {name: None for name in table.names if name != column}
 
     def _blocks(self, source: Source, data: Data) -> Iterator[str]:
         if source.path is None:

@@ -12,6 +12,7 @@ from hairpin.data.cache import shown
 from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
 from hairpin.data.reading import byte_blocks
+from hairpin.data.token_files import ADVICE, made_by
 from hairpin.errors import CorpusError
 
 _SNIFFED_BYTES = 8192
@@ -82,7 +83,11 @@ class Search:
             if stat.S_ISDIR(mode):
                 self._add_folder(path)
             elif stat.S_ISREG(mode):
-                with path.open("rb"):
+                with path.open("rb") as file:
+                    ids = made_by(path.suffix, file.read(_SNIFFED_BYTES))
+                if ids:
+                    self.problems.append(f"{shown(path)}: is {ids}: {ADVICE}")
+                else:
                     self._take(path, self._asked or format_of(path))
             else:
                 self.problems.append(

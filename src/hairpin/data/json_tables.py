@@ -7,14 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.columns import (
-    LONGEST_ROW_CHARS,
-    LOOKED_AT_ROWS,
-    NOTHING,
-    TEXT,
-    not_a_text,
-    too_long,
-)
+from hairpin.data.columns import LONGEST_ROW_CHARS, not_a_text, too_long
+from hairpin.data.held import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import decode_row
@@ -31,6 +25,7 @@ _KINDS = {
 }
 _MANY = {"a number": "numbers", "a list": "lists", "an object": "objects"}
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_INNER_LIST = re.compile(r'"([^"\\\n]+)"\s*:\s*\[\s*\{')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEARLY_ALL = 16  # characters before the end of what was read, where an error may be its fault
 
@@ -42,15 +37,17 @@ class _JsonTable(TextTable):
         """Where each is, the object, and whether it may have half a character in it."""
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, str]:
-        found: dict[str, set[str]] = {}
-        for _, row, _ in islice(self._objects(), LOOKED_AT_ROWS):
+    def columns(self) -> Mapping[str, Held]:
+        found: dict[str, list[Any]] = {}
+        for _, row, _ in first_rows(self._objects(), lambda found: found[1].values()):
             for name, value in row.items():
-                found.setdefault(name, set()).add(_KINDS[type(value)])
-        return {name: _in_a_word(kinds) for name, kinds in found.items()}
+                found.setdefault(name, []).append(value)
+        return {name: held(name, _in_a_word(values), values) for name, values in found.items()}
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         for place, row, is_doubtful in self._objects():
+            if not row.keys() <= self.names.keys():
+                self.names |= dict.fromkeys(row)
             value = row.get(column)
             if value is not None and not isinstance(value, str):
                 raise not_a_text(place, column, _KINDS[type(value)])
@@ -105,11 +102,7 @@ class JsonArray(_JsonTable):
         while (position := _space(text, 0)) == len(text) and (block := next(blocks, "")):
             text += block
         if text[position : position + 1] != "[":
-            what = "is empty" if not text.strip() else "is not a list"
-            raise CorpusError(
-                f"{self.name}: {what}; a .json holds a list of objects: [{{…}}, {{…}}]. Of an "
-                "object a line say --set data.format=jsonl, of anything else data.format=text"
-            )
+            raise CorpusError(f"{self.name}: {_no_list(text)}")
         position += 1
         closed = False
         while True:
@@ -186,9 +179,20 @@ def begins_like_rows(path: Path) -> bool:
     return re.match(r"\s*\[\s*\{", opening[:1000]) is not None
 
 
-def _in_a_word(kinds: set[str]) -> str:
+def _no_list(text: str) -> str:
+    """Why a file is no table, and what to do."""
+    what = "is empty" if not text.strip() else "is not a list"
+    line = f"{what}; a .json holds a list of objects: [{{…}}, {{…}}]. "
+    if inner := _INNER_LIST.search(text):
+        return f"{line}Save the list {quoted(inner[1])} that is in it as a file of its own"
+    return (
+        f"{line}Of an object a line say --set data.format=jsonl, of anything else data.format=text"
+    )
+
+
+def _in_a_word(values: list[Any]) -> str:
     """What a column holds, by the kinds of its values."""
-    kinds = kinds - {"null"}
+    kinds = {_KINDS[type(value)] for value in values} - {"null"}
     if not kinds:
         return NOTHING
     return _MANY.get(kind := min(kinds), kind) if len(kinds) == 1 else " and ".join(sorted(kinds))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hairpin.config.data import Format
-from hairpin.data.arrow import Parquet, SavedDataset
+from hairpin.data.arrow import ArrowFile, Parquet, SavedDataset
 from hairpin.data.columns import Table
 from hairpin.data.json_tables import JsonArray, JsonLines
 from hairpin.data.text_tables import Csv, Tsv
@@ -15,8 +15,12 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".json": "json",
     ".csv": "csv",
+    ".psv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
 }
 _TABLES: dict[Format, Callable[[Path, str], Table]] = {
     "jsonl": JsonLines,
@@ -24,6 +28,7 @@ _TABLES: dict[Format, Callable[[Path, str], Table]] = {
     "csv": Csv,
     "tsv": Tsv,
     "parquet": Parquet,
+    "arrow": ArrowFile,
     "dataset": SavedDataset,
 }
 

@@ -1,8 +1,9 @@
 r"""How files hold labelled data: lines of cells, and JSON.
 
-A .tsv has no line breaks in its cells, and its quotes are text: people and corpora write them as
-they come. But a cell that stands in quotes as a whole, as CSV writers put one with a quote in it,
-loses them: what Python's csv writes is read back, as long as no cell has a line break.
+A .tsv has a record a line, and its quotes are text: people and corpora write them as they come. But
+a cell that stands in quotes as a whole, as CSV writers put one with a quote in it, loses them; and
+where all quotes are a CSV writer's, cells may have line breaks: what Python's csv writes is read
+back.
 
 In JSON a number stays the text that it is written as, so that none is too large and 1.50 keeps its
 zero; and what Python reads but has no one meaning is marked.
@@ -14,14 +15,21 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from hairpin.data.naming import counted
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
 Numbered = tuple[int, list[str]]
 
 _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
+# A cell as CSV writers make it, with what ends it; and one that goes on.
+_WRITTEN_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(\t|\r\n|\r|\n|\Z)')
+_OPEN_CELL = re.compile(r'"[^"]*(?:""[^"]*)*"?\Z')
+_LOOKED_AT_CHARS = 1 << 20
+_LONGEST_CHARS = 2**31 - 1  # as large as csv takes on every machine
+_NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n|\Z)', re.I)  # as Excel has it
 
 
 class MisquotedError(ValueError):
@@ -40,19 +48,27 @@ class MisquotedError(ValueError):
         )
 
 
-def csv_records(lines: Iterable[str], delimiter: str, longest_chars: int) -> Iterator[Numbered]:
-    """The number of each record's first line, and its cells; blank lines are no records.
+def csv_records(
+    lines: Iterable[str], delimiter: str, longest_chars: int, first_line: int = 1
+) -> Iterator[Numbered]:
+    """The number of each record's first line, and its cells; blank lines are no records, and
+    neither is a first one that names the delimiter.
 
     Args:
         lines: each with its end.
         delimiter: between cells.
         longest_chars: of a cell; a quote that is never closed makes a cell of all that follows.
+        first_line: the number of the first line.
 
     Raises:
         MisquotedError: a quote inside a quoted cell is not doubled, or a cell has no end.
     """
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 1
+    lines = iter(lines)
+    opening = next(lines, "")
+    if first_line == 1 and _NAMED_DELIMITER.fullmatch(opening):
+        opening, first_line = next(lines, ""), 2
+    reader = csv.reader(chain((opening,), lines), delimiter=delimiter, strict=True)
+    line = first_line
     # The limit is the process's, and shorter than a long text: raised for each record read.
     usual = csv.field_size_limit()
     while True:
@@ -67,13 +83,15 @@ def csv_records(lines: Iterable[str], delimiter: str, longest_chars: int) -> Ite
             return
         if cells:
             yield line, cells
-        line = reader.line_num + 1
+        line = first_line + reader.line_num
 
 
 def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DELIMITERS) -> str:
-    """The delimiter under which most of the columns stand in the first line, else the one that
-    makes most cells of it; the first of equals.
+    """The delimiter that the first line names, or under which most of the columns stand in it, else
+    the one that makes most cells of it; the first of equals.
     """
+    if named := _NAMED_DELIMITER.match(text):
+        return named[1]
 
     def found(delimiter: str) -> tuple[int, int]:
         try:
@@ -88,11 +106,33 @@ def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DE
     return max(choices, key=found)
 
 
-def tsv_records(lines: Iterable[str]) -> Iterator[Numbered]:
-    """The number and the cells of each line that is not blank."""
-    for number, line in enumerate(lines, 1):
-        if cells := line.rstrip("\r\n"):
-            yield number, _tsv_cells(cells)
+def tsv_records(lines: Iterable[str], longest_chars: int = _LONGEST_CHARS) -> Iterator[Numbered]:
+    """The number of each record's first line, and its cells; blank lines are no records.
+
+    Args:
+        lines: each with its end, as the file has it.
+        longest_chars: of a cell with line breaks in it.
+
+    Raises:
+        MisquotedError: as `csv_records`, where a CSV writer made the file.
+    """
+    lines = iter(lines)
+    number, width, is_open = 0, 0, True
+    for line in lines:
+        ahead = [line]
+        if is_open and '"' in line:
+            ahead += _some(lines)
+            written = _as_a_csv_writer_does("".join(ahead), width, ended=not _is_full(ahead))
+            if written is True:
+                yield from csv_records(chain(ahead, lines), "\t", longest_chars, number + 1)
+                return
+            is_open = written is None
+        for each in ahead:
+            number += 1
+            if cells := each.rstrip("\r\n"):
+                row = _tsv_cells(cells)
+                width = width or len(row)
+                yield number, row
 
 
 def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
@@ -103,6 +143,46 @@ def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
         f"{counted(len(cells), 'cell')}, and the header has {len(header)}; put a cell that holds "
         "the delimiter or a line break in quotes"
     )
+
+
+def _some(lines: Iterator[str]) -> Iterator[str]:
+    """The next lines, up to about `_LOOKED_AT_CHARS` characters."""
+    count = 0
+    while count < _LOOKED_AT_CHARS and (line := next(lines, "")):
+        count += len(line)
+        yield line
+
+
+def _is_full(lines: Sequence[str]) -> bool:
+    return sum(map(len, lines[1:])) >= _LOOKED_AT_CHARS
+
+
+def _as_a_csv_writer_does(text: str, width: int, *, ended: bool) -> bool | None:
+    """Whether all quotes are a CSV writer's, and one is of a cell with line breaks; None: the
+    quotes are, and no cell has line breaks so far, so that it is the same to read it by lines.
+
+    Args:
+        text: whole lines.
+        width: cells in each record; 0: as many as in the first.
+        ended: whether nothing follows.
+    """
+    position = cells = 0
+    breaks = False
+    while position < len(text):
+        found = _WRITTEN_CELL.match(text, position)
+        if not found:
+            going_on = not ended and _OPEN_CELL.match(text, position) is not None
+            return (breaks or None) if going_on else False
+        cell = text[position : found.start(1)]
+        breaks = breaks or "\n" in cell or "\r" in cell
+        position, cells = found.end(), cells + 1
+        if found[1] != "\t":
+            is_blank = cells == 1 and not cell
+            width = width or (0 if is_blank else cells)
+            if not is_blank and cells != width:
+                return False
+            cells = 0
+    return breaks or None
 
 
 def _tsv_cells(line: str) -> list[str]:

@@ -31,7 +31,7 @@ from hairpin.files import write_atomically
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails", "mixed"]
 
-_FORMAT = 2
+_FORMAT = 3
 # A file that changed this shortly before the survey may change again unseen: clocks are coarse.
 _SETTLED_SECONDS = 2.0
 
@@ -50,6 +50,7 @@ class Survey:
         document_bytes: the length of each document, in bytes.
         in_validation: for each document 1 where it is for validation ("documents"), else 0.
         rows, empty: of tables, and those of them without a text, which are left out.
+        column, unused: the tables' column that is read, and the others.
         by_tails: with "mixed", for each document 1 where its last part is for validation.
     """
 
@@ -65,6 +66,8 @@ class Survey:
     in_validation: bytearray = field(repr=False, compare=False)
     rows: int = 0
     empty: int = 0
+    column: str | None = None
+    unused: tuple[str, ...] = ()
     by_tails: bytearray = field(default_factory=bytearray, repr=False, compare=False)
 
     @property
@@ -141,6 +144,8 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         in_validation=sides,
         rows=corpus.rows,
         empty=corpus.empty,
+        column=corpus.data.column if corpus.rows else None,
+        unused=tuple(corpus.unused),
     )
     return _decide(corpus, found)
 
@@ -152,6 +157,8 @@ def _nothing_in(corpus: Corpus) -> CorpusError:
             f"{where}: no rows left: all {corpus.rows:,} have nothing in the column "
             f'"{corpus.data.column}"; name another with --column'
         )
+    if corpus.sources and all(source.format != "text" for source in corpus.sources):
+        return CorpusError(f"{where}: there is no text in it: the table has no rows; name another")
     return CorpusError(f"{where}: there is no text in it; name a file that holds text")
 
 
@@ -264,7 +271,7 @@ def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
 
 _PLAIN = (
     "files", "documents", "bytes", "skipped", "replaced", "hash", "split", "val_bytes", "rows",
-    "empty",
+    "empty", "column", "unused",
 )  # fmt: skip
 
 
@@ -285,6 +292,7 @@ def _load(path: Path) -> Survey | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             plain = json.loads(stored["plain"].tobytes())
+            plain["unused"] = tuple(plain["unused"])
             lengths = array("Q", stored["document_bytes"].astype(np.uint64).tobytes())
             return Survey(
                 **plain,

@@ -11,30 +11,41 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import cache_folder, shown
-from hairpin.data.columns import NOTHING, TEXT, choose_column, not_a_text
+from hairpin.data.columns import choose_column, column_words
+from hairpin.data.given import is_table, rows_of
+from hairpin.data.held import NOTHING, TEXT, first_rows, held, is_missing, kind_in_a_word
+from hairpin.data.naming import quoted
 from hairpin.errors import CorpusError
 
 _LINES_AT_ONCE = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
-def spool(rows: Iterable[Any], column: str | None, *, cache: Path | None = None) -> Path:
+def spool(
+    rows: Iterable[Any],
+    column: str | None,
+    *,
+    cache: Path | None = None,
+    on_notice: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Write texts, or dicts with a text in each, to a file in the cache; gives its path.
 
     Args:
-        rows: a list, a generator, a dataset or stream of Hugging Face's `datasets`, …
-        column: of dicts, the key of the text; None: `text`, or the only one that has a text.
+        rows: a list, a generator, a data frame, a dataset or stream of Hugging Face's `datasets`, …
+        column: of dicts, the key of the text; None: `text`, or the only one that can be the text.
         cache: in place of the user's cache.
+        on_notice: told which column is read and which are not.
 
     Raises:
-        CorpusError: a row is neither, lacks the column, or the cache cannot be written.
+        CorpusError: there is no row, one is neither a text nor a dict, lacks a text, or the cache
+            cannot be written.
     """
-    return write_lines(_name_of(rows), _lines(rows, column), cache)
+    return write_lines(_name_of(rows), _lines(rows, column, on_notice), cache)
 
 
 def write_lines(name: str, lines: Iterator[bytes], cache: Path | None = None) -> Path:
@@ -81,21 +92,73 @@ def _write(path: Path, lines: Iterator[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _lines(rows: Iterable[Any], column: str | None) -> Iterator[bytes]:
-    chosen = column
-    for number, row in enumerate(rows, 1):
-        text = row
-        if isinstance(row, Mapping):
-            chosen = choose_column("row 1", _kinds(row), column) if number == 1 else chosen
-            text = row.get(chosen or "text")
-        if text is not None and not isinstance(text, str):
-            raise not_a_text(f"row {number}", chosen or "the row", f"a {type(text).__name__}")
-        if text and number == 1 and isinstance(row, str) and _is_file(text):
+def _lines(
+    given: Iterable[Any], column: str | None, on_notice: Callable[[str], None]
+) -> Iterator[bytes]:
+    rows = rows_of(given)
+    opening = list(first_rows(rows, _values))
+    if not opening:
+        raise CorpusError(
+            f"no rows in it (a {type(given).__name__}); a generator can be gone over once: make it "
+            "anew, or give a list"
+        )
+    chosen = _chosen(opening, column, on_notice) if isinstance(opening[0], Mapping) else None
+    for number, row in enumerate(itertools.chain(opening, rows), 1):
+        if isinstance(row, Mapping) and chosen is None:
+            raise _not_a_text(number, None, row)
+        text = row.get(chosen) if isinstance(row, Mapping) else row
+        if chosen is not None and not isinstance(row, Mapping):
             raise CorpusError(
-                f"{shown(text)}: a list of texts is given, and the first is the name of a file; "
-                "to train on files, name each as an argument: hairpin.train(*names)"
+                f"row {number}: is {_a(row)}, and the first is a dict; make all alike"
             )
+        text = None if is_missing(text) else text
+        if text is not None and not isinstance(text, str):
+            raise _not_a_text(number, chosen, text)
+        if number == 1 and chosen is None and isinstance(row, str) and _is_file(row):
+            raise _files(row)
         yield _line({chosen or "text": text})
+
+
+def _values(row: Any) -> Iterable[Any]:
+    return row.values() if isinstance(row, Mapping) else (row,)
+
+
+def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str], None]) -> str:
+    """The column of the first rows that holds the text."""
+    rows = [row for row in opening if isinstance(row, Mapping)]
+    values = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
+    columns = {name: held(name, _kind(found), found) for name, found in values.items()}
+    chosen = choose_column("row 1", columns, column, "column=…")
+    on_notice(column_words(chosen, tuple(name for name in columns if name != chosen)))
+    return chosen
+
+
+def _kind(values: Sequence[Any]) -> str:
+    """What some values are; of texts and something else the error comes with the row."""
+    kinds = dict.fromkeys(map(kind_in_a_word, values))
+    there = [kind for kind in kinds if kind != NOTHING]
+    return TEXT if TEXT in there else " and ".join(there) or NOTHING
+
+
+def _not_a_text(number: int, chosen: str | None, value: Any) -> CorpusError:
+    if isinstance(value, os.PathLike):
+        return _files(os.fspath(value))
+    what = "the row" if chosen is None else chosen
+    other = "" if chosen is None else ", or name another column with column=…"
+    return CorpusError(
+        f"row {number}: {quoted(what)} is {_a(value)}, where a text belongs; mend the row{other}"
+    )
+
+
+def _files(name: Any) -> CorpusError:
+    return CorpusError(
+        f"{shown(str(name))}: a list of texts is given, and the first is the name of a file; "
+        "to train on files, name each as an argument: hairpin.train(*names)"
+    )
+
+
+def _a(value: Any) -> str:
+    return f"a {type(value).__name__}"
 
 
 def _line(row: dict[str, str | None]) -> bytes:
@@ -105,24 +168,10 @@ def _line(row: dict[str, str | None]) -> bytes:
         return json.dumps(row).encode() + b"\n"
 
 
-def _kinds(row: Mapping[Any, Any]) -> dict[str, str]:
-    return {
-        str(key): TEXT
-        if isinstance(value, str)
-        else NOTHING
-        if value is None
-        else f"a {type(value).__name__}"
-        for key, value in row.items()
-    }
-
-
-def _name_of(rows: Iterable[Any]) -> str:
+def _name_of(rows: Any) -> str:
     if isinstance(rows, Mapping):
-        raise CorpusError(
-            f"a dict of {', '.join(map(str, rows))} is no text: pass one of its values, as in "
-            'hairpin.train(dataset["train"])'
-        )
-    if isinstance(rows, bytes) or not isinstance(rows, Iterable):
+        raise CorpusError(_no_rows(rows))
+    if isinstance(rows, bytes) or not (isinstance(rows, Iterable) or is_table(rows)):
         raise CorpusError(
             f"a {type(rows).__name__} is no text: name a file, or pass an iterable of texts, or of "
             "dicts with a text in each"
@@ -130,6 +179,15 @@ def _name_of(rows: Iterable[Any]) -> str:
     name = getattr(getattr(rows, "info", None), "dataset_name", None)
     is_one = isinstance(name, str) and _NAME.fullmatch(name) and name != "generator"
     return str(name) if is_one else "stream"
+
+
+def _no_rows(given: Mapping[Any, Any]) -> str:
+    names = list(map(str, given))
+    what = f"a dict of {', '.join(names[:8])}{', …' * (len(names) > 8)} is no text"
+    if any(isinstance(value, str) for value in given.values()):
+        return f"{what}: put the one row into a list, as in hairpin.train([row])"
+    name = "train" if "train" in names or not names else "text" if "text" in names else names[0]
+    return f'{what}: pass one of its values, as in hairpin.train(dataset["{name}"])'
 
 
 def _is_file(text: str) -> bool:

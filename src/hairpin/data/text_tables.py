@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from hairpin.data.cache import shown
-from hairpin.data.columns import LONGEST_ROW_CHARS, LOOKED_AT_ROWS, TEXT, too_long
+from hairpin.data.columns import LONGEST_ROW_CHARS, too_long
+from hairpin.data.held import TEXT, Held, first_rows, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import (
@@ -32,6 +33,7 @@ class TextTable:
         self.name = shown(path)
         self.on_bad_bytes = on_bad_bytes
         self.mended = 0
+        self.names: dict[str, None] = {}
         self._path = path
         self._reader = TextReader(path, on_bad_bytes)
 
@@ -53,11 +55,13 @@ class _Cells(TextTable):
     def _records(self) -> Iterator[Numbered]:
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, str]:
+    def columns(self) -> Mapping[str, Held]:
         records = self._checked()
         _, header = next(records)
-        rows = [cells for _, cells in islice(records, LOOKED_AT_ROWS)]
-        return {name: _kind_of([cells[at] for cells in rows]) for at, name in enumerate(header)}
+        rows = [cells for _, cells in first_rows(records, lambda record: record[1])]
+        self.names |= dict.fromkeys(header)
+        cells_of = {name: [cells[at] for cells in rows] for at, name in enumerate(header)}
+        return {name: held(name, _kind_of(cells), cells) for name, cells in cells_of.items()}
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
         records = self._checked()
@@ -91,7 +95,7 @@ class _Cells(TextTable):
 
 
 class Csv(_Cells):
-    """RFC 4180: quotes, line breaks in cells; , or ; or tab between them, as the header has it."""
+    """RFC 4180: quotes, line breaks in cells; , ; tab or | between them, as the header has it."""
 
     def _records(self) -> Iterator[Numbered]:
         blocks = self.blocks()
@@ -102,10 +106,12 @@ class Csv(_Cells):
 
 
 class Tsv(_Cells):
-    """A line is a record; any quote is text but those around a whole cell."""
+    """A line is a record, unless a CSV writer made the file; any quote is text but those around a
+    whole cell.
+    """
 
     def _records(self) -> Iterator[Numbered]:
-        return tsv_records(lines_of(self.blocks(), self.name, ""))
+        return tsv_records(lines_of(self.blocks(), self.name, ""), LONGEST_ROW_CHARS)
 
 
 def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:

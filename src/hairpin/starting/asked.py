@@ -1,7 +1,7 @@
 """What a call asks for: its config, a name for its run, and what it means by saying nothing."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def asked_config(
     config: AnyPath | None,
     overrides: Iterable[str],
     settings: Mapping[str, Any],
+    on_notice: Callable[[str], None] = lambda line: None,
 ) -> Config:
     """The config that a call asks for.
 
@@ -42,16 +43,21 @@ def asked_config(
         config: a TOML file of settings.
         overrides: "key=value" strings.
         settings: dotted key → value.
+        on_notice: told what of an iterable's rows is read.
 
     Raises:
         ConfigError: it cannot be.
     """
     file = None if config is None else Path(config)
-    return build_config(file=file, overrides=overrides, flags=with_text(settings, texts, corpus))
+    flags = with_text(settings, texts, corpus, on_notice)
+    return build_config(file=file, overrides=overrides, flags=flags)
 
 
 def with_text(
-    settings: Mapping[str, Any] | None, texts: Iterable[Text], corpus: str | None
+    settings: Mapping[str, Any] | None,
+    texts: Iterable[Text],
+    corpus: str | None,
+    on_notice: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """The settings with files and folders, or a corpus by name, where any are named.
 
@@ -59,18 +65,20 @@ def with_text(
         CorpusError: an iterable has a row that is no text.
     """
     flags = dict(settings or {})
-    if paths := [path_of(text, flags.get("data.column")) for text in texts]:
+    if paths := [path_of(text, flags.get("data.column"), on_notice) for text in texts]:
         flags["data.texts"] = paths
     if corpus:
         flags["data.corpus"] = corpus
     return flags
 
 
-def path_of(text: Text, column: str | None) -> str:
+def path_of(
+    text: Text, column: str | None, on_notice: Callable[[str], None] = lambda line: None
+) -> str:
     """Where a text is: a path made absolute, or what an iterable is written to."""
     if isinstance(text, str | os.PathLike):
         return str(require_utf8(Path(text).absolute()))
-    return str(spool(text, column))
+    return str(spool(text, column, on_notice=on_notice))
 
 
 def source_tables(sources: Mapping[str, Any], column: str | None) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.data import Data
 from hairpin.config.settings import Config
 from hairpin.data.batches import MixedWindows, Windows, windows_of
+from hairpin.data.naming import quoted
 from hairpin.data.shards import Prepared
 from hairpin.data.streams import TokenStream
 from hairpin.data.tokenizers import Tokenizer
@@ -110,7 +111,7 @@ def _plan(settled: Settled) -> events.Plan:
     assert config.train.updates and config.train.tokens_per_update
     seconds = config.train.updates * settled.seconds_per_update
     return events.Plan(
-        text=text_of(config.data),
+        text=_text_and_column(settled),
         parameters=_parameters(settled),
         updates=config.train.updates,
         warmup=schedule_of(config).warmup,
@@ -127,6 +128,17 @@ def _plan(settled: Settled) -> events.Plan:
 
 def _notices(settled: Settled) -> tuple[str, ...]:
     return settled.origin.notices if settled.origin else ()
+
+
+def _text_and_column(settled: Settled) -> str:
+    """What is trained on, and of tables which column."""
+    text, prepared = text_of(settled.config.data), settled.prepared
+    read = {source.name: source.prepared.survey.column for source in prepared.sources}
+    columns = [f"{quoted(column)} of {name}" for name, column in read.items() if column]
+    if prepared.survey.column:
+        columns = [quoted(prepared.survey.column)]
+    plural = "s" if len(columns) > 1 else ""
+    return f"{text} (column{plural} {', '.join(columns)})" if columns else text
 
 
 def _parameters(settled: Settled) -> int:

@@ -1,0 +1,198 @@
+"""What a column of a table holds, by its name and the rows that were looked at."""
+
+import math
+import numbers
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
+
+TEXT, NOTHING, CHATS = "text", "nothing but null", "chats"
+
+LOOKED_AT_ROWS = 100
+_LOOKED_AT_CHARS = 4_000_000
+_PROSE_CHARS = 40  # the mean length from which texts with blanks are no labels, whatever their name
+_LABEL_ROWS, _LABEL_CHARS, _LABEL_SHARE = 10, 40, 0.25
+_DEEPEST = 8  # levels of lists and objects that are looked into
+
+_LOOKS = (
+    ("links", re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+", re.I)),
+    ("addresses", re.compile(r"(?:mailto:)?[^\s@]+@[^\s@]+\.[a-z]+", re.I)),
+    ("true or false", re.compile(r"true|false|yes|no", re.I)),
+    (
+        "dates",
+        re.compile(
+            r"\d{4}-\d\d?(?:-\d\d?)?(?:[T ]\d\d?:\d\d\S*(?: \S+)?)?|\d\d?[./-]\d\d?[./-]\d{2,4}"
+            r"(?:,? \d\d?:\d\d\S*(?: [ap]m)?)?|\d\d?:\d\d(?::\d\d\S*)?|\d{4}[/.]\d\d?[/.]\d\d?",
+            re.I,
+        ),
+    ),
+    ("ids", re.compile(r"(?:0x)?[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){1,4}", re.I)),
+    ("ids", re.compile(r"[a-z._/:#-]*\d+", re.I)),
+)
+# The last word of a column's name -> what it holds, unless that reads like prose.
+_NAMED = {
+    word: looks
+    for looks, words in {
+        "ids": "id ids uuid guid uid idx index pk key hash sha sha1 sha256 md5 digest checksum",
+        "links": "url urls uri uris link links href permalink domain host website",
+        "dates": "date datetime time timestamp ts created updated published modified at year",
+        "roles": "role roles from sender recipient speaker",
+        "names": "name names author authors user username creator email file filename filepath "
+        "path",
+        "labels": "label labels class category categories tag tags type kind topic sentiment "
+        "rating split subset source dataset model lang language locale license licence status "
+        "version format country city gender",
+    }.items()
+    for word in words.split()
+}
+_HALVES = (
+    "question questions prompt instruction input query answer answers choices response output "
+    "completion reply chosen rejected"
+)
+_SPEAKER = frozenset(("role", "from", "speaker", "sender", "author"))
+_SPOKEN = frozenset(("content", "value", "text", "message", "parts", "utterance"))
+_ASKING, _ANSWERING = frozenset(("human", "user")), frozenset(("assistant", "gpt", "bot", "ai"))
+_CHAT_NAMES = "messages conversation conversations dialog dialogs dialogue dialogues turns chat"
+
+
+# A list of turns, or an object with one, as JSON or as Python writes it.
+_CHAT_IN_CELL = re.compile(
+    r"""\s*(?:\{\s*["']\w+["']\s*:\s*)?\[\s*\{\s*["'](?:role|from|speaker|content|value)["']\s*:"""
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a column holds.
+
+    Args:
+        kind: in words; `TEXT` is what can be read.
+        looks_like: of `TEXT`, what it is rather than the text of a document; None: it may be that.
+        chars: of text in the rows that were looked at, those in lists and objects too.
+    """
+
+    kind: str
+    looks_like: str | None = None
+    chars: int = 0
+
+    @property
+    def words(self) -> str:
+        """For a message."""
+        return self.looks_like or self.kind
+
+
+def held(name: str, kind: str, values: Iterable[Any]) -> Held:
+    """Return what a column holds.
+
+    Args:
+        name: of the column.
+        kind: what its values are.
+        values: of some rows.
+    """
+    there = [value for value in values if not is_missing(value)]
+    if kind == TEXT:
+        texts = [value for value in there if isinstance(value, str) and value.strip()]
+        return Held(TEXT, _looks_like(name, texts), sum(map(len, texts)))
+    nested = [value for value in there if isinstance(value, list | tuple | Mapping)]
+    if nested and (name.lower() in _CHAT_NAMES.split() or any(map(_is_chat, nested))):
+        kind = CHATS
+    return Held(kind, None, sum(len(text) for value in nested for text in _texts_in(value)))
+
+
+def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -> Iterator[Row]:
+    """Yield the rows that say what a table holds: a hundred, or fewer where they are long.
+
+    Args:
+        rows: of the table.
+        values_of: gives the values of a row.
+    """
+    chars = 0
+    for row in islice(rows, LOOKED_AT_ROWS):
+        yield row
+        chars += sum(len(text) for value in values_of(row) for text in _texts_in(value))
+        if chars > _LOOKED_AT_CHARS:
+            return
+
+
+def is_half_of_a_pair(name: str) -> bool:
+    """Whether a column of this name is usually read together with another."""
+    return _words_of(name)[-1] in _HALVES.split()
+
+
+def kind_in_a_word(value: Any) -> str:
+    """Return the kind of a value that Python holds: `TEXT`, `NOTHING`, "numbers", …."""
+    if isinstance(value, str):
+        return TEXT
+    if is_missing(value):
+        return NOTHING
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return "true or false"
+    if isinstance(value, numbers.Number):  # NumPy's too
+        return "numbers"
+    if isinstance(value, Mapping):
+        return "objects"
+    is_list = isinstance(value, list | tuple) or type(value).__name__ in ("ndarray", "Tensor")
+    return "lists" if is_list else f"a {type(value).__name__}"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for nothing: None, NaN, and pandas' own."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _looks_like(name: str, texts: list[str]) -> str | None:
+    if not texts:
+        return None
+    if all(_CHAT_IN_CELL.match(text) for text in texts):
+        return CHATS
+    for looks, pattern in _LOOKS:
+        if all(pattern.fullmatch(text.strip()) for text in texts):
+            return looks
+    if _is_prose(texts):
+        return None
+    if (named := _NAMED.get(_words_of(name)[-1])) is not None:
+        return named
+    short = max(map(len, texts)) <= _LABEL_CHARS
+    few = len(texts) >= _LABEL_ROWS and len(set(texts)) <= _LABEL_SHARE * len(texts)
+    return "labels" if short and few else None
+
+
+def _is_prose(texts: Collection[str]) -> bool:
+    """Whether texts are too long for names and labels, and have more than a word."""
+    blanks = sum(any(map(str.isspace, text.strip())) for text in texts)
+    return sum(map(len, texts)) >= _PROSE_CHARS * len(texts) and 2 * blanks > len(texts)
+
+
+def _words_of(name: str) -> list[str]:
+    """A name's words in small letters: `createdAt` and `created_at` are the same."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return re.findall(r"[^\W_]+", apart.lower()) or [""]
+
+
+def _is_chat(value: Any, depth: int = 0) -> bool:
+    """Whether a list or an object has turns in it: who speaks, and what is said."""
+    if isinstance(value, Mapping):
+        keys = {key.lower() for key in value if isinstance(key, str)}
+        if (keys & _SPEAKER and keys & _SPOKEN) or (keys & _ASKING and keys & _ANSWERING):
+            return True
+    return depth < _DEEPEST and any(_is_chat(part, depth + 1) for part in _parts(value))
+
+
+def _texts_in(value: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif depth < _DEEPEST:
+        for part in _parts(value):
+            yield from _texts_in(part, depth + 1)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

@@ -1,0 +1,211 @@
+"""Another text for a run that is there, read as the run read its own.
+
+The run's separator, column, format and treatment of bad bytes are the text's too, so that a number
+on the same text is the same number; a call may say otherwise.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hairpin.config.checks import value_of
+from hairpin.config.data import GLOB_CHARACTERS, Data, Format
+from hairpin.config.load import build_config, parse_override
+from hairpin.data.columns import table_words
+from hairpin.data.corpus import Corpus, open_corpus
+from hairpin.data.given import is_table
+from hairpin.data.kinds import format_of
+from hairpin.data.order import Indices
+from hairpin.data.shards import token_blocks
+from hairpin.data.spool import spool
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.errors import ConfigError, CorpusError
+
+READING = ("data.column", "data.format", "data.separator", "data.on_bad_bytes")
+RECORDS = (
+    "data.on_bad_bytes",
+    "finetune.text_column",
+    "finetune.label_column",
+    "finetune.instruction_column",
+    "finetune.input_column",
+    "finetune.response_column",
+    "finetune.too_long",
+)
+
+
+def said_of_reading(
+    overrides: Iterable[str], settings: Mapping[str, Any], known: Sequence[str] = READING
+) -> dict[str, Any]:
+    """Return what a call says of how a text is read, as dotted key → value.
+
+    Args:
+        overrides: "key=value" strings.
+        settings: dotted key → value.
+        known: the keys that say it.
+
+    Raises:
+        ConfigError: a key or a value is none, or says something else.
+    """
+    overrides = tuple(overrides)
+    keys = dict.fromkeys([*(parse_override(text)[0] for text in overrides), *settings])
+    asked = build_config(overrides=overrides, flags=settings)
+    if others := [key for key in keys if key not in known]:
+        raise ConfigError(
+            f"{key}: does not say how a text is read; here {', '.join(known)} can be set"
+            for key in others
+        )
+    return {key: value_of(asked, key) for key in keys}
+
+
+def several(texts: Any) -> list[Any]:
+    """Return one text or several as a list: paths, and rows that Python holds.
+
+    Raises:
+        CorpusError: a path is empty.
+    """
+    is_one = isinstance(texts, str | os.PathLike) or is_table(texts)
+    found = [texts] if is_one else list(texts)
+    if any(isinstance(text, str) and not text for text in found):
+        raise CorpusError("a text's name is empty, as a variable that is not set; name a file")
+    return found
+
+
+def files_of(texts: Iterable[Any]) -> list[Path]:
+    """Return the paths of files of records.
+
+    Raises:
+        CorpusError: one is none.
+    """
+    found = list(texts)
+    if others := [text for text in found if not isinstance(text, str | os.PathLike)]:
+        raise CorpusError(
+            f"a {type(others[0]).__name__} is no file; write its records to one, and name that"
+        )
+    return [Path(text) for text in found]
+
+
+def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list[Corpus]:
+    """Open texts as a run reads its own, in their order.
+
+    Args:
+        own: how the run reads.
+        texts: as of `several`; rows are written down first.
+        said: as of `said_of_reading`, which comes first.
+
+    Raises:
+        CorpusError: a line for each that cannot be read; or a column is named, and no table.
+    """
+    changed = {key.partition(".")[2]: value for key, value in said.items()}
+    corpora: list[Corpus] = []
+    problems: list[str] = []
+    for data in _together([_way(own, text, changed) for text in texts]):
+        try:
+            corpora.append(open_corpus(data))
+        except CorpusError as error:
+            problems += error.problems
+    tables = [s for corpus in corpora for s in corpus.sources if s.format != "text"]
+    if changed.get("column") and not tables and not problems:
+        problems.append(f"--column {changed['column']}: none of the texts is a table; leave it out")
+    if problems:
+        raise CorpusError(problems)
+    return corpora
+
+
+def _way(own: Data, text: Any, changed: Mapping[str, Any]) -> Data:
+    """How one text is read: as the call says, else as the run."""
+    if isinstance(text, str | os.PathLike):
+        return _how(own, Path(text).absolute()).model_copy(update=changed)
+    column = changed.get("column") or own.column
+    return Data(texts=(str(spool(text, column)),), on_bad_bytes=own.on_bad_bytes)
+
+
+class InMemory:
+    """A stream of tokens that fits in memory."""
+
+    def __init__(self, ids: Indices) -> None:
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def read(self, start: int, count: int) -> Indices:
+        """`count` ids from index `start` on; indices are taken modulo the length."""
+        return self._ids.take(np.arange(start, start + count), mode="wrap")
+
+
+def tokens_of(corpora: Iterable[Corpus], tokenizer: Tokenizer) -> InMemory:
+    """Return the tokens of all documents, an end-of-text before each."""
+    documents = chain.from_iterable(corpus.documents() for corpus in corpora)
+    blocks = [ids for ids, _ in token_blocks(documents, tokenizer)]
+    return InMemory(np.concatenate(blocks).astype(np.int64) if blocks else np.empty(0, np.int64))
+
+
+def notices_of(corpus: Corpus) -> list[str]:
+    """Return lines about what was left out or replaced in the last pass."""
+    column = corpus.data.column if corpus.rows else None
+    lines = [table_words(column, tuple(corpus.unused), corpus.rows, corpus.empty)]
+    if corpus.replaced:
+        lines.append(f"{corpus.replaced:,} characters stand in the place of bytes that are no text")
+    return [line for line in lines if line]
+
+
+def _how(own: Data, path: Path) -> Data:
+    """How one text is read: as the source that has it, or as all sources do."""
+    parts = [part for _, part in own.parts()] or [own]
+    same = next((part for part in parts if _has(part, path)), None)
+    if same is None:
+        same, *others = parts
+        differing = [
+            name
+            for name in ("column", "separator")
+            if any(getattr(other, name) != getattr(same, name) for other in others)
+        ]
+        same = same.model_copy(update={name: getattr(own, name) for name in differing})
+    format_ = _format(parts if len(parts) > 1 and not _has(same, path) else [same], path)
+    fresh = {"texts": (str(path),), "corpus": None, "sources": (), "hash": None, "format": format_}
+    return same.model_copy(update=fresh)
+
+
+def _has(part: Data, path: Path) -> bool:
+    """Whether a text is one of a source's, or in one of its folders."""
+    return any(path == Path(text) or path.is_relative_to(text) for text in part.texts)
+
+
+def _format(parts: Sequence[Data], path: Path) -> Format | None:
+    """What a text holds; None: what its name says.
+
+    A run's config has the format of its files whether it was named or not. It was where a file's
+    own name says something else, and then it holds for another text that is named alike.
+    """
+    said = format_of(path)
+    for part in parts:
+        if part.format == "text":
+            return "text"
+        names = [Path(text) for text in part.texts]
+        if part.format and said in {format_of(name) for name in names if _is_file(name)}:
+            return part.format
+    return None
+
+
+def _is_file(name: Path) -> bool:
+    """Whether a path is a file's, if it may be gone: what is in a folder is told by its name."""
+    if name.exists():
+        return name.is_file()
+    return bool(name.suffix) and not GLOB_CHARACTERS & set(str(name))
+
+
+def _together(ways: Sequence[Data]) -> list[Data]:
+    """Texts one after the other that are read alike, as one."""
+    together: list[Data] = []
+    for data in ways:
+        last = together[-1] if together else None
+        if last and last.model_copy(update={"texts": data.texts}) == data:
+            texts = tuple(dict.fromkeys(chain(last.texts, data.texts)))
+            together[-1] = data.model_copy(update={"texts": texts})
+        else:
+            together.append(data)
+    return together
