@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -110,12 +111,23 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 
 def words_of(prepared: Prepared) -> str:
-    """What a prepared text has come to, in a line."""
+    """What a prepared text has come to, in a line, and lines about what was left out of it."""
     left_out = empty_rows(prepared.survey)
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
-        f"vocabulary {prepared.tokenizer.vocabulary:,}" + (f"; {left_out}" if left_out else "")
+        f"vocabulary {prepared.tokenizer.vocabulary:,}"
+        + (f"; {left_out}" if left_out else "")
+        + "".join(f"\n{line}" for line in prepared.survey.notices)
     )
+
+
+def notices_of(found: Survey) -> Iterator[str]:
+    """Lines about what was left out of a text, replaced in it, or not found; train, plan and
+    prepare say them.
+    """
+    yield from found.notices
+    if left_out := empty_rows(found):
+        yield left_out
 
 
 def empty_rows(found: Survey) -> str | None:
@@ -155,6 +167,12 @@ def _joined(data: settings.Data, found: Sequence[Survey]) -> Survey:
         rows=sum(each.rows for each in found),
         empty=sum(each.empty for each in found),
         by_tails=tails,
+        left_out=sum((Counter(each.left_out) for each in found), Counter()),
+        notices=tuple(
+            f"source {name}: {line}"
+            for name, each in zip(names, found, strict=True)
+            for line in each.notices
+        ),
     )
     if data.hash not in (None, joined.hash):
         raise CorpusError(

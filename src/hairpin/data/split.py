@@ -13,7 +13,8 @@ import json
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ import numpy as np
 from hairpin.config.data import Data
 from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import Corpus
+from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import first_cut, last_cut
 from hairpin.errors import CorpusError
 from hairpin.files import write_atomically
@@ -31,7 +33,7 @@ from hairpin.files import write_atomically
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails", "mixed"]
 
-_FORMAT = 2
+_FORMAT = 3
 # A file that changed this shortly before the survey may change again unseen: clocks are coarse.
 _SETTLED_SECONDS = 2.0
 
@@ -41,7 +43,7 @@ class Survey:
     """What one pass over the text found.
 
     Attributes:
-        files, skipped: files that hold text; files left out because they are not text.
+        files, skipped: files that hold text; files and folders left out because they are not.
         documents, bytes: of all the text, in UTF-8.
         replaced: U+FFFD characters put in the place of bad bytes.
         hash: SHA-256 over the documents' SHA-256s, in order, in hex.
@@ -51,6 +53,10 @@ class Survey:
         in_validation: for each document 1 where it is for validation ("documents"), else 0.
         rows, empty: of tables, and those of them without a text, which are left out.
         by_tails: with "mixed", for each document 1 where its last part is for validation.
+        undecodable: of the files left out, those that are not in the encoding that they declare.
+        marks: as of the corpus.
+        left_out: what was left out, by kind.
+        notices: lines about what was left out, replaced, or not found.
     """
 
     files: int
@@ -66,6 +72,10 @@ class Survey:
     rows: int = 0
     empty: int = 0
     by_tails: bytearray = field(default_factory=bytearray, repr=False, compare=False)
+    undecodable: int = 0
+    marks: Marks = field(default_factory=Marks)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
     def train_bytes(self) -> int:
@@ -90,6 +100,7 @@ def survey(
             # Without a cache the next run reads the text once more, and that is all.
             with contextlib.suppress(OSError):
                 write_atomically(path, _dump(found))
+    found = _with_left_out(found, corpus)
     expected = corpus.data.hash
     if expected is not None and expected != found.hash:
         raise CorpusError(
@@ -97,6 +108,19 @@ def survey(
             f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); a changed text needs a new run"
         )
     return found
+
+
+def _with_left_out(found: Survey, corpus: Corpus) -> Survey:
+    """The survey with what the search for files has left out, which no cache needs to know."""
+    left_out = corpus.left_out
+    return replace(
+        found,
+        skipped=left_out.total + found.undecodable,
+        left_out=left_out.counts(),
+        notices=told(
+            left_out, found.undecodable, found.replaced, found.marks, corpus.data.separator
+        ),
+    )
 
 
 def forget(corpus: Corpus, *, cache: Path | None = None) -> None:
@@ -141,6 +165,8 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         in_validation=sides,
         rows=corpus.rows,
         empty=corpus.empty,
+        undecodable=corpus.undecodable,
+        marks=corpus.marks,
     )
     return _decide(corpus, found)
 
@@ -247,8 +273,7 @@ def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
     """Where the survey of exactly these files and settings is kept; None where none can be."""
     signature = hashlib.sha256()
     data = corpus.data.model_dump(mode="json", exclude={"hash"})
-    skipped_and_format = (_FORMAT, corpus.binary, data, sys.version)
-    signature.update(json.dumps(skipped_and_format, sort_keys=True).encode())
+    signature.update(json.dumps((_FORMAT, data, sys.version), sort_keys=True).encode())
     for source in corpus.sources:
         if source.path is None:
             return None
@@ -264,13 +289,15 @@ def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
 
 _PLAIN = (
     "files", "documents", "bytes", "skipped", "replaced", "hash", "split", "val_bytes", "rows",
-    "empty",
+    "empty", "undecodable",
 )  # fmt: skip
 
 
 def _dump(found: Survey) -> bytes:
     file = io.BytesIO()
     plain: dict[str, Any] = {name: getattr(found, name) for name in _PLAIN}
+    marks = found.marks
+    plain["marks"] = (marks.files, marks.separators, dict(marks.unused))
     np.savez(
         file,
         plain=np.frombuffer(json.dumps(plain).encode(), np.uint8),
@@ -286,8 +313,10 @@ def _load(path: Path) -> Survey | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             plain = json.loads(stored["plain"].tobytes())
             lengths = array("Q", stored["document_bytes"].astype(np.uint64).tobytes())
+            files, separators, unused = plain.pop("marks")
             return Survey(
                 **plain,
+                marks=Marks(files, separators, Counter(unused)),
                 document_bytes=lengths,
                 in_validation=bytearray(stored["in_validation"].tobytes()),
             )

@@ -59,7 +59,7 @@ def with_text(
     flags = dict(settings or {})
     if paths := [path_of(text, flags.get("data.column")) for text in texts]:
         flags["data.texts"] = paths
-    if corpus:
+    if corpus is not None:
         flags["data.corpus"] = corpus
     return flags
 
@@ -67,6 +67,8 @@ def with_text(
 def path_of(text: Text, column: str | None) -> str:
     """Where a text is: a path made absolute, or what an iterable is written to."""
     if isinstance(text, str | os.PathLike):
+        if not os.fspath(text):
+            raise CorpusError("a text's name is empty, as a variable that is not set; name a file")
         return str(Path(text).absolute())
     return str(spool(text, column))
 

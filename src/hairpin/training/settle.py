@@ -14,7 +14,7 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, MixedBatches
 from hairpin.data.blend import (
-    empty_rows,
+    notices_of,
     prepare_text,
     require_enough_text,
     survey_text,
@@ -116,8 +116,8 @@ def settle(
     is_new = tokenizer is None
     tokenizer = origin.tokenizer if origin else tokenizer
     prepared = prepare_text(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
-    if is_new and (left_out := empty_rows(prepared.survey)):
-        watcher.notice(left_out)
+    for line in notices_of(prepared.survey) if is_new else ():
+        watcher.notice(line)
     config = with_values(config, learned_values(prepared))
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
     require_enough_text(prepared, shape.context)

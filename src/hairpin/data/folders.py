@@ -1,0 +1,158 @@
+"""What of a folder is its text.
+
+of_a_folder(…)        of its files: texts or tables, and of a data set's splits which
+recognise_folder(…)   what a folder is that has no text: hairpin's own, a cache, other programs'
+"""
+
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hairpin.config.data import Format
+from hairpin.data.left_out import LeftOut
+from hairpin.data.recognising import Kind, useless
+
+# What stands beside the tables of a data set, and is about them.
+_ABOUT = re.compile(
+    r"(?:readme|licen[cs]e|copying|notice|authors|citation|changelog|contributing|datasheet"
+    r"|dataset_infos?)(?:[._-].*)?",
+    re.IGNORECASE,
+)
+# As on Hugging Face's hub: `train-00000-of-00001.parquet`, `data/test.csv`, `validation/1.jsonl`.
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+
+_ABOUT_TABLES = Kind(
+    "text about the tables",
+    "",
+    "name it to read it too",
+    many="texts about the tables",
+)
+_TABLES = Kind(
+    "table among the texts",
+    "",
+    "--column NAME reads such too, --set data.format=text reads them as they stand",
+    many="tables among the texts",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in a folder.
+
+    Args:
+        path: where it is.
+        name: its place in the folder, for messages.
+        format: what it holds.
+    """
+
+    path: Path
+    name: str
+    format: Format
+
+
+def of_a_folder(
+    found: Sequence[Found], left_out: LeftOut, *, takes_tables: bool
+) -> Sequence[Found]:
+    """The files that are a folder's text: its texts; or its tables, where there is no other text
+    than what is about them. Of tables by split those of the split train.
+
+    Args:
+        found: all files that can be read, in order.
+        left_out: is told of the others.
+        takes_tables: whether tables are taken that lie among texts.
+    """
+    tables = [one for one in found if one.format != "text"]
+    texts = [one for one in found if one.format == "text"]
+    if not tables:
+        return found
+    if all(_ABOUT.fullmatch(one.path.name) for one in texts):
+        _leave_out(texts, _ABOUT_TABLES, left_out)
+        return _train_split(tables, left_out)
+    if takes_tables:
+        taken = {one.path for one in (*texts, *_train_split(tables, left_out))}
+        return [one for one in found if one.path in taken]
+    _leave_out(tables, _TABLES, left_out)
+    return texts
+
+
+def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
+    for one in those:
+        left_out.add(kind, one.name)
+
+
+def _train_split(tables: Sequence[Found], left_out: LeftOut) -> Sequence[Found]:
+    """The tables without those of splits other than train, where their names say both."""
+    splits = {one.path: _split_of(one.name) for one in tables}
+    others = sorted({split for split in splits.values() if split and split != "train"})
+    if "train" not in splits.values() or not others:
+        return tables
+    kind = Kind(
+        f"table of the split {' or '.join(others)}",
+        "",
+        "the split train is read; name a file to read it too",
+        many=f"tables of the split{'s' if len(others) > 1 else ''} {' and '.join(others)}",
+    )
+    _leave_out([one for one in tables if splits[one.path] in others], kind, left_out)
+    return [one for one in tables if splits[one.path] not in others]
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a file's own name names, or that of a folder which it is in."""
+    for part in reversed(name.lower().split("/")):
+        for word in re.split(r"[^a-z]+", part):
+            if word in _SPLIT_OF:
+                return _SPLIT_OF[word]
+    return None
+
+
+# --- folders that are no text ---
+
+_RUN = useless("run folder", "the folder of a run of hairpin")
+_EXPERIMENT = useless("run folder", "the folder of an experiment of hairpin")
+_TOKENS = useless("folder of tokens", "a folder that `hairpin prepare` made")
+_MODEL_FOLDER = useless("model folder", "a model's folder, as `hairpin export` writes it")
+OWN_FOLDERS = (_RUN, _EXPERIMENT, _TOKENS, _MODEL_FOLDER)
+_TRACKER = useless("tracker's folder", "a tracker's folder")
+_ENVIRONMENT = useless("virtual environment", "a virtual environment of Python")
+CACHE = useless("cache", "a cache")
+# Patterns of which each matches the name of something in such a folder.
+_FOLDERS: tuple[tuple[tuple[str, ...], Kind], ...] = (
+    (("config.toml", "metrics.jsonl"), _RUN),
+    (("config.toml", "environment.json"), _RUN),
+    (("experiment.json", "results.json"), _EXPERIMENT),
+    (("experiment.json", "runs"), _EXPERIMENT),
+    (("shards.json", "tokenizer"), _TOKENS),
+    (("config.json", "*.safetensors"), _MODEL_FOLDER),
+    (("pyvenv.cfg",), _ENVIRONMENT),
+    (("CACHEDIR.TAG",), CACHE),
+)
+# What every programmer has, by name.
+_NAMED: dict[str, tuple[str, Kind]] = {
+    "__pycache__": ("*", CACHE),
+    "node_modules": ("*", CACHE),
+    "wandb": ("*run-*", _TRACKER),
+    "mlruns": ("[0-9]*", _TRACKER),
+}
+
+
+def recognise_folder(name: str, entries: Sequence[str]) -> Kind | None:
+    """What a folder is whose files are no texts of the user's; None: it may hold texts.
+
+    Args:
+        name: of the folder.
+        entries: names of the files and folders in it.
+    """
+    pattern, kind = _NAMED.get(name, ("", CACHE))
+    known = (*_FOLDERS, ((pattern,), kind)) if pattern else _FOLDERS
+    there = frozenset(entries)
+    for patterns, kind in known:
+        if all(one in there or ("*" in one and fnmatch.filter(entries, one)) for one in patterns):
+            return kind
+    return None
