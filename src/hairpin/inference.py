@@ -144,7 +144,7 @@ class Trained:
             prepared = prepare_text(self.config.data, self.tokenizer)
             return evaluation_set(prepared, "val", context, None)
         column = column or self.config.data.column
-        tokens: Tokens = _InMemory(_encode(texts, column, self.tokenizer))
+        tokens: Tokens = _InMemory(_encode(texts, column, self.tokenizer, on_notice))
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")
         return Windows(tokens, context)
@@ -302,7 +302,15 @@ class _InMemory:
         return self._ids.take(np.arange(start, start + count), mode="wrap")
 
 
-def _encode(texts: Sequence[Path], column: str | None, tokenizer: Tokenizer) -> Indices:
+def _encode(
+    texts: Sequence[Path],
+    column: str | None,
+    tokenizer: Tokenizer,
+    on_notice: Callable[[str], None],
+) -> Indices:
     data = Data(texts=tuple(str(text.absolute()) for text in texts), column=column)
-    blocks = [ids for ids, _ in token_blocks(open_corpus(data).documents(), tokenizer)]
+    corpus = open_corpus(data)
+    blocks = [ids for ids, _ in token_blocks(corpus.documents(), tokenizer)]
+    for line in corpus.notices():
+        on_notice(line)
     return np.concatenate(blocks).astype(np.int64) if blocks else np.empty(0, dtype=np.int64)

@@ -5,6 +5,7 @@ Corpus.documents()    -> Document    one after the other, each an iterator of pi
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
 from hairpin.errors import CorpusError
+
+_MOST_PROBLEMS = 10
 
 
 class Document:
@@ -76,10 +79,29 @@ class Corpus:
         """
         self.undecodable = self.replaced = self.rows = self.empty = 0
         self.marks = Marks()
-        for source in self.sources:
-            data = source.data or self.data
-            found = self._of_text if source.format == "text" else self._of_table
-            yield from found(source, data)
+        for number, source in enumerate(self.sources, 1):
+            try:
+                yield from self._of_source(source)
+            except CorpusError as error:
+                raise CorpusError(self._with_others(error, self.sources[number:])) from None
+
+    def _of_source(self, source: Source) -> Iterator[Document]:
+        data = source.data or self.data
+        return (self._of_text if source.format == "text" else self._of_table)(source, data)
+
+    def _with_others(self, error: CorpusError, rest: list[Source]) -> list[str]:
+        """What is wrong with a file and with those after it, that all can be mended at once."""
+        problems = list(error.problems)
+        for number, source in enumerate(rest, 1):
+            if len(problems) >= _MOST_PROBLEMS:
+                problems.append(f"{len(rest) - number + 1:,} more files were not looked at")
+                break
+            try:
+                for document in self._of_source(source):
+                    deque(document.pieces(), maxlen=0)
+            except CorpusError as other:
+                problems += other.problems
+        return problems
 
     def _of_text(self, source: Source, data: Data) -> Iterator[Document]:
         blocks = self._blocks(source, data)

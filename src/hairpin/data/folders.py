@@ -116,7 +116,7 @@ def _split_of(name: str) -> str | None:
 
 _RUN = useless("run folder", "the folder of a run of hairpin")
 _EXPERIMENT = useless("run folder", "the folder of an experiment of hairpin")
-_TOKENS = useless("folder of tokens", "a folder that `hairpin prepare` made")
+_TOKENS = useless("folder of tokens", "a folder of tokens, which prepare makes of a text")
 _MODEL_FOLDER = useless("model folder", "a model's folder, as `hairpin export` writes it")
 OWN_FOLDERS = (_RUN, _EXPERIMENT, _TOKENS, _MODEL_FOLDER)
 _TRACKER = useless("tracker's folder", "a tracker's folder")

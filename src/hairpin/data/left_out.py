@@ -70,5 +70,6 @@ class LeftOut:
                 _, count = others.get(kind.name, (kind, 0))
                 others[kind.name] = (kind, count + entry.count)
         if others:
-            counted = (kind.counted(count) for kind, count in others.values())
+            by_count = sorted(others.values(), key=lambda other: -other[1])
+            counted = (kind.counted(count) for kind, count in by_count)
             yield f"left out: {', '.join(counted)}"

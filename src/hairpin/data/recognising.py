@@ -12,7 +12,7 @@ from pathlib import Path
 from hairpin.data.other_encodings import control_share, marked, unmarked
 
 OPENING_BYTES = 8192
-_MOSTLY = 0.3  # NULs and control characters in the opening of a file that is not text
+_MOSTLY = 0.5  # NULs and control characters in the opening of a file that is not text
 _SOME = 0.005  # of them, without which a few letters at the beginning prove nothing
 _SHORT_BYTES = 4
 _SAVE = "save it as plain text"
