@@ -1,6 +1,8 @@
 """What of a folder is its text, what is left out, and that every verb says so."""
 
+import hashlib
 import json
+import lzma
 import os
 import random
 import re
@@ -201,6 +203,18 @@ def test_the_cache_and_trackers_and_experiments_are_no_text(
     assert len(texts_of(corpus)) == 2 and corpus.left_out.counts()["tracker's folder"] == 1
 
 
+def test_a_pattern_does_not_reach_into_a_run(tmp_path: Path) -> None:
+    event = as_lines([{"text": "event"}])
+    files(tmp_path, notes__a_txt="A text.", b_txt="B text.", runs__x__config_toml="")
+    files(tmp_path, runs__x__metrics_jsonl=event, runs__x__plots__c_txt="plotted")
+    files(tmp_path, venv__pyvenv_cfg="", venv__d_txt="installed")
+    corpus = corpus_of(tmp_path / "**" / "*.*")
+    assert texts_of(corpus) == ["B text.", "A text."]
+    assert corpus.left_out.counts() == {"run folder": 1, "virtual environment": 1}
+    named = corpus_of(tmp_path / "runs" / "x" / "*.jsonl")  # asked for, whatever it is
+    assert texts_of(named) == ["event"]
+
+
 # --- tables among texts ---
 
 ROW = as_lines([{"body": "A row.", "id": 1}])
@@ -340,3 +354,40 @@ def test_letters_that_some_formats_begin_with_are_text(opening: str) -> None:
 def test_a_config_says_all_empty_paths() -> None:
     with pytest.raises(ConfigError, match="a path is empty"):
         build_config(flags={"data.texts": [""]})
+
+
+# --- runs that began when files were told by their names ---
+
+
+def test_a_run_that_began_with_the_text_of_then_goes_on_with_it(tmp_path: Path) -> None:
+    root = tmp_path / "texts"
+    files(root, a_txt="plain", b_ipynb='{"cells": [{"cell_type": "code"}], "nbformat": 4}')
+    files(root, c_rtf="{\\rtf1 old}", d_jsonl=as_lines([{"text": "row"}]), e_txt=b"a\0")
+    files(
+        root,
+        f_txt="\ufefftext".encode("utf-16-le"),
+        runs__x__config_toml="",
+        g_txt_xz=lzma.compress(b"new"),
+    )
+    files(root, runs__x__metrics_jsonl=as_lines([{"text": "event"}]), h_txt=b"a\r\n\r\nb")
+    then = [
+        "plain",
+        '{"cells": [{"cell_type": "code"}], "nbformat": 4}',
+        "{\\rtf1 old}",
+        "row",
+        "a\r\n\r\nb",
+        "event",
+    ]
+    overall = hashlib.sha256()
+    for text in then:
+        overall.update(hashlib.sha256(text.encode()).digest())
+    written = {"column": "text", "separator": "\n\n"}
+    corpus = corpus_of(root, hash=overall.hexdigest(), **written)
+    found = survey(corpus)
+    assert (found.hash, found.documents) == (overall.hexdigest(), len(then))
+    assert texts_of(corpus) == then
+    new = survey(corpus_of(root, **written))
+    assert new.hash != found.hash
+    assert survey(corpus_of(root, hash=new.hash, **written)) == new
+    line = problem_of(lambda: survey(corpus_of(root, hash="0" * 64, **written)))
+    assert "the text has changed" in line and new.hash[:12] in line

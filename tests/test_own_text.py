@@ -133,6 +133,12 @@ kind("Word (.docx)", "a.docx", zipped("[Content_Types].xml", "word/document.xml"
 kind("Word of old (.doc)", "a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500) + NOISE)
 kind("Excel (.xlsx)", "a.xlsx", zipped("[Content_Types].xml", "xl/workbook.xml"))
 kind("PowerPoint (.pptx)", "a.pptx", zipped("[Content_Types].xml", "ppt/presentation.xml"))
+kind("Pages, Numbers or Keynote", "a.pages", zipped("Index/Document.iwa", "preview.jpg"))
+kind(
+    "hairpin's settings (config.toml)",
+    "a.toml",
+    "# hairpin train --config THIS-FILE repeats the run; docs/config.md explains the keys.\n",
+)
 kind("LibreOffice (.odt)", "a.odt", zipped("mimetype", "content.xml", "META-INF/manifest.xml"))
 kind("RTF", "a.rtf", f"{{\\rtf1\\ansi {TEXT}}}")
 kind("EPUB", "a.epub", zipped("mimetype", "META-INF/container.xml", "OEBPS/1.xhtml"))

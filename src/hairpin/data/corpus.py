@@ -51,12 +51,14 @@ class Corpus:
         empty: rows without a text, in the last pass, of so many `rows`.
         replaced: U+FFFD characters put in the place of bad bytes, in the last pass.
         marks: what divides the text, or could, in the last pass.
+        is_former: whether files are read as before they were told by their content: `former`.
     """
 
     name: str
     sources: list[Source]
     data: Data
     left_out: LeftOut = field(default_factory=LeftOut)
+    is_former: bool = False
     undecodable: int = field(default=0, init=False)
     replaced: int = field(default=0, init=False)
     rows: int = field(default=0, init=False)
@@ -66,6 +68,11 @@ class Corpus:
     @property
     def skipped(self) -> int:
         return self.left_out.total + self.undecodable
+
+    def become(self, other: "Corpus") -> None:
+        """Take another's files, and its way to read them."""
+        self.sources, self.data = other.sources, other.data
+        self.left_out, self.is_former = other.left_out, other.is_former
 
     def notices(self) -> tuple[str, ...]:
         """Lines about what was left out, replaced or not found, in the last pass."""
@@ -109,7 +116,7 @@ class Corpus:
         if separator is None:
             streams: Iterable[Iterator[str]] = [self.marks.looked_for(blocks)]
         else:
-            streams = split_stream(blocks, separator)
+            streams = split_stream(blocks, separator, is_exact=self.is_former)
             self.marks.files += 1
         for number, stream in enumerate(streams, 1):
             self.marks.separators += number > 1
@@ -150,7 +157,7 @@ class Corpus:
             elif text:
                 yield text
         else:
-            reader = TextReader(source.path, data.on_bad_bytes)
+            reader = TextReader(source.path, data.on_bad_bytes, is_checked=not self.is_former)
             before = self.replaced
             for block in reader.blocks():
                 self.replaced = before + reader.replaced
@@ -163,13 +170,15 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def split_stream(blocks: Iterable[str], separator: str) -> Iterator[Iterator[str]]:
+def split_stream(
+    blocks: Iterable[str], separator: str, *, is_exact: bool = False
+) -> Iterator[Iterator[str]]:
     """The parts of a stream between separators: iterators of non-empty blocks, one for each part.
 
     A part is to be used up before the next one is asked for; what is left of it is dropped. A line
-    end in the separator is any line end of the text, LF or CRLF.
+    end in the separator is any line end of the text, LF or CRLF, unless it `is_exact`.
     """
-    lines = separator.replace("\r\n", "\n").split("\n")
+    lines = [separator] if is_exact else separator.replace("\r\n", "\n").split("\n")
     pattern = re.compile("\r?\n".join(map(re.escape, lines)))
     longest = sum(map(len, lines)) + 2 * (len(lines) - 1)
     source = iter(blocks)

@@ -9,7 +9,7 @@ from pathlib import Path
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.data.arrow import is_saved_dataset, split_folder
 from hairpin.data.cache import cache_folder, shown
-from hairpin.data.folders import CACHE, OWN_FOLDERS, Found, of_a_folder, recognise_folder
+from hairpin.data.folders import CACHE, OWN_FOLDERS, Found, Inside, of_a_folder, recognise_folder
 from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
 from hairpin.data.left_out import LeftOut
@@ -115,13 +115,18 @@ class Search:
     def _add_matches(self, pattern: Path) -> None:
         before = len(self.problems) + len(self._taken) + self.left_out.total
         found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - pathlib's shows hidden files
+        inside, own = self.inside(pattern), set()
         for match in sorted(map(Path, found), key=Path.as_posix):
-            if not match.is_dir():
+            if inside and (there := inside.folder_of(match)):
+                own.add(there)
+            elif not match.is_dir():
                 left_out, name = self.left_out, shown(match.name)
                 if format_ := self._format_of_found(match, left_out, name, is_named=True):
                     self._take(match, format_)
             elif "**" not in pattern.parts:
                 self._add_folder(match)
+        for folder, kind in sorted(own, key=lambda one: one[0]):
+            self.left_out.add(kind, shown(folder))
         if len(self.problems) + len(self._taken) + self.left_out.total == before:
             self.problems.append(
                 f"{shown(pattern)}: no file matches this pattern; check it (** stands for any "
@@ -132,8 +137,8 @@ class Search:
         if self._asked in (None, "dataset") and is_saved_dataset(root):
             self._take(root, "dataset")
             return
-        kind = recognise_folder(root.name, os.listdir(root))  # noqa: PTH208 - names alone
-        if kind in OWN_FOLDERS:
+        kind = self.kind_of_folder(root, os.listdir(root))  # noqa: PTH208 - names alone
+        if kind and kind in OWN_FOLDERS:
             self.problems.append(f"{shown(root)}: is {kind.words}, and no text: {kind.advice}")
             return
         before, problems_before = len(self.sources), len(self.problems)
@@ -143,7 +148,7 @@ class Search:
             name = shown(path.relative_to(root).as_posix())
             if format_ := self._format_of_found(path, left_out, name, is_named=False):
                 found.append(Found(path, name, format_))
-        chosen = of_a_folder(found, left_out, takes_tables=self._takes_tables)
+        chosen = self.chosen(found, left_out)
         is_mixed = len({one.format == "text" for one in chosen}) == 2
         for one in chosen:
             self._take(one.path, one.format, is_found=True, is_beside_texts=is_mixed)
@@ -180,13 +185,29 @@ class Search:
             if self._asked not in (None, format_):
                 left_out.add(_OTHER_FORMAT, name)
                 return None
-            if format_ == "text" and (kind := by_suffix(path) or _recognised(path, is_found=True)):
+            if format_ == "text" and (kind := self.kind_of_found(path)):
                 left_out.add(kind, name)
                 return None
         except OSError as error:
             self._refuse(path, error)
             return None
         return format_
+
+    def inside(self, pattern: Path) -> Inside | None:
+        """What tells of a pattern's matches that they are part of something that is no text."""
+        return Inside(pattern)
+
+    def kind_of_folder(self, place: Path, entries: list[str]) -> Kind | None:
+        """What a folder is that has no text; `entries` are the names in it."""
+        return recognise_folder(place.name, entries)
+
+    def kind_of_found(self, path: Path) -> Kind | None:
+        """What a file is that was found and has no text."""
+        return by_suffix(path) or _recognised(path, is_found=True)
+
+    def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
+        """What of a folder's files is its text; the others are counted."""
+        return of_a_folder(found, left_out, takes_tables=self._takes_tables)
 
     def _walk(self, root: Path, left_out: LeftOut) -> list[Path]:
         files: list[Path] = []
@@ -201,7 +222,8 @@ class Search:
                 subfolders.clear()
                 continue
             seen.add(identity)
-            kind = CACHE if identity == cache else recognise_folder(place.name, subfolders + names)
+            kind = CACHE if identity == cache else None
+            kind = kind or self.kind_of_folder(place, subfolders + names)
             if kind and place != root:
                 left_out.add(kind, shown(place.relative_to(root).as_posix()))
                 subfolders.clear()

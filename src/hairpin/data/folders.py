@@ -5,12 +5,13 @@ recognise_folder(…)   what a folder is that has no text: hairpin's own, a cach
 """
 
 import fnmatch
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hairpin.config.data import Format
+from hairpin.config.data import GLOB_CHARACTERS, Format
 from hairpin.data.left_out import LeftOut
 from hairpin.data.recognising import Kind, useless
 
@@ -57,9 +58,7 @@ class Found:
     format: Format
 
 
-def of_a_folder(
-    found: Sequence[Found], left_out: LeftOut, *, takes_tables: bool
-) -> Sequence[Found]:
+def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) -> list[Found]:
     """The files that are a folder's text: its texts; or its tables, where there is no other text
     than what is about them. Of tables by split those of the split train.
 
@@ -87,7 +86,7 @@ def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
         left_out.add(kind, one.name)
 
 
-def _train_split(tables: Sequence[Found], left_out: LeftOut) -> Sequence[Found]:
+def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
     """The tables without those of splits other than train, where their names say both."""
     splits = {one.path: _split_of(one.name) for one in tables}
     others = sorted({split for split in splits.values() if split and split != "train"})
@@ -136,10 +135,36 @@ _FOLDERS: tuple[tuple[tuple[str, ...], Kind], ...] = (
 # What every programmer has, by name.
 _NAMED: dict[str, tuple[str, Kind]] = {
     "__pycache__": ("*", CACHE),
-    "node_modules": ("*", CACHE),
+    "node_modules": ("*", useless("folder of packages", "a folder of packages")),
     "wandb": ("*run-*", _TRACKER),
     "mlruns": ("[0-9]*", _TRACKER),
 }
+
+
+class Inside:
+    """Tells of files that patterns match whether they lie in a folder that is no text.
+
+    Args:
+        pattern: folders above its first wildcard were named, whatever they are.
+    """
+
+    def __init__(self, pattern: Path) -> None:
+        parts = pattern.parts
+        wild = next(n for n, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
+        self._base = Path(*parts[:wild])
+        self._known: dict[Path, Kind | None] = {}
+
+    def folder_of(self, path: Path) -> tuple[Path, Kind] | None:
+        """The outermost such folder that a path is in, or is, and what it is."""
+        inner = path if path.is_dir() else path.parent
+        for folder in reversed((inner, *inner.parents)):
+            if folder == self._base or not folder.is_relative_to(self._base):
+                continue
+            if folder not in self._known:
+                self._known[folder] = recognise_folder(folder.name, os.listdir(folder))  # noqa: PTH208
+            if kind := self._known[folder]:
+                return folder, kind
+        return None
 
 
 def recognise_folder(name: str, entries: Sequence[str]) -> Kind | None:

@@ -179,15 +179,21 @@ def refusal(path: Path, kind: Kind) -> CorpusError:
 class TextReader:
     """Text of one file, with a count of what had to be replaced.
 
+    Args:
+        path: the file.
+        on_bad_bytes: as in `config.data.Data`.
+        is_checked: whether what is no text is refused.
+
     Attributes:
         replaced: U+FFFD characters put in the place of bad bytes so far.
     """
 
-    def __init__(self, path: Path, on_bad_bytes: str) -> None:
+    def __init__(self, path: Path, on_bad_bytes: str, *, is_checked: bool = True) -> None:
         self.path = path
         self.replaced = 0
         self._errors = "strict" if on_bad_bytes == "error" else "replace"
         self._codec = "utf-8"
+        self._is_checked = is_checked
 
     def blocks(self) -> Iterator[str]:
         """The text, newlines as they are, without a leading byte order mark.
@@ -198,7 +204,7 @@ class TextReader:
         """
         source = byte_blocks(self.path)
         opening, taken = _opening(source)
-        if kind := recognise(self.path, opening):
+        if self._is_checked and (kind := recognise(self.path, opening)):
             raise refusal(self.path, kind)
         self._codec, mark_bytes = marked(opening) or ("utf-8", 0)
         pending, offset, first = b"", 0, True

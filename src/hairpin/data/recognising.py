@@ -66,6 +66,7 @@ WORD = Kind("Word document", "a Word document", _SAVE)
 EXCEL = Kind("Excel workbook", "an Excel workbook", "save it as .csv")
 POWERPOINT = Kind("presentation", "a presentation of PowerPoint", _SAVE)
 OPEN_DOCUMENT = Kind("OpenDocument file", "an OpenDocument file (.odt, .ods, .odp)", _SAVE)
+IWORK = Kind("iWork document", "a document of Pages, Numbers or Keynote", _SAVE)
 EPUB = Kind("e-book", "an e-book (EPUB)", f"{_SAVE}, as with `pandoc -t plain`")
 EBOOK = Kind("e-book", "an e-book", f"{_SAVE}, as with Calibre's `ebook-convert`")
 PDF = Kind("PDF", "a PDF", "save its text, as with `pdftotext`")
@@ -77,6 +78,7 @@ ARRAY = useless("data file", "an array of numbers (NumPy, HDF5, MATLAB)")
 PARQUET = Kind("table", "a Parquet file", "let its name end in .parquet")
 ARROW = Kind("table", "an Arrow or Feather file", "save it as .parquet")
 TABLE = Kind("table", "a table (Avro, ORC)", "save it as .parquet or .jsonl")
+SETTINGS = useless("file of hairpin's settings", "a file of hairpin's settings")
 PAGE = useless("page of hairpin", "a page that hairpin wrote")
 
 # Offset, bytes, kind.
@@ -162,6 +164,7 @@ _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
 )
 _SAFETENSORS = re.compile(rb'.{6}\0\0\{\s*"', re.DOTALL)
 _NOTEBOOK = re.compile(rb'\s*\{.*"(?:cell_type|nbformat)"\s*:', re.DOTALL)
+_OWN_SETTINGS = b"# hairpin train --config THIS-FILE repeats the run"
 _OWN_PAGE = re.compile(
     rb"<!doctype html>\n.{0,120}Content-Security-Policy.*trusted-types", re.DOTALL
 )
@@ -170,6 +173,7 @@ _NAME_IN_ZIP = re.compile(rb"PK\x03\x04.{22}(..)..", re.DOTALL)
 # A name in the zip → what the zip is.
 _ZIPS: tuple[tuple[str, Kind], ...] = (
     (r"word/", WORD),
+    (r"Index/.*\.iwa$", IWORK),
     (r"xl/", EXCEL),
     (r"ppt/", POWERPOINT),
     (r"META-INF/container\.xml$", EPUB),
@@ -239,6 +243,8 @@ def _in_letters(path: Path, opening: bytes) -> Kind | None:
         return RTF
     if opening.lstrip()[:1] == b"{" and _is_notebook(path, opening):
         return NOTEBOOK
+    if opening.startswith(_OWN_SETTINGS):
+        return SETTINGS
     return PAGE if _OWN_PAGE.match(opening) else None
 
 

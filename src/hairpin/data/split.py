@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import sys
 import time
 from array import array
 from collections import Counter
@@ -25,17 +24,15 @@ import numpy as np
 from hairpin.config.data import Data
 from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import Corpus
+from hairpin.data.former import former_corpus
 from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import first_cut, last_cut
+from hairpin.data.stamps import settled, survey_path
 from hairpin.errors import CorpusError
 from hairpin.files import write_atomically
 
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails", "mixed"]
-
-_FORMAT = 3
-# A file that changed this shortly before the survey may change again unseen: clocks are coarse.
-_SETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -91,27 +88,38 @@ def survey(
         CorpusError: a file cannot be read, there is no text, `data.hash` is of another text, or
             `data.split = "documents"` would leave a side empty.
     """
-    path = _cache_path(corpus, cache or cache_folder())
-    start_time = time.time()
-    found = _load(path) if path else None
-    if found is None:
-        found = _read(corpus, on_progress)
-        if path and _settled(corpus, start_time):
-            # Without a cache the next run reads the text once more, and that is all.
-            with contextlib.suppress(OSError):
-                write_atomically(path, _dump(found))
-    found = _with_left_out(found, corpus)
-    expected = corpus.data.hash
-    if expected is not None and expected != found.hash:
-        raise CorpusError(
+    expected, cache = corpus.data.hash, cache or cache_folder()
+    if expected is None:
+        return _surveyed(corpus, cache, on_progress)
+    try:
+        found = _surveyed(corpus, cache, on_progress)
+        if found.hash == expected:
+            return found
+        error = CorpusError(
             f"{corpus.name}: the text has changed since this run's config was written (its hash "
             f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); a changed text needs a new run"
         )
-    return found
+    except CorpusError as problem:
+        error = problem
+    with contextlib.suppress(CorpusError):
+        if former := former_corpus(corpus):
+            then = _surveyed(former, cache, on_progress)
+            if then.hash == expected:
+                corpus.become(former)
+                return then
+    raise error
 
 
-def _with_left_out(found: Survey, corpus: Corpus) -> Survey:
-    """The survey with what the search for files has left out, which no cache needs to know."""
+def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Survey:
+    path, start_time = survey_path(corpus, cache), time.time()
+    found = _load(path) if path else None
+    if found is None:
+        found = _read(corpus, on_progress)
+        if path and settled(corpus, start_time):
+            # Without a cache the next run reads the text once more, and that is all.
+            with contextlib.suppress(OSError):
+                write_atomically(path, _dump(found))
+    # What the search for files has left out no cache needs to know.
     left_out = corpus.left_out
     return replace(
         found,
@@ -125,7 +133,7 @@ def _with_left_out(found: Survey, corpus: Corpus) -> Survey:
 
 def forget(corpus: Corpus, *, cache: Path | None = None) -> None:
     """Drop the cached survey of a corpus whose files turned out to be different."""
-    path = _cache_path(corpus, cache or cache_folder())
+    path = survey_path(corpus, cache or cache_folder())
     if path:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -258,33 +266,6 @@ def _bytes_on_disk(corpus: Corpus) -> int:
         with contextlib.suppress(OSError):
             total += sum(path.stat().st_size for path in source.files()) + len(source.text or "")
     return total
-
-
-def _settled(corpus: Corpus, start_time: float) -> bool:
-    """Whether no file changed in the last moments, so that a later change would show."""
-    try:
-        newest = max(p.stat().st_mtime for source in corpus.sources for p in source.files())
-    except (OSError, ValueError):
-        return False
-    return newest < start_time - _SETTLED_SECONDS
-
-
-def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
-    """Where the survey of exactly these files and settings is kept; None where none can be."""
-    signature = hashlib.sha256()
-    data = corpus.data.model_dump(mode="json", exclude={"hash"})
-    signature.update(json.dumps((_FORMAT, data, sys.version), sort_keys=True).encode())
-    for source in corpus.sources:
-        if source.path is None:
-            return None
-        for path in source.files():
-            try:
-                status = path.stat()
-            except OSError:
-                return None
-            stamp = (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            signature.update(ascii((source.format, *stamp)).encode())
-    return cache / "surveys" / f"{signature.hexdigest()}.npz"
 
 
 _PLAIN = (
