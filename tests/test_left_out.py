@@ -294,6 +294,27 @@ def test_of_a_dataset_with_splits_the_train_split_is_read(tmp_path: Path) -> Non
     assert texts_of(corpus_of(hub, column="text")) == ["train", "train", "extra"]
 
 
+def test_a_card_of_a_data_set_says_that_its_tables_are_the_text(tmp_path: Path) -> None:
+    card = "---\nlicense: mit\ndataset_info:\n  features: []\n---\nStories.\n"
+    root = files(tmp_path / "hub", README_md=card, stories_py="a script", all_txt="the same")
+    write(root / "data" / "train-0.jsonl", as_lines([{"text": "row"}]))
+    corpus = corpus_of(root)
+    assert texts_of(corpus) == ["row"]
+    assert "3 texts about the tables" in corpus.notices()[0]
+    files(root, README_md="---\ntitle: My notes\n---\ndataset_info: no card\n")
+    assert "a script" in texts_of(corpus_of(root))
+
+
+def test_of_the_hubs_cache_the_snapshot_is_read(tmp_path: Path) -> None:
+    root = files(tmp_path / "datasets--x", refs__main="c0ffee")
+    write(root / "blobs" / "1", as_lines([{"text": "row"}]))
+    write(root / "blobs" / "2", "About the data.")
+    (root / "snapshots" / "c0ffee").mkdir(parents=True)
+    (root / "snapshots" / "c0ffee" / "train.jsonl").symlink_to("../../blobs/1")
+    (root / "snapshots" / "c0ffee" / "README.md").symlink_to("../../blobs/2")
+    assert texts_of(corpus_of(root)) == ["row"]
+
+
 def test_of_very_many_tables_the_first_says_which_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +353,34 @@ def test_a_long_window_of_zstd_is_read(tmp_path: Path) -> None:
     path.write_bytes(frame)
     line = problem_of(lambda: texts_of(corpus_of(path)))
     assert "unpack it, as with `zstd -d --long=31`" in line and "damaged" not in line
+
+
+def test_links_to_nothing_and_pointers_are_said(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    files(tmp_path, a_txt="text", b_txt=pointer)
+    (tmp_path / "c.txt").symlink_to("nowhere")
+    corpus = corpus_of(tmp_path)
+    assert texts_of(corpus) == ["text"]
+    assert corpus.notices() == (
+        "left out: 1 pointer of Git LFS (b.txt): fetch it, as with `git lfs pull`",
+        "left out: 1 broken link or special file",
+    )
+    table = files(tmp_path / "hub", train_jsonl=pointer) / "train.jsonl"
+    assert "is a pointer of Git LFS, and not the file: fetch it" in problem_of(
+        lambda: corpus_of(table)
+    )
+
+
+def test_what_a_crash_left_is_told_by_its_middle_and_its_end(tmp_path: Path) -> None:
+    text = some_text(9000).encode()
+    path = files(tmp_path / "logs", a_log=text + bytes(500_000), b_log=text) / "a.log"
+    assert "mostly NULs" in problem_of(lambda: corpus_of(path))
+    corpus = corpus_of(tmp_path / "logs")
+    assert len(texts_of(corpus)) == 1 and corpus.left_out.counts() == {"binary file": 1}
+    path.write_bytes(text * 40 + bytes(1000) + text * 40)  # a hole that a crash left
+    assert len(texts_of(corpus_of(tmp_path / "logs"))) == 2
+    wide = files(tmp_path / "wide", a_txt=("\ufeff" + some_text(90_000)).encode("utf-32")[4:])
+    assert texts_of(corpus_of(wide)) == [some_text(90_000)]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200))

@@ -13,17 +13,14 @@ from hairpin.data.folders import CACHE, OWN_FOLDERS, Found, Inside, of_a_folder,
 from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
 from hairpin.data.left_out import LeftOut
-from hairpin.data.other_encodings import marked
-from hairpin.data.reading import opening_of, refusal
-from hairpin.data.recognising import (
-    BINARY,
-    Kind,
-    by_suffix,
-    recognise,
-)
+from hairpin.data.reading import kind_of_file, refusal
+from hairpin.data.recognising import Kind, by_suffix
 from hairpin.errors import CorpusError
 
 _HIDDEN = Kind("hidden file or folder", "", "", has_text=False, many="hidden files or folders")
+_SPECIAL = Kind(
+    "broken link or special file", "", "", has_text=False, many="broken links or special files"
+)
 _OTHER_FORMAT = Kind(
     "file of another format", "", "", has_text=False, many="files of another format"
 )
@@ -107,7 +104,7 @@ class Search:
     def _add_file(self, path: Path) -> None:
         with path.open("rb"):
             format_ = self._asked or format_of(path)
-        if format_ == "text" and (kind := _recognised(path)):
+        if format_ == "text" and (kind := kind_of_file(path)):
             self.problems.extend(refusal(path, kind).problems)
         else:
             self._take(path, format_)
@@ -178,6 +175,7 @@ class Search:
             if path.is_dir():
                 return "dataset"
             if not path.is_file():
+                left_out.add(_SPECIAL, name)
                 return None
             format_ = self._asked if self._asked == "text" else format_of(path)
             if format_ == "json" and not (is_named or self._asked or begins_like_rows(path)):
@@ -203,7 +201,7 @@ class Search:
 
     def kind_of_found(self, path: Path) -> Kind | None:
         """What a file is that was found and has no text."""
-        return by_suffix(path) or _recognised(path, is_found=True)
+        return by_suffix(path) or kind_of_file(path, is_found=True)
 
     def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
         """What of a folder's files is its text; the others are counted."""
@@ -231,6 +229,8 @@ class Search:
             for name in subfolders + names:
                 if name.startswith("."):
                     left_out.add(_HIDDEN, shown((place / name).relative_to(root).as_posix()))
+            if {"blobs", "snapshots"} <= set(subfolders):  # the hub's cache: links lead to blobs
+                subfolders[:] = ["snapshots"]
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             saved = [name for name in subfolders if is_saved_dataset(place / name)]
             if self._asked in (None, "dataset"):
@@ -299,18 +299,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _recognised(path: Path, *, is_found: bool = False) -> Kind | None:
-    """What a file is that holds no text; of a damaged one the reader says more.
-
-    One that was found is text only where its opening has no NUL; one that was named may have some.
-    """
-    try:
-        opening = opening_of(path)
-    except CorpusError:
-        with path.open("rb"):
-            return None
-    if kind := recognise(path, opening):
-        return kind
-    return BINARY if is_found and b"\0" in opening and not marked(opening) else None

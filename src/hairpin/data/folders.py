@@ -29,6 +29,10 @@ _SPLITS = {
 }
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 
+_CARD_CHARS = 100_000
+_CARD = re.compile(
+    r"---\s*\n(?:(?!---).*\n)*?(?:dataset_info|configs|task_categories|task_ids|size_categories):"
+)
 _ABOUT_TABLES = Kind(
     "text about the tables",
     "",
@@ -71,7 +75,7 @@ def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) ->
     texts = [one for one in found if one.format == "text"]
     if not tables:
         return found
-    if all(_ABOUT.fullmatch(one.path.name) for one in texts):
+    if all(_ABOUT.fullmatch(one.path.name) for one in texts) or any(map(_is_card, texts)):
         _leave_out(texts, _ABOUT_TABLES, left_out)
         return _train_split(tables, left_out)
     if takes_tables:
@@ -79,6 +83,17 @@ def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) ->
         return [one for one in found if one.path in taken]
     _leave_out(tables, _TABLES, left_out)
     return texts
+
+
+def _is_card(one: Found) -> bool:
+    """Whether a text is the card of a data set, as a repository on the hub has one."""
+    if one.name.lower() != "readme.md":
+        return False
+    try:
+        with one.path.open(encoding="utf-8", errors="replace") as file:
+            return _CARD.match(file.read(_CARD_CHARS)) is not None
+    except OSError:
+        return False
 
 
 def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
@@ -129,6 +144,8 @@ _FOLDERS: tuple[tuple[tuple[str, ...], Kind], ...] = (
     (("experiment.json", "runs"), _EXPERIMENT),
     (("shards.json", "tokenizer"), _TOKENS),
     (("config.json", "*.safetensors"), _MODEL_FOLDER),
+    (("config.json", "pytorch_model*.bin"), _MODEL_FOLDER),
+    (("tokenizer.json", "tokenizer_config.json"), _MODEL_FOLDER),
     (("pyvenv.cfg",), _ENVIRONMENT),
     (("CACHEDIR.TAG",), CACHE),
 )

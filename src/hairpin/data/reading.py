@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 
 from hairpin.data.cache import shown
 from hairpin.data.other_encodings import control_share, legacy, marked
-from hairpin.data.recognising import OPENING_BYTES, Kind, recognise
+from hairpin.data.recognising import BINARY, OPENING_BYTES, Kind, is_mostly_binary, recognise
 from hairpin.errors import CorpusError
 
 BLOCK_BYTES = 256 * 1024
@@ -67,6 +67,42 @@ def opening_of(path: Path) -> bytes:
         CorpusError: as `byte_blocks`.
     """
     return _opening(byte_blocks(path))[0]
+
+
+def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
+    """What a file is that holds no text; of a damaged one its reader says more.
+
+    Args:
+        path: the file.
+        is_found: whether it was found in a folder: text is then only what has no NUL at its
+            beginning; what was named may have some.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        opening = opening_of(path)
+    except CorpusError:
+        with path.open("rb"):
+            return None
+    if (kind := recognise(path, opening)) or marked(opening):
+        return kind
+    if (is_found and b"\0" in opening) or is_mostly_binary(opening + _samples(path)):
+        return BINARY
+    return None
+
+
+def _samples(path: Path) -> bytes:
+    """As much as the opening from the middle and the end of a file: a crash leaves NULs there."""
+    size = path.stat().st_size
+    if size < 3 * OPENING_BYTES or path.suffix.lower() in _UNPACK:
+        return b""
+    parts = []
+    with path.open("rb") as file:
+        for place in (size // 2, size - OPENING_BYTES):
+            file.seek(place)
+            parts.append(file.read(OPENING_BYTES))
+    return b"".join(parts)
 
 
 def _opening(blocks: Iterator[bytes]) -> tuple[bytes, list[bytes]]:

@@ -4,6 +4,7 @@ recognise(path, opening)   by its first bytes; None: it may be text, or a table
 by_suffix(path)            by its name alone, of a file that was found in a folder
 """
 
+import codecs
 import re
 import zipfile
 from dataclasses import dataclass
@@ -78,6 +79,12 @@ ARRAY = useless("data file", "an array of numbers (NumPy, HDF5, MATLAB)")
 PARQUET = Kind("table", "a Parquet file", "let its name end in .parquet")
 ARROW = Kind("table", "an Arrow or Feather file", "save it as .parquet")
 TABLE = Kind("table", "a table (Avro, ORC)", "save it as .parquet or .jsonl")
+POINTER = Kind(
+    "pointer of Git LFS",
+    "a pointer of Git LFS, and not the file",
+    "fetch it, as with `git lfs pull`",
+    many="pointers of Git LFS",
+)
 SETTINGS = useless("file of hairpin's settings", "a file of hairpin's settings")
 PAGE = useless("page of hairpin", "a page that hairpin wrote")
 
@@ -95,9 +102,11 @@ _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"\x1f\x9d", _packed("a compress (.Z)")),
     (0, b"\x1f\x8b\x08", _compressed("gzip", ".gz")),
     (0, b"\xfd7zXZ\0", _compressed("xz", ".xz")),
+    (0, b"\x5d\0\0", Kind("compressed file", "compressed with lzma", "unpack it first")),
     (0, b"BZh91AY&SY", _compressed("bzip2", ".bz2")),
     (0, b"\x28\xb5\x2f\xfd", _compressed("zstd", ".zst")),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OFFICE),
+    (0, b"\xffWPC", OFFICE),
     (60, b"BOOKMOBI", EBOOK),
     (60, b"TEXtREAd", EBOOK),
     (0, b"ITOLITLS", EBOOK),
@@ -232,18 +241,26 @@ def recognise(path: Path, opening: bytes) -> Kind | None:
             f"save it as UTF-8, as with `iconv -f {name} -t UTF-8`",
             many="files in UTF-16 or UTF-32 without a mark",
         )
-    return BINARY if control_share(opening) > _MOSTLY else None
+    return BINARY if is_mostly_binary(opening) else None
+
+
+def is_mostly_binary(part: bytes) -> bool:
+    """Whether NULs and control characters are most of a part of a file."""
+    return control_share(part) > _MOSTLY
 
 
 def _in_letters(path: Path, opening: bytes) -> Kind | None:
     """What is written in letters, and not for people."""
-    if opening.startswith(b"%PDF-"):
+    start = opening.removeprefix(codecs.BOM_UTF8).lstrip()
+    if start.startswith(b"%PDF-"):
         return PDF
-    if opening.startswith(b"{\\rtf"):
+    if start.startswith(b"{\\rtf"):
         return RTF
-    if opening.lstrip()[:1] == b"{" and _is_notebook(path, opening):
+    if start.startswith(b"{") and _is_notebook(path, opening):
         return NOTEBOOK
-    if opening.startswith(_OWN_SETTINGS):
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return POINTER
+    if start.startswith(_OWN_SETTINGS):
         return SETTINGS
     return PAGE if _OWN_PAGE.match(opening) else None
 
