@@ -179,7 +179,8 @@ def split_stream(
     end in the separator is any line end of the text, LF or CRLF, unless it `is_exact`.
     """
     lines = [separator] if is_exact else separator.replace("\r\n", "\n").split("\n")
-    pattern = re.compile("\r?\n".join(map(re.escape, lines)))
+    # A return at its beginning is looked for last: a pattern that begins with "perhaps" is slow.
+    pattern = re.compile("\r?\n".join(map(re.escape, lines)).removeprefix("\r?"))
     longest = sum(map(len, lines)) + 2 * (len(lines) - 1)
     source = iter(blocks)
     text, position, ended = "", 0, False
@@ -190,6 +191,8 @@ def split_stream(
         while True:
             found = pattern.search(text, position)
             end = found.start() if found else max(len(text) - keep, position)
+            if found and not lines[0] and end > position and text[end - 1] == "\r":
+                end -= 1
             if end > position:
                 yield text[position:end]
             position = end
