@@ -95,7 +95,7 @@ def test_all_bad_paths_are_listed_at_once(tmp_path: Path) -> None:
     assert len(lines) == 5
     assert "gone.txt: no such file" in lines[0]
     assert "empty: no text files" in lines[1]
-    assert "no text files in this folder (left out: 1 picture)" in lines[2]
+    assert "no text files in this folder (left out: 1 picture (a.png))" in lines[2]
     assert "neither a file nor a folder" in lines[3]
     assert "new\\nline: no such file" in lines[4]
 

@@ -48,7 +48,7 @@ def test_train_plan_prepare_and_evaluate_say_what_was_left_out(
     files(tmp_path / "notes", c_png=PICTURE, _gitignore="*.o", d_pdf="%PDF-1.4", e_csv="a,b\n1,2")
     lenient = "data.on_bad_bytes=replace"
     said = [
-        "left out: 2 pictures, 1 hidden file or folder",
+        "left out: 2 pictures (b.png, c.png), 1 hidden file or folder (.gitignore)",
         "left out: 1 PDF (d.pdf): save its text, as with `pdftotext`",
         "left out: 1 table among the texts (e.csv): --column NAME reads such too, --set "
         "data.format=text reads them as they stand",
@@ -171,10 +171,10 @@ def test_a_runs_own_folder_is_not_its_text(
         corpus = corpus_of(tmp_path / "w")
         assert survey(corpus).hash == hash_
         assert corpus.left_out.counts() == {"run folder": number}
-    assert "left out: 2 run folders" in corpus.notices()
+    assert "left out: 2 run folders (runs/w-1, runs/w-2)" in corpus.notices()
     line = hairpin("train", "runs/w-1", *TINY_FLAGS).refusal
     assert "runs/w-1: is the folder of a run of hairpin, and no text" in line
-    assert "(left out: 2 run folders)" in problem_of(lambda: corpus_of("runs"))
+    assert "(left out: 2 run folders (w-1, w-2))" in problem_of(lambda: corpus_of("runs"))
 
 
 def test_the_cache_and_trackers_and_experiments_are_no_text(
@@ -363,7 +363,7 @@ def test_links_to_nothing_and_pointers_are_said(tmp_path: Path) -> None:
     assert texts_of(corpus) == ["text"]
     assert corpus.notices() == (
         "left out: 1 pointer of Git LFS (b.txt): fetch it, as with `git lfs pull`",
-        "left out: 1 broken link or special file",
+        "left out: 1 broken link or special file (c.txt)",
     )
     table = files(tmp_path / "hub", train_jsonl=pointer) / "train.jsonl"
     assert "is a pointer of Git LFS, and not the file: fetch it" in problem_of(

@@ -9,7 +9,15 @@ from pathlib import Path
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.data.arrow import is_saved_dataset, split_folder
 from hairpin.data.cache import cache_folder, shown
-from hairpin.data.folders import CACHE, OWN_FOLDERS, Found, Inside, of_a_folder, recognise_folder
+from hairpin.data.folders import (
+    CACHE,
+    OWN_FOLDERS,
+    Found,
+    Inside,
+    names_in,
+    of_a_folder,
+    recognise_folder,
+)
 from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
 from hairpin.data.left_out import LeftOut
@@ -134,7 +142,7 @@ class Search:
         if self._asked in (None, "dataset") and is_saved_dataset(root):
             self._take(root, "dataset")
             return
-        kind = self.kind_of_folder(root, os.listdir(root))  # noqa: PTH208 - names alone
+        kind = self.kind_of_folder(root, names_in(root))
         if kind and kind in OWN_FOLDERS:
             self.problems.append(f"{shown(root)}: is {kind.words}, and no text: {kind.advice}")
             return

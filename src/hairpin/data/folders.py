@@ -178,10 +178,18 @@ class Inside:
             if folder == self._base or not folder.is_relative_to(self._base):
                 continue
             if folder not in self._known:
-                self._known[folder] = recognise_folder(folder.name, os.listdir(folder))  # noqa: PTH208
+                self._known[folder] = recognise_folder(folder.name, names_in(folder))
             if kind := self._known[folder]:
                 return folder, kind
         return None
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; of one that cannot be read none, which others say."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names alone
+    except OSError:
+        return []
 
 
 def recognise_folder(name: str, entries: Sequence[str]) -> Kind | None:

@@ -58,18 +58,27 @@ class LeftOut:
         return found
 
     def lines(self) -> Iterator[str]:
-        """A line for each kind whose text can be had, with what to do, and one for the others."""
-        others: dict[str, tuple[Kind, int]] = {}
+        """A line for each kind whose text can be had, with what to do, and one for the others, of
+        which a few are named.
+        """
+        others: dict[str, tuple[Kind, _Entry]] = {}
         for kind, entry in self._entries.items():
             if kind.has_text:
-                names = ", ".join(entry.names)
-                more = entry.count - len(entry.names)
-                names += f" and {more:,} more" if more else ""
-                yield f"left out: {kind.counted(entry.count)} ({names}): {kind.advice}"
+                yield f"left out: {_counted(kind, entry)}: {kind.advice}"
             else:
-                _, count = others.get(kind.name, (kind, 0))
-                others[kind.name] = (kind, count + entry.count)
+                _, same = others.setdefault(kind.name, (kind, _Entry(0, [])))
+                same.count += entry.count
+                same.names += entry.names
         if others:
-            by_count = sorted(others.values(), key=lambda other: -other[1])
-            counted = (kind.counted(count) for kind, count in by_count)
+            by_count = sorted(others.values(), key=lambda other: -other[1].count)
+            counted = (
+                _counted(kind, entry) if entry.count <= _MOST_NAMES else kind.counted(entry.count)
+                for kind, entry in by_count
+            )
             yield f"left out: {', '.join(counted)}"
+
+
+def _counted(kind: Kind, entry: _Entry) -> str:
+    names = ", ".join(entry.names[:_MOST_NAMES])
+    more = entry.count - _MOST_NAMES
+    return f"{kind.counted(entry.count)} ({names}{f' and {more:,} more' if more > 0 else ''})"
