@@ -13,7 +13,7 @@ import pytest
 
 from corpora import corpus_of, problem_of, texts_of
 from hairpin import api
-from hairpin.data.blend import words_of_tables
+from hairpin.data.blend import notices_of
 from hairpin.data.json_tables import JsonLines
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
@@ -342,14 +342,14 @@ def test_the_column_and_those_that_are_not_used_are_told(tmp_path: Path) -> None
         'column "body" of 3 is read; not used: "id", "url"; 1 of 13 rows has no text and was left '
         "out"
     )
-    assert words_of_tables(survey(corpus_of(path))) == expected
-    assert words_of_tables(survey(corpus_of(path))) == expected  # from the cache
+    assert [*notices_of(survey(corpus_of(path)))] == [expected]
+    assert [*notices_of(survey(corpus_of(path)))] == [expected]  # from the cache
     notices: list[str] = []
     spool(rows, None, on_notice=notices.append)
     assert notices == ['column "body" of 3 is read; not used: "id", "url"']
     late = [{"body": "a text"}] * 200 + [{"body": "another", "note": "x"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in late), encoding="utf-8")
-    assert 'not used: "note"' in str(words_of_tables(survey(corpus_of(path))))
+    assert 'not used: "note"' in str([*notices_of(survey(corpus_of(path)))])
     plain = tmp_path / "a.txt"
     plain.write_text("no table", encoding="utf-8")
-    assert words_of_tables(survey(corpus_of(plain))) is None
+    assert [*notices_of(survey(corpus_of(plain)))] == []

@@ -1,6 +1,8 @@
+import bz2
 import codecs
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import sys
@@ -23,7 +25,9 @@ from corpora import corpus_of, texts_of
 from hairpin.config.data import Data
 from hairpin.data import embedded, split
 from hairpin.data.corpus import open_corpus, split_stream
+from hairpin.data.other_encodings import marked
 from hairpin.data.pieces import first_cut, last_cut, recut
+from hairpin.data.recognising import recognise
 from hairpin.data.split import Survey, divide, survey
 from hairpin.errors import CorpusError
 
@@ -51,7 +55,8 @@ def test_a_folder_gives_its_text_files_in_the_order_of_their_paths(tmp_path: Pat
     corpus = corpus_of(root)
     names = [Path(source.name).relative_to(root).as_posix() for source in corpus.sources]
     assert names == ["Z.unknown", "a.txt", "a/b/c.py", "a/z.md", "b.txt", "late"]
-    assert corpus.skipped == 2
+    assert corpus.left_out.counts() == {"hidden file or folder": 2, "picture": 1, "binary file": 1}
+    assert corpus.skipped == 4
     assert texts_of(corpus)[:2] == ["Z.unknown", "a.txt"]
 
 
@@ -90,7 +95,7 @@ def test_all_bad_paths_are_listed_at_once(tmp_path: Path) -> None:
     assert len(lines) == 5
     assert "gone.txt: no such file" in lines[0]
     assert "empty: no text files" in lines[1]
-    assert "1 files are not text" in lines[2]
+    assert "no text files in this folder (left out: 1 picture (a.png))" in lines[2]
     assert "neither a file nor a folder" in lines[3]
     assert "new\\nline: no such file" in lines[4]
 
@@ -126,11 +131,17 @@ def test_text_is_kept_exactly_but_for_a_leading_mark(tmp_path: Path) -> None:
     assert texts_of(corpus_of(path)) == ["one\r\ntwo\rthree\n\ufeffé\U0001f600"]
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
-def test_compressed_files_are_streamed_and_checked(
-    tmp_path: Path, pack: Callable[[bytes], bytes]
-) -> None:
-    suffix = ".gz" if pack is gzip.compress else ".zst"
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_compressed_files_are_streamed_and_checked(tmp_path: Path, suffix: str) -> None:
+    pack = PACKERS[suffix]
     text = "".join(f"line {number} of the text\n" for number in range(40_000))
     path = tmp_path / f"a.txt{suffix}"
     packed = pack(text.encode())
@@ -178,11 +189,100 @@ def test_a_bad_byte_names_file_and_offset(
     assert "--set data.on_bad_bytes=replace" in line
 
 
-@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
-def test_other_encodings_are_recognised(tmp_path: Path, encoding: str, name: str) -> None:
+WIDE = {
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
+
+
+@pytest.mark.parametrize("codec", WIDE)
+def test_utf16_and_utf32_with_a_mark_are_the_same_text(tmp_path: Path, codec: str) -> None:
+    text = "Ärger, 川, \U0001f600.\r\n" * 30_000 + "end"  # more than a block
+    plain, wide = tmp_path / "plain.txt", tmp_path / "wide.txt"
+    plain.write_text(text, encoding="utf-8", newline="")
+    wide.write_bytes(WIDE[codec] + text.encode(codec))
+    assert texts_of(corpus_of(wide)) == [text]
+    assert survey(corpus_of(wide)).hash == survey(corpus_of(plain)).hash
+    (tmp_path / "wide.gz").write_bytes(gzip.compress(wide.read_bytes()))
+    assert texts_of(corpus_of(tmp_path / "wide.gz")) == [text]
+
+
+@pytest.mark.parametrize("codec", WIDE)
+def test_a_bad_place_in_utf16_and_utf32_is_named_or_replaced(tmp_path: Path, codec: str) -> None:
+    width, lone = int(codec[4:6]) // 8, "\ud800".encode(codec, "surrogatepass")
     path = tmp_path / "bad.txt"
-    path.write_bytes("Ärger".encode(encoding))
-    assert f"begins like {name}:" in problems_of(lambda: texts_of(corpus_of(path)))[0]
+    head = WIDE[codec] + ("a" * 300_000).encode(codec)
+    path.write_bytes(head + lone + "\ufffdb".encode(codec))
+    (line,) = problems_of(lambda: texts_of(corpus_of(path)))
+    assert f"at offset {len(head)} is not {codec[:6].upper()}; mend the file" in line
+    corpus = corpus_of(path, on_bad_bytes="replace")
+    assert texts_of(corpus) == ["a" * 300_000 + "\ufffd\ufffdb"]
+    assert corpus.replaced == 1
+    path.write_bytes(WIDE[codec] + "abc".encode(codec)[: -width + 1])  # cut inside a character
+    assert "is not UTF-" in problems_of(lambda: texts_of(corpus_of(path)))[0]
+
+
+@pytest.mark.parametrize("codec", WIDE)
+@pytest.mark.parametrize(
+    "text",
+    ["Plain words, in lines.\n", "吾輩は猫である。 名前はまだ無い。\n", "Все счастливые семьи.\n"],
+)
+def test_utf16_and_utf32_without_a_mark_are_named(tmp_path: Path, codec: str, text: str) -> None:
+    path = tmp_path / "texts" / "wide.txt"
+    path.parent.mkdir()
+    path.write_bytes((text * 500).encode(codec))
+    name = codec.upper()[:6] + codec.upper()[7:]
+    what = f"is {name} without a byte-order mark: save it as UTF-8, as with `iconv -f {name} -t"
+    assert what in problems_of(lambda: corpus_of(path))[0]
+    (path.parent / "plain.txt").write_text("plain")
+    corpus = corpus_of(path.parent)
+    assert texts_of(corpus) == ["plain"]
+    (line,) = corpus.notices()
+    assert line.startswith("left out: 1 file in UTF-16 or UTF-32 without a mark (wide.txt): save")
+
+
+ACCENTS = "Le café était fermé à l’époque, voilà. Ça va très bien.\n"
+CYRILLIC = "Все счастливые семьи похожи друг на друга, каждая несчастливая по-своему.\n"
+JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n"
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "text"),
+    [
+        ("cp1252", "WINDOWS-1252", ACCENTS),
+        ("latin-1", "WINDOWS-1252", "Straße, Grüße, hätte, größer\n"),
+        ("koi8-r", "KOI8-R", CYRILLIC),
+        ("cp1251", "WINDOWS-1251", CYRILLIC),
+        ("cp866", "CP866", CYRILLIC),
+        ("cp932", "SHIFT_JIS", JAPANESE),
+        ("euc-jp", "EUC-JP", JAPANESE),
+        ("gbk", "GB18030", "我们在北京的学校里学习中文,他是一个很好的老师。今天天气很好。\n"),
+        ("big5", "BIG5", "我們在台北的學校裡學習中文,他是一個很好的老師。今天天氣很好。\n"),
+        ("cp949", "EUC-KR", "모든 행복한 가정은 서로 닮았고 불행한 가정은 제각각이다.\n"),
+    ],
+)
+def test_older_encodings_are_named_with_what_to_do(
+    tmp_path: Path, codec: str, name: str, text: str
+) -> None:
+    path = tmp_path / "old.txt"
+    content = (text * 200).encode(codec)
+    path.write_bytes(content)
+    first = next(n for n, byte in enumerate(content) if byte >= 0x80)
+    (line,) = problems_of(lambda: texts_of(corpus_of(path)))
+    assert line.startswith(f"{path}: byte 0x{content[first]:02x} at offset ")
+    assert f"it looks like {name}: save it as UTF-8, as with `iconv -f {name} -t UTF-8`" in line
+
+
+def test_a_bad_byte_alone_is_no_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "one.txt"
+    path.write_bytes(("été à Noël. " * 100).encode() + b"\xe9 " + b"more")
+    (line,) = problems_of(lambda: texts_of(corpus_of(path)))
+    assert "; mend the file, or go on without such bytes" in line
+    path.write_bytes(b"a few letters, then " + bytes(range(256)) * 20)
+    (line,) = problems_of(lambda: texts_of(corpus_of(path)))
+    assert "looks like data of a program" in line and "on_bad_bytes" not in line
 
 
 @given(st.binary(max_size=300), st.integers(0, 40))
@@ -193,6 +293,8 @@ def test_any_bytes_are_text_or_one_line(content: bytes, padding: int) -> None:
         # The padding moves the interesting bytes across the end of a block.
         whole = b"x" * (256 * 1024 - padding) + content if padding else content
         path.write_bytes(whole)
+        if recognise(path, whole[:8192]) or marked(whole):
+            return
         replaced = corpus_of(path, on_bad_bytes="replace")
         text = "".join(texts_of(replaced))
         assert text == whole.decode(errors="replace").removeprefix("\ufeff")
@@ -205,7 +307,7 @@ def test_any_bytes_are_text_or_one_line(content: bytes, padding: int) -> None:
             assert f"at offset {error.start} is not UTF-8" in line
         else:
             assert "".join(texts_of(corpus_of(path))) == expected.removeprefix("\ufeff")
-        for suffix in (".gz", ".zst"):
+        for suffix in PACKERS:
             packed = path.with_suffix(suffix)
             packed.write_bytes(content)
             try:

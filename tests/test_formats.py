@@ -239,13 +239,17 @@ def test_files_of_a_corpus_have_the_column_of_the_first(tmp_path: Path) -> None:
 # --- folders, patterns, formats by name ---
 
 
-def test_a_folder_holds_text_and_tables_together(tmp_path: Path) -> None:
+def test_a_folders_texts_are_its_text_and_tables_where_a_column_is_named(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "a.txt", "plain")
     write(tmp_path / "b" / "b.jsonl.gz", as_lines([{"text": "row"}]))
     write(tmp_path / "c.json", json.dumps([{"text": "record"}]))
     write(tmp_path / "package.json", '{"name": "settings, and no rows"}')
-    corpus = corpus_of(tmp_path)
-    assert texts_of(corpus) == ["plain", "row", "record", '{"name": "settings, and no rows"}']
+    texts = ["plain", '{"name": "settings, and no rows"}']
+    assert texts_of(corpus_of(tmp_path)) == texts
+    corpus = corpus_of(tmp_path, column="text")
+    assert texts_of(corpus) == ["plain", "row", "record", texts[1]]
     assert (corpus.data.column, corpus.data.format) == ("text", None)
 
 

@@ -315,8 +315,9 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         "x.csv",
         "label,text\nham,caf\xe9\n".encode("latin-1"),
         [
-            "x.csv: byte 0xe9 at offset 18 is not UTF-8; mend the file, or go on without such "
-            "bytes: --set data.on_bad_bytes=replace"
+            "x.csv: byte 0xe9 at offset 18 is not UTF-8; it looks like WINDOWS-1252: save it as "
+            "UTF-8, as with `iconv -f WINDOWS-1252 -t UTF-8`, or go on without such bytes: --set "
+            "data.on_bad_bytes=replace"
         ],
     ),
     (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from hairpin.cli.options import (
+    PATH,
     column_option,
     json_option,
     plugin_option,
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
 Named = TypeVar("Named", str, Path)
 
-_run_and_texts = click.argument(
-    "run_and_texts", nargs=-1, metavar="[RUN] [TEXT]...", type=click.Path(path_type=Path)
-)
+_run_and_texts = click.argument("run_and_texts", nargs=-1, metavar="[RUN] [TEXT]...", type=PATH)
 
 
 @click.command(short_help="Let a run's model write.")

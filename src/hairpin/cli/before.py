@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hairpin.cli.options import (
+    PATH,
     corpus_option,
     plugin_option,
     settings_of,
@@ -17,8 +18,8 @@ from hairpin.cli.shown import say
 
 
 @click.command(short_help="Turn text into a tokenizer and token shards.")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The folder to make.")
 @corpus_option
 @with_text_settings
 def prepare(
@@ -37,7 +38,7 @@ def prepare(
 
 @click.command(short_help="Draw the learning-rate curve of a config.")
 @with_curve_settings
-@click.option("--png", type=click.Path(path_type=Path), help="Where to write the picture as well.")
+@click.option("--png", type=PATH, help="Where to write the picture as well.")
 @plugin_option
 def schedule(
     config: Path | None,

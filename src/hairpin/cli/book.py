@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hairpin.cli.options import PATH
 from hairpin.cli.shown import say
 
 
@@ -15,20 +16,20 @@ from hairpin.cli.shown import say
 )
 @click.option(
     "--text",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Train on it, not on The Verdict, which the printed figures are about.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="book",
     show_default=True,
     help="The folder of book.md and its pictures; an earlier page there is replaced.",
 )
 @click.option(
     "--beside",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RUN",
     help="A run of `hairpin train --recipe book`, to be shown in the same picture.",
 )

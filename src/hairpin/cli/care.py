@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hairpin.cli.options import json_option
+from hairpin.cli.options import PATH, json_option
 from hairpin.cli.shown import say, say_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="List the runs in a folder.")
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", required=False, type=PATH)
 def runs(folder: Path | None) -> None:
     """List the runs in FOLDER, ./runs if left out: status, size, best validation."""
     from rich.table import Table

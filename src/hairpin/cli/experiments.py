@@ -9,6 +9,7 @@ import click
 
 from hairpin.cli.options import (
     FLAGS,
+    PATH,
     FiniteRange,
     corpus_option,
     json_option,
@@ -65,7 +66,7 @@ def _with_experiment_options(command: F) -> F:
                 help="Bits per byte below which a difference does not matter.",
             ),
             click.option("--workers", type=int, help="Runs side by side; one for each core."),
-            click.option("--out", type=click.Path(path_type=Path), help="The experiment's folder."),
+            click.option("--out", type=PATH, help="The experiment's folder."),
             click.option(
                 "--only-report", is_flag=True, help="Train nothing; report what is there."
             ),
@@ -77,7 +78,7 @@ def _with_experiment_options(command: F) -> F:
 
 
 @click.command(cls=Grouping, short_help="Tell which arm is better, and whether it was the seed.")
-@click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=click.Path(path_type=Path))
+@click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=PATH)
 @with_settings
 @click.option("--vary", multiple=True, metavar="KEY=A,B", help="An arm for each value of a key.")
 @click.option(
@@ -111,7 +112,7 @@ def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None
 
 
 @click.command(short_help="Tell which parts of a recipe help on a text.")
-@click.argument("texts", nargs=-1, metavar="[TEXT|CONFIG]...", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT|CONFIG]...", type=PATH)
 @with_settings
 @click.option(
     "--factors",
@@ -137,14 +138,12 @@ def ablate(texts: tuple[Path, ...], factors: str, vary: tuple[str, ...], **given
 
 
 @click.command(short_help="Find a peak learning rate by short runs.")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_settings
 @corpus_option
 @click.option("--budget", metavar="5m", help="Wall time for the search; 5 minutes if left out.")
 @click.option("--workers", type=int, help="Runs side by side; one for each core.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The page; find-lr-TEXT.html if left out."
-)
+@click.option("--out", type=PATH, help="The page; find-lr-TEXT.html if left out.")
 @json_option
 def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Find a peak learning rate, by short runs of the whole schedule at rates a factor of two

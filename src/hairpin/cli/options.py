@@ -40,6 +40,22 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class NamedPath(click.Path):
+    """A path; an empty one, which is a variable that is not set, is no name of this folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or click's error."""
+        if not str(value).strip() and not isinstance(value, Path):
+            self.fail("it is empty, as a variable that is not set; give a name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = NamedPath()
+
+
 def with_settings(command: F) -> F:
     """--config, --set and the flags for the most used keys."""
     return _with_options(command, tuple(FLAGS))
@@ -73,9 +89,7 @@ def column_option(command: F) -> F:
 
 def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -> F:
     options = {
-        "config": click.option(
-            "--config", type=click.Path(path_type=Path), help="A TOML file of settings."
-        ),
+        "config": click.option("--config", type=PATH, help="A TOML file of settings."),
         "set": click.option(
             "--set",
             "overrides",
@@ -142,9 +156,7 @@ def track_option(command: F) -> F:
 def plugin_option(command: F) -> F:
     """--plugin, which may be repeated."""
     words = "Run a Python file that registers names for the config; may be repeated."
-    return click.option(
-        "--plugin", multiple=True, metavar="F.py", type=click.Path(path_type=Path), help=words
-    )(command)
+    return click.option("--plugin", multiple=True, metavar="F.py", type=PATH, help=words)(command)
 
 
 def json_option(command: F) -> F:
@@ -155,7 +167,7 @@ def json_option(command: F) -> F:
 
 def run_argument(command: F) -> F:
     """RUN, which may be left out."""
-    return click.argument("run", required=False, type=click.Path(path_type=Path))(command)
+    return click.argument("run", required=False, type=PATH)(command)
 
 
 def weights_option(command: F) -> F:

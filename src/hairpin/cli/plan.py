@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hairpin.cli.options import (
+    PATH,
     corpus_option,
     json_option,
     plugin_option,
@@ -16,12 +17,12 @@ from hairpin.cli.options import (
 
 
 @click.command(short_help="Say what a run will cost, and what its text is like.")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_plan_settings
 @click.option("--tokens", metavar="1B", help="Length of the run in tokens.")
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @corpus_option
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder: for its disk.")
+@click.option("--out", type=PATH, help="The run's folder: for its disk.")
 @click.option("--no-probe", is_flag=True, help="Measure nothing here, and do not import PyTorch.")
 @click.option("--no-text-check", is_flag=True, help="Do not look for what is wrong with the text.")
 @json_option

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
+from hairpin.cli.options import PATH
 from hairpin.cli.shown import say
 
 
 @click.command(short_help="Write a page about runs, in one HTML file.")
-@click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, metavar="[RUN]...", type=PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The file; RUN/report.html if left out, or report.html of several runs.",
 )
 @click.option("--full", is_flag=True, help="With whole paths and the command line.")

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import click
 
-from hairpin.cli.options import weights_option
+from hairpin.cli.options import PATH, weights_option
 
 
 @click.command(short_help="Write a run for transformers, or for llama.cpp.")
-@click.argument(
-    "run_and_out", nargs=-1, required=True, metavar="[RUN] OUT", type=click.Path(path_type=Path)
-)
+@click.argument("run_and_out", nargs=-1, required=True, metavar="[RUN] OUT", type=PATH)
 @click.option(
     "--to",
     type=click.Choice(["huggingface", "gguf"]),
@@ -37,8 +35,8 @@ def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
 
 
 @click.command("import", short_help="Make a run of a model of transformers.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--out", type=PATH, help="The run's folder.")
 def import_(folder: Path, out: Path | None) -> None:
     """Make a run of the model in DIR: config.json, safetensors, tokenizer.
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hairpin.cli.options import (
+    PATH,
     corpus_option,
     plugin_option,
     run_argument,
@@ -19,16 +20,16 @@ from hairpin.cli.options import (
 _start_option = click.option(
     "--from",
     "start",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RUN|DIR",
     help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
 )
 
 
 @click.command(short_help="Train on text files or folders.")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_settings
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+@click.option("--out", type=PATH, help="The run's folder.")
 @_start_option
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @corpus_option
@@ -124,9 +125,9 @@ def resume(
 @click.command(short_help="Teach a trained model labels, or to follow instructions.")
 @click.argument("kind", type=click.Choice(["classify", "instruct"]))
 @_start_option
-@click.option("--data", type=click.Path(path_type=Path), help="CSV, TSV, JSON or JSONL.")
+@click.option("--data", type=PATH, help="CSV, TSV, JSON or JSONL.")
 @with_finetune_settings
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
+@click.option("--out", type=PATH, help="The run's folder.")
 @track_option
 @plugin_option
 def finetune(

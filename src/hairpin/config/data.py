@@ -1,12 +1,13 @@
 """Settings of the text, and of how it becomes tokens."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from hairpin.config.table import Names, Table
+from hairpin.config.table import Table
 
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
@@ -17,7 +18,26 @@ _FORMAT = (
     "What the files hold; unset: what each one's name says. `dataset` is a folder that Hugging "
     "Face's `save_to_disk` wrote."
 )
-_SEPARATOR = "The string that divides a text file into documents; unset: one document a file."
+_SEPARATOR = (
+    "The string that divides a text file into documents; unset: one document a file. On the "
+    "command line `\\n`, `\\r`, `\\t` and `\\\\` stand for a newline, a return, a tab and a "
+    "backslash. A newline is found where the text has CRLF, too."
+)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+
+
+def _named_text(path: str) -> str:
+    if not path.strip():
+        raise ValueError("a path is empty, such as of a variable that is not set; name a file")
+    return path
+
+
+Texts = Annotated[tuple[Annotated[str, AfterValidator(_named_text)], ...], Field(strict=False)]
+
+
+def unescaped(typed: str) -> str:
+    r"""What somebody means who types a separator in a shell, where \n is a backslash and an n."""
+    return re.sub(r"\\([nrt\\])", lambda found: _ESCAPES[found[1]], typed)
 
 
 class Source(Table):
@@ -28,7 +48,7 @@ class Source(Table):
         max_length=40,
         description="What the source is called in the record and in plots.",
     )
-    texts: Names = Field((), description="As `data.texts`.")
+    texts: Texts = Field((), description="As `data.texts`.")
     corpus: CorpusName | None = Field(None, description="As `data.corpus`.")
     weight: float | None = Field(
         None,
@@ -58,7 +78,7 @@ class Source(Table):
 class Data(Table):
     """Which text, and how it is divided."""
 
-    texts: Names = Field(
+    texts: Texts = Field(
         (),
         description="Absolute paths of the files and folders, or patterns such as "
         "`data/**/*.jsonl.gz`.",

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from hairpin.config.checks import ALTERNATIVES, contradictions
+from hairpin.config.data import unescaped
 from hairpin.config.names import advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
@@ -151,6 +152,8 @@ def parse_override(override: str) -> tuple[str, Any]:
         value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
     except (ValueError, RecursionError):
         value = text
+    if key.strip() == "data.separator" and value == text:
+        value = unescaped(text)
     return key.strip(), value
 
 
@@ -221,7 +224,8 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
         texts = table.get("texts") if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(texts, list):
             table["texts"] = [
-                str(folder.absolute() / text) if isinstance(text, str) else text for text in texts
+                str(folder.absolute() / text) if isinstance(text, str) and text else text
+                for text in texts
             ]
     start = tree.get("start")
     if isinstance(start, dict) and isinstance(start.get("path"), str):

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -111,17 +112,21 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 
 def words_of(prepared: Prepared) -> str:
-    """What a prepared text has come to, in a line."""
-    of_tables = words_of_tables(prepared.survey)
+    """What a prepared text has come to, in a line, and lines about what was left out of it."""
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
-        f"vocabulary {prepared.tokenizer.vocabulary:,}" + (f"; {of_tables}" if of_tables else "")
+        f"vocabulary {prepared.tokenizer.vocabulary:,}"
+        + "".join(f"\n{line}" for line in notices_of(prepared.survey))
     )
 
 
-def words_of_tables(found: Survey) -> str | None:
-    """Return a line about what of the tables is read, and what is left out; None: no tables."""
-    return table_words(found.column, found.unused, found.rows, found.empty)
+def notices_of(found: Survey) -> Iterator[str]:
+    """Lines about what was read of tables, and what was left out of a text, replaced in it, or not
+    found; train, plan and prepare say them.
+    """
+    if of_tables := table_words(found.column, found.unused, found.rows, found.empty):
+        yield of_tables
+    yield from found.notices
 
 
 def _surveys(data: settings.Data, cache: Path | None, on_progress: Progress | None) -> list[Survey]:
@@ -154,6 +159,12 @@ def _joined(data: settings.Data, found: Sequence[Survey]) -> Survey:
         empty=sum(each.empty for each in found),
         unused=tuple(dict.fromkeys(name for each in found for name in each.unused)),
         by_tails=tails,
+        left_out=sum((Counter(each.left_out) for each in found), Counter()),
+        notices=tuple(
+            f"source {name}: {line}"
+            for name, each in zip(names, found, strict=True)
+            for line in each.notices
+        ),
     )
     if data.hash not in (None, joined.hash):
         raise CorpusError(

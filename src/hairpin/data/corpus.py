@@ -4,18 +4,25 @@ open_corpus(settings) -> Corpus      finds the files; reads nothing but openings
 Corpus.documents()    -> Document    one after the other, each an iterator of pieces
 """
 
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hairpin.config.data import Data, named
 from hairpin.data import embedded
+from hairpin.data.choosing import settle_tables
 from hairpin.data.columns import choose_column
 from hairpin.data.finding import Search, Source
 from hairpin.data.kinds import table_of
+from hairpin.data.left_out import LeftOut
+from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
 from hairpin.errors import CorpusError
+
+_MOST_PROBLEMS = 10
 
 
 class Document:
@@ -38,25 +45,40 @@ class Corpus:
         name: a short word for it (the corpus, the file or the first of several).
         sources: the files; those of all sources of a mixture, one after the other.
         data: the settings, with the column and the format of tables filled in.
-        skipped: files left out because they are not text; known in full after a pass.
+        left_out: what was found and is not part of the text.
+        skipped: files and folders left out; known in full after a pass.
+        undecodable: files, in the last pass, that are not in the encoding that they declare.
         empty: rows without a text, in the last pass, of so many `rows`.
         unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters put in the place of bad bytes, in the last pass.
+        marks: what divides the text, or could, in the last pass.
+        is_former: whether files are read as before they were told by their content: `former`.
     """
 
     name: str
     sources: list[Source]
     data: Data
-    binary: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    is_former: bool = False
     undecodable: int = field(default=0, init=False)
     replaced: int = field(default=0, init=False)
     rows: int = field(default=0, init=False)
     empty: int = field(default=0, init=False)
     unused: dict[str, None] = field(default_factory=dict, init=False)
+    marks: Marks = field(default_factory=Marks, init=False)
 
     @property
     def skipped(self) -> int:
-        return self.binary + self.undecodable
+        return self.left_out.total + self.undecodable
+
+    def become(self, other: "Corpus") -> None:
+        """Take another's files, and its way to read them."""
+        self.sources, self.data = other.sources, other.data
+        self.left_out, self.is_former = other.left_out, other.is_former
+
+    def notices(self) -> tuple[str, ...]:
+        """Lines about what was left out, replaced or not found, in the last pass."""
+        return told(self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator)
 
     def documents(self) -> Iterator[Document]:
         """Every document; asking for the next one reads what is left of the one before.
@@ -66,16 +88,41 @@ class Corpus:
         """
         self.undecodable = self.replaced = self.rows = self.empty = 0
         self.unused = {}
-        for source in self.sources:
-            data = source.data or self.data
-            found = self._of_text if source.format == "text" else self._of_table
-            yield from found(source, data)
+        self.marks = Marks()
+        for number, source in enumerate(self.sources, 1):
+            try:
+                yield from self._of_source(source)
+            except CorpusError as error:
+                raise CorpusError(self._with_others(error, self.sources[number:])) from None
+
+    def _of_source(self, source: Source) -> Iterator[Document]:
+        data = source.data or self.data
+        return (self._of_text if source.format == "text" else self._of_table)(source, data)
+
+    def _with_others(self, error: CorpusError, rest: list[Source]) -> list[str]:
+        """What is wrong with a file and with those after it, that all can be mended at once."""
+        problems = list(error.problems)
+        for number, source in enumerate(rest, 1):
+            if len(problems) >= _MOST_PROBLEMS:
+                problems.append(f"{len(rest) - number + 1:,} more files were not looked at")
+                break
+            try:
+                for document in self._of_source(source):
+                    deque(document.pieces(), maxlen=0)
+            except CorpusError as other:
+                problems += other.problems
+        return problems
 
     def _of_text(self, source: Source, data: Data) -> Iterator[Document]:
         blocks = self._blocks(source, data)
         separator = data.separator
-        streams = [blocks] if separator is None else split_stream(blocks, separator)
+        if separator is None:
+            streams: Iterable[Iterator[str]] = [self.marks.looked_for(blocks)]
+        else:
+            streams = split_stream(blocks, separator, is_exact=self.is_former)
+            self.marks.files += 1
         for number, stream in enumerate(streams, 1):
+            self.marks.separators += number > 1
             name = source.name if separator is None else f"{source.name} (document {number})"
             # An empty document is none; the first block shows which it is.
             first = next(stream, None)
@@ -115,7 +162,7 @@ class Corpus:
             elif text:
                 yield text
         else:
-            reader = TextReader(source.path, data.on_bad_bytes)
+            reader = TextReader(source.path, data.on_bad_bytes, is_checked=not self.is_former)
             before = self.replaced
             for block in reader.blocks():
                 self.replaced = before + reader.replaced
@@ -128,25 +175,34 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def split_stream(blocks: Iterable[str], separator: str) -> Iterator[Iterator[str]]:
-    """`text.split(separator)` on a stream: iterators of non-empty blocks, one for each part.
+def split_stream(
+    blocks: Iterable[str], separator: str, *, is_exact: bool = False
+) -> Iterator[Iterator[str]]:
+    """The parts of a stream between separators: iterators of non-empty blocks, one for each part.
 
-    A part is to be used up before the next one is asked for; what is left of it is dropped.
+    A part is to be used up before the next one is asked for; what is left of it is dropped. A line
+    end in the separator is any line end of the text, LF or CRLF, unless it `is_exact`.
     """
+    lines = [separator] if is_exact else separator.replace("\r\n", "\n").split("\n")
+    # A return at its beginning is looked for last: a pattern that begins with "perhaps" is slow.
+    pattern = re.compile("\r?\n".join(map(re.escape, lines)).removeprefix("\r?"))
+    longest = sum(map(len, lines)) + 2 * (len(lines) - 1)
     source = iter(blocks)
     text, position, ended = "", 0, False
 
     def part() -> Iterator[str]:
         nonlocal text, position, ended
-        keep = len(separator) - 1  # that many characters may be the beginning of a separator
+        keep = longest - 1  # that many characters may be the beginning of a separator
         while True:
-            found = text.find(separator, position)
-            end = found if found >= 0 else max(len(text) - keep, position)
+            found = pattern.search(text, position)
+            end = found.start() if found else max(len(text) - keep, position)
+            if found and not lines[0] and end > position and text[end - 1] == "\r":
+                end -= 1
             if end > position:
                 yield text[position:end]
             position = end
-            if found >= 0:
-                position = found + len(separator)
+            if found:
+                position = found.end()
                 return
             block = next(source, None)
             if block is None:
@@ -184,32 +240,20 @@ def open_corpus(data: Data) -> Corpus:
         return Corpus("verdict", [Source(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
-    search = Search(data.format)
+    search = Search(data.format, takes_tables=data.column is not None)
     for text in data.texts:
         search.add(Path(text))
     if search.problems:
         raise CorpusError(search.problems)
-    return Corpus(named(data), search.sources, _resolved(data, search.sources), search.binary)
+    left_out = search.left_out
+    data, sources = settle_tables(data, search.sources, left_out)
+    return Corpus(named(data), sources, data, left_out)
 
 
 def _joined(data: Data) -> Corpus:
     corpora = [open_corpus(part) for _, part in data.parts()]
     sources = [replace(s, data=corpus.data) for corpus in corpora for s in corpus.sources]
-    return Corpus(named(data), sources, data, sum(corpus.binary for corpus in corpora))
-
-
-def _resolved(data: Data, sources: list[Source]) -> Data:
-    """The settings with what tables are read as: the first one that has a row says which column."""
-    tables = [source for source in sources if source.format != "text"]
-    if not tables:
-        return data
-    chosen = data.column
-    for source in tables if chosen is None else ():
-        assert source.path
-        table = table_of(source.path, source.format, data.on_bad_bytes)
-        if columns := table.columns():
-            chosen = choose_column(table.name, columns, None)
-            break
-    formats = {source.format for source in sources}
-    one = formats.pop() if len(formats) == 1 else data.format
-    return data.model_copy(update={"column": chosen, "format": one})
+    left_out = LeftOut()
+    for corpus in corpora:
+        left_out.take(corpus.left_out)
+    return Corpus(named(data), sources, data, left_out)

@@ -8,27 +8,29 @@ from pathlib import Path
 
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.data.arrow import is_saved_dataset, split_folder
-from hairpin.data.cache import shown
+from hairpin.data.cache import cache_folder, shown
+from hairpin.data.folders import (
+    CACHE,
+    OWN_FOLDERS,
+    Found,
+    Inside,
+    names_in,
+    of_a_folder,
+    recognise_folder,
+)
 from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
-from hairpin.data.reading import byte_blocks
-from hairpin.data.token_files import ADVICE, made_by
+from hairpin.data.left_out import LeftOut
+from hairpin.data.reading import kind_of_file, refusal
+from hairpin.data.recognising import Kind, by_suffix
 from hairpin.errors import CorpusError
 
-_SNIFFED_BYTES = 8192
-_BINARY_SUFFIXES = frozenset(
-    f".{name}"
-    for group in (
-        "7z bz2 deb dmg egg iso jar rar rpm tar tgz whl xz zip",  # archives
-        "aac avi flac m4a mkv mov mp3 mp4 ogg wav webm",  # sound and film
-        "bmp gif heic ico jpeg jpg png psd tif tiff webp",  # pictures
-        "doc docx epub odt pdf ppt pptx xls xlsx",  # documents of other programs
-        "a bin class dll dylib exe lib o obj pyc pyd pyo so wasm",  # programs
-        "arrow db feather h5 npy npz pickle pkl sqlite sqlite3",  # data
-        "ckpt gguf onnx pt pth safetensors",  # models
-        "eot otf ttf woff woff2",  # fonts
-    )
-    for name in group.split()
+_HIDDEN = Kind("hidden file or folder", "", "", has_text=False, many="hidden files or folders")
+_SPECIAL = Kind(
+    "broken link or special file", "", "", has_text=False, many="broken links or special files"
+)
+_OTHER_FORMAT = Kind(
+    "file of another format", "", "", has_text=False, many="files of another format"
 )
 
 
@@ -42,6 +44,8 @@ class Source:
         path, text: the one or the other.
         format: what the file holds.
         data: how it is read, where that is not as the corpus says.
+        is_found: whether it was found in a folder, and not named.
+        is_beside_texts: of a table that was found, whether its folder has texts too.
     """
 
     name: str
@@ -49,6 +53,8 @@ class Source:
     text: str | None = None
     format: Format = "text"
     data: Data | None = None
+    is_found: bool = False
+    is_beside_texts: bool = False
 
     def files(self) -> list[Path]:
         """The files that decide what the text is."""
@@ -62,15 +68,24 @@ class Source:
 class Search:
     """Finds files of text below the named paths; collects every problem before it stops.
 
+    Of a folder with texts and tables the texts are taken, unless the tables' column is named.
+
     Args:
         asked: what all files hold; None: what each one's name says.
+        takes_tables: whether tables are taken that lie among texts.
+
+    Attributes:
+        sources: what was found, in order.
+        problems: lines.
+        left_out: what was found and is not text.
     """
 
-    def __init__(self, asked: Format | None = None) -> None:
+    def __init__(self, asked: Format | None = None, *, takes_tables: bool = False) -> None:
         self._asked = asked
+        self._takes_tables = takes_tables
         self.sources: list[Source] = []
         self.problems: list[str] = []
-        self.binary = 0
+        self.left_out = LeftOut()
         self._taken: set[Path] = set()
 
     def add(self, path: Path) -> None:
@@ -83,12 +98,7 @@ class Search:
             if stat.S_ISDIR(mode):
                 self._add_folder(path)
             elif stat.S_ISREG(mode):
-                with path.open("rb") as file:
-                    ids = made_by(path.suffix, file.read(_SNIFFED_BYTES))
-                if ids:
-                    self.problems.append(f"{shown(path)}: is {ids}: {ADVICE}")
-                else:
-                    self._take(path, self._asked or format_of(path))
+                self._add_file(path)
             else:
                 self.problems.append(
                     f"{shown(path)}: is neither a file nor a folder; "
@@ -99,15 +109,30 @@ class Search:
         except (OSError, ValueError) as error:
             self._refuse(path, error)
 
+    def _add_file(self, path: Path) -> None:
+        with path.open("rb"):
+            format_ = self._asked or format_of(path)
+        if format_ == "text" and (kind := kind_of_file(path)):
+            self.problems.extend(refusal(path, kind).problems)
+        else:
+            self._take(path, format_)
+
     def _add_matches(self, pattern: Path) -> None:
-        before = len(self.problems) + len(self._taken) + self.binary
+        before = len(self.problems) + len(self._taken) + self.left_out.total
         found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - pathlib's shows hidden files
+        inside, own = self.inside(pattern), set()
         for match in sorted(map(Path, found), key=Path.as_posix):
-            if not match.is_dir():
-                self._take_found(match, is_named=True)
+            if inside and (there := inside.folder_of(match)):
+                own.add(there)
+            elif not match.is_dir():
+                left_out, name = self.left_out, shown(match.name)
+                if format_ := self._format_of_found(match, left_out, name, is_named=True):
+                    self._take(match, format_)
             elif "**" not in pattern.parts:
                 self._add_folder(match)
-        if len(self.problems) + len(self._taken) + self.binary == before:
+        for folder, kind in sorted(own, key=lambda one: one[0]):
+            self.left_out.add(kind, shown(folder))
+        if len(self.problems) + len(self._taken) + self.left_out.total == before:
             self.problems.append(
                 f"{shown(pattern)}: no file matches this pattern; check it (** stands for any "
                 "folders)"
@@ -117,68 +142,126 @@ class Search:
         if self._asked in (None, "dataset") and is_saved_dataset(root):
             self._take(root, "dataset")
             return
+        kind = self.kind_of_folder(root, names_in(root))
+        if kind and kind in OWN_FOLDERS:
+            self.problems.append(f"{shown(root)}: is {kind.words}, and no text: {kind.advice}")
+            return
         before, problems_before = len(self.sources), len(self.problems)
-        binary_before = self.binary
-        already_taken = len(self._taken)
-        files = self._walk(root)
-        for path in sorted(files, key=lambda path: path.relative_to(root).as_posix()):
-            self._take_found(path, is_named=False)
+        already_taken, left_out = len(self._taken), LeftOut()
+        found: list[Found] = []
+        for path in self._walk(root, left_out):
+            name = shown(path.relative_to(root).as_posix())
+            if format_ := self._format_of_found(path, left_out, name, is_named=False):
+                found.append(Found(path, name, format_))
+        chosen = self.chosen(found, left_out)
+        is_mixed = len({one.format == "text" for one in chosen}) == 2
+        for one in chosen:
+            self._take(one.path, one.format, is_found=True, is_beside_texts=is_mixed)
         # A folder whose files were all named before adds nothing, and that is no mistake.
-        nothing_new = len(self.sources) == before and not (already_taken and files)
+        nothing_new = len(self.sources) == before and not (already_taken and found)
         if nothing_new and len(self.problems) == problems_before:
-            count = self.binary - binary_before
-            skipped = f" ({count} files are not text)" if count else ""
+            why = f" ({'; '.join(left_out.lines())})" if left_out else ""
             self.problems.append(
-                f"{shown(root)}: no text files in this folder{skipped}; "
+                f"{shown(root)}: no text files in this folder{why}; "
                 "name a folder with text, or the files themselves"
             )
+        else:
+            self.left_out.take(left_out)
 
-    def _take_found(self, path: Path, *, is_named: bool) -> None:
-        """Take a file that was found, if it is text or a table."""
+    def _format_of_found(
+        self, path: Path, left_out: LeftOut, name: str, *, is_named: bool
+    ) -> Format | None:
+        """What a file holds that was found, if it is text or a table; what it is is counted else.
+
+        Args:
+            path: the file, or a folder that is one dataset.
+            left_out: counts.
+            name: for messages.
+            is_named: whether a pattern has matched the file itself.
+        """
         try:
             if path.is_dir():
-                self._take(path, "dataset")
-                return
+                return "dataset"
             if not path.is_file():
-                return
+                left_out.add(_SPECIAL, name)
+                return None
             format_ = self._asked if self._asked == "text" else format_of(path)
             if format_ == "json" and not (is_named or self._asked or begins_like_rows(path)):
                 format_ = "text"
             if self._asked not in (None, format_):
-                return
-            if format_ == "text" and (
-                path.suffix.lower() in _BINARY_SUFFIXES or _looks_binary(path)
-            ):
-                self.binary += 1
-            else:
-                self._take(path, format_)
+                left_out.add(_OTHER_FORMAT, name)
+                return None
+            if format_ == "text" and (kind := self.kind_of_found(path)):
+                left_out.add(kind, name)
+                return None
         except OSError as error:
             self._refuse(path, error)
+            return None
+        return format_
 
-    def _walk(self, root: Path) -> list[Path]:
+    def inside(self, pattern: Path) -> Inside | None:
+        """What tells of a pattern's matches that they are part of something that is no text."""
+        return Inside(pattern)
+
+    def kind_of_folder(self, place: Path, entries: list[str]) -> Kind | None:
+        """What a folder is that has no text; `entries` are the names in it."""
+        return recognise_folder(place.name, entries)
+
+    def kind_of_found(self, path: Path) -> Kind | None:
+        """What a file is that was found and has no text."""
+        return by_suffix(path) or kind_of_file(path, is_found=True)
+
+    def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
+        """What of a folder's files is its text; the others are counted."""
+        return of_a_folder(found, left_out, takes_tables=self._takes_tables)
+
+    def _walk(self, root: Path, left_out: LeftOut) -> list[Path]:
         files: list[Path] = []
         seen: set[tuple[int, int]] = set()
+        cache = _identity(cache_folder())
         walk = os.walk(root, followlinks=True, onerror=lambda error: self._refuse(root, error))
         for folder, subfolders, names in walk:
-            status = Path(folder).stat()
+            place = Path(folder)
+            identity = _identity(place)
             # A link to a folder above would otherwise be walked without end.
-            if (status.st_dev, status.st_ino) in seen:
+            if identity is None or identity in seen:
                 subfolders.clear()
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(identity)
+            kind = CACHE if identity == cache else None
+            kind = kind or self.kind_of_folder(place, subfolders + names)
+            if kind and place != root:
+                left_out.add(kind, shown(place.relative_to(root).as_posix()))
+                subfolders.clear()
+                continue
+            for name in subfolders + names:
+                if name.startswith("."):
+                    left_out.add(_HIDDEN, shown((place / name).relative_to(root).as_posix()))
+            if {"blobs", "snapshots"} <= set(subfolders):  # the hub's cache: links lead to blobs
+                subfolders[:] = ["snapshots"]
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            saved = [name for name in subfolders if is_saved_dataset(Path(folder, name))]
+            saved = [name for name in subfolders if is_saved_dataset(place / name)]
             if self._asked in (None, "dataset"):
-                files += [Path(folder, name) for name in saved]
+                files += [place / name for name in saved]
                 subfolders[:] = [name for name in subfolders if name not in saved]
-            files += [Path(folder, name) for name in names if not name.startswith(".")]
-        return files
+            files += [place / name for name in names if not name.startswith(".")]
+        return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
-    def _take(self, path: Path, format_: Format) -> None:
+    def _take(
+        self, path: Path, format_: Format, *, is_found: bool = False, is_beside_texts: bool = False
+    ) -> None:
         absolute = path.absolute()
         if absolute not in self._taken:
             self._taken.add(absolute)
-            self.sources.append(Source(shown(path), absolute, format=format_))
+            self.sources.append(
+                Source(
+                    shown(path),
+                    absolute,
+                    format=format_,
+                    is_found=is_found,
+                    is_beside_texts=is_beside_texts,
+                )
+            )
 
     def _refuse(self, path: Path, error: Exception) -> None:
         where = getattr(error, "filename", None) or path
@@ -217,15 +300,10 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _looks_binary(path: Path) -> bool:
-    """Whether the (decompressed) opening holds a NUL byte; damaged files are left to the reader."""
-    opening = b""
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What a folder is, by whatever way one has come to it; None: it is not there."""
     try:
-        for block in byte_blocks(path):
-            opening += block
-            if len(opening) >= _SNIFFED_BYTES:
-                break
-    except CorpusError:
-        with path.open("rb"):
-            return False
-    return b"\0" in opening[:_SNIFFED_BYTES]
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -9,7 +9,7 @@ from hairpin.data.columns import Table
 from hairpin.data.json_tables import JsonArray, JsonLines
 from hairpin.data.text_tables import Csv, Tsv
 
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",

@@ -1,48 +1,164 @@
-"""A file's bytes -> text: decompressed, strict UTF-8, in blocks, in bounded memory."""
+"""A file's bytes -> text: decompressed, strict, in blocks, in bounded memory.
+
+Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. What is plainly no text is refused by
+name, whatever is to be done with bad bytes.
+"""
 
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from hairpin.data.cache import shown
+from hairpin.data.other_encodings import control_share, legacy, marked
+from hairpin.data.recognising import BINARY, OPENING_BYTES, Kind, is_mostly_binary, recognise
+from hairpin.data.token_files import token_ids
 from hairpin.errors import CorpusError
 
 BLOCK_BYTES = 256 * 1024
 # A kilobyte of zstd can stand for 30 MB: small bites keep memory bounded.
 _ZSTD_BITE_BYTES = 1024
-_OTHER_ENCODINGS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
+# `zstd --long=31`, which large dumps are packed with: as much memory as the file says, to 2 GB.
+_ZSTD_WINDOW_BYTES = 2**31
+_GARBLED = 0.02  # NULs and control characters about a bad byte, where no encoding is meant
+_AROUND_BYTES = 4096
+_DECODERS: dict[str, Callable[[bytes, str, bool], tuple[str, int]]] = {
+    "utf-8": codecs.utf_8_decode,
+    "utf-16-le": codecs.utf_16_le_decode,
+    "utf-16-be": codecs.utf_16_be_decode,
+    "utf-32-le": codecs.utf_32_le_decode,
+    "utf-32-be": codecs.utf_32_be_decode,
+}
+
+
+class _Readable(Protocol):
+    """A file, or what unpacks one."""
+
+    def read(self, size: int, /) -> bytes:
+        """As many bytes, fewer at the end."""
+        ...
 
 
 def byte_blocks(path: Path) -> Iterator[bytes]:
-    """A file's content, decompressed where its name ends in `.gz` or `.zst`.
+    """A file's content, decompressed where its name ends in `.gz`, `.xz`, `.bz2` or `.zst`.
 
     Raises:
         CorpusError: the file cannot be opened or read, or its compressed data are damaged.
     """
     try:
         with path.open("rb") as file:
-            if path.suffix.lower() == ".gz":
-                with gzip.open(file) as unpacked:
-                    yield from iter(lambda: unpacked.read(BLOCK_BYTES), b"")
-            elif path.suffix.lower() == ".zst":
-                yield from _zstd_blocks(path, file)
+            if unpack := _UNPACK.get(path.suffix.lower()):
+                yield from unpack(path, file)
             else:
-                yield from iter(lambda: file.read(BLOCK_BYTES), b"")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(path, "gzip", str(error)) from error
+                yield from _read(file)
     except OSError as error:
         raise CorpusError(
             f"{shown(path)}: cannot be read ({error.strerror or error}); "
             "check the path and its permissions"
         ) from error
+
+
+def opening_of(path: Path) -> bytes:
+    """The first bytes of a file, decompressed.
+
+    Raises:
+        CorpusError: as `byte_blocks`.
+    """
+    return _opening(byte_blocks(path))[0]
+
+
+def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
+    """What a file is that holds no text; of a damaged one its reader says more.
+
+    Args:
+        path: the file.
+        is_found: whether it was found in a folder: text is then only what has no NUL at its
+            beginning; what was named may have some.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        opening = opening_of(path)
+    except CorpusError:
+        with path.open("rb"):
+            return None
+    if (kind := recognise(path, opening) or token_ids(path, opening)) or marked(opening):
+        return kind
+    if (is_found and b"\0" in opening) or is_mostly_binary(opening + _samples(path)):
+        return BINARY
+    return None
+
+
+def _samples(path: Path) -> bytes:
+    """As much as the opening from the middle and the end of a file: a crash leaves NULs there."""
+    size = path.stat().st_size
+    if size < 3 * OPENING_BYTES or path.suffix.lower() in _UNPACK:
+        return b""
+    parts = []
+    with path.open("rb") as file:
+        for place in (size // 2, size - OPENING_BYTES):
+            file.seek(place)
+            parts.append(file.read(OPENING_BYTES))
+    return b"".join(parts)
+
+
+def _opening(blocks: Iterator[bytes]) -> tuple[bytes, list[bytes]]:
+    """The first bytes of a stream, and the blocks that had to be read for them."""
+    taken, count = [], 0
+    for block in blocks:
+        taken.append(block)
+        count += len(block)
+        if count >= OPENING_BYTES:
+            break
+    return b"".join(taken)[:OPENING_BYTES], taken
+
+
+def _read(file: _Readable) -> Iterator[bytes]:
+    yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+
+
+def _gzip_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        with gzip.open(file) as unpacked:
+            yield from _read(unpacked)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, "gzip", str(error)) from error
+
+
+def _xz_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        import lzma
+    except ImportError:
+        raise _no_module(path, "lzma") from None
+    try:
+        with lzma.open(file) as unpacked:
+            yield from _read(unpacked)
+    except (EOFError, lzma.LZMAError) as error:
+        raise _damaged(path, "xz", str(error)) from error
+
+
+def _bzip2_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        import bz2
+    except ImportError:
+        raise _no_module(path, "bz2") from None
+    try:
+        with bz2.open(file) as unpacked:
+            yield from _read(unpacked)
+    except (EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _damaged(path, "bzip2", str(error)) from error
+
+
+def _no_module(path: Path, name: str) -> CorpusError:
+    return CorpusError(
+        f"{shown(path)}: this Python was built without its module {name}; unpack the file first"
+    )
 
 
 def _zstd_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
@@ -52,18 +168,23 @@ def _zstd_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         raise CorpusError(
             f"{shown(path)}: reading .zst needs a package; type: pip install zstandard"
         ) from error
-    frame = None
+    unpacker, frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES), None
     try:
         while bite := file.read(_ZSTD_BITE_BYTES):
             while bite:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                frame = frame or unpacker.decompressobj()
                 block = frame.decompress(bite)
                 if block:
                     yield block
                 bite = b""
                 if frame.eof:
                     bite, frame = frame.unused_data, None
-    except zstandard.ZstdError as error:
+    except (MemoryError, zstandard.ZstdError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise CorpusError(
+                f"{shown(path)}: was packed with a window that takes more memory than there is; "
+                "unpack it, as with `zstd -d --long=31`"
+            ) from None
         raise _damaged(path, "zstd", str(error)) from error
     if frame is not None:
         raise _damaged(path, "zstd", "the file ends inside a frame")
@@ -76,33 +197,65 @@ def _damaged(path: Path, kind: str, reason: str) -> CorpusError:
     )
 
 
+_UNPACK: dict[str, Callable[[Path, BinaryIO], Iterator[bytes]]] = {
+    ".gz": _gzip_blocks,
+    ".tgz": _gzip_blocks,  # where the opening shows what it is
+    ".xz": _xz_blocks,
+    ".txz": _xz_blocks,
+    ".bz2": _bzip2_blocks,
+    ".tbz2": _bzip2_blocks,
+    ".zst": _zstd_blocks,
+}
+
+
+def refusal(path: Path, kind: Kind) -> CorpusError:
+    """The error for a file that is no text."""
+    return CorpusError(f"{shown(path)}: is {kind.words}: {kind.advice}")
+
+
 class TextReader:
     """Text of one file, with a count of what had to be replaced.
+
+    Args:
+        path: the file.
+        on_bad_bytes: as in `config.data.Data`.
+        is_checked: whether what is no text is refused.
 
     Attributes:
         replaced: U+FFFD characters put in the place of bad bytes so far.
     """
 
-    def __init__(self, path: Path, on_bad_bytes: str) -> None:
+    def __init__(self, path: Path, on_bad_bytes: str, *, is_checked: bool = True) -> None:
         self.path = path
         self.replaced = 0
         self._errors = "strict" if on_bad_bytes == "error" else "replace"
-        self._opening = b""
+        self._codec = "utf-8"
+        self._is_checked = is_checked
 
     def blocks(self) -> Iterator[str]:
         """The text, newlines as they are, without a leading byte order mark.
 
         Raises:
-            CorpusError: a byte is not UTF-8 (unless bad bytes are replaced), or as `byte_blocks`.
+            CorpusError: the file is no text, a byte is not of its encoding (unless bad bytes are
+                replaced), or as `byte_blocks`.
         """
-        offset, pending, first = 0, b"", True
-        for block in byte_blocks(self.path):
+        source = byte_blocks(self.path)
+        opening, taken = _opening(source)
+        if self._is_checked and (kind := recognise(self.path, opening)):
+            raise refusal(self.path, kind)
+        self._codec, mark_bytes = marked(opening) or ("utf-8", 0)
+        pending, offset, first = b"", 0, True
+        for block in chain(taken, source):
             data = pending + block
-            self._opening = self._opening or data[:4]
+            if offset < mark_bytes:
+                if len(data) < mark_bytes:
+                    pending = data
+                    continue
+                data, offset = data[mark_bytes:], mark_bytes
             text, used = self._decode(data, offset, final=False)
             pending, offset = data[used:], offset + used
             if first and text:
-                text, first = text.removeprefix("\ufeff"), False
+                text, first = text.removeprefix("\ufeff" * (self._codec == "utf-8")), False
             if text:
                 yield text
         if pending:
@@ -110,20 +263,30 @@ class TextReader:
 
     def _decode(self, data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
         try:
-            text, used = codecs.utf_8_decode(data, self._errors, final)
+            text, used = _DECODERS[self._codec](data, self._errors, final)
         except UnicodeDecodeError as error:
-            raise self._bad_byte(data[error.start], offset + error.start) from None
+            raise self._bad_byte(data, error.start, offset + error.start) from None
         if self._errors == "replace" and "\ufffd" in text:
-            # The text's own U+FFFD always decodes from these bytes: 0xEF continues nothing.
-            self.replaced += text.count("\ufffd") - data[:used].count(b"\xef\xbf\xbd")
+            self.replaced += text.count("\ufffd") - self._own_replacements(data[:used])
         return text, used
 
-    def _bad_byte(self, byte: int, offset: int) -> CorpusError:
-        where = f"{shown(self.path)}: byte 0x{byte:02x} at offset {offset} is not UTF-8"
-        for mark, name in _OTHER_ENCODINGS:
-            if self._opening.startswith(mark):
-                where += f" (the file begins like {name}: save it as UTF-8)"
-                break
+    def _own_replacements(self, data: bytes) -> int:
+        """The U+FFFD that are the text's own."""
+        if self._codec == "utf-8":
+            return data.count(b"\xef\xbf\xbd")  # nothing else decodes so: 0xEF continues nothing
+        return data.decode(self._codec, "ignore").count("\ufffd")
+
+    def _bad_byte(self, data: bytes, at: int, offset: int) -> CorpusError:
+        name = self._codec.upper().removesuffix("-LE").removesuffix("-BE")
+        where = f"{shown(self.path)}: byte 0x{data[at]:02x} at offset {offset} is not {name}"
+        around = data[max(0, at - _AROUND_BYTES) : at + _AROUND_BYTES]
+        if self._codec == "utf-8" and control_share(around) >= _GARBLED:
+            return CorpusError(
+                f"{where}, and what is about it looks like data of a program; name a text file"
+            )
+        mend = "mend the file"
+        if self._codec == "utf-8" and (likely := legacy(around)):
+            mend = f"it looks like {likely}: save it as UTF-8, as with `iconv -f {likely} -t UTF-8`"
         return CorpusError(
-            f"{where}; mend the file, or go on without such bytes: --set data.on_bad_bytes=replace"
+            f"{where}; {mend}, or go on without such bytes: --set data.on_bad_bytes=replace"
         )

@@ -147,10 +147,8 @@ def tokens_of(corpora: Iterable[Corpus], tokenizer: Tokenizer) -> InMemory:
 def notices_of(corpus: Corpus) -> list[str]:
     """Return lines about what was left out or replaced in the last pass."""
     column = corpus.data.column if corpus.rows else None
-    lines = [table_words(column, tuple(corpus.unused), corpus.rows, corpus.empty)]
-    if corpus.replaced:
-        lines.append(f"{corpus.replaced:,} characters stand in the place of bytes that are no text")
-    return [line for line in lines if line]
+    of_tables = table_words(column, tuple(corpus.unused), corpus.rows, corpus.empty)
+    return [*([of_tables] if of_tables else []), *corpus.notices()]
 
 
 def _how(own: Data, path: Path) -> Data:

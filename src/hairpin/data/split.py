@@ -10,10 +10,10 @@ import contextlib
 import hashlib
 import io
 import json
-import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +24,15 @@ import numpy as np
 from hairpin.config.data import Data
 from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import Corpus
+from hairpin.data.former import former_corpus
+from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import first_cut, last_cut
+from hairpin.data.stamps import settled, survey_path
 from hairpin.errors import CorpusError
 from hairpin.files import write_atomically
 
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails", "mixed"]
-
-_FORMAT = 3
-# A file that changed this shortly before the survey may change again unseen: clocks are coarse.
-_SETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Survey:
     """What one pass over the text found.
 
     Attributes:
-        files, skipped: files that hold text; files left out because they are not text.
+        files, skipped: files that hold text; files and folders left out because they are not.
         documents, bytes: of all the text, in UTF-8.
         replaced: U+FFFD characters put in the place of bad bytes.
         hash: SHA-256 over the documents' SHA-256s, in order, in hex.
@@ -52,6 +51,10 @@ class Survey:
         rows, empty: of tables, and those of them without a text, which are left out.
         column, unused: the tables' column that is read, and the others.
         by_tails: with "mixed", for each document 1 where its last part is for validation.
+        undecodable: of the files left out, those that are not in the encoding that they declare.
+        marks: as of the corpus.
+        left_out: what was left out, by kind.
+        notices: lines about what was left out, replaced, or not found.
     """
 
     files: int
@@ -69,6 +72,10 @@ class Survey:
     column: str | None = None
     unused: tuple[str, ...] = ()
     by_tails: bytearray = field(default_factory=bytearray, repr=False, compare=False)
+    undecodable: int = 0
+    marks: Marks = field(default_factory=Marks)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
     def train_bytes(self) -> int:
@@ -84,27 +91,52 @@ def survey(
         CorpusError: a file cannot be read, there is no text, `data.hash` is of another text, or
             `data.split = "documents"` would leave a side empty.
     """
-    path = _cache_path(corpus, cache or cache_folder())
-    start_time = time.time()
-    found = _load(path) if path else None
-    if found is None:
-        found = _read(corpus, on_progress)
-        if path and _settled(corpus, start_time):
-            # Without a cache the next run reads the text once more, and that is all.
-            with contextlib.suppress(OSError):
-                write_atomically(path, _dump(found))
-    expected = corpus.data.hash
-    if expected is not None and expected != found.hash:
-        raise CorpusError(
+    expected, cache = corpus.data.hash, cache or cache_folder()
+    if expected is None:
+        return _surveyed(corpus, cache, on_progress)
+    try:
+        found = _surveyed(corpus, cache, on_progress)
+        if found.hash == expected:
+            return found
+        error = CorpusError(
             f"{corpus.name}: the text has changed since this run's config was written (its hash "
             f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); a changed text needs a new run"
         )
-    return found
+    except CorpusError as problem:
+        error = problem
+    with contextlib.suppress(CorpusError):
+        if former := former_corpus(corpus):
+            then = _surveyed(former, cache, on_progress)
+            if then.hash == expected:
+                corpus.become(former)
+                return then
+    raise error
+
+
+def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Survey:
+    path, start_time = survey_path(corpus, cache), time.time()
+    found = _load(path) if path else None
+    if found is None:
+        found = _read(corpus, on_progress)
+        if path and settled(corpus, start_time):
+            # Without a cache the next run reads the text once more, and that is all.
+            with contextlib.suppress(OSError):
+                write_atomically(path, _dump(found))
+    # What the search for files has left out no cache needs to know.
+    left_out = corpus.left_out
+    return replace(
+        found,
+        skipped=left_out.total + found.undecodable,
+        left_out=left_out.counts(),
+        notices=told(
+            left_out, found.undecodable, found.replaced, found.marks, corpus.data.separator
+        ),
+    )
 
 
 def forget(corpus: Corpus, *, cache: Path | None = None) -> None:
     """Drop the cached survey of a corpus whose files turned out to be different."""
-    path = _cache_path(corpus, cache or cache_folder())
+    path = survey_path(corpus, cache or cache_folder())
     if path:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -146,6 +178,8 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         empty=corpus.empty,
         column=corpus.data.column if corpus.rows else None,
         unused=tuple(corpus.unused),
+        undecodable=corpus.undecodable,
+        marks=corpus.marks,
     )
     return _decide(corpus, found)
 
@@ -241,43 +275,17 @@ def _bytes_on_disk(corpus: Corpus) -> int:
     return total
 
 
-def _settled(corpus: Corpus, start_time: float) -> bool:
-    """Whether no file changed in the last moments, so that a later change would show."""
-    try:
-        newest = max(p.stat().st_mtime for source in corpus.sources for p in source.files())
-    except (OSError, ValueError):
-        return False
-    return newest < start_time - _SETTLED_SECONDS
-
-
-def _cache_path(corpus: Corpus, cache: Path) -> Path | None:
-    """Where the survey of exactly these files and settings is kept; None where none can be."""
-    signature = hashlib.sha256()
-    data = corpus.data.model_dump(mode="json", exclude={"hash"})
-    skipped_and_format = (_FORMAT, corpus.binary, data, sys.version)
-    signature.update(json.dumps(skipped_and_format, sort_keys=True).encode())
-    for source in corpus.sources:
-        if source.path is None:
-            return None
-        for path in source.files():
-            try:
-                status = path.stat()
-            except OSError:
-                return None
-            stamp = (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            signature.update(ascii((source.format, *stamp)).encode())
-    return cache / "surveys" / f"{signature.hexdigest()}.npz"
-
-
 _PLAIN = (
     "files", "documents", "bytes", "skipped", "replaced", "hash", "split", "val_bytes", "rows",
-    "empty", "column", "unused",
+    "empty", "column", "unused", "undecodable",
 )  # fmt: skip
 
 
 def _dump(found: Survey) -> bytes:
     file = io.BytesIO()
     plain: dict[str, Any] = {name: getattr(found, name) for name in _PLAIN}
+    marks = found.marks
+    plain["marks"] = (marks.files, marks.separators, dict(marks.unused))
     np.savez(
         file,
         plain=np.frombuffer(json.dumps(plain).encode(), np.uint8),
@@ -294,8 +302,10 @@ def _load(path: Path) -> Survey | None:
             plain = json.loads(stored["plain"].tobytes())
             plain["unused"] = tuple(plain["unused"])
             lengths = array("Q", stored["document_bytes"].astype(np.uint64).tobytes())
+            files, separators, unused = plain.pop("marks")
             return Survey(
                 **plain,
+                marks=Marks(files, separators, Counter(unused)),
                 document_bytes=lengths,
                 in_validation=bytearray(stored["in_validation"].tobytes()),
             )

@@ -1,19 +1,29 @@
 """Files of token ids that other trainers prepare: numbers, of which no text can be had here."""
 
+from pathlib import Path
+
 import numpy as np
+
+from hairpin.data.recognising import Kind
 
 _GPT2_TOKENS = 50257
 _LLMC = (20240520, 20240801)  # the first number of llm.c's files, of 16 and of 32 bits an id
-ADVICE = "give the text it was made of"
 
 
-def made_by(suffix: str, opening: bytes) -> str | None:
-    """Return who wrote a file of token ids, in words; None: it is something else.
+def token_ids(path: Path, opening: bytes) -> Kind | None:
+    """Return the kind of a file of token ids, with who wrote it; None: it is something else.
 
     Args:
-        suffix: of the file's name.
+        path: the file.
         opening: its first bytes.
     """
+    if not (words := _made_by(path.suffix, opening)):
+        return None
+    name, advice = "file of token ids", "give the text it was made of"
+    return Kind(name, words, advice, many="files of token ids")
+
+
+def _made_by(suffix: str, opening: bytes) -> str | None:
     if suffix.lower() != ".bin" or len(opening) < 4:
         return None
     if int.from_bytes(opening[:4], "little") in _LLMC:

@@ -5,6 +5,7 @@ from typing import Any
 
 from hairpin.analysis.curves import plotted_updates
 from hairpin.config.load import short_tree
+from hairpin.data.blend import notices_of
 from hairpin.data.checking.check import CorpusCheck
 from hairpin.estimating.checked import check_problems
 from hairpin.estimating.concerns import concerns
@@ -124,6 +125,9 @@ def _text(plan: Costs) -> dict[str, Any] | None:
         "val_tokens": text.val_tokens,
         "bytes_per_token": text.bytes_per_token,
         "source": text.source,
+        "left_out": dict(text.survey.left_out),
+        "replaced": text.survey.replaced,
+        "notices": list(notices_of(text.survey)),
         "sources": {
             name: {
                 "share": share,

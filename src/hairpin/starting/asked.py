@@ -67,7 +67,7 @@ def with_text(
     flags = dict(settings or {})
     if paths := [path_of(text, flags.get("data.column"), on_notice) for text in texts]:
         flags["data.texts"] = paths
-    if corpus:
+    if corpus is not None:
         flags["data.corpus"] = corpus
     return flags
 
@@ -77,6 +77,8 @@ def path_of(
 ) -> str:
     """Where a text is: a path made absolute, or what an iterable is written to."""
     if isinstance(text, str | os.PathLike):
+        if not os.fspath(text):
+            raise CorpusError("a text's name is empty, as a variable that is not set; name a file")
         return str(require_utf8(Path(text).absolute()))
     return str(spool(text, column, on_notice=on_notice))
 

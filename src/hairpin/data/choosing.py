@@ -1,0 +1,171 @@
+"""The column of a corpus's tables, and which of the tables that were found have it."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from hairpin.config.data import Data, Format
+from hairpin.data.columns import choose_column
+from hairpin.data.finding import Source
+from hairpin.data.held import Held
+from hairpin.data.kinds import table_of
+from hairpin.data.left_out import LeftOut
+from hairpin.data.naming import quoted
+from hairpin.data.recognising import Kind
+from hairpin.errors import CorpusError
+
+# Of more tables the first with a row says which column; what others lack is found while reading.
+_MOST_LOOKED_AT = 1000
+_MOST_PROBLEMS = 10
+_USUAL = "text"
+
+Columns = Mapping[str, Held]
+
+
+def settle_tables(
+    data: Data, sources: Sequence[Source], left_out: LeftOut
+) -> tuple[Data, list[Source]]:
+    """The settings with what tables are read as, and the sources without the tables that were
+    found and do not have the column.
+
+    Args:
+        data: the settings, with a column or without.
+        sources: files, in order.
+        left_out: is told of tables that are not taken.
+
+    Raises:
+        CorpusError: a line for each table that cannot be read; no table has the column, or it is
+            open which column is the text.
+    """
+    tables = [source for source in sources if source.format != "text"]
+    if not tables:
+        return data, list(sources)
+    is_known = data.column is not None and not any(source.is_found for source in tables)
+    if is_known or len(tables) > _MOST_LOOKED_AT:
+        column = data.column or _first_choice(tables, data)
+        dropped: set[Path | None] = set()
+    else:
+        column, dropped = _Look(tables, data).settle(left_out)
+    kept = [source for source in sources if source.path not in dropped]
+    formats = {source.format for source in kept}
+    one = formats.pop() if len(formats) == 1 else data.format
+    return data.model_copy(update={"column": column, "format": one}), kept
+
+
+def _first_choice(tables: Sequence[Source], data: Data) -> str | None:
+    for source in tables:
+        if columns := _columns_of(source, data):
+            return choose_column(source.name, columns, None)
+    return None
+
+
+def _columns_of(source: Source, data: Data) -> Columns:
+    assert source.path
+    try:
+        status = source.path.stat()
+    except OSError:
+        stamp = (0, 0)
+    else:
+        stamp = (status.st_mtime_ns, status.st_size)
+    return _columns(source.path, source.format, data.on_bad_bytes, stamp)
+
+
+@lru_cache(maxsize=_MOST_LOOKED_AT)  # a run opens its corpus several times
+def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, int]) -> Columns:
+    return table_of(path, format_, on_bad_bytes).columns()
+
+
+class _Look:
+    """What each table has; empty ones have nothing, and stay."""
+
+    def __init__(self, tables: Sequence[Source], data: Data) -> None:
+        self._asked = data.column
+        self._seen: list[tuple[Source, Columns]] = []
+        self._broken: list[tuple[Source, CorpusError]] = []
+        for source in tables:
+            try:
+                if columns := _columns_of(source, data):
+                    self._seen.append((source, columns))
+            except CorpusError as error:
+                self._broken.append((source, error))
+
+    def settle(self, left_out: LeftOut) -> tuple[str | None, set[Path | None]]:
+        """The column, and the paths of what is not taken."""
+        problems = [
+            line
+            for source, error in self._broken
+            if not source.is_beside_texts
+            for line in error.problems
+        ]
+        column, open_choices = self._column()
+        dropped = []
+        if column is None:
+            problems += open_choices
+        else:
+            lacking, wrong = self._without(column)
+            problems += wrong
+            dropped += lacking
+        if problems:
+            more = len(problems) - _MOST_PROBLEMS
+            problems[_MOST_PROBLEMS:] = [f"and {more:,} more tables like these"] if more > 0 else []
+            raise CorpusError(problems)
+        broken = [(source, error) for source, error in self._broken if source.is_beside_texts]
+        for _, error in broken:
+            left_out.add(_UNREADABLE, error.problems[0])
+        for source in dropped:
+            left_out.add(_lacks(column or ""), source.name)
+        return column, {source.path for source in (*dropped, *(one for one, _ in broken))}
+
+    def _column(self) -> tuple[str | None, list[str]]:
+        """The column that is asked for, else `text` if a table has it, else the first choice; or
+        why none is chosen, a line a table.
+        """
+        if self._asked is not None:
+            return self._asked, []
+        chosen: list[str] = []
+        problems: list[str] = []
+        for source, columns in self._seen:
+            try:
+                chosen.append(choose_column(source.name, columns, None))
+            except CorpusError as error:
+                problems += error.problems
+        if chosen:
+            return _USUAL if _USUAL in chosen else chosen[0], []
+        return None, problems
+
+    def _without(self, column: str) -> tuple[list[Source], list[str]]:
+        """Tables that were found and lack the column, and what is wrong with others."""
+        lacking: list[Source] = []
+        wrong: list[str] = []
+        lines: list[str] = []
+        for source, columns in self._seen:
+            try:
+                choose_column(source.name, columns, column)
+            except CorpusError as error:
+                if source.is_found and column not in columns and not self._has_another(columns):
+                    lacking.append(source)
+                    lines += error.problems
+                else:
+                    wrong += error.problems
+        has_none = self._seen and len(lacking) == len(self._seen)
+        return lacking, lines if has_none else wrong
+
+    def _has_another(self, columns: Columns) -> bool:
+        """Whether a table has a text of its own in another column, and nobody said which."""
+        if self._asked is not None:
+            return False
+        try:
+            choose_column("", columns, None)
+        except CorpusError:
+            return False
+        return True
+
+
+def _lacks(column: str) -> Kind:
+    name = f"without the column {quoted(column)}"
+    return Kind(f"table {name}", "", "name another with --column", many=f"tables {name}")
+
+
+_UNREADABLE = Kind(
+    "table that cannot be read", "", "mend it, or leave it", many="tables that cannot be read"
+)

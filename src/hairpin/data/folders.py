@@ -1,0 +1,208 @@
+"""What of a folder is its text.
+
+of_a_folder(…)        of its files: texts or tables, and of a data set's splits which
+recognise_folder(…)   what a folder is that has no text: hairpin's own, a cache, other programs'
+"""
+
+import fnmatch
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hairpin.config.data import GLOB_CHARACTERS, Format
+from hairpin.data.left_out import LeftOut
+from hairpin.data.recognising import Kind, useless
+
+# What stands beside the tables of a data set, and is about them.
+_ABOUT = re.compile(
+    r"(?:readme|licen[cs]e|copying|notice|authors|citation|changelog|contributing|datasheet"
+    r"|dataset_infos?)(?:[._-].*)?",
+    re.IGNORECASE,
+)
+# As on Hugging Face's hub: `train-00000-of-00001.parquet`, `data/test.csv`, `validation/1.jsonl`.
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+
+_CARD_CHARS = 100_000
+_CARD = re.compile(
+    r"---\s*\n(?:(?!---).*\n)*?(?:dataset_info|configs|task_categories|task_ids|size_categories):"
+)
+_ABOUT_TABLES = Kind(
+    "text about the tables",
+    "",
+    "name it to read it too",
+    many="texts about the tables",
+)
+_TABLES = Kind(
+    "table among the texts",
+    "",
+    "--column NAME reads such too, --set data.format=text reads them as they stand",
+    many="tables among the texts",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file in a folder.
+
+    Args:
+        path: where it is.
+        name: its place in the folder, for messages.
+        format: what it holds.
+    """
+
+    path: Path
+    name: str
+    format: Format
+
+
+def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) -> list[Found]:
+    """The files that are a folder's text: its texts; or its tables, where there is no other text
+    than what is about them. Of tables by split those of the split train.
+
+    Args:
+        found: all files that can be read, in order.
+        left_out: is told of the others.
+        takes_tables: whether tables are taken that lie among texts.
+    """
+    tables = [one for one in found if one.format != "text"]
+    texts = [one for one in found if one.format == "text"]
+    if not tables:
+        return found
+    if all(_ABOUT.fullmatch(one.path.name) for one in texts) or any(map(_is_card, texts)):
+        _leave_out(texts, _ABOUT_TABLES, left_out)
+        return _train_split(tables, left_out)
+    if takes_tables:
+        taken = {one.path for one in (*texts, *_train_split(tables, left_out))}
+        return [one for one in found if one.path in taken]
+    _leave_out(tables, _TABLES, left_out)
+    return texts
+
+
+def _is_card(one: Found) -> bool:
+    """Whether a text is the card of a data set, as a repository on the hub has one."""
+    if one.name.lower() != "readme.md":
+        return False
+    try:
+        with one.path.open(encoding="utf-8", errors="replace") as file:
+            return _CARD.match(file.read(_CARD_CHARS)) is not None
+    except OSError:
+        return False
+
+
+def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
+    for one in those:
+        left_out.add(kind, one.name)
+
+
+def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
+    """The tables without those of splits other than train, where their names say both."""
+    splits = {one.path: _split_of(one.name) for one in tables}
+    others = sorted({split for split in splits.values() if split and split != "train"})
+    if "train" not in splits.values() or not others:
+        return tables
+    kind = Kind(
+        f"table of the split {' or '.join(others)}",
+        "",
+        "the split train is read; name a file to read it too",
+        many=f"tables of the split{'s' if len(others) > 1 else ''} {' and '.join(others)}",
+    )
+    _leave_out([one for one in tables if splits[one.path] in others], kind, left_out)
+    return [one for one in tables if splits[one.path] not in others]
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a file's own name names, or that of a folder which it is in."""
+    for part in reversed(name.lower().split("/")):
+        for word in re.split(r"[^a-z]+", part):
+            if word in _SPLIT_OF:
+                return _SPLIT_OF[word]
+    return None
+
+
+# --- folders that are no text ---
+
+_RUN = useless("run folder", "the folder of a run of hairpin")
+_EXPERIMENT = useless("run folder", "the folder of an experiment of hairpin")
+_TOKENS = useless("folder of tokens", "a folder of tokens, which prepare makes of a text")
+_MODEL_FOLDER = useless("model folder", "a model's folder, as `hairpin export` writes it")
+OWN_FOLDERS = (_RUN, _EXPERIMENT, _TOKENS, _MODEL_FOLDER)
+_TRACKER = useless("tracker's folder", "a tracker's folder")
+_ENVIRONMENT = useless("virtual environment", "a virtual environment of Python")
+CACHE = useless("cache", "a cache")
+# Patterns of which each matches the name of something in such a folder.
+_FOLDERS: tuple[tuple[tuple[str, ...], Kind], ...] = (
+    (("config.toml", "metrics.jsonl"), _RUN),
+    (("config.toml", "environment.json"), _RUN),
+    (("experiment.json", "results.json"), _EXPERIMENT),
+    (("experiment.json", "runs"), _EXPERIMENT),
+    (("shards.json", "tokenizer"), _TOKENS),
+    (("config.json", "*.safetensors"), _MODEL_FOLDER),
+    (("config.json", "pytorch_model*.bin"), _MODEL_FOLDER),
+    (("tokenizer.json", "tokenizer_config.json"), _MODEL_FOLDER),
+    (("pyvenv.cfg",), _ENVIRONMENT),
+    (("CACHEDIR.TAG",), CACHE),
+)
+# What every programmer has, by name.
+_NAMED: dict[str, tuple[str, Kind]] = {
+    "__pycache__": ("*", CACHE),
+    "node_modules": ("*", useless("folder of packages", "a folder of packages")),
+    "wandb": ("*run-*", _TRACKER),
+    "mlruns": ("[0-9]*", _TRACKER),
+}
+
+
+class Inside:
+    """Tells of files that patterns match whether they lie in a folder that is no text.
+
+    Args:
+        pattern: folders above its first wildcard were named, whatever they are.
+    """
+
+    def __init__(self, pattern: Path) -> None:
+        parts = pattern.parts
+        wild = next(n for n, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
+        self._base = Path(*parts[:wild])
+        self._known: dict[Path, Kind | None] = {}
+
+    def folder_of(self, path: Path) -> tuple[Path, Kind] | None:
+        """The outermost such folder that a path is in, or is, and what it is."""
+        inner = path if path.is_dir() else path.parent
+        for folder in reversed((inner, *inner.parents)):
+            if folder == self._base or not folder.is_relative_to(self._base):
+                continue
+            if folder not in self._known:
+                self._known[folder] = recognise_folder(folder.name, names_in(folder))
+            if kind := self._known[folder]:
+                return folder, kind
+        return None
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; of one that cannot be read none, which others say."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names alone
+    except OSError:
+        return []
+
+
+def recognise_folder(name: str, entries: Sequence[str]) -> Kind | None:
+    """What a folder is whose files are no texts of the user's; None: it may hold texts.
+
+    Args:
+        name: of the folder.
+        entries: names of the files and folders in it.
+    """
+    pattern, kind = _NAMED.get(name, ("", CACHE))
+    known = (*_FOLDERS, ((pattern,), kind)) if pattern else _FOLDERS
+    there = frozenset(entries)
+    for patterns, kind in known:
+        if all(one in there or ("*" in one and fnmatch.filter(entries, one)) for one in patterns):
+            return kind
+    return None

@@ -1,0 +1,68 @@
+"""What divides a text into documents, or plainly could, and the lines about how a text was read."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from hairpin.data.cache import shown
+from hairpin.data.left_out import LeftOut
+from hairpin.data.naming import counted
+
+# What other programs write between documents. In quotes it is code that speaks of it.
+_KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")
+_PATTERNS = {mark: re.compile(f"""(?<!["'`]){re.escape(mark)}(?!["'`])""") for mark in _KNOWN}
+_OFTEN = 2
+
+
+@dataclass
+class Marks:
+    """What was seen in one pass.
+
+    Args:
+        files: in which the separator was looked for.
+        separators: that were found.
+        unused: known marks between documents, where there is no separator, and how many.
+    """
+
+    files: int = 0
+    separators: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def looked_for(self, blocks: Iterable[str]) -> Iterator[str]:
+        """The blocks as they are; known marks in them are counted."""
+        for block in blocks:
+            for mark, pattern in _PATTERNS.items():
+                if mark in block:
+                    self.unused[mark] += sum(1 for _ in pattern.finditer(block))
+            yield block
+
+
+def told(
+    left_out: LeftOut, undecodable: int, replaced: int, marks: Marks, separator: str | None
+) -> tuple[str, ...]:
+    """Lines about what was left out, replaced, never found, or plainly there."""
+    lines = list(left_out.lines())
+    if undecodable:
+        which = "that is not in the encoding that it declares"
+        if undecodable > 1:
+            which = "that are not in the encoding that they declare"
+        lines.append(f"left out: {counted(undecodable, 'file')} {which}")
+    if replaced:
+        lines.append(
+            f"bytes that are not text were replaced: {counted(replaced, 'U+FFFD character')} in "
+            "their place"
+        )
+    if separator is not None and marks.files and not marks.separators:
+        lines.append(
+            f'data.separator "{shown(separator)}" is never found: each file is one document'
+        )
+    elif separator is not None and not marks.files:
+        lines.append("data.separator divides text files, and here are none: it is not used")
+    mark, count = max(marks.unused.items(), key=lambda item: item[1], default=("", 0))
+    if count >= _OFTEN:
+        lines.append(
+            f"{mark} stands {count:,} times in the text, and no separator is set: "
+            f"--data.separator '{mark}' makes a document of each part"
+        )
+    return tuple(lines)

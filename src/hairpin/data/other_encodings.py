@@ -1,0 +1,180 @@
+"""Text that is not UTF-8: UTF-16 and UTF-32 by mark or by their NULs, older encodings by their
+letters.
+
+marked(opening)      what a byte-order mark says
+unmarked(opening)    UTF-16 or UTF-32 without one
+legacy(part)         an encoding of one or two bytes a letter, in the name that `iconv` takes
+"""
+
+import codecs
+import unicodedata
+from collections.abc import Callable
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: it begins with the same two bytes
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_WIDE = (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2))
+_NO_TEXT = frozenset(("Cc", "Cn", "Co", "Cs"))
+_PLAUSIBLE = 0.97  # of the characters, where a wrong reading gives 0.9 at most
+_NULS_OF_LATIN = 0.3  # of the bytes at the places where UTF-16 has them
+_CONTROLS_OF_CYRILLIC = 0.3  # of all bytes; each letter's second byte is one
+# What terminals, printers and editors put among letters is none of these.
+_CONTROL = bytes(byte for byte in range(32) if byte not in b"\b\t\n\v\f\r\x1a\x1b")
+
+Test = Callable[[str], bool]
+
+
+def marked(opening: bytes) -> tuple[str, int] | None:
+    """The codec that a byte-order mark names, and the bytes of the mark; None: there is none, or
+    what follows it is no text.
+    """
+    for mark, codec in _MARKS:
+        if opening.startswith(mark):
+            text = opening[len(mark) :].decode(codec, "ignore")
+            return (codec, len(mark)) if _share(text, _is_text) >= _PLAUSIBLE else None
+    return None
+
+
+def unmarked(opening: bytes) -> str | None:
+    """UTF-16 or UTF-32 that has no mark, such as "UTF-16LE"; None: it is neither.
+
+    Latin letters have a NUL in each. Other scripts have them in blanks and line ends alone, and
+    as UTF-8 they are none, or control characters by the half.
+    """
+    if not opening.count(0):
+        return None
+    for codec, width in _WIDE:
+        whole = opening[: len(opening) - len(opening) % width]
+        # The last of them may be half a pair.
+        text = whole.decode(codec, "ignore")
+        if len(text) < len(whole) // width - (len(whole) // width) // 50 - 1 or len(text) < 2:
+            continue
+        if _share(text, _is_text) < _PLAUSIBLE or not _has_nuls_of(whole, codec, width):
+            continue
+        is_wide = width == 4 or _nul_share(whole, codec) >= _NULS_OF_LATIN
+        if is_wide or not _is_utf8(opening) or control_share(opening) >= _CONTROLS_OF_CYRILLIC:
+            return codec.upper().replace("-LE", "LE").replace("-BE", "BE")
+    return None
+
+
+def control_share(opening: bytes) -> float:
+    """The share of bytes that are NULs or control characters which texts do not have."""
+    return 1 - len(opening.translate(None, _CONTROL)) / len(opening) if opening else 0.0
+
+
+def _has_nuls_of(whole: bytes, codec: str, width: int) -> bool:
+    """Whether NULs stand where small numbers have them, and nowhere else."""
+    if width == 4:
+        return not any(whole[3::4]) if codec.endswith("le") else not any(whole[0::4])
+    low = whole[0::2] if codec.endswith("le") else whole[1::2]
+    return not low.count(0) and len(whole) - len(whole.replace(b"\0", b"")) >= 2
+
+
+def _nul_share(whole: bytes, codec: str) -> float:
+    high = whole[1::2] if codec.endswith("le") else whole[0::2]
+    return high.count(0) / max(1, len(high))
+
+
+def _is_utf8(opening: bytes) -> bool:
+    try:
+        codecs.utf_8_decode(opening, "strict", False)  # the end may be half a letter
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_text(char: str) -> bool:
+    return char in "\t\n\r\f" or unicodedata.category(char) not in _NO_TEXT
+
+
+def _share(text: str, test: Test) -> float:
+    """The share of characters that pass; of no characters all of them."""
+    return sum(map(test, text)) / len(text) if text else 1.0
+
+
+# --- one or two bytes a letter ---
+
+
+def _within(first: int, last: int) -> Test:
+    return lambda char: first <= ord(char) <= last
+
+
+_KANA = _within(0x3041, 0x30FF)
+_HANGUL = _within(0xAC00, 0xD7A3)
+_OFTEN = frozenset(
+    "的一是不了在人有我他这這中大来來上国國个個到说說们們为為子和你地出道也时時年得就那要下以生会會自"
+)
+# Codec, the name for `iconv`, the letters that tell, and how many of them at least.
+_TWO_BYTES: tuple[tuple[str, str, Test, float], ...] = (
+    ("euc_jp", "EUC-JP", _KANA, 0.2),
+    ("cp932", "SHIFT_JIS", _KANA, 0.2),
+    ("cp949", "EUC-KR", _HANGUL, 0.7),
+    ("gb18030", "GB18030", _OFTEN.__contains__, 0.05),
+    ("big5", "BIG5", _OFTEN.__contains__, 0.05),
+)
+_CYRILLIC = _within(0x0401, 0x045F)
+# Small letters are most of a text, and in another of these encodings they are capitals or lines.
+_ONE_BYTE: tuple[tuple[str, str, Test], ...] = (
+    ("koi8_r", "KOI8-R", _CYRILLIC),
+    ("cp1251", "WINDOWS-1251", _CYRILLIC),
+    ("cp866", "CP866", _CYRILLIC),
+    ("iso8859_5", "ISO-8859-5", _CYRILLIC),
+    ("cp1253", "WINDOWS-1253", _within(0x0370, 0x03FF)),
+    ("cp1255", "WINDOWS-1255", _within(0x05B0, 0x05FF)),
+    ("cp1256", "WINDOWS-1256", _within(0x0600, 0x06FF)),
+    ("cp874", "CP874", _within(0x0E00, 0x0E7F)),
+)
+_OF_ANOTHER_SCRIPT = 0.3  # of a text's bytes at least; western letters with accents are fewer
+_WESTERN_MARKS = frozenset("„“”‘’‚–—…€£§©®°«»¿¡·•´\xa0")
+
+
+def legacy(part: bytes) -> str | None:
+    """The older encoding that a part of a file looks like, in `iconv`'s name for it.
+
+    Args:
+        part: some kilobytes with the first byte that is not UTF-8; its ends may cut letters.
+    """
+    letters_bytes = sum(byte >= 0x80 for byte in part)
+    of_utf8 = len(_letters(part.decode(errors="ignore")).encode())
+    if control_share(part) or of_utf8 > 0.8 * letters_bytes:  # a bad byte in UTF-8
+        return None
+    for codec, name, test, least in _TWO_BYTES:
+        letters = _letters(_without_cut(part, codec))
+        if letters and _share(letters, test) >= least:
+            return name
+    if letters_bytes / len(part) < _OF_ANOTHER_SCRIPT:
+        return "WINDOWS-1252" if _is_western(part) else None
+    best = max((_small(part, codec, test), name) for codec, name, test in _ONE_BYTE)
+    return best[1] if best[0] >= 0.7 else None
+
+
+def _without_cut(part: bytes, codec: str) -> str | None:
+    """The text, where nothing but its two ends does not decode."""
+    for start in (0, 1):
+        for end in (0, 1, 2, 3):
+            try:
+                return part[start : len(part) - end].decode(codec)
+            except UnicodeDecodeError:
+                continue
+    return None
+
+
+def _letters(text: str | None) -> str:
+    return "".join(char for char in text or "" if ord(char) >= 0x80)
+
+
+def _small(part: bytes, codec: str, test: Test) -> float:
+    """The share of a script's small letters among what is not ASCII."""
+    letters = _letters(part.decode(codec, "replace"))
+    return _share(letters, lambda char: test(char) and not char.isupper())
+
+
+def _is_western(part: bytes) -> bool:
+    try:
+        letters = _letters(part.decode("cp1252"))
+    except UnicodeDecodeError:
+        return False
+    return _share(letters, lambda char: char.isalpha() or char in _WESTERN_MARKS) >= 0.8
