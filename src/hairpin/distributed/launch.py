@@ -38,7 +38,9 @@ def is_restarted() -> bool:
 
 
 def launcher() -> str | None:
-    """Return an identifier of the torchrun that started this process, stable across restarts."""
+    """Return an identifier of the torchrun that started this process, stable across restarts; None:
+    started without torchrun.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
