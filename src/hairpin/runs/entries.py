@@ -1,7 +1,7 @@
 """The entries that hairpin writes in the folder of a run or an experiment, by name.
 
 None of them may be a link: a folder from elsewhere could make hairpin overwrite or delete the
-    link's target. A run's folder itself may be a link, or lie behind one.
+link's target. A run's folder itself may be a link, or lie behind one.
 """
 
 import os

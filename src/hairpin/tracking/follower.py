@@ -3,8 +3,8 @@
     follower.tell(Opening(...)) … follower.tell(event) … follower.close()
 
 The tracker receives the content of the record: everything it lacks when it begins, and nothing
-    twice. A tool that can discard points does so when the record is cut back; for one that cannot,
-    the points of updates that may be rewound are held back until the next checkpoint.
+twice. A tool that can discard points does so when the record is cut back; for one that cannot, the
+points of updates that may be rewound are held back until the next checkpoint.
 """
 
 import queue
