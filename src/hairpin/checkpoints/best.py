@@ -15,7 +15,7 @@ def best_folder(best: Path) -> Path | None:
     None: there is none. Callers must not check again that it exists: it may have been replaced
     since, which does not mean that there is no best model.
     """
-    for _ in range(_LOOKS):  # it may be replaced again between two looks
+    for _ in range(_LOOKS):  # it may be replaced again between the two checks
         for place in (best, old_best(best)):
             if is_there(place):
                 return place

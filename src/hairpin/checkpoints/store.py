@@ -165,7 +165,7 @@ class CheckpointStore:
         name = self._world.share(name_of_newest)
         if self._world.is_first or name is None:
             return found[0] if found else None
-        path = self.folder / name  # verified by the first process
+        path = self.folder / name  # verified by rank 0
         return Checkpoint(path, read_manifest(path))
 
     def _newest(

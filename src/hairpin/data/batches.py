@@ -88,7 +88,7 @@ class MixedBatches:
         ]
 
     def starts(self, position: int, count: int) -> tuple[Indices, Indices]:
-        """Return sources of the samples at `count` positions, and where each begins in its stream."""
+        """Return source and start in its stream for each of the samples at `count` positions."""
         places = [self._mixture.at(each) for each in range(position, position + count)]
         sources = np.array([source for source, _ in places], dtype=np.int64)
         indices = np.array([index for _, index in places], dtype=np.int64)

@@ -122,7 +122,7 @@ def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
         move = partial(compare_updates, samples["modern"], device=device)
         for kind in ("adamw", "muon"):
             yield _looked(f"{kind} on {device}", partial(move, kind))
-        if "bfloat16" in precisions:  # in which Muon multiplies where the run does
+        if "bfloat16" in precisions:  # Muon multiplies in bfloat16 if the run does
             half = partial(move, "muon", precision="bfloat16")
             yield _looked(f"muon in bfloat16 on {device}", half)
         yield _looked(

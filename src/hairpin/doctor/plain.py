@@ -4,8 +4,6 @@ Uses no code of `model/` and `optim/`, so it does not share an error there or in
 checked. It is slow, and meant only for the small sizes of an examination.
 
 Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, V vocabulary.
-- # of Jordan et al. 2024
-+ # from Jordan et al. 2024
 """
 
 import math
@@ -20,7 +18,7 @@ from hairpin.model.modern import EPSILON, ROTARY_BASE, SOFTCAP
 from hairpin.model.shape import Shape
 
 _LAYER_NORM_EPSILON = 1e-5
-_MUON = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024
+_MUON = (3.4445, -4.7750, 2.0315)  # from Jordan et al. 2024
 
 Weights = Mapping[str, Tensor]
 

@@ -101,7 +101,7 @@ class Holder:
             # Use psutil: on Windows `os.kill(pid, 0)` sends Ctrl-C instead of checking.
             if not psutil.pid_exists(self.pid) or _is_zombie(self.pid):
                 return False
-        except OverflowError:  # no process has such a number
+        except OverflowError:  # no process has such an ID
             return False
         began = _began(self.pid)
         if began is None or self.began is None:

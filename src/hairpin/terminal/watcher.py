@@ -84,7 +84,7 @@ def plan_line(plan: events.Plan) -> str:
     """Describe the plan in a sentence, with the time of day when the run will end."""
     try:
         ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
-    except (OverflowError, ValueError, OSError):  # beyond the calendar, or no number
+    except (OverflowError, ValueError, OSError):  # beyond the calendar, or not a number
         ends = "?"
     if plan.examples is None:
         size = f"{plan.tokens_per_update:,} tokens"

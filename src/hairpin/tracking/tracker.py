@@ -11,7 +11,7 @@ from hairpin.tracking.points import Point
 
 @dataclass(frozen=True)
 class Written:
-    """How much of a run a tool has: all updates below `updates`, and all other points below
+    """The amount of a run that a tool has: all updates below `updates`, and all other points below
     `others` (both counted as in `Point.update`).
     """
 

@@ -173,7 +173,7 @@ def compare(clean: RunDirectory, killed: RunDirectory) -> tuple[tuple[int, int],
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a process ended: updates in its record, and seconds until the first one it added."""
+    """The end of a process: updates in its record, and seconds until the first one it added."""
 
     updates: int
     was_killed: bool
