@@ -61,7 +61,7 @@ class Company:
         self._tell(Word(str(run.absolute()), None))
 
     def finish(self, run: Path) -> None:
-        """Tell the others that rank 0 is done with the run, unless it announced it before."""
+        """Tell the others that rank 0 is done with the run, unless it has trained it."""
         self._tell(Word(str(run.absolute()), 0))
 
     def word(self) -> Word:

@@ -23,7 +23,7 @@ def local_rank() -> int:
 
 
 def is_follower() -> bool:
-    """True if another process decides what is trained, and writes the run."""
+    """Return True if another process decides what is trained, and writes the run."""
     return world_size() > 1 and rank() > 0
 
 
@@ -33,7 +33,7 @@ def attempt() -> int:
 
 
 def is_restarted() -> bool:
-    """True if torchrun restarted this process after a failure."""
+    """Return True if torchrun restarted this process after a failure."""
     return attempt() > 0
 
 
@@ -47,7 +47,7 @@ def launcher() -> str | None:
 
 
 def has_lasting_store() -> bool:
-    """True if torchrun itself hosts the store of the processes, so that it outlives them."""
+    """Return True if torchrun itself hosts the processes' store, so that it outlives them."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 

@@ -260,8 +260,9 @@ def head_gradient_bytes(job: Job) -> int:
 
 def step_bytes(job: Job) -> int:
     """Return what an optimizer step needs. For Muon, at query, key and value, 3·L matrices of C²:
-    the momentum as pieces, stacked and normalised, and five stacks of Gram matrices; for Qwen3 at
-    the two input matrices of an MLP, which are updated together. Fused AdamW needs nothing.
+    the momentum three times (as pieces, as one stack, normalised), and five stacks of Gram
+    matrices; for Qwen3 at the two input matrices of an MLP, which are updated together. Fused AdamW
+    needs nothing.
     """
     shape = job.shape
     if job.optimizer != "muon":
@@ -279,8 +280,8 @@ def _head_cast_bytes(job: Job) -> int:
 
 
 def _backward_bytes(job: Job) -> int:
-    """Return the gradients inside the last block: of its MLP's inner numbers before and after the
-    nonlinearity, and of the stream.
+    """Return the size of the gradients inside the last block: of its MLP's inner numbers before and
+    after the nonlinearity, and of the stream.
     """
     shape = job.shape
     return job.tokens * (

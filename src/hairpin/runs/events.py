@@ -115,8 +115,9 @@ class Correction(Event):
 class Update(Event):
     """One optimizer update. `grad_norm` is the global L2 norm before clipping, `tokens` the target
     tokens in this update. `skipped` is set if the guard skipped it, `overflow` if float16
-    overflowed; `loss_scale` is the factor of float16's loss. `leader` is the parameter whose
-    gradient has the largest norm, `leader_share` its share of the squared global norm, from 0 to 1.
+    overflowed; `loss_scale` is what float16's loss was multiplied by. `leader` is the parameter
+    whose gradient has the largest norm, `leader_share` its share of the squared global norm, from 0
+    to 1.
     """
 
     update: int
@@ -145,7 +146,7 @@ class Ratios(Event):
     ratios: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the event as JSON, without the ratios that readers could not compute with."""
+        """Return the event as JSON, without non-finite ratios, since readers compute with them."""
         finite = {part: ratio for part, ratio in self.ratios.items() if math.isfinite(ratio)}
         return super().as_json() | {"ratios": finite}
 
@@ -169,7 +170,7 @@ class Incident(Event):
 
 @dataclass(frozen=True)
 class Spike(Incident):
-    """An update whose loss or gradient norm was far above the usual, but was applied."""
+    """An update whose loss or gradient norm was far above the usual; applied like any other."""
 
 
 @dataclass(frozen=True)

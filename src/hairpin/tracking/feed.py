@@ -127,7 +127,9 @@ class Feed:
         self._safe = len(self._points)
 
     def _tell(self) -> None:
-        """Give the tracker the points that no rewind can discard, or all if it can rewind."""
+        """Give the tracker its points; if it holds some back, only those that no rewind
+        discards.
+        """
         count = self._safe if self._holds else len(self._points)
         points, self._points = self._points[:count], self._points[count:]
         self._safe = 0
