@@ -1,7 +1,7 @@
-"""How the C library hands out memory, set for training: what was freed is kept for what comes next.
+"""Settings of the C library's memory allocator for training: freed memory is kept for later use.
 
-An update allocates and frees the same large blocks again and again. By default glibc gives each
-back to the system and asks for it anew, and the kernel zeroes every page at its first touch: up to
+An update allocates and frees the same large blocks repeatedly. By default glibc returns each to the
+system and requests it again, and the kernel zeroes every page at its first touch: this takes up to
 a fifth of the time of an update on a CPU.
 """
 
@@ -15,10 +15,10 @@ _GROW_BYTES = 64 * 2**20
 
 
 def keep_memory() -> bool:
-    """Let this process keep the memory that it frees.
+    """Make this process keep the memory that it frees.
 
-    Returns whether the C library was told: glibc alone knows how, and a user may forbid it with
-    `HAIRPIN_KEEP_MEMORY=0`. Blocks that are in use already stay as they are.
+    Returns True if the C library accepted the settings: only glibc has them, and a user may forbid
+    them with `HAIRPIN_KEEP_MEMORY=0`. Blocks that are in use already are not affected.
     """
     if os.environ.get("HAIRPIN_KEEP_MEMORY") == "0" or platform.libc_ver()[0] != "glibc":
         return False

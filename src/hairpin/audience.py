@@ -1,6 +1,6 @@
-"""Everybody who is shown a run: the watcher, its page, the trackers, and at its end the plots.
+"""The outputs of a run: the watcher, its page, the trackers, and in the end the plots.
 
-None of them changes the run, and none that fails ends it. What was given up is in the record.
+None of them changes the run, and its failure does not end the run. The record lists those given up.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ Made = TypeVar("Made")
 
 
 class Audience:
-    """All that a run is shown to while it is trained.
+    """All outputs of a run during training.
 
     Args:
-        run: which.
-        watcher: what shows it as it goes.
+        run: the run.
+        watcher: shows its progress.
         tools: the trackers that follow it.
-        pictures: whether it gets a page and plots.
+        pictures: it gets a page and plots.
     """
 
     def __init__(self, run: Run, watcher: Guarded, tools: Sequence[str], *, pictures: bool) -> None:
@@ -41,10 +41,10 @@ class Audience:
         """Show the run's next event, which is in its record already.
 
         Args:
-            event: what happened.
-            update: how many updates are completed.
-            is_shown: to people too; False: a mistake, of which one line is enough, ended a run that
-                is going to be taken back, and the trackers alone are told.
+            event: the event.
+            update: number of updates completed.
+            is_shown: show it to people too; False: a user's mistake, reported in one line, ended a
+                run that will be discarded, so only the trackers get the event.
         """
         self._trackers.follow(event)
         if not is_shown:
@@ -57,18 +57,18 @@ class Audience:
         self._note(update)
 
     def losses(self, update: int) -> list[events.Unwatched]:
-        """Return notes for the record about what was given up since the last call."""
+        """Return events for the record on outputs given up since the last call."""
         self._note(update)
         found, self._losses = self._losses, []
         return found
 
     def close(self) -> None:
-        """Wait until the trackers have everything, and take what is live off the screen."""
+        """Wait until the trackers have everything, and remove live displays from the screen."""
         self._attempt("trackers", self._trackers.close)
         self._watcher.close()
 
     def finish(self) -> None:
-        """Draw the plots of a run that is finished, and show what came of it."""
+        """Draw the plots of a finished run, and show its summary."""
         if self._pictures:
             self._watcher.stage("drawing the plots", 0, 0)
             self._attempt("plots", self._run.write_plots)
@@ -76,7 +76,7 @@ class Audience:
         self._watcher.finish(self._run.path, lines)
 
     def _attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
-        """Do what is not worth a run; None: it failed, and that was said."""
+        """Do something that must not end a run; None: it failed, which was reported."""
         try:
             return make()
         except Exception as error:

@@ -1,20 +1,19 @@
-"""A run that was made longer: a schedule, and what comes after its end.
+"""Schedule of a run that was extended: the original schedule, and the parts after its end.
 
-An extension begins with an update `at` and goes on until the next one begins, or the run ends.
-With n updates in it, and `before` the learning rate of update at − 1, its policy says what they
-get:
+An extension begins with an update `at` and lasts until the next one begins, or the run ends. With n
+updates in it, and `before` the learning rate of update at − 1, its policy determines their rates:
 
     rewarm     A line from `before` back to the peak over the first 5% (W = 5% of n, at least 1, so
                that update at + W is at the peak), then the run's own curve over the rest, so that
-               the last update is at the minimum. Curves that do not decay give way to a cosine.
+               the last update is at the minimum. Curves that do not decay are replaced by a cosine.
                For a finished run that is to learn much more (Ibrahim et al. 2024).
     constant   `before`, for all of them.
     cooldown   A line from `before` to zero: the last update is at 0, whatever the run's minimum is.
-               What is left in the noise of a rate above zero is gained there (Hägele et al. 2024);
-               nothing is learned behind it but by rewarming.
+               It removes the noise of a rate above zero, which lowers the loss (Hägele et al.
+               2024); after it, only rewarming makes the model learn.
 
 A line begins at update at − 1, which had `before`, so that update at is one step along it: the
-learning rate does not jump, and it is not zero where a part begins.
+learning rate does not jump, and is not zero where a part begins.
 
     >>> from hairpin.schedules import linear
     >>> lr = extended(linear(updates=5, warmup=0, peak_lr=8.0, min_lr=4.0), [(5, "cooldown")], 9)
@@ -35,7 +34,7 @@ POLICIES = {
     "cooldown": "from the last learning rate straight down to zero",
 }
 REWARM_FRACTION = 0.05
-_SHORTEST_COOLDOWN = 2  # of a single update nothing would be left
+_SHORTEST_COOLDOWN = 2  # a single update would have a rate of zero
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ class Part:
 
     Args:
         policy: a name in `POLICIES`.
-        at: the first.
-        updates: how many there are.
+        at: the first update.
+        updates: their number.
         before: the learning rate of update at − 1.
-        curve: of a rewarm, with updates counted from `at`.
+        curve: the schedule of a rewarm, with updates counted from `at`.
     """
 
     policy: str
@@ -57,7 +56,7 @@ class Part:
     curve: Schedule | None = None
 
     def __call__(self, update: int) -> float:
-        """The learning rate of update `update` of the run, which is `at` or a later one."""
+        """Return the learning rate of the run's update `update`, which is `at` or a later one."""
         if self.curve:
             return self.curve(update - self.at)
         if self.policy == "constant":
@@ -70,10 +69,10 @@ class Part:
 class Extended(Schedule):
     """A schedule with extensions, made by `extended`.
 
-    `updates` is the length of the whole; all else that a schedule says of itself is the base's.
+    `updates` is the length of the whole; all other settings are the base's.
 
     Args:
-        base: up to the first extension.
+        base: the schedule up to the first extension.
         parts: the extensions, in order.
     """
 
@@ -81,33 +80,33 @@ class Extended(Schedule):
     parts: tuple[Part, ...]
 
     def __call__(self, update: int) -> float:
-        """The learning rate of update `update`, counted from 0."""
+        """Return the learning rate of update `update`, counted from 0."""
         part = next((part for part in reversed(self.parts) if part.at <= update), self.base)
         return part(update)
 
     @property
     def settled(self) -> int:
-        """How many updates have a learning rate that no change of the length behind them moves."""
+        """The number of leading updates whose learning rate does not depend on the run's length."""
         last = self.parts[-1]
         return self.updates if last.policy == "constant" else last.at
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The base's."""
+        """The base's warnings."""
         return self.base.warnings
 
 
 def extended(base: Schedule, extensions: Sequence[tuple[int, str]], updates: int) -> Schedule:
-    """The base and what follows it; without extensions the base itself.
+    """Build the schedule of a base and its extensions; without extensions the base itself.
 
     Args:
         base: as long as the run was before the first extension; its `min_lr` is where a rewarmed
-            curve ends, also where the base's own does not decay.
+            curve ends, even if the base's own curve does not decay.
         extensions: (at, policy) of each, in order.
         updates: the length of the whole.
 
     Raises:
-        ConfigError: an extension that is impossible.
+        ConfigError: an extension is impossible.
     """
     if not extensions:
         return base
@@ -145,7 +144,7 @@ def _part(base: Schedule, policy: str, at: int, updates: int, before: float) -> 
 def _rewarmed(base: Schedule, where: str, updates: int, before: float) -> Schedule:
     warmup = max(1, round(REWARM_FRACTION * updates))
     step = (base.peak_lr - before) / (warmup + 1)
-    share = base.decay / base.updates  # of a `wsd`, whose decay takes the same part of this
+    share = base.decay / base.updates  # for `wsd`, whose decay takes the same share again
     try:
         return replace(
             base,

@@ -1,8 +1,9 @@
-"""Standard output and standard error as a command needs them: a run does not end because nobody can
-be shown it any more.
+"""Standard output and standard error of a command: a run does not end when they can no longer be
+written.
 
-A terminal is closed, the reader of a pipe ends, the disk with the log is full, or the streams were
-never there. What is written from then on is dropped, and `failures` says why.
+A terminal may be closed, the reader of a pipe may end, the disk with the log may be full, or the
+streams may never have existed. Everything written from then on is dropped, and `failures` tells
+why.
 """
 
 import io
@@ -15,12 +16,12 @@ _LABELS = {"stdout": "standard output", "stderr": "standard error"}
 
 
 class Outlet(io.RawIOBase):
-    """A raw stream that is given up where it cannot be written.
+    """A raw stream that is given up once it cannot be written.
 
     Args:
         raw: the stream below.
         label: its name for people.
-        keep: what would close the stream below if nobody held it any more.
+        keep: an object that would close the stream below if it were garbage-collected.
     """
 
     def __init__(self, raw: io.RawIOBase, label: str, keep: object = None) -> None:
@@ -28,22 +29,22 @@ class Outlet(io.RawIOBase):
         self._raw = raw
         self._keep = keep
         self.label = label
-        self.raises = False  # the first failure; those that follow say nothing new
+        self.raises = False  # on the first failure; later ones are silent
         self.failure: str | None = None
 
     @property
     def name(self) -> object:
-        """As the stream below has it."""
+        """The name of the stream below."""
         return getattr(self._raw, "name", self.label)
 
     def write(self, data: "memoryview | bytes", /) -> int:  # type: ignore[override]
-        """Write some of the data, or drop all of it; returns how many bytes."""
+        """Write some of the data, or drop all of it; return the number of bytes."""
         if self.failure is not None:
             return len(data)
         try:
-            while (written := self._raw.write(data)) is None:  # full, and set not to block
+            while (written := self._raw.write(data)) is None:  # full, and non-blocking
                 select.select([], [self._raw], [])
-        except (OSError, ValueError) as error:  # a ValueError: somebody has closed it
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
             reason = getattr(error, "strerror", None) or str(error)
             self.failure = f"{self.label}: {reason}"
             if self.raises:
@@ -53,7 +54,7 @@ class Outlet(io.RawIOBase):
         return written
 
     def writable(self) -> bool:
-        """As `io` asks."""
+        """Return True, for `io`."""
         return True
 
     def fileno(self) -> int:
@@ -61,7 +62,7 @@ class Outlet(io.RawIOBase):
         return self._raw.fileno()
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal that is still there."""
+        """Return True if it is a terminal that is still open."""
         with suppress(OSError, ValueError):
             return self._raw.isatty()
         return False
@@ -71,16 +72,16 @@ _outlets: dict[str, Outlet] = {}
 
 
 def open_outlets() -> None:
-    """Put outlets under this process's output, and something in the place of closed streams.
+    """Put outlets under this process's output, and open replacements for closed streams.
 
-    A descriptor from 0 to 2 that is closed would be given to the next file that is opened, and what
-    is printed would stand in it.
+    A closed descriptor from 0 to 2 would be reused for the next file that is opened, and printed
+    text would end up in it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # It takes the lowest number that is free; child processes have it too.
+            # This takes the lowest free number; child processes inherit it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
@@ -90,32 +91,32 @@ def open_outlets() -> None:
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
             setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
-            # What a terminal or a pipe of another encoding cannot show is escaped, not fatal.
+            # Escape characters that the encoding of a terminal or pipe cannot express.
             stream.reconfigure(errors="backslashreplace")
             _open_outlet(name, stream)
 
 
 def require(name: str, *, required: bool) -> None:
-    """Say whether a stream ("stdout" or "stderr") that fails is an error; at first none is."""
+    """Set whether a failure of a stream ("stdout" or "stderr") is an error; initially it is not."""
     if name in _outlets:
         _outlets[name].raises = required
 
 
 def failures() -> list[str]:
-    """Why streams were given up, a line each; none: all that was written went out."""
+    """Return why streams were given up, a line each; empty if everything was written."""
     return [outlet.failure for outlet in _outlets.values() if outlet.failure is not None]
 
 
 def _say(line: str) -> None:
-    """Write past everything that may be between a program and standard error."""
+    """Write to standard error directly, past all layers of the program."""
     if (outlet := _outlets.get("stderr")) and outlet.failure is None:
         outlet.write(line.encode())
 
 
 def _open_outlet(name: str, stream: io.TextIOWrapper) -> None:
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # unbuffered, `python -u`, it is the buffer
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # with `python -u` the buffer is raw itself
     if not isinstance(raw, io.RawIOBase) or isinstance(raw, Outlet):
-        return  # a test's, or one of ours already
+        return  # a test's stream, or an outlet already
     with suppress(OSError):
         stream.flush()
     _outlets[name] = outlet = Outlet(raw, _LABELS[name], stream)

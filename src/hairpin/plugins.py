@@ -1,7 +1,7 @@
-"""Schedules, optimizers, models and losses of a user's own, under names that a config may use.
+"""Users' own schedules, optimizers, models and losses, under names that a config may use.
 
 A plugin is one Python file that is named on the command line (`--plugin mine.py`); nothing else
-ever runs it. It calls any of these when it is imported:
+ever runs it. On import it calls any of these:
 
     from hairpin.plugins import register_schedule
 
@@ -24,14 +24,14 @@ from typing import Any
 from hairpin.errors import PluginError
 from hairpin.schedules import CURVES, Schedule, curve
 
-# What hairpin brings of each kind; the names that a plugin adds are in `REGISTERED`.
+# Built-in names of each kind; those that a plugin adds are in `REGISTERED`.
 BUILT_IN = {
     "schedule": tuple(CURVES),
     "optimizer": ("adamw", "muon"),
     "model": ("gpt2", "modern", "qwen3"),
     "loss": ("cross-entropy",),
 }
-# The setting that takes the names of a kind.
+# The setting that takes the names of each kind.
 KEYS = {
     "schedule": "schedule.kind",
     "optimizer": "optimizer.kind",
@@ -43,11 +43,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 @dataclass(frozen=True)
 class Registered:
-    """What a plugin brings.
+    """A component registered by a plugin.
 
     Args:
         kind: "schedule", "optimizer", "model" or "loss".
-        name: what the config calls it.
+        name: its name in the config.
         make: the function or class.
         file, line: where it is defined.
     """
@@ -60,7 +60,7 @@ class Registered:
 
     @property
     def place(self) -> str:
-        """File and line, as a message begins with them."""
+        """File and line, in the form that begins a message."""
         return f"{self.file}:{self.line}"
 
 
@@ -74,17 +74,17 @@ def register_schedule(
     decays: bool = True,
     settled: Callable[[Schedule], int] | None = None,
 ) -> None:
-    """Let `schedule.kind` be `name`.
+    """Register `name` as a value of `schedule.kind`.
 
     Args:
         name: lower-case letters, digits, - and _.
         lr: (schedule, update) → the learning rate of an update at or after the end of warmup, which
-            hairpin does itself. It is a pure function of the two. `schedule.between(h)` is the rate
-            at height h between minimum (0) and peak (1); `schedule.progress(update)` goes from 0 at
+            hairpin does itself. A pure function of the two. `schedule.between(h)` is the rate at
+            height h between minimum (0) and peak (1); `schedule.progress(update)` goes from 0 at
             the end of warmup to 1 in the last update.
-        decays: whether it comes down to `schedule.min_lr`.
-        settled: how many updates have a rate that no change of the run's length behind them moves;
-            None: those of warmup and the first after it.
+        decays: it ends at `schedule.min_lr`.
+        settled: returns the number of leading updates whose rate does not depend on the run's
+            length; None: those of warmup and the first after it.
 
     Raises:
         PluginError: the name is taken. Training with it: a rate is not finite, or below 0.
@@ -105,15 +105,15 @@ def register_schedule(
 
 
 def register_optimizer(name: str, make: Callable[..., Any]) -> None:
-    """Let `optimizer.kind` be `name`.
+    """Register `name` as a value of `optimizer.kind`.
 
     Args:
         name: lower-case letters, digits, - and _.
         make: (groups, settings) → a `torch.optim.Optimizer`. `groups` are parameter groups with
             "params", "weight_decay" and "lr_scale"; `settings` is the config's table `optimizer`.
-            hairpin sets each group's "lr" before every step, gives gradients that are clipped, and
-            does not call `step` where the guard skips an update. What the optimizer remembers is
-            tensors and numbers in its `state` and `param_groups`, so that a checkpoint has it.
+            hairpin sets each group's "lr" before every step, passes clipped gradients, and does not
+            call `step` if the guard skips an update. The optimizer keeps its state as tensors and
+            numbers in `state` and `param_groups`, so that checkpoints include it.
 
     Raises:
         PluginError: the name is taken.
@@ -122,16 +122,16 @@ def register_optimizer(name: str, make: Callable[..., Any]) -> None:
 
 
 def register_model(name: str, make: Callable[..., Any]) -> None:
-    """Let `model.architecture` be `name`.
+    """Register `name` as a value of `model.architecture`.
 
     Args:
         name: lower-case letters, digits, - and _.
         make: shape → a `torch.nn.Module` with float32 parameters and no other state. `shape` has
-            vocabulary, context, layers, heads, width, dropout and more, as the config says
-            (`hairpin.model.shape`). `forward(inputs, targets)`, int64 [B, T] each with T up to
-            the context, gives the summed cross entropy in nats, a scalar, and how many targets are
-            not -100, an integer scalar. `logits(inputs)`, [B, T, vocabulary], is wanted for
-            samples and for a loss of a plugin's. PyTorch's random stream is seeded before `make`.
+            vocabulary, context, layers, heads, width, dropout and more, as in the config
+            (`hairpin.model.shape`). `forward(inputs, targets)`, int64 [B, T] each with T up to the
+            context, returns the summed cross entropy in nats, a scalar, and the number of targets
+            that are not -100, an integer scalar. `logits(inputs)`, [B, T, vocabulary], is needed
+            for samples and for a plugin's loss. PyTorch's random generator is seeded before `make`.
 
     Raises:
         PluginError: the name is taken.
@@ -140,13 +140,13 @@ def register_model(name: str, make: Callable[..., Any]) -> None:
 
 
 def register_loss(name: str, losses: Callable[..., Any]) -> None:
-    """Let `train.loss` be `name`: what updates minimise. Evaluations stay cross entropy.
+    """Register `name` as a value of `train.loss`, to be minimised. Evaluations stay cross entropy.
 
     Args:
         name: lower-case letters, digits, - and _.
-        losses: (logits [B, T, vocabulary], targets int64 [B, T]) → a loss for each position,
-            [B, T]. Those of positions without a target, which are given target 0, do not count;
-            hairpin divides the sum by the number of targets in the whole update.
+        losses: (logits [B, T, vocabulary], targets int64 [B, T]) → a loss for each position, [B,
+            T]. Positions without a target get target 0, and their losses do not count; hairpin
+            divides the sum by the number of targets in the whole update.
 
     Raises:
         PluginError: the name is taken.
@@ -155,17 +155,17 @@ def register_loss(name: str, losses: Callable[..., Any]) -> None:
 
 
 def known(kind: str) -> tuple[str, ...]:
-    """Every name of a kind that there is now."""
+    """Return all current names of a kind."""
     return (*BUILT_IN[kind], *(name for its, name in REGISTERED if its == kind))
 
 
 def registered(kind: str, name: str) -> Registered | None:
-    """What a plugin brings under a name; None: it is hairpin's own, or there is none."""
+    """Return the component that a plugin registered under a name; None: there is none."""
     return REGISTERED.get((kind, name))
 
 
 def forget(found: Registered) -> None:
-    """Take a name back."""
+    """Unregister a name."""
     REGISTERED.pop((found.kind, found.name), None)
     if found.kind == "schedule":
         CURVES.pop(found.name, None)

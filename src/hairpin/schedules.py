@@ -7,8 +7,8 @@ Every schedule is a linear warmup followed by a curve. With T updates (0 … T�
     lr(T − 1) = min_lr                              exactly, for the curves that decay
 
 so no update is spent at zero, the peak is reached, and the last update is at the minimum. The lr
-depends on nothing but u and the frozen settings: it cannot jump on resume, step twice under
-accumulation, or depend on the number of processes.
+depends only on u and the frozen settings: it cannot jump on resume, step twice under accumulation,
+or depend on the number of processes.
 
 To add a schedule, write its curve below and name it with `@curve`; the configuration, `hairpin
 schedule` and the documentation read the registry.
@@ -36,13 +36,13 @@ class Schedule:
         updates: T, the length of the run.
         warmup: W, in updates.
         peak_lr: the learning rate of update W.
-        initial_lr: the learning rate of update 0 where W > 0; None: peak_lr / W.
+        initial_lr: the learning rate of update 0 if W > 0; None: peak_lr / W.
         min_lr: the learning rate of update T − 1, for curves that decay.
         decay: length of the final decay in updates, for `wsd`.
         cycles: number of cosine cycles after warmup, for `cosine-restarts`.
 
     Raises:
-        ConfigError: with a line for every setting that is impossible.
+        ConfigError: with a line for every impossible setting.
     """
 
     kind: str
@@ -55,15 +55,15 @@ class Schedule:
     cycles: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, all of it at once."""
+        """Reject impossible settings, all at once."""
         problems = _problems(self)
         if problems:
             raise ConfigError(problems)
 
     def __call__(self, update: int) -> float:
-        """The learning rate of update `update`, counted from 0.
+        """Return the learning rate of update `update`, counted from 0.
 
-        Past the end, decayed curves stay at their minimum and the others go on.
+        Past the end, decayed curves stay at their minimum and the others continue.
         """
         if update < 0:
             raise ValueError(f"updates are counted from 0, not {update}")
@@ -73,23 +73,23 @@ class Schedule:
         return CURVES[self.kind].lr(self, update)
 
     def progress(self, update: int) -> float:
-        """How far the part after warmup has come: 0 at update W, 1 at update T − 1 and after."""
+        """Return the progress after warmup: 0 at update W, 1 from update T − 1 on."""
         return min(1.0, (update - self.warmup) / (self.updates - 1 - self.warmup))
 
     def between(self, height: float) -> float:
-        """The learning rate at `height`, where 1 is exactly the peak and 0 exactly the minimum."""
-        # Rounded like this, it never rises where `height` falls, nor leaves the bounds by a bit.
+        """Return the learning rate at `height`: 1 is exactly the peak, 0 exactly the minimum."""
+        # This rounding is monotonic in `height` and never exceeds the bounds.
         above_min = (self.peak_lr - self.min_lr) * height
         return self.peak_lr if height >= 1.0 else min(self.peak_lr, self.min_lr + above_min)
 
     @property
     def settled(self) -> int:
-        """How many updates have a learning rate that no change of the length behind them moves."""
+        """The number of leading updates whose learning rate does not depend on the run's length."""
         return CURVES[self.kind].settled(self)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is legal here but seldom wanted, a line each."""
+        """Settings that are legal but unusual, a line each."""
         share = self.warmup / self.updates
         if self.warmup == 0:
             return ("no warmup: update 0 is already at the peak; 0.1% to 20% of a run is usual",)
@@ -108,10 +108,10 @@ class Curve:
 
     Args:
         lr: the learning rate of an update at or after the end of warmup.
-        decays: whether the last update is at `min_lr`.
+        decays: the last update is at `min_lr`.
         shortest: the fewest updates that must follow warmup, given the schedule.
-        settled: how many updates have a learning rate that no change of the length behind them
-            would move, given the schedule.
+        settled: the number of leading updates whose learning rate does not depend on the run's
+            length, given the schedule.
     """
 
     lr: _LearningRate
@@ -130,7 +130,7 @@ def curve(
     shortest: Callable[[Schedule], int] | None = None,
     settled: Callable[[Schedule], int] | None = None,
 ) -> Callable[[_LearningRate], _LearningRate]:
-    """Register the decorated function as the curve `name`; see `Curve` for the rest."""
+    """Register the decorated function as the curve `name`; see `Curve` for the arguments."""
 
     def register(lr: _LearningRate) -> _LearningRate:
         CURVES[name] = Curve(
@@ -156,13 +156,13 @@ def _linear(schedule: Schedule, update: int) -> float:
 
 @curve("cosine", decays=True)
 def _cosine(schedule: Schedule, update: int) -> float:
-    """Half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """Decay along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
     return schedule.between(_half_cosine(schedule.progress(update)))
 
 
 @curve("cosine-restarts", decays=True, shortest=lambda schedule: 2 * schedule.cycles)
 def _cosine_restarts(schedule: Schedule, update: int) -> float:
-    """Equal cosine cycles, each from the peak exactly down to the minimum (SGDR, 2017)."""
+    """Repeat equal cosine cycles, each from the peak exactly down to the minimum (SGDR, 2017)."""
     length = schedule.updates - schedule.warmup
     index = min(update, schedule.updates - 1) - schedule.warmup
     starts = [cycle * length // schedule.cycles for cycle in range(schedule.cycles + 1)]
@@ -178,14 +178,14 @@ def _cosine_restarts(schedule: Schedule, update: int) -> float:
     settled=lambda schedule: schedule.updates - schedule.decay,
 )
 def _wsd(schedule: Schedule, update: int) -> float:
-    """Warmup, stable, decay: at the peak until a final linear decay (Hu et al. 2024)."""
+    """Warmup, stable, decay: stay at the peak until a final linear decay (Hu et al. 2024)."""
     to_go = max(0, schedule.updates - 1 - update)
     return schedule.between(min(1.0, to_go / schedule.decay))
 
 
 @curve("inverse-sqrt", decays=False)
 def _inverse_sqrt(schedule: Schedule, update: int) -> float:
-    """Falls with the inverse square root of the update (Vaswani et al. 2017, section 5.3)."""
+    """Decay with the inverse square root of the update (Vaswani et al. 2017, section 5.3)."""
     scale = max(1, schedule.warmup)
     return schedule.peak_lr * math.sqrt(scale / (update - schedule.warmup + scale))
 
@@ -193,7 +193,7 @@ def _inverse_sqrt(schedule: Schedule, update: int) -> float:
 def constant(
     *, updates: int, warmup: int, peak_lr: float, initial_lr: float | None = None
 ) -> Schedule:
-    """Warmup, then the peak to the end."""
+    """Return a schedule with warmup, then the peak to the end."""
     return Schedule("constant", updates, warmup, peak_lr, initial_lr)
 
 
@@ -205,7 +205,7 @@ def linear(
     min_lr: float = 0.0,
     initial_lr: float | None = None,
 ) -> Schedule:
-    """Warmup, then a straight line down to `min_lr`."""
+    """Return a schedule with warmup, then a straight line down to `min_lr`."""
     return Schedule("linear", updates, warmup, peak_lr, initial_lr, min_lr)
 
 
@@ -217,7 +217,7 @@ def cosine(
     min_lr: float = 0.0,
     initial_lr: float | None = None,
 ) -> Schedule:
-    """Warmup, then half a cosine down to `min_lr`."""
+    """Return a schedule with warmup, then half a cosine down to `min_lr`."""
     return Schedule("cosine", updates, warmup, peak_lr, initial_lr, min_lr)
 
 
@@ -230,7 +230,7 @@ def cosine_restarts(
     min_lr: float = 0.0,
     initial_lr: float | None = None,
 ) -> Schedule:
-    """Warmup, then `cycles` half cosines, each from the peak down to `min_lr`."""
+    """Return a schedule with warmup, then `cycles` half cosines from the peak to `min_lr`."""
     return Schedule("cosine-restarts", updates, warmup, peak_lr, initial_lr, min_lr, cycles=cycles)
 
 
@@ -243,14 +243,14 @@ def wsd(
     min_lr: float = 0.0,
     initial_lr: float | None = None,
 ) -> Schedule:
-    """Warmup, then the peak, then a linear decay over the last `decay` updates."""
+    """Return a schedule with warmup, the peak, then a linear decay over `decay` updates."""
     return Schedule("wsd", updates, warmup, peak_lr, initial_lr, min_lr, decay=decay)
 
 
 def inverse_sqrt(
     *, updates: int, warmup: int, peak_lr: float, initial_lr: float | None = None
 ) -> Schedule:
-    """Warmup, then a fall with the inverse square root of the update."""
+    """Return a schedule with warmup, then a decay with the inverse square root of the update."""
     return Schedule("inverse-sqrt", updates, warmup, peak_lr, initial_lr)
 
 
@@ -259,7 +259,7 @@ def _half_cosine(progress: float) -> float:
 
 
 def _problems(schedule: Schedule) -> list[str]:
-    """A line for each reason why the schedule cannot be."""
+    """Return a line for each reason why the schedule is impossible."""
     if schedule.kind not in CURVES:
         known = ", ".join(CURVES)
         return [f"schedule.kind: there is no {schedule.kind!r}; choose one of {known}"]

@@ -1,4 +1,4 @@
-"""The version, once."""
+"""The package's version, in one place."""
 
 from importlib.metadata import PackageNotFoundError, version
 

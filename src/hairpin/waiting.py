@@ -1,43 +1,43 @@
-"""How long threads wait for each other by spinning, set before PyTorch loads its OpenMP library.
+"""Limit on how long threads spin while waiting, set before PyTorch loads its OpenMP library.
 
 Every product is shared by all threads, and at its end those that are done wait for the rest. The
-library lets them spin for milliseconds: a thread that has lost its core to another program then
-keeps the cores of those that wait for it busy with nothing, and training beside one busy process
-falls to a tenth. Sleeping at once is no way out, since waking takes longer than many products of a
-small model. So they spin for about as long as it takes to wake, some 50 microseconds, and sleep
-then (docs/performance.md has the figures, `python -m benchmarks.shared_machine` measures them).
+library lets them spin for milliseconds: if a thread has lost its core to another program, the
+waiting threads keep their cores busy with nothing, and training next to one busy process slows down
+tenfold. Sleeping at once is no solution, since waking takes longer than many products of a small
+model. So threads spin for about as long as waking takes, some 50 microseconds, and then sleep
+(docs/performance.md has the figures, `python -m benchmarks.shared_machine` measures them).
 """
 
 import math
 import os
 from pathlib import Path
 
-# A user who has set one of these has decided.
+# If the user has set one of these, hairpin changes none.
 _DECIDED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# A turn of the loop is one PAUSE instruction: about 140 cycles on Intel's processors since Skylake,
-# 40 to 65 on AMD's since Zen.
+# One iteration of the loop is one PAUSE instruction: about 140 cycles on Intel processors since
+# Skylake, 40 to 65 on AMD's since Zen.
 _SPINS = {"GenuineIntel": 1000, "AuthenticAMD": 3000}
 _OTHER_SPINS = 3000
-_LONG_SPINS = 20_000  # above it a busy neighbour costs more than half
+_LONG_SPINS = 20_000  # above this, a busy neighbour costs more than half of the speed
 
 
 def bound_spinning() -> None:
-    """Let threads spin no longer than waking takes, unless the user's environment says otherwise.
+    """Limit spinning to the time that waking takes, unless the user's environment says otherwise.
 
-    Child processes inherit it. In a process where torch is loaded already, it comes too late.
+    Child processes inherit the limit. It has no effect once torch is loaded.
     """
     if not any(name in os.environ for name in _DECIDED):
         os.environ["GOMP_SPINCOUNT"] = _own_spins()
 
 
 def spins_by_default() -> bool:
-    """Tell whether threads wait as hairpin has said, and not as the user has."""
+    """Return True if threads wait as set by hairpin, rather than by the user."""
     others = [name for name in _DECIDED if name != "GOMP_SPINCOUNT" and name in os.environ]
     return not others and os.environ.get("GOMP_SPINCOUNT") == _own_spins()
 
 
 def threads_are_decided() -> bool:
-    """Tell whether the user's environment says how many threads compute."""
+    """Return True if the user's environment sets the number of threads."""
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
@@ -53,7 +53,7 @@ def waits_without_end() -> str | None:
 
 
 def _number(value: str) -> float:
-    """Return the number that a variable holds; "infinite" is one, and what is none is 0."""
+    """Return the number that a variable holds, including "infinite"; 0 for anything else."""
     if value.strip().lower() in {"infinite", "infinity"}:
         return math.inf
     try:
@@ -63,12 +63,12 @@ def _number(value: str) -> float:
 
 
 def _own_spins() -> str:
-    """Return the number of turns that takes about as long as waking on this processor."""
+    """Return the number of iterations that take about as long as waking on this processor."""
     return str(_SPINS.get(_vendor(), _OTHER_SPINS))
 
 
 def _vendor() -> str:
-    """Return who made the processor, as Linux names it; "" where it does not say."""
+    """Return the processor's vendor, as named by Linux; "" if unknown."""
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""Who is shown what a run does: a terminal, a notebook, a program, or nobody."""
+"""Display protocol of a run: a terminal, a notebook, a program, or none."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,66 +11,66 @@ from hairpin.runs.events import Event
 
 
 class Watcher(Protocol):
-    """Is told of everything that people may want to see."""
+    """Receives everything that people may want to see."""
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Preparation has come to `done` of `total` bytes; a total of 0 is not known, and 0 of 0
-        is something that has no size.
+        """Show that `done` of `total` bytes of a stage of preparation are done; a total of 0 means
+        unknown, and 0 of 0 a stage without a size.
         """
 
     def notice(self, line: str) -> None:
-        """Something that people should read."""
+        """Show a line that people should read."""
 
     def begin(self, path: Path) -> None:
-        """The run at `path` begins or goes on."""
+        """Show that the run at `path` begins or resumes."""
 
     def show(self, event: Event) -> None:
-        """The next event of the run."""
+        """Show the next event of the run."""
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
-        """The run at `path` is finished; its summary in lines."""
+        """Show the summary of the finished run at `path`, in lines."""
 
     def close(self) -> None:
-        """Whatever is live comes off the screen."""
+        """Remove everything live from the screen."""
 
 
 class Quiet:
     """A watcher that shows nothing."""
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def notice(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def begin(self, path: Path) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show(self, event: Event) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Guarded:
-    """A watcher that does not end what it watches: where it fails, it is closed and never called
-    again, a line on standard error says so, and `failure` says why.
+    """A watcher whose failure does not end the run: if it fails, it is closed and never called
+    again, a line on standard error reports it, and `failure` holds the reason.
 
-    What is raised to stop a run still does:
+    Exceptions that are meant to stop a run still pass through:
 
-    - What is no `Exception`: KeyboardInterrupt, SystemExit.
-    - All but OSError from a watcher that somebody wrote: to stop a run is its right (an experiment
-      stops one that diverges so), and a mistake in it is its author's to see. An OSError is output
-      that has gone, and stops nothing.
+    - Those that are not an `Exception`: KeyboardInterrupt, SystemExit.
+    - All but OSError from a user's own watcher: it may stop a run (an experiment stops a diverging
+      one this way), and its author should see its bugs. An OSError means that output was lost, and
+      stops nothing.
 
-    From hairpin's own displays, whose `only_shows` is true, no `Exception` comes through.
+    From hairpin's own displays, whose `only_shows` is true, no `Exception` passes through.
 
     Args:
-        watcher: what is told.
+        watcher: the watcher to call.
     """
 
     def __init__(self, watcher: Watcher) -> None:
@@ -112,18 +112,18 @@ class Guarded:
         self.failure = f"display: {reason_of(error)}"
         with suppress(Exception):
             self._watcher.close()
-        with suppress(Exception):  # it may be gone as well, or never have been there
+        with suppress(Exception):  # standard error may be closed too, or may never have existed
             sys.stderr.write(f"hairpin: {self.failure}; going on without it\n")
             sys.stderr.flush()
 
 
 def guarded(watcher: Watcher) -> Guarded:
-    """The watcher, so that it cannot end what it watches."""
+    """Wrap the watcher so that it cannot end the run."""
     return watcher if isinstance(watcher, Guarded) else Guarded(watcher)
 
 
 def reason_of(error: Exception) -> str:
-    """An error in a line: an error of ours or of the system by its words, another by its kind."""
+    """Describe an error in a line: ours and the system's by message, others with their type."""
     if isinstance(error, HairpinError):
         return "; ".join(error.problems)
     if isinstance(error, OSError) and error.strerror:

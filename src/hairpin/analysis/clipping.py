@@ -1,4 +1,4 @@
-"""Did gradient clipping do anything in a run, and would another threshold do it better?"""
+"""Effect of gradient clipping in a run, and a suggestion for another threshold."""
 
 import math
 import statistics
@@ -11,25 +11,25 @@ from hairpin.analysis.formats import format_norm, harmless_name
 from hairpin.analysis.held import Updates, history
 from hairpin.config.settings import Clip
 
-_MOST_OFTEN = 0.5  # a larger share of updates clipped is clipping as a rule
-_USUAL_SHARE = 0.95  # of the norms, which a threshold leaves alone
+_MOST_OFTEN = 0.5  # clipping a larger share of updates counts as clipping most of them
+_USUAL_SHARE = 0.95  # of the norms should be below the threshold
 _OUTLIER = 3.0  # times the median norm
 
 
 @dataclass(frozen=True)
 class Clipping:
-    """What clipping did, over all updates whose gradients were finite and were used.
+    """The effect of clipping, over all updates that were applied and whose gradients were finite.
 
     Args:
-        kind, threshold: as the config has them.
+        kind, threshold: from the config.
         share: fraction of updates that were clipped; `warmup_share` of those in warmup and
-            `later_share` of those after it: None where there were none.
-        median_scale, strongest_scale: what gradients that were clipped by norm were multiplied by,
-            threshold over norm: the median and the smallest. None: none were.
+            `later_share` of those after it: None if there were none.
+        median_scale, strongest_scale: median and smallest factor (threshold over norm) of gradients
+            that were clipped by norm. None: none were.
         leader: the parameter that most often had the largest gradient, in `leader_share` of the
             updates, with `leader_norm_share` of the squared norm (the median). None: an old record.
-        suggested: a threshold; None: the one that there is will do.
-        reason: why, in words.
+        suggested: a threshold; None: the current one is fine.
+        reason: the explanation.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Clipping:
     reason: str
 
     def lines(self) -> list[tuple[str, str]]:
-        """For people: names and words; a row without a name goes on with the one above it."""
+        """Return names and words for people; a row without a name continues the one above it."""
         first, *others = [*self._how_often(), *self._who_leads(), self.reason]
         return [("clipping", first), *(("", words) for words in others)]
 
@@ -70,12 +70,12 @@ class Clipping:
 
 
 def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Clipping | None:
-    """What clipping did in a run; None: no update has a norm.
+    """Measure the effect of clipping in a run; None: no update has a norm.
 
     Args:
-        events: of the record, those that hold.
+        events: the valid events of the record.
         clip: the settings.
-        warmup: updates of it.
+        warmup: number of warmup updates.
     """
     used = _Used(history(events).updates)
     if not used.norms:
@@ -112,7 +112,7 @@ class _Used:
 
     def __init__(self, updates: Updates) -> None:
         self.numbers, self.norms, self.clipped = array("d"), array("d"), array("d")
-        self._led: dict[str, array[float]] = {}  # parameter → its shares where it leads
+        self._led: dict[str, array[float]] = {}  # parameter → its shares in updates where it leads
         names = ("update", "grad_norm", "clipped", "leader_share", "skipped", "overflow")
         columns = [updates.column(name) for name in names]
         rows = zip(*columns, updates.words("leader"), strict=True)
@@ -121,18 +121,16 @@ class _Used:
                 self.numbers.append(number)
                 self.norms.append(norm)
                 self.clipped.append(clipped == 1)
-                # Where all gradients are zero, nobody's share of them is a number.
+                # If all gradients are zero, no share is a number.
                 if leader is not None and math.isfinite(share):
                     self._led.setdefault(leader, array("d")).append(share)
 
     def share(self, places: Sequence[int]) -> float | None:
-        """The fraction of some updates that was clipped; None: there is none."""
+        """Return the fraction of the updates at `places` that was clipped; None: no places."""
         return sum(self.clipped[at] for at in places) / len(places) if places else None
 
     def leader(self) -> tuple[str | None, float | None, float | None]:
-        """The parameter that leads most often, in which share of updates, with how much of the
-        norm.
-        """
+        """Return the parameter that leads most often, its share of updates and that of the norm."""
         if not self._led:
             return None, None, None
         name = max(self._led, key=lambda one: len(self._led[one]))
@@ -146,7 +144,7 @@ def _suggestion(
     share: float,
     later_share: float | None,
 ) -> tuple[float | None, str]:
-    """Another threshold, if one is better, and why. The norms are those after warmup."""
+    """Return a better threshold, if any, and the reason. The norms are those after warmup."""
     usual = _rounded_up(sorted(norms)[math.ceil(_USUAL_SHARE * len(norms)) - 1])
     setting = f"clip.threshold={usual:g}"
     if clip.kind == "off":
@@ -162,7 +160,7 @@ def _suggestion(
 def _of_few(
     clip: Clip, norms: Sequence[float], share: float, later_share: float | None
 ) -> tuple[float | None, str]:
-    """The same, where at most half of the norms are clipped."""
+    """Return the same if at most half of the norms are clipped."""
     if clip.kind == "value":
         return None, "entries are clipped one by one, which changes the gradient's direction"
     if not share:
@@ -175,7 +173,7 @@ def _of_few(
 
 
 def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
-    """A threshold that would have caught what stands out, where nothing was clipped."""
+    """Return a threshold that would have caught the outliers, if nothing was clipped."""
     median, largest = statistics.median(norms), max(norms)
     outliers = [norm for norm in norms if norm > _OUTLIER * median]
     if not outliers:
@@ -193,8 +191,8 @@ def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
 
 
 def _rounded_up(value: float) -> float:
-    """The smallest number of two digits that is not below the value."""
-    if value < 1e-300:  # below it, or a hundredth of it, floats end
+    """Return the smallest number of two digits that is not below the value."""
+    if value < 1e-300:  # the computation would underflow
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.2g}")

@@ -1,4 +1,4 @@
-"""The pictures of an experiment: loss against learning rate, differences with their intervals, and
+"""Plots of an experiment: loss against learning rate, differences with their intervals, and
 learning curves.
 """
 
@@ -18,11 +18,11 @@ from hairpin.analysis.formats import format_count, format_lr
 _COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#332288", "#666666")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _HEIGHT = 5.6
-_FAR = 0.45  # of the spread of the arms' best losses, beyond which a loss is cut off
+_FAR = 0.45  # a loss is cut off beyond this share of the spread of the arms' best losses
 
 
 def write_comparison_plots(comparison: Comparison, folder: Path) -> list[Path]:
-    """Draw what there is to see into `folder`; returns the paths.
+    """Draw the available plots into `folder`; return their paths.
 
     `learning-rates.png`: final loss against peak learning rate; `differences.png`;
     `curves.png`: validation loss over training.
@@ -42,7 +42,7 @@ def write_comparison_plots(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def write_lr_plot(comparison: Comparison, folder: Path, suggestion: float) -> Path:
-    """Draw `learning-rates.png` with a suggested rate in it; returns the path."""
+    """Draw `learning-rates.png` with a suggested rate in it; return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     figure = _lr_figure(comparison)
     (ax,) = figure.axes
@@ -54,8 +54,8 @@ def write_lr_plot(comparison: Comparison, folder: Path, suggestion: float) -> Pa
 
 
 def _lr_figure(comparison: Comparison) -> Figure:
-    """A line and a band for each arm over the learning rates that it tried; what diverged is marked
-    at the top; the verdict's runs as a larger mark.
+    """Plot a line and a band for each arm over the learning rates that it tried, diverged runs at
+    the top, and the verdict's runs as a larger mark.
     """
     figure, ax = _axes("Final validation loss against the peak learning rate", comparison.unit)
     shown = [r for r in comparison.arms if r.tuning and r.arm.same_as is None]
@@ -92,7 +92,7 @@ def _lr_figure(comparison: Comparison) -> Figure:
 
 
 def _apart(rates: Sequence[float]) -> list[float]:
-    """The rates, without those whose names would run into another's."""
+    """Drop rates whose labels would overlap another's."""
     kept: list[float] = []
     for rate in rates:
         if not kept or rate > 1.3 * kept[-1]:
@@ -101,7 +101,9 @@ def _apart(rates: Sequence[float]) -> list[float]:
 
 
 def _cut_off(ax: Axes, shown: Sequence[ArmResult]) -> None:
-    """Leave out of the picture what is far above the rest, so that the rest can be told apart."""
+    """Limit the axis to exclude losses far above the rest, so that the rest can be
+    distinguished.
+    """
     means = [
         statistics.fmean(o.final[r.unit] for o in group)
         for r in shown
@@ -118,7 +120,7 @@ def _cut_off(ax: Axes, shown: Sequence[ArmResult]) -> None:
 
 
 def _difference_figure(comparison: Comparison, contrasts: Sequence[Contrast]) -> Figure:
-    """Each difference with its interval, and the differences of single seeds."""
+    """Plot each difference with its interval, and the differences of single seeds."""
     height = max(2.6, 1.6 + 0.55 * len(contrasts))
     is_ablation = comparison.experiment.kind == "ablate"
     base = "off" if is_ablation else comparison.arms[0].arm.name
@@ -140,7 +142,7 @@ def _difference_figure(comparison: Comparison, contrasts: Sequence[Contrast]) ->
 
 
 def _curve_figure(comparison: Comparison) -> Figure:
-    """Validation loss over tokens: the mean over seeds, and the band from lowest to highest."""
+    """Plot validation loss over tokens: the mean over seeds, and the band of all seeds."""
     figure, ax = _axes("Validation loss over training", comparison.unit)
     shown = [r for r in comparison.arms if r.arm.same_as is None and r.outcomes]
     for index, result in enumerate(shown):

@@ -1,5 +1,5 @@
-"""What an experiment comes to: figures, differences and what must be known before believing them;
-as lines for a terminal, as Markdown and as JSON.
+"""Conclusions of an experiment: figures, differences and caveats; as lines for a terminal, as
+Markdown and as JSON.
 """
 
 import math
@@ -23,10 +23,10 @@ Rows = list[list[str]]
 
 
 def conclude(experiment: Experiment, directory: ExperimentDirectory) -> Comparison:
-    """What is there of an experiment, at any time.
+    """Evaluate an experiment with the runs available so far.
 
     Raises:
-        RunError: a run that is named is not there, or damaged.
+        RunError: a named run does not exist, or is damaged.
     """
     arms = read_arms(experiment, directory)
     unit, smallest = arms[0].unit, experiment.smallest_difference
@@ -79,7 +79,7 @@ def _notes(
 
 
 def arm_rows(comparison: Comparison) -> Rows:
-    """A table of the arms, its heading first."""
+    """Return a table of the arms, its heading first."""
     heading = ["arm", "peak lr", "final", "best", "runs", "tokens/s", "memory", "clipped"]
     return [[*heading, "unstable"], *(_arm_row(result) for result in comparison.arms)]
 
@@ -103,7 +103,7 @@ def _arm_row(result: ArmResult) -> list[str]:
 
 
 def contrast_rows(comparison: Comparison) -> Rows:
-    """A table of the differences, its heading first."""
+    """Return a table of the differences, its heading first."""
     first = "effect" if comparison.experiment.kind == "ablate" else "arm"
     rows = [[first, "against", "difference", "95% interval", "pairs", "p", "verdict"]]
     for contrast in comparison.contrasts:
@@ -125,7 +125,7 @@ def contrast_rows(comparison: Comparison) -> Rows:
 
 
 def title_of(comparison: Comparison) -> str:
-    """What was compared, on what."""
+    """Return a title with the arms and the text."""
     experiment = comparison.experiment
     names = " x ".join(experiment.factors) or ", ".join(a.name for a in experiment.arms[:6])
     more = f" and {len(experiment.arms) - 6} more" if len(experiment.arms) > 6 else ""
@@ -133,7 +133,7 @@ def title_of(comparison: Comparison) -> str:
 
 
 def lines_of(comparison: Comparison) -> list[str]:
-    """The whole in lines for a terminal: what a reader must know, figures, verdicts."""
+    """Return everything in lines for a terminal: caveats, figures, verdicts."""
     found = [title_of(comparison)]
     if comparison.experiment.model:
         found.append(f"{comparison.experiment.model}; equal {comparison.experiment.equal}")
@@ -145,11 +145,11 @@ def lines_of(comparison: Comparison) -> list[str]:
 
 
 def markdown_of(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
-    """The same as Markdown.
+    """Return the same as Markdown.
 
     Args:
-        comparison: what to tell.
-        pictures: paths to show below.
+        comparison: the outcome.
+        pictures: paths of pictures to show at the end.
     """
     _, *lines = lines_of(comparison)
     facts = [line for line in lines[: lines.index("")] if not line.startswith("note: ")]
@@ -165,7 +165,7 @@ def markdown_of(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The same as plain values; what is not known is null."""
+    """Return the same as plain values; unknown ones are null."""
     experiment = comparison.experiment
     return {
         "kind": experiment.kind,

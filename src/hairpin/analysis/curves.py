@@ -1,4 +1,4 @@
-"""A schedule's learning rate drawn in the terminal, with its figures and warnings."""
+"""Drawing of a schedule's learning rate in the terminal, with its figures and warnings."""
 
 import re
 import threading
@@ -16,12 +16,12 @@ _NAME = 17
 def draw_schedule(
     schedule: Schedule, width: int = 72, height: int = 16, color: bool = False
 ) -> str:
-    """The curve as text of `width` columns, then its figures, then its warnings.
+    """Draw the curve as text of `width` columns, followed by its figures and warnings.
 
     Args:
-        schedule: what to draw.
+        schedule: the schedule to draw.
         width: columns of the drawing.
-        height: lines of the drawing; the title and the lines under it come on top.
+        height: lines of the drawing, without the title and the lines below it.
         color: draw the curve in colour, by ANSI codes.
     """
     drawing = _drawing(schedule, width, height)
@@ -35,12 +35,12 @@ def draw_schedule(
 def draw_extension(
     old: Schedule, new: Schedule, width: int = 72, height: int = 16, color: bool = False
 ) -> str:
-    """The curve of a run that becomes longer, with what it would have been as dots where that
-    differs, then the new one's figures.
+    """Draw the curve of a run that is extended, with dots where the old curve differs, followed by
+    the new figures.
 
     Args:
-        old: the schedule so far.
-        new: the schedule from now on.
+        old: the schedule before the extension.
+        new: the schedule after it.
         width, height, color: as in `draw_schedule`.
     """
     drawing = _drawing(new, width, height, old)
@@ -51,8 +51,8 @@ def draw_extension(
 
 
 def schedule_figures(schedule: Schedule) -> list[tuple[str, str]]:
-    """The learning rate where it matters: first update, end of warmup, middle and last update; of
-    an extended run, where each part begins.
+    """Return the learning rate at important updates: the first, the end of warmup, the middle and
+    the last; for an extended run, the beginning of each part.
     """
     last = schedule.updates - 1
     marks = _marks(schedule)
@@ -66,14 +66,14 @@ def schedule_figures(schedule: Schedule) -> list[tuple[str, str]]:
 
 
 def plotted_updates(schedule: Schedule, points: int) -> list[int]:
-    """About `points` updates, evenly spread, with every corner of the curve among them."""
+    """Return about `points` updates, evenly spread, including every corner of the curve."""
     last = schedule.updates - 1
     step = max(1, last // max(1, points))
     return sorted({*range(0, last + 1, step), *(c for c in _corners(schedule) if 0 <= c <= last)})
 
 
 def _marks(schedule: Schedule) -> dict[int, str]:
-    """The updates that have a name."""
+    """Return the updates that have a name."""
     last = schedule.updates - 1
     if isinstance(schedule, Extended):
         marks = _marks(schedule.base)
@@ -88,7 +88,7 @@ def _marks(schedule: Schedule) -> dict[int, str]:
 
 
 def _corners(schedule: Schedule) -> set[int]:
-    """The updates between which the curve is smooth, and some that are near."""
+    """Return the updates between which the curve is smooth, and some next to them."""
     if isinstance(schedule, Extended):
         corners = _corners(schedule.base) | {schedule.updates - 1}
         for part in schedule.parts:
@@ -130,7 +130,7 @@ def _drawing(schedule: Schedule, width: int, height: int, old: Schedule | None =
 
 
 def schedule_title(schedule: Schedule) -> str:
-    """What the curve is, in a line: kind, length and warmup."""
+    """Describe the curve in a line: kind, length and warmup."""
     kind = schedule.kind if CURVES[schedule.kind].decays else f"{schedule.kind} (does not decay)"
     warmup = f"{schedule.warmup:,} of warmup" if schedule.warmup else "no warmup"
     updates = format_updates(schedule.updates)

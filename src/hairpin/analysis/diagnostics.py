@@ -1,9 +1,9 @@
-"""What the record of a run says of its settings, and what to do about it.
+"""Diagnosis of a run's settings from its record, with advice.
 
-    clipping      did it do anything; which parameter leads the norm; another threshold
+    clipping      its effect; which parameter dominates the norm; another threshold
     step sizes    how far an update moved the weights of each part of the network
-    validation    where it was best, and what would help
-    by heart      how much of what the model writes stands in the training text
+    validation    its best evaluation, and what would help
+    memorised     how much of the generated text is verbatim from the training text
 
 docs/diagnostics.md explains each figure.
 """
@@ -18,17 +18,17 @@ from hairpin.analysis.held import history, of_kind
 from hairpin.analysis.summary import Point, Summary, summarize
 from hairpin.config.settings import Config
 
-# Karpathy's rule of thumb for the change of an update over the weights, and how far from it a part
-# may be before it is worth a word: small models that learn well are at 40 times of it after warmup.
+# Karpathy's rule of thumb for the change of an update over the weights, and the factor from it
+# beyond which a part is reported: small models that learn well are 40 times above it after warmup.
 USUAL_RATIO = 1e-3
 _FAR = 100.0
 _MATRICES = ("attention", "mlp")
-# More of the samples than of validation text has to be verbatim, by this much, to be by heart.
+# The samples count as memorised if their verbatim share exceeds the validation text's by this much.
 _EXCESS = 0.05
 _SHOWN_CHARACTERS = 200
-# So often text can be gone over as if it were new (Muennighoff et al. 2023).
+# Text can be repeated this often as if it were new (Muennighoff et al. 2023).
 _PASSES_LIKE_NEW = 4.0
-_SMALL_GAP = 0.05  # of the validation loss: train is no lower than that for having been learned
+_SMALL_GAP = 0.05  # of the validation loss: a smaller gap to train is no sign of memorisation
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class StepSizes:
 
     @property
     def words(self) -> str:
-        """For people: the parts, largest first."""
+        """The parts in words for people, largest first."""
         parts = sorted(self.ratios.items(), key=lambda item: -item[1])
         return ", ".join(f"{part} {_ratio_words(ratio)}" for part, ratio in parts)
 
 
 @dataclass(frozen=True)
 class Memorised:
-    """How much of what the model wrote at the end stands word for word in the training text, as an
-    `events.Memorisation` has it.
+    """Verbatim matches between text generated at the end and the training text, as in
+    `events.Memorisation`.
     """
 
     shortest_bytes: int
@@ -66,21 +66,21 @@ class Memorised:
 
     @property
     def share(self) -> float:
-        """The fraction of what it wrote that is verbatim."""
+        """The fraction of the generated text that is verbatim."""
         return self.verbatim_bytes / self.sample_bytes if self.sample_bytes else 0.0
 
     @property
     def val_share(self) -> float:
-        """The fraction of validation text that is verbatim, which nobody learned by heart."""
+        """The fraction of validation text that is verbatim, none of which was trained on."""
         return self.val_verbatim_bytes / self.val_bytes if self.val_bytes else 0.0
 
     @property
     def by_heart(self) -> bool:
-        """Whether more is verbatim than text repeats itself anyway."""
+        """True if more is verbatim than the text's own repetition explains."""
         return self.share > self.val_share + _EXCESS
 
     def lines(self) -> list[tuple[str, str]]:
-        """For people: names and words."""
+        """Return names and words for people."""
         words = (
             f"{self.share:.0%} of the {self.sample_bytes:,} bytes it wrote at the end stand in the "
             f"training text, {self.shortest_bytes} bytes or more at a stretch; of validation text "
@@ -99,17 +99,16 @@ class Memorised:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What a run's record says of its settings; None: it does not say.
+    """The diagnosis of a run's settings from its record; None: the record has no data.
 
     Args:
-        clipping: what clipping did.
-        after_warmup, at_end: step sizes in the first update that was looked at after warmup, and in
-            the last one.
-        optimizer: whose steps they are.
-        best_passes: over the training data at the best evaluation.
-        advice: what the validation losses suggest, in words.
-        overfitted: whether validation rose after its best while train fell.
-        memorised: what was learned by heart.
+        clipping: the effect of clipping.
+        after_warmup, at_end: step sizes in the first and the last update measured after warmup.
+        optimizer: the optimizer that made the steps.
+        best_passes: passes over the training data at the best evaluation.
+        advice: advice based on the validation losses, in words.
+        overfitted: validation rose after its best while train fell.
+        memorised: how much was memorised.
     """
 
     clipping: Clipping | None = None
@@ -122,7 +121,7 @@ class Diagnostics:
     memorised: Memorised | None = None
 
     def lines(self) -> list[tuple[str, str]]:
-        """For people: names and words; a row without a name goes on with the one above it."""
+        """Return names and words for people; a row without a name continues the one above it."""
         rows = self.clipping.lines() if self.clipping else []
         rows += self._step_rows()
         if self.advice:
@@ -139,7 +138,7 @@ class Diagnostics:
         return rows
 
     def _judgement(self) -> str:
-        """Whether the matrices of the blocks move as far as is usual."""
+        """Tell whether the blocks' matrices move as far as usual."""
         assert self.after_warmup
         found = [r for part, r in self.after_warmup.ratios.items() if part in _MATRICES]
         if self.optimizer != "adamw" or not found:
@@ -153,11 +152,11 @@ class Diagnostics:
 
 
 def diagnose(record: Iterable[dict[str, Any]], config: Config) -> Diagnostics:
-    """Look for what can be done better.
+    """Diagnose a run from its record.
 
     Args:
         record: the events of a metrics.jsonl, oldest first; lines of older versions lack fields,
-            and what these would say is None.
+            and results that depend on these are None.
         config: the run's.
     """
     events = history(record)
@@ -183,7 +182,7 @@ def diagnose(record: Iterable[dict[str, Any]], config: Config) -> Diagnostics:
 
 
 def lines_with(summary: Summary, diagnostics: Diagnostics) -> list[str]:
-    """A summary with its diagnostics, for people: each row stands below the one of its name."""
+    """Return a summary with its diagnostics, for people: each row follows the one of its name."""
     rows: list[tuple[str, str]] = []
     further = _blocks(diagnostics.lines())
     for name, words in summary.rows():
@@ -195,7 +194,7 @@ def lines_with(summary: Summary, diagnostics: Diagnostics) -> list[str]:
 
 
 def _blocks(rows: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Words by name; those without one belong to the name above them."""
+    """Group words by name; those without one belong to the name above them."""
     blocks: dict[str, list[str]] = {}
     current = ""
     for name, words in rows:
@@ -205,17 +204,17 @@ def _blocks(rows: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _passes(events: Sequence[dict[str, Any]], summary: Summary) -> float | None:
-    """Passes over the training data at the best evaluation."""
+    """Return the passes over the training data at the best evaluation."""
     plan = next(iter(of_kind(events, "plan")), None)
     if plan is None or summary.best is None or not plan["updates"]:
         return None
-    if plan.get("epochs") is None:  # it was no finite number
+    if plan.get("epochs") is None:  # it was not a finite number
         return None
     return float(plan["epochs"] * summary.best.update / plan["updates"])
 
 
 def _advice(summary: Summary, config: Config, passes: float | None) -> str | None:
-    """What the validation losses suggest; None: there are too few of them."""
+    """Return advice based on the validation losses; None: there are too few of them."""
     best, last, first = summary.best, summary.last, summary.first
     if best is None or last is None or first is None or first.update == last.update:
         return None
@@ -253,7 +252,7 @@ def _memorised(event: dict[str, Any]) -> Memorised:
 
 
 def _ratio_words(ratio: float) -> str:
-    """As people say it: "1.2e-3", "0.9"."""
+    """Format a ratio for people: "1.2e-3", "0.9"."""
     if ratio >= 0.1 or ratio == 0:
         return f"{ratio:.2g}"
     mantissa, exponent = f"{ratio:.1e}".split("e")

@@ -1,5 +1,5 @@
-"""Main effects and interactions of an ablation: of arms in which each factor is on or off, in every
-combination (Fisher 1935; the signs are Yates's).
+"""Main effects and interactions of an ablation with arms for every combination of factors on or off
+(Fisher 1935; the signs are Yates's).
 """
 
 import itertools
@@ -12,17 +12,17 @@ from hairpin.analysis.statistics import Difference, holm, mean_difference
 def effects(
     arms: Sequence[ArmResult], factors: Sequence[str], smallest: float, unit: str
 ) -> tuple[Contrast, ...]:
-    """The effect of each factor and of each combination of them on the final loss.
+    """Return the effect of each factor and of each combination of them on the final loss.
 
-    A main effect is the mean with the factor on less the mean with it off, over all settings of the
-    others. The interaction of two is half of what one's effect changes by when the other is on: 0
-    where they simply add up; and so on for more. Each is taken within a seed, whose runs share
-    weights and order of data, and then looked at over seeds.
+    A main effect is the mean with the factor on minus the mean with it off, over all settings of
+    the others. The interaction of two is half the change of one's effect when the other is switched
+    on: 0 if they simply add up; and so on for more. Each is computed within a seed, whose runs
+    share initial weights and order of data, and then averaged over seeds.
 
     Args:
-        arms: one for each combination, `arm.changes` saying what is on.
+        arms: one for each combination; `arm.changes` tells what is on.
         factors: their names.
-        smallest: the effect below which one does not matter.
+        smallest: the effect below which one is irrelevant.
         unit: of the figures.
     """
     found = []
@@ -45,7 +45,7 @@ def effects(
 
 
 def groups_of(factors: Sequence[str]) -> list[tuple[str, ...]]:
-    """Each factor alone, then each pair, and so on."""
+    """Return each factor alone, then each pair, and so on."""
     return [
         group
         for size in range(1, len(factors) + 1)
@@ -56,7 +56,7 @@ def groups_of(factors: Sequence[str]) -> list[tuple[str, ...]]:
 def _effects_by_seed(
     arms: Sequence[ArmResult], factors: Sequence[str], group: Sequence[str]
 ) -> Iterator[float]:
-    """The effect in each seed of which every arm has a finite loss."""
+    """Yield the effect for each seed for which every arm has a finite loss."""
     losses = [
         {outcome.seed: outcome.final.get(arm.unit) for outcome in arm.outcomes} for arm in arms
     ]

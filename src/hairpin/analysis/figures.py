@@ -1,7 +1,7 @@
-"""What all plots have in common: colours and axes.
+"""Colours and axes that all plots share.
 
-Figures are made without pyplot and without its global state, so that any thread may draw. Colours
-are those of Okabe and Ito, which people with any colour vision can tell apart.
+Figures are made without pyplot and its global state, so that any thread may draw. Colours are those
+of Okabe and Ito, which people with any colour vision can distinguish.
 """
 
 import io
@@ -26,8 +26,9 @@ from hairpin.files import write_atomically
 BLUE, SKY, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#666666"
 _DENSE = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]
 
-# matplotlib takes a matplotlibrc of the working folder before the user's own; one that came along
-# with somebody's text could have programs run (text.usetex). Who uses pyplot here has chosen his.
+# matplotlib prefers a matplotlibrc of the working folder to the user's own; one that came along
+# with somebody's text could have programs run (text.usetex). A user of pyplot in this process has
+# chosen it.
 if Path(mpl.matplotlib_fname()).absolute().parent == Path.cwd() and (
     "matplotlib.pyplot" not in sys.modules
 ):
@@ -35,7 +36,7 @@ if Path(mpl.matplotlib_fname()).absolute().parent == Path.cwd() and (
 
 
 def new_figure(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, updates along the bottom."""
+    """Make a figure with one pair of axes, updates along the bottom."""
     figure = Figure(figsize=(10, 5.6), dpi=130, layout="constrained", facecolor="white")
     ax = figure.add_subplot()
     ax.set_title(title, fontsize=14, loc="left", pad=14)
@@ -52,7 +53,7 @@ def new_figure(title: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def finish(ax: Axes) -> None:
-    """Put the legend under the axes, where it hides nothing, or say that there is nothing."""
+    """Put the legend below the axes, where it hides nothing; without data, a remark instead."""
     if any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in ax.lines):
         assert isinstance(ax.figure, Figure)
         ax.figure.legend(loc="outside lower center", ncols=5, fontsize=11, frameon=False)
@@ -62,17 +63,17 @@ def finish(ax: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG; returns the path."""
+    """Write a figure as PNG; return the path."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
-    # Whoever looks at the folder meanwhile sees the old picture or the new one, never half.
+    # Readers of the folder see the old picture or the new one, never half.
     write_atomically(path, content.getvalue())
     return path
 
 
 def add_tokens_axis(ax: Axes, events: Sequence[Event]) -> None:
-    """Tokens along the top, where the record says how many an update has; of a classifier, whose
-    examples have one target each, examples.
+    """Add an axis along the top with tokens, if the record has their number per update; for a
+    classifier, with one target per example, examples.
     """
     _, tokens = series(events, "update", "tokens")
     if not tokens.sum() > 0:
@@ -87,7 +88,7 @@ def add_tokens_axis(ax: Axes, events: Sequence[Event]) -> None:
 
 
 def scale_loss(ax: Axes, *losses: Floats) -> None:
-    """A logarithmic axis, as losses above 0 allow: the late, slow progress can be seen too."""
+    """Use a logarithmic axis if all losses are above 0, to make late, slow progress visible."""
     finite = np.concatenate(losses)
     finite = finite[np.isfinite(finite)]
     if len(finite) and finite.min() > 0:
@@ -97,7 +98,7 @@ def scale_loss(ax: Axes, *losses: Floats) -> None:
 
 
 def mark_lr(ax: Axes, updates: Floats, lr: Floats, last_name: str = "last") -> None:
-    """Dots with their values at the first update, the peak and the last update."""
+    """Mark the first update, the peak and the last update with dots and their values."""
     peak, last = int(np.nanargmax(lr)), len(lr) - 1
     marks = {0: ("first", GREY), last: (last_name, VERMILLION)}
     marks[peak] = ("end of warmup, peak" if 0 < peak < last else "peak", ORANGE)
@@ -109,9 +110,9 @@ def mark_lr(ax: Axes, updates: Floats, lr: Floats, last_name: str = "last") -> N
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers as ticks of a logarithmic axis; the fewer decades, the more of each.
+    """Use plain numbers as ticks of a logarithmic axis; more per decade if there are few decades.
 
-    Where all of them are outside, LogLocator takes evenly spaced ones by itself.
+    If all of them are outside, LogLocator chooses evenly spaced ones by itself.
     """
     decades = math.log10(high / low)
     subs = [1.0] if decades > 3 else [1.0, 2.0, 5.0] if decades > 1.2 else _DENSE
@@ -121,16 +122,16 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def marks(color: str, marker: str) -> dict[str, Any]:
-    """The style of points that are joined by a line."""
+    """Return the style of points joined by a line."""
     return {"color": color, "marker": marker, "ms": 5, "mec": "white", "mew": 0.8}
 
 
 def dot(color: str) -> dict[str, Any]:
-    """The style of a single point that matters."""
+    """Return the style of a single important point."""
     style = {"ls": "", "marker": "o", "ms": 9, "mec": "white", "color": color}
     return style | {"mew": 0.8, "clip_on": False, "zorder": 5}
 
 
 def times(factor: float) -> Callable[[Any], Any]:
-    """What multiplies by a factor, for a second axis."""
+    """Return a function that multiplies by a factor, for a second axis."""
     return lambda values: values * factor

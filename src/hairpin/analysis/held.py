@@ -1,6 +1,6 @@
-"""The events of a record in little memory: its updates in columns, the few others as they are.
+"""Compact storage of a record's events: its updates in columns, the few others as they are.
 
-A long run has hundreds of thousands of updates. As dicts they take a kilobyte each, and a page is
+A long run has hundreds of thousands of updates. As dicts they take a kilobyte each, and the page is
 written while the run trains; as numbers they take a tenth of that.
 """
 
@@ -13,20 +13,20 @@ from typing import Any, overload
 
 Event = dict[str, Any]
 _NUMBERS = (float, int, bool)
-_EXACT_UP_TO = 2**53  # whole numbers, as a float
+_EXACT_UP_TO = 2**53  # integers, as a float
 
 
 class _Large:
-    """The kind of a whole number that is kept as it is, since a float would round it."""
+    """Type of an integer that is stored as it is, since a float would round it."""
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """Which keys an event has, with which kinds of values.
+    """The keys of an event and the types of their values.
 
     Args:
-        keys, kinds: of its values, in order.
-        words: where those are that are no numbers.
+        keys, kinds: keys and types of the values, in order.
+        words: places of values that are not numbers.
     """
 
     keys: tuple[str, ...]
@@ -35,12 +35,12 @@ class _Shape:
 
     @staticmethod
     def of(keys: tuple[str, ...], kinds: tuple[type, ...]) -> "_Shape":
-        """That of these values."""
+        """Return the shape of these values."""
         words = [at for at, kind in enumerate(kinds) if kind not in _NUMBERS]
         return _Shape(keys, kinds, tuple(words))
 
     def place_of(self, key: str, *, is_number: bool) -> int | None:
-        """Return the place of a key's value, if it is of that kind."""
+        """Return the place of a key's value, if it is of that type."""
         if key not in self.keys:
             return None
         at = self.keys.index(key)
@@ -53,19 +53,19 @@ def _kind(value: Any) -> type:
 
 
 class Updates(Sequence[Event]):
-    """The events of updates, each made anew as the dict that it was when it is asked for."""
+    """The events of updates, each rebuilt as a dict when it is requested."""
 
     def __init__(self) -> None:
-        self._values = array("d")  # of all, one behind the other
+        self._values = array("d")  # of all events, concatenated
         self._ends = array("q", [0])
-        self._shapes = array("l")  # which shape each has
+        self._shapes = array("l")  # index of each event's shape
         self._known: dict[tuple[Any, ...], int] = {}
         self._all_shapes: list[_Shape] = []
         self._places: dict[Any, int] = {}
-        self._words: list[Any] = []  # what is no number, once each
+        self._words: list[Any] = []  # values that are not numbers, once each
 
     def append(self, event: Event) -> None:
-        """Add an event at the end."""
+        """Append an event."""
         kinds = tuple(map(_kind, event.values()))
         known = (kinds, *event)
         number = self._known.get(known)
@@ -80,11 +80,11 @@ class Updates(Sequence[Event]):
         self._ends.append(len(self._values))
 
     def cut(self, length: int) -> None:
-        """Take all but the first so many away."""
+        """Remove all but the first `length` events."""
         del self._shapes[length:], self._ends[length + 1 :], self._values[self._ends[length] :]
 
     def column(self, key: str) -> "array[float]":
-        """The numbers under a key; NaN where there is none."""
+        """Return the numbers of a key; NaN where an event has none."""
         places = [shape.place_of(key, is_number=True) for shape in self._all_shapes]
         values = self._values
         return array(
@@ -96,14 +96,14 @@ class Updates(Sequence[Event]):
         )
 
     def words(self, key: str) -> Iterator[Any]:
-        """Yield the value under a key of each event, if it is no number; else None."""
+        """Yield the value of a key in each event if it is not a number; else None."""
         places = [shape.place_of(key, is_number=False) for shape in self._all_shapes]
         for shape, begin in zip(self._shapes, self._ends, strict=False):
             at = places[shape]
             yield None if at is None else self._words[int(self._values[begin + at])]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of events."""
         return len(self._shapes)
 
     @overload
@@ -111,7 +111,7 @@ class Updates(Sequence[Event]):
     @overload
     def __getitem__(self, at: slice) -> list[Event]: ...
     def __getitem__(self, at: int | slice) -> Event | list[Event]:
-        """The event at a place."""
+        """Return the event at a place."""
         if isinstance(at, slice):
             return [self[place] for place in range(*at.indices(len(self)))]
         place = range(len(self))[at]
@@ -131,21 +131,21 @@ class Updates(Sequence[Event]):
 
 
 class Events(Sequence[Event]):
-    """The events of a record, in their order.
+    """The events of a record, in order.
 
     Args:
-        events: what it has.
+        events: the initial events.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.updates = Updates()
         self._rest: list[Event] = []
-        self._before = array("q")  # how many updates came before each of the others
+        self._before = array("q")  # number of updates before each of the others
         for event in events:
             self.append(event)
 
     def append(self, event: Event) -> None:
-        """Add an event at the end."""
+        """Append an event."""
         if event["event"] == "update":
             self.updates.append(event)
         else:
@@ -153,7 +153,7 @@ class Events(Sequence[Event]):
             self._before.append(len(self.updates))
 
     def of_kind(self, *kinds: str) -> Sequence[Event]:
-        """Those of some kinds; of updates, a view on them."""
+        """Return the events of some kinds; for updates alone, a view."""
         if kinds == ("update",):
             return self.updates
         if "update" in kinds:
@@ -162,22 +162,22 @@ class Events(Sequence[Event]):
 
     @property
     def others(self) -> Sequence[Event]:
-        """Those that are not updates."""
+        """The events that are not updates."""
         return self._rest
 
     def keep(self, updates: int, others: Sequence[bool]) -> None:
-        """Keep the first so many updates, and of the others those that are true."""
+        """Keep the first `updates` updates, and those of the others that are marked true."""
         self.updates.cut(updates)
         kept = [at for at, stays in enumerate(others) if stays]
         self._before = array("q", [min(self._before[at], updates) for at in kept])
         self._rest = [self._rest[at] for at in kept]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of events."""
         return len(self.updates) + len(self._rest)
 
     def __iter__(self) -> Iterator[Event]:
-        """Each in turn."""
+        """Yield the events in order."""
         done = 0
         for before, event in zip(self._before, self._rest, strict=True):
             yield from (self.updates[at] for at in range(done, before))
@@ -190,7 +190,7 @@ class Events(Sequence[Event]):
     @overload
     def __getitem__(self, at: slice) -> list[Event]: ...
     def __getitem__(self, at: int | slice) -> Event | list[Event]:
-        """The event at a place."""
+        """Return the event at a place."""
         if isinstance(at, slice):
             return [self[place] for place in range(*at.indices(len(self)))]
         place = range(len(self))[at]
@@ -201,23 +201,23 @@ class Events(Sequence[Event]):
 
 
 def of_kind(events: Iterable[Event], *kinds: str) -> Sequence[Event]:
-    """The events of some kinds, in their order."""
+    """Return the events of some kinds, in order."""
     if isinstance(events, Events):
         return events.of_kind(*kinds)
     return [event for event in events if event["event"] in kinds]
 
 
 def others(events: Sequence[Event]) -> Sequence[Event]:
-    """The events that are not updates, where updates are not looked at."""
+    """Return the events other than updates if these are stored apart, else all."""
     return events.others if isinstance(events, Events) else events
 
 
 class History(Events):
-    """The events of a record that hold."""
+    """The valid events of a record."""
 
 
 def history(record: Iterable[dict[str, Any]]) -> History:
-    """The events of the record that hold: what a later `resume` went back behind is left out."""
+    """Return the valid events of the record: those discarded by a later `resume` are left out."""
     if isinstance(record, History):
         return record
     kept = History()
@@ -229,17 +229,17 @@ def history(record: Iterable[dict[str, Any]]) -> History:
 
 
 def _go_back(kept: History, update: int) -> None:
-    """Leave out what is of the updates from this one on."""
+    """Remove what belongs to the updates from this one on."""
     numbers = kept.updates.column("update")
     length = next((at for at, number in enumerate(numbers) if number >= update), len(numbers))
     later = [kept.updates[at] for at in range(length, len(numbers)) if numbers[at] < update]
     kept.keep(length, [_holds(event, update) for event in kept.others])
-    for event in later:  # of a record whose updates are in no order
+    for event in later:  # if the record's updates are out of order
         kept.append(event)
 
 
 def _holds(event: dict[str, Any], resumed_update: int) -> bool:
-    if event["event"] == "memorisation":  # of the end, which comes again
+    if event["event"] == "memorisation":  # made at the end, which is reached again
         return False
     if event["event"] in ("update", "ratios", "skip", "spike"):
         return bool(event["update"] < resumed_update)

@@ -1,4 +1,4 @@
-"""The plots of a classifier: accuracy, and which label was taken for which."""
+"""The plots of a classifier: accuracy and confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -23,25 +23,25 @@ from hairpin.analysis.series import Event, series
 
 Matrix = Sequence[Sequence[int]]
 
-_MOST_WRITTEN = 16  # labels, up to which every cell has its count in it
+_MOST_WRITTEN = 16  # labels up to which every cell shows its count
 _LONGEST_NAME = 24  # characters, as in the table on the terminal
 
 
 def labels_of(events: Sequence[Event]) -> tuple[str, ...]:
-    """The labels that a run tells apart; none where it is no classifier."""
+    """Return a classifier's labels; empty for other runs."""
     plans = of_kind(events, "plan")
     return tuple(plans[-1].get("labels") or ()) if plans else ()
 
 
 def best_confusion(events: Sequence[Event]) -> Matrix | None:
-    """The matrix of the evaluation with the lowest validation loss, whose weights are kept."""
+    """Return the confusion matrix at the lowest validation loss, whose weights are kept."""
     found = [e for e in others(events) if e.get("val_confusion") and e.get("val_loss") is not None]
     matrix: Matrix | None = min(found, key=_val_loss, default={}).get("val_confusion")
     return matrix
 
 
 def accuracy_figure(events: Sequence[Event]) -> Figure:
-    """The share of labels that were right in training and validation, against updates."""
+    """Plot the share of correct labels in training and validation against updates."""
     evaluated, train = series(events, "evaluation", "train_accuracy")
     _, val = series(events, "evaluation", "val_accuracy")
     _, losses = series(events, "evaluation", "val_loss")
@@ -65,9 +65,9 @@ def accuracy_figure(events: Sequence[Event]) -> Figure:
 
 
 def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
-    """How many examples of each label (rows) were taken for which (columns).
+    """Plot how many examples of each label (rows) were classified as which (columns).
 
-    The colour is the share of the row, so that rare labels can be read as well.
+    The colour is the share of the row, so that rare labels are readable too.
     """
     counts = np.array(matrix, np.float64)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
@@ -76,7 +76,7 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
     ax = figure.add_subplot()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [_drawable(harmless_name(label, _LONGEST_NAME)) for label in labels]
-    # A dollar in a label is no formula.
+    # A dollar sign in a label does not begin a formula.
     ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_xticks(range(len(names)), names, parse_math=False)
     if len(names) > 2:
@@ -103,8 +103,8 @@ def _val_loss(event: Event) -> float:
 
 
 def _largest_share(events: Sequence[Event]) -> float | None:
-    """What answering with the commonest label of the validation set would reach; None: the record
-    has no matrix.
+    """Return the accuracy of always predicting the validation set's commonest label; None: the
+    record has no matrix.
     """
     matrix = best_confusion(events)
     if matrix is None:
@@ -114,7 +114,7 @@ def _largest_share(events: Sequence[Event]) -> float | None:
 
 
 def _drawable(name: str) -> str:
-    """The name with escapes for characters that the plots' font does not have."""
+    """Escape characters of the name that the plots' font lacks."""
     font = get_font(findfont(FontProperties()))
     return "".join(
         character if font.get_char_index(ord(character)) else ascii(character)[1:-1]

@@ -1,4 +1,4 @@
-"""Plots as a notebook shows them: PNG inside HTML that needs no file and no network."""
+"""Plots for a notebook: PNG inside HTML that needs no file and no network."""
 
 import base64
 import io
@@ -21,11 +21,11 @@ class Pictures:
 
     @classmethod
     def of(cls, figures: Mapping[str, Figure]) -> "Pictures":
-        """The figures, drawn."""
+        """Draw the figures."""
         return cls({name: _png(figure) for name, figure in figures.items()})
 
     def _repr_html_(self) -> str:
-        """One below the other, as wide as there is room."""
+        """Return HTML with the pictures one below the other, at most as wide as the page."""
         return "\n".join(
             f'<img alt="{escape(name)}" style="max-width:100%;height:auto" '
             f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
@@ -34,7 +34,7 @@ class Pictures:
 
 
 def page_of(title: str, lines: Sequence[str], pictures: Pictures | None) -> str:
-    """A run as a notebook shows it: its name, its summary, its plots."""
+    """Return a run's notebook page: its name, its summary, its plots."""
     text = escape(harmless("\n".join(lines)))
     shown = pictures._repr_html_() if pictures else ""
     return (

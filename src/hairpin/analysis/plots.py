@@ -1,4 +1,4 @@
-"""The plots of a run as PNG files: loss, learning rate, gradient norm; and of a schedule."""
+"""Plots of a run as PNG files: loss, learning rate, gradient norm; and of a schedule."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +46,8 @@ def write_plots(
 
     Args:
         record: the events of a metrics.jsonl, oldest first.
-        folder: where `loss.png`, `learning-rate.png` and `gradient-norm.png` go, a
-            mixture's `sources.png`, and a classifier's `accuracy.png` and `confusion.png`.
+        folder: the folder for `loss.png`, `learning-rate.png` and `gradient-norm.png`, a mixture's
+            `sources.png`, and a classifier's `accuracy.png` and `confusion.png`.
         clip_threshold: the largest norm (or entry) that is not clipped; None: no clipping.
         clip_kind: "norm", "value" or "off".
 
@@ -62,7 +62,7 @@ def write_plots(
 def run_figures(
     record: Sequence[Event], *, clip_threshold: float | None, clip_kind: str
 ) -> dict[str, Figure]:
-    """The same as figures by name: "loss", "learning-rate", "gradient-norm" …"""
+    """Return the same plots as figures by name: "loss", "learning-rate", "gradient-norm" …"""
     events = history(record)
     threshold = clip_threshold if clip_kind == "norm" else None
     figures = {
@@ -80,12 +80,12 @@ def run_figures(
 
 
 def write_schedule_plot(schedule: Schedule, path: Path) -> None:
-    """Draw the learning rate of every update of a schedule, its peak and ends marked."""
+    """Plot the learning rate of every update of a schedule, its peak and ends marked."""
     save_figure(schedule_figure(schedule), path)
 
 
 def loss_figure(events: Sequence[Event]) -> Figure:
-    """Loss against updates: each update's own batch, smoothed, and the evaluations."""
+    """Plot loss against updates: each update's own batch, smoothed, and the evaluations."""
     updates, losses = series(events, "update", "loss")
     evaluated, train = series(events, "evaluation", "train_loss")
     _, val = series(events, "evaluation", "val_loss")
@@ -106,7 +106,7 @@ def loss_figure(events: Sequence[Event]) -> Figure:
 
 
 def sources_figure(events: Sequence[Event]) -> Figure:
-    """The validation loss of each source of a mixture."""
+    """Plot the validation loss of each source of a mixture."""
     figure, ax = new_figure("Validation loss by source", "loss (nats per token)")
     found = source_series(events, "val_loss")
     colors = (BLUE, VERMILLION, ORANGE, SKY, GREY, "black")
@@ -120,7 +120,7 @@ def sources_figure(events: Sequence[Event]) -> Figure:
 
 
 def lr_figure(events: Sequence[Event]) -> Figure:
-    """The learning rate that each update had, with the end of warmup and the last marked."""
+    """Plot the learning rate of each update, with the end of warmup and the last update marked."""
     updates, lr = series(events, "update", "lr")
     figure, ax = new_figure("Learning rate", "learning rate")
     ax.plot(*thin(updates, lr), color=BLUE, lw=2)
@@ -132,15 +132,15 @@ def lr_figure(events: Sequence[Event]) -> Figure:
 
 
 def norm_figure(events: Sequence[Event], threshold: float | None, clip_kind: str) -> Figure:
-    """The gradient norm before clipping, the clip line, and the clipped updates marked.
+    """Plot the gradient norm before clipping, the clip line, and the clipped updates.
 
     Args:
         events: the record.
-        threshold: where the clip line goes; None: no line.
+        threshold: height of the clip line; None: no line.
         clip_kind: "norm", "value" or "off", named in the title.
     """
     updates, norms = series(events, "update", "grad_norm")
-    norms = np.where(norms > 0, norms, np.nan)  # a logarithmic axis has no place for zero
+    norms = np.where(norms > 0, norms, np.nan)  # a logarithmic axis has no zero
     clipped = series(events, "update", "clipped")[1] == 1
     figure, ax = new_figure(_norm_title(clipped, clip_kind), "global L2 norm, logarithmic")
     ax.set_yscale("log")
@@ -159,7 +159,7 @@ def norm_figure(events: Sequence[Event], threshold: float | None, clip_kind: str
 
 
 def schedule_figure(schedule: Schedule) -> Figure:
-    """The curve of a schedule that nothing has been trained with yet."""
+    """Plot a schedule that nothing has been trained with yet."""
     updates = np.array(plotted_updates(schedule, 2 * COLUMNS), np.float64)
     lr = np.array([schedule(int(update)) for update in updates])
     figure, ax = new_figure(schedule_title(schedule), "learning rate")
@@ -170,7 +170,7 @@ def schedule_figure(schedule: Schedule) -> Figure:
 
 
 def _add_bits_axis(ax: Axes, events: Sequence[Event]) -> None:
-    """Bits per byte on the right: the evaluated text is fixed, so it is the loss times a number."""
+    """Add bits per byte on the right: for a fixed text they are proportional to the loss."""
     _, val = series(events, "evaluation", "val_loss")
     _, bits = series(events, "evaluation", "val_bits_per_byte")
     usable = np.isfinite(val) & np.isfinite(bits) & (val > 0) & (bits > 0)

@@ -1,4 +1,4 @@
-"""Series of a record as numbers, and long ones made short for whoever draws them."""
+"""Series of numbers from a record, and their thinning for plots."""
 
 import math
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hairpin.analysis.held import Events, of_kind
 
-# A figure is about this many pixels wide inside: more points than twice that cannot be seen.
+# A plot is about this many pixels wide: more than twice as many points are not visible.
 COLUMNS = 1000
 
 Floats = NDArray[np.float64]
@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 def series(events: Iterable[Event], name: str, key: str) -> tuple[Floats, Floats]:
-    """The updates and values of a key; null is NaN."""
+    """Return the updates and values of a key; null is NaN."""
     if name == "update" and isinstance(events, Events):
         updates = events.updates
         return np.array(updates.column("update")), np.array(updates.column(key))
@@ -27,7 +27,7 @@ def series(events: Iterable[Event], name: str, key: str) -> tuple[Floats, Floats
 
 
 def thin(xs: Floats, ys: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
-    """At most two points a column, the lowest and the highest, so that no spike is lost.
+    """Keep at most two points a column, the lowest and the highest, so that no spike is lost.
 
     A column without a finite value keeps one NaN, so that a gap stays a gap.
     """
@@ -45,7 +45,7 @@ def thin(xs: Floats, ys: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats
 
 
 def highest(xs: Floats, ys: Floats, last: float, columns: int = COLUMNS) -> tuple[Floats, Floats]:
-    """The highest point of each column of the width from 0 to `last`; all, if they are few."""
+    """Return the highest point of each column from 0 to `last`, or all points if they are few."""
     if len(xs) <= columns:
         return xs, ys
     column = (xs * columns / (last + 1)).astype(np.int64)
@@ -55,10 +55,10 @@ def highest(xs: Floats, ys: Floats, last: float, columns: int = COLUMNS) -> tupl
 
 
 def smoothed(ys: Floats) -> Floats:
-    """A centred moving mean over the finite values, over 2% of the run or 7 updates.
+    """Return a centred moving mean of the finite values, over 2% of the run or 7 updates.
 
-    At the start the window shrinks, so that the curve begins at the first loss. NaN where the
-    value itself is.
+    At the start the window shrinks, so that the curve begins at the first loss. NaN where the value
+    itself is.
     """
     at = np.arange(len(ys))
     half = max(3, len(ys) // 100)
@@ -72,7 +72,7 @@ def smoothed(ys: Floats) -> Floats:
 
 
 def source_series(events: Iterable[Event], key: str) -> dict[str, tuple[Floats, Floats]]:
-    """Source of a mixture → the updates and values of a key of its evaluations; null is NaN."""
+    """Map each source of a mixture to updates and values of its evaluations' key; null is NaN."""
     found = [e for e in of_kind(events, "evaluation") if e.get("sources")]
     names = dict.fromkeys(name for event in found for name in event["sources"])
     xs = np.array([event["update"] for event in found], np.float64)

@@ -1,8 +1,8 @@
-"""Is a difference real? Means with intervals, paired and unpaired differences, and a correction
-where many are asked at once.
+"""Significance of differences: means with intervals, paired and unpaired differences, and a
+correction for multiple comparisons.
 
-Everything rests on Student's t (1908): with a handful of seeds the normal distribution would call
-far too many differences real.
+Everything is based on Student's t (1908): with a handful of seeds the normal distribution would
+call far too many differences real.
 """
 
 import math
@@ -21,11 +21,11 @@ class Difference:
 
     Args:
         mean: the estimate.
-        low, high: the interval's ends; infinite where there are too few values to tell.
+        low, high: the interval's ends; infinite if there are too few values.
         p: two-sided, of the hypothesis that the true mean is 0.
         count: pairs, or values in the smaller group.
         degrees: degrees of freedom.
-        is_paired: whether values were compared within pairs.
+        is_paired: values were compared within pairs.
     """
 
     mean: float
@@ -43,10 +43,10 @@ class Difference:
 
 
 def mean_difference(values: Sequence[float]) -> Difference:
-    """The mean of values (differences within pairs, say) and whether it is 0: Student's t test.
+    """Test whether the mean of values (such as differences within pairs) is 0: Student's t test.
 
     Args:
-        values: at least one; of one alone nothing can be said, and the interval is infinite.
+        values: one or more; for a single value the interval is infinite.
     """
     count = len(values)
     mean = math.fsum(values) / count
@@ -57,13 +57,13 @@ def mean_difference(values: Sequence[float]) -> Difference:
 
 
 def paired_difference(base: Sequence[float], other: Sequence[float]) -> Difference:
-    """other − base, where the values at the same place belong together."""
+    """Return other − base for values paired by position."""
     return mean_difference([b - a for a, b in zip(base, other, strict=True)])
 
 
 def unpaired_difference(base: Sequence[float], other: Sequence[float]) -> Difference:
-    """other − base of two groups that have nothing to do with each other: Welch's test (1947),
-    which does not take their spreads to be equal.
+    """Return other − base of two independent groups: Welch's test (1947), which does not assume
+    equal variances.
     """
     mean = statistics.fmean(other) - statistics.fmean(base)
     count = min(len(base), len(other))
@@ -78,8 +78,8 @@ def unpaired_difference(base: Sequence[float], other: Sequence[float]) -> Differ
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979): below 0.05, with at most a 5% chance that
-    any of the hypotheses that hold is called false.
+    """Adjust p-values for their number (Holm 1979): with 0.05 as limit, the chance of rejecting any
+    true hypothesis is at most 5%.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, highest = [1.0] * len(p_values), 0.0
@@ -90,11 +90,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_shown(deviation: float, count: int) -> float:
-    """The true difference that `count` pairs would show four times out of five.
+    """Return the true difference that `count` pairs would detect four times out of five.
 
     Args:
         deviation: standard deviation of the differences within pairs.
-        count: pairs.
+        count: number of pairs.
     """
     if count < 2:
         return math.inf
@@ -104,13 +104,13 @@ def smallest_shown(deviation: float, count: int) -> float:
 
 
 def student_p(t: float, degrees: float) -> float:
-    """The chance that Student's t with so many degrees of freedom is further from 0 than `t`."""
+    """Return the probability that |Student's t| exceeds |t|, for these degrees of freedom."""
     whole = degrees + t * t
     return _beta_share(degrees / 2, 0.5, degrees / whole, t * t / whole)
 
 
 def student_quantile(probability: float, degrees: float) -> float:
-    """The value below which Student's t is with this probability (0.5 ≤ probability < 1)."""
+    """Return the quantile of Student's t for this probability (0.5 ≤ probability < 1)."""
     low, high = 0.0, 1.0
     while 1 - student_p(high, degrees) / 2 < probability:
         high *= 2
@@ -126,7 +126,7 @@ def student_quantile(probability: float, degrees: float) -> float:
 def _difference(
     mean: float, error: float, degrees: float, count: int, *, is_paired: bool
 ) -> Difference:
-    if error == 0:  # equal values: what they are is certain
+    if error == 0:  # equal values: no uncertainty
         return Difference(mean, mean, mean, float(mean == 0), count, degrees, is_paired)
     half = student_quantile((1 + CONFIDENCE) / 2, degrees) * error
     p = student_p(mean / error, degrees)
@@ -134,9 +134,9 @@ def _difference(
 
 
 def _beta_share(a: float, b: float, x: float, rest: float) -> float:
-    """The regularised incomplete beta function (Abramowitz and Stegun 26.5.8, a continued fraction
-    that converges fast below the mean; above it by symmetry). `rest` is 1 − x, exact where that is
-    small.
+    """Return the regularised incomplete beta function (Abramowitz and Stegun 26.5.8, a continued
+    fraction that converges fast below the mean; above it by symmetry). `rest` is 1 − x, exact where
+    that is small.
     """
     if x <= 0 or rest <= 0:
         return float(rest <= 0)

@@ -1,4 +1,4 @@
-"""What a run came to: the few numbers of its record that people ask for first."""
+"""Summary of a run: the few numbers of its record that people ask for first."""
 
 import math
 import statistics
@@ -15,14 +15,14 @@ from hairpin.analysis.formats import (
 )
 from hairpin.analysis.held import Updates, history, of_kind
 
-# A rise of the validation loss by less than this share of the best is not worth a word.
+# A rise of the validation loss by less than this share of the best is not reported.
 OVERFITTING_RISE = 0.005
 
 
 @dataclass(frozen=True)
 class Point:
     """An evaluation: losses in nats per target after `update` updates; None: not finite, or not
-    measured. Of a mixture `sources` has the validation loss and bits per byte of each.
+    measured. For a mixture `sources` has the validation loss and bits per byte of each.
     """
 
     update: int
@@ -38,27 +38,27 @@ class Summary:
     """The outcome of a run. None: the record does not say, or the number was not finite.
 
     Args:
-        status: "finished", "interrupted", "failed", or "unfinished" where the last process wrote
-            no end: it is still running, or was killed.
+        status: "finished", "interrupted", "failed", or "unfinished" if the last process wrote no
+            end: it is still running, or was killed.
         reason: why it failed.
         parameters: of the model.
         updates: updates completed; `planned_updates`: the length of the run.
-        tokens: tokens trained on, in all updates together.
-        seconds: what the processes that came to an end took, together; where a resume cut some of
-            their lines off, at least what all updates took.
+        tokens: total of tokens trained on.
+        seconds: total time of the processes that ended; if a resume removed some of their lines, at
+            least the time of all updates.
         tokens_per_second: the median over updates.
         first, last, best: evaluations; `best` has the lowest validation loss.
         last_train_loss: the loss of the last update, on its own batch.
         clipped_updates: updates whose gradients were clipped.
-        skipped_updates: updates that the guard kept from the weights; `spikes`: those far above the
-            usual that were only recorded; `rewinds`: how often the run went back to a checkpoint.
-        overflows: updates that were skipped because their gradients left float16's range.
+        skipped_updates: updates that the guard skipped; `spikes`: those far above the usual that
+            were only recorded; `rewinds`: how often the run went back to a checkpoint.
+        overflows: updates that were skipped because their gradients overflowed float16.
         largest_grad_norm: before clipping, at the update of index `largest_grad_norm_update`.
-        correction: the number of updates before and after it was corrected to meet the budget.
-        extensions: the number of updates before and after each time that the run was made longer,
-            and the policy, if one was named.
-        overfitting_after: the best update, where validation rose after it while train fell.
-        counted: what `tokens` counts: tokens, or a classifier's examples.
+        correction: the number of updates before and after it was corrected to meet the time budget.
+        extensions: for each extension, the number of updates before and after it, and the policy if
+            one was named.
+        overfitting_after: the best update, if validation rose after it while train fell.
+        counted: the unit of `tokens`: tokens, or a classifier's examples.
     """
 
     status: str = "unfinished"
@@ -91,11 +91,11 @@ class Summary:
         return self.clipped_updates / self.updates if self.updates else None
 
     def lines(self) -> list[str]:
-        """The summary for people: aligned lines, each with its name in front."""
+        """Return the summary for people: aligned lines, each beginning with its name."""
         return [f"{name:<12}{words}" for name, words in self.rows()]
 
     def rows(self) -> list[tuple[str, str]]:
-        """The summary for people: names and words."""
+        """Return the summary for people: names and words."""
         rows = [("status", self._status_words()), ("length", self._length_words())]
         rows += self._validation_rows()
         if self.last_train_loss is not None:
@@ -240,7 +240,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
 
 
 def _overfitted(best: Point, last: Point) -> bool:
-    """Whether validation rose from `best` to `last` while the training loss fell."""
+    """Return True if validation rose from `best` to `last` while the training loss fell."""
     losses = (best.val_loss, last.val_loss, best.train_loss, last.train_loss)
     if any(loss is None for loss in losses):
         return False
@@ -268,7 +268,7 @@ def _total(tokens: Sequence[float]) -> int:
 
 
 def _times(updates: Updates, key: str) -> int:
-    """How many updates say that it is so."""
+    """Count the updates in which a flag is set."""
     return sum(value == 1 for value in updates.column(key))
 
 

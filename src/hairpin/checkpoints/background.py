@@ -1,30 +1,30 @@
-"""One piece of work at a time in a thread of its own."""
+"""Background work: one piece at a time, in a thread of its own."""
 
 import threading
 from collections.abc import Callable
 
 
 class Background:
-    """Does work while its owner goes on; what the work raises, the owner's next call raises."""
+    """Run work while its owner continues; the owner's next call raises the work's exception."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begin, once what was begun before is done."""
+        """Begin work once the work before it is done."""
         self.finish()
-        # A daemon: who leaves in a hurry does not wait for it, and half a checkpoint is none.
+        # A daemon: an aborted process does not wait for it, and half a checkpoint does not count.
         self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what went wrong, if something has; never wait."""
+        """Raise the exception of finished work, if any; never wait."""
         if self._thread and not self._thread.is_alive():
             self.finish()
 
     def finish(self) -> None:
-        """Wait until nothing is under way; raise what went wrong."""
+        """Wait until no work is running; raise its exception."""
         if self._thread:
             self._thread.join()
             self._thread = None

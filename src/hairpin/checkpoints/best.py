@@ -1,4 +1,4 @@
-"""The folder of the best weights, as whoever reads it finds it: it may be replaced meanwhile."""
+"""Lookup of the folder of the best weights, which may be replaced while it is being read."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ _LOOKS = 10
 
 
 def best_folder(best: Path) -> Path | None:
-    """Return the folder of the best model, or of the one before while it is being replaced.
+    """Return the folder of the best model, or of the previous one while it is being replaced.
 
-    None: there is none. Callers must not look again whether it is there: it may have been replaced
-    since, and that does not mean that there is no best model.
+    None: there is none. Callers must not check again that it exists: it may have been replaced
+    since, which does not mean that there is no best model.
     """
-    for _ in range(_LOOKS):  # it may be replaced again between two looks
+    for _ in range(_LOOKS):  # it may be replaced again between the two checks
         for place in (best, old_best(best)):
             if is_there(place):
                 return place
@@ -23,10 +23,10 @@ def best_folder(best: Path) -> Path | None:
 
 
 def best_step(best: Path) -> int | None:
-    """After how many updates the best model was the best; None: there is none, or it is damaged.
+    """Return the update after which the best model was saved; None: it is missing or damaged.
 
     Raises:
-        UnreadableError: that cannot be told now.
+        UnreadableError: the folder cannot be read now.
     """
     try:
         return open_checkpoint(best).step
@@ -35,10 +35,10 @@ def best_step(best: Path) -> int | None:
 
 
 def problem_with_best(best: Path, step: int) -> str | None:
-    """Return a line if the best cannot be that of a run of so many updates; None: it can.
+    """Return a line if the best model cannot belong to a run of `step` updates; None: it can.
 
     Raises:
-        UnreadableError: that cannot be told now.
+        UnreadableError: the folder cannot be read now.
     """
     if not is_there(best):
         return None
@@ -49,5 +49,5 @@ def problem_with_best(best: Path, step: int) -> str | None:
 
 
 def old_best(best: Path) -> Path:
-    """The best before, while it is being replaced."""
+    """Return the folder of the previous best model while it is being replaced."""
     return best.with_name(f".old-{best.name}")

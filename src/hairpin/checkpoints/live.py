@@ -1,8 +1,8 @@
-"""Reading a checkpoint of a run that may be training meanwhile.
+"""Reading a checkpoint of a run that may be training at the same time.
 
-Training replaces the best weights and deletes old checkpoints whenever it likes. What is read is
-one checkpoint, every byte known by its hash, or it is read again; a checkpoint that stays as it is
-and is damaged, or cannot be read, is an error.
+Training replaces the best weights and deletes old checkpoints at any moment. A read returns one
+consistent checkpoint, every byte verified by its hash, or is repeated; a checkpoint that stays
+unchanged and is damaged or cannot be read is an error.
 """
 
 import time
@@ -18,7 +18,7 @@ T = TypeVar("T")
 _PAUSE_SECONDS = 0.002
 _MOST_GONE = 100
 
-# What a folder is taken for the same by: its path, its number on the disk, its manifest's hash.
+# The identity of a folder: its path, device, inode and change time, and its manifest's hash.
 _Seen = tuple[Path, tuple[int, int, int], str | None]
 
 
@@ -26,13 +26,13 @@ def read_live(find: Callable[[], Path | None], use: Callable[[Checkpoint], T]) -
     """Use the checkpoint that is there; None: there is none.
 
     Args:
-        find: gives its folder, which may be another each time.
-        use: reads it whole, by its verified methods.
+        find: returns its folder, which may differ from call to call.
+        use: reads it completely, by its verified methods.
 
     Raises:
         CheckpointError: it is damaged.
         UnreadableError: it cannot be read now.
-        RunError: another version of hairpin wrote it.
+        RunError: it was written by another version of hairpin.
     """
     gone = 0
     while (path := find()) is not None:
@@ -42,7 +42,7 @@ def read_live(find: Callable[[], Path | None], use: Callable[[Checkpoint], T]) -
         except (CheckpointError, UnreadableError):
             again = find()
             after = _seen(again) if again else None
-            # A folder that has gone meanwhile says nothing of the next one.
+            # A folder that was deleted meanwhile says nothing about the next one.
             gone = gone + 1 if before is None else 0
             if (before is not None and after == before) or gone > _MOST_GONE:
                 raise
@@ -51,7 +51,7 @@ def read_live(find: Callable[[], Path | None], use: Callable[[Checkpoint], T]) -
 
 
 def _seen(path: Path) -> _Seen | None:
-    """Return the identity of a folder; None: it has gone."""
+    """Return the identity of a folder; None: it was deleted."""
     try:
         with reading(path):
             facts = path.stat()

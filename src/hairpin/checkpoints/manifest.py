@@ -1,7 +1,7 @@
-"""A checkpoint folder and its manifest, which is written last and vouches for every byte.
+"""Checkpoint folder and its manifest, which is written last and holds the hash of every file.
 
 step-00000100/
-  model.safetensors  …   groups of tensors; one of which several processes hold pieces is in as many
+  model.safetensors  …   groups of tensors; a group split over several processes is in as many
                          files, model-00001-of-00004.safetensors … (see `pieces`)
   state.json             plain values
   config.toml        …   other files
@@ -32,11 +32,11 @@ _LARGEST_MANIFEST = 1 << 27  # with thousands of tensors in the pieces of a thou
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk. What is read of it whole is known to be as it was written, or refused.
+    """A checkpoint on disk. Whole files are verified against their hash when read.
 
     Args:
         path: its folder.
-        manifest: what is said of it.
+        manifest: the content of its manifest.
     """
 
     path: Path
@@ -44,16 +44,16 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """After how many updates it was made."""
+        """The number of updates after which it was saved."""
         return int(self.manifest["step"])
 
     @property
     def processes(self) -> int:
-        """How many trained when it was made."""
+        """The number of processes that trained when it was saved."""
         return int(self.manifest.get("world_size", 1))
 
     def groups(self) -> list[str]:
-        """The groups of tensors."""
+        """Return the names of its groups of tensors."""
         shards = self.manifest.get("shards", {})
         pieces = {name for group in shards for name in self._names(group)}
         plain = {name for name in self.manifest["files"] if name.endswith(".safetensors")} - pieces
@@ -62,16 +62,16 @@ class Checkpoint:
     def tensors(
         self, group: str, rows_of: Callable[[str], tuple[int, int] | None] | None = None
     ) -> dict[str, Tensor]:
-        """The tensors of a group, on the CPU.
+        """Return the tensors of a group, on the CPU.
 
         Args:
             group: its name.
-            rows_of: name → the first row and the row after the last that are wanted of that tensor,
-                None for all; nothing else of it is read, so that no hash can be compared. None:
-                all of all.
+            rows_of: maps a name to the first row and the row after the last to read of that tensor,
+                or None for all rows. Nothing else is read, so no hash can be compared. None: read
+                and verify all of every tensor.
 
         Raises:
-            CheckpointError: it has no such group, or that is damaged.
+            CheckpointError: there is no such group, or it is damaged.
             UnreadableError: it cannot be read now.
         """
         names = self.files(group)
@@ -82,7 +82,7 @@ class Checkpoint:
         return whole_tensors(files, shards, self.path)
 
     def files(self, group: str) -> list[str]:
-        """The names of a group's files."""
+        """Return the names of a group's files."""
         sharded = group in self.manifest.get("shards", {})
         return self._names(group) if sharded else [f"{group}.safetensors"]
 
@@ -90,7 +90,7 @@ class Checkpoint:
         return [file_name(group, part, self.processes) for part in range(self.processes)]
 
     def values(self) -> dict[str, Any]:
-        """The content of state.json.
+        """Return the content of state.json.
 
         Raises:
             CheckpointError: it is damaged, or not a JSON object.
@@ -105,19 +105,19 @@ class Checkpoint:
         return values
 
     def read(self, name: str) -> Bytes:
-        """The content of one of its files, as it was written.
+        """Return the verified content of one of its files.
 
         Raises:
-            CheckpointError: it has none of that name, or that is damaged.
+            CheckpointError: there is no file of that name, or it is damaged.
             UnreadableError: it cannot be read now.
         """
         return read_verified(self.file(name), self.manifest["files"][name])
 
     def file(self, name: str) -> Path:
-        """Where one of its files is. Only what the manifest vouches for is ever opened.
+        """Return the path of one of its files. Only files listed in the manifest are ever opened.
 
         Raises:
-            CheckpointError: it has none of that name.
+            CheckpointError: there is no file of that name.
         """
         if name not in self.manifest["files"]:
             raise CheckpointError(f"{self.path}: it has no {name}")
@@ -133,15 +133,15 @@ def write_manifest(
     world_size: int = 1,
     shards: Mapping[str, Any] | None = None,
 ) -> None:
-    """Vouch for the files of a folder; from here on it is a checkpoint.
+    """Write the manifest of a folder; from here on the folder is a checkpoint.
 
     Args:
-        folder: where the files are, all of them durable.
+        folder: holds the files, all of them durable.
         step: updates completed.
-        files: name → size and hash.
-        facts: what else belongs in it, as plain JSON values.
-        world_size: how many processes trained.
-        shards: of the groups that are in pieces, what `pieces.in_manifest` says.
+        files: maps names to size and hash.
+        facts: further content of the manifest, as plain JSON values.
+        world_size: the number of processes that trained.
+        shards: for each group in pieces, the result of `pieces.in_manifest`.
     """
     manifest = {
         "format": FORMAT,
@@ -157,12 +157,12 @@ def write_manifest(
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder, once every byte of it is known to be as it was written.
+    """Open the checkpoint in a folder after verifying every byte of it.
 
     Raises:
-        CheckpointError: it is damaged; the line names the file.
-        UnreadableError: a file of it cannot be read now, damaged or not.
-        RunError: another version of hairpin wrote it.
+        CheckpointError: it is damaged; the message names the file.
+        UnreadableError: a file cannot be read now, damaged or not.
+        RunError: it was written by another version of hairpin.
     """
     checkpoint = described_checkpoint(path)
     for name, facts in checkpoint.manifest["files"].items():
@@ -174,10 +174,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def described_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder, of which only the manifest was looked at.
+    """Open the checkpoint in a folder, reading only the manifest.
 
     Raises:
-        CheckpointError, UnreadableError, RunError: as above, of the manifest.
+        CheckpointError, UnreadableError, RunError: as in `open_checkpoint`, for the manifest.
     """
     manifest = read_manifest(path)
     if manifest.get("format") != FORMAT:
@@ -191,8 +191,7 @@ def described_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a manifest says, once it is known to be the bytes that were written; the files that it
-    vouches for are not looked at.
+    """Return the content of a manifest after verifying its hash; the files it lists are not read.
 
     Raises:
         CheckpointError: it is damaged.

@@ -1,8 +1,8 @@
-"""Tensors of which several processes hold some rows each, and the files that they are in.
+"""Tensors split by rows over several processes, and the files that hold them.
 
-A group of such tensors is in as many files as there were processes, from
-`model-00001-of-00004.safetensors` on. The manifest says of each tensor its whole shape, and with
-which row each file begins; any other number of processes reads the rows that it needs.
+A group of such tensors is in as many files as there were processes, starting with
+`model-00001-of-00004.safetensors`. The manifest gives the full shape of each tensor and the first
+row in each file, so any other number of processes can read the rows that it needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +23,12 @@ from hairpin.errors import CheckpointError, UnreadableError
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a tensor.
+    """A range of rows of a tensor.
 
     Args:
-        shape: of the whole.
-        starts: the first row of each process's piece, and at the end the number of rows.
-        rank: whose piece it is.
+        shape: of the whole tensor.
+        starts: the first row of each process's piece, followed by the number of rows.
+        rank: the process that holds this piece.
     """
 
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Piece:
 
     @staticmethod
     def of(shape: tuple[int, ...], rank: int, size: int) -> "Piece":
-        """What FSDP2 leaves to a process."""
+        """Return the piece that FSDP2 assigns to a process."""
         return Piece(shape, starts_of(shape[0], size), rank)
 
     @property
@@ -52,12 +52,12 @@ class Piece:
 
 
 def file_name(group: str, part: int, parts: int) -> str:
-    """The file of a part (from 0) of a group."""
+    """Return the file name of a part (from 0) of a group."""
     return f"{group}-{part + 1:05d}-of-{parts:05d}.safetensors"
 
 
 def in_manifest(pieces: Mapping[str, Piece]) -> dict[str, Any]:
-    """What a manifest says of a group's tensors."""
+    """Describe a group's tensors for the manifest."""
     return {
         name: {"shape": list(piece.shape), "starts": list(piece.starts)}
         for name, piece in sorted(pieces.items())
@@ -69,15 +69,15 @@ def read_rows(
     shards: Mapping[str, Mapping[str, Any]],
     rows_of: Callable[[str], tuple[int, int] | None],
 ) -> dict[str, Tensor]:
-    """The tensors of a group, on the CPU, each or as many of its rows as are wanted.
+    """Return the tensors of a group, or the wanted rows of each, on the CPU.
 
     Args:
         paths: the group's files, in order; each is opened once.
-        shards: what the manifest says of the tensors in pieces; all others are in the first file.
-        rows_of: name → the first row and the row after the last, None for all.
+        shards: the manifest's description of the split tensors; all others are in the first file.
+        rows_of: maps a name to the first row and the row after the last, or None for all rows.
 
     Raises:
-        CheckpointError: a file is damaged, or not what the manifest says.
+        CheckpointError: a file is damaged, or contradicts the manifest.
         UnreadableError: a file cannot be read now.
     """
     with ExitStack() as opened:
@@ -94,15 +94,15 @@ def read_rows(
 def whole_tensors(
     files: Sequence[Mapping[str, Tensor]], shards: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, Tensor]:
-    """The tensors of a group whose files were read.
+    """Join the tensors of a group from the content of its files.
 
     Args:
-        files: the content of each, in order.
-        shards: as above.
-        folder: where they are from.
+        files: the content of each file, in order.
+        shards: as in `read_rows`.
+        folder: the checkpoint's folder, for the error.
 
     Raises:
-        CheckpointError: they are not what the manifest says.
+        CheckpointError: they contradict the manifest.
     """
     if not shards:
         return dict(files[0])
@@ -116,7 +116,7 @@ def whole_tensors(
 
 @dataclass(frozen=True)
 class _InMemory:
-    """Tensors that are asked for as those of an open file are."""
+    """Tensors in memory with the interface of an open safetensors file."""
 
     tensors: Mapping[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is made of, before it is written."""
+"""Content of a checkpoint, before it is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,15 +12,15 @@ from hairpin.checkpoints.pieces import Piece
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint is made of.
+    """The content of a checkpoint.
 
     Args:
         step: updates completed.
-        tensors: group → name → tensor; a group becomes `<group>.safetensors`.
+        tensors: group → name → tensor; each group becomes `<group>.safetensors`.
         values: plain JSON values, for state.json.
         files: other files, name → content.
-        pieces: group → name → which rows of a tensor these are, where every process has some;
-            the others of such a group, and all other groups, are the first process's.
+        pieces: group → name → the rows of a tensor that this process holds, where every process has
+            some; all other tensors are the first process's.
     """
 
     step: int
@@ -31,11 +31,11 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """How much there is to write, about."""
+        """The approximate number of bytes to write."""
         return sum(tensor.nbytes for group in self.tensors.values() for tensor in group.values())
 
     def copied(self) -> "Snapshot":
-        """The same in memory of its own, on the CPU, so that training may go on."""
+        """Return a copy in memory of its own, on the CPU, so that training can continue."""
         copies = {
             group: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
             for group, tensors in self.tensors.items()
@@ -43,7 +43,7 @@ class Snapshot:
         return replace(self, tensors=copies)
 
     def without_what_is_whole(self) -> "Snapshot":
-        """The pieces alone."""
+        """Return the pieces alone."""
         tensors = {
             group: {name: self.tensors[group][name] for name in pieces}
             for group, pieces in self.pieces.items()
@@ -51,7 +51,7 @@ class Snapshot:
         return Snapshot(self.step, tensors, pieces=self.pieces)
 
     def not_finite(self) -> str | None:
-        """The name of a tensor with a NaN or an infinity in it."""
+        """Return the name of a tensor that contains a NaN or an infinity; None: there is none."""
         for group in self.tensors.values():
             for name, tensor in group.items():
                 if tensor.is_floating_point() and tensor.numel():

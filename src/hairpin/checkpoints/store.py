@@ -1,7 +1,7 @@
-"""A folder of checkpoints: written whole or not at all, verified when read, rotated.
+"""Folder of checkpoints: written completely or not at all, verified when read, rotated.
 
 A checkpoint is written under a temporary name, made durable, and renamed. There is no pointer to
-the latest: it is the highest step whose manifest verifies. Usable in any training loop:
+the latest: it is the highest step that verifies. Usable in any training loop:
 
     store = CheckpointStore(Path("checkpoints"), keep=3)
     checkpoint = store.newest()
@@ -44,19 +44,19 @@ _SPARE_SPACE = 1.2
 
 
 class CheckpointStore:
-    """The checkpoints of one run. One process writes to it at a time; or all of a world, each its
-    pieces, and the first one the rest.
+    """The checkpoints of one run. One process writes to it at a time; or all processes of a world,
+    each its own pieces, and rank 0 everything else.
 
     Args:
-        folder: where they are.
-        keep: how many of the newest stay.
-        keep_every: those of every so many steps stay too; None: no others.
-        best: the folder for the best one's model; None: none is kept.
-        facts: plain JSON values for every manifest, such as what the checkpoints belong to.
-        remedy: what to do about a full disk, for the error's line.
+        folder: the folder of the checkpoints.
+        keep: how many of the newest to keep.
+        keep_every: keep every step that is a multiple of this too; None: no others.
+        best: the folder for the best checkpoint's model; None: keep none.
+        facts: plain JSON values for every manifest, such as hashes of the text and tokenizer.
+        remedy: what to do about a full disk, for the error message.
         world: the processes that call the same methods together.
-        witness: a file that is there from the first commit on, beside the folder: it tells a
-            folder that was lost from one that never held anything. None: there is none.
+        witness: a file next to the folder that exists from the first commit on: it distinguishes a
+            lost folder from one that was never filled. None: there is none.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class CheckpointStore:
         self.folder = folder
         self._witness = witness
         self._world = world or World()
-        self._apart = self._world.apart()  # saving goes on in a thread of its own
+        self._apart = self._world.apart()  # for saving in a thread of its own
         self.best = best
         self._keep = keep
         self._keep_every = keep_every
@@ -85,15 +85,15 @@ class CheckpointStore:
     def save(self, snapshot: Snapshot, *, is_best: bool = False) -> None:
         """Commit a checkpoint in the background; the snapshot's tensors may change at once.
 
-        A save that is still under way is waited for. A step that is there is not written again.
+        Waits for a save that is still running. A step that exists is not written again.
 
         Args:
-            snapshot: all of it finite.
-            is_best: whether its group `model` is the best so far.
+            snapshot: must be finite.
+            is_best: its group `model` is the best so far.
 
         Raises:
-            HairpinError: the disk is too full; or what went wrong with the save before: that, or
-                something in it was not finite. What was committed before is untouched.
+            HairpinError: the disk is too full; or the previous save failed: with an error of its
+                own, or because something in it was not finite. What was committed before is intact.
         """
         self._background.finish()
         if not self._world.is_first:
@@ -105,21 +105,21 @@ class CheckpointStore:
         self._background.start(lambda: self._save(copy, is_best))
 
     def check(self) -> None:
-        """Raise what went wrong with a save; never wait for one."""
+        """Raise the error of a save that failed; never wait for one."""
         self._background.check()
 
     def finish(self) -> None:
-        """Wait for the save under way; raise what went wrong with it."""
+        """Wait for the running save; raise its error."""
         self._background.finish()
 
     def __enter__(self) -> Self:
-        """The store itself; the save under way is waited for at the end of the block."""
+        """Return the store; the end of the block waits for the running save."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        """Wait, except for those who leave in a hurry; another failure comes before the save's."""
+        """Wait for the save, except after an interrupt; the block's own error takes precedence."""
         if error is None:
             self.finish()
         elif isinstance(error, Exception | GeneratorExit):
@@ -127,7 +127,7 @@ class CheckpointStore:
                 self.finish()
 
     def steps(self) -> list[Path]:
-        """The folders of committed checkpoints, oldest first; not verified."""
+        """Return the folders of committed checkpoints, oldest first; not verified."""
         found = [
             (int(match[1]), path)
             for path in entries(self.folder)
@@ -140,15 +140,15 @@ class CheckpointStore:
         notice: Callable[[str], None] = lambda line: None,
         if_none: Callable[[Sequence[str]], None] = lambda problems: None,
     ) -> Checkpoint | None:
-        """The one to go on from: the highest step that verifies.
+        """Return the checkpoint to resume from: the highest step that verifies.
 
-        Those that do not are set aside, never deleted, and so is a best one that is later; what
-        killed processes left unfinished is removed.
+        Those that do not verify are set aside, never deleted, and so is a later best checkpoint;
+        unfinished files of killed processes are removed.
 
         Args:
-            notice: is told what is set aside.
-            if_none: called where no step verifies, with what is wrong with each, before anything
-                is changed; it may raise.
+            notice: called with a line for each that is set aside.
+            if_none: called if no step verifies, with the problem of each, before anything is
+                changed; it may raise.
 
         Raises:
             UnreadableError: something cannot be read now; nothing was changed.
@@ -165,13 +165,13 @@ class CheckpointStore:
         name = self._world.share(name_of_newest)
         if self._world.is_first or name is None:
             return found[0] if found else None
-        path = self.folder / name  # verified by the first process
+        path = self.folder / name  # verified by rank 0
         return Checkpoint(path, read_manifest(path))
 
     def _newest(
         self, notice: Callable[[str], None], if_none: Callable[[Sequence[str]], None]
     ) -> Checkpoint | None:
-        # All that has to be read is read before anything is changed.
+        # Read everything needed before changing anything.
         damaged: dict[Path, CheckpointError] = {}
         checkpoint = None
         for path in reversed(self.steps()):
@@ -195,8 +195,8 @@ class CheckpointStore:
         return checkpoint
 
     def set_all_aside(self, notice: Callable[[str], None] = lambda line: None) -> None:
-        """Set aside every checkpoint and the best, whole or not, so that there is none to go on
-        from; what killed processes left unfinished is removed. For one process.
+        """Set aside every checkpoint and the best, damaged or not, so that there is none to resume
+        from; unfinished files of killed processes are removed. For one process.
         """
         self.finish()
         self._remove_unfinished()
@@ -207,7 +207,7 @@ class CheckpointStore:
             self._witness.unlink(missing_ok=True)
 
     def keep_as_best(self, step: int, notice: Callable[[str], None] = lambda line: None) -> None:
-        """Make the step the best, unless it is so already, or is there no more, or is damaged."""
+        """Make the step the best checkpoint, unless it already is, is gone, or is damaged."""
         path = self._path(step)
         if self.best is None or not is_there(path) or best_step(self.best) == step:
             return
@@ -256,7 +256,7 @@ class CheckpointStore:
         assert self.best
         old = old_best(self.best)
         with new_folder(self.best) as temporary:
-            # As it was when it was written: what has become of the bytes since is not vouched for.
+            # Use the manifest's hashes, so that bytes that have changed since do not verify.
             found = Checkpoint(checkpoint, read_manifest(checkpoint))
             files = {
                 name: FileFacts(**found.manifest["files"][name]) for name in found.files("model")
@@ -269,20 +269,20 @@ class CheckpointStore:
             )
             if self.best.exists():
                 remove(old, may_stay=True)
-                move(self.best, old)  # readers look there until the new one is in its place
+                move(self.best, old)  # readers use it until the new one is moved in
         remove(old, may_stay=True)
 
     def _rotate(self) -> None:
-        """Delete all but the newest, and only once the newest is known to be whole."""
+        """Delete all but the newest, and only after the newest is verified."""
         steps = self.steps()
         doomed = [path for path in steps[: -self._keep] if not self._stays(path)]
         if doomed:
             self._read_back(steps[-1])
         for path in doomed:
-            # Renamed first, so that a kill leaves no half of a checkpoint under its name.
+            # Renamed first, so that a kill leaves no half-deleted checkpoint under its name.
             unwanted = path.with_name(f".tmp-{path.name}")
             move(path, unwanted)
-            # What somebody reads cannot be deleted on Windows; the next start removes it.
+            # Windows cannot delete files that are being read; the next start removes them.
             remove(unwanted, may_stay=IS_WINDOWS)
 
     def _read_back(self, path: Path) -> None:
@@ -308,7 +308,7 @@ class CheckpointStore:
             remove(path, may_stay=True)
 
     def _bear_witness(self) -> None:
-        """Leave a sign outside of the folder that something was committed in it."""
+        """Leave a file outside the folder that shows that something was committed in it."""
         if self._witness and not is_there(self._witness):
             write_atomically(self._witness, b"A checkpoint was written; see docs/reliability.md.\n")
 

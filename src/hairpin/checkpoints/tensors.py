@@ -1,8 +1,9 @@
 """Safetensors files, hashed while they are written.
 
 The layout is that of https://github.com/huggingface/safetensors: the header's length in 8 bytes, a
-JSON header, the tensors' bytes. Written and read here and not by the library, so that gigabytes are
-neither copied into one string nor read again for their hash. The library reads parts of files.
+JSON header, the tensors' bytes. Implemented here rather than with the library, so that gigabytes
+are neither copied into one string nor read again for their hash. The library is used to read parts
+of files.
 """
 
 import hashlib
@@ -36,10 +37,10 @@ _DTYPES = {
     torch.bool: "BOOL",
 }
 _BLOCK_BYTES = 1 << 22
-# A header has about 100 bytes a tensor; a larger one is not ours, and is not parsed.
+# A header takes about 100 bytes per tensor; a larger one is not ours, and is not parsed.
 _LARGEST_HEADER = 1 << 24
 _MOST_DIMENSIONS = 64  # as in PyTorch
-# What is read besides, to be refused by its name.
+# Types that are parsed too, so that they can be rejected by name.
 _OTHER_TYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
@@ -55,7 +56,7 @@ _TYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a manifest says of a file: its size in bytes and its SHA-256 in hexadecimal."""
+    """The manifest's entry for a file: its size in bytes and its SHA-256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -65,7 +66,7 @@ def write_hashed(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
     """Write a new file and make it durable.
 
     Raises:
-        OSError: it cannot be written, or is there already.
+        OSError: it cannot be written, or exists already.
     """
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
@@ -83,28 +84,28 @@ def write_hashed(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> FileFacts:
-    """Write tensors on the CPU as a safetensors file; the same tensors are the same bytes.
+    """Write tensors on the CPU as a safetensors file; the same tensors give the same bytes.
 
     Args:
         path: a new file.
         tensors: by name.
-        metadata: what else its header says.
+        metadata: further entries of its header.
 
     Raises:
-        OSError: it cannot be written, or is there already.
+        OSError: it cannot be written, or exists already.
     """
     return write_hashed(path, _chunks(tensors, metadata))
 
 
 def tensors_in(content: Bytes, path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU; they share the memory of its content.
+    """Return the tensors of a safetensors file, on the CPU; they share the memory of its content.
 
     Args:
-        content: of the file, all of it.
-        path: which file that is.
+        content: the complete content of the file.
+        path: the file's path, for the error.
 
     Raises:
-        CheckpointError: it is not one.
+        CheckpointError: it is not a safetensors file.
     """
     try:
         header_bytes = int.from_bytes(content[:8].tobytes(), "little")
@@ -118,10 +119,10 @@ def tensors_in(content: Bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor, once it is known that they lie one behind the other and fill the file.
+    """Yield each tensor after checking that they are contiguous and fill the file.
 
     Raises:
-        ValueError, TypeError, KeyError: they do not, or the header is not one.
+        ValueError, TypeError, KeyError: they are not, or the header is invalid.
     """
     place = 0
     for name, facts in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -132,7 +133,7 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
         if begin != place or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
             raise ValueError(f"{name} is not where it should be")
         part = data[begin:end]
-        # An empty one has no address, and is no view of another format all the same.
+        # An empty tensor has address 0, yet `view(dtype)` requires an aligned storage offset too.
         if part.data_ptr() % dtype.itemsize or part.storage_offset() % dtype.itemsize:
             part = part.clone()
         yield name, part.view(dtype).view(shape)
@@ -142,7 +143,7 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which each key is there once."""
+    """Build a JSON object whose keys are unique."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is there twice")
@@ -153,10 +154,10 @@ _STRICT: dict[str, Any] = {"object_pairs_hook": _once_each}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file that nobody vouches for, on the CPU.
+    """Return the tensors of a safetensors file without a manifest, on the CPU.
 
     Raises:
-        CheckpointError: it is not one, or is not there.
+        CheckpointError: it is not a safetensors file, or does not exist.
         UnreadableError: it cannot be read now.
     """
     try:
@@ -169,10 +170,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def open_tensors(path: Path) -> Any:
-    """A safetensors file, opened for reading parts of it; close it by a `with` block.
+    """Open a safetensors file to read parts of it; close it with a `with` block.
 
     Raises:
-        CheckpointError: it is not one.
+        CheckpointError: it is not a safetensors file.
         UnreadableError: it cannot be read now.
     """
     try:
@@ -185,10 +186,10 @@ def open_tensors(path: Path) -> Any:
 
 
 def require_small_header(path: Path) -> None:
-    """Check that the header of a safetensors file is no longer than any model's.
+    """Check that the header of a safetensors file is not longer than any model's.
 
     Raises:
-        CheckpointError: it claims to be.
+        CheckpointError: it claims to be longer.
         FileNotFoundError, UnreadableError: the file cannot be read.
     """
     with open_plain(path) as file:
@@ -207,7 +208,7 @@ def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
 def _chunks(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes | memoryview]:
-    # Widest numbers first, as the library has it, so that every tensor is aligned.
+    # Widest types first, as in the library, so that every tensor is aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     place = 0

@@ -1,5 +1,5 @@
-"""Reading files that a manifest vouches for: each byte is hashed as it is read, so that those that
-are used are those that were written, whatever happens to the file afterwards.
+"""Reading of files listed in a manifest: each byte is hashed as it is read, so the bytes used are
+those that were written, whatever happens to the file afterwards.
 """
 
 import hashlib
@@ -18,30 +18,30 @@ _BLOCK_BYTES = 1 << 22
 
 
 def read_verified(path: Path, facts: Any) -> Bytes:
-    """The content of a file, once it is known to be as it was written.
+    """Return the content of a file after verifying its size and hash.
 
     Args:
-        path: the file; no link.
-        facts: the manifest's, with its size and SHA-256.
+        path: the file; not a link.
+        facts: the manifest's entry, with size and SHA-256.
 
     Raises:
-        CheckpointError: it is not there, or has another size or hash.
+        CheckpointError: it is missing, or has another size or hash.
         UnreadableError: it cannot be read now.
     """
     return _read(path, facts, keep=True)
 
 
 def verify(path: Path, facts: Any) -> None:
-    """Read a file for its size and hash alone.
+    """Verify a file's size and hash without keeping its content.
 
     Raises:
-        CheckpointError, UnreadableError: as above.
+        CheckpointError, UnreadableError: as in `read_verified`.
     """
     _read(path, facts, keep=False)
 
 
 def damage(path: Path) -> CheckpointError:
-    """The error about a file that is not as it was written."""
+    """Return the error for a file that was changed after it was written."""
     return CheckpointError(f"{path}: not the bytes that were written")
 
 
@@ -50,7 +50,7 @@ def _read(path: Path, facts: Any, *, keep: bool) -> Bytes:
     digest, at = hashlib.sha256(), 0
     try:
         with open_plain(path) as file:
-            # Nothing is made room for that is claimed and not there.
+            # Allocate only after the file is known to have the claimed size.
             if type(size) is not int or os.fstat(file.fileno()).st_size != size:
                 raise damage(path)
             content = np.empty(size if keep else min(size, _BLOCK_BYTES), np.uint8)
@@ -62,7 +62,7 @@ def _read(path: Path, facts: Any, *, keep: bool) -> Bytes:
                     raise damage(path)
                 digest.update(block[:count])
                 at += count
-    except (FileNotFoundError, ValueError):  # a ValueError: there is a NUL in the name
+    except (FileNotFoundError, ValueError):  # ValueError: the name contains a NUL
         raise damage(path) from None
     if digest.hexdigest() != facts.get("sha256"):
         raise damage(path)

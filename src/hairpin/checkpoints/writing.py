@@ -1,4 +1,4 @@
-"""Writing one checkpoint: by a process alone, or by several, each its pieces."""
+"""Writing of one checkpoint: by one process, or by several, each its own pieces."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,16 @@ from hairpin.files import as_json, new_folder
 
 
 def commit(snapshot: Snapshot, final: Path, facts: Mapping[str, Any], world_size: int) -> None:
-    """Write the checkpoint, whole or not at all.
+    """Write the checkpoint, completely or not at all.
 
     Args:
-        snapshot: what it is made of.
-        final: its folder, which is not there.
+        snapshot: the checkpoint's content.
+        final: its folder, which must not exist.
         facts: for the manifest.
-        world_size: how many processes train.
+        world_size: the number of processes that train.
 
     Raises:
-        HairpinError: something is not finite.
+        HairpinError: a value is not finite.
         OSError: it cannot be written.
     """
     bad = snapshot.not_finite()
@@ -37,15 +37,15 @@ def commit(snapshot: Snapshot, final: Path, facts: Mapping[str, Any], world_size
 def commit_together(
     snapshot: Snapshot, final: Path, facts: Mapping[str, Any], world: World
 ) -> None:
-    """Write the checkpoint, of which every process has its pieces and the first one the rest. It
-    makes the folder, and vouches for all files; what goes wrong in one goes wrong in all.
+    """Write the checkpoint with several processes, each its own pieces and rank 0 everything else.
+    Rank 0 makes the folder and writes the manifest; an error in one process is raised in all.
 
     Args:
-        snapshot, final, facts: as in `commit`; the folder may be there, and is left as it is.
-        world: the processes, which do this at the same time.
+        snapshot, final, facts: as in `commit`; a folder that exists is left unchanged.
+        world: the processes, which call this at the same time.
 
     Raises:
-        HairpinError: one of them could not, or had something that is not finite.
+        HairpinError: one of them failed, or had a value that is not finite.
     """
     if world.share(final.exists):
         return
@@ -62,7 +62,7 @@ def commit_together(
 
 
 def _write_together(snapshot: Snapshot, folder: Path, world: World) -> dict[str, FileFacts]:
-    """The files that all processes have written."""
+    """Write this process's files and return those of all processes."""
     files, problem = dict[str, FileFacts](), None
     if bad := snapshot.not_finite():
         problem = _not_finite_words(snapshot, bad)
@@ -84,7 +84,7 @@ def _write_together(snapshot: Snapshot, folder: Path, world: World) -> dict[str,
 
 
 def _write_files(folder: Path, snapshot: Snapshot, world: World) -> dict[str, FileFacts]:
-    """This process's files."""
+    """Write this process's files."""
     files = {}
     for group, tensors in snapshot.tensors.items():
         in_pieces = group in snapshot.pieces

@@ -1,8 +1,8 @@
-"""From a stream of tokens to (inputs, targets): training batches and evaluation windows.
+"""Training batches and evaluation windows, as (inputs, targets) from a stream of tokens.
 
-The training stream is a ring: each document is preceded by an end-of-text, so that the join of its
-end and its beginning is a boundary like any other. An epoch cuts the ring into windows of one
-context each, starting at a place of its own, so that later epochs see other cuts.
+The training stream is a ring: each document is preceded by an end-of-text, so that the wrap from
+its end to its beginning is a boundary like any other. An epoch cuts the ring into windows of one
+context each, starting at an offset of its own, so that later epochs see other cuts.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from torch import Tensor
 from hairpin.data.mixture import Mixture
 from hairpin.data.order import Indices, SampleOrder
 
-IGNORED = -100  # a target with this value is no target: torch's own convention
+IGNORED = -100  # marks a position without a target: torch's own convention
 
 
 class Tokens(Protocol):
@@ -26,7 +26,7 @@ class Tokens(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, count: int) -> Indices:
-        """`count` ids from `start` on, going round at the end."""
+        """Return `count` ids from `start` on, wrapping around at the end."""
         ...
 
 
@@ -36,7 +36,7 @@ class Batches:
     Args:
         tokens: the training stream, longer than `context`.
         context: T, tokens in a sample.
-        seed: of the order.
+        seed: determines the order.
     """
 
     def __init__(self, tokens: Tokens, context: int, seed: int) -> None:
@@ -46,23 +46,23 @@ class Batches:
         self._order = SampleOrder(self.samples, seed)
 
     def starts(self, position: int, count: int) -> Indices:
-        """Where in the stream the samples at `count` positions begin."""
+        """Return where in the stream the samples at `count` positions begin."""
         epochs, indices = self._order.at(position, count)
         offsets = [self._order.offset(int(epoch), len(self._tokens)) for epoch in epochs]
         return (indices * self.context + np.asarray(offsets, dtype=np.int64)) % len(self._tokens)
 
     def where(self, position: int, count: int) -> str:
-        """Where in the text these samples are, in words."""
+        """Describe where in the text these samples are."""
         return f"training tokens {self.starts(position, count)[0]} and on"
 
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the samples at `count` positions, int64 [count, T] each."""
+        """Return inputs and targets of the samples at `count` positions, int64 [count, T] each."""
         windows = np.stack([self.window(int(start)) for start in self.starts(position, count)])
         ids = torch.from_numpy(windows)
         return ids[:, :-1], ids[:, 1:]
 
     def window(self, start: int) -> Indices:
-        """The ids of the sample that begins there, and the one behind it, int64 [T + 1]."""
+        """Return the ids of the sample that begins at `start`, and the next id, int64 [T + 1]."""
         return self._tokens.read(start, self.context + 1)
 
 
@@ -88,19 +88,19 @@ class MixedBatches:
         ]
 
     def starts(self, position: int, count: int) -> tuple[Indices, Indices]:
-        """The sources of the samples at `count` positions, and where in each stream they begin."""
+        """Return source and start in its stream for each of the samples at `count` positions."""
         places = [self._mixture.at(each) for each in range(position, position + count)]
         sources = np.array([source for source, _ in places], dtype=np.int64)
         indices = np.array([index for _, index in places], dtype=np.int64)
         starts = np.empty(count, dtype=np.int64)
         for source in np.unique(sources):
-            chosen = sources == source  # positions of a source follow each other in its own order
+            chosen = sources == source  # positions of a source are consecutive in its own order
             first = int(indices[chosen][0])
             starts[chosen] = self._batches[source].starts(first, int(chosen.sum()))
         return sources, starts
 
     def where(self, position: int, count: int) -> str:
-        """Where in the text these samples are, in words."""
+        """Describe where in the text these samples are."""
         sources, starts = self.starts(position, count)
         firsts = {
             self.names[s]: int(start) for s, start in zip(sources[::-1], starts[::-1], strict=True)
@@ -109,7 +109,7 @@ class MixedBatches:
         return f"training tokens {', '.join(places)} and on"
 
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the samples at `count` positions, int64 [count, T] each."""
+        """Return inputs and targets of the samples at `count` positions, int64 [count, T] each."""
         windows = np.stack(
             [
                 self._batches[source].window(int(start))
@@ -121,7 +121,7 @@ class MixedBatches:
 
 
 def source_seed(seed: int, name: str) -> int:
-    """The seed of a source's own order."""
+    """Return the seed of a source's own order."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -135,7 +135,7 @@ class Windows:
     Args:
         tokens: the stream, at least 2 tokens.
         context: T, tokens in a window.
-        most_tokens: take about this many targets; None: all.
+        most_tokens: approximate number of targets; None: all.
     """
 
     tokens: Tokens
@@ -144,22 +144,22 @@ class Windows:
 
     @property
     def available(self) -> int:
-        """Windows in the whole stream, the last of which may be short."""
+        """The number of windows in the whole stream; the last may be short."""
         return -(-(len(self.tokens) - 1) // self.context)
 
     @property
     def count(self) -> int:
-        """Windows in this set."""
+        """The number of windows in this set."""
         if self.most_tokens is None:
             return self.available
         return max(1, min(self.available, self.most_tokens // self.context))
 
     def batches(self, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets, int64 [up to `sequences`, T]; missing targets are `IGNORED`."""
+        """Yield inputs and targets, int64 [up to `sequences`, T]; missing targets are `IGNORED`."""
         chosen = [window * self.available // self.count for window in range(self.count)]
         for first in range(0, len(chosen), sequences):
             ids = torch.from_numpy(np.stack([self._read(w) for w in chosen[first:][:sequences]]))
-            # A filled place must be a legal input; nothing behind it is a target, so 0 will do.
+            # Padding must be a legal input; no target follows it, so 0 will do.
             yield ids[:, :-1].clamp(min=0), ids[:, 1:]
 
     def _read(self, window: int) -> Indices:
@@ -172,11 +172,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class MixedWindows:
-    """The evaluation sets of a mixture, which are measured one after the other.
+    """The evaluation sets of a mixture, measured one after the other.
 
     Args:
-        parts: source → its set; each takes as many tokens, where it has them.
-        shares: of each source in training: the loss on all is the mean by these.
+        parts: source → its set, each with the same number of tokens if its source has as many.
+        shares: of each source in training; the overall loss is the mean weighted by these.
     """
 
     parts: Mapping[str, Windows]
@@ -184,11 +184,11 @@ class MixedWindows:
 
     @property
     def count(self) -> int:
-        """Windows in all sets."""
+        """The number of windows in all sets."""
         return sum(part.count for part in self.parts.values())
 
     def batches(self, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Those of each source, one after the other."""
+        """Yield the batches of each source, one source after the other."""
         for part in self.parts.values():
             yield from part.batches(sequences)
 
@@ -196,12 +196,12 @@ class MixedWindows:
 def windows_of(
     sources: Mapping[str, Tokens], shares: Mapping[str, float], context: int, most: int | None
 ) -> MixedWindows:
-    """Evaluation sets of so many targets together, the same number of each source.
+    """Build evaluation sets with a given total of targets, the same number for each source.
 
     Args:
         sources, shares: of the mixture.
         context: T, tokens in a window.
-        most: targets in all, about; None: all there are.
+        most: approximate total number of targets; None: all.
     """
     each = None if most is None else max(1, most // len(sources))
     return MixedWindows(

@@ -1,27 +1,27 @@
-"""Which source stands at which position of a mixture: a closed form, like the order within one.
+"""The order of sources in a mixture: a closed form, like the order of samples within a source.
 
-Sources are the leaves of a binary tree. A node that has taken part n times has given its left
-branch floor(n·p + 1/2) of them, where p is the left one's share of the node's weight: the error is
-diffused by arithmetic, nothing is drawn and nothing has to be kept. Finding a position's source is
-a walk from the root, one product of whole numbers a step (Morse and Hedlund 1940 for two sources:
-each branch is a Sturmian word).
+Sources are the leaves of a binary tree. A node that was visited n times has passed floor(n·p + 1/2)
+of the visits to its left branch, where p is that branch's share of the node's weight: the error is
+diffused by arithmetic, without random numbers or state. Finding a position's source is a walk from
+the root, with one integer product a step (Morse and Hedlund 1940 for two sources: each branch is a
+Sturmian word).
 
-In any window of positions the samples of a source differ from its share of them by less than 1
-where there are two sources, and by less than `Mixture.bound` where there are more: at most 2 for up
-to five, since the tree is chosen for that, and a little above for more.
+In any window of positions the number of a source's samples differs from its share by less than 1
+for two sources, and by less than `Mixture.bound` for more: at most 2 for up to five, since the tree
+is chosen for that, and slightly more for others.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 _INFINITE = float("inf")
-_SEARCHED = 7  # leaves of which every tree is tried: 135,135 of eight would take a second
-_WHOLE = 2**40  # weights as whole numbers: sums and products are exact
+_SEARCHED = 7  # leaves up to which all trees are tried; 135,135 of eight would take a second
+_WHOLE = 2**40  # weights as integers: sums and products are exact
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A branch: its sources, their weight together, and its two branches, unless it is one."""
+    """A branch: its sources, their total weight, and its two branches unless it is a leaf."""
 
     weight: int
     sources: tuple[int, ...]
@@ -35,15 +35,15 @@ _Sides = tuple[list[_Node], list[_Node]]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Positions of a mixture → its sources.
+    """The mapping from positions of a mixture to its sources.
 
     Args:
-        weights: of the sources, above zero; only their proportions count.
+        weights: of the sources, above zero; only their ratios matter.
 
     Attributes:
-        bound: below this the samples of a source in any window differ from its share of them. A
-            branch with the share p of its node is off by less than 1 + p · (what its node is off
-            by).
+        bound: in any window, the number of a source's samples differs from its share by less than
+            this. A branch with the share p of its node is off by less than 1 + p · (the node's
+            error).
     """
 
     weights: tuple[float, ...]
@@ -51,7 +51,7 @@ class Mixture:
     _root: _Node = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Build the tree; refuse a mixture of nothing."""
+        """Build the tree; reject an empty mixture."""
         if not self.weights or not all(0 < weight < _INFINITE for weight in self.weights):
             raise ValueError(f"weights are to be above zero, not {self.weights}")
         total = sum(self.weights)
@@ -64,12 +64,12 @@ class Mixture:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of each source, adding up to 1."""
+        """The share of each source; they add up to 1."""
         total = sum(self.weights)
         return tuple(weight / total for weight in self.weights)
 
     def at(self, position: int) -> tuple[int, int]:
-        """The source of a position, and how many positions before it are of that source."""
+        """Return the source of a position, and how many positions before it have that source."""
         node = self._root
         while node.left and node.right:
             before, after = _to_left(node, position), _to_left(node, position + 1)
@@ -79,7 +79,7 @@ class Mixture:
         return node.sources[0], position
 
     def counts(self, position: int) -> list[int]:
-        """How many positions before this one are of each source."""
+        """Return how many positions before this one have each source."""
         counts = [0] * len(self.weights)
         waiting = [(self._root, position)]
         while waiting:
@@ -93,19 +93,20 @@ class Mixture:
 
 
 def _to_left(node: _Node, taken: int) -> int:
-    """Of the first `taken` positions of a node those of its left branch: to the nearest whole."""
+    """Return how many of a node's first `taken` positions go left, rounded to the nearest."""
     assert node.left
     return (2 * taken * node.left.weight + node.weight) // (2 * node.weight)
 
 
 def _tree(leaves: Sequence[_Node], off: float = 0.0, below: float = _INFINITE) -> "_Tree":
-    """The tree over these leaves whose sources are off by the least, and by how much; None where
-    none is below `below`. Of many leaves halves are made first, the heaviest given away first.
+    """Return the tree over these leaves with the smallest error of its sources, and the error;
+    None: none is below `below`. With many leaves only halves are tried, the heaviest assigned
+    first.
 
     Args:
-        leaves: in a fixed order, so that the tree hangs on the weights alone.
-        off: by how much their node is off.
-        below: a bound that is known already.
+        leaves: in a fixed order, so that the tree depends on the weights alone.
+        off: the error of their node.
+        below: a bound that is already known.
     """
     if len(leaves) == 1:
         return (off, leaves[0]) if off < below else None
@@ -124,7 +125,7 @@ def _tree(leaves: Sequence[_Node], off: float = 0.0, below: float = _INFINITE) -
 
 
 def _all_splits(leaves: Sequence[_Node]) -> Iterator[_Sides]:
-    """Every way to divide leaves in two."""
+    """Yield every way to divide leaves in two."""
     for chosen in range(1, 2 ** (len(leaves) - 1)):
         yield (
             [leaf for at, leaf in enumerate(leaves) if chosen >> at & 1],
@@ -133,7 +134,7 @@ def _all_splits(leaves: Sequence[_Node]) -> Iterator[_Sides]:
 
 
 def _halves(leaves: Sequence[_Node]) -> Iterator[_Sides]:
-    """One way: each leaf, the heaviest first, to the lighter side."""
+    """Yield one way: each leaf, the heaviest first, goes to the lighter side."""
     sides: _Sides = ([], [])
     for leaf in leaves:
         lighter = min(sides, key=lambda side: sum(other.weight for other in side))

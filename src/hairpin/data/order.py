@@ -1,9 +1,9 @@
 """The order of training samples: a stateless permutation.
 
-A run consumes samples at positions 0, 1, 2, …; every `samples` positions are one epoch. Where a
-position leads is a pure function of (seed, position): nothing is shuffled in memory, nothing has to
-be saved, and a run that goes on at position p sees exactly what an uninterrupted one sees there,
-on any number of processes.
+A run consumes samples at positions 0, 1, 2, …; every `samples` positions are one epoch. The sample
+at a position is a pure function of (seed, position): nothing is shuffled in memory, nothing has to
+be saved, and a run that resumes at position p sees exactly what an uninterrupted one sees there, on
+any number of processes.
 
 The permutation is a Feistel network over the smallest even number of bits that holds all indices,
 applied again until the result is in range ("cycle walking"; Black and Rogaway 2002).
@@ -21,23 +21,23 @@ _ROUNDS = 6
 
 @dataclass(frozen=True)
 class SampleOrder:
-    """Which sample stands at which position.
+    """The mapping from positions to samples.
 
     Args:
-        samples: how many there are in an epoch, at least 1.
-        seed: another seed, another order.
+        samples: number of samples in an epoch, at least 1.
+        seed: determines the order.
     """
 
     samples: int
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse an empty set."""
+        """Reject an empty set."""
         if self.samples < 1:
             raise ValueError(f"an order needs at least one sample, not {self.samples}")
 
     def at(self, position: int, count: int) -> tuple[Indices, Indices]:
-        """Epochs and sample indices of `count` positions from `position` on."""
+        """Return epochs and sample indices of `count` positions from `position` on."""
         positions = np.arange(position, position + count, dtype=np.int64)
         epochs, places = np.divmod(positions, self.samples)
         indices = np.empty_like(places)
@@ -47,12 +47,12 @@ class SampleOrder:
         return epochs, indices
 
     def offset(self, epoch: int, below: int) -> int:
-        """A number in [0, below) that belongs to the epoch."""
+        """Return a number in [0, below) that is fixed for the epoch."""
         return int(_mix(_keys(self.seed, epoch, 1))[0] % np.uint64(below))
 
 
 def permute(places: Indices, samples: int, seed: int, epoch: int) -> Indices:
-    """Where each place in [0, samples) goes in the permutation of (seed, epoch)."""
+    """Map each place in [0, samples) through the permutation of (seed, epoch)."""
     half_bits = np.uint64(max(1, -(-max(1, (samples - 1).bit_length()) // 2)))
     keys = _keys(seed, epoch, _ROUNDS + 1)[1:]
     words = places.astype(np.uint64)
@@ -77,7 +77,7 @@ def _keys(seed: int, epoch: int, count: int) -> _Words:
 
 
 def _mix(words: _Words) -> _Words:
-    """splitmix64's finaliser: every input bit moves about half of the output bits."""
+    """Apply splitmix64's finaliser: every input bit changes about half of the output bits."""
     with np.errstate(over="ignore"):
         words = words + np.uint64(0x9E3779B97F4A7C15)
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

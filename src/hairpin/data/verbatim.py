@@ -1,8 +1,8 @@
-"""What of some pieces stands word for word in a long text.
+"""Search for verbatim matches of some pieces in a long text.
 
-Every window of so many bytes of the text has a rolling hash (Karp and Rabin 1987), which is looked
-up among those of the pieces' windows; what is found there is compared byte by byte. The text is
-looked through part by part, so that memory is bounded whatever its length.
+Every window of a given length in the text has a rolling hash (Karp and Rabin 1987), which is looked
+up among those of the pieces' windows; matching hashes are compared byte by byte. The text is
+searched part by part, so that memory is bounded for any length.
 
     search = VerbatimSearch([b"a piece", b"another"], shortest_bytes=5)
     for part in parts:            # each begins `search.overlap_bytes` before the last one's end
@@ -26,13 +26,13 @@ _SYMBOLS = np.random.default_rng(1).integers(2**64, size=256, dtype=np.uint64)
 
 
 class HashedText:
-    """A text whose windows of any length have a hash at once.
+    """A text for which windows of any length can be hashed at once.
 
     With s(c) a random number for each byte, the hash of c₀ c₁ … is Σ s(cᵢ) · base^i modulo 2^64: a
-    difference of two sums from the text's beginning, over a power of the base.
+    difference of two prefix sums, divided by a power of the base.
 
     Args:
-        text: its bytes, each of which takes 8 bytes of memory here and 16 on the way.
+        text: its bytes, each of which takes 8 bytes of memory here and 16 during construction.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -43,7 +43,7 @@ class HashedText:
         self._inverses = _powers(_INVERSE, size)
 
     def windows(self, length: int, at: _Places | None = None) -> _Hashes:
-        """Hashes of the windows of `length` bytes that begin at the places `at`; None: of all."""
+        """Return the hashes of the windows of `length` bytes at the places `at`; None: of all."""
         if at is None:
             count = max(0, len(self.bytes) - length + 1)
             return (self._sums[length:] - self._sums[:count]) * self._inverses[:count]
@@ -51,15 +51,15 @@ class HashedText:
 
 
 class VerbatimSearch:
-    """Looks for stretches of some pieces in a text.
+    """Search for stretches of some pieces in a text.
 
     Args:
-        pieces: what is looked for; a stretch lies within one of them.
-        shortest_bytes: of a stretch that counts, at least 1.
-        wants_longest: whether `longest` is looked for, which takes longer.
+        pieces: the texts to look for; a stretch lies within one of them.
+        shortest_bytes: minimum length of a stretch, at least 1.
+        wants_longest: search for `longest` too, which takes longer.
 
-    What is found is there to the byte. Of windows that differ and share a hash, of 2^64, only one
-    would be looked for.
+    Matches are exact to the byte. If two different windows shared one of the 2^64 hashes, only one
+    of them would be searched for.
     """
 
     def __init__(
@@ -68,21 +68,21 @@ class VerbatimSearch:
         self._shortest, self._wants_longest = shortest_bytes, wants_longest
         self._text = HashedText(b"".join(pieces))
         self._bytes = self._text.bytes
-        # How many bytes of its piece there are from each byte on.
+        # Number of bytes of its piece from each byte on.
         left = [np.arange(len(piece), 0, -1) for piece in pieces]
         self._left: _Places = np.concatenate([*left, np.empty(0, dtype=np.int64)])
-        self._longest = (0, 0)  # bytes, and where in all pieces
+        self._longest = (0, 0)  # length, and place in all pieces
         self._by_length: dict[int, tuple[_Hashes, _Places]] = {}
         hashes, places = self._windows(shortest_bytes)
         self._hashes, first, kind = np.unique(hashes, return_index=True, return_inverse=True)
         self._found = np.zeros(len(self._hashes), dtype=bool)
-        self._examples = places[first]  # a window of each kind
+        self._examples = places[first]  # one window per hash
         alike = np.ones(len(places), dtype=bool)
         if len(places):
             windows = sliding_window_view(self._bytes, shortest_bytes)
             alike = (windows[places] == windows[self._examples[kind]]).all(1)
         self._places, self._kind = places[alike], kind[alike]
-        # By so many bits of a hash most windows of a text are told to be none of the pieces'.
+        # These bits of a hash rule out most windows of a text as matches.
         bits = min(22, max(12, len(self._hashes).bit_length() + 6))
         self._shift = np.uint64(64 - bits)
         self._table = np.zeros(1 << bits, dtype=bool)
@@ -90,12 +90,12 @@ class VerbatimSearch:
 
     @property
     def overlap_bytes(self) -> int:
-        """Bytes that two parts of a text must share, so that no stretch is cut in two."""
+        """The number of bytes that two parts of a text must share for no stretch to be cut."""
         return int(self._left.max(initial=0))
 
     @property
     def verbatim_bytes(self) -> int:
-        """Bytes of the pieces that are in a stretch found so far."""
+        """The number of bytes of the pieces that are in a stretch found so far."""
         edges = np.zeros(len(self._bytes) + 1, dtype=np.int64)
         starts = self._places[self._found[self._kind]]
         np.add.at(edges, starts, 1)
@@ -109,7 +109,7 @@ class VerbatimSearch:
         return self._bytes[place : place + length].tobytes()
 
     def look_in(self, text: HashedText) -> None:
-        """Look through a text, or the next part of one."""
+        """Search a text, or the next part of one."""
         hashes = text.windows(self._shortest)
         at = np.flatnonzero(self._table[hashes >> self._shift])
         at, which = _hits(hashes[at], at, self._hashes)
@@ -119,7 +119,7 @@ class VerbatimSearch:
                 self._lengthen(text, at)
 
     def _mark(self, text: HashedText, at: _Places, which: _Places) -> None:
-        """Note which kinds of windows the text has, given where it has their hashes."""
+        """Record which windows the text contains, given the places of matching hashes."""
         theirs = sliding_window_view(text.bytes, self._shortest)
         ours = sliding_window_view(self._bytes, self._shortest)
         is_open = ~self._found[which]
@@ -128,13 +128,13 @@ class VerbatimSearch:
             kinds, first = np.unique(which, return_index=True)
             same = theirs[at[first]] == ours[self._examples[kinds]]
             self._found[kinds[same.all(1)]] = True
-            # A hash may be that of other bytes here, and of the right ones further on.
+            # A hash may belong to other bytes here, and to the right ones further on.
             is_open = ~self._found[which]
             is_open[first] = False
 
     def _lengthen(self, text: HashedText, at: _Places) -> None:
-        """Look for a stretch longer than the longest so far at the places `at`. Where there is none
-        of n bytes there is none of n + 1, so that lengths are tried in growing steps.
+        """Search for a stretch longer than the longest so far at the places `at`. If there is none
+        of n bytes there is none of n + 1, so lengths are tried in growing steps.
         """
         length = max(self._shortest - 1, self._longest[0])
         missed, step = self.overlap_bytes + 1, 1
@@ -148,8 +148,8 @@ class VerbatimSearch:
                 self._longest = (length, place)
 
     def _place_of(self, text: HashedText, at: _Places, length: int) -> tuple[int | None, _Places]:
-        """Where in the pieces a stretch of `length` bytes is that the text has, and where the text
-        may have any.
+        """Return the place in the pieces of a stretch of `length` bytes that the text contains, and
+        the places in the text where there may be any.
         """
         hashes, places = self._windows(length)
         at = at[at + length <= len(text.bytes)]
@@ -162,7 +162,7 @@ class VerbatimSearch:
         return None, at
 
     def _windows(self, length: int) -> tuple[_Hashes, _Places]:
-        """Hashes of all windows of the pieces, in order, and where in all pieces they begin."""
+        """Return hashes of all windows of the pieces, sorted, and their places in all pieces."""
         if length not in self._by_length:
             hashes = self._text.windows(length)
             places = np.flatnonzero(self._left[: len(hashes)] >= length)
@@ -172,7 +172,7 @@ class VerbatimSearch:
 
 
 def _hits(wanted: _Hashes, at: _Places, hashes: _Hashes) -> tuple[_Places, _Places]:
-    """Those of the places `at` whose hash is among `hashes`, in order; and which it is."""
+    """Return those of the places `at` whose hash is among `hashes`, and the index of the hash."""
     which = np.searchsorted(hashes, wanted)
     hit = hashes[np.minimum(which, len(hashes) - 1)] == wanted if len(hashes) else which < 0
     return at[hit], which[hit]
@@ -182,7 +182,7 @@ _kept_powers: dict[int, _Hashes] = {}
 
 
 def _powers(base: int, count: int) -> _Hashes:
-    """base^0, base^1, … modulo 2^64; they are kept, since every part of a text wants them."""
+    """Return base^0, base^1, … modulo 2^64; cached, since every part of a text needs them."""
     kept = _kept_powers.get(base)
     if kept is None or len(kept) < count:
         kept = np.full(max(count, 1), base, dtype=np.uint64)

@@ -1,12 +1,11 @@
-"""Several processes from their first line to their last: what becomes of the first one, becomes of
-the others.
+"""Lifetime of several processes from their first line to their last: they start and end together.
 
-All of them join before anything else. Then the first one goes ahead, and the others wait for its
-word: the run that it trains, or how it ended with nothing to train. Whatever it does instead of
-training, it leaves the block of `in_company` on the way, which gives the word if nothing else did.
-One that is killed gives none, and the others see its connection close.
+All of them join before anything else. Then rank 0 goes ahead, and the others wait for its message:
+the run that it trains, or the exit code with which it ended with nothing to train. If rank 0 leaves
+the block of `in_company` without having sent a message, leaving sends it. If it is killed, it sends
+none, and the others see its connection close.
 
-PyTorch is imported only where there are several processes.
+PyTorch is imported only if there are several processes.
 """
 
 from collections.abc import Iterator
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Word:
-    """The first process's message to the others.
+    """A message from rank 0 to the others.
 
     Args:
         run: the folder of the run; None: there is none.
-        exit_code: with which it ended, with nothing to train; None: it trains the run.
+        exit_code: its exit code if there was nothing to train; None: it trains the run.
     """
 
     run: str | None
@@ -36,10 +35,10 @@ class Word:
 
 
 class Company:
-    """The processes that were started together; one alone has nobody to tell.
+    """The processes that were started together; a single process sends no messages.
 
     Args:
-        joined: what they tell each other over; None: this process is alone.
+        joined: the world of the processes; None: this process is alone.
 
     Attributes:
         exit_code: of this process, if it ends without an exception.
@@ -52,36 +51,36 @@ class Company:
 
     @property
     def world(self) -> "World":
-        """Return the processes as a world."""
+        """The processes as a world."""
         from hairpin.distributed.world import World
 
         return self._joined or World()
 
     def lead(self, run: Path) -> None:
-        """Say which run the first process trains from here on."""
+        """Tell the others which run rank 0 trains from here on."""
         self._tell(Word(str(run.absolute()), None))
 
     def finish(self, run: Path) -> None:
-        """Say that the first process has come to an end with the run, if it did not train it."""
+        """Tell the others that rank 0 is done with the run, unless it has trained it."""
         self._tell(Word(str(run.absolute()), 0))
 
     def word(self) -> Word:
-        """The first process's word, once it is there.
+        """Wait for rank 0's message and return it.
 
         Raises:
-            ProcessLostError: that one has ended without giving it.
+            ProcessLostError: rank 0 ended without sending one.
         """
         if self._word is None:
             self._word = Word(*self.world.share(list))
         return self._word
 
     def part(self) -> None:
-        """Leave the others, after telling them with which code if this is the first process."""
+        """Leave the world; rank 0 tells the others its exit code first."""
         if self._joined is None:
             return
         if self._joined.is_first:
             self._joined.note_end(self.exit_code)
-            with suppress(Exception):  # if they are gone, they know
+            with suppress(Exception):  # if they are gone, they need not be told
                 self._tell(Word(None, self.exit_code))
         self._joined.leave(in_order=self.exit_code == 0)
 
@@ -96,7 +95,7 @@ _entered: list[Company] = []  # one at most
 
 @contextmanager
 def in_company() -> Iterator[Company]:
-    """Be with the other processes; inside such a block already, it is the same company.
+    """Join the other processes; a nested block returns the same company.
 
     Raises:
         ProcessLostError: the others cannot be reached.

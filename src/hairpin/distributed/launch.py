@@ -1,4 +1,4 @@
-"""What torchrun tells each process by its environment. PyTorch is not imported here.
+"""The environment variables that torchrun sets for each process. Never imports PyTorch.
 
 https://docs.pytorch.org/docs/stable/elastic/run.html lists the variables.
 """
@@ -8,44 +8,46 @@ import socket
 
 
 def world_size() -> int:
-    """How many processes train together; 1 where nothing says so."""
+    """Return the number of processes that train together; 1 if the environment sets none."""
     return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return this process's rank among them, from 0."""
     return _number("RANK", 0)
 
 
 def local_rank() -> int:
-    """Which of the processes of this machine this is, from 0: it says which GPU is its own."""
+    """Return this process's rank on its machine, from 0: it determines its GPU."""
     return _number("LOCAL_RANK", 0)
 
 
 def is_follower() -> bool:
-    """Whether another process says what is trained, and writes the run."""
+    """Return True if another process decides what is trained, and writes the run."""
     return world_size() > 1 and rank() > 0
 
 
 def attempt() -> int:
-    """How often torchrun has started the processes again after one that failed."""
+    """Return how often torchrun has restarted the processes after a failure."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def is_restarted() -> bool:
-    """Whether torchrun started this process again after one that failed."""
+    """Return True if torchrun restarted this process after a failure."""
     return attempt() > 0
 
 
 def launcher() -> str | None:
-    """What started this process, the same for one that is started again; None: no torchrun did."""
+    """Return an identifier of the torchrun that started this process, stable across restarts; None:
+    started without torchrun.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
 
 
 def has_lasting_store() -> bool:
-    """Tell whether torchrun itself keeps the store of the processes."""
+    """Return True if torchrun itself hosts the processes' store, so that it outlives them."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 

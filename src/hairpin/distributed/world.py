@@ -1,7 +1,7 @@
-"""The processes that train together, as one small object; one process alone is a world too.
+"""The processes that train together, as one small object; a single process is a world too.
 
-What is computed goes over the default group (NCCL on GPUs, gloo else); what the hosts tell each
-other goes over a gloo group of its own, so that no GPU is waited for.
+Tensors go over the default group (NCCL on GPUs, gloo otherwise); messages between hosts go over a
+gloo group of their own, so that they wait for no GPU.
 """
 
 import itertools
@@ -23,13 +23,13 @@ from hairpin.errors import FollowedError, ProcessLostError, UserError, exit_code
 
 T = TypeVar("T")
 
-_joined = itertools.count()  # how often this process has joined the others
+_joined = itertools.count()  # numbers the times this process has joined the others
 _END = "the first process's exit code"
 
-# How long one waits for the others to be there at all: Python and PyTorch are loaded by then.
+# How long to wait for the others to join: by then Python and PyTorch are loaded.
 _JOINING = timedelta(minutes=5)
-_LOOK_SECONDS = (0.001, 0.05)  # at first, at most
-# The others wait while the first prepares a text. One that is lost is noticed at once, by its
+_LOOK_SECONDS = (0.001, 0.05)  # initial and longest pause
+# The others wait while rank 0 prepares a text. A lost process is noticed at once, by its
 # connection.
 _PATIENCE = timedelta(days=2)
 _LOST = (
@@ -43,14 +43,15 @@ _LOST = (
 
 
 class World:
-    """Every process has one of its own, and all call the same methods in the same order.
+    """The group of processes. Each has its own, and all call the same methods in the same order.
 
     Args:
-        rank: which process this is.
-        size: how many there are.
-        hosts: the group that values go over; None where there is one process.
+        rank: this process's rank.
+        size: the number of processes.
+        hosts: the group for messages between hosts; None if there is one process.
         other_hosts: a second such group, for `apart`.
-        store: what outlives a process; None where there is one, or the first process has it.
+        store: a store that outlives each process; None if there is one process, or rank 0 hosts the
+            store.
     """
 
     def __init__(
@@ -69,17 +70,17 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes."""
+        """True for the process that writes (rank 0)."""
         return self.rank == 0
 
     def share(self, make: Callable[[], T]) -> T:
-        """What the first process makes, a value of plain JSON, in every process.
+        """Return a plain JSON value made by rank 0 in every process.
 
         Args:
-            make: called in the first process alone. What it raises there ends the others as well.
+            make: called in rank 0 only. An exception there ends the others as well.
 
         Raises:
-            FollowedError: in the others, that it raised; the first one says why.
+            FollowedError: in the others, that `make` raised; rank 0 reports why.
         """
         if self.size == 1:
             return make()
@@ -91,7 +92,7 @@ class World:
         try:
             value = make()
         except BaseException as error:
-            with suppress(Exception):  # if they are gone, they know
+            with suppress(Exception):  # if they are gone, they need not be told
                 self._broadcast(json.dumps({"exit_code": exit_code_of(error)}).encode())
             raise
         self._broadcast(json.dumps({"value": value}).encode())
@@ -101,7 +102,7 @@ class World:
         """Return what each process makes for itself; a failure in one ends all of them.
 
         Raises:
-            FollowedError: in the others, that one raised, which says why.
+            FollowedError: in the others, that one raised; that process reports why.
         """
         if self.size == 1:
             return make()
@@ -117,7 +118,7 @@ class World:
                 raise FollowedError(failed[0])
 
     def gather(self, value: Any) -> list[Any]:
-        """The values, of plain JSON, of all processes, by rank."""
+        """Return the plain JSON values of all processes, by rank."""
         if self.size == 1:
             return [value]
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -134,7 +135,7 @@ class World:
         ]
 
     def totals(self, *counts: int) -> tuple[int, ...]:
-        """Each count summed over the processes; the hosts wait for each other, no device is."""
+        """Return each count summed over the processes; waits for the hosts, not for any device."""
         if self.size == 1:
             return counts
         summed = torch.tensor(counts, dtype=torch.int64)
@@ -143,47 +144,47 @@ class World:
         return tuple(summed.tolist())
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """The tensor itself, summed over the processes, on its device."""
+        """Sum the tensor over the processes in place, on its device, and return it."""
         if self.size > 1:
             with noticing_losses():
                 dist.all_reduce(tensor)
         return tensor
 
     def rows(self, count: int) -> range:
-        """Which of `count` things in a row are this process's."""
+        """Return the range of `count` consecutive items that belongs to this process."""
         starts = starts_of(count, self.size)
         return range(starts[self.rank], starts[self.rank + 1])
 
     def apart(self) -> "World":
-        """The same processes, for one other thread: its values do not meet those of this one."""
+        """Return the same processes for another thread, with messages separate from this one's."""
         return World(self.rank, self.size, self._other_hosts)
 
     def note_end(self, exit_code: int) -> None:
-        """Leave a note of how the first process ends, for those that see its connection close."""
+        """Store rank 0's exit code for processes that see its connection close."""
         if self._store is not None:
             with suppress(RuntimeError):
                 self._store.set(_END, str(exit_code))
 
     def noted_end(self) -> int | None:
-        """The exit code of the first process, if it could leave a note of it."""
+        """Return rank 0's exit code if it could store it."""
         with suppress(RuntimeError):
             if self._store is not None and self._store.check([_END]):
                 return int(self._store.get(_END))
         return None
 
     def leave(self, *, in_order: bool = True) -> None:
-        """Part; this process is alone from here on.
+        """Leave the group; this process is alone from here on.
 
         Args:
-            in_order: whether nothing is under way any more. Else NCCL might wait for it, and its
-                connections are left to the end of the process.
+            in_order: no operation is pending. Otherwise NCCL might wait for one, so its connections
+                are left open until the process ends.
         """
         if self.size > 1 and dist.is_initialized() and (in_order or not torch.cuda.is_available()):
             self._hosts = self._other_hosts = None
             dist.destroy_process_group()
 
     def _broadcast(self, content: bytes) -> bytes:
-        """The first process's bytes."""
+        """Return rank 0's bytes."""
         with noticing_losses():
             length = torch.tensor([len(content)])
             self._from_first(length)
@@ -195,7 +196,7 @@ class World:
         return bytes(data.numpy())
 
     def _from_first(self, tensor: Tensor) -> None:
-        """Broadcast in short waits, since Python heeds no signal within one."""
+        """Broadcast in short waits, since Python handles no signals within one."""
         work = dist.broadcast(tensor, 0, group=self._hosts, async_op=True)
         assert work is not None
         _wait_until(work.is_completed)
@@ -203,19 +204,20 @@ class World:
 
 
 def starts_of(count: int, size: int) -> tuple[int, ...]:
-    """Where each process's part of `count` things in a row begins, and at the end their number: all
-    have as many, the last ones what there is, perhaps nothing. So FSDP2 and `torch.chunk` do it.
+    """Return where each process's part of `count` consecutive items begins, followed by `count`.
+    All parts have the same size except the last ones, which may be smaller or empty, as in FSDP2
+    and `torch.chunk`.
     """
     each = -(-count // size)
     return tuple(min(count, each * part) for part in range(size + 1))
 
 
 def join() -> World:
-    """The world that torchrun's environment tells of; this process alone where it tells of none.
+    """Join the world that torchrun's environment describes; without one, return a world of one.
 
     Raises:
         ProcessLostError: the others cannot be reached.
-        UserError: the environment does not say where they are.
+        UserError: the environment does not say how to reach them.
     """
     size, rank = launch.world_size(), launch.rank()
     if size == 1:
@@ -226,28 +228,29 @@ def join() -> World:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
             store, *_ = next(rendezvous("env://", timeout=_JOINING))
-        except ValueError as error:  # a variable is missing, or is no number
+        except ValueError as error:  # a variable is missing or not a number
             raise UserError(
                 f"the environment tells of {size} processes (WORLD_SIZE), but: {error}; start them "
                 "with torchrun"
             ) from None
-        # torchrun keeps the store when it starts the processes again, and what is in it leads to
-        # those that have ended.
+        # torchrun keeps the store across restarts, and its old entries lead to processes that have
+        # ended.
         store = dist.PrefixStore(  # type: ignore[attr-defined]
             f"attempt {launch.attempt()}, {next(_joined)}", store
         )
         _await_all(store, rank, size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        # All groups are made here: whoever waits for one sees no other process end.
+        # Create all groups here: a process waiting to create one does not notice that another has
+        # ended.
         groups = _host_group(), _host_group()
         return World(rank, size, *groups, store if launch.has_lasting_store() else None)
 
 
 def _await_all(store: Store, rank: int, size: int) -> None:
-    """Wait until all processes are there.
+    """Wait until all processes have joined.
 
     Raises:
-        ProcessLostError: one is not, after a while.
+        ProcessLostError: one did not join in time.
     """
     names = [f"process {other}" for other in range(size)]
     store.set(names[rank], "")
@@ -260,7 +263,7 @@ def _await_all(store: Store, rank: int, size: int) -> None:
 
 
 def _wait_until(is_so: Callable[[], bool], limit_seconds: float = float("inf")) -> bool:
-    """Look again and again; whether it was so within the limit."""
+    """Poll until the condition holds; return False if the limit is exceeded."""
     pause, longest = _LOOK_SECONDS
     ends = time.monotonic() + limit_seconds
     while not is_so():
@@ -273,7 +276,7 @@ def _wait_until(is_so: Callable[[], bool], limit_seconds: float = float("inf")) 
 
 @contextmanager
 def noticing_losses() -> Iterator[None]:
-    """Inside, the failure of a collective call is said in one line.
+    """Report the failure of a collective call inside the block in one line.
 
     Raises:
         ProcessLostError: another process has ended, or cannot be reached.
@@ -298,6 +301,6 @@ def _host_group() -> dist.ProcessGroup:
 
 
 def _reason(text: str) -> str:
-    """The first sentence, after the place in the library's code."""
+    """Return the first sentence, without the leading position in the library's code."""
     line = text.strip().splitlines()[0].partition("] ")[2] or text.strip().splitlines()[0]
     return line.partition(". ")[0].rstrip(".")

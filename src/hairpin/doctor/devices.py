@@ -1,4 +1,6 @@
-"""PyTorch and the devices: versions, speed of formats, compiling, what several processes need."""
+"""PyTorch and the devices: versions, speed per precision, compilation, support for several
+processes.
+"""
 
 import os
 import re
@@ -23,7 +25,7 @@ _SHORT_SECONDS = 0.3
 
 
 def look_at_torch() -> Iterator[Finding]:
-    """Its version, and the threads that it computes with."""
+    """Yield the version of PyTorch and the number of threads it computes with."""
     found = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if found < LEAST_TORCH:
         least = ".".join(map(str, LEAST_TORCH))
@@ -35,7 +37,7 @@ def look_at_torch() -> Iterator[Finding]:
 
 
 def _look_at_threads() -> Iterator[Finding]:
-    """Yield how many threads compute, where the environment says, and how they wait."""
+    """Yield the thread count if the environment sets it, and how waiting threads behave."""
     asked = os.environ.get("OMP_NUM_THREADS")
     if asked:
         text = (
@@ -52,7 +54,7 @@ def _look_at_threads() -> Iterator[Finding]:
 
 
 def look_at_devices() -> Iterator[Finding]:
-    """Which devices there are."""
+    """Yield the devices of this machine."""
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
@@ -67,10 +69,10 @@ def look_at_devices() -> Iterator[Finding]:
 
 
 def look_at_formats(device: str) -> Iterator[Finding]:
-    """How fast a small model trains in each format that `precision = "auto"` chooses among.
+    """Yield how fast a small model trains in each precision that `precision = "auto"` chooses from.
 
     Args:
-        device: where.
+        device: the device to measure.
     """
     safe, *others = formats(device)
     speed = measure_flops(device, safe, seconds=_SHORT_SECONDS)
@@ -84,10 +86,10 @@ def look_at_formats(device: str) -> Iterator[Finding]:
 
 
 def look_at_compiling(device: str) -> Finding:
-    """Whether blocks can be compiled, and compute the same then; takes up to a minute.
+    """Check that blocks can be compiled and compute the same results; takes up to a minute.
 
     Args:
-        device: where.
+        device: the device to compile for.
     """
     sample, what = make_sample("modern"), f"compiling on {device}"
     sequences, context = sample.inputs.shape
@@ -107,13 +109,13 @@ def look_at_compiling(device: str) -> Finding:
         agrees, text = compare_gradients(sample, Numerics(device), prepare)
     except CompileError as error:
         return Finding(what, "note", one_line(f"{error}; runs are eager"))
-    except Exception as error:  # whatever a compiler's many parts raise
+    except Exception as error:  # a compiler's many parts may raise anything
         return Finding(what, "note", one_line(f"fails ({reason(error)}); runs are eager"))
     return Finding(what, "ok" if agrees else "problem", text, is_wrong=not agrees)
 
 
 def look_at_processes() -> Finding:
-    """Whether several processes can train together."""
+    """Check that several processes can train together."""
     if not distributed.is_available():
         text = "this PyTorch has no torch.distributed: one process trains"
         return Finding("several processes", "note", text)

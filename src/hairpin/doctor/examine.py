@@ -7,7 +7,7 @@ from hairpin.doctor import machine
 from hairpin.doctor.findings import Finding
 from hairpin.errors import one_line
 
-_FINDINGS_ABOUT = 45  # for the bar
+_FINDINGS_ABOUT = 45  # for the progress bar
 
 
 def examine(
@@ -18,15 +18,15 @@ def examine(
     compiling: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Finding]:
-    """Look at everything; takes seconds.
+    """Examine the machine; takes seconds.
 
     Args:
-        device: "auto", "cpu", "cuda" or "mps": whose numbers are compared.
-        precision: in which format matrices are multiplied then; "auto": in each that `auto`
-            chooses among there.
-        folder: where runs would be; None: the working folder.
-        compiling: whether to compile too, which takes up to a minute.
-        on_progress: called with (findings so far, about how many there will be).
+        device: "auto", "cpu", "cuda" or "mps": the device whose numbers are compared.
+        precision: the format in which matrices are multiplied; "auto": each that `auto` chooses
+            from on this device.
+        folder: where runs would be written; None: the working folder.
+        compiling: also try compilation, which takes up to a minute.
+        on_progress: called with (findings so far, estimated total).
 
     Raises:
         ConfigError: the machine has no such device.

@@ -1,4 +1,4 @@
-"""What an examination of the machine finds."""
+"""Findings of an examination of the machine."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,14 +8,13 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        what: its name, a word or a few.
-        state: "ok"; "note": something works less well, or is not there; "problem": it does not
-            work.
-        text: what was found, and what to do where something is to be done; one line.
-        is_wrong: whether a device computes wrongly.
+        what: the check's name, a few words at most.
+        state: "ok"; "note": something works less well, or is missing; "problem": it does not work.
+        text: what was found, and what to do about it if anything; one line.
+        is_wrong: a device computes wrong numbers.
     """
 
     what: str
@@ -24,5 +23,5 @@ class Finding:
     is_wrong: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)

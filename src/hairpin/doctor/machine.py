@@ -1,4 +1,6 @@
-"""The machine without its devices: versions, cores, folders, terminal, extras. No torch here."""
+"""The machine without its devices: versions, cores, folders, terminal, extras. Never imports
+torch.
+"""
 
 import errno
 import os
@@ -25,7 +27,7 @@ LEAST_PYTHON = (3, 11)
 _LITTLE_DISK_BYTES = 2e9
 _LITTLE_MEMORY_BYTES = 2e9
 
-# Extra → module that it brings, and the packages that have the module.
+# Extra → the module it provides, and the packages that contain that module.
 EXTRAS = {
     "parquet": ("pyarrow", ("pyarrow",)),
     "datasets": ("datasets", ("datasets",)),
@@ -37,7 +39,7 @@ EXTRAS = {
 
 
 def look_at_versions() -> Iterator[Finding]:
-    """Python, the system, hairpin."""
+    """Yield the versions of Python, the system and hairpin."""
     python = platform.python_version()
     if sys.version_info < LEAST_PYTHON:
         least = ".".join(map(str, LEAST_PYTHON))
@@ -48,7 +50,7 @@ def look_at_versions() -> Iterator[Finding]:
 
 
 def look_at_size() -> Iterator[Finding]:
-    """Cores and memory."""
+    """Yield the number of cores and the amount of memory."""
     cores, logical = psutil.cpu_count(logical=False), psutil.cpu_count()
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
     yield Finding("processor", "ok", f"{cores or '?'} cores, {ours or '?'} threads for hairpin")
@@ -62,10 +64,10 @@ def look_at_size() -> Iterator[Finding]:
 
 
 def look_at_working_folder(folder: Path) -> Iterator[Finding]:
-    """Room, the lock, hard links and durable writing where runs will be.
+    """Check free space, the lock, hard links and durable writing where runs will be.
 
     Args:
-        folder: something is written into it, and removed.
+        folder: test files are written there and removed.
     """
     yield _room("working folder", folder, "make space, or name another disk with --out")
     try:
@@ -80,7 +82,7 @@ def look_at_working_folder(folder: Path) -> Iterator[Finding]:
 
 
 def look_at_cache() -> Iterator[Finding]:
-    """Whether the cache can be written, and by its owner alone."""
+    """Check that the cache can be written, and only by its owner."""
     folder = cache_folder()
     remedy = "set HAIRPIN_CACHE to a folder with space that you may write to"
     try:
@@ -102,7 +104,7 @@ def look_at_cache() -> Iterator[Finding]:
 
 
 def look_at_terminal() -> Iterator[Finding]:
-    """Whether text of every language can be shown and named."""
+    """Check that text of every language can be printed and used in file names."""
     encodings = {
         "output": getattr(sys.stdout, "encoding", None) or "unknown",
         "file names": sys.getfilesystemencoding(),
@@ -116,7 +118,7 @@ def look_at_terminal() -> Iterator[Finding]:
 
 
 def look_at_extras() -> Iterator[Finding]:
-    """What hairpin can use and does not need; nothing of it is imported."""
+    """Yield the optional packages that hairpin can use, without importing any."""
     for extra, (module, packages) in EXTRAS.items():
         there = find_spec(module) is not None
         found = next(filter(None, map(_version_of, packages)), "installed") if there else None

@@ -1,7 +1,7 @@
-"""A device's numbers against those of plain operations in float64 on the CPU.
+"""Compare a device's numbers with those of plain float64 operations on the CPU.
 
-Losses, every gradient, updates, the likeliest tokens: a device, or a fast way on the CPU, that
-computes wrongly trains all the same, and worse, and nothing says so.
+Losses, every gradient, updates, the likeliest tokens. A device, or a fast path on the CPU, that
+computes wrong numbers still trains, only worse, and reports no error.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +23,8 @@ from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.training.numerics import Numerics
 
-# A context longer than a block of queries of the CPU's attention, a vocabulary that is no multiple
-# of what heads are filled up to, targets that do not count.
+# The context exceeds one query block of the CPU's attention, the vocabulary is not a multiple of
+# what output heads are padded to, and some targets are ignored.
 _VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH = 211, 160, 2, 2, 32
 SHAPES = {
     "gpt2": Shape(_VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH),
@@ -32,37 +32,37 @@ SHAPES = {
     "qwen3": Shape.qwen3(_VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH),
 }
 _SEQUENCES = 3
-_DEVIATION = 0.08  # of weights: large enough that attention chooses
+_DEVIATION = 0.08  # of weights: large enough that attention is far from uniform
 
-# Relative errors, of the loss and of each gradient by its norm. A number of float32 is rounded by
+# Relative errors of the loss, and of each gradient by its norm. A float32 number is rounded by
 # 6e-8, and a gradient here is some thousand roundings away from its inputs, which mostly cancel:
-# 1e-6 is usual, and a hundred times that a fault. One rounding of bfloat16 is 2e-3, of float16 and
-# TF32 2.4e-4 (7 and 10 bits after the point): on the CPU 1e-2 to 2e-2 and 1e-3 to 3e-3 come of
-# it, the most in the weights of qwen3's norms of queries, whose gradients are sums that nearly
-# cancel. Twice to three times that is allowed: a sign, a mask or a factor that is wrong is above
-# it, and smaller faults are float32's to find.
+# 1e-6 is usual, and a hundred times that is a fault. One rounding of bfloat16 is 2e-3, of float16
+# and TF32 2.4e-4 (7 and 10 bits after the point): on the CPU this gives 1e-2 to 2e-2 and 1e-3 to
+# 3e-3, the most in the weights of qwen3's query norms, whose gradients are sums that nearly cancel.
+# The limit is two to three times that: a wrong sign, mask or factor exceeds it, and float32 finds
+# smaller faults.
 LIMITS = {"float32": 1e-4, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
-# Of how far three updates move a weight: the difference of two numbers, of which each was rounded.
-# Muon's five iterations carry bfloat16's roundings to 3e-2 to 4e-2.
+# Relative errors of how far three updates move a weight: a difference of two rounded numbers.
+# Muon's five iterations amplify bfloat16's roundings to 3e-2 to 4e-2.
 _UPDATE_LIMITS = {"float32": 1e-3, "bfloat16": 0.1}
 _UPDATES = 3
 _LR = 0.01
 _DIVISOR = 4.0
-# How far the score of a token that was taken may be below the highest: a tie.
+# How far the score of the generated token may be below the highest and count as a tie.
 _TIE = 1e-3
 _TOKENS = 24
-# Rows and columns of a product as large as GPT-2's logits for nine sequences, at which PyTorch's
-# MPS was wrong: https://github.com/pytorch/pytorch/issues/109457
+# Rows, columns and inner size of a product as large as GPT-2's logits for nine sequences, for which
+# PyTorch's MPS was wrong: https://github.com/pytorch/pytorch/issues/109457
 _LARGE = (9 * 1024, 50_304, 64)
-_LOSS_SCALE = 1024.0  # of float16, whose smallest numbers gradients would fall below
+_LOSS_SCALE = 1024.0  # for float16, in which gradients would underflow
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A network with fixed weights and ids, and what they give in plain float64.
+    """A network with fixed weights and ids, and its loss and gradients in plain float64.
 
     Args:
-        shape: of the network.
+        shape: the network's.
         weights: by name, float32.
         inputs, targets: ids [sequences, context].
         loss: mean nats.
@@ -77,14 +77,14 @@ class Sample:
     gradients: Mapping[str, Tensor]
 
     def model(self, device: str) -> GPT:
-        """The network with these weights, on a device."""
+        """Build the network with these weights on a device."""
         model = GPT(self.shape)
         model.load_state_dict(self.weights)
         return model.to(device)
 
 
 def make_sample(architecture: str) -> Sample:
-    """A sample of one architecture; always the same."""
+    """Build the sample of one architecture; always the same."""
     shape, generator = SHAPES[architecture], torch.Generator().manual_seed(7)
     weights = {
         name: torch.empty_like(value).normal_(
@@ -102,11 +102,11 @@ def make_sample(architecture: str) -> Sample:
 
 
 def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
-    """Compare everything; a line for each architecture in each precision, and for each part.
+    """Compare everything; a finding for each architecture in each precision, and for each part.
 
     Args:
-        device: where.
-        precisions: in which matrices are multiplied there.
+        device: the device to check.
+        precisions: the formats in which matrices are multiplied.
     """
     samples = {name: make_sample(name) for name in SHAPES}
     for precision in precisions:
@@ -122,7 +122,7 @@ def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
         move = partial(compare_updates, samples["modern"], device=device)
         for kind in ("adamw", "muon"):
             yield _looked(f"{kind} on {device}", partial(move, kind))
-        if "bfloat16" in precisions:  # in which Muon multiplies where the run does
+        if "bfloat16" in precisions:  # Muon multiplies in bfloat16 if the run does
             half = partial(move, "muon", precision="bfloat16")
             yield _looked(f"muon in bfloat16 on {device}", half)
         yield _looked(
@@ -140,12 +140,12 @@ def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
 def compare_gradients(
     sample: Sample, numerics: Numerics, prepare: Callable[[GPT], None] = lambda model: None
 ) -> tuple[bool, str]:
-    """Whether loss and gradients agree, and by how much.
+    """Check that loss and gradients agree, and tell by how much.
 
     Args:
-        sample: what is computed.
-        numerics: how.
-        prepare: is given the model first, to compile it.
+        sample: the network and its exact results.
+        numerics: device and precision.
+        prepare: called with the model first, to compile it.
     """
     model = sample.model(numerics.device)
     prepare(model)
@@ -163,8 +163,8 @@ def compare_gradients(
 def compare_updates(
     sample: Sample, kind: str, device: str, precision: str = "float32"
 ) -> tuple[bool, str]:
-    """Whether a few updates with given gradients move the weights as they should; `precision` is
-    of the optimizer's own products.
+    """Check that a few updates with given gradients move the weights as they should; `precision` is
+    that of the optimizer's own products.
     """
     limit = _UPDATE_LIMITS[precision]
     model = sample.model(device)
@@ -201,7 +201,7 @@ def compare_updates(
 
 
 def compare_skipped(sample: Sample, device: str) -> tuple[bool, str]:
-    """Whether an update that the guard calls off changes nothing."""
+    """Check that an update that the guard skips changes nothing."""
     halted = torch.ones((), dtype=torch.bool, device=device)
     for kind in ("adamw", "muon"):
         model = sample.model(device)
@@ -215,7 +215,7 @@ def compare_skipped(sample: Sample, device: str) -> tuple[bool, str]:
 
 
 def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
-    """Whether the likeliest token is taken at temperature 0; of two that tie, either."""
+    """Check that the likeliest token is generated at temperature 0; either one if two tie."""
     model = sample.model(device).eval()
     prompt = sample.inputs[0, :8].tolist()
     tokens = generate(model, prompt, Sampling(temperature=0.0), seed=0)
@@ -231,10 +231,10 @@ def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
 
 
 def compare_large_product(device: str, size: tuple[int, int, int] = _LARGE) -> tuple[bool, str]:
-    """Whether a product of [rows, inner] and [inner, columns] is right in its first and last rows.
+    """Check the first and last rows of a product of [rows, inner] and [inner, columns].
 
     Args:
-        device: where.
+        device: the device to check.
         size: rows, columns, inner.
     """
     (rows, columns, inner), generator = size, torch.Generator().manual_seed(7)
@@ -250,7 +250,7 @@ def compare_large_product(device: str, size: tuple[int, int, int] = _LARGE) -> t
 
 
 def compare_bits(sample: Sample, numerics: Numerics) -> tuple[bool | None, str]:
-    """Whether the same update gives the same bits again; None: it does not, which is no error."""
+    """Check that repeating an update gives the same bits; None: it does not, which is no error."""
     ends = []
     for _ in range(2):
         model = sample.model(numerics.device)
@@ -264,7 +264,9 @@ def compare_bits(sample: Sample, numerics: Numerics) -> tuple[bool | None, str]:
 
 
 def _computed(model: GPT, sample: Sample, numerics: Numerics) -> tuple[float, dict[str, Tensor]]:
-    """The mean loss, and gradients by name in float64 on the CPU; they stay in the model too."""
+    """Return the mean loss, and gradients by name in float64 on the CPU; the model keeps them
+    too.
+    """
     scale = _LOSS_SCALE if numerics.precision == "float16" else 1.0
     inputs, targets = numerics.to_device(sample.inputs), numerics.to_device(sample.targets)
     with numerics.autocast():
@@ -282,7 +284,7 @@ def _computed(model: GPT, sample: Sample, numerics: Numerics) -> tuple[float, di
 def _gradient(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
         return torch.full(parameter.shape, torch.nan, dtype=torch.float64)
-    return parameter.grad.cpu().double()  # in this order: MPS has no float64
+    return parameter.grad.cpu().double()  # moved first: MPS has no float64
 
 
 def _give(model: GPT, gradients: Mapping[str, Tensor]) -> None:
@@ -302,10 +304,10 @@ def _listed(wrong: Mapping[str, float], limit: float) -> str:
 
 
 def _looked(what: str, compare: Callable[[], tuple[bool | None, str]]) -> Finding:
-    """What a comparison says; also where the device cannot do it at all."""
+    """Turn the result of a comparison, or an exception that it raises, into a finding."""
     try:
         agrees, text = compare()
-    except Exception as error:  # whatever a device's libraries raise
+    except Exception as error:  # a device's libraries may raise anything
         line = next(iter(str(error).splitlines()), "")
         return Finding(what, "problem", one_line(f"{type(error).__name__}: {line}"), is_wrong=True)
     if agrees is None:
@@ -315,7 +317,7 @@ def _looked(what: str, compare: Callable[[], tuple[bool | None, str]]) -> Findin
 
 @contextmanager
 def _configured(numerics: Numerics) -> Iterator[None]:
-    """Inside, PyTorch is set for the whole process as a run sets it; afterwards as before."""
+    """Configure PyTorch for the whole process as a run does, and restore it afterwards."""
     precision = torch.get_float32_matmul_precision()
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     numerics.configure(deterministic=False)

@@ -1,7 +1,7 @@
-"""The three networks and two optimizers once more, in the plainest operations and in float64.
+"""The three networks and two optimizers again, in the plainest operations and in float64.
 
-Nothing of `model/` and `optim/` computes here, so that an error there, or in the device below, is
-one that this does not have. It is slow, and only for the small sizes of an examination.
+Uses no code of `model/` and `optim/`, so it does not share an error there or in the device being
+checked. It is slow, and meant only for the small sizes of an examination.
 
 Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, V vocabulary.
 """
@@ -18,13 +18,13 @@ from hairpin.model.modern import EPSILON, ROTARY_BASE, SOFTCAP
 from hairpin.model.shape import Shape
 
 _LAYER_NORM_EPSILON = 1e-5
-_MUON = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024
+_MUON = (3.4445, -4.7750, 2.0315)  # from Jordan et al. 2024
 
 Weights = Mapping[str, Tensor]
 
 
 def plain_loss(shape: Shape, weights: Weights, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """The mean cross entropy in nats over the targets that are not `IGNORED`."""
+    """Return the mean cross entropy in nats over the targets that are not `IGNORED`."""
     logits_BTV = plain_logits(shape, weights, inputs_BT)
     counted = targets_BT != IGNORED
     log_sums = torch.logsumexp(logits_BTV, -1)
@@ -33,7 +33,7 @@ def plain_loss(shape: Shape, weights: Weights, inputs_BT: Tensor, targets_BT: Te
 
 
 def plain_logits(shape: Shape, weights: Weights, inputs_BT: Tensor) -> Tensor:
-    """Scores of the next token at every position, [B, T, V], in the weights' format."""
+    """Return the scores of the next token at every position, [B, T, V], in the weights' dtype."""
     embedding_VC = weights["token_embedding.weight"]
     x_BTC = embedding_VC[inputs_BT]
     if shape.architecture == "gpt2":
@@ -54,11 +54,11 @@ def plain_logits(shape: Shape, weights: Weights, inputs_BT: Tensor) -> Tensor:
 def plain_adamw(
     weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any], update: int
 ) -> Tensor:
-    """A weight after one update by AdamW (Loshchilov and Hutter 2019).
+    """Return a weight after one update by AdamW (Loshchilov and Hutter 2019).
 
     Args:
         weight, gradient: float64.
-        state: what is remembered; it is changed.
+        state: the optimizer state, updated in place.
         group: lr, betas, eps and weight_decay.
         update: its number from 1.
     """
@@ -75,11 +75,12 @@ def plain_adamw(
 def plain_muon(
     weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
 ) -> Tensor:
-    """A matrix after one update by Muon (Jordan et al. 2024), its `pieces` each by itself.
+    """Return a matrix after one update by Muon (Jordan et al. 2024), each of its `pieces`
+    separately.
 
     Args:
         weight, gradient: float64 [rows, columns].
-        state: what is remembered; it is changed.
+        state: the optimizer state, updated in place.
         group: lr, momentum, weight_decay and pieces.
     """
     decay = group["momentum"]
@@ -153,7 +154,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _turned(x_BHTD: Tensor, direction: float) -> Tensor:
-    """Halves of heads turned by ± position / base^(2i / D) (Su et al. 2021)."""
+    """Rotate the halves of heads by ± position / base^(2i / D) (Su et al. 2021)."""
     T, D = x_BHTD.shape[-2:]
     places = torch.arange(T, dtype=x_BHTD.dtype, device=x_BHTD.device)
     rates = ROTARY_BASE ** -(torch.arange(0, D, 2, dtype=x_BHTD.dtype) / D)

@@ -1,8 +1,8 @@
 """Causal attention on a CPU, in blocks of queries.
 
-A block of queries meets the keys up to its own last position and no others, which leaves out nearly
-half of the products; each is one batched product of a size that the processor's libraries do best.
-PyTorch's flash attention takes its products in smaller pieces, in float32: twice the time in
+A block of queries is multiplied only with the keys up to its own last position, which saves nearly
+half of the products; each is one batched product of a size at which the processor's libraries are
+fastest. PyTorch's flash attention uses smaller products, in float32: that takes twice the time in
 bfloat16 here, and somewhat more in float32 (docs/performance.md).
 
 Shape suffixes: N sequences times heads, T positions, Q queries of a block, K keys that they see, D
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 _BLOCK = 128  # queries
-# Probabilities are kept for the backward pass up to this size, and computed again beyond it.
+# Probabilities are kept for the backward pass up to this size, and recomputed beyond it.
 _KEPT_BYTES = 64 * 2**20
 
 
 def causal_attention(qkv_3BHTD: Tensor) -> Tensor:
-    """softmax(q·kᵀ / √D, no key after its query)·v of each head, [B, T, H·D].
+    """Return softmax(q·kᵀ / √D, no key after its query)·v of each head, [B, T, H·D].
 
     Args:
         qkv_3BHTD: queries, keys and values; on a CPU, float32 or bfloat16.
@@ -35,7 +35,7 @@ def causal_attention(qkv_3BHTD: Tensor) -> Tensor:
 
 
 def _blocks(positions: int) -> Iterator[tuple[int, int]]:
-    """The first query of each block, and how many keys it sees."""
+    """Yield the first query of each block, and the number of keys it sees."""
     for start in range(0, positions, _BLOCK):
         yield start, min(start + _BLOCK, positions)
 
@@ -63,7 +63,8 @@ class _Attention(torch.autograd.Function):
         q_NTD, k_NTD, v_NTD = qkv_3NTD
         out_3NTD = torch.empty_like(qkv_3NTD)
         dq_NTD, dk_NTD, dv_NTD = out_3NTD
-        # From the last block, which sees all keys: it begins the sums that the others add to.
+        # Begin with the last block, which sees all keys: it initialises the sums that others add
+        # to.
         for index, (start, end) in reversed(list(enumerate(_blocks(q_NTD.size(1))))):
             q_NQD, k_NKD, dy_NQD = q_NTD[:, start:end], k_NTD[:, :end], dy_NTD[:, start:end]
             p_NQK = kept[index] if kept else _probabilities(q_NQD, k_NKD, start)
@@ -78,7 +79,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _probabilities(q_NQD: Tensor, k_NKD: Tensor, start: int) -> Tensor:
-    """What each query, the first of which is at `start`, takes of each key."""
+    """Return the attention of each query to each key; the first query is at `start`."""
     mask_QK = _mask(q_NQD.size(1), k_NKD.size(1), start, q_NQD.dtype)
     scores_NQK = torch.baddbmm(mask_QK, q_NQD, k_NKD.mT, alpha=_scale(q_NQD))
     return torch.softmax(scores_NQK, -1, out=scores_NQK)
@@ -86,7 +87,7 @@ def _probabilities(q_NQD: Tensor, k_NKD: Tensor, start: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _mask(queries: int, keys: int, start: int, dtype: torch.dtype) -> Tensor:
-    """−∞ where a key comes after its query, else 0."""
+    """Return −∞ where a key comes after its query, else 0."""
     return torch.full((queries, keys), -torch.inf, dtype=dtype).triu(start + 1)
 
 

@@ -1,4 +1,4 @@
-"""A GPT with a head for labels: the last position of a text says which one it has."""
+"""A GPT with a head for labels, applied at the last position of a text."""
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ from hairpin.model.shape import Shape
 class Classifier(GPT):
     """A GPT whose targets are labels.
 
-    A text's label is the target at its last token, the one position that has seen all of it; every
-    other target is `IGNORED`, so that padding on the right changes nothing.
+    A text's label is the target at its last token, the only position that sees all of it; every
+    other target is `IGNORED`, so that padding on the right has no effect.
 
     Args:
-        shape: of the GPT.
-        labels: K, how many there are.
+        shape: the GPT's.
+        labels: K, the number of labels.
         seed: as in `GPT`.
     """
 
@@ -32,7 +32,7 @@ class Classifier(GPT):
             self.class_head.bias.zero_()
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """The summed cross entropy of the labels in nats, and how many there are.
+        """Return the summed cross entropy of the labels in nats, and their number.
 
         Args:
             inputs_BT: token ids, padded on the right.
@@ -44,20 +44,20 @@ class Classifier(GPT):
         return loss_sum, labelled_BT.sum()
 
     def label_logits(self, inputs_BT: Tensor, labelled_BT: Tensor) -> Tensor:
-        """Scores of the labels, [N, K], at the N positions that are marked, row by row."""
+        """Return the scores of the labels, [N, K], at the N marked positions, row by row."""
         out: Tensor = self.class_head(self.hidden(inputs_BT)[labelled_BT])
         return out
 
 
 def freeze_below(model: GPT, layers: int | None) -> None:
-    """Let only the last blocks train, with the final norm and whatever head there is.
+    """Freeze all but the last blocks, the final norm and the head.
 
     Args:
-        model: its embeddings and lower blocks stay as they are.
-        layers: blocks that train; None: everything does.
+        model: its embeddings and lower blocks are frozen.
+        layers: number of blocks that train; None: everything trains.
 
     Raises:
-        ValueError: there are not so many blocks.
+        ValueError: the model has fewer blocks.
     """
     if layers is None:
         return

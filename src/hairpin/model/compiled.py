@@ -1,8 +1,8 @@
-"""Compiled blocks: one compilation serves all blocks of a model, and names stay as they are.
+"""Compiled blocks: one compilation serves all blocks of a model, and parameters keep their names.
 
-`torch.compile` of a module renames its parameters, and of a whole model takes as long as it has
-layers. Here a block's `forward` is compiled as a function of the block, and stands in the place of
-each block's own.
+`torch.compile` of a module renames its parameters, and for a whole model takes time proportional to
+its layers. Here a block's `forward` is compiled as a function of the block, and replaces each
+block's own.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from hairpin.model.modern import Rotation
 
 
 def compile_blocks(model: GPT, sequences: int) -> None:
-    """Let training passes over `sequences` whole contexts run compiled.
+    """Compile training passes over `sequences` whole contexts.
 
-    Everything else runs as before: evaluation, samples, a last piece with fewer sequences. Their
-    shapes differ from call to call, and each would be compiled anew. Which of the two a pass takes
-    depends on its shape alone, so that a resumed run takes the same.
+    Everything else stays eager: evaluation, samples, a last piece with fewer sequences. Their
+    shapes vary from call to call, and each would be compiled anew. Whether a pass is compiled
+    depends on its shape alone, so that a resumed run does the same.
 
-    The first pass compiles, for 10 to 60 seconds where nothing is cached; what goes wrong then
-    is raised there.
+    The first pass compiles, for 10 to 60 seconds if nothing is cached, and raises errors of the
+    compilation.
 
     Args:
-        model: its blocks are changed in place; on a GPU its head as well.
+        model: its blocks are changed in place; on a GPU its head too.
         sequences: of a micro-batch.
     """
     shape = (sequences, model.shape.context)
@@ -75,7 +75,7 @@ def _either_head(model: GPT, shape: tuple[int, int]) -> Callable[[Tensor, Tensor
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Whole or not at all: code that can be compiled in parts only is no faster, and a function
-    that was compiled too often for too many shapes says so in place of going on slowly.
+    """Compile a function completely or not at all: partly compiled code is not faster, and a
+    function compiled for too many shapes raises an error instead of silently running slowly.
     """
     return torch.compile(function, dynamic=False, fullgraph=True)

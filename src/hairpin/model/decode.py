@@ -1,8 +1,8 @@
-"""One token at a time on a CPU: what `GPT.hidden` and `GPT.project` do, for one row.
+"""Generation of one token at a time on a CPU: `GPT.hidden` and `GPT.project` for a single row.
 
-The next token's scores need every weight once, so that the time goes into reading the weights and,
-in small models, into calling PyTorch. `model/products` has the products; here is the least that
-stands between them.
+The next token's scores need every weight once, so the time goes into reading the weights and, in
+small models, into calling PyTorch. `model/products` has the products; this module does the minimum
+between them.
 
 Shape suffixes: C width, H heads, D width of a head, S positions, V vocabulary, N twice the layers.
 """
@@ -32,11 +32,11 @@ from hairpin.model.qwen3 import Qwen3Block, WeightedNorm
 class Cache(list[LayerCache]):
     """A `LayerCache` for each block, all of them views of one tensor.
 
-    What a token adds to every layer, and all that is seen of every layer, are views that are made
-    in one call each.
+    The views of what a token adds to every layer, and of all that every layer sees, are made in one
+    call each.
 
     Args:
-        model: whose keys and values it has room for, a whole context of them.
+        model: the model whose keys and values it stores, for a whole context.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -46,11 +46,11 @@ class Cache(list[LayerCache]):
         super().__init__(map(LayerCache, self.all_N1HSD[::2], self.all_N1HSD[1::2]))
 
     def make_room(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Take one position more in every layer.
+        """Extend every layer by one position.
 
         Returns:
-            For each layer where its key and value belong, [2, 1, H, 1, D]; and for each layer all
-            keys, [1, H, S, D], and then all values, the new ones among them.
+            For each layer the place of its new key and value, [2, 1, H, 1, D]; and for each layer
+            all keys, [1, H, S, D], and then all values, including the new ones.
         """
         start = self[0].length
         for layer in self:
@@ -60,17 +60,17 @@ class Cache(list[LayerCache]):
 
 
 class Decoder:
-    """A model's scores of the next token, one token after the other.
+    """Compute a model's scores of the next token, one token after the other.
 
-    With "float32" it holds the model's own weights, not copies: making one costs nothing, and it
-    always writes with the weights as they are. The other formats are copies, of then.
+    With "float32" it uses the model's own weights, not copies: making one costs nothing, and it
+    always generates with the current weights. The other formats are copies made at construction.
 
     Args:
         model: on a CPU, in float32.
         precision: of the weights in products.
 
     Raises:
-        ConfigError: this processor's or device's products cannot be had in that format.
+        ConfigError: this processor or device does not support products in that format.
     """
 
     def __init__(self, model: GPT, precision: Precision = "float32") -> None:
@@ -98,16 +98,16 @@ class Decoder:
             self._blocks = [_GPT2Step(cast(Block, b), product) for b in model.blocks]
 
     def empty_cache(self) -> Cache:
-        """Room for the keys and values of a whole context."""
+        """Return an empty cache for the keys and values of a whole context."""
         return Cache(self._model)
 
     @torch.inference_mode()
     def logits(self, token: int, cache: Cache) -> Tensor:
-        """Scores of what follows `token`, [V]: an inference tensor, which the next call may change.
+        """Return the scores after `token`, [V], an inference tensor that the next call may reuse.
 
         Args:
-            token: id of the newest token.
-            cache: of all before it; it is extended.
+            token: ID of the newest token.
+            cache: of all tokens before it; it is extended.
         """
         position = cache[0].length
         x_C, rotation = self._token_VC[token], None
@@ -127,18 +127,18 @@ class Decoder:
 
 
 def fits(model: nn.Module) -> bool:
-    """Whether a decoder does just what the model itself does, faster."""
-    if type(model) is not GPT:  # a class of its own may do anything
+    """Return True if a decoder computes the same as the model itself, faster."""
+    if type(model) is not GPT:  # a subclass may behave differently
         return False
     weight = model.token_embedding.weight
     return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def lay_out(model: GPT) -> GPT:
-    """Arrange a model's weights in memory as float32's products of one row read them fastest.
+    """Arrange a model's weights in memory for the fastest float32 products of one row.
 
-    What has at least as many outputs as inputs is stored by inputs. Shapes and values stay; the
-    tensors are no longer contiguous, so this is for a model that only writes.
+    Matrices with at least as many outputs as inputs are stored by inputs. Shapes and values stay;
+    the tensors are no longer contiguous, so this is for a model that only generates.
     """
     matrices = {model.head_weight, *(p for b in model.blocks for p in b.parameters())}
     for parameter in matrices:
@@ -161,13 +161,13 @@ class _Norm:
 
 
 def _rms_norm(x_C: Tensor) -> Tensor:
-    """As `modern.rms_norm`, of one row: its one scale is a number of Python's."""
+    """Apply `modern.rms_norm` to one row: its single scale is a Python number."""
     mean_square = float(torch.dot(x_C, x_C)) / x_C.numel()
     return x_C * float((mean_square + EPSILON) ** -0.5)
 
 
 class _WeightedNorm:
-    """As `qwen3.weighted_norm`, of one row."""
+    """`qwen3.weighted_norm` for one row."""
 
     def __init__(self, norm: WeightedNorm) -> None:
         self.weight_C = norm.weight.detach()
@@ -177,7 +177,7 @@ class _WeightedNorm:
 
 
 def _norm_heads(x: Tensor) -> Tensor:
-    """As `modern.rms_norm`, without what a gradient would need."""
+    """Apply `modern.rms_norm` without what a gradient would need."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     out: Tensor = x * norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
     return out
@@ -187,7 +187,7 @@ class _Step:
     """A block for one row.
 
     Args:
-        block: of any architecture.
+        block: a block of any architecture.
         product: makes the products of its weights.
     """
 
@@ -206,7 +206,7 @@ class _Step:
     def __call__(
         self, x_C: Tensor, rotation: Any, new_21H1D: Tensor, keys_1HSD: Tensor, values_1HSD: Tensor
     ) -> None:
-        """Add to the residual stream, and to keys and values, in place."""
+        """Add to the residual stream, and write the new keys and values, in place."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Embeddings, blocks, a last norm, a head: GPT-2 (Radford et al. 2019), `modern`, Qwen3."""
+"""Embeddings, blocks, a final norm, a head: GPT-2 (Radford et al. 2019), `modern`, Qwen3."""
 
 import hashlib
 import math
@@ -23,10 +23,10 @@ class GPT(nn.Module):
 
     Args:
         shape: its sizes.
-        seed: each parameter is drawn from (seed, its name), so that models that share a
-            parameter's name and shape share its first value whatever else differs.
+        seed: each parameter is drawn from (seed, its name), so that models that share a parameter's
+            name and shape share its initial value whatever else differs.
 
-    Made on the device "meta" it has shapes and no values: `first_values` gives them one by one.
+    On the device "meta" it has shapes and no values: `first_values` yields them one by one.
     """
 
     position_embedding: nn.Embedding  # of GPT-2
@@ -36,7 +36,7 @@ class GPT(nn.Module):
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
-        self.recomputes = False  # activations, in the backward pass (Chen et al. 2016)
+        self.recomputes = False  # activation checkpointing (Chen et al. 2016)
         self.softcap = SOFTCAP if shape.architecture == "modern" else None
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
         if shape.architecture == "modern":
@@ -58,7 +58,7 @@ class GPT(nn.Module):
                     values[name].copy_(value)
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """The summed cross entropy in nats and the number of targets it sums over.
+        """Return the summed cross entropy in nats and the number of targets in the sum.
 
         Args:
             inputs_BT: token ids, at most `context` positions.
@@ -66,7 +66,7 @@ class GPT(nn.Module):
 
         Returns:
             Two scalars: a float32 sum and an integer count. Divide them only after adding up
-            everything that belongs to one update.
+            everything in one update.
         """
         count, targets_N = (targets_BT != IGNORED).sum(), targets_BT.flatten()
         if inputs_BT.device.type != "cpu":  # scattered sums differ there
@@ -77,28 +77,28 @@ class GPT(nn.Module):
         return loss_sum, count
 
     def head_loss(self, x_BTC: Tensor, targets_BT: Tensor) -> Tensor:
-        """The summed cross entropy after `hidden`, with all logits at once."""
+        """Return the summed cross entropy after `hidden`, with all logits at once."""
         x_NC, targets_N = x_BTC.flatten(0, 1), targets_BT.flatten()
         return whole_cross_entropy(x_NC, self.head_weight, targets_N, self.softcap)
 
     def logits(self, inputs_BT: Tensor) -> Tensor:
-        """Scores of the next token at every position, [B, T, vocabulary]."""
+        """Return the scores of the next token at every position, [B, T, vocabulary]."""
         return self.project(self.hidden(inputs_BT))
 
     def hidden(self, inputs_BT: Tensor, cache: list[LayerCache] | None = None) -> Tensor:
-        """The last norm's output, [B, T, width]; a cache is read and extended."""
+        """Return the final norm's output, [B, T, width]; a cache is read and extended."""
         start = cache[0].length if cache else 0
         return self._through(*self._embed(inputs_BT, start), cache)
 
     @property
     def head_weight(self) -> Tensor:
-        """What projects to the vocabulary, [V, C]."""
+        """The projection to the vocabulary, [V, C]."""
         return self.token_embedding.weight if self.head is None else self.head.weight
 
     def _through(
         self, x_BTC: Tensor, rotation: Rotation | None, cache: list[LayerCache] | None
     ) -> Tensor:
-        """All blocks and the last norm."""
+        """Apply all blocks and the final norm."""
         recomputes = self.recomputes and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
             if recomputes:
@@ -109,7 +109,7 @@ class GPT(nn.Module):
         return out
 
     def project(self, x_BTC: Tensor) -> Tensor:
-        """From the width to the vocabulary."""
+        """Project from the width to the vocabulary."""
         logits_BTV = F.linear(x_BTC, self.head_weight)
         if self.softcap is None:
             return logits_BTV
@@ -118,7 +118,7 @@ class GPT(nn.Module):
     def _embed(
         self, inputs_BT: Tensor, start: int, tied: TiedGradient | None = None
     ) -> tuple[Tensor, Rotation | None]:
-        """The stream that enters the first block, and how heads are rotated, if they are."""
+        """Return the input of the first block, and the rotation of heads if there is one."""
         count, weight = inputs_BT.size(1), self.token_embedding.weight
         x_BTC = look_up(weight, inputs_BT, tied) if tied else self.token_embedding(inputs_BT)
         if self.shape.architecture == "modern":
@@ -129,7 +129,7 @@ class GPT(nn.Module):
         return F.dropout(x_BTC, self.shape.dropout, self.training), None
 
     def empty_cache(self, sequences: int = 1) -> list[LayerCache]:
-        """Room for the keys and values of a whole context."""
+        """Return an empty cache for the keys and values of a whole context."""
         shape, weight = self.shape, self.token_embedding.weight
         size = (sequences, shape.heads, shape.context, shape.width // shape.heads)
         return [
@@ -137,7 +137,7 @@ class GPT(nn.Module):
         ]
 
     def first_values(self) -> Iterator[tuple[str, Tensor]]:
-        """What each parameter begins with, by name, on the CPU; one at a time is in memory."""
+        """Yield each parameter's name and initial value, on the CPU; one at a time is in memory."""
         draws = {"gpt2": self._draw_as_gpt2, "pytorch": self._draw_as_pytorch}
         is_gpt2 = self.shape.architecture == "gpt2"
         draw = draws[self.shape.initialisation] if is_gpt2 else self._draw_as_modern
@@ -150,20 +150,20 @@ class GPT(nn.Module):
             yield name, value
 
     def fill_buffers(self, device: str) -> None:
-        """Give a model that was made without values what is no parameter."""
+        """Create the buffers of a model that was made without values."""
         if self.shape.architecture != "gpt2":
             self.rotary = _rotary(self.shape).to(device)
 
     def _draw_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
-        """N(0, 0.02), residual outputs smaller by the root of their number, no biases."""
+        """Draw N(0, 0.02), residual outputs smaller by the root of their number; biases are 0."""
         if name.endswith("weight"):
             is_residual = name.endswith("output.weight")
             std = 0.02 / math.sqrt(2 * self.shape.layers) if is_residual else 0.02
             zeros.normal_(0.0, std, generator=generator)
 
     def _draw_as_pytorch(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
-        """What nn.Embedding and nn.Linear draw themselves: N(0, 1); uniform within the root of one
-        over the inputs, biases too.
+        """Draw as nn.Embedding and nn.Linear do: N(0, 1); uniform within ± the root of one over the
+        inputs, biases too.
         """
         if "embedding" in name:
             zeros.normal_(0.0, 1.0, generator=generator)
@@ -174,9 +174,9 @@ class GPT(nn.Module):
             zeros.uniform_(-bound, bound, generator=generator)
 
     def _draw_as_modern(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
-        """Residual outputs 0, so that a block begins as the identity; the head nearly so; what a
-        norm follows at once, the embedding, N(0, 1), or N(0, 0.02) where it is the head as well;
-        the rest uniform, of deviation 1 / √width.
+        """Leave residual outputs 0, so that a block begins as the identity; draw the head close to
+        0; the embedding, which a norm follows at once, N(0, 1), or N(0, 0.02) if it is the head
+        too; the rest uniform, with standard deviation 1 / √width.
         """
         if name == "token_embedding.weight":
             zeros.normal_(0.0, 0.02 if self.shape.tied else 1.0, generator=generator)
@@ -201,6 +201,6 @@ def _block(shape: Shape) -> nn.Module:
 
 
 def derived_seed(*parts: object) -> int:
-    """A 63-bit seed that depends on all the parts and nothing else."""
+    """Return a 63-bit seed that depends only on the parts."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -1,9 +1,9 @@
-"""The head and its cross entropy in one: logits exist for a few rows at a time.
+"""The head fused with its cross entropy: logits exist for a few rows at a time.
 
-For 4,096 tokens and GPT-2's vocabulary they are 824 MB, three times that with their log-softmax
-and gradient. Here the gradient is taken while a chunk of them is at hand, which leaves nothing to
-keep for the backward pass. Shape suffixes: N positions, C width, V vocabulary, R rows of a chunk, Q
-rows of a piece of it, P the vocabulary rounded up.
+For 4,096 tokens and GPT-2's vocabulary they take 824 MB, three times that with their log-softmax
+and gradient. Here the gradient is computed while a chunk of them exists, so that nothing is kept
+for the backward pass. Shape suffixes: N positions, C width, V vocabulary, R rows of a chunk, Q rows
+of a piece of it, P the vocabulary rounded up.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from hairpin.data.batches import IGNORED
 
-# Small enough to leave room for all else, large enough that adding up the weight's gradient, once a
-# chunk, does not matter.
+# Small enough to leave memory for everything else, large enough that the cost of adding up the
+# weight's gradient, once a chunk, is negligible.
 _CHUNK_BYTES = 128 * 2**20
 _ROW_NUMBERS = 64
-_PIECE_NUMBERS = 2**19  # a core's: what is done to 2 MB is done in its cache
+_PIECE_NUMBERS = 2**19  # per core: 2 MB are processed in its cache
 _EXACT_UP_TO = 80.0  # nats; e^-87 is the smallest probability that has all its digits
 _PRODUCT_ROWS = 8192
 _SLOPE = 4.0  # c·tanh(x / c) has the derivative 4·σ·(1 − σ), σ of 2x / c
@@ -27,8 +27,8 @@ _SLOPE = 4.0  # c·tanh(x / c) has the derivative 4·σ·(1 − σ), σ of 2x / 
 
 @dataclass
 class TiedGradient:
-    """Where the head leaves the gradient of a weight that it shares with the embedding, which adds
-    its own rows to it: the two would otherwise be made and added as whole matrices.
+    """The head's gradient of a weight that it shares with the embedding, which adds its own rows to
+    it; otherwise both would be built and added as full matrices.
     """
 
     gradient_VC: Tensor | None = None
@@ -43,17 +43,18 @@ def cross_entropy(
     tied: TiedGradient | None = None,
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """The summed cross entropy of `x @ weight.T` in nats, a float32 scalar.
+    """Return the summed cross entropy of `x @ weight.T` in nats, a float32 scalar.
 
     Args:
-        x_NC: the last norm's output.
+        x_NC: the final norm's output.
         weight_VC: the head.
         targets_N: token ids, or `IGNORED`, which adds nothing.
-        softcap: c, where logits are c·tanh(logits / c).
-        tied: takes the weight's gradient, for `look_up` to hand on.
-        chunk_rows: rows of logits at a time; None: as suits. It does not change the loss.
+        softcap: c, if logits are c·tanh(logits / c).
+        tied: receives the weight's gradient, for `look_up` to pass on.
+        chunk_rows: rows of logits at a time; None: chosen automatically. It does not change the
+            loss.
 
-    Under autocast products are in its format; the softmax is always float32.
+    Under autocast products use its dtype; the softmax is always float32.
     """
     rows = chunk_rows or max(64, _CHUNK_BYTES // (4 * weight_VC.size(0)))
     out: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -63,7 +64,7 @@ def cross_entropy(
 
 
 def look_up(weight_VC: Tensor, ids_BT: Tensor, tied: TiedGradient) -> Tensor:
-    """Rows of an embedding, [B, T, C], that the head shares: their gradient is added to `tied`."""
+    """Return rows of an embedding shared with the head, [B, T, C]; `tied` gets their gradient."""
     out: Tensor = _LookUp.apply(weight_VC, ids_BT, tied)  # type: ignore[no-untyped-call]
     return out
 
@@ -103,7 +104,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale = gradients[0] * ctx.factor
         grad_x, grad_weight = ctx.gradients
-        ctx.gradients = (None, None)  # they are let go as soon as they are used
+        ctx.gradients = (None, None)  # freed as soon as they are used
         grad_x = grad_x.to(ctx.dtypes[0]).mul_(scale)
         grad_weight = grad_weight.to(ctx.dtypes[1]).mul_(scale)
         if ctx.tied is not None:
@@ -113,9 +114,9 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _room(rows: int, weight_VC: Tensor) -> tuple[Tensor, Tensor]:
-    """Return memory for a chunk's logits, [R, P], and twice for a piece in float32, [2, Q, P].
-    Rows begin where a processor likes them to: products of rows of an odd length take a third
-    longer.
+    """Return memory for a chunk's logits, [R, P], and twice for a float32 piece, [2, Q, P].
+
+    Rows are aligned: products of rows of an odd length take a third longer.
     """
     padded = -(-len(weight_VC) // _ROW_NUMBERS) * _ROW_NUMBERS
     piece_rows = min(rows, max(1, _PIECE_NUMBERS * torch.get_num_threads() // padded))
@@ -127,8 +128,8 @@ def _chunk(
     x_RC: Tensor, weight_VC: Tensor, targets_R: Tensor, softcap: float | None,
     logits_RP: Tensor, room_2QP: Tensor, wanted: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Losses of some rows, and the gradient of their sum by the logits, if it is wanted; with a
-    softcap, a quarter of it.
+    """Return the losses of some rows, and the gradient of their sum by the logits if it is wanted;
+    with a softcap, a quarter of it.
     """
     V, Q = len(weight_VC), room_2QP.size(1)
     torch.mm(x_RC, weight_VC.t(), out=logits_RP[:, :V])
@@ -148,12 +149,12 @@ def _into_gradient(
     logits_QP: Tensor, targets_Q: Tensor, softcap: float | None, vocabulary: int,
     room_2QP: Tensor, wanted: bool,
 ) -> Tensor:  # fmt: skip
-    """Losses of a few rows, whose passes find them in the processor's cache; their gradient takes
-    the place of the logits.
+    """Compute the losses of a few rows, small enough for the processor's cache; their gradient
+    overwrites the logits.
     """
     sigmoids_QP, scores_QP = room_2QP[:, : len(logits_QP)]
     if softcap is not None:
-        # c·tanh(x / c) is 2c·σ(2x / c) − c, and a softmax is blind to the − c. PyTorch's σ takes a
+        # c·tanh(x / c) is 2c·σ(2x / c) − c, and a softmax ignores the − c. PyTorch's σ takes a
         # sixth of the time of its tanh.
         sigmoids_QP.copy_(logits_QP).mul_(2 / softcap).sigmoid_()
         torch.mul(sigmoids_QP, 2 * softcap, out=scores_QP)
@@ -161,7 +162,7 @@ def _into_gradient(
         scores_QP = logits_QP
     else:
         scores_QP.copy_(logits_QP)
-    scores_QP[:, vocabulary:] = -torch.inf  # beyond the vocabulary nothing is likely
+    scores_QP[:, vocabulary:] = -torch.inf  # the padding has no probability
     probabilities_QP = torch.softmax(scores_QP, 1, out=scores_QP)
     valid_Q1, targets_Q1 = (targets_Q != IGNORED)[:, None], targets_Q.clamp(min=0)[:, None]
     losses_Q = (-probabilities_QP.gather(1, targets_Q1).log()).where(valid_Q1, 0.0)[:, 0]
@@ -173,8 +174,8 @@ def _into_gradient(
         grad_QP.masked_fill_(~valid_Q1, 0.0)
     if softcap is not None:
         torch.ops.aten.sigmoid_backward.grad_input(grad_QP, sigmoids_QP, grad_input=grad_QP)
-    # Products on AMX read rows to a multiple of 32 columns (uxlfoundation/oneDNN#5717), where the
-    # passes over whole rows have made what they can of freed memory, NaN perhaps: 0 · NaN is NaN.
+    # Products on AMX read rows up to a multiple of 32 columns (uxlfoundation/oneDNN#5717), where
+    # passes over whole rows may have turned freed memory into NaN: 0 · NaN is NaN.
     grad_QP[:, vocabulary:] = 0
     if grad_QP is not logits_QP:
         logits_QP.copy_(grad_QP)
@@ -184,7 +185,7 @@ def _into_gradient(
 def _large_losses(
     x_QC: Tensor, weight_VC: Tensor, targets_Q: Tensor, softcap: float | None
 ) -> Tensor:
-    """Losses that are too large for a float32 to hold the probability; every row counts."""
+    """Return losses whose probability is too small for a float32; every row counts."""
     logits_QV = F.linear(x_QC, weight_VC).float()
     if softcap is not None:
         logits_QV = softcap * torch.tanh(logits_QV / softcap)
@@ -192,7 +193,7 @@ def _large_losses(
 
 
 def _add_product(sum_VC: Tensor | None, grad_RV: Tensor, x_RC: Tensor) -> Tensor:
-    """Add a chunk's gradient of the weight, in pieces: as one product with so many rows it takes a
+    """Add a chunk's gradient of the weight, in pieces: a single product with that many rows takes a
     quarter longer.
     """
     if sum_VC is None:

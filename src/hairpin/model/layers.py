@@ -18,9 +18,9 @@ class LayerCache:
     """Keys and values that one attention layer has seen, for generation.
 
     Args:
-        keys_BHSD, values_BHSD: room for all positions of the context, which holds finite numbers
-            from the start: a kernel may read further than it has to.
-        length: how many positions are filled.
+        keys_BHSD, values_BHSD: memory for all positions of the context, initialised with finite
+            numbers: a kernel may read beyond the filled positions.
+        length: number of filled positions.
     """
 
     keys_BHSD: Tensor
@@ -28,7 +28,7 @@ class LayerCache:
     length: int = 0
 
     def append(self, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the new positions; return all that are filled."""
+        """Append the new positions; return all filled ones."""
         start, count = self.length, keys_BHTD.size(2)
         self.keys_BHSD.narrow(2, start, count).copy_(keys_BHTD)
         self.values_BHSD.narrow(2, start, count).copy_(values_BHTD)
@@ -37,18 +37,18 @@ class LayerCache:
 
 
 def is_by_hand(x: Tensor) -> bool:
-    """Whether gradients that are written by hand are taken: they save passes over memory where
+    """Return True if hand-written gradients should be used: they save passes over memory where
     PyTorch runs one operation after the other. A compiler fuses the plain ones by itself.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 0.0) -> Tensor:
-    """What each position takes from itself and those before it, [B, T, C].
+    """Return the attention of each position to itself and those before it, [B, T, C].
 
     Args:
         qkv_3BHTD: queries, keys and values.
-        cache: of the positions before, which is extended; then T is 1, or the cache is empty.
+        cache: of the positions before, which is extended; T must be 1, or the cache empty.
         dropout: of probabilities.
     """
     if cache is None and dropout == 0 and is_by_hand(qkv_3BHTD):
@@ -85,7 +85,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers around a GELU (the tanh form, as GPT-2 has it)."""
+    """Two linear layers around a GELU (the tanh form, as in GPT-2)."""
 
     def __init__(self, width: int, dropout: float, bias: bool) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class MLP(nn.Module):
         self.output = nn.Linear(4 * width, width, bias=bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """Apply to each position by itself."""
+        """Apply to each position separately."""
         inner = self.expand(x_BTC)
         wants_slope = inner.requires_grad and is_by_hand(inner)
         inner = gelu(inner) if wants_slope else F.gelu(inner, approximate="tanh")
@@ -115,7 +115,7 @@ class Block(nn.Module):
     def forward(
         self, x_BTC: Tensor, cache: LayerCache | None = None, rotation: None = None
     ) -> Tensor:
-        """One step along the residual stream; positions are in it already, so none are rotated."""
+        """Apply the block to the residual stream, which includes positions: nothing is rotated."""
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), cache)
         y_BTC: Tensor = x_BTC + self.mlp(self.mlp_norm(x_BTC))
         return y_BTC

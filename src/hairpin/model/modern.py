@@ -22,8 +22,8 @@ EPSILON = 1e-6
 class _RMSNorm(torch.autograd.Function):
     """x / root(mean square of x + ε) over the last dimension.
 
-    PyTorch's own is made of six passes on a CPU; this keeps its output and one number a row. The
-    output is in the format that the products after it want.
+    PyTorch's own takes six passes on a CPU; this one keeps its output and one number a row. The
+    output has the dtype of the products after it.
     """
 
     @staticmethod
@@ -39,23 +39,21 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def inverse_root_mean_square(x: Tensor) -> Tensor:
-    """1 / root(mean square of x + ε) of each row, [..., 1]."""
+    """Return 1 / root(mean square of x + ε) of each row, [..., 1]."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     out: Tensor = norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
     return out
 
 
 def _below_norm(gradient: Tensor, out: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of a norm's input from that of its output, in the format of `scale`."""
+    """Return the gradient of a norm's input from that of its output, in the dtype of `scale`."""
     gradient, out = gradient.to(scale.dtype), out.to(scale.dtype)
     along = (gradient * out).mean(-1, keepdim=True)
     return torch.addcmul(gradient, out, along, value=-1.0).mul_(scale)
 
 
 def norm_format(x: Tensor) -> tuple[Tensor, torch.dtype]:
-    """What a norm reads, and the format of what it gives: under autocast float32 and the format of
-    products.
-    """
+    """Return a norm's input and its output's dtype: under autocast float32 and that of products."""
     device = x.device.type
     if torch.is_autocast_enabled(device):
         return x.float(), torch.get_autocast_dtype(device)
@@ -63,9 +61,9 @@ def norm_format(x: Tensor) -> tuple[Tensor, torch.dtype]:
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """RMSNorm without weights over the last dimension (Zhang and Sennrich 2019), ε = 1e-6.
+    """Apply RMSNorm without weights over the last dimension (Zhang and Sennrich 2019), ε = 1e-6.
 
-    Under autocast it is computed in float32 and given in the format of products.
+    Under autocast it is computed in float32 and returned in the dtype of products.
     """
     x, dtype = norm_format(x)
     if not is_by_hand(x):
@@ -83,12 +81,13 @@ class RMSNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021): halves of a head turned by −position / base^(2i/D).
+    """Rotary positions (Su et al. 2021): halves of a head rotated by −position / base^(2i/D).
 
     Args:
         width: D of a head, even.
         context: positions.
-        forward: turn by +position / base^(2i/D), as nearly all networks do; NanoChat turns back.
+        forward: rotate by +position / base^(2i/D), as nearly all networks do; NanoChat rotates
+            backwards.
     """
 
     cos_TD: Tensor
@@ -100,26 +99,27 @@ class Rotary(nn.Module):
         angles = torch.outer(torch.arange(context, dtype=torch.float64), ROTARY_BASE**-exponents)
         cos, sin = angles.cos().float(), angles.sin().float()
         sin = -sin if forward else sin
-        # The sign of the turned half is in the table, so that turning is one product more.
+        # The table includes the sign of the swapped half, so that rotating is just one more
+        # product.
         self.register_buffer("cos_TD", torch.cat((cos, cos), -1), persistent=False)
         self.register_buffer("sin_TD", torch.cat((sin, -sin), -1), persistent=False)
 
     def at(self, start: int, count: int) -> Rotation:
-        """Cosines and signed sines of so many positions, [T, D] each."""
+        """Return cosines and signed sines of `count` positions, [T, D] each."""
         return self.cos_TD[start : start + count], self.sin_TD[start : start + count]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn heads [..., T, D] to their positions."""
+    """Rotate heads [..., T, D] to their positions."""
     cos_TD, sin_TD = rotation
     swapped = x.roll(x.size(-1) // 2, dims=-1)  # the halves change places
     return torch.addcmul(x * cos_TD, swapped, sin_TD)
 
 
 class _Heads(torch.autograd.Function):
-    """Queries and keys, turned to their positions and normalised, beside the values.
+    """Queries and keys, rotated to their positions and normalised, with the values.
 
-    Turning keeps lengths, so that the norm is taken first and its gradient last.
+    Rotating preserves lengths, so the norm is applied first and its gradient last.
     """
 
     @staticmethod
@@ -147,7 +147,7 @@ class _Heads(torch.autograd.Function):
 
 
 def ready_heads(qkv_BT3HD: Tensor, rotation: Rotation) -> Tensor:
-    """Queries and keys turned to their positions and normalised, and values, [3, B, H, T, D]."""
+    """Return rotated and normalised queries and keys, and values, [3, B, H, T, D]."""
     if is_by_hand(qkv_BT3HD):
         out: Tensor = _Heads.apply(qkv_BT3HD, *rotation)  # type: ignore[no-untyped-call]
         return out
@@ -190,7 +190,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)² (So et al. 2021)."""
+    """Return max(x, 0)² (So et al. 2021)."""
     if not is_by_hand(x):
         return F.relu(x).square()
     out: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
@@ -206,7 +206,7 @@ class ModernMLP(nn.Module):
         self.output = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """Apply to each position by itself."""
+        """Apply to each position separately."""
         out: Tensor = self.output(squared_relu(self.expand(x_BTC)))
         return out
 
@@ -225,7 +225,7 @@ class ModernBlock(nn.Module):
         cache: LayerCache | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """One step along the residual stream."""
+        """Apply the block to the residual stream."""
         assert rotation is not None  # `assert rotation` cannot be compiled
         x_BTC = x_BTC + self.attention(rms_norm(x_BTC), rotation, cache)
         y_BTC: Tensor = x_BTC + self.mlp(rms_norm(x_BTC))

@@ -1,4 +1,4 @@
-"""A network by its shape: hairpin's own, or one that a plugin makes, which is tried first."""
+"""Construction of a network by its shape: hairpin's own, or a plugin's, which is tested first."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,17 +20,17 @@ SumAndCount = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def new_network(shape: Shape, seed: int = 0) -> GPT:
-    """A network with random weights, on the CPU.
+    """Make a network with random weights, on the CPU.
 
     Args:
-        shape: its sizes, and whose it is.
+        shape: its sizes and its architecture.
         seed: of the weights.
 
     Returns:
         A `GPT`, or a plugin's module that trains as one does.
 
     Raises:
-        PluginError: a plugin's network does not keep its contract; a line with file and line.
+        PluginError: a plugin's network violates its contract; the message names file and line.
     """
     if shape.architecture in BUILT_IN["model"]:
         return GPT(shape, seed)
@@ -50,19 +50,19 @@ def new_network(shape: Shape, seed: int = 0) -> GPT:
 
 
 def can_write(model: nn.Module) -> bool:
-    """Whether a network can be sampled from."""
+    """Return True if a network can generate text."""
     return hasattr(model, "logits")
 
 
 def training_loss(name: str) -> SumAndCount | None:
-    """What updates minimise: (model, inputs, targets) → (sum of losses, number of targets); None:
-    what the model's own `forward` gives.
+    """Return the loss that updates minimise: (model, inputs, targets) → (sum of losses, number of
+    targets); None: the result of the model's own `forward`.
 
     Args:
         name: `train.loss`.
 
     Raises:
-        PluginError: it is a plugin's that was not named, or, when called, does not keep its
+        PluginError: it belongs to a plugin that was not named, or, when called, violates its
             contract.
     """
     if name in BUILT_IN["loss"]:
@@ -112,7 +112,7 @@ def _require_module(found: Registered, made: object) -> None:
 
 @torch.no_grad()
 def _require_contract(found: Registered, model: Any, shape: Shape) -> None:
-    """Try a pass over a few sequences, one of whose targets is none."""
+    """Test a pass over a few sequences, with one ignored target."""
     generator = torch.Generator().manual_seed(0)
     size = (_TRIED_SEQUENCES, shape.context)
     inputs_BT = torch.randint(0, shape.vocabulary, size, generator=generator)

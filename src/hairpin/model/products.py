@@ -1,9 +1,9 @@
-"""One matrix times one vector on a CPU, in the formats that weights can be read in.
+"""Product of a matrix and a vector on a CPU, in the formats in which weights can be stored.
 
-Every weight is read once and used once, so that a product takes as long as its weights take to come
-out of memory, if all cores read. PyTorch's `mv` leaves float32's to one core where its BLAS does
-(MKL on processors that are not Intel's), and oneDNN's products in bfloat16 are as slow: here those
-ways are taken that keep all of them reading.
+Every weight is read once and used once, so a product takes as long as reading its weights from
+memory, if all cores read. PyTorch's `mv` uses one core for float32 if its BLAS does (MKL on
+processors other than Intel's), and oneDNN's products in bfloat16 are as slow: this module uses the
+variants that keep all cores reading.
 
 Shape suffixes: O outputs, I inputs; P parts that cores share, and J inputs, Q outputs of a part.
 """
@@ -30,7 +30,7 @@ _MOST_PARTS = 16
 
 
 def product_maker(precision: Precision) -> MakeProduct:
-    """What makes the products of a format."""
+    """Return the function that makes the products of a format."""
     makers: dict[Precision, MakeProduct] = {
         "float32": _plain,
         "bfloat16": lambda weight_OI, bias_O: _Half(weight_OI, bias_O, torch.bfloat16),
@@ -41,10 +41,10 @@ def product_maker(precision: Precision) -> MakeProduct:
 
 
 def refuse(precision: str, device: str) -> None:
-    """Raise if a device, or this processor, has no products of one row in that format.
+    """Check that a device, and this processor, support products of one row in that format.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: they do not.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
@@ -56,9 +56,10 @@ def refuse(precision: str, device: str) -> None:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """For bfloat16, of which oneDNN's products of one row take twice as long as PyTorch's own.
+    """Disable oneDNN inside the block, for bfloat16, whose products of one row take it twice as
+    long as PyTorch's own.
 
-    The switch is the process's: what other threads multiply meanwhile is multiplied without it too.
+    The switch applies to the process: other threads' products do without oneDNN meanwhile, too.
     """
     before, *_ = set_flags(_enabled=False, _fp32_precision=None)  # type: ignore[no-untyped-call]
     try:
@@ -68,7 +69,7 @@ def without_onednn() -> Iterator[None]:
 
 
 def _plain(weight_OI: Tensor, bias_O: Tensor | None) -> Product:
-    """A product in the model's own format, from its own weights."""
+    """Return a product in the model's own format, from its own weights."""
     weight_OI = weight_OI.detach()
     bias_O = None if bias_O is None else bias_O.detach()
     if _parts(weight_OI.size(1)) == 1:
@@ -79,7 +80,7 @@ def _plain(weight_OI: Tensor, bias_O: Tensor | None) -> Product:
 
 
 def _parts(size: int) -> int:
-    """How many parts a matrix is divided into, such that they are equal and every core has some."""
+    """Return the number of equal parts that a matrix is split into so that every core has some."""
     threads = torch.get_num_threads()
     if threads == 1:
         return 1
@@ -87,7 +88,7 @@ def _parts(size: int) -> int:
 
 
 class _Plain:
-    """As BLAS has it."""
+    """The product of BLAS."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         self.weight_OI, self.bias_O = weight_OI, bias_O
@@ -100,7 +101,7 @@ class _Plain:
 
 
 class _ByInputs:
-    """Of a weight stored by inputs: parts have some of the inputs each, and are added up."""
+    """A product for a weight stored by inputs: parts have some of the inputs, and are added up."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         outputs, inputs = weight_OI.shape
@@ -118,7 +119,7 @@ class _ByInputs:
 
 
 class _ByOutputs:
-    """Of a weight stored by outputs: parts have some of the outputs each; a rest is by itself."""
+    """A product for a weight stored by outputs: parts have some outputs each; a rest is apart."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         outputs, inputs = weight_OI.shape
@@ -140,7 +141,7 @@ class _ByOutputs:
 
 
 class _Half:
-    """A product of weights and inputs in sixteen bits; its bias is added in float32."""
+    """A product of weights and inputs in 16 bits; the bias is added in float32."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         weight_OI = weight_OI.detach()
@@ -157,12 +158,12 @@ class _Half:
 
 
 class _Rounded:
-    """A product of whole numbers up to 127: weights with a scale per output, inputs with one."""
+    """A product of int8 values up to 127: weights with a scale per output, inputs with one."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         weight_OI = weight_OI.detach().contiguous()
         largest_O = torch.linalg.vector_norm(weight_OI, torch.inf, dim=1)
-        # Zeros stay zeros, whatever divides them.
+        # Zeros stay zeros for any divisor.
         self.scale_O = largest_O.clamp_min_(torch.finfo(torch.float32).tiny * 127).div_(127)
         self.weight_IO = (weight_OI / self.scale_O[:, None]).round_().to(torch.int8).t()
         self.bias_O = None if bias_O is None else bias_O.detach().clone()
@@ -180,6 +181,6 @@ class _Rounded:
 
 
 def _eight_bits_are_exact() -> bool:
-    """Whether the largest sums come out: some processors cap sums of pairs at sixteen bits."""
+    """Check that the largest sums are exact: some processors saturate sums of pairs at 16 bits."""
     rows = torch.full((64, 64), 127, dtype=torch.int8)
     return bool((torch._int_mm(rows[:1], rows.t()) == 127 * 127 * 64).all())

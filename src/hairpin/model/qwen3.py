@@ -1,8 +1,8 @@
 """The parts of a Qwen3 block (Yang et al. 2025), as transformers and llama.cpp compute it.
 
 RMSNorm with weights before each sublayer and before the head; norms of query and key with a weight
-for each place in a head, then rotary positions; SwiGLU; no biases. As many heads of keys and values
-as of queries. Shape suffixes as in `layers`; I is the MLP's inner width.
+for each place in a head, then rotary positions; SwiGLU; no biases. Keys and values have as many
+heads as queries. Shape suffixes as in `layers`; I is the MLP's inner width.
 """
 
 from typing import Any
@@ -41,8 +41,8 @@ class _WeightedNorm(torch.autograd.Function):
 def _below_weighted(
     gradient: Tensor, unit: Tensor, scale: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of a weighted norm's input from that of its output, in the format of `scale`;
-    and what the weight's is the sum of.
+    """Return the gradient of a weighted norm's input from that of its output, in the dtype of
+    `scale`, and the terms whose sum is the weight's gradient.
     """
     gradient, unit = gradient.to(scale.dtype), unit.to(scale.dtype)
     product = gradient * unit
@@ -52,9 +52,9 @@ def _below_weighted(
 
 
 def weighted_norm(x: Tensor, weight_C: Tensor) -> Tensor:
-    """RMSNorm over the last dimension (Zhang and Sennrich 2019), ε = 1e-6.
+    """Apply RMSNorm over the last dimension (Zhang and Sennrich 2019), ε = 1e-6.
 
-    Under autocast it is computed in float32 and given in the format of products.
+    Under autocast it is computed in float32 and returned in the dtype of products.
     """
     x, dtype = norm_format(x)
     if not is_by_hand(x):
@@ -76,7 +76,7 @@ class WeightedNorm(nn.Module):
 
 
 class _Heads(torch.autograd.Function):
-    """Queries and keys, normalised and turned to their positions, beside the values."""
+    """Queries and keys, normalised and rotated to their positions, with the values."""
 
     @staticmethod
     def forward(
@@ -125,7 +125,7 @@ class Qwen3Attention(nn.Module):
         return out
 
     def _ready_heads(self, qkv_BT3HD: Tensor, rotation: Rotation) -> Tensor:
-        """Queries and keys normalised and turned to their positions, values: [3, B, H, T, D]."""
+        """Return normalised and rotated queries and keys, and values: [3, B, H, T, D]."""
         if is_by_hand(qkv_BT3HD):
             weights_2D = torch.stack((self.query_norm.weight, self.key_norm.weight))
             out: Tensor = _Heads.apply(qkv_BT3HD, weights_2D, *rotation)  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def swiglu(gate: Tensor, x: Tensor) -> Tensor:
-    """gate · σ(gate) · x (Shazeer 2020)."""
+    """Return gate · σ(gate) · x (Shazeer 2020)."""
     if not is_by_hand(x):
         return F.silu(gate) * x
     out: Tensor = _SwiGLU.apply(gate, x)  # type: ignore[no-untyped-call]
@@ -160,7 +160,7 @@ def swiglu(gate: Tensor, x: Tensor) -> Tensor:
 
 
 class Qwen3MLP(nn.Module):
-    """Two linear layers, of which one opens and shuts the other, and a third after them."""
+    """Two linear layers, one of which gates the other, and a third after them."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class Qwen3MLP(nn.Module):
         self.output = nn.Linear(inner, width, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        """Apply to each position by itself."""
+        """Apply to each position separately."""
         out: Tensor = self.output(swiglu(self.gate(x_BTC), self.expand(x_BTC)))
         return out
 
@@ -190,7 +190,7 @@ class Qwen3Block(nn.Module):
         cache: LayerCache | None = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
-        """One step along the residual stream."""
+        """Apply the block to the residual stream."""
         assert rotation is not None  # `assert rotation` cannot be compiled
         x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), rotation, cache)
         y_BTC: Tensor = x_BTC + self.mlp(self.mlp_norm(x_BTC))

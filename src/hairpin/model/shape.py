@@ -1,4 +1,4 @@
-"""The sizes of a network, known before any tensor is made (no torch here)."""
+"""The sizes of a network, known before any tensor is made (without torch)."""
 
 from dataclasses import dataclass, replace
 
@@ -7,11 +7,11 @@ from hairpin.config.model import Model as ModelSettings
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a network depends on; sizes are counts, `dropout` is a share.
+    """All properties of a network; sizes are counts, `dropout` is a share.
 
-    `bias` is of linear layers and norms, and without `qkv_bias` not of query, key and value.
-    `initialisation` says where GPT-2's first weights are drawn from: "gpt2" or "pytorch". The other
-    networks have one of their own, no biases and no dropout, and `modern` a head of its own.
+    `bias` gives linear layers and norms biases, except query, key and value without `qkv_bias`.
+    `initialisation` is the distribution of GPT-2's initial weights: "gpt2" or "pytorch". The other
+    networks have their own, no biases and no dropout, and `modern` is always untied.
     """
 
     vocabulary: int
@@ -28,19 +28,19 @@ class Shape:
 
     @property
     def inner(self) -> int:
-        """Width inside an MLP: four times the stream's. Of three matrices in place of two it is 8/3
-        of it, to the nearest multiple of 8, which makes about as many parameters.
+        """The inner width of an MLP: four times the stream's. With three matrices instead of two it
+        is 8/3 of it, rounded to a multiple of 8, for about as many parameters.
         """
         return 8 * max(1, round(self.width / 3)) if self.architecture == "qwen3" else 4 * self.width
 
     @property
     def mlp_matrices(self) -> int:
-        """Of C by `inner` numbers, in each block."""
+        """The number of C by `inner` matrices in each block."""
         return 3 if self.architecture == "qwen3" else 2
 
     @classmethod
     def modern(cls, vocabulary: int, context: int, layers: int, heads: int, width: int) -> "Shape":
-        """A modern network's shape."""
+        """Return a modern network's shape."""
         return cls(
             vocabulary,
             context,
@@ -64,13 +64,13 @@ class Shape:
         *,
         tied: bool = False,
     ) -> "Shape":
-        """A Qwen3 network's shape."""
+        """Return a Qwen3 network's shape."""
         modern = cls.modern(vocabulary, context, layers, heads, width)
         return replace(modern, architecture="qwen3", tied=tied)
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: int) -> "Shape":
-        """The shape that settled settings and a vocabulary make."""
+        """Return the shape for completely filled-in settings and a vocabulary."""
         assert settings.layers and settings.heads and settings.width and settings.context
         return cls(
             vocabulary=vocabulary,

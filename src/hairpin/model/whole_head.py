@@ -1,4 +1,4 @@
-"""The head and its cross entropy where memory is plenty: all logits at once, for a GPU.
+"""The head and its cross entropy with all logits at once, for a GPU with enough memory.
 
 Shape suffixes: N positions, C width, V vocabulary.
 """
@@ -9,23 +9,23 @@ from torch.nn import functional as F
 
 from hairpin.data.batches import IGNORED
 
-# Tensor cores want rows in multiples of 64; GPT-2's 50,257 become 50,304.
+# Tensor cores need rows in multiples of 64; GPT-2's 50,257 become 50,304.
 _ROWS = 64
 
 
 def whole_cross_entropy(
     x_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, softcap: float | None
 ) -> Tensor:
-    """The summed cross entropy of `x @ weight.T` in nats, a float32 scalar.
+    """Return the summed cross entropy of `x @ weight.T` in nats, a float32 scalar.
 
-    The product has rows of zeros at its end, up to a multiple of 64, which the softmax does not
-    see: they are no part of the weight, and never saved.
+    The product is padded with zeros to a multiple of 64, which the softmax ignores: the padding is
+    not part of the weight, and never saved.
 
     Args:
-        x_NC: the last norm's output.
+        x_NC: the final norm's output.
         weight_VC: the head.
         targets_N: token ids, or `IGNORED`, which adds nothing.
-        softcap: c, where logits are c·tanh(logits / c).
+        softcap: c, if logits are c·tanh(logits / c).
     """
     vocabulary = weight_VC.size(0)
     padding = -vocabulary % _ROWS

@@ -1,4 +1,4 @@
-"""A chart as data: `charts.js` draws what this says, and knows nothing of training."""
+"""Charts as plain data: `charts.js` draws them, and knows nothing about training."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -38,15 +38,15 @@ class Line:
     """One curve.
 
     Args:
-        name: what the legend calls it.
+        name: its name in the legend.
         x: updates, ascending.
-        y: values; None: a gap.
+        y: values; None for a gap.
         color: a name in the style sheet.
         look: "line", "thin", "faint" (thin and pale), "planned" (not yet there), "points", "dots"
             (small), or "marked" (a line through points).
-        dash: of the line, as SVG has it.
+        dash: the dash pattern, as in SVG.
         marker: the shape of points.
-        run: which of the page's runs it belongs to.
+        run: index of the page's run it belongs to.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at an update."""
+    """An event at an update."""
 
     x: float
     kind: str
@@ -73,18 +73,18 @@ class Chart:
     """Curves over the updates of a run.
 
     Args:
-        name: of the element.
-        title: its heading.
+        name: id of the element.
+        title: the heading.
         unit: of the values.
-        kind: how values are written: a name in `WRITTEN`.
-        lines: the curves; one without a point is left out.
-        log: whether it begins on a logarithmic scale.
-        floor: the lowest value of a linear scale; None: that of the curves.
-        bands: parts of the way with a name: from, to, name.
-        rules: values that are drawn as a level line, with a name.
-        marks: what happened.
-        head, rows: the same in a table.
-        notes: what has to be known to read it.
+        kind: how values are formatted: a name in `WRITTEN`.
+        lines: the curves; one without points is left out.
+        log: starts with a logarithmic scale.
+        floor: the lowest value of a linear scale; None: the curves' lowest.
+        bands: named ranges of updates: from, to, name.
+        rules: values drawn as horizontal lines, with a name.
+        marks: events drawn on the chart.
+        head, rows: the same values as a table.
+        notes: remarks needed to read it.
     """
 
     name: str
@@ -102,14 +102,14 @@ class Chart:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What the script reads."""
+        """Return the data for the script."""
         facts = asdict(self)
         for key in ("head", "rows", "notes", "title"):
             del facts[key]
         return facts
 
     def html(self) -> str:
-        """The figure that the script draws into, and its table."""
+        """Return the figure that the script draws into, and its table."""
         rows = table(f"{self.title}, as a table", self.head, self.rows) if self.rows else ""
         return (
             f'<figure class="chart" id="{self.name}" data-chart="{self.name}">\n'
@@ -121,12 +121,12 @@ class Chart:
 
 
 def line(name: str, xs: Floats, ys: Floats, **style: Any) -> Line:
-    """A line of numbers with the digits that can be seen."""
+    """Build a line with values rounded to visible digits."""
     return Line(name, [plain(x) or 0 for x in xs], [plain(y) for y in ys], **style)
 
 
 def plain(value: float) -> float | None:
-    """The number in five digits, whole where it is whole; None: it is not finite."""
+    """Round a number to five digits, as an int if it is whole; None: it is not finite."""
     if not np.isfinite(value):
         return None
     short = float(value) if value == int(value) else float(f"{value:.{_DIGITS}g}")
@@ -134,11 +134,11 @@ def plain(value: float) -> float | None:
 
 
 def clock(events: Sequence[Event], most: int = 400) -> dict[str, Any]:
-    """Tokens and seconds of training after so many updates, for the other x axes.
+    """Return tokens and seconds of training after each number of updates, for the other x axes.
 
     Args:
-        events: those of a record that hold.
-        most: points, between which the script draws straight lines.
+        events: the valid events of a record.
+        most: maximum number of points; the script interpolates between them.
     """
     plan = next(reversed(of_kind(events, "plan")), {})
     updates, tokens_of_each = series(events, "update", "tokens")
@@ -155,14 +155,14 @@ def clock(events: Sequence[Event], most: int = 400) -> dict[str, Any]:
         "x": [plain(v) for v in x[kept]],
         "tokens": [plain(v) for v in tokens[kept]],
         "seconds": [plain(v) for v in seconds[kept]],
-        # For what is planned and not yet done.
+        # For the planned updates that are not done yet.
         "tokens_each": plain(tokens[-1] / done if any_done else plan.get("tokens_per_update") or 0),
         "seconds_each": plain(seconds[-1] / done if any_done else plan.get("seconds", 0) / planned),
     }
 
 
 def charts_html(charts: Sequence[Chart], counted: str) -> str:
-    """The figures, with the choice of the x axis above them."""
+    """Return the figures, with the choice of the x axis above them."""
     choices = (("updates", "updates"), ("tokens", counted), ("seconds", "training time"))
     radios = "".join(
         f'<label><input type="radio" name="axis" value="{value}"'
@@ -185,7 +185,7 @@ def charts_html(charts: Sequence[Chart], counted: str) -> str:
 def charts_data(
     charts: Sequence[Chart], clocks: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the scripts read: the charts, and each run's clock, name and style."""
+    """Return the data for the scripts: the charts, and each run's clock, name and style."""
     return {
         "charts": [chart.as_json() for chart in charts],
         "runs": [{**run, "clock": times} for run, times in zip(runs, clocks, strict=True)],
@@ -193,5 +193,5 @@ def charts_data(
 
 
 def charts_script() -> str:
-    """The JavaScript that draws charts."""
+    """Return the JavaScript that draws charts."""
     return "".join(map(asset, SCRIPTS))

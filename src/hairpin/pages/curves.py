@@ -23,7 +23,7 @@ from hairpin.pages.phases import phases
 from hairpin.pages.sources import source_charts
 from hairpin.schedules import Schedule
 
-# Points that can be told apart when a part of the run is looked at closer.
+# Points that remain distinguishable after zooming in.
 COLUMNS = 3000
 _SMOOTH_COLUMNS = 500
 BITS_UNIT = "of validation text"
@@ -31,11 +31,11 @@ _MOST_ROWS = 60
 
 
 def charts_of(events: Sequence[Event], config: Config) -> list[Chart]:
-    """All charts that the record has something for.
+    """Return all charts that the record has data for.
 
     Args:
-        events: those of the record that hold (`analysis.summary.history`).
-        config: of the run.
+        events: the record's valid events (`analysis.summary.history`).
+        config: the run's.
     """
     made = [
         loss_chart(events),
@@ -51,7 +51,7 @@ def charts_of(events: Sequence[Event], config: Config) -> list[Chart]:
 
 
 def loss_chart(events: Sequence[Event]) -> Chart:
-    """Loss of each update's own batch, smoothed, and the evaluations."""
+    """Chart the loss of each update's own batch, raw and smoothed, and the evaluations."""
     updates, losses = series(events, "update", "loss")
     evaluated, train = series(events, "evaluation", "train_loss")
     _, val = series(events, "evaluation", "val_loss")
@@ -79,7 +79,7 @@ def loss_chart(events: Sequence[Event]) -> Chart:
 
 
 def bits_chart(events: Sequence[Event]) -> Chart | None:
-    """Bits per byte of the validation text, which compares across tokenizers."""
+    """Chart the bits per byte of the validation text, which are comparable across tokenizers."""
     evaluated, bits = series(events, "evaluation", "val_bits_per_byte")
     if not np.isfinite(bits).any():
         return None
@@ -99,7 +99,7 @@ def bits_chart(events: Sequence[Event]) -> Chart | None:
 
 
 def accuracy_chart(events: Sequence[Event]) -> Chart | None:
-    """The share of labels that a classifier had right."""
+    """Chart a classifier's share of correct labels."""
     evaluated, train = series(events, "evaluation", "train_accuracy")
     _, val = series(events, "evaluation", "val_accuracy")
     if not np.isfinite(val).any():
@@ -123,7 +123,7 @@ def accuracy_chart(events: Sequence[Event]) -> Chart | None:
 
 
 def lr_chart(events: Sequence[Event], config: Config) -> Chart:
-    """The learning rate that updates had, what is planned, and the parts of the schedule."""
+    """Chart the learning rate of the updates so far, the planned one, and the schedule's phases."""
     updates, lr = series(events, "update", "lr")
     lines = [line("learning rate", *thin(updates, lr, _SMOOTH_COLUMNS))]
     schedule = known_schedule(config)
@@ -166,7 +166,7 @@ def lr_chart(events: Sequence[Event], config: Config) -> Chart:
 
 
 def norm_chart(events: Sequence[Event], config: Config) -> Chart:
-    """The gradient norm before clipping, the threshold, and the updates that were clipped."""
+    """Chart the gradient norm before clipping, the threshold, and the updates that were clipped."""
     updates, norms = series(events, "update", "grad_norm")
     norms = np.where(norms > 0, norms, np.nan)
     clipped = series(events, "update", "clipped")[1] == 1
@@ -196,7 +196,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
 
 
 def ratios_chart(events: Sequence[Event]) -> Chart | None:
-    """How much an update changed the weights, relative to them, by part of the network."""
+    """Chart the relative change of the weights by an update, for each part of the network."""
     found = of_kind(events, "ratios")
     parts = list(dict.fromkeys(name for event in found for name in event["ratios"]))
     if not parts:
@@ -233,7 +233,7 @@ def ratios_chart(events: Sequence[Event]) -> Chart | None:
 
 
 def speed_chart(events: Sequence[Event]) -> Chart:
-    """Tokens, or a classifier's examples, per second."""
+    """Chart tokens, or a classifier's examples, per second."""
     updates, speed = series(events, "update", "tokens_per_second")
     name = counted(events)
     return Chart(
@@ -256,17 +256,17 @@ def speed_chart(events: Sequence[Event]) -> Chart:
 
 
 def counted(events: Sequence[Event]) -> str:
-    """What the tokens of an update are: a classifier has one target in an example."""
+    """Return the unit that tokens are counted in: a classifier has one target per example."""
     return "examples" if any(event.get("labels") for event in others(events)) else "tokens"
 
 
 def unit_of(events: Sequence[Event]) -> str:
-    """What a loss is per."""
+    """Return the unit that a loss is averaged over."""
     return "example" if counted(events) == "examples" else "token"
 
 
 def known_schedule(config: Config) -> Schedule | None:
-    """The run's schedule; None: its length is not settled yet."""
+    """Return the run's schedule; None: its length is not known yet."""
     if not (config.train.updates and config.train.tokens_per_update and config.schedule.peak_lr):
         return None
     try:
@@ -276,7 +276,7 @@ def known_schedule(config: Config) -> Schedule | None:
 
 
 def _some(rows: list[Any]) -> list[Any]:
-    """At most so many rows, evenly spread, the last among them."""
+    """Pick at most `_MOST_ROWS` rows, evenly spread, including the last."""
     if len(rows) <= _MOST_ROWS:
         return rows
     step = (len(rows) - 1) / (_MOST_ROWS - 1)

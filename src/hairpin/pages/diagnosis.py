@@ -1,6 +1,4 @@
-"""What a record says about how training went, in words; and text that stands in the training text
-word for word.
-"""
+"""Diagnosis of a record in words, and generated text that is verbatim in the training text."""
 
 from collections.abc import Sequence
 
@@ -14,7 +12,7 @@ _LONGEST_OVERLAP = 5_000  # characters
 
 
 def diagnosis_lines(record: Sequence[Event], config: Config) -> list[tuple[str, str]]:
-    """What is worth a look, each with its name; a row that goes on with another stands in it."""
+    """Return the noteworthy findings, each with its name; continuation rows are merged."""
     found: list[tuple[str, str]] = []
     for name, words in diagnose(record, config).lines():
         if name or not found:
@@ -25,7 +23,7 @@ def diagnosis_lines(record: Sequence[Event], config: Config) -> list[tuple[str, 
 
 
 def overlap_html(record: Sequence[Event]) -> str:
-    """The longest text of the run's samples that stands in the training text; empty: none does."""
+    """Return the longest text of the run's samples that is in the training text; empty: none is."""
     event = next(reversed(of_kind(record, "memorisation")), {})
     text = event.get("longest_text")
     if not text:

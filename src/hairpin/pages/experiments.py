@@ -1,4 +1,4 @@
-"""The pages of experiments: what was compared, what came of it, and pictures."""
+"""The pages of experiments: the setup, the outcome, and pictures."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from hairpin.analysis.formats import format_lr
 from hairpin.pages.markup import escape, note, section, table
 from hairpin.pages.shell import page
 
-# What each picture shows, for those who cannot see it and as its caption.
+# Captions of the pictures, also used as their alternative text.
 _CAPTIONS = {
     "learning-rates.png": "Final validation loss against the peak learning rate. Lines are means "
     "over the seeds that rates are tuned on, bands go from the lowest to the highest; large open "
@@ -23,11 +23,11 @@ _CAPTIONS = {
 
 
 def comparison_page(comparison: Comparison, pictures: Sequence[Path]) -> str:
-    """The page of a comparison or an ablation.
+    """Return the page of a comparison or an ablation.
 
     Args:
-        comparison: what came of it.
-        pictures: PNG files, put into the page.
+        comparison: the outcome.
+        pictures: PNG files, embedded in the page.
     """
     experiment, unit = comparison.experiment, comparison.unit
     facts = [experiment.model, f"equal {experiment.equal}" if experiment.equal else ""]
@@ -55,13 +55,13 @@ def comparison_page(comparison: Comparison, pictures: Sequence[Path]) -> str:
 
 
 def lr_page(lines: Sequence[str], rates: Iterable[Sequence[str]], unit: str, picture: Path) -> str:
-    """The page of a search for a learning rate.
+    """Return the page of a learning-rate search.
 
     Args:
         lines: the suggestion, then its reasons.
-        rates: rows of learning rate, losses and a word.
+        rates: rows of learning rate, losses and a remark.
         unit: of the losses.
-        picture: PNG, put into the page.
+        picture: PNG, embedded in the page.
     """
     title, *reasons = lines
     head = ["peak learning rate", unit, "of single seeds", ""]
@@ -76,7 +76,7 @@ def lr_page(lines: Sequence[str], rates: Iterable[Sequence[str]], unit: str, pic
 
 
 def rate_row(lr: float, mean: float, losses: Sequence[float], *, diverged: bool) -> list[str]:
-    """A learning rate's row of the table."""
+    """Return a learning rate's row of the table."""
     singles = ", ".join(f"{loss:.4f}" for loss in losses)
     return [format_lr(lr), "" if diverged else f"{mean:.4f}", singles, "diverged" * diverged]
 

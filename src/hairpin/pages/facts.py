@@ -1,4 +1,4 @@
-"""What a run is, in rows of words: settings, data, environment, samples."""
+"""Tables of facts about a run: settings, data, environment, samples."""
 
 import contextlib
 import json
@@ -21,8 +21,8 @@ _LONGEST_SAMPLE = 20_000  # characters
 
 
 def settings_html(config: Config, events: Sequence[Event], *, full: bool = False) -> str:
-    """Return what differs from the recipe's defaults, who said so, and the whole config as TOML; of
-    paths their last names, unless `full`.
+    """Return the settings that differ from the recipe's defaults and their origin, and the whole
+    config as TOML; paths are cut to their last names unless `full`.
     """
     start = first(events, "start")
     asked = flat(start.get("asked") or {})
@@ -46,7 +46,7 @@ def settings_html(config: Config, events: Sequence[Event], *, full: bool = False
 
 
 def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
-    """Text, tokens, vocabulary, split."""
+    """Return a table of text, tokens, vocabulary and split."""
     plan, data = first(events, "plan"), config.data
     vocabulary = config.tokenizer.vocabulary or FIXED_VOCABULARIES.get(config.tokenizer.kind)
     names = ", ".join(map(name_of_path, data.texts))
@@ -82,7 +82,7 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
 
 
 def environment_html(run: RunDirectory, events: Sequence[Event], *, full: bool = False) -> str:
-    """Versions and hardware; where the run was made and by which command only if `full`."""
+    """Return a table of versions and hardware; the run's location and command only if `full`."""
     found: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(run.environment.read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def environment_html(run: RunDirectory, events: Sequence[Event], *, full: bool =
 
 
 def samples_html(events: Sequence[Event]) -> str:
-    """What the model wrote, from left to right; the first stays beside whichever is looked at."""
+    """Return the generated samples from left to right; the first stays visible while scrolling."""
     samples = of_kind(events, "sample")
     if not samples:
         return ""
@@ -126,7 +126,7 @@ def samples_html(events: Sequence[Event]) -> str:
 
 
 def sample_html(title: str, event: Event, kind: str = "") -> str:
-    """One sample with its prompt marked."""
+    """Return one sample with its prompt marked."""
     prompt = cut(event.get("prompt", ""), _LONGEST_SAMPLE)
     text = cut(event.get("text", ""), _LONGEST_SAMPLE)
     marked = f"<mark>{escape(prompt)}</mark>" if prompt else ""
@@ -137,12 +137,12 @@ def sample_html(title: str, event: Event, kind: str = "") -> str:
 
 
 def first(events: Sequence[Event], kind: str) -> Event:
-    """The last event of a kind that comes once in a run; empty if it did not."""
+    """Return the last event of a kind that occurs once per run; empty if there is none."""
     return next(reversed(of_kind(events, kind)), {})
 
 
 def shown(value: Any) -> str:
-    """A setting's value as people write it."""
+    """Format a setting's value for people."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
@@ -157,13 +157,13 @@ def shown(value: Any) -> str:
 
 
 def _short(key: str, value: Any) -> str:
-    """The same, of a hash only its beginning."""
+    """Format a setting's value; a hash is cut to its beginning."""
     words = shown(value)
     return f"{words[:12]}…" if key.endswith(".hash") and value else words
 
 
 def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
-    """Each dotted key that not all configs have alike, with its value in each of them."""
+    """Return each dotted key that differs between the configs, with its value in each of them."""
     keys: dict[str, None] = {}
     for config in configs[1:]:
         with contextlib.suppress(ConfigError):
@@ -173,5 +173,5 @@ def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
 
 
 def count_words(count: int | None) -> str:
-    """A count as people read it; a dash where it is not known."""
+    """Format a count for people; a dash if it is unknown."""
     return "–" if count is None else format_count(count)

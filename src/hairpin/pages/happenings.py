@@ -1,4 +1,4 @@
-"""What happened in a run besides updates: in words, and as marks on its charts."""
+"""Events of a run other than updates: in words, and as marks on its charts."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _MOST_MARKS = 200
 
 
 def incident_words(event: Event) -> str:
-    """What went wrong in an update, in a sentence."""
+    """Describe in a sentence what went wrong in an update."""
     done = {
         "spike": "spike, trained on all the same",
         "skip": f"{event.get('reason', '')}, skipped",
@@ -30,18 +30,18 @@ def incident_words(event: Event) -> str:
 
 
 def incidents_of(events: Sequence[Event]) -> list[Event]:
-    """Spikes, skips and rewinds."""
+    """Return the spikes, skips and rewinds."""
     return list(of_kind(events, "spike", "skip", "rewind"))
 
 
 def incident_marks(events: Sequence[Event]) -> Iterator[Mark]:
-    """The same as marks on a chart, the last of them."""
+    """Yield the last incidents as marks on a chart."""
     for event in incidents_of(events)[-_MOST_MARKS:]:
         yield Mark(event["update"], event["event"], incident_words(event))
 
 
 def turn_marks(events: Sequence[Event]) -> Iterator[Mark]:
-    """Where the run went on, became longer, or was corrected."""
+    """Yield marks where the run was resumed, extended or corrected."""
     for event in others(events):
         update = event.get("update", 0)
         match event["event"]:

@@ -1,4 +1,4 @@
-"""Pieces of HTML that several pages are made of. Every text that goes in is escaped here."""
+"""Pieces of HTML shared by several pages. All text passed in is escaped here."""
 
 import html
 import json
@@ -11,17 +11,17 @@ _IN_JSON = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("://", ":\\/\
 
 
 def escape(text: str) -> str:
-    """Text as HTML shows it, in an element or in quotes: what could act in any way is escaped.
+    """Escape text for HTML, in an element or in quotes.
 
-    What looks like an address is taken apart, so that none stands in the file.
+    Addresses are broken up too, so that none appears in the file.
     """
     return html.escape(harmless(text)).replace("://", ":&#47;&#47;")
 
 
 def data_script(name: str, value: Any) -> str:
-    """A value as JSON, for scripts to read from the element called `name`.
+    """Return a value as JSON, for scripts to read from the element called `name`.
 
-    Nothing in it can end the element, whatever the value's texts are.
+    No text in the value can end the element.
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for characters, written in _IN_JSON:
@@ -30,7 +30,7 @@ def data_script(name: str, value: Any) -> str:
 
 
 def section(name: str, title: str, body: str) -> str:
-    """A part of the page with a heading, and nothing if there is nothing in it."""
+    """Return a part of the page with a heading; empty if it has no body."""
     if not body:
         return ""
     return (
@@ -40,13 +40,13 @@ def section(name: str, title: str, body: str) -> str:
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and what they are, as a list of descriptions."""
+    """Return names and values as a description list."""
     items = [f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in rows]
     return f'<dl class="pairs">{"".join(items)}</dl>' if items else ""
 
 
 def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
-    """The figures that matter most: name, figure, and a word about it."""
+    """Return the most important figures: name, figure and remark."""
     items = [
         f"<div><dt>{escape(name)}</dt><dd><strong>{escape(figure)}</strong> "
         f"<span>{escape(words)}</span></dd></div>"
@@ -58,13 +58,13 @@ def tiles(rows: Iterable[tuple[str, str, str]]) -> str:
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1
 ) -> str:
-    """A table that scrolls sideways by itself where it is wider than the page.
+    """Return a table that scrolls sideways if it is wider than the page.
 
     Args:
-        caption: what it shows.
+        caption: its title.
         head: names of the columns; the first column names the rows.
         rows: cells.
-        words: how many columns, from the left, are words; the others are numbers.
+        words: number of columns, from the left, that are words; the others are numbers.
     """
     kinds = ["" if number < words else ' class="number"' for number in range(len(head))]
     heads = "".join(
@@ -85,17 +85,17 @@ def table(
 
 
 def details(summary: str, body: str) -> str:
-    """What is shown when somebody asks for it."""
+    """Return content that is collapsed until a reader opens it."""
     return f"<details><summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
 def note(text: str) -> str:
-    """A paragraph in small print."""
+    """Return a paragraph in small print."""
     return f'<p class="note">{escape(text)}</p>'
 
 
 def cut(text: str, most: int) -> str:
-    """The text, with its end left out beyond `most` characters."""
+    """Shorten the text to `most` characters, telling how many were left out."""
     if len(text) <= most:
         return text
     return f"{text[:most]}… ({len(text) - most:,} more characters)"

@@ -1,4 +1,4 @@
-"""The parts of a schedule by name, as a chart shades them."""
+"""Named phases of a schedule, for the shading of a chart."""
 
 from hairpin.extensions import Extended
 from hairpin.schedules import Schedule
@@ -15,7 +15,7 @@ Phase = tuple[int, int, str]
 
 
 def phases(schedule: Schedule) -> list[Phase]:
-    """First update, first update after it, and name of each part, in order; none is empty."""
+    """Return the first update, the update after the last, and the name of each non-empty phase."""
     if not isinstance(schedule, Extended):
         return _parts(schedule, 0, "warmup")
     found = phases(schedule.base)
@@ -28,7 +28,7 @@ def phases(schedule: Schedule) -> list[Phase]:
 
 
 def _parts(schedule: Schedule, at: int, warmup_name: str) -> list[Phase]:
-    """Those of a plain schedule whose update 0 is the run's update `at`."""
+    """Return the phases of a plain schedule whose update 0 is the run's update `at`."""
     start, end = schedule.warmup, schedule.updates
     if schedule.kind == "wsd":
         falls = max(start, end - schedule.decay)

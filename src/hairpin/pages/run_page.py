@@ -31,16 +31,16 @@ _MOST_INCIDENTS = 200
 
 
 def run_page(run: Run, now: float, *, full: bool = False) -> str:
-    """The page about a run; as long as that has no end, it reads itself again.
+    """Return the page about a run; it reloads itself until the run has ended.
 
     Args:
         run: finished or not.
         now: seconds since 1970.
-        full: whether it says where the run was made, and by which command.
+        full: include the run's location and its command.
 
     Raises:
         RunError: its record is damaged or missing.
-        ConfigError: its config is.
+        ConfigError: its config is damaged or missing.
     """
     events, config = run.events(), run.config
     summary = summarize(events)
@@ -75,13 +75,13 @@ def run_page(run: Run, now: float, *, full: bool = False) -> str:
 
 
 def contents(parts: Sequence[tuple[str, str]]) -> str:
-    """Links to the parts of the page."""
+    """Return links to the parts of the page."""
     links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in parts)
     return f'<nav aria-label="On this page"><ul>{links}</ul></nav>'
 
 
 def status_html(summary: Summary) -> str:
-    """How a run stands, as a word with a sign in front, so that it is not colour alone."""
+    """Return the run's status as a word with a symbol, so as not to depend on colour alone."""
     signs = {"finished": "✓", "failed": "✕", "interrupted": "‖"}
     return (
         f'<span class="status {escape(summary.status)}">'
@@ -91,12 +91,12 @@ def status_html(summary: Summary) -> str:
 
 
 def written(now: float) -> str:
-    """When the page was written, by this machine's clock."""
+    """Format the time at which the page was written, by this machine's clock."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
 
 
 def confusion_html(events: Sequence[Event]) -> str:
-    """How many examples of which label were taken for which, at the lowest validation loss."""
+    """Return the confusion table of the labels at the lowest validation loss."""
     labels = list(first(events, "plan").get("labels") or ())[:_MOST_LABELS]
     found = [e for e in others(events) if e.get("val_confusion") and e.get("val_loss") is not None]
     if not labels or not found:
@@ -141,7 +141,7 @@ def _header(name: str, summary: Summary, events: Sequence[Event], now: float) ->
 
 
 def _progress_html(summary: Summary, events: Sequence[Event], now: float) -> str:
-    """How far a run has come that goes on."""
+    """Return the progress of a run that has not ended."""
     planned = summary.planned_updates
     if summary.status != "unfinished" or not planned:
         return ""

@@ -1,4 +1,4 @@
-"""The page about several runs: their curves on top of each other, and what differs."""
+"""The page about several runs: their curves in shared charts, and their differences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,13 +39,13 @@ from hairpin.run import Run
 
 _POINTS = 6000  # of all runs together, in each chart
 _MOST_ROWS = 30
-_MOST_PARTS = 3  # of a path; those before are about whose machine it is
+_MOST_PARTS = 3  # of a path; earlier ones identify the machine and its user
 _EVALUATED = ("val_loss", "val_bits_per_byte", "val_accuracy")
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What a run has to say."""
+    """The data of one run."""
 
     name: str
     events: Sequence[Event]
@@ -54,10 +54,10 @@ class _Told:
 
 
 def several_page(runs: Sequence[Run], now: float) -> str:
-    """The page about several runs, as they are now.
+    """Return the page about several runs in their current state.
 
     Args:
-        runs: at least two.
+        runs: two or more.
         now: seconds since 1970.
 
     Raises:
@@ -104,7 +104,7 @@ def _require_one_loss(runs: Sequence[Run]) -> None:
 
 
 def style(at: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the run in place `at`: no two of the first sixty are alike."""
+    """Return colour, dashes and marker of the run at index `at`: the first sixty all differ."""
     return {
         "color": COLORS[at % len(COLORS)],
         "dash": DASHES[at % len(DASHES)],
@@ -113,8 +113,8 @@ def style(at: int) -> dict[str, Any]:
 
 
 def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The last parts of each path, as many as it takes to tell all apart; numbered if those that
-    others may see do not.
+    """Return the last parts of each path, as many as needed to tell all apart; numbered if the
+    parts that others may see are not enough.
     """
     paths = [_without_user(parts) for parts in paths]
     longest = min(_MOST_PARTS, max(map(len, paths)))
@@ -126,7 +126,7 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _without_user(parts: Sequence[str]) -> Sequence[str]:
-    """Return a path's parts below a user's own folder, whose name is the user's."""
+    """Return a path's parts below a user's home folder, whose name is the user's."""
     is_home = len(parts) > 3 and parts[1].lower() in ("home", "users")
     return parts[3:] if is_home else parts
 
@@ -148,19 +148,19 @@ def _charts(told: Sequence[_Told]) -> list[Chart]:
 
 
 def _points(one: _Told, key: str, columns: int) -> tuple[Floats, Floats]:
-    """The values that a run has of a key of its evaluations or, made short, of its updates."""
+    """Return a run's values of a key, from its evaluations or, thinned, from its updates."""
     if key in _EVALUATED:
         return series(one.events, "evaluation", key)
     xs, ys = series(one.events, "update", key)
     if key == "grad_norm":
-        ys = np.where(ys > 0, ys, np.nan)  # a logarithmic axis has no place for zero
+        ys = np.where(ys > 0, ys, np.nan)  # a logarithmic axis has no zero
     return thin(xs, ys if key == "lr" else smoothed(ys), columns)
 
 
 def _chart(
     told: Sequence[_Told], name: str, title: str, unit: str, kind: str, key: str
 ) -> Chart | None:
-    """One curve for each run; None: no run has any."""
+    """Build a chart with one curve per run; None: no run has data."""
     columns = max(100, _POINTS // len(told) // 2)
     found = [_points(one, key, columns) for one in told]
     values = np.concatenate([ys[np.isfinite(ys)] for _, ys in found])
@@ -187,7 +187,7 @@ def _chart(
 
 
 def _latest(xs: Floats, ys: Floats, update: float) -> float:
-    """The value at an update or the last one before it; NaN: it is not within the run."""
+    """Return the value at an update or the last one before it; NaN: outside the run."""
     at = int(np.searchsorted(xs, update, side="right")) - 1
     return float(ys[at]) if at >= 0 and update <= xs[-1] else np.nan
 
@@ -249,7 +249,7 @@ def _outcome(one: _Told) -> tuple[str, ...]:
 
 
 def _lowest(told: Sequence[_Told]) -> int | None:
-    """The run with the lowest bits per byte, where all were measured on the same text."""
+    """Return the index of the run with the lowest bits per byte, if all have the same text."""
     if len({one.config.data.hash for one in told}) > 1:
         return None
     found = [
@@ -261,7 +261,7 @@ def _lowest(told: Sequence[_Told]) -> int | None:
 
 
 def _cautions(told: Sequence[_Told]) -> list[str]:
-    """Why figures of these runs may not be comparable."""
+    """Return reasons why figures of these runs may not be comparable."""
     found = []
     if len({one.config.data.hash for one in told}) > 1:
         found.append(

@@ -1,8 +1,8 @@
-"""A whole HTML page in one file, which fetches nothing and runs nothing but its own script.
+"""HTML page in a single file, which fetches nothing and runs no script but its own.
 
-Any page of hairpin goes through `page`. Its content security policy forbids every address (but
-images inside the file), and every style and script but the two whose hashes it names; a script may
-not make markup of text. So text that a model wrote is text, whatever stands in it.
+All of hairpin's pages go through `page`. The content security policy forbids every address (except
+images inside the file), and every style and script but the two whose hashes it lists; a script may
+not turn text into markup. So generated text stays text, whatever it contains.
 """
 
 import base64
@@ -17,15 +17,15 @@ from hairpin.version import __version__
 def page(
     title: str, body_html: str, *, scripts: str = "", refresh_seconds: int | None = None
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
-        title: plain text, for the window.
-        body_html: what goes into `main`; it has the page's `h1`, and no style attributes, which
-            the policy would ignore.
-        scripts: JavaScript, run when all is there.
-        refresh_seconds: how often the page reads itself again, at the place where it is scrolled
-            to; None: it stays as it is.
+        title: plain text, for the window's title.
+        body_html: content of `main`, with the page's `h1` and without style attributes, which the
+            policy would ignore.
+        scripts: JavaScript, run after the page is loaded.
+        refresh_seconds: how often the page reloads itself, keeping its scroll position; None:
+            never.
 
     Raises:
         ValueError: `scripts` would end its own element.
@@ -55,7 +55,7 @@ def page(
 
 @cache
 def asset(name: str) -> str:
-    """A file that stands beside this one."""
+    """Return the content of a file next to this one."""
     return files("hairpin.pages").joinpath(name).read_text(encoding="utf-8")
 
 

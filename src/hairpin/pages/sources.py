@@ -1,4 +1,4 @@
-"""The charts of a mixture: each source's validation loss and bits per byte."""
+"""Charts of a mixture: each source's validation loss and bits per byte."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ _MOST_ROWS = 60
 
 
 def source_charts(events: Sequence[Event]) -> list[Chart]:
-    """Both charts; none where the run has no sources.
+    """Return both charts; none if the run has no sources.
 
     Args:
-        events: those of the record that hold (`analysis.summary.history`).
+        events: the record's valid events (`analysis.summary.history`).
     """
     made = [
         _chart(events, "val_loss", "sources", "Validation loss by source", "nats per token"),

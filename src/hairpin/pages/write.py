@@ -1,6 +1,6 @@
-"""Writes the page about runs, at once or as one of them goes on.
+"""Writing of the page about runs, once or repeatedly during training.
 
-What pages are made with (NumPy) is imported only when one is written.
+NumPy, which pages need, is imported only when one is written.
 """
 
 import time
@@ -13,17 +13,18 @@ from hairpin.run import Run
 from hairpin.runs import events
 
 NAME = "report.html"
-# Of the time of a run, at most this share goes into its page.
+# The page may take at most this share of the run's time.
 _SHARE = 0.01
 
 
 def write_report(runs: Sequence[Run], out: Path | None = None, *, full: bool = False) -> Path:
-    """Write the page about one or several runs, whole or not at all.
+    """Write the page about one or several runs, completely or not at all.
 
     Args:
-        runs: at least one.
-        out: the file; None: `report.html` in the run's folder, of several in this one.
-        full: whether the page of one run says where it was made, and by which command.
+        runs: one or more.
+        out: the file; None: `report.html` in the run's folder, or in the working folder for several
+            runs.
+        full: include the run's location and its command, if there is one run.
 
     Returns:
         The file.
@@ -39,12 +40,12 @@ def write_report(runs: Sequence[Run], out: Path | None = None, *, full: bool = F
     now = time.time()
     try:
         html = run_page(runs[0], now, full=full) if len(runs) == 1 else several_page(runs, now)
-    except (KeyError, TypeError) as error:  # lines of JSON that no run wrote
+    except (KeyError, TypeError) as error:  # JSON lines that no run wrote
         names = ", ".join(str(run.path) for run in runs)
         raise RunError(f"{names}: a line of metrics.jsonl lacks what it needs: {error}") from None
     try:
         write_atomically(out, html.encode())
-    except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"{out}: cannot be written ({reason}); name another file with --out"
@@ -53,15 +54,15 @@ def write_report(runs: Sequence[Run], out: Path | None = None, *, full: bool = F
 
 
 class LivePage:
-    """The page of a run that is training: written anew at each evaluation.
+    """The page of a run that is training, rewritten after each evaluation.
 
-    It takes at most a hundredth of the run's time: where records are long and evaluations close to
-    each other, some are passed over. What goes wrong with it is said once, and stops nothing.
+    It takes at most a hundredth of the run's time: with long records and frequent evaluations, some
+    are skipped. An error is reported once, and stops nothing.
 
     Args:
-        run: whose page.
-        notice: is told what went wrong.
-        clock: seconds from an arbitrary moment.
+        run: the run.
+        notice: called with the error.
+        clock: returns seconds since an arbitrary moment.
     """
 
     def __init__(
@@ -77,22 +78,22 @@ class LivePage:
         self._next_time = clock()
 
     def follow(self, event: events.Event) -> None:
-        """Take note of the run's next event, which is in its record already."""
+        """Handle the run's next event, which is in its record already."""
         if isinstance(event, events.Plan | events.Resume | events.End):
             self._write()
         elif isinstance(event, events.Evaluation):
             self._due = True
-        # Sample and checkpoint come between an evaluation and the next update.
+        # The sample and the checkpoint of an evaluation come before the next update.
         elif self._due and isinstance(event, events.Update) and self._clock() >= self._next_time:
             self._write()
 
     def _write(self) -> None:
-        """Write the page as the record is now."""
+        """Write the page from the current record."""
         began = self._clock()
         self._due = False
         try:
             write_report([self._run])
-        except Exception as error:  # a page is not worth a run
+        except Exception as error:  # a page must not stop a run
             if not self._failed:
                 self._notice(f"{self._run.directory.report}: not written: {error}")
             self._failed = True

@@ -1,12 +1,12 @@
-"""How much to train, beside what is known about it."""
+"""Judging the amount of training by published results."""
 
 from dataclasses import dataclass
 
-# Hoffmann et al. 2022 (Chinchilla), table 3: for a given amount of computing the best loss is at
-# about 20 tokens a parameter.
+# Hoffmann et al. 2022 (Chinchilla), table 3: for a given amount of compute the loss is lowest at
+# about 20 tokens per parameter.
 CHINCHILLA_TOKENS_PER_PARAMETER = 20.0
-# Muennighoff et al. 2023, section 6: up to four epochs repeated text is nearly as good as new; its
-# worth decays from there, and after 16 little is left.
+# Muennighoff et al. 2023, section 6: for up to four epochs repeated text is nearly as good as new;
+# its value decays from there, and after 16 little is left.
 EPOCHS_AS_NEW = 4.0
 EPOCHS_OF_WORTH = 16.0
 _ABOUT_ONE = 1.05
@@ -14,12 +14,12 @@ _ABOUT_ONE = 1.05
 
 @dataclass(frozen=True)
 class Amount:
-    """Tokens of a run.
+    """The number of tokens of a run.
 
     Args:
-        tokens: that it trains on, repetitions included.
+        tokens: that it trains on, including repetitions.
         parameters: of the network.
-        train_tokens: in the training text; None: not known.
+        train_tokens: in the training text; None: unknown.
     """
 
     tokens: int
@@ -28,16 +28,16 @@ class Amount:
 
     @property
     def tokens_per_parameter(self) -> float:
-        """How many."""
+        """The tokens trained on per parameter."""
         return self.tokens / self.parameters
 
     @property
     def epochs(self) -> float | None:
-        """Passes over the training text; None: not known."""
+        """The number of passes over the training text; None: unknown."""
         return self.tokens / self.train_tokens if self.train_tokens else None
 
     def judgement(self) -> str:
-        """What its tokens per parameter mean for this run (Hoffmann et al. 2022)."""
+        """Explain what the tokens per parameter mean for this run (Hoffmann et al. 2022)."""
         ratio = self.tokens_per_parameter
         if ratio < CHINCHILLA_TOKENS_PER_PARAMETER / 4:
             return (
@@ -57,7 +57,7 @@ class Amount:
         )
 
     def epochs_judgement(self) -> str | None:
-        """What its passes over the text mean (Muennighoff et al. 2023)."""
+        """Explain what the number of passes over the text means (Muennighoff et al. 2023)."""
         epochs = self.epochs
         if epochs is None:
             return None

@@ -1,7 +1,7 @@
-"""GPUs that are not here, on paper: peak speed and memory, and what training takes on some of them.
+"""GPUs on paper: peak speed and memory, and the cost of training on a number of them.
 
-Peaks are dense ones, without structured sparsity, of 16-bit products with 32-bit sums, as the
-makers' data sheets give them.
+Peaks are dense, without structured sparsity, for 16-bit products with 32-bit sums, from the
+vendors' data sheets.
 """
 
 import math
@@ -22,19 +22,19 @@ from hairpin.planning.sizes import count_parameters, flops_per_token, matrix_par
 MFU = 0.4
 STATE_BYTES = 16  # a parameter: weights, gradients and two moments in float32
 CAST_BYTES = 2  # a parameter: its 16-bit copy for products
-CHECKPOINT_SLOWDOWN = 4 / 3  # one forward pass more, where there were a forward and two backward
+CHECKPOINT_SLOWDOWN = 4 / 3  # one more forward pass; a backward pass counts as two
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A card.
+    """A GPU model.
 
     Args:
-        name: as people call it.
-        flops: at its peak, a second.
+        name: its common name.
+        flops: at its peak, per second.
         memory_bytes: nominal.
-        number: the format that the peak is of.
-        source: of the figures.
+        number: the number format of the peak.
+        source: the origin of the figures.
     """
 
     name: str
@@ -56,10 +56,10 @@ GPUS = {
 
 
 def gpu_named(name: str) -> Gpu:
-    """A card by name, whatever its spaces and capitals.
+    """Look up a GPU by name, ignoring spaces and case.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: it is unknown.
     """
     key = "".join(c for c in name.upper() if c.isalnum())
     if key not in GPUS:
@@ -68,15 +68,15 @@ def gpu_named(name: str) -> Gpu:
 
 
 def seconds_on_paper(gpu: Gpu, flops: float, gpus: int = 1, mfu: float = MFU) -> float:
-    """How long so many operations take at this share of the peak."""
+    """Return how long the operations take at this share of the peak."""
     return flops / (gpu.flops * mfu * gpus)
 
 
 def shape_of_count(
     parameters: float, context: int, vocabulary: int, architecture: str = "modern"
 ) -> Shape:
-    """The network nearest to so many parameters whose heads are 128 wide and whose width is 128
-    times its layers, as in the largest sizes of GPT-3 (Brown et al. 2020, table 2.1).
+    """Return the network nearest to a number of parameters whose heads are 128 wide and whose width
+    is 128 times its layers, as in the largest sizes of GPT-3 (Brown et al. 2020, table 2.1).
     """
 
     def of(layers: int) -> Shape:
@@ -91,15 +91,15 @@ def shape_of_count(
 
 @dataclass(frozen=True)
 class OnGpus:
-    """Training on so many cards, on paper.
+    """The cost of training on a number of GPUs, on paper.
 
     Args:
-        gpus: how many.
-        ddp_bytes: on each with a whole copy of everything (data parallel), without and with
+        gpus: their number.
+        ddp_bytes: on each with a full copy of everything (data parallel), without and with
             activation checkpointing.
-        fsdp_bytes: the same with weights, gradients and moments divided among all.
-        days: of the run, without checkpointing; with it, a third more.
-        tokens_per_second: of all together.
+        fsdp_bytes: the same with weights, gradients and moments sharded over all.
+        days: of the run, without checkpointing; a third more with it.
+        tokens_per_second: of all GPUs together.
     """
 
     gpus: int
@@ -110,26 +110,27 @@ class OnGpus:
 
     @property
     def checkpointed_days(self) -> float:
-        """With activation checkpointing."""
+        """The days with activation checkpointing."""
         return self.days * CHECKPOINT_SLOWDOWN
 
 
 def on_gpus(
     gpu: Gpu, shape: Shape, tokens: float, gpus: int, micro_batch: int, mfu: float = MFU
 ) -> OnGpus:
-    """What training costs on so many cards.
+    """Compute the cost of training on a number of GPUs.
 
     Args:
-        gpu: each of them.
+        gpu: the model of each.
         shape: of the network; its context is the length of a sequence.
         tokens: of the run.
-        gpus: how many.
-        micro_batch: sequences in a forward pass of each.
+        gpus: their number.
+        micro_batch: sequences in a forward pass on each.
         mfu: share of the peak.
     """
     count = count_parameters(shape).total
     passes = [working_bytes(shape, micro_batch, checkpointed) for checkpointed in (False, True)]
-    # A block's weights are gathered in 16 bits, and the next one's meanwhile; so are its gradients.
+    # A block's weights are gathered in 16 bits while the next one's are prefetched; so are its
+    # gradients.
     block = 3 * CAST_BYTES * matrix_parameters(shape) / shape.layers
     head = 2 * CAST_BYTES * shape.vocabulary * shape.width
     ddp = [(STATE_BYTES + CAST_BYTES) * count + working for working in passes]
@@ -139,19 +140,19 @@ def on_gpus(
 
 
 def working_bytes(shape: Shape, micro_batch: int, checkpointed: bool) -> float:
-    """What a micro-batch takes on a card beside weights, gradients and moments: activations,
-    logits, and the driver's own.
+    """Return what a micro-batch takes on a GPU besides weights, gradients and moments: activations,
+    logits, and the driver's own memory.
     """
     job = Job(shape, "adamw", "bfloat16", micro_batch, 2, "cuda")
     activations = activation_bytes(job)
-    if checkpointed:  # each block's input in 16 bits, and all of one block
+    if checkpointed:  # each block's input in 16 bits, and one block's activations
         alone = activations / shape.layers
         activations = int(CAST_BYTES * job.tokens * shape.width * shape.layers + alone)
     return activations + logit_bytes(job) + CUDA_CONTEXT_BYTES
 
 
 def fewest_gpus(gpu: Gpu, shape: Shape, micro_batch: int, checkpointed: bool) -> int | None:
-    """Cards among which the state has to be divided until the rest fits; None: it never does."""
+    """Return how many GPUs must share the state for the rest to fit; None: it never fits."""
     count = count_parameters(shape).total
     block = 3 * CAST_BYTES * matrix_parameters(shape) / shape.layers
     head = 2 * CAST_BYTES * shape.vocabulary * shape.width

@@ -1,11 +1,12 @@
-"""Peak memory of a training run by part, worked out from what the code keeps: for a CPU, and on
-paper for a GPU.
+"""Peak memory of a training run by part, derived from what the code keeps: for a CPU, and on paper
+for a GPU.
 
-On a CPU two numbers are measured, the process's own base and the share of memory that lies unused;
-every other term is a tensor that `model/`, `optim/` or `checkpoints/` holds at one moment, and the
-peak is that of the moment that holds most. `python -m benchmarks.plan_check` measures how near it
-comes. Symbols: L layers, C width,
-V vocabulary, T context, B sequences of a micro-batch, N = B·T its tokens.
+On a CPU two numbers are measured: the process's own base and the share of memory that lies unused.
+Every other term is a tensor that `model/`, `optim/` or `checkpoints/` holds at one moment, and the
+peak is that of the moment that holds most. `python -m benchmarks.plan_check` measures the accuracy.
+
+Symbols: L layers, C width, V vocabulary, T context, B sequences of a micro-batch, N = B·T its
+tokens.
 """
 
 from dataclasses import dataclass, replace
@@ -14,22 +15,22 @@ from hairpin.config.settings import Config
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import count_parameters, matrix_parameters
 
-# Python, torch and hairpin before there is a model, and what the first products and the plots at
-# the end load: measured with `python -m benchmarks.plan_check --base` (Linux, torch 2.13).
+# Python, torch and hairpin before a model is built, and what the first products and the final plots
+# load: measured with `python -m benchmarks.plan_check --base` (Linux, torch 2.13).
 PROCESS_BYTES = 290_000_000
 PLOTS_BYTES = 25_000_000
-CUDA_CONTEXT_BYTES = 600_000_000  # on a GPU, before any tensor: about that on recent ones
+CUDA_CONTEXT_BYTES = 600_000_000  # on a GPU, before any tensor: approximate, for recent ones
 
-# As in model/attention.py and model/head.py, which import torch; a test compares.
+# Copies of constants in model/attention.py and model/head.py, which import torch; a test compares.
 ATTENTION_BLOCK = 128
 KEPT_PROBABILITY_BYTES = 2 * 64 * 2**20
 LOGIT_CHUNK_BYTES = 128 * 2**20
 ROW_NUMBERS = 64
 PRODUCT_ROWS = 8192
 
-# Freed memory is kept (allocator.py), and not all of it fits what comes next: holes, as a share of
-# what comes and goes in an update. Measured: about the median of what runs of
-# `python -m benchmarks.plan_check` took beyond the sum of their parts, which was 5% to 70%.
+# Freed memory is kept (allocator.py), and not all of it fits later blocks: the holes, as a share of
+# what an update allocates and frees. Measured: about the median of what runs of `python -m
+# benchmarks.plan_check` took beyond the sum of their parts, which was 5% to 70%.
 UNUSED_SHARE = {"gpt2": 0.25, "modern": 0.5, "qwen3": 0.5}
 
 _FLOAT32 = 4
@@ -38,7 +39,7 @@ _WIDTHS = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Job:
-    """What decides the memory of a run.
+    """The settings that determine the memory of a run.
 
     Args:
         shape: of the network.
@@ -47,7 +48,7 @@ class Job:
         micro_batch: sequences in a forward pass.
         micro_steps: forward passes in an update.
         device: "cpu", "mps" or "cuda".
-        recomputes: whether a block's activations are computed again in the backward pass.
+        recomputes: a block's activations are recomputed in the backward pass.
     """
 
     shape: Shape
@@ -60,7 +61,7 @@ class Job:
 
     @classmethod
     def of(cls, config: Config, shape: Shape, precision: str) -> "Job":
-        """The job of a settled config in one precision."""
+        """Return the job of a completely filled-in config in one precision."""
         tokens, sequences = config.train.tokens_per_update, config.execution.micro_batch
         assert tokens and sequences
         samples = tokens // shape.context
@@ -76,12 +77,12 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """N, of a micro-batch."""
+        """N, the tokens of a micro-batch."""
         return self.micro_batch * self.shape.context
 
     @property
     def number_bytes(self) -> int:
-        """Of a number in a matrix product."""
+        """The size of a number in a matrix product."""
         return _WIDTHS[self.precision]
 
 
@@ -91,12 +92,12 @@ class Memory:
 
     Args:
         process: Python, torch and hairpin themselves.
-        weights, gradients, moments: float32 all.
+        weights, gradients, moments: all float32.
         casts: 16-bit copies of weights for matrix products.
         activations: what forward passes keep for backward passes, and what a backward pass needs.
         logits: the head's products, their gradients, and the head's own gradient meanwhile.
-        update: what the optimizer needs beside its moments.
-        snapshot: the copy of weights and moments that a checkpoint is written from; on the host.
+        update: what the optimizer needs besides its moments.
+        snapshot: the copy of weights and moments from which a checkpoint is written; on the host.
         unused: holes between blocks that the allocator keeps.
     """
 
@@ -113,20 +114,20 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, int]:
-        """Name → bytes."""
+        """Return name → bytes."""
         return {name: int(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
 def peak_memory(job: Job, *, saves: bool = True) -> Memory:
-    """The moment of a run that holds most memory: on a GPU, that of the card.
+    """Return the memory at the moment of a run that holds most; on a GPU, the GPU's memory.
 
     Args:
-        job: what is run.
-        saves: whether checkpoints are saved meanwhile; else it is only timed.
+        job: the run's settings.
+        saves: checkpoints are saved during the run; False: it is only timed.
     """
     most = max(_moments(job), key=lambda memory: memory.total)
     if not saves:
@@ -137,7 +138,9 @@ def peak_memory(job: Job, *, saves: bool = True) -> Memory:
 
 
 def _moments(job: Job) -> list[Memory]:
-    """The end of a forward pass, the beginning of its backward pass, an optimizer's step."""
+    """Return the memory at the end of a forward pass, at the start of its backward pass, and in an
+    optimizer step.
+    """
     shape, device = job.shape, job.device
     weights = weight_bytes(shape)
     lasting = {
@@ -166,13 +169,13 @@ def _moments(job: Job) -> list[Memory]:
 
 
 def moment_bytes(shape: Shape, optimizer: str) -> int:
-    """AdamW has two moments for everything; Muon one for the matrices of blocks."""
+    """Return the moments' size: AdamW has two for everything, Muon one for blocks' matrices."""
     total, matrices = count_parameters(shape).total, matrix_parameters(shape)
     return _FLOAT32 * (2 * total - (matrices if optimizer == "muon" else 0))
 
 
 def least_bytes(shape: Shape, optimizer: str) -> int:
-    """Return what training holds whatever the batch: float32 weights, gradients and moments."""
+    """Return what training holds for any batch: float32 weights, gradients and moments."""
     return 2 * weight_bytes(shape) + moment_bytes(shape, optimizer)
 
 
@@ -182,38 +185,38 @@ def weight_bytes(shape: Shape) -> int:
 
 
 def cast_bytes(job: Job) -> int:
-    """The matrices of blocks in the format of products, which autocast keeps for a whole update."""
+    """Return the size of the blocks' matrices as autocast keeps them for an update."""
     return matrix_parameters(job.shape) * job.number_bytes if job.number_bytes < _FLOAT32 else 0
 
 
 def activation_bytes(job: Job) -> int:
-    """What a micro-batch's forward pass keeps, without the head.
+    """Return what a micro-batch's forward pass keeps, without the head.
 
     Products' inputs are in their format. A block of GPT-2 keeps the norm's output, q, k and v, the
     heads' output, the second norm's output and the MLP's inner 4C before and after its GELU:
     14·C numbers a token; and its LayerNorms keep the stream before each, 2·C in float32. A modern
     block's norms keep their output alone: 14·C in all. Qwen3's keep it before and after its weight,
     those of query and key too, which are 4·C more, and SwiGLU keeps three times its inner width.
-    Attention keeps its probabilities while they are small (a GPU never: its kernels compute them
-    again).
+    Attention keeps its probabilities while they are small (never on a GPU, whose kernels recompute
+    them).
     """
     shape, number = job.shape, job.number_bytes
     stream = 2 * _FLOAT32 * shape.width if shape.architecture == "gpt2" else 0
     norms = 4 * number * shape.width if shape.architecture == "qwen3" else 0
     inner = (3 if shape.architecture == "qwen3" else 2) * shape.inner * number
     block = 6 * number * shape.width + inner + stream + norms
-    if shape.dropout:  # its factors; on a CPU attention is then in float32, q, k and v with it
+    if shape.dropout:  # its factors; on a CPU attention, with q, k and v, is then in float32
         block += (2 * number + 3 * (_FLOAT32 - number)) * shape.width
     # The embedding's norm or sum and the last norm; the embedding's dropout.
     outside = (number + _FLOAT32 * (2 if shape.dropout else 1)) * shape.width
-    if job.recomputes:  # the stream before each block, and all of the one that is computed again
+    if job.recomputes:  # the stream before each block, and one recomputed block
         kept = shape.layers * _FLOAT32 * shape.width
         return job.tokens * (kept + block + outside) + probability_bytes(job)
     return job.tokens * (shape.layers * block + outside) + shape.layers * probability_bytes(job)
 
 
 def probability_bytes(job: Job) -> int:
-    """What a layer's attention keeps of its probabilities."""
+    """Return what a layer's attention keeps of its probabilities."""
     shape, rows = job.shape, job.micro_batch * job.shape.heads
     square = rows * shape.context**2 * job.number_bytes
     if job.device == "cuda":
@@ -229,8 +232,8 @@ def probability_bytes(job: Job) -> int:
 
 
 def logit_bytes(job: Job) -> int:
-    """Logits and what is made of them: on a CPU of as many rows as fit 128 MiB of float32, on a GPU
-    of all.
+    """Return the size of the logits and what is derived from them: on a CPU for as many rows as fit
+    in 128 MiB of float32, on a GPU for all.
     """
     shape, number = job.shape, job.number_bytes
     width = -(-shape.vocabulary // ROW_NUMBERS) * ROW_NUMBERS
@@ -242,23 +245,24 @@ def logit_bytes(job: Job) -> int:
         chunk = rows * width * (number + 3 * _FLOAT32)
     elif number == _FLOAT32:  # in place
         chunk = rows * width * number
-    else:  # logits, and in float32 once more, and their probabilities
+    else:  # logits, a float32 copy, and their probabilities
         chunk = rows * width * (number + 2 * _FLOAT32)
-    # oneDNN keeps a copy of what it multiplied in 16 bits: the head's gradient takes most.
+    # oneDNN keeps a copy of its 16-bit operands: the head's gradient takes most.
     scratch = rows * min(width, PRODUCT_ROWS) * number if number < _FLOAT32 else 0
     return chunk + scratch
 
 
 def head_gradient_bytes(job: Job) -> int:
-    """The head's gradients by its weight and by its input, which are made with the logits."""
+    """Return the size of the head's gradients by weight and input, computed with the logits."""
     shape = job.shape
     return (shape.vocabulary + job.tokens) * shape.width * job.number_bytes
 
 
 def step_bytes(job: Job) -> int:
-    """Muon, at query, key and value, 3·L matrices of C²: the momentum as pieces, as one stack and
-    normalised, and five stacks of Gram matrices; of Qwen3 at the two matrices that enter an MLP,
-    which are moved together. Fused AdamW needs nothing.
+    """Return what an optimizer step needs. For Muon, at query, key and value, 3·L matrices of C²:
+    the momentum three times (as pieces, as one stack, normalised), and five stacks of Gram
+    matrices; for Qwen3 at the two input matrices of an MLP, which are updated together. Fused AdamW
+    needs nothing.
     """
     shape = job.shape
     if job.optimizer != "muon":
@@ -276,8 +280,8 @@ def _head_cast_bytes(job: Job) -> int:
 
 
 def _backward_bytes(job: Job) -> int:
-    """Gradients inside the last block: of its MLP's inner numbers before and after the
-    nonlinearity, and of the stream.
+    """Return the size of the gradients inside the last block: of its MLP's inner numbers before and
+    after the nonlinearity, and of the stream.
     """
     shape = job.shape
     return job.tokens * (

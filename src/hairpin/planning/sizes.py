@@ -1,20 +1,20 @@
-"""What a run costs, on paper: parameters, floating-point operations, memory.
+"""The cost of a run on paper: parameters, floating-point operations, memory.
 
-No torch here, so that a plan is made at once.
+Never imports torch, so that a plan takes no time.
 """
 
 from dataclasses import dataclass
 
 from hairpin.model.shape import Shape
 
-# Tokens in one forward pass beyond which nothing is gained: on a CPU a larger piece leaves the
-# caches, on a GPU it is what fills the chip.
+# Tokens in one forward pass beyond which nothing is gained: on a CPU larger passes exceed the
+# caches, on a GPU this many fill the chip.
 _BEST_MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65_536}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by part, as counts."""
+    """Parameter counts by part."""
 
     token_embedding: int
     position_embedding: int
@@ -24,7 +24,7 @@ class Parameters:
 
     @property
     def total(self) -> int:
-        """All of them; tied weights once."""
+        """The sum, with tied weights counted once."""
         return (
             self.token_embedding
             + self.position_embedding
@@ -35,7 +35,7 @@ class Parameters:
 
 
 def count_parameters(shape: Shape) -> Parameters:
-    """The parameters of a GPT of this shape."""
+    """Count the parameters of a GPT of this shape."""
     c = shape.width
     norm = 0 if shape.architecture == "modern" else 2 * c if shape.bias else c
     head_norms = 2 * c // shape.heads if shape.architecture == "qwen3" else 0
@@ -50,15 +50,15 @@ def count_parameters(shape: Shape) -> Parameters:
 
 
 def matrix_parameters(shape: Shape) -> int:
-    """Parameters in the matrices of all blocks: 12·C² each, 3 of them query, key and value; with
-    SwiGLU nearly so.
+    """Count the parameters in the matrices of all blocks: 12·C² each, 3·C² of them query, key and
+    value; with SwiGLU nearly as many.
     """
     c = shape.width
     return shape.layers * (4 * c * c + shape.mlp_matrices * c * shape.inner)
 
 
 def flops_per_token(shape: Shape) -> float:
-    """Floating-point operations to train on one token: 6N + 12·L·C·T (PaLM, appendix B).
+    """Return the floating-point operations to train on one token: 6N + 12·L·C·T (PaLM, appendix B).
 
     N counts the parameters in matrix products: the blocks' matrices and the head once, not the
     embedding look-up. The second term is attention at context T; recomputation is never counted.
@@ -68,12 +68,12 @@ def flops_per_token(shape: Shape) -> float:
 
 
 def state_bytes(shape: Shape) -> int:
-    """Weights, gradients and two moments, float32 each."""
+    """Return the size of weights, gradients and two moments, all float32."""
     return 16 * count_parameters(shape).total
 
 
 def activation_bytes_per_token(shape: Shape) -> int:
-    """What a forward pass keeps for its backward pass, for each token, at most.
+    """Return an upper bound on what a forward pass keeps for its backward pass, per token.
 
     A block keeps about 20 copies of its stream in float32 (norms, q, k, v, attention, the MLP's
     inner width twice); the head keeps logits, their log-softmax, the gradient and a 16-bit copy.
@@ -84,10 +84,10 @@ def activation_bytes_per_token(shape: Shape) -> int:
 def micro_batch_sequences(
     shape: Shape, samples_per_update: int, memory_bytes: float, device: str
 ) -> int:
-    """Sequences in one forward pass: as many as help, and no more than fit; at least 1.
+    """Choose the sequences in one forward pass: as many as help, but no more than fit; at least 1.
 
-    So many that an update is a whole number of passes, unless that would halve them: a smaller last
-    pass wastes a GPU, and is not compiled.
+    The number divides an update into equal passes, unless that would halve it: a smaller last pass
+    underuses a GPU, and is not compiled.
     """
     room = memory_bytes - state_bytes(shape)
     fits = int(room / (activation_bytes_per_token(shape) * shape.context))

@@ -1,7 +1,7 @@
 """The entries that hairpin writes in the folder of a run or an experiment, by name.
 
-None of it may be a link: a folder that came from elsewhere could have what it leads to written over
-or deleted. A run's folder itself may be one, or lie behind one.
+None of them may be a link: a folder from elsewhere could make hairpin overwrite or delete the
+link's target. A run's folder itself may be a link, or lie behind one.
 """
 
 import os
@@ -15,11 +15,11 @@ from hairpin.errors import RunError, UnreadableError
 from hairpin.files import is_link, remove
 
 LOCKS = (".lock", ".lock.held")
-# What a process leaves that is killed while it makes a folder, or takes its lock.
+# Left behind by a process that is killed while it makes a folder, or takes its lock.
 LEFT_OVER = (".tmp-*", *LOCKS)
 _HALF_BEGUN = (".tmp-config.toml-*", ".tmp-experiment.json-*", ".tmp-lock-*", *LOCKS)
 CONFIG = "config.toml"
-# Pattern → the same for what is in it.
+# Pattern → the patterns of its own entries.
 _RUN: Mapping[str, Any] = {
     "environment.json": {},
     "metrics.jsonl": {},
@@ -48,11 +48,11 @@ _ALL = {name: {} for name in LEFT_OVER} | {".bad-*": {}} | dict(_RUN) | dict(_EX
 
 
 def refuse_links(folder: Path) -> None:
-    """Check that nothing that hairpin writes in a folder is a link.
+    """Check that no entry that hairpin writes in a folder is a link.
 
     Raises:
-        RunError: a line for each that is one.
-        UnreadableError: that cannot be told now.
+        RunError: a line for each link.
+        UnreadableError: an entry cannot be examined now.
     """
     problems = [_words(path) for path in _links(folder, _ALL)]
     if problems:
@@ -60,19 +60,19 @@ def refuse_links(folder: Path) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Tell whether a process left it that was killed as it began a run; it says nothing."""
+    """Return True for a worthless leftover of a process that was killed while it began a run."""
     return any(fnmatchcase(path.name, pattern) for pattern in _HALF_BEGUN)
 
 
 def is_free(path: Path) -> bool:
-    """Tell whether something new may be made at `path`: nothing is there, or an empty folder, but
-    for what a killed process left.
+    """Return True if something new may be made at `path`: it does not exist or is an empty folder,
+    apart from leftovers of a killed process.
     """
     return not path.exists() or (path.is_dir() and all(map(is_left_over, path.iterdir())))
 
 
 def remove_entries(folder: Path) -> None:
-    """Remove what a run has put in its folder, its config last, and nothing else; not its lock."""
+    """Remove a run's own entries from its folder, the config last; keep all others and its lock."""
     for pattern in (".tmp-*", *_RUN):
         for path in folder.glob(pattern):
             remove(path, may_stay=True)
@@ -88,7 +88,7 @@ def _links(folder: Path, patterns: Mapping[str, Any]) -> Iterator[Path]:
         raise UnreadableError(folder, error) from None
     for entry in entries:
         for pattern, below in patterns.items():
-            # Some file systems take capitals for small letters.
+            # Some file systems ignore case.
             if fnmatchcase(entry.name.casefold(), pattern):
                 path = folder / entry.name
                 if is_link(path):

@@ -1,4 +1,4 @@
-"""What can happen in a run: the loop yields these, and each becomes one line of metrics.jsonl.
+"""The events of a run: the loop yields them, and each becomes one line of metrics.jsonl.
 
 In `Update`, `Ratios` and incidents the number is the update's index from 0; everywhere else it is
 the number of updates completed. Losses are nats per token, times are seconds.
@@ -14,7 +14,7 @@ class Event:
     """Base of all events; `name` is the value of "event" in the record."""
 
     def as_json(self) -> dict[str, Any]:
-        """The event as an object of strict JSON: a non-finite number is null, and named."""
+        """Return the event as a strict JSON object: a non-finite number is null, and named."""
         fields: dict[str, Any] = {"event": type(self).__name__.lower()}
         for key, value in asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -26,7 +26,7 @@ class Event:
 
 
 def _finite(value: Any) -> Any:
-    """The value, with null in the place of every number in it that JSON has no word for."""
+    """Replace every non-finite number in the value, which JSON cannot express, with null."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
@@ -36,9 +36,9 @@ def _finite(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """A run begins: written before torch is imported. `time` is seconds since 1970, `asked` the
-    config as it was asked for, without what is as the defaults have it. `launcher` tells the
-    torchrun that started it from others.
+    """The beginning of a run, written before torch is imported. `time` is seconds since 1970,
+    `asked` the requested config without defaults. `launcher` identifies the torchrun that started
+    it.
     """
 
     time: float
@@ -51,14 +51,15 @@ class Start(Event):
 
 @dataclass(frozen=True)
 class Plan(Event):
-    """What is going to happen, once text and machine are known.
+    """The plan of the run, made once text and machine are known.
 
     `seconds` is how long training is expected to take from here, `ends` when (seconds since 1970).
-    `start` says whose weights training starts from, where they are not random. Fine-tuning counts
+    `start` names the weights that training starts from, unless they are random. Fine-tuning counts
     `examples`, a classifier names its `labels`, and `records` says how much of the file is used:
     its `count`, the `columns` that are read, those `unused` (in how many records), and how many
-    records were `cut`, `dropped` or `unanswered`. Of a mixture `sources` has each one's `share`
-    of training tokens, how many it has (`train_tokens`, `val_tokens`), and its `epochs`.
+    records were `cut`, `dropped` or `unanswered`. For a mixture `sources` has each source's
+    `share` of training tokens, its numbers of tokens (`train_tokens`, `val_tokens`), and its
+    `epochs`.
     """
 
     text: str
@@ -80,9 +81,9 @@ class Plan(Event):
 
 @dataclass(frozen=True)
 class Resume(Event):
-    """A process goes on from the checkpoint with `update` updates completed, in a run of `updates`.
-    A classifier names its `labels`. `changes` says, a line each, what is
-    not as it was before, such as another version of torch.
+    """A resume from the checkpoint with `update` updates completed, in a run of `updates`. A
+    classifier names its `labels`. `changes` lists, a line each, differences from before, such as
+    another version of torch.
     """
 
     update: int
@@ -94,8 +95,8 @@ class Resume(Event):
 
 @dataclass(frozen=True)
 class Extend(Event):
-    """The run was made longer, on request. `policy` is of what follows the `planned_updates`; None:
-    the curve goes on.
+    """An extension of the run, on request. `policy` is that of the updates after `planned_updates`;
+    None: the curve continues.
     """
 
     update: int
@@ -106,7 +107,7 @@ class Extend(Event):
 
 @dataclass(frozen=True)
 class Correction(Event):
-    """The number of updates was corrected to meet the time budget; `lr` was not yet affected."""
+    """A correction of the number of updates to meet the time budget; `lr` was not yet affected."""
 
     update: int
     planned_updates: int
@@ -116,10 +117,10 @@ class Correction(Event):
 @dataclass(frozen=True)
 class Update(Event):
     """One optimizer update. `grad_norm` is the global L2 norm before clipping, `tokens` the target
-    tokens in this update. `skipped` is there where the guard kept it from the weights, `overflow`
-    where float16 did; `loss_scale` is what float16's loss was multiplied by. `leader` is the
-    parameter whose gradient has the largest norm, `leader_share` its share of the squared global
-    norm, from 0 to 1.
+    tokens in this update. `skipped` is set if the guard skipped it, `overflow` if float16
+    overflowed; `loss_scale` is what float16's loss was multiplied by. `leader` is the parameter
+    whose gradient has the largest norm, `leader_share` its share of the squared global norm, from 0
+    to 1.
     """
 
     update: int
@@ -138,9 +139,9 @@ class Update(Event):
 
 @dataclass(frozen=True)
 class Ratios(Event):
-    """How far the update of index `update` moved the weights, in the first one after an evaluation:
-    RMS of the change over RMS of the weights before it, by part of the network. The record leaves
-    out a part whose ratio is not finite.
+    """The relative change of the weights by the update of index `update`, the first one after an
+    evaluation: RMS of the change over RMS of the weights before it, by part of the network. The
+    record omits parts whose ratio is not finite.
     """
 
     update: int
@@ -148,7 +149,7 @@ class Ratios(Event):
     ratios: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """As of every event; who reads ratios computes with them."""
+        """Return the event as JSON, without non-finite ratios, since readers compute with them."""
         finite = {part: ratio for part, ratio in self.ratios.items() if math.isfinite(ratio)}
         return super().as_json() | {"ratios": finite}
 
@@ -158,7 +159,7 @@ class Incident(Event):
     """An update that went wrong. Base of the events that say what was done about it.
 
     `parameter` is the one whose gradient is not finite, or has the largest norm. The update's
-    samples are `samples` from `position` on; `excerpt` is text of the one that stands out.
+    samples are `samples` from `position` on; `excerpt` is text of the most conspicuous one.
     """
 
     update: int
@@ -172,20 +173,20 @@ class Incident(Event):
 
 @dataclass(frozen=True)
 class Spike(Incident):
-    """A loss or gradient norm far above the usual, trained on like any other."""
+    """An update whose loss or gradient norm was far above the usual; applied like any other."""
 
 
 @dataclass(frozen=True)
 class Skip(Incident):
-    """The update left the weights alone: "non-finite" or "spike" is the `reason`."""
+    """An update that was not applied; its `reason` is "non-finite" or "spike"."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Rewind(Incident):
-    """The run went back to `to_update` updates completed, and past `skipped_samples` samples: all
-    since then and those of the bad update.
+    """A rewind to `to_update` completed updates, skipping `skipped_samples` samples: all since then
+    and those of the bad update.
     """
 
     reason: str
@@ -195,12 +196,12 @@ class Rewind(Incident):
 
 @dataclass(frozen=True)
 class Evaluation(Event):
-    """Losses on the fixed evaluation sets after `update` updates, each target weighing the same.
+    """Losses on the fixed evaluation sets after `update` updates, every target weighted equally.
 
-    Of a text also its bits per byte; of labels the share that was right, and `val_confusion[i][j]`,
-    how many examples of label i were taken for label j. Of a mixture the losses are the mean by
-    the sources' shares, and `sources` has each one's `train_loss`, `val_loss` and
-    `val_bits_per_byte`.
+    For text also its bits per byte; for labels the share of correct ones, and
+    `val_confusion[i][j]`, the number of examples of label i that were classified as j. For a
+    mixture the losses are the mean weighted by the sources' shares, and `sources` has each one's
+    `train_loss`, `val_loss` and `val_bits_per_byte`.
     """
 
     update: int
@@ -216,7 +217,7 @@ class Evaluation(Event):
 
 @dataclass(frozen=True)
 class Sample(Event):
-    """Text that the model wrote after `update` updates."""
+    """Text that the model generated after `update` updates."""
 
     update: int
     prompt: str
@@ -225,12 +226,13 @@ class Sample(Event):
 
 @dataclass(frozen=True)
 class Memorisation(Event):
-    """How much of what the model writes after the last update stands in the training text, word
-    for word in stretches of at least `shortest_bytes`.
+    """Verbatim matches, of at least `shortest_bytes`, between the training text and text generated
+    after the last update.
 
-    Of `sample_bytes` that it wrote `verbatim_bytes` do, the longest stretch being `longest_bytes`
-    (`longest_text` may be cut); of `val_bytes` of validation text, which nobody learned,
-    `val_verbatim_bytes`. `searched_bytes` of the `train_bytes` of training text were searched.
+    Of `sample_bytes` generated bytes, `verbatim_bytes` match; the longest match has `longest_bytes`
+    (`longest_text` may be cut). Of `val_bytes` of validation text, which was not trained on,
+    `val_verbatim_bytes` match. `searched_bytes` of the `train_bytes` of training text were
+    searched.
     """
 
     update: int
@@ -247,7 +249,7 @@ class Memorisation(Event):
 
 @dataclass(frozen=True)
 class Checkpoint(Event):
-    """The state after `update` updates is safely on disk. `best`: the lowest validation so far."""
+    """A committed checkpoint after `update` updates. `best`: the lowest validation loss so far."""
 
     update: int
     best: bool
@@ -255,8 +257,8 @@ class Checkpoint(Event):
 
 @dataclass(frozen=True)
 class Unwatched(Event):
-    """Output of a process was given up after `update` updates, for the `reason`, and the run went
-    on. It is written when the process ends: before `end`, or behind it where the summary failed.
+    """Output of a process that was given up after `update` updates, for the `reason`, while the run
+    continued. Written when the process ends: before `end`, or after it if the summary failed.
     """
 
     update: int
@@ -265,7 +267,7 @@ class Unwatched(Event):
 
 @dataclass(frozen=True)
 class End(Event):
-    """The process ends: "finished", "interrupted" or "failed" (then `reason` says why)."""
+    """The end of the process: "finished", "interrupted" or "failed" (then `reason` says why)."""
 
     update: int
     status: str

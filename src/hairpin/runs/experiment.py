@@ -1,9 +1,9 @@
-"""An experiment is a folder of runs: which arms, learning rates and seeds, and where each run is.
+"""An experiment as a folder of runs: arms, learning rates and seeds, and the folder of each run.
 
 OUT/
-  experiment.json               what is compared, and how
+  experiment.json               the setup
   runs/<arm>/x0.5-seed-3/       an ordinary run, with trial.json once it is over
-  results.json, report.html     what came of it
+  results.json, report.html     the outcome
   plots/                        PNG
 """
 
@@ -23,7 +23,7 @@ from hairpin.reading import reading
 from hairpin.runs.directory import RunDirectory
 
 FORMAT = 1
-# Seeds of tuning are kept out of the verdict, so that luck there does not help an arm here.
+# Tuning seeds are not used for the verdict, so that luck in tuning does not help an arm.
 TUNING_SEEDS = (1_000_001, 1_000_002)
 SCALES = (0.5, 1.0, 2.0, 4.0)
 SMALLEST_DIFFERENCE = 0.01
@@ -31,16 +31,16 @@ SMALLEST_DIFFERENCE = 0.01
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that are compared.
+    """One of the variants that are compared.
 
     Args:
         name: for people.
-        changes: the keys in which it differs; of an ablation the factors, True where one is on.
+        changes: the keys in which it differs; in an ablation the factors, True if switched on.
         config: nested tables that `validate` takes, with a length and a peak learning rate; empty
-            where its runs are finished ones.
-        peak_lr: the learning rate that multiples of are tried.
-        same_as: the name of an arm before it whose config is equal; it is not trained then.
-        sources: finished runs, or files with another trainer's losses, in place of a config.
+            if its runs are finished ones.
+        peak_lr: the learning rate whose multiples are tried.
+        same_as: the name of an earlier arm with an equal config; this arm is not trained then.
+        sources: finished runs, or files with another trainer's losses, instead of a config.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        """A name that a folder may have, different for different names."""
+        """A valid folder name, different for different names."""
         plain = re.sub(r"[^A-Za-z0-9._=-]+", "-", self.name).strip("-.")[:80]
         plain = not_a_device(plain)
-        is_whole = plain == self.name and plain == plain.lower()  # some systems know no capitals
+        is_whole = plain == self.name and plain == plain.lower()  # some systems ignore case
         return plain if is_whole else f"{plain}-{zlib.crc32(self.name.encode()):08x}"
 
 
@@ -70,20 +70,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compared, and how.
+    """The setup of an experiment.
 
     Args:
         kind: "compare" or "ablate".
-        text: what is trained on, in a few words.
-        arms: the first is what the others are compared with.
+        text: the training text, in a few words.
+        arms: the first is the baseline.
         seeds: of the verdict.
-        scales: multiples of the peak learning rate that each arm tries on `TUNING_SEEDS`; one
-            alone: nothing is tuned.
-        equal: what arms have the same of: "tokens", "updates" or "time".
-        smallest_difference: bits per byte below which a difference does not matter.
-        model: a line about what is trained.
-        asked: what the command asked for; an experiment goes on only for the same.
-        factors: of an ablation.
+        scales: multiples of the peak learning rate that each arm tries on `TUNING_SEEDS`; with only
+            one, nothing is tuned.
+        equal: the budget that all arms share: "tokens", "updates" or "time".
+        smallest_difference: bits per byte below which a difference is irrelevant.
+        model: a line that describes the model.
+        asked: the command's request; an experiment is only resumed with the same one.
+        factors: those of an ablation.
     """
 
     kind: Literal["compare", "ablate"]
@@ -99,16 +99,16 @@ class Experiment:
 
     @property
     def is_tuned(self) -> bool:
-        """Whether each arm looks for its own learning rate."""
+        """True if each arm searches its own learning rate."""
         return len(self.scales) > 1
 
     @property
     def trained(self) -> tuple[Arm, ...]:
-        """The arms that are trained here: those that are not finished runs, nor twins of others."""
+        """The arms that are trained here: neither finished runs nor copies of other arms."""
         return tuple(arm for arm in self.arms if arm.config and arm.same_as is None)
 
     def config_of(self, trial: Trial) -> Config:
-        """All settings of a run."""
+        """Return all settings of a run."""
         return with_values(
             validate(trial.arm.config),
             {
@@ -120,18 +120,18 @@ class Experiment:
 
 @dataclass(frozen=True)
 class ExperimentDirectory:
-    """The places in an experiment's folder."""
+    """Paths in an experiment's folder."""
 
     path: Path
 
     @property
     def description(self) -> Path:
-        """What is compared, as JSON."""
+        """The setup, as JSON."""
         return self.path / "experiment.json"
 
     @property
     def results(self) -> Path:
-        """What came of it, as JSON."""
+        """The outcome, as JSON."""
         return self.path / "results.json"
 
     @property
@@ -145,19 +145,19 @@ class ExperimentDirectory:
         return self.path / "plots"
 
     def is_told(self, results: bytes) -> bool:
-        """Whether the page is there, and results.json has just this."""
+        """Return True if the page exists and results.json holds exactly these bytes."""
         try:
             return self.results.read_bytes() == results and self.report.exists()
         except OSError:
             return False
 
     def run_of(self, trial: Trial) -> RunDirectory:
-        """Where a trial's run is, or will be."""
+        """Return the folder of a trial's run, which may not exist yet."""
         name = f"x{trial.scale:g}-seed-{trial.seed}"
         return RunDirectory(self.path / "runs" / trial.arm.folder / name)
 
     def scales_tried(self, arm: Arm) -> list[float]:
-        """The multiples of an arm's learning rate of which there are runs, lowest first."""
+        """Return the multiples of an arm's learning rate that have runs, lowest first."""
         folder = self.path / "runs" / arm.folder
         found = {
             float(match[1]) for path in folder.glob("x*") if (match := _TRIAL.match(path.name))
@@ -169,10 +169,10 @@ class ExperimentDirectory:
         write_json(self.description, {"format": FORMAT, **asdict(experiment)})
 
     def read(self) -> Experiment:
-        """What is compared here.
+        """Read the setup.
 
         Raises:
-            RunError: there is no experiment, or it is damaged.
+            RunError: the folder holds no experiment, or it is damaged.
         """
         try:
             with reading(self.description):

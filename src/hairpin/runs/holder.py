@@ -1,8 +1,8 @@
-"""The holder of a lock that is a mere file, and whether that process is still there.
+"""The holder of a lock file, and whether that process still exists.
 
-A process's number says little alone: a container's first process is number 1 each time, a number is
-given again after a while, and two containers with one host name do not see each other's processes.
-So the file also has the machine's boot, the namespace of the number, and when the process began.
+A process ID alone is not enough: a container's first process is always number 1, IDs are reused
+after a while, and two containers with the same host name do not see each other's processes. So the
+file also records the machine's boot, the PID namespace, and the start time of the process.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import psutil
 
 PROC = Path("/proc")
 _BOOT = PROC / "sys/kernel/random/boot_id"
-# Where the system counts no ticks since its boot, but tells a time, by which it may differ.
+# Tolerance for systems that report a start time instead of ticks since boot.
 _SECONDS_APART = 2.0
 
 
 class Fate(Enum):
-    """The state of a holder, as far as it is known from here."""
+    """The state of a holder, as far as this process can tell."""
 
     GONE = auto()
     LIVES = auto()
@@ -33,14 +33,14 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, for others to find out whether it is still there.
+    """A process, described so that others can find out whether it still exists.
 
     Args:
         host: the machine's name.
-        pid: its number.
-        boot: a name of the machine's boot; None: unknown, as in files of earlier versions.
-        namespace: of the number; None: unknown.
-        began: when: in ticks since the boot on Linux, else in seconds; None: unknown.
+        pid: its process ID.
+        boot: an ID of the machine's boot; None: unknown, as in files of earlier versions.
+        namespace: its PID namespace; None: unknown.
+        began: its start time, in ticks since boot on Linux, otherwise in seconds; None: unknown.
     """
 
     host: str
@@ -51,13 +51,13 @@ class Holder:
 
     @classmethod
     def own(cls) -> Self:
-        """This process."""
+        """Return the holder for this process."""
         pid = os.getpid()
         return cls(socket.gethostname(), pid, _boot(), _namespace(), _began(pid))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The one that a file names; None: there is no such file, or it is torn."""
+        """Read the holder from a file; None: the file is missing or torn."""
         try:
             found = json.loads(path.read_bytes()[:1000])
             boot, space, began = (found.get(key) for key in ("boot", "namespace", "began"))
@@ -70,38 +70,38 @@ class Holder:
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             return None
-        except RecursionError:  # of brackets in brackets
+        except RecursionError:  # deeply nested brackets
             return None
 
     def as_bytes(self) -> bytes:
-        """For `read`."""
+        """Return the bytes that `read` parses."""
         return json.dumps(asdict(self)).encode()
 
     def fate(self) -> Fate:
-        """Tell what has become of it, as far as that can be seen."""
+        """Return the holder's state, as far as this process can tell."""
         here = Holder.own()
         is_this_boot = self.boot is not None and self.boot == here.boot
         if self.host != here.host and not is_this_boot:
             return Fate.ELSEWHERE
         if self.boot and here.boot and not is_this_boot:
-            return Fate.GONE  # the machine was started again since
+            return Fate.GONE  # the machine has been rebooted since
         if self.namespace and here.namespace and self.namespace != here.namespace:
             return Fate.UNSEEN
         if self.pid == here.pid and self.began is None:
-            return Fate.GONE  # an earlier version's: this process would have said more
+            return Fate.GONE  # written by an earlier version: this process records its start time
         return Fate.LIVES if self._is_there() else Fate.GONE
 
     def may_have_been_me(self) -> bool:
-        """Tell whether it has this process's number in another life of its container."""
+        """Return True if it has this process's ID from an earlier start of its container."""
         here = Holder.own()
         return self.host == here.host and self.pid == here.pid and self.began != here.began
 
     def _is_there(self) -> bool:
         try:
-            # Asked of psutil: on Windows `os.kill(pid, 0)` does not ask, it sends Ctrl-C.
+            # Use psutil: on Windows `os.kill(pid, 0)` sends Ctrl-C instead of checking.
             if not psutil.pid_exists(self.pid) or _is_zombie(self.pid):
                 return False
-        except OverflowError:  # no process has such a number
+        except OverflowError:  # no process has such an ID
             return False
         began = _began(self.pid)
         if began is None or self.began is None:
@@ -124,17 +124,17 @@ def _namespace() -> str | None:
 
 
 def _began(pid: int) -> float | None:
-    """When a process began; None: it cannot be seen."""
+    """Return the start time of a process; None: unknown."""
     if _boot():
         fields = _stat(pid)
-        return float(fields[19]) if fields else None  # the 22nd, of which the first two are cut off
+        return float(fields[19]) if fields else None  # the 22nd field, without the first two
     with contextlib.suppress(psutil.Error, OSError):
         return float(psutil.Process(pid).create_time())
     return None
 
 
 def _is_zombie(pid: int) -> bool:
-    """Tell whether a process has ended and nobody has asked how: it holds nothing."""
+    """Return True if a process has ended but was not waited for: it holds nothing."""
     if _boot():
         return _stat(pid)[:1] in (["Z"], ["X"])
     with contextlib.suppress(psutil.Error, OSError):
@@ -143,11 +143,11 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; none where /proc is of other numbers."""
+    """Return the fields of /proc/PID/stat from the state on; empty if /proc uses other IDs."""
     try:
         if str((PROC / "self").readlink()) != str(os.getpid()):
             return []
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return text[text.rfind(")") + 1 :].split()  # the name before may hold spaces and brackets
+    return text[text.rfind(")") + 1 :].split()  # the name before it may contain spaces and brackets

@@ -1,10 +1,10 @@
-"""One process at a time in a run.
+"""The lock that lets one process at a time use a run.
 
-The lock is the operating system's (flock) on `.lock` in the run's folder: it is gone with the
-process that holds it, however that ends, so a file that a killed process left means nothing. Where
-the file system has no flock, as some that are shared by many machines, the exclusive making of
-`.lock.held` takes its place. It names its holder, who gives a sign of life every two seconds: the
-file's time.
+The lock is the operating system's (flock) on `.lock` in the run's folder: it disappears with the
+process that holds it, however that ends, so a file that a killed process left means nothing. Some
+file systems that are shared by many machines have no flock. There, the exclusive creation of
+`.lock.held` replaces it. That file names its holder, which touches it every two seconds as a sign
+of life.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ if sys.platform != "win32":
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 _BEAT_SECONDS = 2.0
-_SILENCE_SECONDS = 15.0  # without a sign of life: a holder of which else nothing is known is dead
+_SILENCE_SECONDS = 15.0  # without a sign of life, a holder of unknown fate is considered dead
 _LOOK_SECONDS = 0.1
 _TRIES = 5
 
 
 class RunLock:
-    """Holds a run's folder inside a `with` block.
+    """Hold a run's folder inside a `with` block.
 
     Args:
-        folder: the run's, which exists.
+        folder: the run's, which must exist.
 
     Raises:
-        RunError: on entering, that another process has it, or that something in it is a link.
-            Nothing was touched then.
+        RunError: on entering: another process holds it, or something in it is a link. Nothing was
+            touched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,18 +54,18 @@ class RunLock:
         self._unwanted: tuple[Path, ...] | None = None
 
     def __enter__(self) -> Self:
-        """Take it."""
+        """Take the lock."""
         refuse_links(self._folder)
-        # Some file systems give a file another number at each look: there the last try counts.
+        # Some file systems report another inode number each time: there the last try counts.
         for tries_left in reversed(range(_TRIES)):
             self._descriptor = self._open()
             try:
                 if not _flock(self._descriptor):
                     self._make_held()
                 elif tries_left and not _is_at(self._descriptor, self._path):
-                    self._close()  # its holder took it away meanwhile
+                    self._close()  # its holder deleted it meanwhile
                     continue
-                with contextlib.suppress(OSError):  # on a full disk it is a lock without a name
+                with contextlib.suppress(OSError):  # on a full disk the lock has no holder's name
                     os.ftruncate(self._descriptor, 0)
                     os.write(self._descriptor, Holder.own().as_bytes())
             except BlockingIOError:
@@ -79,7 +79,7 @@ class RunLock:
 
     @property
     def note(self) -> str | None:
-        """A line about a lock that is no lock of the system's; None: it is."""
+        """A line about a lock that is a mere file; None: it is the system's."""
         if not self._made:
             return None
         return (
@@ -88,11 +88,11 @@ class RunLock:
         )
 
     def __exit__(self, *failure: object) -> None:
-        """Let it go. The file stays: to remove it could take away another process's."""
+        """Release the lock. The file stays: removing it could remove another process's lock."""
         self._is_over.set()
         if self._made and Holder.read(self._held) == Holder.own():
             self._held.unlink(missing_ok=True)
-        if self._unwanted is not None and not IS_WINDOWS:  # which removes nothing that is open
+        if self._unwanted is not None and not IS_WINDOWS:  # which cannot remove open files
             self._path.unlink(missing_ok=True)
         self._close()
         if self._unwanted is not None:
@@ -101,13 +101,13 @@ class RunLock:
             unmake(self._unwanted)
 
     def give_up(self, made: Iterable[Path]) -> None:
-        """Leave no lock behind in the end, and remove these folders then, as far as they are empty:
-        there is to be no run.
+        """Leave no lock behind when released, and then remove these folders if they are empty:
+        there will be no run.
         """
         self._unwanted = tuple(made)
 
     def _open(self) -> int:
-        """Open the file, which may be no link, and no device."""
+        """Open the lock file, which must be neither a link nor a device."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
         try:
             descriptor = open_unlinked(self._path, flags)
@@ -127,7 +127,7 @@ class RunLock:
             self._descriptor = None
 
     def _make_held(self) -> None:
-        """Make the file that stands for the lock, or take over a stale one."""
+        """Create the file that replaces the lock, or take over a stale one."""
         for _ in range(2):
             try:
                 _make(self._held, Holder.own().as_bytes())
@@ -143,24 +143,24 @@ class RunLock:
         raise self._refusal(self._held)
 
     def _beat(self) -> None:
-        """Give signs of life until the lock is let go."""
+        """Touch the file until the lock is released."""
         while not self._is_over.wait(_BEAT_SECONDS):
             with contextlib.suppress(OSError, NotImplementedError):
                 os.utime(self._held, follow_symlinks=IS_WINDOWS)
 
     def _is_stale(self, holder: Holder | None) -> bool:
-        """Tell whether a holder is gone; None: its file is torn, which a process leaves that is
-        killed as it makes one, where a file system has no hard links.
+        """Return True if a holder is gone; None: its file is torn, as left by a process killed
+        while creating it on a file system without hard links.
         """
         if holder is None:
             return self._is_silent()
         fate = holder.fate()
         if fate is Fate.UNSEEN and holder.may_have_been_me():
-            return self._is_silent()  # a container that was started again, or one that is its twin
+            return self._is_silent()  # a restarted container, or one with the same name
         return fate is Fate.GONE
 
     def _is_silent(self) -> bool:
-        """Watch the file for signs of life. Its age is by its own file system's clock."""
+        """Watch the file for signs of life. Its age is measured by its own file system's clock."""
         first, began = _change_time(self._held), time.monotonic()
         if first is None:
             return True
@@ -173,8 +173,8 @@ class RunLock:
         return True
 
     def _remove_stale(self, holder: Holder | None) -> None:
-        """Take a stale file away: renamed first, since another process may have just done so and
-        made its own, which is put back.
+        """Remove a stale file. Rename it first: another process may just have done so and created
+        its own, which is put back.
         """
         aside = _name_beside(self._held)
         with contextlib.suppress(FileNotFoundError):
@@ -197,7 +197,7 @@ class RunLock:
 
 
 def _put_back(aside: Path, path: Path) -> None:
-    """Give a file its name again, unless another has that by now."""
+    """Give a file its name again, unless another file has it by now."""
     with contextlib.suppress(FileExistsError):
         try:
             os.link(aside, path)
@@ -208,12 +208,12 @@ def _put_back(aside: Path, path: Path) -> None:
 
 
 def _make(path: Path, content: bytes) -> None:
-    """Make a file that must not be there: seen whole or not at all, where there are hard links."""
+    """Create a file that must not exist; with hard links, it appears complete or not at all."""
     with _beside(path, content) as whole:
         try:
             os.link(whole, path)
         except FileExistsError:
-            if whole.stat().st_nlink != 2:  # else a server did it, and its answer was lost
+            if whole.stat().st_nlink != 2:  # otherwise the server made it, and its answer was lost
                 raise
         except OSError:
             _write_new(path, content)
@@ -221,7 +221,7 @@ def _make(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A new file beside another, for the length of the block."""
+    """Create a file next to another, for the duration of the block."""
     new = _name_beside(path)
     _write_new(new, content)
     try:
@@ -231,7 +231,7 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def _name_beside(path: Path) -> Path:
-    """A name that a run's next start removes, should it stay."""
+    """Return a name that the run's next start removes, should the file be left."""
     return path.with_name(f".tmp-lock-{os.getpid()}-{time.time_ns()}")
 
 
@@ -253,7 +253,7 @@ def _change_time(path: Path) -> float | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether an open file is still the one of a name."""
+    """Return True if an open file is still the one at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -261,10 +261,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _flock(descriptor: int) -> bool:
-    """Take the system's lock; False where the file system has none.
+    """Take the system's lock; False if the file system has none.
 
     Raises:
-        BlockingIOError: somebody has it.
+        BlockingIOError: another process holds it.
     """
     if sys.platform == "win32":
         return False

@@ -1,6 +1,6 @@
 """metrics.jsonl: the record of a run, one strict JSON object a line, append-only.
 
-It is the truth that summaries, plots and comparisons read.
+Summaries, plots and comparisons read nothing else.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ _LONGEST_LINE = 1 << 24
 
 
 class Record:
-    """Appends events to a metrics.jsonl.
+    """Append events to a metrics.jsonl.
 
     Args:
-        path: the file; made if missing. A line that a crash cut short at its end is taken off.
+        path: the file; created if missing. A last line that a crash cut short is removed.
 
     Raises:
         HairpinError: on opening, writing and `sync`: the disk is full or gone.
@@ -43,7 +43,7 @@ class Record:
     def write(self, event: Event) -> None:
         """Append one line and hand it to the operating system."""
         line = json.dumps(event.as_json(), ensure_ascii=False, allow_nan=False)
-        # A sample may hold half of a surrogate pair, which UTF-8 has no bytes for.
+        # A sample may contain half of a surrogate pair, which UTF-8 cannot encode.
         with self._telling_what_to_do():
             self._file.write(line.encode("utf-8", errors="replace") + b"\n")
             self._file.flush()
@@ -55,12 +55,12 @@ class Record:
         return self._file.tell()
 
     def cut_back(self, length_bytes: int, discarded: Path, keep: Collection[str]) -> None:
-        """Set aside what was written after `length_bytes`, in the file `discarded`.
+        """Move the lines written after `length_bytes` into the file `discarded`.
 
         Args:
-            length_bytes: of the record, a whole number of lines.
+            length_bytes: length to keep, a whole number of lines.
             discarded: a new file.
-            keep: names of events that stay all the same.
+            keep: names of events that are kept in the record too.
         """
         with self._telling_what_to_do():
             truncate_record(self._path, length_bytes, discarded)
@@ -75,7 +75,7 @@ class Record:
                 self._file.flush()
 
     def close(self) -> None:
-        """Close the file. What could not be written was said when it was tried."""
+        """Close the file. Errors were reported when writing failed."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -90,7 +90,7 @@ class Record:
             ) from error
 
     def __enter__(self) -> Self:
-        """The record itself; it is closed at the end of the block."""
+        """Return the record, which is closed at the end of the block."""
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -99,7 +99,7 @@ class Record:
 
 
 class NoRecord(Record):
-    """Takes what a record takes and writes nothing: of several processes, one has the record."""
+    """A record that writes nothing: of several processes, only one writes the record."""
 
     def __init__(self) -> None:
         self._path = Path(os.devnull)
@@ -118,8 +118,8 @@ class NoRecord(Record):
 
 
 def read_record(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a record, oldest first, one line in memory at a time; a line that a crash cut
-    short at the end is left out.
+    """Yield the events of a record, oldest first, with one line in memory at a time; a last line
+    that a crash cut short is ignored.
 
     Raises:
         RunError: the file is missing, or a line in the middle is not JSON.
@@ -143,21 +143,21 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def first_event(path: Path) -> dict[str, Any] | None:
-    """The event that the record begins with; None: there is no record, or no whole line in it.
+    """Return the first event of a record; None: there is no record, or no complete line in it.
 
     Raises:
-        RunError: it begins with something else.
+        RunError: the first line is not an event.
         UnreadableError: it cannot be read now.
     """
     return next(read_record(path), None) if start_bytes(path) else None
 
 
 def start_bytes(path: Path) -> int:
-    """Length of the first line: what a run keeps that begins again, with no checkpoint to go on
-    from. 0: there is none.
+    """Return the length of the first line, which a run keeps when it begins again with no
+    checkpoint to resume from. 0: there is none.
 
     Raises:
-        UnreadableError: that cannot be told now.
+        UnreadableError: the file cannot be read now.
     """
     try:
         with reading(path), path.open("rb") as file:
@@ -168,16 +168,16 @@ def start_bytes(path: Path) -> int:
 
 
 def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | None]:
-    """How much of the record belongs to a checkpoint; and a line, where that is not what the
-    checkpoint was made with: it ended in the line about itself.
+    """Return how many bytes of the record belong to a checkpoint; and a warning if they are not
+    those the checkpoint was made with, which ended in the line about itself.
 
     Args:
         path: the record.
-        length_bytes: how long it was, by the checkpoint.
-        update: after how many updates the checkpoint was made.
+        length_bytes: the record's length, by the checkpoint.
+        update: number of updates completed at the checkpoint.
 
     Raises:
-        UnreadableError: that cannot be told now.
+        UnreadableError: the file cannot be read now.
     """
     with reading(path), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -204,8 +204,8 @@ def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | N
 
 
 def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
-    """Cut the record back to `length_bytes`, moving what came after into the file `discarded`;
-    both are durable when it returns. A shorter one stays as it is.
+    """Truncate the record to `length_bytes` and move the rest into the file `discarded`; both are
+    durable on return. A shorter record is left unchanged.
     """
     with open_own(path, "rb+") as file:
         if file.seek(0, os.SEEK_END) <= length_bytes:
@@ -223,13 +223,13 @@ def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; one that is longer than any event is cut."""
+    """Yield the lines of a file; one longer than any event is cut."""
     while line := file.readline(_LONGEST_LINE):
         yield line
 
 
 def _event(line: bytes) -> Any:
-    """The value that a line holds; None: it is no JSON, or null."""
+    """Parse a line; None: it is not JSON, or null."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -237,7 +237,7 @@ def _event(line: bytes) -> Any:
 
 
 def _torn_bytes(path: Path) -> int:
-    """Bytes after the last line's end."""
+    """Return the number of bytes after the last line break."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST_LINE))

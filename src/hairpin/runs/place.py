@@ -1,4 +1,4 @@
-"""Folders for something new, filled whole or not at all."""
+"""Creation of folders that are filled completely or not at all."""
 
 import json
 import os
@@ -9,28 +9,28 @@ from pathlib import Path
 from hairpin.errors import RunError
 from hairpin.files import move, new_folder, remove, sync_folder, write_json
 
-_PART = ".tmp-new"  # in a folder that is filled where it stands
+_PART = ".tmp-new"  # in a folder that is filled in place
 _NAMES = ".names.json"
-_LAST = "config.toml"  # makes it a run
+_LAST = "config.toml"  # its presence makes the folder a run
 
 
 @contextmanager
 def new_or_empty_folder(path: Path, *, remedy: str = "name another") -> Iterator[Path]:
-    """A folder to be filled inside the block, which is at `path` whole or not at all.
+    """Yield a folder to fill inside the block; it appears at `path` completely or not at all.
 
-    One that is there already stays the same folder, a link the same link, and gets its content at
-    the end; what a killed process left half made in it is replaced.
+    An existing folder stays the same folder, a link the same link, and gets its content at the end;
+    unfinished content of a killed process is replaced.
 
     Args:
         path: new, or an empty folder.
-        remedy: what to do where it is not, for the error's line.
+        remedy: what to do if it is neither, for the error message.
 
     Raises:
-        RunError: there is something at `path`, or no folder can be made there.
+        RunError: `path` is taken, or no folder can be made there.
     """
     try:
         place = Path(os.path.realpath(path))
-    except ValueError as error:  # there is a NUL in the name
+    except ValueError as error:  # the name contains a NUL
         raise RunError(f"{path}: cannot be written ({error}); {remedy}") from None
     try:
         if place.is_dir():
@@ -45,13 +45,13 @@ def new_or_empty_folder(path: Path, *, remedy: str = "name another") -> Iterator
 
 @contextmanager
 def _filled_in_place(folder: Path) -> Iterator[Path]:
-    """A folder inside an empty one, whose content moves up at the end of the block."""
+    """Yield a folder inside an empty one; its content moves up at the end of the block."""
     part = folder / _PART
     try:
         part.mkdir()
         yield part
         names = sorted((path.name for path in part.iterdir()), key=lambda name: name == _LAST)
-        write_json(part / _NAMES, names)  # from here on they are known, should it end half way
+        write_json(part / _NAMES, names)  # the list allows cleaning up if moving is interrupted
         for name in names:
             move(part / name, folder / name)
         sync_folder(folder)
@@ -62,14 +62,14 @@ def _filled_in_place(folder: Path) -> Iterator[Path]:
 
 
 def _remove_half_made(folder: Path) -> None:
-    """Remove what is there of a folder whose filling was broken off, and nothing else."""
+    """Remove the content of a folder whose filling was interrupted, and nothing else."""
     part = folder / _PART
-    with suppress(OSError, ValueError, TypeError, RecursionError):  # no list: nothing had moved up
+    with suppress(OSError, ValueError, TypeError, RecursionError):  # no list: nothing was moved up
         names = set(json.loads((part / _NAMES).read_bytes()))
         here = {path.name for path in folder.iterdir()} - {_PART}
         to_move = {path.name for path in part.iterdir()} - {_NAMES}
-        # What is here has moved up, and the rest is still to move: else it is somebody else's, or
-        # the folder is whole and only its last step was missing.
+        # Entries here were moved up, and the rest was not yet: otherwise they are somebody else's,
+        # or the folder is complete and only the last step is missing.
         if to_move and here | to_move == names and not here & to_move:
             for name in here:
                 remove(folder / name)

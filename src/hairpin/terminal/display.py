@@ -1,10 +1,10 @@
-"""A run as it goes: a live bar on a terminal, plain lines anywhere else.
+"""Display of a running run: a live bar on a terminal, plain lines anywhere else.
 
     Display     the events of a run
     Stages      the preparation before it
 
-What a model wrote is shown as text whatever is in it: markup, escape sequences and characters that
-turn the direction of writing cannot touch the terminal.
+Generated text is shown as text whatever it contains: markup, escape sequences and characters that
+change the direction of writing cannot affect the terminal.
 """
 
 import time
@@ -41,17 +41,17 @@ __all__ = ["Display", "Stages", "incident_text", "standard_console"]
 
 
 class Display(Shown):
-    """Shows the events of one process of a run.
+    """Show the events of one process of a run.
 
         with Display(updates=2400) as display:
             for event in loop:
                 display.show(event)
 
     Args:
-        updates: updates of the whole run; None: until an event says.
+        updates: updates of the whole run; None: unknown until an event tells.
         quiet: show nothing at all.
-        console: where to; None: standard output.
-        clock: seconds from an arbitrary moment.
+        console: the console to print to; None: standard output.
+        clock: returns seconds since an arbitrary moment.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class Display(Shown):
         self._progress = Progress(clock)
 
     def __enter__(self) -> Self:
-        """Start the clock, and the bar where the console is a terminal."""
+        """Start the clock, and the bar if the console is a terminal."""
         self._progress.start_time = self._clock()
         if self._console.is_interactive and not self._quiet:
             self._show_live(Bar(self._progress, lambda: self._updates, lambda: self._stage))
         return self
 
     def stage(self, name: str) -> None:
-        """Show that the run does something else than updates, until its next event."""
+        """Show that the run is doing something other than updates, until its next event."""
         self._begin_stage(name)
 
     def show(self, event: events.Event) -> None:
-        """Show an event in the way of its kind; kinds that need no words show nothing."""
+        """Show an event according to its kind; kinds that need no words show nothing."""
         self._require_whole()
         self._begin_stage("")
         match event:
@@ -109,7 +109,7 @@ class Display(Shown):
                 self._show_end(event)
 
     def _count(self, labels: tuple[str, ...] | None) -> None:
-        """A classifier has one target in an example, so that examples are what its speed is of."""
+        """Set the unit of speed: examples for a classifier, which has one target per example."""
         self._progress.counted = "examples" if labels else "tok"
 
     def _print(self, text: Text) -> None:
@@ -118,7 +118,7 @@ class Display(Shown):
             self._console.print(text, soft_wrap=True)
 
     def _show_progress_line(self) -> None:
-        """On anything but a terminal: a line, if the last one was long enough ago."""
+        """Print a line if the console is not a terminal and the last line was long enough ago."""
         now = self._clock()
         if self._live is None and now - self._last_line_time >= SECONDS_BETWEEN_LINES:
             self._last_line_time = now
@@ -146,17 +146,17 @@ class Display(Shown):
 
 
 class Stages(Shown):
-    """The progress of preparing, for `on_progress(stage, done_bytes, total_bytes)`.
+    """Show the progress of preparation, as an `on_progress(stage, done_bytes, total_bytes)`.
 
-    Nothing is shown of what takes less than half a second.
+    Stages that take less than half a second are not shown.
 
         with Stages() as on_progress:
             prepare(texts, on_progress)
 
     Args:
         quiet: show nothing at all.
-        console: where to; None: standard output.
-        clock: seconds from an arbitrary moment.
+        console: the console to print to; None: standard output.
+        clock: returns seconds since an arbitrary moment.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Stages(Shown):
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes of `stage` are done; a total of 0 is not known."""
+        """Show that `done` of `total` bytes of `stage` are done; a total of 0 means unknown."""
         self._require_whole()
         self._begin_stage(stage)
         now = self._clock()
@@ -218,7 +218,7 @@ def _evaluation_text(event: events.Evaluation) -> Text:
 
 
 def incident_text(event: events.Incident, encoding: str) -> Text:
-    """What went wrong in an update, and what was done about it, in a line."""
+    """Return a line on what went wrong in an update and what was done about it."""
     reason = event.reason if isinstance(event, events.Skip | events.Rewind) else ""
     match event:
         case events.Rewind():

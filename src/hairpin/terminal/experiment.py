@@ -1,4 +1,4 @@
-"""One bar for a whole experiment, on standard error."""
+"""One progress bar for a whole experiment, on standard error."""
 
 from typing import Self
 
@@ -9,9 +9,7 @@ from hairpin.terminal.live import standard_console
 
 
 class ExperimentBar:
-    """A bar with the runs that are over and the time left; where standard error is no terminal,
-    only the notices.
-    """
+    """A bar with the finished runs and the time left; without a terminal, only the notices."""
 
     def __init__(self) -> None:
         self._console = standard_console(on_stderr=True)
@@ -27,11 +25,11 @@ class ExperimentBar:
         self._task = self._bar.add_task("preparing", total=None, runs="")
 
     def notice(self, line: str) -> None:
-        """A line that people should read, above the bar."""
+        """Print a line that people should read, above the bar."""
         self._console.print(harmless(line), soft_wrap=True)
 
     def advance(self, stage: str, done: float, total: float, runs: str) -> None:
-        """The whole has come to `done` of `total`."""
+        """Show that `done` of `total` of the whole experiment is done."""
         self._bar.update(
             self._task,
             description=harmless(stage),
@@ -41,10 +39,10 @@ class ExperimentBar:
         )
 
     def __enter__(self) -> Self:
-        """Show it."""
+        """Show the bar."""
         self._bar.__enter__()
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """Take it off the screen."""
+        """Remove the bar from the screen."""
         self._bar.__exit__(None, None, None)

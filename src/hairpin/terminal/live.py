@@ -1,4 +1,4 @@
-"""A console that shows text as it is, and what is live on it: a bar, and stages that take long."""
+"""Console that prints text verbatim, and its live parts: a bar, and stages that take long."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ _SECONDS_BEFORE_A_LINE = 0.9  # of a stage that reports no progress
 
 
 class _PlainConsole(Console):
-    """Takes no text for markup, a highlight or an emoji: names and paths are somebody else's."""
+    """A console that parses no markup, highlights or emoji: names and paths come from elsewhere."""
 
     def __init__(self, *, on_stderr: bool, interactive: bool | None) -> None:
         super().__init__(
@@ -35,29 +35,29 @@ class _PlainConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Raise the error, where rich would leave the program."""
+        """Raise the error, where rich would exit the program."""
         raise  # noqa: PLE0704 - rich calls this where it has caught it
 
 
 def standard_console(*, on_stderr: bool = False) -> Console:
-    """Standard output, or standard error; a pipe or a file is never taken for a terminal, whatever
-    FORCE_COLOR says.
+    """Return a console on standard output or standard error. FORCE_COLOR never makes it treat a
+    pipe or a file as a terminal.
 
-    NO_COLOR is respected.
+    NO_COLOR is honoured.
     """
     stream = sys.stderr if on_stderr else sys.stdout
     return _PlainConsole(on_stderr=on_stderr, interactive=None if is_terminal(stream) else False)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream is a terminal that is still there; None: there is no such stream."""
-    with suppress(OSError, ValueError, AttributeError):  # a program's own stream may have less
+    """Return True if the stream is an open terminal; None stands for a missing stream."""
+    with suppress(OSError, ValueError, AttributeError):  # a program's own stream may lack these
         return stream is not None and stream.isatty()
     return False
 
 
 class Shown:
-    """Something that may have a live bar on a console, which goes when its block is left."""
+    """Base of displays that may have a live bar on a console, removed when their block is left."""
 
     def __init__(self, quiet: bool, console: Console | None, clock: Callable[[], float]) -> None:
         self._quiet = quiet
@@ -76,7 +76,7 @@ class Shown:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away; what was printed above it stays."""
+        """Remove the bar; what was printed above it stays."""
         self._begin_stage("")
         with self._lock:
             live, self._live = self._live, None
@@ -84,13 +84,13 @@ class Shown:
                 live.stop()
 
     def _require_whole(self) -> None:
-        """Raise here what went wrong where the bar is drawn, in a thread of its own."""
+        """Raise an error that occurred in the thread that draws the bar."""
         failure = self._failure or (self._live.failure if self._live else None)
         if failure:
             raise failure
 
     def _begin_stage(self, stage: str) -> None:
-        """Another stage: if it is still going on in a moment, `_show_late` is called."""
+        """Begin another stage; if it lasts longer than a moment, `_show_late` is called."""
         with self._lock:
             if stage == self._stage:
                 return
@@ -129,12 +129,12 @@ class Shown:
 
 
 class SteadyLive(Live):
-    """A live display on a terminal. Where that fails in the thread that draws, `failure` says
-    so, and the thread prints no traceback.
+    """A live display on a terminal. If drawing fails in its thread, the error is kept in `failure`
+    and no traceback is printed.
     """
 
     def __init__(self, renderable: RenderableType, console: Console) -> None:
-        # What else is printed goes above the bar, but stays in its file if it was sent to one.
+        # Other output appears above the bar, but is left alone if it is redirected to a file.
         super().__init__(
             renderable,
             console=console,
@@ -146,7 +146,7 @@ class SteadyLive(Live):
         self.failure: Exception | None = None
 
     def refresh(self) -> None:
-        """Draw it."""
+        """Draw the display."""
         try:
             super().refresh()
         except Exception as error:
@@ -159,9 +159,9 @@ class Bar:
     """The live bar: position and time left above, the figures of the last update below.
 
     Args:
-        progress: where the run is.
-        updates: its length, if that is known.
-        doing: what it does besides updates; empty: nothing.
+        progress: the run's progress.
+        updates: returns the run's length, or None if unknown.
+        doing: returns what the run does other than updates; empty: nothing.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Bar:
 
 
 def row(before: str, bar: ProgressBar, after: str) -> Table:
-    """A bar between words."""
+    """Lay out a bar between two texts."""
     table = Table.grid(expand=True)
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
@@ -194,12 +194,12 @@ def row(before: str, bar: ProgressBar, after: str) -> Table:
 
 
 def stage_words(stage: str, done: int, total: int) -> str:
-    """A stage in a line: how much is done of how much, where it has a size."""
+    """Describe a stage in a line, with the amount done and the total if it has a size."""
     if not done and not total:
         return f"{stage} …"
     return f"{stage}: {amount_of(done, total)}"
 
 
 def amount_of(done: int, total: int) -> str:
-    """Return the bytes done of all, in words; a total of 0 is not known."""
+    """Describe the bytes done and their total in words; a total of 0 means unknown."""
     return format_bytes(done) + (f" of {format_bytes(total)}" if total else "")

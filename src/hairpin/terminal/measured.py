@@ -7,12 +7,12 @@ from rich.cells import cell_len
 
 from hairpin.analysis.formats import harmless, harmless_name
 
-_LONGEST_NAME = 24  # characters of a label at the side and on top of a table
+_LONGEST_NAME = 24  # characters of a label in a table's rows and columns
 _LONGEST_TEXT = 80
 
 
 class Measurement(Protocol):
-    """What was measured: see `training.evaluate.Measured`."""
+    """Protocol of a measurement: see `training.evaluate.Measured`."""
 
     @property
     def loss(self) -> float: ...
@@ -31,7 +31,7 @@ class Measurement(Protocol):
 
 
 class Prediction(Protocol):
-    """What a classifier made of a text: see `inference.Prediction`."""
+    """Protocol of a classifier's prediction for a text: see `inference.Prediction`."""
 
     @property
     def label(self) -> str: ...
@@ -42,7 +42,7 @@ class Prediction(Protocol):
 
 
 def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[str]:
-    """The figures, each with its name in front, and how often which label was taken for which."""
+    """Return the figures, each after its name, and a classifier's confusion table."""
     if measured.accuracy is None:
         lines = [
             f"loss           {measured.loss:.4f} nats per token ({measured.tokens:,} tokens)",
@@ -61,7 +61,7 @@ def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[st
 
 
 def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
-    """A line for each source of a mixture, of whose losses the one above is the mean by shares."""
+    """Return a line per source of a mixture; the loss above is their mean weighted by share."""
     width = max((len(name) for name in sources), default=0)
     return [
         f"  {name:<{width}}  {found.loss:.4f} nats per token ({found.tokens:,} tokens)"
@@ -71,7 +71,7 @@ def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
 
 
 def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
-    """A table: a row for each label that texts have, a column for each that they were given."""
+    """Return a confusion table: a row for each true label, a column for each predicted one."""
     names = [harmless_name(label, _LONGEST_NAME) for label in labels]
     heads = ["is \\ taken for", *names]
     cells = [names, *([f"{count:,}" for count in row] for row in confusion)]
@@ -84,7 +84,7 @@ def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -
 
 
 def prediction_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
-    """A line for each text: its label, how probable that is, and the beginning of the text."""
+    """Return a line for each text: its label, the label's probability and the text's beginning."""
     width = max(
         (cell_len(harmless_name(label)) for p in predictions for label in p.probabilities),
         default=0,

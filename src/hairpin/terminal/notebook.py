@@ -1,6 +1,6 @@
-"""What a run looks like in a notebook: one output that is kept up with it, and its plots below.
+"""Display of a run in a notebook: one output that is updated, and the plots below it.
 
-IPython is imported only where it is there already: in the notebook's own process.
+IPython is imported only if it is loaded already, that is, in the notebook's own process.
 """
 
 import math
@@ -25,29 +25,30 @@ from hairpin.terminal.progress import Progress
 from hairpin.terminal.watcher import plan_line
 
 _SECONDS_BETWEEN = 0.5
-_MOST_LINES = 12  # of evaluations and notices; the run's page has all
+_MOST_LINES = 12  # of evaluations and notices; the run's page has them all
 _PRE = '<pre style="white-space:pre-wrap;margin:0.3em 0">'
 
 
 class _Output(Protocol):
-    """A place in the notebook whose content can be replaced."""
+    """An output in the notebook whose content can be replaced."""
 
     def update(self, content: Any) -> None: ...
 
 
 def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel, not a terminal's IPython."""
+    """Return True if this process is a notebook's kernel, not IPython in a terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None
 
 
 class Notebook:
-    """A watcher of runs: a bar with figures, the evaluations, the last sample, in one output.
+    """A watcher of runs: a bar with figures, the evaluations and the last sample, in one output.
 
     Args:
-        clock: seconds from an arbitrary moment.
-        show: puts HTML into a new output; None: IPython's display.
+        clock: returns seconds since an arbitrary moment.
+        show: puts HTML into a new output and returns a function that replaces it; None: IPython's
+            display.
     """
 
     only_shows = True
@@ -67,25 +68,25 @@ class Notebook:
         self._shown_time = -math.inf
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Preparation has come to `done` of `total` bytes."""
+        """Show that `done` of `total` bytes of a stage of preparation are done."""
         is_new = name != self._stage_name
         self._stage_name, self._stage = name, stage_words(name, done, total)
-        self._draw(at_once=is_new)  # one that has no size says nothing more
+        self._draw(at_once=is_new)  # a stage without a size reports nothing more
 
     def notice(self, line: str) -> None:
-        """A line that people should read."""
+        """Show a line that people should read."""
         self._add(line)
 
     def begin(self, path: Path) -> None:
-        """The run at `path` begins or goes on."""
+        """Show that the run at `path` begins or resumes."""
         self._progress = Progress(self._clock)
-        if self._lines:  # else there is a stage at most, whose output the run takes
+        if self._lines:  # otherwise reuse the output, which shows a stage at most
             self._replace = None
         self._lines, self._sample, self._stage, self._stage_name = [], "", "", ""
         self._add(f"page: {RunDirectory(path).report}")
 
     def show(self, event: events.Event) -> None:
-        """The next event of the run."""
+        """Show the next event of the run."""
         self._stage = self._stage_name = ""
         match event:
             case events.Update():
@@ -114,7 +115,7 @@ class Notebook:
                 self._add(f"{event.status} after {took}{why}")
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
-        """The run at `path` is finished: its summary and its plots in an output of their own."""
+        """Show the summary and the plots of the finished run at `path` in a new output."""
         from hairpin.analysis.pictures import Pictures, page_of
 
         if self._stage:
@@ -126,7 +127,7 @@ class Notebook:
         self._show(page_of(str(path), summary, pictures))
 
     def close(self) -> None:
-        """The output stays as it is at last."""
+        """Draw the final state of the output."""
         self._draw(at_once=True)
 
     def _add(self, line: str) -> None:
@@ -146,7 +147,7 @@ class Notebook:
     def _html(self) -> str:
         parts = []
         lines = self._lines
-        if len(lines) > _MOST_LINES:  # the first are what is going to happen
+        if len(lines) > _MOST_LINES:  # the first lines describe the plan
             lines = [*lines[:2], "…", *lines[-(_MOST_LINES - 3) :]]
         if lines:
             parts.append(f"{_PRE}{_text(chr(10).join(lines))}</pre>")
@@ -164,7 +165,7 @@ class Notebook:
 
 
 def _text(text: str) -> str:
-    """Text of unknown origin as it is, inside HTML."""
+    """Escape text of unknown origin for HTML."""
     return escape(harmless(text))
 
 
@@ -181,7 +182,7 @@ def _evaluation_line(event: events.Evaluation) -> str:
 
 
 def _display(html: str) -> Callable[[str], None]:
-    """Show HTML in a new output; what is returned replaces it."""
+    """Show HTML in a new output; the returned function replaces it."""
     from IPython.display import HTML, display
 
     output: _Output = display(HTML(html), display_id=True)

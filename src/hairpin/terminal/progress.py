@@ -1,4 +1,4 @@
-"""Where a run is, in numbers: what the bar and the lines of a log are made of."""
+"""Progress of a run in numbers, for the live bar and the lines of a log."""
 
 import math
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from hairpin.analysis.formats import format_duration, format_loss, format_lr, format_norm
 from hairpin.runs import events
 
-# The loss of the last update weighs 5%: about 20 updates are seen at once.
+# The loss of the last update has a weight of 5%: the average covers about 20 updates.
 _SMOOTHING = 0.95
 
 
 class Progress:
-    """What the updates of this process tell of the whole run.
+    """Progress of the whole run, computed from the updates of this process.
 
     Args:
-        clock: seconds from an arbitrary moment.
+        clock: returns seconds since an arbitrary moment.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -26,15 +26,15 @@ class Progress:
         self._seconds_each = math.nan
         self.update: events.Update | None = None
         self.done = 0  # updates of the whole run
-        self.counted = "tok"  # what the tokens of an update are
+        self.counted = "tok"  # the unit that the tokens of an update are counted in
 
     def add(self, update: events.Update) -> None:
-        """Take in an update that has just been made."""
+        """Record an update that has just been made."""
         now = self._clock()
         if self._first is None or update.update < self._first[0]:
             self._first = (update.update, now)
-        # Time left is computed from this process alone: what an earlier one did says nothing
-        # about this machine. Evaluations and checkpoints between updates count.
+        # Time left is computed from this process alone: an earlier process says nothing about this
+        # machine. The time of evaluations and checkpoints between updates is included.
         made = update.update - self._first[0]
         self._seconds_each = (now - self._first[1]) / made if made else math.nan
         if math.isfinite(update.loss) and not update.skipped:
@@ -46,11 +46,11 @@ class Progress:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Time since the display began."""
+        """The time since the display began."""
         return self._clock() - self.start_time
 
     def seconds_left(self, updates: int | None) -> float:
-        """Time until update `updates` is done, falling between updates; NaN: not known yet."""
+        """Return the time until `updates` are done, counting down between updates; NaN: unknown."""
         if self.update is None or updates is None or math.isnan(self._seconds_each):
             return math.nan
         to_go = max(0, updates - self.done)
@@ -58,7 +58,7 @@ class Progress:
         return max(0.0, to_go * self._seconds_each - since_seconds)
 
     def figures(self) -> list[str]:
-        """Smoothed loss, lr, gradient norm and speed."""
+        """Return the smoothed loss, lr, gradient norm and speed as texts."""
         if self.update is None:
             return []
         loss = self.update.loss
@@ -73,11 +73,11 @@ class Progress:
         ]
 
     def position(self, updates: int | None) -> str:
-        """How many updates are done, of how many."""
+        """Describe how many updates are done, and of how many."""
         return f"update {self.done:,}" + ("" if updates is None else f"/{updates:,}")
 
     def line(self, updates: int | None) -> str:
-        """All of it in a line, for a log."""
+        """Describe the progress in one line, for a log."""
         left = self.seconds_left(updates)
         time_left = [f"{format_duration(left)} left"] if math.isfinite(left) else []
         return "  ".join([self.position(updates), *self.figures(), *time_left])

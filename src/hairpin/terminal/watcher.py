@@ -1,4 +1,4 @@
-"""What a run looks like on a terminal, from its plan to its summary."""
+"""Display of a run on a terminal, from its plan to its summary."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ class Terminal:
     """A watcher of runs: stages, plan, live bar, samples, summary.
 
     Args:
-        on_stderr: show them on standard error, where standard output is for a result.
+        on_stderr: print to standard error, when standard output carries a result.
     """
 
     only_shows = True
@@ -35,7 +35,7 @@ class Terminal:
         self._report: Path | None = None
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Preparation has come to `done` of `total` bytes."""
+        """Show that `done` of `total` bytes of a stage of preparation are done."""
         if self._display is not None:  # while it trains
             self._display.stage(name)
             return
@@ -44,16 +44,16 @@ class Terminal:
         self._stages(name, done, total)
 
     def notice(self, line: str) -> None:
-        """A line that people should read, above whatever is live."""
-        line = harmless(line)  # it may name a folder as somebody else wrote it
+        """Print a line that people should read, above anything live."""
+        line = harmless(line)  # it may contain the name of somebody else's folder
         self._console.print(line, style="yellow", soft_wrap=True)
 
     def begin(self, path: Path) -> None:
-        """The run at `path` begins or goes on; its page will be named with its plan."""
+        """Remember the run at `path`, which begins or resumes; its page is named with its plan."""
         self._report = RunDirectory(path).report
 
     def show(self, event: Event) -> None:
-        """The next event of the run."""
+        """Show the next event of the run."""
         if self._display is None:
             self.close()
             if isinstance(event, events.Plan):
@@ -66,7 +66,7 @@ class Terminal:
             self.close()
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
-        """The summary of the run at `path`, where things are, and what to type next."""
+        """Print the summary of the run at `path`, where its files are, and what to type next."""
         self.close()
         lines = ["", *summary, "", *_next_steps(path)]
         for line in map(harmless, lines):
@@ -76,7 +76,7 @@ class Terminal:
         self._console.print(line, soft_wrap=True)
 
     def close(self) -> None:
-        """Take whatever is live off the screen."""
+        """Remove everything live from the screen."""
         live = [shown for shown in (self._stages, self._display) if shown is not None]
         self._stages = self._display = None
         for shown in live:
@@ -84,10 +84,10 @@ class Terminal:
 
 
 def plan_line(plan: events.Plan) -> str:
-    """What is going to happen, in a sentence, with the time by the clock when it will end."""
+    """Describe the plan in a sentence, with the time of day when the run will end."""
     try:
         ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
-    except (OverflowError, ValueError, OSError):  # beyond the calendar, or no number
+    except (OverflowError, ValueError, OSError):  # beyond the calendar, or not a number
         ends = "?"
     if plan.examples is None:
         size = f"{plan.tokens_per_update:,} tokens"
@@ -112,7 +112,7 @@ def plan_line(plan: events.Plan) -> str:
 
 
 def _columns_line(records: Mapping[str, Any]) -> str:
-    """Which columns of a file of records are read, and which are not."""
+    """Return the columns of a file of records that are read, and those that are not."""
     *asked, answer = (harmless_name(name, _NAME_CHARS) for name in records["columns"].values())
     counts = records.get("unused", {})
     named = [f"{harmless_name(name, _NAME_CHARS)} in {n:,}" for name, n in counts.items()]
@@ -149,9 +149,9 @@ def _next_steps(run: Path) -> list[str]:
 
 @contextmanager
 def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left on standard error, shown only where that is a terminal.
+    """Show a bar with the time left on standard error if that is a terminal.
 
-    What is printed meanwhile goes above the bar where it goes to the terminal too, else past it.
+    Output printed meanwhile appears above the bar if it goes to the terminal too.
     """
     from rich.progress import Progress
 

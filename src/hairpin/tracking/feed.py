@@ -1,4 +1,4 @@
-"""What one tracker was told and is to be told, in the tracker's own thread."""
+"""Feed of one tracker, in the tracker's own thread: the points it was given and those to come."""
 
 import time
 from array import array
@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 
 class GivenUpError(Exception):
-    """Nobody waits for the tracker any more."""
+    """The tracker was given up, so nobody waits for it any more."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A process of the run begins.
+    """The beginning of a process of the run.
 
     Args:
-        run: what the tracker is to know of it.
-        history: the lines that its record has.
-        may_rewind: whether it may go back to a checkpoint on the way.
+        run: facts about the run for the tracker.
+        history: the lines that are in its record already.
+        may_rewind: the run may go back to a checkpoint.
     """
 
     run: Tracked
@@ -37,11 +37,11 @@ class Opening:
 
 
 class Feed:
-    """Tells a tracker what the record says, and nothing twice.
+    """Give a tracker the content of the record, and nothing twice.
 
     Args:
         tool, make, kept, summary: as in `Follower`.
-        given_up: asked before each call.
+        given_up: called before each call of the tracker.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class Feed:
         summary: Callable[[], Mapping[str, float]],
         given_up: Callable[[], bool],
     ) -> None:
-        self.busy_since: float | None = None  # when the call that has not returned began
+        self.busy_since: float | None = None  # start time of the call in progress
         self._tool = tool
         self._make = make
         self._kept = kept
         self._summary = summary
         self._given_up = given_up
-        self._tokens = array("q")  # trained on after each update
-        self._points: list[Point] = []  # to be told
-        self._safe = 0  # so many of them no rewind takes back
-        self._recent: list[Point] = []  # since the last checkpoint, but for updates
+        self._tokens = array("q")  # trained on by the end of each update
+        self._points: list[Point] = []  # still to be given
+        self._safe = 0  # how many of them no rewind can discard
+        self._recent: list[Point] = []  # since the last checkpoint, without updates
 
     def take(self, batch: Sequence[Opening | events.Event]) -> bool:
-        """Tell the tracker of a batch; whether it was the last."""
+        """Give the tracker a batch; return True if it was the last."""
         for what in batch:
             if isinstance(what, Opening):
                 self._open(what)
@@ -88,10 +88,10 @@ class Feed:
         self._holds = opening.may_rewind and not self._tracker.can_rewind
         for event in opening.history:
             self._add(event)
-        self._safe = len(self._points)  # what a record kept is not set aside any more
+        self._safe = len(self._points)  # lines kept in the record are not discarded any more
 
     def _add(self, event: Mapping[str, Any]) -> None:
-        """Take note of a line of the record."""
+        """Handle a line of the record."""
         if event["event"] == UPDATE:
             del self._tokens[event["update"] :]
             self._tokens.append(self._trained + event["tokens"])
@@ -112,7 +112,7 @@ class Feed:
         return self._tokens[-1] if self._tokens else 0
 
     def _rewind(self, event: events.Rewind) -> None:
-        """The record was cut back: so is what the tracker has, or was to have."""
+        """Cut back what the tracker has, or was to get, as the record was."""
         to = event.to_update
         if self._tracker.can_rewind:
             self._tell()
@@ -127,7 +127,9 @@ class Feed:
         self._safe = len(self._points)
 
     def _tell(self) -> None:
-        """Give the tracker what may be given."""
+        """Give the tracker its points; if it holds some back, only those that no rewind
+        discards.
+        """
         count = self._safe if self._holds else len(self._points)
         points, self._points = self._points[:count], self._points[count:]
         self._safe = 0
@@ -139,10 +141,10 @@ class Feed:
         others = [point.update + 1 for point in points if point.kind != UPDATE]
         was = self._written
         self._written = Written(max([was.updates, *updates]), max([was.others, *others]))
-        if self._tracker.can_rewind:  # what it has twice it purges
+        if self._tracker.can_rewind:  # it purges duplicates
             self._call(self._tracker.write, points)
             self._kept.put(self._tool, self._identity, self._written)
-        else:  # a kill between the two loses points rather than doubles them
+        else:  # a kill between the two loses points rather than duplicating them
             self._kept.put(self._tool, self._identity, self._written)
             self._call(self._tracker.write, points)
 

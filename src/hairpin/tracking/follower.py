@@ -2,9 +2,9 @@
 
     follower.tell(Opening(...)) … follower.tell(event) … follower.close()
 
-What the tracker is told is what the record holds: it is given all that it lacks when it begins, and
-nothing twice. A tool that can take points back does so where the record is cut; for one that cannot
-the points of updates that may be rewound wait for the next checkpoint.
+The tracker receives the content of the record: everything it lacks when it begins, and nothing
+twice. A tool that can discard points does so when the record is cut back; for one that cannot, the
+points of updates that may be rewound are held back until the next checkpoint.
 """
 
 import queue
@@ -26,14 +26,15 @@ _MOST_IN_BATCH = 5000
 
 
 class Follower:
-    """Feeds one tracker.
+    """Feed one tracker.
 
     Args:
-        tool: its name.
-        make: gives the tracker; it may fail.
-        kept: what the run's folder knows of it.
-        summary: what the run came to; asked at its end.
-        notice: is told, once, why the tracker was given up, and what the tracker says.
+        tool: the tool's name.
+        make: returns the tracker; may fail.
+        kept: the state that the run's folder holds about it.
+        summary: returns the run's outcome; called at its end.
+        notice: called once, with the reason, if the tracker is given up, and with what the tracker
+            says.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Follower:
         self._thread.start()
 
     def tell(self, what: Opening | events.Event) -> None:
-        """Hand on what happened; never waits, never raises."""
+        """Queue an event; never waits, never raises."""
         self._look()
         if self._is_over:
             return
@@ -70,7 +71,7 @@ class Follower:
         self._said.put(line)
 
     def close(self) -> None:
-        """Wait until the tracker has everything, but not for long. Its last event was an `End`."""
+        """Wait until the tracker has everything, but not for long. The last event was an `End`."""
         end_time = time.monotonic() + LONGEST_END_SECONDS
         while not self._is_over and self._thread.is_alive() and time.monotonic() < end_time:
             self._thread.join(0.1)
@@ -96,18 +97,18 @@ class Follower:
             self._notice(f"{self._tool}: {reason}; the run goes on without it")
 
     def _work(self) -> None:
-        """In the tracker's own thread."""
+        """Feed the tracker in its own thread."""
         try:
             while not self._is_over:
                 if self._feed.take(self._batch()):
                     return
         except GivenUpError:
             return
-        except BaseException as error:  # a tool may even try to leave the process
+        except BaseException as error:  # a tool may even try to exit the process
             self._failure = reason_of(error)
 
     def _batch(self) -> list[Opening | events.Event]:
-        """What happened in about a second."""
+        """Collect the events of about a second."""
         batch = [self._waiting.get()]
         end_time = time.monotonic() + _BATCH_SECONDS
         while not isinstance(batch[-1], Opening | events.End) and len(batch) < _MOST_IN_BATCH:

@@ -1,4 +1,4 @@
-"""tracking.json in a run's folder: which run it is in each tool, and how far the tool has it."""
+"""tracking.json in a run's folder: the run's ID in each tool, and how much of it the tool has."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ NAME = "tracking.json"
 
 
 class Kept:
-    """What a run's folder knows of its trackers; shared by their threads.
+    """The state that a run's folder holds about its trackers; shared by their threads.
 
     Args:
         folder: the run's.
@@ -26,17 +26,17 @@ class Kept:
             self._tools = json.loads(self._path.read_text(encoding="utf-8"))
 
     def identity(self, tool: str) -> str | None:
-        """Which run it is in the tool; None: it has none yet."""
+        """Return the run's ID in the tool; None: it has none yet."""
         found = self._tools.get(tool, {}).get("id")
         return None if found is None else str(found)
 
     def written(self, tool: str) -> Written | None:
-        """How far the tool has the run; None: nothing is known."""
+        """Return how much of the run the tool has; None: unknown."""
         found = self._tools.get(tool)
         return Written(int(found["updates"]), int(found["others"])) if found else None
 
     def put(self, tool: str, identity: str, written: Written) -> None:
-        """Keep both of a tool."""
+        """Store both for a tool."""
         with self._lock:
             self._tools[tool] = {
                 "id": identity,

@@ -1,4 +1,4 @@
-"""MLflow: on a server, or in a folder of its own beside the run's."""
+"""MLflow: on a server, or in a folder of its own next to the run's."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from hairpin.tracking.points import UPDATE, Point
 from hairpin.tracking.tracker import Tracked, Written
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
-# MLflow's own limits of one call, and of one value.
+# MLflow's own limits per call, and per value.
 _MOST_METRICS, _MOST_PARAMS, _LONGEST_PARAM = 1000, 100, 6000
 _LOCAL = "mlruns"
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class MLflow:
-    """Logs metrics with the update as their step.
+    """Log metrics with the update as their step.
 
-    MLflow takes nothing back. What it has already is not sent again where a run does updates again,
-    which come to the same numbers; how far it has a run, it says itself.
+    MLflow cannot discard points. When a run repeats updates, which give the same numbers, those
+    that MLflow has are not sent again; MLflow itself reports how much of a run it has.
     """
 
     can_rewind = False
@@ -30,7 +30,7 @@ class MLflow:
     def open(self, run: Tracked) -> tuple[str, Written]:
         uri = tracking_uri(run.asked.mlflow_uri, run.path)
         if "://" not in uri or uri.startswith("file:"):
-            # Newer versions keep runs in a folder only where they are told that they may.
+            # Newer versions keep runs in a folder only if explicitly allowed.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
@@ -84,13 +84,13 @@ class MLflow:
         return str(found.experiment_id if found else self._client.create_experiment(name))
 
     def _last(self, metric: str) -> int:
-        """The last step that MLflow has of a metric; -1: none."""
+        """Return the last step of a metric in MLflow; -1: none."""
         history = self._client.get_metric_history(self._id, metric)
         return max((int(entry.step) for entry in history), default=-1)
 
     def _log_params(self, config: Mapping[str, Any]) -> None:
-        """The settings. MLflow lets none change, so that those of a run that goes on with others
-        stay as they were when it began.
+        """Log the settings. MLflow lets none change, so a run resumed with other settings keeps
+        those of its beginning.
         """
         from mlflow.entities import Param
 
@@ -105,7 +105,7 @@ class MLflow:
 
 
 def tracking_uri(asked: str | None, run: Path) -> str:
-    """Where runs are kept: as asked, as MLFLOW_TRACKING_URI says, else beside the run's folder."""
+    """Return where to store runs: as requested, else MLFLOW_TRACKING_URI, else next to the run."""
     uri = asked or os.environ.get("MLFLOW_TRACKING_URI")
     return uri or (run.absolute().parent / _LOCAL).as_uri()
 

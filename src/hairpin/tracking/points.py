@@ -1,4 +1,4 @@
-"""What trackers are told: the events of a record as named numbers, whichever tool takes them."""
+"""Points for trackers: the events of a record as named numbers, independent of the tool."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,15 +30,15 @@ UPDATE = "update"
 
 @dataclass(frozen=True)
 class Point:
-    """An event of the record, as a tracker takes it.
+    """An event of the record in the form that trackers take.
 
     Args:
         kind: the event's name.
-        update: where it stands, as in the record: an update's index from 0, of all else the number
-            of updates completed.
-        tokens: trained on until then.
+        update: position as in the record: an update's index from 0, otherwise the number of updates
+            completed.
+        tokens: number trained on until then.
         values: name → number, such as "train/loss".
-        text: what the model wrote.
+        text: generated text.
     """
 
     kind: str
@@ -49,17 +49,17 @@ class Point:
 
 
 def point_of(event: Mapping[str, Any], tokens: int) -> Point | None:
-    """The point of a line of the record; None: trackers are not told of it.
+    """Convert a line of the record to a point; None: trackers do not get this event.
 
     Args:
         event: as in metrics.jsonl.
-        tokens: trained on until then.
+        tokens: number trained on until then.
     """
     kind = event["event"]
     if kind in _NAMES:
         values = {name: _number(event, key) for key, name in _NAMES[kind].items() if key in event}
         return Point(kind, event["update"], tokens, values)
-    if kind in _INCIDENTS:  # a rewind stands where the run goes on
+    if kind in _INCIDENTS:  # a rewind is placed where the run continues
         update = event.get("to_update", event["update"])
         return Point(kind, update, tokens, {f"incident/{kind}": 1.0})
     if kind == "ratios":
@@ -71,6 +71,6 @@ def point_of(event: Mapping[str, Any], tokens: int) -> Point | None:
 
 
 def _number(event: Mapping[str, Any], key: str) -> float:
-    """A number of the record, which has null and a word where it is not finite."""
+    """Return a number of the record, which stores a non-finite one as null and a word."""
     value = event[key]
     return float(event["non_finite"] if value is None else value)

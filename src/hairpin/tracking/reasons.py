@@ -1,4 +1,4 @@
-"""Why a tracker failed, in a line without secrets."""
+"""Description of a tracker's failure in a line without secrets."""
 
 import os
 import re
@@ -16,7 +16,7 @@ _LONGEST = 200
 
 
 def reason_of(error: BaseException) -> str:
-    """The error's kind and its first line, without passwords."""
+    """Return the error's type and its first line, without passwords."""
     words = str(error).strip()
     for name in _SECRETS:
         if secret := os.environ.get(name):

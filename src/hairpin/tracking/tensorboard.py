@@ -10,7 +10,7 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes event files. What a resume or a rewind sets aside is purged: readers drop what was
+    """Write event files. Points discarded by a resume or a rewind are purged: readers drop what was
     written from that update on, and it is written again.
     """
 
@@ -52,7 +52,7 @@ class TensorBoard:
         self._writer: Any = SummaryWriter(self._folder, purge_step=purge_step)
 
     def _show_hparams(self, config: Mapping[str, Any]) -> None:
-        """The settings as TensorBoard's own hyperparameters, with what they are judged by."""
+        """Write the settings as TensorBoard's hyperparameters, with the metrics that judge them."""
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in config.items()
@@ -63,7 +63,7 @@ class TensorBoard:
 
 
 def _hparams(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
-    """TensorBoard's three records of a run: what its settings are, its begin, its end."""
+    """Return TensorBoard's three records of a run: its settings, its beginning, its end."""
     from torch.utils.tensorboard import summary
 
     untyped: Any = summary
@@ -71,5 +71,5 @@ def _hparams(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> Any:
 
 
 def _as_code(lines: Sequence[str]) -> str:
-    """Lines as they are, for Markdown."""
+    """Indent lines so that Markdown shows them verbatim."""
     return "\n".join(f"    {line}" for line in lines) or "    "

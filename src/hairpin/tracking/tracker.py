@@ -1,4 +1,4 @@
-"""What a tracker is to hairpin, and what it is told of a run when it begins."""
+"""The interface of trackers, and the facts they get when a run begins."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from hairpin.tracking.points import Point
 
 @dataclass(frozen=True)
 class Written:
-    """How far a tool has a run: all updates below `updates`, and all other points below `others`
-    (both as `Point.update` counts).
+    """The amount of a run that a tool has: all updates below `updates`, and all other points below
+    `others` (both counted as in `Point.update`).
     """
 
     updates: int = 0
@@ -21,17 +21,18 @@ class Written:
 
 @dataclass(frozen=True)
 class Tracked:
-    """The run that a tracker is to follow.
+    """The run that a tracker follows.
 
     Args:
         path: its folder.
         asked: the settings of trackers.
-        name: what the tool is to call it.
+        name: the run's name in the tool.
         config: dotted key → plain value, all settings.
-        kept: updates that the record has; later ones that the tool may have are set aside.
-        written: how far the tool has it, by what hairpin kept; None: the tool knows nothing of it.
-        identity: what the tracker gave when it opened the run first; None: it did not yet.
-        notice: is told, in a line, what people have to do with what the tool keeps.
+        kept: number of updates in the record; later ones that the tool may have are discarded.
+        written: how much of it the tool has, by hairpin's notes; None: nothing.
+        identity: the ID that the tracker returned when it first opened the run; None: it has not
+            yet.
+        notice: called with a line that says what people have to do with what the tool keeps.
     """
 
     path: Path
@@ -45,29 +46,30 @@ class Tracked:
 
 
 class Tracker(Protocol):
-    """One tool, following one run. All calls come from one thread, one after the other; any of
-    them may raise, or never return: then the run goes on without it.
+    """One tool, following one run. All calls come from one thread, one after the other; any of them
+    may raise, or never return: then the run continues without it.
     """
 
-    # Whether the tool can take back what it was told.
+    # True if the tool can discard points that it was given.
     can_rewind: bool
 
     def open(self, run: Tracked) -> tuple[str, Written]:
-        """Begin the run in the tool, or go on with it; its identity there, and how far it has it.
-        Points below that will not be told again.
+        """Begin the run in the tool, or resume it; return its ID there, and how much the tool has.
+
+        Points below that are not given again.
         """
         ...
 
     def write(self, points: Sequence[Point]) -> None:
-        """Take the next points; when it returns, a killed process loses none of them."""
+        """Take the next points; once this returns, a killed process loses none of them."""
         ...
 
     def rewind(self, update: int) -> None:
-        """Forget all from `update` on; asked only where `can_rewind`."""
+        """Discard everything from `update` on; called only if `can_rewind`."""
         ...
 
     def close(self, status: str, summary: Mapping[str, float]) -> None:
-        """The process ends: "finished", "interrupted" or "failed". A run that is resumed is opened
-        again.
+        """Handle the end of the process: "finished", "interrupted" or "failed". A resumed run is
+        opened again.
         """
         ...

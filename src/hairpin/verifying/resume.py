@@ -1,9 +1,9 @@
-"""Does a run that is killed end in the same bits here? Shown by killing one.
+"""Prove that a run that is killed and resumed ends in the same bits here, by killing one.
 
     clean     trained without a break; its config has every choice filled in
     killed    the same config, killed with SIGKILL again and again, and resumed
 
-Both are processes of their own, as a user's would be.
+Each runs in a process of its own, as a user's would.
 """
 
 import json
@@ -30,7 +30,7 @@ from hairpin.runs.metrics import read_record
 from hairpin.training.threads import threads_of
 
 _SMALL = {
-    "recipe": "gpt2",  # which has dropout, whose random numbers a resume must go on with
+    "recipe": "gpt2",  # has dropout, whose random state a resume must restore
     "data.corpus": "python-docs",
     "tokenizer.kind": "bytes",
     "model.layers": 2,
@@ -47,8 +47,8 @@ _MOST_LINES = 10
 
 @dataclass(frozen=True)
 class Kill:
-    """A process was killed when its record had `after` updates; the next one went on from
-    `went_on_from`, and its first new update was there after so many seconds.
+    """One kill: the process was killed when its record had `after` updates; the next one resumed
+    from update `went_on_from` and finished its first new update after `seconds_to_update`.
     """
 
     after: int
@@ -58,13 +58,13 @@ class Kill:
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of it.
+    """The outcome of the comparison of the two runs.
 
     Args:
-        config: of both runs, settled.
-        kills: those that came before the end.
-        compared: tensors and updates that were compared.
-        differences: a line each; none: the runs are identical.
+        config: of both runs, with every choice filled in.
+        kills: those that happened before the run ended.
+        compared: number of tensors and of updates that were compared.
+        differences: a line each; empty if the runs are identical.
     """
 
     config: Config
@@ -74,7 +74,7 @@ class Proof:
 
     @property
     def conditions(self) -> str:
-        """Under which it was found, and holds."""
+        """The conditions under which the result was found and holds."""
         how = self.config.execution
         compiled = "compiled, " if how.compile == "on" else ""
         return (
@@ -84,11 +84,11 @@ class Proof:
 
 
 def short_config(config: Path | None, updates: int) -> Config:
-    """The config of a short run with everything on that a resume has to get right.
+    """Build the config of a short run that enables everything a resume has to get right.
 
     Args:
-        config: whose text, model, batches and device are taken; None: a small one.
-        updates: how long it is, at least 6.
+        config: a file whose text, model, batches and device are used; None: a small built-in one.
+        updates: length of the run, at least 6.
     """
     asked = build_config(file=config, flags=None if config else _SMALL)
     lengths = ("train.tokens", "train.epochs", "schedule.warmup_tokens", "schedule.warmup_fraction")
@@ -118,17 +118,17 @@ def prove_resume(
     seed: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
-    """Train without a break, train with kills, and compare.
+    """Train one run without a break and one with kills, and compare them.
 
     Args:
-        config: a short one.
-        folder: empty; both runs are left there.
-        kills: how many; at random updates.
-        seed: of where they fall.
-        on_progress: told of updates done by both, of how many.
+        config: of a short run.
+        folder: an empty folder; both runs stay there.
+        kills: number of kills, at random updates.
+        seed: of the choice of these updates.
+        on_progress: called with the updates done by both runs and their total.
 
     Raises:
-        HairpinError: one of the runs failed by itself.
+        HairpinError: one of the runs failed without being killed.
     """
     updates = config.train.updates
     assert updates
@@ -153,7 +153,7 @@ def prove_resume(
 
 
 def compare(clean: RunDirectory, killed: RunDirectory) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """How many tensors and updates of two runs were compared, and what differs, a line each."""
+    """Return how many tensors and updates of two runs were compared, and a line per difference."""
     ours, theirs = (_last_tensors(run) for run in (clean, killed))
     lines = [_difference(name, ours.get(name), theirs.get(name)) for name in {**ours, **theirs}]
     before, after = (_updates(run) for run in (clean, killed))
@@ -173,7 +173,7 @@ def compare(clean: RunDirectory, killed: RunDirectory) -> tuple[tuple[int, int],
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a process ended: updates in its record, and seconds to the first one it added."""
+    """The end of a process: updates in its record, and seconds until the first one it added."""
 
     updates: int
     was_killed: bool
@@ -183,10 +183,10 @@ class _Outcome:
 def _run(
     arguments: list[str], run: RunDirectory, target: int | None, on_updates: Callable[[int], None]
 ) -> _Outcome:
-    """Run hairpin until its record has `target` updates, then kill it; None: to its end.
+    """Run hairpin until its record has `target` updates, then kill it; None: let it finish.
 
     Raises:
-        HairpinError: it failed by itself.
+        HairpinError: it failed without being killed.
     """
     log, begun, seconds = run.path.with_suffix(".log"), time.time(), math.nan
     with log.open("wb") as output:
@@ -199,7 +199,7 @@ def _run(
         while process.poll() is None:
             time.sleep(_LOOK_SECONDS)
             done = _updates_recorded(run, since=begun)
-            if done is None:  # what the record has is still from before
+            if done is None:  # the process has not added an update yet
                 continue
             on_updates(done)
             seconds = time.time() - begun if math.isnan(seconds) else seconds
@@ -222,12 +222,12 @@ def _train(like: RunDirectory, out: RunDirectory) -> list[str]:
 
 
 def _updates_recorded(run: RunDirectory, since: float = 0.0) -> int | None:
-    """Updates in a record that another process may be writing.
+    """Count the updates in a record that another process may be writing.
 
     Args:
-        run: whose.
-        since: None unless a process that began after this time, in seconds since 1970, has added
-            an update.
+        run: the run's folder.
+        since: return None unless a process that began after this time, in seconds since 1970, has
+            added an update.
     """
     try:
         lines = run.metrics.read_bytes().split(b"\n")[:-1]
@@ -247,7 +247,7 @@ def _newest_step(run: RunDirectory) -> int:
 
 
 def _updates(run: RunDirectory) -> list[dict[str, Any]]:
-    """What the record says of each update, less what is of the clock."""
+    """Return the update events of the record without their timing."""
     return [
         {key: value for key, value in event.items() if key != "tokens_per_second"}
         for event in read_record(run.metrics)
@@ -256,7 +256,7 @@ def _updates(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def _last_tensors(run: RunDirectory) -> dict[str, Tensor]:
-    """Every tensor of the last checkpoint, by group and name."""
+    """Return every tensor of the last checkpoint, by group and name."""
     checkpoint = open_checkpoint(CheckpointStore(run.checkpoints).steps()[-1])
     return {
         f"{group}: {name}": tensor

@@ -1,4 +1,6 @@
-"""Is everything in a run as it was written? Reading only, also while the run is training."""
+"""Check that everything in a run is as it was written; only reads, so it is safe during
+training.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,12 +27,12 @@ _ASIDE = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found about one thing in a run.
+    """The result of checking one file or folder of a run.
 
     Args:
-        what: its path within the run.
-        problems: what is wrong with it, a line each; none: it is whole.
-        note: what is good to know of it.
+        what: the path within the run.
+        problems: a line each; empty if it is intact.
+        note: useful facts about it.
     """
 
     what: str
@@ -41,12 +43,12 @@ class Finding:
 def check_run(
     run: RunDirectory, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Finding]:
-    """Findings about each checkpoint, the best weights, config, tokenizer and record of a run, and
-    about what was set aside.
+    """Check each checkpoint, the best weights, config, tokenizer and record of a run, and list what
+    was set aside.
 
     Args:
-        run: its folder.
-        on_progress: told of checkpoints done, of how many.
+        run: the run's folder.
+        on_progress: called with the checkpoints done and their total.
     """
     try:
         paths = CheckpointStore(run.checkpoints).steps()
@@ -78,7 +80,7 @@ def _check_checkpoint(run: RunDirectory, path: Path) -> tuple[Finding | None, Ch
 
     try:
         checkpoint = read_live(find, lambda found: open_checkpoint(found.path))
-        if checkpoint is None:  # rotated away while it was read
+        if checkpoint is None:  # deleted by rotation while it was read
             return None, None
     except CheckpointError as damage:
         way_out = f"`{command('resume', run.path)}` sets it aside and goes on from the one before"

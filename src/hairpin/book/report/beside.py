@@ -1,4 +1,4 @@
-"""A run of hairpin's own loop, to be shown beside the listings."""
+"""A run of hairpin's own loop, to compare with the listings."""
 
 import json
 import math
@@ -18,17 +18,17 @@ RECIPE = "book"
 
 @dataclass(frozen=True)
 class BesideRun:
-    """What the page says of it.
+    """The data of such a run that the page shows.
 
     Args:
         path: its folder.
-        text: what it trained on, in a few words.
-        updates: after how many it was evaluated; train, val: the losses there, nats per token.
+        text: its training text, in a few words.
+        updates: numbers of updates at evaluations; train, val: the losses there, nats per token.
         length: updates completed.
-        seconds: wall time of its processes together; None: none has come to an end.
-        update_seconds: what its updates took together, without evaluations, samples and saving.
+        seconds: total wall time of its processes; None: none has ended.
+        update_seconds: total time of its updates, without evaluations, samples and saving.
         tokens_per_second: the median over updates.
-        environment: what ran it, as in its environment.json.
+        environment: the content of its environment.json.
     """
 
     path: Path
@@ -44,10 +44,10 @@ class BesideRun:
 
 
 def read_beside(path: Path) -> BesideRun:
-    """The run at `path`.
+    """Read the run at `path`.
 
     Raises:
-        RunError: it is no run, another recipe's, or was never evaluated.
+        RunError: it is not a run, has another recipe, or was never evaluated.
     """
     run = open_run(path)
     recipe = run.read_config().recipe

@@ -1,4 +1,4 @@
-"""The appendix's training, its steps counted and ended after enough of them, its print kept."""
+"""The appendix's training with its steps counted and limited, and its output captured."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from hairpin.book import train_model
 from hairpin.book.training import Loader
 
 EPOCHS = 15
-DEVICE = "cpu"  # as the printed figures were made
+DEVICE = "cpu"  # on which the printed figures were made
 _EVALUATED_EVERY = 5
 _LOSSES = re.compile(r"Ep \d+ \(Iter (\d+)\): Train loss (\S+), Val loss (\S+)")
 
@@ -26,7 +26,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Losses:
-    """What `train_model` printed after the step of index `iteration`: nats per token."""
+    """The losses that `train_model` printed after the step of index `iteration`: nats per token."""
 
     iteration: int
     train: float
@@ -34,9 +34,9 @@ class Losses:
 
 
 class CountedLoader:
-    """A loader that counts the steps trained with it, and ends the training after enough of them.
+    """A loader that counts the steps trained with it, and ends the training after a given number.
 
-    Its length stays that of the whole, so that the learning rates do.
+    Its length stays that of the whole, so that the learning rates do not change.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class CountedLoader:
             yield batch
 
     def finish(self) -> None:
-        """Tell that the last step is done."""
+        """Report that the last step is done."""
         self._on_iteration(self.begun, self._most)
 
 
@@ -72,8 +72,8 @@ def train_counted(
     tokenizer: tiktoken.Encoding,
     warmup_steps: int,
 ) -> tuple[list[Losses], list[str]]:
-    """The last listing; returns the losses and the samples that it printed, which is shown too."""
-    # No learning rate is named: the peak is AdamW's own default, 1e-3.
+    """Run the last listing, showing its output; return the losses and samples that it printed."""
+    # No learning rate is passed: the peak is AdamW's own default, 1e-3.
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
     printed = _Kept(sys.stdout)
     with contextlib.suppress(_EnoughError), contextlib.redirect_stdout(printed):
@@ -97,7 +97,7 @@ def train_counted(
 
 
 def _parsed(listing: str) -> tuple[list[Losses], list[str]]:
-    """The losses and the samples in what was printed: three digits are all that is compared."""
+    """Parse the losses and samples from the output; comparing needs only three digits."""
     losses, samples = [], []
     for line in listing.split("\n"):
         if found := _LOSSES.fullmatch(line):
@@ -108,11 +108,11 @@ def _parsed(listing: str) -> tuple[list[Losses], list[str]]:
 
 
 class _EnoughError(Exception):
-    """As many steps as were asked for have been taken."""
+    """The requested number of steps is done."""
 
 
 class _Kept(io.StringIO):
-    """Shows at once what is printed, harmless to a terminal, and keeps it as it is."""
+    """Print text at once, made harmless for a terminal, and keep the original."""
 
     def __init__(self, shown: Any) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Appendix D from its first listing to its last, with what comes out kept.
+"""Appendix D from its first listing to its last, with the results recorded.
 
-The order is the appendix's, because one random stream runs through it: a model's first weights, a
-shuffled pass over a loader (also one that trains nothing, and one that only evaluates) and dropout
-all draw from it. That is how the printed figures come out again, on a CPU as they were made.
+The order is the appendix's, because everything draws from one random stream: a model's initial
+weights, a shuffled pass over a loader (also one that trains nothing, and one that only evaluates)
+and dropout. So the printed figures are reproduced on a CPU, on which they were made.
 """
 
 import itertools
@@ -43,19 +43,19 @@ _BATCH_SEQUENCES = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the listings came to.
+    """The results of the listings.
 
     Args:
-        batches: in an epoch of the training loader.
+        batches: per epoch of the training loader.
         warmup_steps: a fifth of all steps.
         warmup_lrs, cosine_lrs: the rate of each step, as in figures D.1 and D.2.
         example_norm, example_clipped: of the small matrix in section D.3.
-        largest_gradient, largest_gradient_clipped: what `find_highest_gradient` gives before and
+        largest_gradient, largest_gradient_clipped: result of `find_highest_gradient` before and
             after clipping to norm 1.
-        largest_magnitude: of all entries before clipping, negative ones too.
+        largest_magnitude: of all entries before clipping, including negative ones.
         losses: one for each evaluation; samples: one for each finished epoch.
         iterations: training steps taken.
-        training_seconds: in `train_model`; seconds: in all.
+        training_seconds: in `train_model`; seconds: total.
     """
 
     batches: int
@@ -81,18 +81,18 @@ def run_listings(
     iterations: int | None = None,
     on_iteration: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
-    """Run the appendix; what its listings print goes to standard output as it comes.
+    """Run the appendix; the listings print to standard output.
 
     Args:
-        text: what to train on.
+        text: the training text.
         config: the keys of `GPT_CONFIG_124M`.
-        iterations: end after so many training steps of the last listing; None: all 15 epochs. The
-            learning rates are those of the whole.
-        on_iteration: told how many of them are done, before each.
+        iterations: number of training steps of the last listing; None: all 15 epochs. The learning
+            rates are those of the whole.
+        on_iteration: called before each step with the number of steps done and the total.
 
     Raises:
-        CorpusError: there is no whole batch of training text, or no window of validation text.
-        UserError: GPT-2's vocabulary cannot be had.
+        CorpusError: there is not one full batch of training text, or no window of validation text.
+        UserError: GPT-2's vocabulary is not available.
     """
     begun = time.perf_counter()
     tokenizer = gpt2_vocabulary()
@@ -132,7 +132,7 @@ def run_listings(
 
 
 def gpt2_vocabulary() -> tiktoken.Encoding:
-    """From tiktoken's cache, or downloaded into it.
+    """Load GPT-2's vocabulary from tiktoken's cache, downloading it if missing.
 
     Raises:
         UserError: it is not in the cache and there is no network.
@@ -140,7 +140,7 @@ def gpt2_vocabulary() -> tiktoken.Encoding:
     try:
         return tiktoken.get_encoding("gpt2")
     except Exception as error:
-        # Whatever went wrong between here and a server, the way out is the same.
+        # Whatever failed between here and the server, the remedy is the same.
         raise UserError(
             f"GPT-2's vocabulary cannot be downloaded ({type(error).__name__}); set "
             "TIKTOKEN_CACHE_DIR to a folder that has it"
@@ -148,11 +148,11 @@ def gpt2_vocabulary() -> tiktoken.Encoding:
 
 
 def make_loaders(text: str, context: int) -> tuple[Loader, Loader]:
-    """The appendix's loaders: the first nine tenths of the characters, shuffled, and the rest.
+    """Build the appendix's loaders: nine tenths of the characters, shuffled, and the rest.
 
     Raises:
-        CorpusError: one of them would be empty, and nothing would be trained or evaluated.
-        UserError: GPT-2's vocabulary cannot be had.
+        CorpusError: one of them would be empty, so nothing would be trained or evaluated.
+        UserError: GPT-2's vocabulary is not available.
     """
     split = int(0.90 * len(text))
     parts = text[:split], text[split:]
@@ -179,8 +179,8 @@ def _new_model(config: Mapping[str, Any]) -> GPTModel:
 def _example_rates(
     model: nn.Module, loader: Loader, warmup_steps: int, *, decays: bool
 ) -> tuple[list[float], Batch]:
-    """The rates of figure D.1 or D.2 over passes through the loader that train nothing, and the
-    last batch of them.
+    """Return the rates of figure D.1 or D.2 over passes through the loader without training, and
+    the last batch of these.
     """
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
     rates: list[float] = []
@@ -206,8 +206,8 @@ def _example_rate(step: int, warmup_steps: int, steps: int, *, decays: bool) -> 
 
 
 def _gradients(model: GPTModel, batch: Batch) -> tuple[float, float, float]:
-    """The largest entry of a batch's gradient, the largest by magnitude, and the largest after
-    clipping to norm 1.
+    """Return the largest entry of a batch's gradient, the largest by magnitude, and the largest
+    after clipping to norm 1.
     """
     calc_loss_batch(*batch, model, DEVICE).backward()  # type: ignore[no-untyped-call]
     largest = find_highest_gradient(model)
@@ -221,7 +221,7 @@ def _gradients(model: GPTModel, batch: Batch) -> tuple[float, float, float]:
 
 
 def _clipped_example() -> tuple[float, list[list[float]]]:
-    """The norm of section D.3's gradient, and the gradient after clipping to norm 1."""
+    """Return the norm of section D.3's gradient, and the gradient after clipping to norm 1."""
     weight = nn.Parameter(torch.zeros(2, 2))
     weight.grad = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
     norm = nn.utils.clip_grad_norm_([weight], max_norm=1.0)

@@ -1,4 +1,4 @@
-"""The page about a run of the appendix: book.md, with its pictures beside it."""
+"""The page about a run of the appendix: book.md, with its pictures in the same folder."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,15 +20,14 @@ NAME = "book.md"
 
 @contextmanager
 def folder_for_page(folder: Path) -> Iterator[None]:
-    """Make the folder of the page, before the work that it is about; where nothing comes of that,
-    what was made is removed again.
+    """Make the page's folder before the work begins; if the block fails, remove what was made.
 
     Raises:
-        UserError: it cannot be made, or not be written to.
+        UserError: it cannot be made, or cannot be written to.
     """
     try:
         made = make_folders(folder)
-    except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"{folder}: cannot be made a folder ({reason}); name another with --out"
@@ -51,15 +50,15 @@ def write_page(
     environment: dict[str, Any],
     beside: BesideRun | None = None,
 ) -> Path:
-    """Write book.md and its pictures into `folder`; an earlier page there is replaced.
+    """Write book.md and its pictures into `folder`, replacing an earlier page.
 
     Args:
-        outcome: of the listings.
-        folder: is there.
-        text_name: what they ran on.
-        of_the_story: whether that is the book's own text.
-        environment: what ran them, as `describe_environment` says it.
-        beside: a run of hairpin's own loop.
+        outcome: the listings' results.
+        folder: an existing folder.
+        text_name: name of the text.
+        of_the_story: the text is the book's own.
+        environment: result of `describe_environment`.
+        beside: a run of hairpin's own loop, to compare.
     """
     write_pictures(outcome, folder, of_the_story=of_the_story, beside=beside)
     rows = findings(outcome, of_the_story=of_the_story)
@@ -78,7 +77,7 @@ def write_page(
 
 
 def agreement(rows: Sequence[Finding]) -> str:
-    """How many of the printed figures came out, in a sentence."""
+    """Tell in a sentence how many of the printed figures were reproduced."""
     compared = [row for row in rows if row.agrees]
     same = sum(row.agrees == "yes" for row in compared)
     other = sum(row.agrees == "no" for row in compared)
@@ -257,7 +256,7 @@ def _contradictions(outcome: Outcome) -> Iterator[str]:
 
 
 def _code(text: str | None) -> str:
-    """Text as code in a table; nothing for None."""
+    """Format text as code in a table; empty for None."""
     return f"`{one_line(text)}`" if text else ""
 
 

@@ -39,7 +39,7 @@ def write_pictures(
 
 
 def rates_figure(title: str, rates: Sequence[float]) -> Figure:
-    """The learning rate of each step."""
+    """Plot the learning rate of each step."""
     figure, ax = new_figure(title, "learning rate")
     updates, lr = np.arange(len(rates), dtype=np.float64), np.array(rates)
     ax.plot(updates, lr, color=BLUE, lw=2)
@@ -51,7 +51,7 @@ def rates_figure(title: str, rates: Sequence[float]) -> Figure:
 def losses_figure(
     outcome: Outcome, *, of_the_story: bool, beside: BesideRun | None = None
 ) -> Figure:
-    """Both losses against the updates behind them, with what the appendix prints as rings."""
+    """Plot both losses against the updates before them, with the printed ones as rings."""
     title = "Losses of the appendix's listings"
     if beside is not None:
         title += ", and of hairpin's own loop"

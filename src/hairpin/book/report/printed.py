@@ -1,4 +1,4 @@
-"""The figures that the appendix prints, each beside what came out here."""
+"""The figures printed in the appendix, compared with the results here."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PRINTED_LOSSES = {
     130: ("0.041", "6.915"),
 }
 _SAMPLE = "Every effort moves you"
-# Epoch → how its sample goes; of the last only the beginning.
+# Epoch → its sample; for the last epoch only the beginning.
 PRINTED_SAMPLES = {
     1: _SAMPLE + "," * 50,
     2: _SAMPLE + " the".join("," * commas for commas in (19, 9, 11, 8)),
@@ -30,9 +30,9 @@ class Finding:
     """A figure of the appendix.
 
     Args:
-        name: what it is.
-        printed: as the appendix has it; None: it is not printed there, or is about another text.
-        measured: the same, as it came out; None: the run ended before it.
+        name: a description.
+        printed: its text in the appendix; None: not printed there, or about another text.
+        measured: the same figure in this run; None: the run ended before it.
     """
 
     name: str
@@ -41,7 +41,9 @@ class Finding:
 
     @property
     def agrees(self) -> str:
-        """Yes for the same digits, no for others, and what lies between in words."""
+        """The comparison: "yes" for equal digits, "no" for others, words for a difference in the
+        last digit; empty if there is nothing to compare.
+        """
         if self.printed is None or self.measured is None:
             return ""
         printed, measured = " ".join(self.printed.split()), " ".join(self.measured.split())
@@ -55,11 +57,11 @@ class Finding:
 
 
 def findings(outcome: Outcome, *, of_the_story: bool) -> list[Finding]:
-    """Every figure of the appendix, in its order.
+    """Return every figure of the appendix, in its order.
 
     Args:
-        outcome: of a run of the listings.
-        of_the_story: whether they ran on the book's own text, which the printed figures are about.
+        outcome: results of the listings.
+        of_the_story: they ran on the book's own text, which the printed figures are about.
     """
     rows = [*_rates(outcome), *_gradients(outcome), *_losses(outcome), *_samples(outcome)]
     if of_the_story:
@@ -89,7 +91,7 @@ def _gradients(outcome: Outcome) -> list[Finding]:
     )
     return [
         Finding("norm of the gradient [1, 2], [2, 4]", "5", f"{outcome.example_norm:.6g}"),
-        # A fifth of each entry.
+        # Each entry is divided by the norm, 5.
         Finding("the same, clipped to norm 1", "[0.2, 0.4], [0.4, 0.8]", entries),
         Finding("largest gradient of a batch", "0.0411", f"{outcome.largest_gradient:.4f}"),
         Finding(
@@ -123,7 +125,7 @@ def _samples(outcome: Outcome) -> list[Finding]:
 
 
 def _nearly(printed: str, measured: str) -> bool:
-    """Whether two numbers of as many digits differ by at most one in the last."""
+    """Return True if two numbers with equally many decimals differ by at most one in the last."""
     units = [int(number.replace(".", "")) for number in (printed, measured)]
     return len(printed.partition(".")[2]) == len(measured.partition(".")[2]) and (
         abs(units[0] - units[1]) <= 1

@@ -1,4 +1,4 @@
-"""What `hairpin book` does: checks, then minutes of work, then the page."""
+"""The work of `hairpin book`: checks, then minutes of computing, then the page."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,17 +20,18 @@ def run_book(
     beside: Path | None,
     on_iteration: Callable[[int, int], None],
 ) -> tuple[Path, str]:
-    """Run the appendix; returns the page's path and how many figures came out, in a sentence.
+    """Run the appendix; return the page's path and a sentence on how many figures were reproduced.
 
     Args:
         text: a UTF-8 file; None: The Verdict, from the cache or downloaded.
         out: the folder of the page.
-        iterations: end after so many; None: all.
-        beside: a run of the recipe `book`.
-        on_iteration: told (done, total).
+        iterations: number of training steps; None: all.
+        beside: a run of the recipe `book`, to compare.
+        on_iteration: called with (done, total).
 
     Raises:
-        UserError: the text, the vocabulary, the folder or the run cannot be used; before the work.
+        UserError: the text, the vocabulary, the folder or the run cannot be used; raised before the
+            work.
     """
     other = read_beside(beside) if beside else None
     path = text or verdict()

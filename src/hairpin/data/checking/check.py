@@ -1,9 +1,9 @@
-"""A look at a corpus before it is trained on: copies, leaks, boilerplate, odd bytes.
+"""Check of a corpus before training: copies, leaks, boilerplate, odd bytes.
 
     check_corpus(data)   two passes over the text, in bounded memory
 
-Of more than `SAMPLED_BYTES` a part is looked at: whole documents, of long ones pieces, by a hash of
-their place, so that it is the same part each time.
+Of more than `SAMPLED_BYTES` a part is checked: whole documents, or pieces of long ones, chosen by a
+hash of their position, so that it is the same part each time.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from hairpin.data.corpus import Corpus, Document, open_corpus
 from hairpin.data.split import Progress, Survey, divide, tail_bytes
 
 SAMPLED_BYTES = 200_000_000
-SIMILAR = 0.8  # Jaccard's similarity from which documents count as nearly the same
+SIMILAR = 0.8  # Jaccard similarity from which documents count as nearly the same
 WORST_SHARE_SHOWN = 0.1
 _LONG_DOCUMENT_BYTES = 4_000_000
 _SHOWN_LINES = 10
-_MOST_DOCUMENTS = 200_000  # whose signatures are held: 100 MB
+_MOST_DOCUMENTS = 200_000  # whose signatures are kept: 100 MB
 
 
 @dataclass(frozen=True)
 class Near:
-    """Documents that are nearly the same.
+    """Statistics of documents that are nearly the same.
 
     Args:
-        groups: of them.
+        groups: number of groups of such documents.
         copies: documents beyond the first of each group.
-        bytes: of the copies.
-        examples: names of the two first of the largest groups.
+        bytes: size of the copies.
+        examples: names of the first two of the largest groups.
     """
 
     groups: int
@@ -46,12 +46,12 @@ class Near:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Validation text in training text.
+    """Statistics of validation text that is in the training text.
 
     Args:
-        windows: of validation text that were looked for.
-        found: those that stand in training text word for word.
-        worst: the validation document with most of them, and the share of its windows.
+        windows: number of windows of validation text that were searched for.
+        found: number of those that are in the training text verbatim.
+        worst: the validation document with most such windows, and their share of its windows.
     """
 
     windows: int
@@ -60,24 +60,24 @@ class Verbatim:
 
     @property
     def share(self) -> float:
-        """Of windows that were found."""
+        """The share of windows that were found."""
         return self.found / self.windows if self.windows else 0.0
 
 
 @dataclass(frozen=True)
 class CorpusCheck:
-    """What a corpus is like.
+    """The findings about a corpus.
 
     Args:
-        survey: how much there is, and how it is divided.
-        checked_bytes, checked_documents: of it, that were looked at.
-        empty_documents: that have nothing but white space, and files without a byte.
+        survey: its size, and how it is split.
+        checked_bytes, checked_documents: amounts that were checked.
+        empty_documents: number of documents with only white space, and of empty files.
         longest: the longest document's name and bytes.
-        near, verbatim, oddities: see there.
-        lines: how many there are.
+        near, verbatim, oddities: see their classes.
+        lines: number of lines.
         repeated: the lines whose repetitions take most bytes.
-        repeated_bytes: of all repetitions of lines beyond the first.
-        boilerplate: of `repeated`, those that stand in at least a tenth of the documents.
+        repeated_bytes: size of all repetitions of lines beyond the first.
+        boilerplate: those of `repeated` that are in at least a tenth of the documents.
     """
 
     survey: Survey
@@ -95,22 +95,22 @@ class CorpusCheck:
 
     @property
     def is_sample(self) -> bool:
-        """Whether only a part was looked at."""
+        """True if only a part was checked."""
         return self.checked_bytes < self.survey.bytes
 
 
 def check_corpus(
     data: Data, *, on_progress: Progress | None = None, sampled_bytes: int = SAMPLED_BYTES
 ) -> CorpusCheck:
-    """Look at a corpus. Bytes that are not UTF-8 are counted and not refused.
+    """Check a corpus. Bytes that are not UTF-8 are counted rather than rejected.
 
     Args:
-        data: which text, and how it is divided.
+        data: the text, and how it is split.
         on_progress: called with ("checking", bytes done, all bytes).
-        sampled_bytes: to look at, at most, about.
+        sampled_bytes: approximate maximum to check.
 
     Raises:
-        CorpusError: the text cannot be read, or there is none.
+        CorpusError: the text cannot be read, or is empty.
     """
     lenient = data.model_copy(update={"on_bad_bytes": "replace", "hash": None})
     lenient = lenient.model_copy(
@@ -142,7 +142,7 @@ class _Look:
     windows: Windows = field(default_factory=Windows)
 
     def first_pass(self) -> None:
-        """Everything but the search for validation text."""
+        """Check everything except for validation text in training text."""
         replaced = 0
         for index, document in enumerate(self.corpus.documents()):
             if self._takes(index, None):
@@ -184,7 +184,7 @@ class _Look:
             self.signatures.append(signature.least)
 
     def second_pass(self) -> None:
-        """Training text is searched for what validation text says."""
+        """Search the training text for validation text."""
         self.windows.begin_search()
         for index, document in enumerate(self.corpus.documents()):
             if not self._takes(index, None):
@@ -199,7 +199,7 @@ class _Look:
                 self._report(len(content))
 
     def _pieces(self, index: int, document: Document) -> Iterator[tuple[str, bool]]:
-        """The pieces of a document that are looked at, with their sides."""
+        """Yield the pieces of a document that are checked, with True for validation text."""
         divided = divide(
             document.pieces(),
             in_validation=bool(self.found.in_validation[index]),
@@ -211,7 +211,7 @@ class _Look:
                 yield text, is_validation
 
     def _takes(self, index: int, piece: int | None) -> bool:
-        """Whether a document (`piece` None), or a piece of a long one, is looked at."""
+        """Return True if a document (`piece` None), or a piece of a long one, is checked."""
         if self.share == 1.0:
             return True
         is_long = self.found.document_bytes[index] > _LONG_DOCUMENT_BYTES
@@ -227,7 +227,7 @@ class _Look:
             self.on_progress("checking", self.done_bytes, total)
 
     def result(self) -> CorpusCheck:
-        """What was seen."""
+        """Return the findings."""
         repeated = list(self.lines.repeated())
         often = max(3, len(self.names) / 10)
         return CorpusCheck(

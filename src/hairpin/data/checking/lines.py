@@ -1,7 +1,7 @@
-"""Lines that come again and again: in the text, and in how many documents.
+"""Lines that are repeated: their counts in the text, and the number of documents with them.
 
-Lines are counted by a hash; when there are too many kinds of them, those that came once are dropped
-and may be counted again later (lossy counting, Manku and Motwani 2002): what is frequent stays.
+Lines are counted by hash; when there are too many different ones, those seen once are dropped and
+may be counted again later (lossy counting, Manku and Motwani 2002): frequent lines stay.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class RepeatedLine:
-    """A line, as far as it is shown, how often it stands in the text, and in how many documents."""
+    """A line, shortened for display, its count in the text, and in how many documents it occurs."""
 
     text: str
     count: int
@@ -24,7 +24,7 @@ class RepeatedLine:
 
 
 class LineCounter:
-    """Counts lines of documents that come in pieces."""
+    """Count lines of documents that come in pieces."""
 
     def __init__(self, most_kinds: int = _MOST_KINDS) -> None:
         self._most_kinds = most_kinds
@@ -36,14 +36,14 @@ class LineCounter:
         self.lines = 0
 
     def add(self, text: str) -> None:
-        """The document's next piece."""
+        """Add the document's next piece."""
         *lines, self._rest = (self._rest + text).split("\n")
         self._count(lines)
-        if len(self._rest) > 1 << 20:  # a line without end
+        if len(self._rest) > 1 << 20:  # an endless line
             self._rest = self._rest[-1:]
 
     def close(self) -> None:
-        """The document ends."""
+        """End the document."""
         self._count([self._rest])
         self._rest = ""
         self._documents.update(self._seen)
@@ -58,7 +58,7 @@ class LineCounter:
             key = hash(line)
             self._counts[key] += 1
             self._seen.add(key)
-            if self._counts[key] == 2:  # most lines come once and need not be held
+            if self._counts[key] == 2:  # most lines occur once and need not be kept
                 self._texts.setdefault(key, (line[:_SHOWN_CHARACTERS], len(line.encode())))
         if len(self._counts) > self._most_kinds:
             self._forget_the_rare()
@@ -73,7 +73,7 @@ class LineCounter:
                 del table[key]
 
     def repeated(self) -> Iterator[RepeatedLine]:
-        """All lines that came more than once, those that take most bytes first."""
+        """Yield all lines that occurred more than once, those that take most bytes first."""
         found = [
             RepeatedLine(text, self._counts[key], self._documents[key], size)
             for key, (text, size) in self._texts.items()

@@ -1,11 +1,11 @@
-"""Documents that are nearly the same: MinHash over windows of bytes, with banding.
+"""Near-duplicate documents: MinHash over windows of bytes, with banding.
 
-The share of windows that two documents have in common, of all that they have (their Jaccard
-similarity), is the chance that the least hash of one is that of the other (Broder 1997). The hashes
-of a document are dealt into 128 bins, and the least of each is kept (one permutation hashing, Li et
-al. 2012), so that a document is read once and takes half a kilobyte. Documents that agree in a band
-of 4 bins are compared (Leskovec et al., Mining of Massive Datasets, chapter 3): of similarity 0.8
-practically all are found.
+The share of their windows that two documents have in common (their Jaccard similarity) is the
+probability that both have the same smallest hash (Broder 1997). The hashes of a document are
+distributed over 128 bins, and the smallest of each is kept (one permutation hashing, Li et al.
+2012), so that a document is read once and takes half a kilobyte. Documents that agree in a band of
+4 bins are compared (Leskovec et al., Mining of Massive Datasets, chapter 3): from a similarity of
+0.8 on practically all are found.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ EMPTY = np.uint32(0xFFFFFFFF)
 
 
 def window_hashes(text: npt.NDArray[np.uint8], window_bytes: int) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of each window of `window_bytes` bytes: none of a shorter text.
+    """Return a 64-bit hash of each window of `window_bytes` bytes; empty for a shorter text.
 
-    Polynomials of halves make those of wholes, so that 50 bytes take ten passes and not 50.
+    Polynomials of halves are combined into those of wholes: 50 bytes take ten passes, not 50.
     """
     count = len(text) - window_bytes + 1
     if count <= 0:
@@ -39,7 +39,7 @@ def window_hashes(text: npt.NDArray[np.uint8], window_bytes: int) -> npt.NDArray
         if left & 1:
             if total is None:
                 total = power
-            else:  # what was put together already, then this power's window
+            else:  # the window combined so far, then this power's window
                 count_now = len(text) - total_bytes - power_bytes + 1
                 later = power[total_bytes : total_bytes + count_now]
                 total = total[:count_now] * np.uint64(factor) + later
@@ -53,21 +53,21 @@ def window_hashes(text: npt.NDArray[np.uint8], window_bytes: int) -> npt.NDArray
 
 
 def _mixed(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Each number with its bits spread over all of it (the end of splitmix64)."""
+    """Spread each number's bits over all of it (the end of splitmix64)."""
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashes ^ (hashes >> np.uint64(31))
 
 
 class Signature:
-    """The least hash of each bin, of a document that comes in pieces."""
+    """The smallest hash of each bin, for a document that comes in pieces."""
 
     def __init__(self) -> None:
         self.least: Hashes = np.full(BINS, EMPTY, np.uint32)
         self._rest = b""
 
     def add(self, text: bytes) -> None:
-        """The next piece."""
+        """Add the next piece."""
         content = np.frombuffer(self._rest + text, np.uint8)
         for start in range(0, len(content), _BLOCK_BYTES):
             block = content[start : start + _BLOCK_BYTES + SHINGLE_BYTES - 1]
@@ -78,14 +78,14 @@ class Signature:
 
 
 def similarity(one: Hashes, other: Hashes) -> float:
-    """The share of bins that agree, of those that either has: Jaccard's, ± 0.04 or so."""
+    """Return the share of bins that agree, of those either document fills: Jaccard's, ± 0.04."""
     filled = (one != EMPTY) | (other != EMPTY)
     return float((one == other)[filled].mean()) if filled.any() else 0.0
 
 
 def similar_groups(signatures: Sequence[Hashes], least: float) -> list[list[int]]:
-    """Groups of documents that a chain of similarities of at least `least` links; documents of
-    fewer than `SHINGLE_BYTES` bytes are in none.
+    """Return groups of documents linked by a chain of similarities of at least `least`; documents
+    of fewer than `SHINGLE_BYTES` bytes are in none.
     """
     if not signatures:
         return []
@@ -99,7 +99,7 @@ def similar_groups(signatures: Sequence[Hashes], least: float) -> list[list[int]
         _, inverse, counts = np.unique(band[alive], axis=0, return_inverse=True, return_counts=True)
         order = np.argsort(inverse.ravel(), kind="stable")
         for members in np.split(alive[order], np.cumsum(counts)[:-1]):
-            # Each is compared with the first of its band and with the one before it, not with all.
+            # Compare each with the first of its band and with the one before it, not with all.
             for before, member in pairwise(members):
                 for other in {int(members[0]), int(before)}:
                     if groups.root(other) != groups.root(int(member)) and (
@@ -110,7 +110,7 @@ def similar_groups(signatures: Sequence[Hashes], least: float) -> list[list[int]
 
 
 class _Groups:
-    """Members that are joined, by their first."""
+    """Disjoint sets of members, each represented by its first."""
 
     def __init__(self, count: int) -> None:
         self._above = list(range(count))

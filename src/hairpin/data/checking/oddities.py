@@ -1,4 +1,4 @@
-"""Bytes and lines that text seldom wants: what they are, how many, and where the first is."""
+"""Bytes and lines that text seldom should have: their kind, count, and first occurrence."""
 
 import re
 from collections import Counter
@@ -39,7 +39,7 @@ class Oddity:
 
     Args:
         kind: a key of `ODD`.
-        count: how often.
+        count: number of occurrences.
         file, line: of the first; the line counts from 1.
     """
 
@@ -50,7 +50,7 @@ class Oddity:
 
 
 class OddityFinder:
-    """Looks at documents piece by piece."""
+    """Search documents for odd content, piece by piece."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -61,12 +61,12 @@ class OddityFinder:
         self._crlf = self._lf = self._replacements = self._first_replacement = 0
 
     def open(self, name: str) -> None:
-        """A document begins."""
+        """Begin a document."""
         self._name, self._line, self._ends_in_return = name, 1, False
         self._crlf = self._lf = self._replacements = self._first_replacement = 0
 
     def add(self, text: str) -> None:
-        """The document's next piece."""
+        """Add the document's next piece."""
         for kind, pattern in _SIMPLE.items():
             if found := pattern.search(text):
                 line = self._line + text.count("\n", 0, found.start())
@@ -83,20 +83,20 @@ class OddityFinder:
         self._ends_in_return = text.endswith("\r")
 
     def close(self, replaced: int = 0) -> None:
-        """The document ends.
+        """End the document.
 
         Args:
-            replaced: bytes of it that were not UTF-8 and became U+FFFD, which were seen as such.
+            replaced: number of its bytes that were not UTF-8 and reached `add` as U+FFFD.
         """
         if self._crlf and self._lf:
             self._note("mixed_ends", 1, 1)
         if replaced:
             self._note("encoding", 1, self._first_replacement or 1)
-        if self._replacements > replaced:  # the text's own
+        if self._replacements > replaced:  # some are the text's own
             self._note("replacement", self._replacements - replaced, self._first_replacement)
 
     def found(self) -> Iterator[Oddity]:
-        """What there is, in the order of `ODD`."""
+        """Yield the findings, in the order of `ODD`."""
         for kind in ODD:
             if count := self._counts[kind]:
                 yield Oddity(kind, count, *self._first[kind])

@@ -1,4 +1,4 @@
-"""Validation text that stands word for word in the training text."""
+"""Search for validation text that is verbatim in the training text."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,15 +7,15 @@ from hairpin.data.checking.near import window_hashes
 
 WINDOW_BYTES = 50
 _STRIDE_BYTES = 25
-_LEAST_KINDS = 12  # of bytes in a window: a row of dashes or spaces says nothing
+_LEAST_KINDS = 12  # different bytes in a window: a row of dashes or spaces is no evidence
 _TABLE_BITS = 24
 _BLOCK_BYTES = 1 << 20
 
 
 class Windows:
-    """Windows of validation text, and which of them training text has too.
+    """Windows of validation text, and those that are in the training text too.
 
-    First all validation text goes into `want`, then all training text through `search`.
+    First pass all validation text to `want`, then all training text to `search`.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Windows:
         self._rest = b""
 
     def want(self, text: bytes, document: int) -> None:
-        """A piece of validation text: a window every 25 bytes."""
+        """Add a piece of validation text: a window every 25 bytes."""
         content = np.frombuffer(text, np.uint8)
         if len(content) < WINDOW_BYTES:
             return
@@ -38,7 +38,7 @@ class Windows:
         self._owners += [document] * len(hashes)
 
     def begin_search(self) -> None:
-        """All validation text is known."""
+        """Prepare the search, once all validation text was added."""
         hashes = np.concatenate([np.array([], np.uint64), *self._hashes])
         self._wanted = np.unique(hashes)
         self._found = np.zeros(len(self._wanted), np.bool_)
@@ -46,7 +46,7 @@ class Windows:
         self._table[self._wanted & np.uint64((1 << _TABLE_BITS) - 1)] = True
 
     def search(self, text: bytes, *, opens: bool) -> None:
-        """A piece of training text; `opens` where it does not follow the one before."""
+        """Search a piece of training text; `opens` if it does not continue the one before."""
         if not len(self._wanted):
             return
         content = np.frombuffer(text if opens else self._rest + text, np.uint8)
@@ -60,7 +60,7 @@ class Windows:
         self._rest = content[-(WINDOW_BYTES - 1) :].tobytes()
 
     def result(self) -> tuple[int, int, dict[int, tuple[int, int]]]:
-        """Windows, those that training text has too, and both for each document."""
+        """Return the number of windows, how many training text has, and both for each document."""
         hashes = np.concatenate([np.array([], np.uint64), *self._hashes])
         if not len(hashes):
             return 0, 0, {}
