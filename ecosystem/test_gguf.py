@@ -1,6 +1,7 @@
 """GGUF files read back by the gguf package, and run by llama.cpp where its Python binding is."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
+from safetensors.torch import save_file
 
 import hairpin
 from ecosystem.small_runs import STRANGE, TOKENIZERS, small_run
+from hairpin.convert.huggingface import config_json
 from hairpin.data import bpe
+from hairpin.data.added import Added
 from hairpin.model.generate import Sampling
+from hairpin.model.shape import Shape
+from hairpin.model.transformers_weights import to_transformers
 from hairpin.training.origin import open_origin
-from helpers import some_text
+from helpers import lively_model, some_text
 
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {}),
@@ -116,6 +122,26 @@ def test_its_tokens_are_the_runs(tmp_path: Path, tokenizer: str) -> None:
     merges = field(reader, "tokenizer.ggml.merges")
     made = [merge.replace(" ", "") for merge in merges]
     assert made == (["ÿÿ"] if tokenizer == "bytes" else names[256:-1])
+
+
+def test_added_tokens_are_where_they_are(tmp_path: Path) -> None:
+    """End-of-text first, a special token and one that is shown behind the others."""
+    shape = Shape(260, 12, 1, 2, 16)
+    model = lively_model(shape).state_dict()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "config.json").write_text(json.dumps(config_json(shape)))
+    save_file(to_transformers(model, shape), tmp_path / "in" / "model.safetensors")
+    added = (Added("<|endoftext|>", 0), Added("<|im_end|>", 257), Added("<t>", 258, special=False))
+    added += (Added("<u>", 259),)
+    vocab = {name: n for n, name in enumerate(sorted(bpe.byte_of_character()), 1)}
+    (tmp_path / "in" / "tokenizer.json").write_bytes(bpe.tokenizer_json(vocab, [], added))
+    run = hairpin.import_model(tmp_path / "in", out=tmp_path / "run", on_notice=lambda line: None)
+    hairpin.export(run.path, tmp_path / "out.gguf", to="gguf")
+    reader = GGUFReader(tmp_path / "out.gguf")
+    names, kinds = (field(reader, f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
+    assert names == ["<|endoftext|>", *vocab, "<|im_end|>", "<t>", "<u>"]
+    assert kinds == [3, *[1] * 256, 3, 4, 3]
+    assert field(reader, "tokenizer.ggml.eos_token_id") == 0
 
 
 llama_cpp = pytest.mark.skipif(

@@ -249,8 +249,8 @@ def test_added_tokens_keep_their_rows_through_a_run_and_an_export(
     done = hairpin("import", folder, "--out", "run")
     assert done.code == 0
     assert done.err.strip().endswith(
-        "4 added tokens (<|im_start|>, <|im_end|>, <|im_start|>user, <tool>): "
-        "one id wherever such a text stands"
+        "4 added tokens (<|im_start|>, <|im_end|>, <|im_start|>user, <tool>) kept with the rows of "
+        "the embedding; each is one id wherever its text stands"
     )
     run = package.load(tmp_path / "run")
     saved = load_tokenizer(run.directory.tokenizer)
@@ -319,12 +319,13 @@ def test_an_added_token_without_a_row_is_left_out_and_told(folder: Path) -> None
     with_added(folder, ("[PAD]",), rows=GPT2_IDS)
     origin = open_origin(folder)
     assert origin.tokenizer.hash() == plain.tokenizer.hash()
-    assert notices_of(folder) == ["1 added token ([PAD]): left out, the embedding has no row"]
+    assert notices_of(folder) == ["1 added token ([PAD]) left out, without a row"]
     with_added(folder, ("<a>", "<b>"), rows=GPT2_IDS + 1)
     assert open_origin(folder).tokenizer.vocabulary == GPT2_IDS + 1
     assert notices_of(folder) == [
-        "1 added token (<a>): one id wherever such a text stands",
-        "1 added token (<b>): left out, the embedding has no row",
+        "1 added token (<a>) kept with the rows of the embedding; each is one id wherever its text "
+        "stands",
+        "1 added token (<b>) left out, without a row",
     ]
 
 
@@ -333,7 +334,9 @@ def test_an_added_token_that_takes_more_than_its_text_is_told(folder: Path, flag
     with_added(folder, ("<mask>",), **{flag: True})
     tokenizer = open_origin(folder).tokenizer
     assert tokenizer.decode(tokenizer.encode(" a<mask> b")) == " a<mask> b"
-    assert notices_of(folder)[1].startswith("1 added token (<mask>): found as written, without")
+    assert notices_of(folder)[1].startswith(
+        "1 added token (<mask>) found as written; in tokenizer.json"
+    )
 
 
 def test_an_end_of_text_of_its_own_is_told(folder: Path) -> None:
@@ -394,6 +397,32 @@ def test_special_tokens_that_come_first_are_where_they_are(
     assert back.encode(text).ids == theirs.encode(text).ids
     assert json.loads((out / "config.json").read_bytes())["eos_token_id"] == tokenizer.end_of_text
     assert open_origin(out).tokenizer.hash() == tokenizer.hash()
+
+
+def test_a_token_that_was_there_already_and_is_added_again_is_found_first(
+    folder: Path, tmp_path: Path
+) -> None:
+    """`tokenizers` gives it the id that it has, and looks for it before it merges."""
+    theirs = learned_elsewhere([GPT2_END], initial_alphabet=ALPHABET)
+    again = [name for name in theirs.get_vocab() if name.isalpha() and name.isascii()]
+    longest = max(again, key=len)
+    theirs.add_tokens([longest, "a"])
+    assert theirs.get_vocab_size() == len(theirs.get_vocab())
+    theirs.save(str(folder / "tokenizer.json"))
+    count = theirs.get_vocab_size()
+    write_gpt2_weights(folder, tied_rows(count))
+    write_gpt2_config(folder, vocab_size=count)
+    tokenizer = open_origin(folder).tokenizer
+    text = some_text(1_000) + f" x{longest}y{longest[:-1]} banana"
+    assert tokenizer.encode(text).tolist() == theirs.encode(text).ids
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    run = package.import_model(folder, out=tmp_path / "run", on_notice=lambda line: None)
+    assert load_tokenizer(run.directory.tokenizer).hash() == tokenizer.hash()
+    out = package.export(run.path, tmp_path / "out").path
+    back = HuggingFaceTokenizer.from_file(str(out / "tokenizer.json"))
+    assert (
+        back.get_vocab() == theirs.get_vocab() and back.encode(text).ids == theirs.encode(text).ids
+    )
 
 
 def test_a_vocabulary_without_all_bytes_is_refused_with_what_gives_them(folder: Path) -> None:

@@ -1,11 +1,14 @@
 """Appendix D of *Build a Large Language Model (From Scratch)* under its own names.
 
-Its listings run with only their imports changed:
+Its listings run with only their imports changed, and so do the pages of chapters 6 and 7:
 
     from hairpin.book import GPTModel, create_dataloader_v1, train_model
+    from hairpin.book.ch06 import train_classifier_simple
+    from hairpin.book.ch07 import InstructionDataset, custom_collate_fn, format_input
 
-Small and plain on purpose: what the product's fast model is tested against, and where to read what
-a training loop is before reading the product's own.
+Names and arguments are those of the book's repository. Small and plain on purpose: what the
+product's fast model is tested against, and where to read what a training loop is before reading the
+product's own.
 """
 
 from hairpin.book.data import (
@@ -13,6 +16,12 @@ from hairpin.book.data import (
     create_dataloader_v1,
     text_to_token_ids,
     token_ids_to_text,
+)
+from hairpin.book.fast import (
+    FeedForwardFast,
+    GPTModelFast,
+    PyTorchMultiHeadAttention,
+    TransformerBlockFast,
 )
 from hairpin.book.model import (
     GELU,
@@ -22,6 +31,7 @@ from hairpin.book.model import (
     LayerNorm,
     MultiHeadAttention,
     TransformerBlock,
+    generate,
     generate_text_simple,
 )
 from hairpin.book.training import (
@@ -34,23 +44,31 @@ from hairpin.book.training import (
     train_model,
     train_model_simple,
 )
+from hairpin.book.weights import assign, load_weights_into_gpt
 
 __all__ = [
     "GELU",
     "GPT_CONFIG_124M",
     "FeedForward",
+    "FeedForwardFast",
     "GPTDatasetV1",
     "GPTModel",
+    "GPTModelFast",
     "LayerNorm",
     "MultiHeadAttention",
+    "PyTorchMultiHeadAttention",
     "TransformerBlock",
+    "TransformerBlockFast",
+    "assign",
     "calc_loss_batch",
     "calc_loss_loader",
     "create_dataloader_v1",
     "evaluate_model",
     "find_highest_gradient",
+    "generate",
     "generate_and_print_sample",
     "generate_text_simple",
+    "load_weights_into_gpt",
     "plot_losses",
     "text_to_token_ids",
     "token_ids_to_text",

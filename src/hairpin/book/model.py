@@ -51,7 +51,8 @@ class GELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to each entry."""
-        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
+        # The root of a float32, as the book takes it: its last bit is another than math.sqrt's.
+        inner = torch.tensor(2.0 / math.pi).sqrt() * (x + 0.044715 * torch.pow(x, 3))
         return 0.5 * x * (1 + torch.tanh(inner))
 
 
@@ -192,4 +193,44 @@ def generate_text_simple(
             logits_BV = model(idx[:, -context_size:])[:, -1, :]
         likeliest_B1 = torch.softmax(logits_BV, dim=-1).argmax(dim=-1, keepdim=True)
         idx = torch.cat((idx, likeliest_B1), dim=1)
+    return idx
+
+
+def generate(
+    model: nn.Module,
+    idx: Tensor,
+    max_new_tokens: int,
+    context_size: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    eos_id: int | None = None,
+) -> Tensor:
+    """Go on with `idx`, [B, T] token ids, by chance or with the likeliest token each time.
+
+    Args:
+        model: ids → logits.
+        idx: what is there already.
+        max_new_tokens: how many to add at most.
+        context_size: how many of the last tokens the model is shown.
+        temperature: divides the logits before a token is drawn; 0: the likeliest is taken.
+        top_k: only so many of the likeliest tokens can be drawn; None: all.
+        eos_id: ends it, and is not added itself; of several sequences, once all have come to it.
+
+    Returns:
+        [B, T + the number of tokens added] ids.
+    """
+    for _ in range(max_new_tokens):
+        with torch.no_grad():
+            logits_BV = model(idx[:, -context_size:])[:, -1, :]
+        if top_k is not None:
+            least_B1 = torch.topk(logits_BV, top_k).values[:, -1:]
+            logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+        if temperature > 0:
+            probabilities_BV = torch.softmax(logits_BV / temperature, dim=-1)
+            next_B1 = torch.multinomial(probabilities_BV, num_samples=1)
+        else:
+            next_B1 = logits_BV.argmax(dim=-1, keepdim=True)
+        if eos_id is not None and bool((next_B1 == eos_id).all()):
+            break
+        idx = torch.cat((idx, next_B1), dim=1)
     return idx

@@ -1,12 +1,14 @@
 """The book's training functions: chapter 5's, and appendix D's with warmup, decay and clipping.
 
 They are the appendix's, edges and all, and the product does not use them: what is awkward here
-(nothing clipped during warmup and at the peak, a last rate short of the minimum, evaluations that
-draw from training's random stream) is what hairpin's own loop does otherwise.
+(nothing clipped during warmup, in print not in the first step at the peak either, a last rate short
+of the minimum, evaluations that draw from training's random stream) is what hairpin's own loop does
+otherwise.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +49,13 @@ def calc_loss_loader(
         device: where it is.
         num_batches: how many to take; None: all.
     """
+    return mean_loss(data_loader, num_batches, partial(calc_loss_batch, model=model, device=device))
+
+
+def mean_loss(
+    data_loader: Loader, num_batches: int | None, loss_of: Callable[[Tensor, Tensor], Tensor]
+) -> float:
+    """The mean loss of the first batches, or of all; NaN where there is none."""
     if len(data_loader) == 0:
         return math.nan
     count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
@@ -54,7 +63,7 @@ def calc_loss_loader(
     for index, (input_batch, target_batch) in enumerate(data_loader):
         if index == count:
             break
-        total += calc_loss_batch(input_batch, target_batch, model, device).item()
+        total += loss_of(input_batch, target_batch).item()
     return total / count
 
 
@@ -62,12 +71,25 @@ def evaluate_model(
     model: nn.Module, train_loader: Loader, val_loader: Loader, device: Device, eval_iter: int
 ) -> tuple[float, float]:
     """Training and validation loss over `eval_iter` batches each, without dropout."""
+    return evaluated(model, train_loader, val_loader, device, eval_iter, calc_loss_loader)
+
+
+def evaluated(
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    device: Device,
+    eval_iter: int,
+    loss_of: Callable[[Loader, nn.Module, Device, int], float],
+) -> tuple[float, float]:
+    """Both losses without dropout; the model trains afterwards."""
     model.eval()
     with torch.no_grad():
-        train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
-        val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+        losses = [
+            loss_of(loader, model, device, eval_iter) for loader in (train_loader, val_loader)
+        ]
     model.train()
-    return train_loss, val_loss
+    return losses[0], losses[1]
 
 
 def generate_and_print_sample(
@@ -124,7 +146,7 @@ def train_model_simple(
                 train_losses.append(losses[0])
                 val_losses.append(losses[1])
                 track_tokens_seen.append(tokens_seen)
-                _print_losses(epoch, global_step, *losses)
+                print_losses(epoch, "Step", global_step, *losses)
         generate_and_print_sample(model, tokenizer, device, start_context)
     return train_losses, val_losses, track_tokens_seen
 
@@ -143,10 +165,14 @@ def train_model(
     warmup_steps: int,
     initial_lr: float = 3e-05,
     min_lr: float = 1e-6,
+    orig_book_version: bool = True,
 ) -> tuple[list[float], list[float], list[int], list[float]]:
     """Appendix D's loop: linear warmup, cosine decay, and clipping to norm 1 after the warmup.
 
-    The peak learning rate is the one that the optimizer comes with.
+    The peak learning rate is the one that the optimizer comes with. In the printed listing the
+    first step after the warmup, which is at the peak, is not clipped either; without
+    `orig_book_version` it is. The book's repository has False for a default: here the printed
+    figures come out as they are printed.
 
     Returns:
         Training losses, validation losses and tokens seen, one for each evaluation, and the
@@ -172,7 +198,8 @@ def train_model(
             track_lrs.append(lr)
             loss = calc_loss_batch(input_batch, target_batch, model, device)
             loss.backward()  # type: ignore[no-untyped-call]
-            if global_step > warmup_steps:
+            first_clipped = warmup_steps + 1 if orig_book_version else warmup_steps
+            if global_step >= first_clipped:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
             tokens_seen += input_batch.numel()
@@ -181,30 +208,57 @@ def train_model(
                 train_losses.append(losses[0])
                 val_losses.append(losses[1])
                 track_tokens_seen.append(tokens_seen)
-                _print_losses(epoch, global_step, *losses)
+                print_losses(epoch, "Iter", global_step, *losses)
         generate_and_print_sample(model, tokenizer, device, start_context)
     return train_losses, val_losses, track_tokens_seen, track_lrs
 
 
 def plot_losses(
     epochs_seen: Sequence[float] | Tensor,
-    tokens_seen: Iterable[int],
+    tokens_seen: Iterable[float] | Tensor,
     train_losses: Iterable[float],
     val_losses: Iterable[float],
 ) -> None:
     """Show both losses against epochs, with the tokens seen along the top (needs pyplot)."""
+    plot_against_epochs(
+        epochs_seen, tokens_seen, train_losses, val_losses, label="loss", top="Tokens seen"
+    )
+
+
+def plot_against_epochs(
+    epochs_seen: Sequence[float] | Tensor,
+    seen: Iterable[float] | Tensor,
+    train_values: Iterable[float],
+    val_values: Iterable[float],
+    *,
+    label: str,
+    top: str,
+) -> None:
+    """Show two curves against whole epochs, with how much was seen along the top.
+
+    Args:
+        epochs_seen, seen: how much it was at each value.
+        train_values, val_values: of training and validation.
+        label: what they are.
+        top: what was seen.
+    """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     _, axes = plt.subplots(figsize=(5, 3), layout="constrained")
-    axes.plot(epochs_seen, list(train_losses), label="Training loss")
-    axes.plot(epochs_seen, list(val_losses), linestyle="-.", label="Validation loss")
-    axes.set(xlabel="Epochs", ylabel="Loss")
+    train = list(train_values)
+    axes.plot(epochs_seen, train, label=f"Training {label}")
+    axes.plot(epochs_seen, list(val_values), linestyle="-.", label=f"Validation {label}")
+    axes.set(xlabel="Epochs", ylabel=label.capitalize())
     axes.legend(loc="upper right")
-    tokens = axes.twiny()
-    tokens.plot(list(tokens_seen), list(train_losses), alpha=0)  # only its axis is wanted
-    tokens.set_xlabel("Tokens seen")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    above = axes.twiny()
+    above.plot(list(seen), train, alpha=0)  # only its axis is wanted
+    above.set_xlabel(top)
     plt.show()
 
 
-def _print_losses(epoch: int, step: int, train_loss: float, val_loss: float) -> None:
-    print(f"Ep {epoch + 1} (Iter {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
+def print_losses(epoch: int, counter: str, step: int, train_loss: float, val_loss: float) -> None:
+    """Print an evaluation as the book does; `counter` is what it calls a step there."""
+    losses = f"Train loss {train_loss:.3f}, Val loss {val_loss:.3f}"
+    print(f"Ep {epoch + 1} ({counter} {step:06d}): {losses}")

@@ -77,10 +77,10 @@ def tokenizer_files(tokenizer: Tokenizer, config: Config, context: int) -> dict[
 
 
 def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
-    vocabulary = Vocabulary.of(tokenizer)
-    added = {token.id for token in vocabulary.added}
-    ids = {name: index for index, name in enumerate(vocabulary.names) if index not in added}
-    return bpe.tokenizer_json(ids, vocabulary.merges, vocabulary.added)
+    whole = Vocabulary.of(tokenizer)
+    all_ids = {name: index for index, name in enumerate(whole.names)}
+    ids = bpe.of_merges(all_ids, whole.merges, whole.added)
+    return bpe.tokenizer_json(ids, whole.merges, whole.added)
 
 
 def chat_template(config: Config) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from hairpin.data.added import Added
+from hairpin.data.added import END_OF_TEXT, Added
 from hairpin.data.pieces import recut
 
 TRAINING_BYTES = 64_000_000
@@ -149,6 +149,17 @@ def tokenizer_json(
         "model": model,
     }
     return json.dumps(whole, ensure_ascii=False, indent=1).encode()
+
+
+def of_merges(
+    vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], added: Iterable[Added]
+) -> dict[str, int]:
+    """Return the vocabulary without those added tokens that no merge makes. One that a merge makes
+    keeps its id, and is found in texts before anything is merged; end-of-text is made by none.
+    """
+    made = {*byte_of_character(), *(left + right for left, right in merges)} - {END_OF_TEXT}
+    contents = {token.content for token in added}
+    return {name: i for name, i in vocab.items() if name in made or name not in contents}
 
 
 def tokens_of(names: Sequence[str], merges: Sequence[tuple[str, str]]) -> list[bytes]:

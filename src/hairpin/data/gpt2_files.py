@@ -166,9 +166,9 @@ def _found(
     tokens = {token["content"]: token for token in listed}
     if END_OF_TEXT not in tokens:
         raise ValueError(f"it has no {END_OF_TEXT}, which stands between texts")
-    of_merges = {name: index for name, index in vocab.items() if name not in tokens}
     in_order = sorted(tokens.values(), key=lambda token: token["id"])
-    ids = sorted([*of_merges.values(), *(token["id"] for token in in_order)])
+    of_merges = bpe.of_merges(vocab, merges, map(_added, in_order))
+    ids = sorted({*of_merges.values(), *(token["id"] for token in in_order)})
     if ids != list(range(len(ids))):
         raise ValueError("its ids are not 0, 1, 2 and so on")
     missing = set(bpe.byte_of_character()) - of_merges.keys()
@@ -182,12 +182,15 @@ def _found(
     needed = max(tokens[END_OF_TEXT]["id"], *of_merges.values())
     limit = len(ids) if rows is None else max(rows, needed + 1)
     has_row = [token for token in in_order if token["id"] < limit]
-    added = [Added(token["content"], token["id"], token.get("special", True)) for token in has_row]
     return Found(
-        _tokenizer(of_merges, merges, added),
+        _tokenizer(of_merges, merges, [_added(token) for token in has_row]),
         tuple(token["content"] for token in in_order[len(has_row) :]),
         tuple(token["content"] for token in has_row if _is_unlike_its_text(token)),
     )
+
+
+def _added(token: dict[str, Any]) -> Added:
+    return Added(token["content"], token["id"], token.get("special", True))
 
 
 def _is_unlike_its_text(token: dict[str, Any]) -> bool:

@@ -190,7 +190,7 @@ class BpeTokenizer(RankedTokenizer):
         self.merges = list(merges)
         super().__init__(bpe.tokens_of(list(self._vocab), self.merges))
         self._added = tuple(added) or super().added_tokens()
-        ids = sorted([*vocab.values(), *(token.id for token in self._added)])
+        ids = sorted({*vocab.values(), *(token.id for token in self._added)})
         if ids != list(range(len(ids))):
             raise ValueError("its ids are not 0, 1, 2 and so on")
         (self.end_of_text,) = (token.id for token in self._added if token.content == END_OF_TEXT)
@@ -323,7 +323,5 @@ def _build(kind: str, files: dict[str, Any]) -> Tokenizer:
     added = [
         Added(token["content"], token["id"], token["special"]) for token in whole["added_tokens"]
     ]
-    contents = {token.content for token in added}
-    vocab = {name: i for name, i in whole["model"]["vocab"].items() if name not in contents}
     merges = [(left, right) for left, right in whole["model"]["merges"]]
-    return BpeTokenizer(vocab, merges, added)
+    return BpeTokenizer(bpe.of_merges(whole["model"]["vocab"], merges, added), merges, added)

@@ -105,14 +105,17 @@ def _head_is_embedding(plain: dict[str, Tensor], shape: Shape, rows: int) -> boo
 def _about_tokens(folder: Path, found: Found, rows: int) -> Iterator[str]:
     tokenizer = found.tokenizer
     if kept := [t.content for t in tokenizer.added_tokens() if t.id != tokenizer.end_of_text]:
-        yield f"{_counted(kept, 'added token')}: one id wherever such a text stands"
+        yield (
+            f"{_counted(kept, 'added token')} kept with the rows of the embedding; each is one id "
+            "wherever its text stands"
+        )
     if found.plain:
         yield (
-            f"{_counted(found.plain, 'added token')}: found as written, without the white space "
-            "around it and inside words, too, where its tokenizer.json asks otherwise"
+            f"{_counted(found.plain, 'added token')} found as written; in tokenizer.json they take "
+            "white space with them, or are words of their own"
         )
     if found.without_row:
-        yield f"{_counted(found.without_row, 'added token')}: left out, the embedding has no row"
+        yield f"{_counted(found.without_row, 'added token')} left out, without a row"
     if spare := rows - tokenizer.vocabulary:
         yield f"left out {spare:,} row{'s' * (spare > 1)} of the embedding that no token has"
     if _has_template(folder):
