@@ -112,11 +112,17 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 def words_of(prepared: Prepared) -> str:
     """What a prepared text has come to, in a line."""
-    of_tables = words_of_tables(prepared.survey)
+    notices = "".join(f"; {line}" for line in notices_of(prepared.survey))
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
-        f"vocabulary {prepared.tokenizer.vocabulary:,}" + (f"; {of_tables}" if of_tables else "")
+        f"vocabulary {prepared.tokenizer.vocabulary:,}{notices}"
     )
+
+
+def notices_of(found: Survey) -> Iterator[str]:
+    """Yield lines about what of a text is read and what is not; train, plan and prepare say them."""
+    if of_tables := words_of_tables(found):
+        yield of_tables
 
 
 def words_of_tables(found: Survey) -> str | None:

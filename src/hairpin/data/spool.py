@@ -45,7 +45,20 @@ def spool(
         CorpusError: there is no row, one is neither a text nor a dict, lacks a text, or the cache
             cannot be written.
     """
-    name = _name_of(rows)
+    return write_lines(_name_of(rows), _lines(rows, column, on_notice), cache)
+
+
+def write_lines(name: str, lines: Iterator[bytes], cache: Path | None = None) -> Path:
+    """Write lines of JSON to a file in the cache, under the hash of what they are; gives its path.
+
+    Args:
+        name: of the file, without suffixes.
+        lines: each with its end.
+        cache: in place of the user's cache.
+
+    Raises:
+        CorpusError: the cache cannot be written.
+    """
     folder = (cache or cache_folder()) / "streams"
     temporary: Path | None = None
     try:
@@ -53,7 +66,7 @@ def spool(
         handle, made = tempfile.mkstemp(dir=folder, prefix=".stream-")
         os.close(handle)
         temporary = Path(made)
-        digest = _write(temporary, _lines(rows, column, on_notice))
+        digest = _write(temporary, lines)
         path = folder / digest / f"{name}.jsonl.zst"
         path.parent.mkdir(exist_ok=True)
         temporary.replace(path)

@@ -9,7 +9,7 @@ from hairpin.analysis.formats import (
     format_duration,
     harmless_name,
 )
-from hairpin.data.blend import words_of_tables
+from hairpin.data.blend import notices_of
 from hairpin.estimating.checked import check_lines
 from hairpin.estimating.concerns import concerns
 from hairpin.estimating.costs import Costs, Times
@@ -112,8 +112,8 @@ def _tokens(plan: Costs) -> Iterator[str]:
             f"{text.source}; {text.bytes_per_token:.2f} bytes a token "
             f"({harmless_name(text.name, 40)})",
         )
-        if of_tables := words_of_tables(text.survey):
-            yield _row("", "", of_tables)
+        for line in notices_of(text.survey):
+            yield _row("", "", line)
         for name, (share, size) in text.sources.items():
             passes = f"{amount.tokens * share / max(1, size):.3g} passes"
             yield _row(f"  {name}", passes, f"{share:.1%} of it, from {format_count(size)} tokens")

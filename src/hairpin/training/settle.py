@@ -14,10 +14,10 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, MixedBatches
 from hairpin.data.blend import (
+    notices_of,
     prepare_text,
     require_enough_text,
     survey_text,
-    words_of_tables,
 )
 from hairpin.data.mixture import Mixture
 from hairpin.data.shards import Prepared
@@ -116,8 +116,8 @@ def settle(
     is_new = tokenizer is None
     tokenizer = origin.tokenizer if origin else tokenizer
     prepared = prepare_text(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
-    if is_new and (of_tables := words_of_tables(prepared.survey)):
-        watcher.notice(of_tables)
+    for line in notices_of(prepared.survey) if is_new else ():
+        watcher.notice(line)
     config = with_values(config, learned_values(prepared))
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
     require_enough_text(prepared, shape.context)
