@@ -120,7 +120,7 @@ def words_of(prepared: Prepared) -> str:
 
 
 def notices_of(found: Survey) -> Iterator[str]:
-    """Yield lines about what of a text is read and what is not; train, plan and prepare say them."""
+    """Yield what train, plan and prepare say of a text: what of it is read, and what is not."""
     if of_tables := words_of_tables(found):
         yield of_tables
 
