@@ -296,8 +296,10 @@ BROKEN: dict[str, tuple[str, str]] = {
     "bool.jsonl": (as_lines([{"text": "a"}] * 101 + [{"text": True}]), "is true or false"),
     "mixed.json": (json.dumps([{"text": "a"}] * 150 + [{"text": []}]), ': record 151: "text" is a'),
     "no-list.json": ('{"text": "a"}', ": is not a list; a .json holds a list of objects"),
-    "inner-list.json": ('{"name": "me", "messages": [{"text": "a"}]}', ": is not a list; a .json "
+    "inner-list.json": ('{"name": "me",\n "messages": [{"text": "a"}]}', ": is not a list; a .json "
     'holds a list of objects: [{…}, {…}]. Save the list "messages" that is in it as a file of'),
+    "one-line.json": ('{"n": 1, "chats": [{"text": "a"}]}', 'Save the list "chats" that is in it'),
+    "lines.json": (as_lines([{"messages": [{"text": "a"}]}] * 2), "say --set data.format=jsonl"),
     "empty.json": ("", ": is empty; a .json holds"),
     "cut.json": ('[{"text": "a"}, {"text": "b"}', ": the list has no end"),
     "cut-in-a-row.json": ('[{"text": "a"},\n {"text": "b', ":2: not valid JSON: Unterminated"),
@@ -527,6 +529,10 @@ def test_a_run_remembers_what_was_read(hairpin: Hairpin, tmp_path: Path) -> None
     assert hairpin("evaluate", "run").code == 0
     write(tmp_path / "other.csv", "body,note\nsome words,x\n")
     assert hairpin("evaluate", "run", "other.csv").code == 0
+    by_note = hairpin("evaluate", "run", "other.csv", "--set", "data.column=note")
+    assert 'column "note" of 2 is read; not used: "body"' in by_note.err
+    whole = hairpin("evaluate", "run", "other.csv", "--data.format=text")
+    assert whole.code == 0 and whole.out != by_note.out and not whole.err
     refused = hairpin("evaluate", "run", "other.csv", "--column", "bdy")
     assert refused.code == 2 and 'did you mean "body"' in refused.err
     plan = hairpin("plan", "a.jsonl.gz", "--no-probe", *TINY_FLAGS)

@@ -89,7 +89,7 @@ def test_bad_bytes_are_treated_as_in_the_run_and_counted(tmp_path: Path) -> None
     trained = trained_on(latin, on_bad_bytes="replace")
     notices: list[str] = []
     assert trained.measure([latin], on_notice=notices.append).tokens > 0
-    assert any("9 " in line for line in notices), notices
+    assert any(re.search(r"\b9\b", line) for line in notices)
     strict = trained_on(latin)
     assert "on_bad_bytes=replace" in problem_of(lambda: strict.measure([latin]))
     assert strict.measure([latin], overrides=["data.on_bad_bytes=replace"]).tokens > 0

@@ -20,11 +20,11 @@ from hairpin.data.rereading import (
     READING,
     RECORDS,
     files_of,
-    notices_of,
     open_alike,
     said_of_reading,
     several,
     tokens_of,
+    told_of,
 )
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError, CorpusError, RunError
@@ -208,7 +208,7 @@ class Trained:
             return evaluation_set(prepared, "val", context, None)
         corpora = open_alike(self.config.data, texts, said)
         tokens = tokens_of(corpora, self.tokenizer)
-        for line in (line for corpus in corpora for line in notices_of(corpus)):
+        for line in (line for corpus in corpora for line in told_of(corpus)):
             on_notice(line)
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")

@@ -121,12 +121,17 @@ def words_of(prepared: Prepared) -> str:
 
 
 def notices_of(found: Survey) -> Iterator[str]:
-    """Lines about what was read of tables, and what was left out of a text, replaced in it, or not
-    found; train, plan and prepare say them.
+    """Yield what train, plan and prepare say of a text: what of it is read, and what was left out
+    of it, replaced in it, or not found.
     """
-    if of_tables := table_words(found.column, found.unused, found.rows, found.empty):
+    if of_tables := words_of_tables(found):
         yield of_tables
     yield from found.notices
+
+
+def words_of_tables(found: Survey) -> str | None:
+    """Return a line about what of the tables is read, and what is left out; None: no tables."""
+    return table_words(found.column, found.unused, found.rows, found.empty)
 
 
 def _surveys(data: settings.Data, cache: Path | None, on_progress: Progress | None) -> list[Survey]:

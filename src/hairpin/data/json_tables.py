@@ -183,11 +183,21 @@ def _no_list(text: str) -> str:
     """Why a file is no table, and what to do."""
     what = "is empty" if not text.strip() else "is not a list"
     line = f"{what}; a .json holds a list of objects: [{{…}}, {{…}}]. "
-    if inner := _INNER_LIST.search(text):
+    first, _, rest = text.lstrip().partition("\n")
+    are_lines = bool(rest.strip()) and _is_object(first)
+    if (inner := _INNER_LIST.search(text)) and not are_lines:
         return f"{line}Save the list {quoted(inner[1])} that is in it as a file of its own"
     return (
         f"{line}Of an object a line say --set data.format=jsonl, of anything else data.format=text"
     )
+
+
+def _is_object(line: str) -> bool:
+    """Whether a line is a whole object, as in JSON Lines."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _in_a_word(values: list[Any]) -> str:

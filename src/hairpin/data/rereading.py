@@ -144,7 +144,7 @@ def tokens_of(corpora: Iterable[Corpus], tokenizer: Tokenizer) -> InMemory:
     return InMemory(np.concatenate(blocks).astype(np.int64) if blocks else np.empty(0, np.int64))
 
 
-def notices_of(corpus: Corpus) -> list[str]:
+def told_of(corpus: Corpus) -> list[str]:
     """Return lines about what was left out or replaced in the last pass."""
     column = corpus.data.column if corpus.rows else None
     of_tables = table_words(column, tuple(corpus.unused), corpus.rows, corpus.empty)

@@ -130,17 +130,6 @@ def _notices(settled: Settled) -> tuple[str, ...]:
     return settled.origin.notices if settled.origin else ()
 
 
-def _text_and_column(settled: Settled) -> str:
-    """What is trained on, and of tables which column."""
-    text, prepared = text_of(settled.config.data), settled.prepared
-    read = {source.name: source.prepared.survey.column for source in prepared.sources}
-    columns = [f"{quoted(column)} of {name}" for name, column in read.items() if column]
-    if prepared.survey.column:
-        columns = [quoted(prepared.survey.column)]
-    plural = "s" if len(columns) > 1 else ""
-    return f"{text} (column{plural} {', '.join(columns)})" if columns else text
-
-
 def _parameters(settled: Settled) -> int:
     if settled.shape.architecture in BUILT_IN["model"]:
         return count_parameters(settled.shape).total
@@ -168,3 +157,14 @@ def text_of(data: Data) -> str:
         return ", ".join(source.name for source in data.sources)
     names = [Path(text).name for text in data.texts]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _text_and_column(settled: Settled) -> str:
+    """What is trained on, and of tables which column."""
+    text, prepared = text_of(settled.config.data), settled.prepared
+    read = {source.name: source.prepared.survey.column for source in prepared.sources}
+    columns = [f"{quoted(column)} of {name}" for name, column in read.items() if column]
+    if prepared.survey.column:
+        columns = [quoted(prepared.survey.column)]
+    plural = "s" if len(columns) > 1 else ""
+    return f"{text} (column{plural} {', '.join(columns)})" if columns else text
