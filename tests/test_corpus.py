@@ -256,6 +256,13 @@ JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れた�
         ("koi8-r", "KOI8-R", CYRILLIC),
         ("cp1251", "WINDOWS-1251", CYRILLIC),
         ("cp866", "CP866", CYRILLIC),
+        ("koi8-r", "KOI8-R", f'<a href="https://example.com/" class="main">{CYRILLIC[:20]}</a>\n'),
+        ("iso8859-5", "ISO-8859-5", CYRILLIC),
+        ("cp1250", "WINDOWS-1250", "Zażółć gęślą jaźń, był chłopak z miasta\n"),
+        ("cp1253", "WINDOWS-1253", "Στην αρχή ο Θεός δημιούργησε τον ουρανό και τη γη.\n"),
+        ("cp1255", "WINDOWS-1255", "בראשית ברא אלהים את השמים ואת הארץ\n"),
+        ("cp1256", "WINDOWS-1256", "في البدء خلق الله السماوات والأرض وكانت\n"),
+        ("cp874", "CP874", "ในปฐมกาลพระเจ้าทรงเนรมิตสร้างฟ้าและแผ่นดิน\n"),
         ("cp932", "SHIFT_JIS", JAPANESE),
         ("euc-jp", "EUC-JP", JAPANESE),
         ("gbk", "GB18030", "我们在北京的学校里学习中文,他是一个很好的老师。今天天气很好。\n"),
@@ -269,10 +276,13 @@ def test_older_encodings_are_named_with_what_to_do(
     path = tmp_path / "old.txt"
     content = (text * 200).encode(codec)
     path.write_bytes(content)
-    first = next(n for n, byte in enumerate(content) if byte >= 0x80)
+    with pytest.raises(UnicodeDecodeError) as bad:
+        content.decode()
+    first = bad.value.start
     (line,) = problems_of(lambda: texts_of(corpus_of(path)))
-    assert line.startswith(f"{path}: byte 0x{content[first]:02x} at offset ")
+    assert line.startswith(f"{path}: byte 0x{content[first]:02x} at offset {first} is not UTF-8; ")
     assert f"it looks like {name}: save it as UTF-8, as with `iconv -f {name} -t UTF-8`" in line
+    assert ("on_bad_bytes" in line) == (name == "WINDOWS-1252")
 
 
 def test_a_bad_byte_alone_is_no_encoding(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ legacy(part)         an encoding of one or two bytes a letter, in the name that 
 """
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Callable
+from itertools import pairwise
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16: it begins with the same two bytes
@@ -115,20 +117,26 @@ _TWO_BYTES: tuple[tuple[str, str, Test, float], ...] = (
     ("gb18030", "GB18030", _OFTEN.__contains__, 0.05),
     ("big5", "BIG5", _OFTEN.__contains__, 0.05),
 )
-_CYRILLIC = _within(0x0401, 0x045F)
-# Small letters are most of a text, and in another of these encodings they are capitals or lines.
-_ONE_BYTE: tuple[tuple[str, str, Test], ...] = (
-    ("koi8_r", "KOI8-R", _CYRILLIC),
-    ("cp1251", "WINDOWS-1251", _CYRILLIC),
-    ("cp866", "CP866", _CYRILLIC),
-    ("iso8859_5", "ISO-8859-5", _CYRILLIC),
-    ("cp1253", "WINDOWS-1253", _within(0x0370, 0x03FF)),
-    ("cp1255", "WINDOWS-1255", _within(0x05B0, 0x05FF)),
-    ("cp1256", "WINDOWS-1256", _within(0x0600, 0x06FF)),
-    ("cp874", "CP874", _within(0x0E00, 0x0E7F)),
+# Codec, the name for `iconv`, and the letters that are half of a text in its language and its
+# neighbours' or more: read wrongly, a text is of others.
+_ONE_BYTE: tuple[tuple[str, str, str], ...] = (
+    ("koi8_r", "KOI8-R", "оеаинтсрвл"),
+    ("cp1251", "WINDOWS-1251", "оеаинтсрвлії"),
+    ("cp866", "CP866", "оеаинтсрвл"),
+    ("iso8859_5", "ISO-8859-5", "оеаинтсрвл"),
+    ("cp1253", "WINDOWS-1253", "αοιετσνηυρςίό"),
+    ("cp1255", "WINDOWS-1255", "יוהלאתרבשמ"),
+    ("cp1256", "WINDOWS-1256", "الينمرتوبة"),
+    ("cp874", "CP874", "านรอกเงมยล"),
 )
-_OF_ANOTHER_SCRIPT = 0.3  # of a text's bytes at least; western letters with accents are fewer
-_WESTERN_MARKS = frozenset("„“”‘’‚–—…€£§©®°«»¿¡·•´\xa0")
+WESTERN = "WINDOWS-1252"
+_ENOUGH_BYTES = 16  # that are not ASCII: fewer tell no script
+# Of bytes that are not ASCII those that follow another: whole words of them are another script,
+# and Latin letters with accents stand among those without.
+_OF_ANOTHER_SCRIPT = 0.5
+_WESTERN_MARKS = "„“”‘’‚–—…€£§©®°«»¿¡·•´\xa0"
+_POLISH = "¹³¿Ÿ¾\ufffd"  # ą, ł, ż, ź, ľ and ť, read as Windows-1252
+_SIGN_IN_A_WORD = re.compile(rf"(?<=[^\W\d_])[{_POLISH}](?=[^\W\d_])")
 
 
 def legacy(part: bytes) -> str | None:
@@ -141,14 +149,16 @@ def legacy(part: bytes) -> str | None:
     of_utf8 = len(_letters(part.decode(errors="ignore")).encode())
     if control_share(part) or of_utf8 > 0.8 * letters_bytes:  # a bad byte in UTF-8
         return None
-    for codec, name, test, least in _TWO_BYTES:
+    is_enough = letters_bytes >= _ENOUGH_BYTES
+    for codec, name, test, least in _TWO_BYTES if is_enough else ():
         letters = _letters(_without_cut(part, codec))
         if letters and _share(letters, test) >= least:
             return name
-    if letters_bytes / len(part) < _OF_ANOTHER_SCRIPT:
-        return "WINDOWS-1252" if _is_western(part) else None
-    best = max((_small(part, codec, test), name) for codec, name, test in _ONE_BYTE)
-    return best[1] if best[0] >= 0.7 else None
+    in_a_row = sum(one >= 0x80 and other >= 0x80 for one, other in pairwise(part))
+    if in_a_row < _OF_ANOTHER_SCRIPT * letters_bytes or not is_enough:
+        return _latin(part)
+    best = max((_frequent(part, codec, often), name) for codec, name, often in _ONE_BYTE)
+    return best[1] if best[0] >= 0.4 else None
 
 
 def _without_cut(part: bytes, codec: str) -> str | None:
@@ -166,15 +176,19 @@ def _letters(text: str | None) -> str:
     return "".join(char for char in text or "" if ord(char) >= 0x80)
 
 
-def _small(part: bytes, codec: str, test: Test) -> float:
-    """The share of a script's small letters among what is not ASCII."""
-    letters = _letters(part.decode(codec, "replace"))
-    return _share(letters, lambda char: test(char) and not char.isupper())
+def _frequent(part: bytes, codec: str, often: str) -> float:
+    """The share of a language's most frequent letters among what is not ASCII."""
+    return _share(_letters(part.decode(codec, "replace")), often.__contains__)
 
 
-def _is_western(part: bytes) -> bool:
-    try:
-        letters = _letters(part.decode("cp1252"))
-    except UnicodeDecodeError:
-        return False
-    return _share(letters, lambda char: char.isalpha() or char in _WESTERN_MARKS) >= 0.8
+def _latin(part: bytes) -> str | None:
+    """Windows-1252, or 1250 where what were letters of Czech or Polish would stand in words as
+    signs, or as letters that no one language has.
+    """
+    text = part.decode("cp1252", "replace")
+    letters = _letters(text)
+    if _share(letters, lambda char: char.isalpha() or char in _WESTERN_MARKS + _POLISH) < 0.8:
+        return None
+    signs = sum(1 for _ in _SIGN_IN_A_WORD.finditer(text))
+    is_czech = "ø" in letters and any(char in letters for char in "ìù")
+    return "WINDOWS-1250" if signs > 0.05 * len(letters) or is_czech else WESTERN

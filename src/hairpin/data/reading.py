@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from hairpin.data.cache import shown
-from hairpin.data.other_encodings import control_share, legacy, marked
+from hairpin.data.other_encodings import WESTERN, control_share, legacy, marked
 from hairpin.data.recognising import BINARY, OPENING_BYTES, Kind, is_mostly_binary, recognise
 from hairpin.data.token_files import token_ids
 from hairpin.errors import CorpusError
@@ -287,6 +287,8 @@ class TextReader:
         mend = "mend the file"
         if self._codec == "utf-8" and (likely := legacy(around)):
             mend = f"it looks like {likely}: save it as UTF-8, as with `iconv -f {likely} -t UTF-8`"
+            if likely != WESTERN:  # there is next to nothing without such bytes
+                return CorpusError(f"{where}; {mend}")
         return CorpusError(
             f"{where}; {mend}, or go on without such bytes: --set data.on_bad_bytes=replace"
         )
