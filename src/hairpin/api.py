@@ -90,7 +90,7 @@ def train(
         budget: wall time such as "10m"; fills only what the settings leave open. None: 3 minutes
             if neither a size nor a length is asked for.
         settings: dotted key → value, such as {"train.updates": 1000}.
-        overrides: "key=value" strings, which come before `settings`.
+        overrides: "key=value" strings; what they and `settings` say differently is refused.
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
             where torchrun starts a process again. Of several processes the first one says what
             is trained, and the others follow it.

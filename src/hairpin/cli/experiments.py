@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hairpin.cli.options import (
-    FLAGS,
     FiniteRange,
     corpus_option,
     json_option,
@@ -16,6 +15,7 @@ from hairpin.cli.options import (
     with_settings,
 )
 from hairpin.cli.shown import say
+from hairpin.config.names import FLAGS
 
 if TYPE_CHECKING:
     from hairpin.analysis.comparison import Comparison

@@ -1,0 +1,306 @@
+"""What one call says, by flags and by --set, is kept, or refused with the two that disagree."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hairpin.config.checks import ALTERNATIVES
+from hairpin.config.layers import nested
+from hairpin.config.load import build_config, known_keys
+from hairpin.config.names import FLAGS
+from hairpin.config.recipes import RECIPES, SIZES
+from hairpin.config.settings import Config
+from hairpin.errors import ConfigError
+from hairpin.planning.choose import LADDER, fill_length, fill_size
+from helpers import Hairpin
+
+KEYS = frozenset(known_keys())
+
+
+def refusal(*overrides: str, **flags: Any) -> list[str]:
+    """The lines of the refusal of a call; flags by their names on the command line."""
+    with pytest.raises(ConfigError) as caught:
+        build_config(overrides=overrides, flags={FLAGS[name]: to for name, to in flags.items()})
+    return list(caught.value.problems)
+
+
+def test_a_size_fills_what_is_unset() -> None:
+    for override, key in (
+        ("model.context=16", "context"),
+        ("model.layers=16", "layers"),
+        ("model.heads=16", "heads"),
+        ("model.width=16", "width"),
+    ):
+        config = build_config(overrides=[override], flags={"model.size": "nano"})
+        filled = filled_of(config)
+        expected = {**SIZES["nano"], key: 16}
+        assert {name: getattr(filled.model, name) for name in expected} == expected
+    both = build_config(flags={"model.size": "nano", "model.layers": 3, "model.context": 256})
+    assert (both.model.layers, both.model.context, both.model.width) == (3, 256, None)
+
+
+def test_a_size_that_the_call_names_replaces_the_shape_of_a_file_or_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[model]\nsize = "nano"\nlayers = 2\nheads = 2\nwidth = 64\ncontext = 128\n')
+    assert filled_of(build_config(file=file)).model.width == 64
+    small = build_config(file=file, overrides=["model.context=64"], flags={"model.size": "small"})
+    assert (small.model.layers, small.model.width, small.model.context) == (None, None, 64)
+    book = build_config(flags={"recipe": "book", "model.size": "nano", "model.context": 64})
+    assert (book.model.layers, book.model.context) == (None, 64)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "flags", "line"),
+    [
+        (
+            ["train.tokens=3000"],
+            {"updates": 30},
+            "train.updates and train.tokens: they say the same thing in two ways; keep one "
+            "(--set train.tokens=3000, --updates 30)",
+        ),
+        (
+            [],
+            {"updates": 30, "epochs": 2.5},
+            "train.updates and train.epochs: they say the same thing in two ways; keep one "
+            "(--updates 30, --epochs 2.5)",
+        ),
+        (
+            ["schedule.peak_lr=0.1"],
+            {"lr": 0.2},
+            "schedule.peak_lr: --set schedule.peak_lr=0.1 and --lr 0.2 disagree; keep one",
+        ),
+        (
+            ["train.seed=1", "train.seed=2"],
+            {},
+            "train.seed: --set train.seed=1 and --set train.seed=2 disagree; keep one",
+        ),
+        (
+            ["recipe=gpt2"],
+            {"recipe": "book"},
+            "recipe: --set recipe=gpt2 and --recipe book disagree; keep one",
+        ),
+        (
+            ["data.column=body"],
+            {"column": "text"},
+            "data.column: --set data.column=body and --column text disagree; keep one",
+        ),
+        (
+            ["execution.device=cuda"],
+            {"device": "cpu"},
+            "execution.device: --set execution.device=cuda and --device cpu disagree; keep one",
+        ),
+        (
+            ["model={width=64}", "model.width=32"],
+            {},
+            "model.width: --set model={width=64} and --set model.width=32 disagree; keep one",
+        ),
+        (
+            ["model.width=65"],
+            {"size": "nano"},
+            "model.width: 65 is not a multiple of model.heads, 2 of model.size=nano "
+            "(--set model.width=65, --size nano)",
+        ),
+        (
+            ["train.tokens_per_update=1000"],
+            {"size": "nano"},
+            "train.tokens_per_update: 1000 is not a multiple of model.context, 128 of "
+            "model.size=nano; 1024 is (--set train.tokens_per_update=1000, --size nano)",
+        ),
+        (
+            ["train.tokens_per_update=64"],
+            {"recipe": "book"},
+            "train.tokens_per_update: 64 is not a multiple of model.context, 256; 256 is "
+            "(recipe book, --set train.tokens_per_update=64)",
+        ),
+    ],
+)
+def test_two_that_disagree_are_named_as_they_were_typed(
+    overrides: list[str], flags: dict[str, Any], line: str
+) -> None:
+    assert refusal(*overrides, **flags) == [line]
+
+
+def test_all_that_disagrees_is_said_at_once() -> None:
+    lines = refusal("train.seed=1", "train.tokens=9", "clip.kind=sometimes", seed=2, updates=3)
+    assert [line.split(":")[0] for line in lines] == ["train.seed", "clip.kind"]
+    lines = refusal("train.seed=1", "train.tokens=9", seed=2, updates=3)
+    assert [line.split(":")[0] for line in lines] == [
+        "train.seed",
+        "train.updates and train.tokens",
+    ]
+
+
+def test_the_same_said_twice_is_said_once() -> None:
+    overrides = ["train.updates=30", "schedule.peak_lr=1e-3", "data.texts=['a.txt']"]
+    flags = {
+        "train.updates": 30,
+        "schedule.peak_lr": 0.001,
+        "data.texts": [str(Path("a.txt").absolute())],
+    }
+    config = build_config(overrides=overrides, flags=flags)
+    assert (config.train.updates, config.schedule.peak_lr) == (30, 0.001)
+    assert config.data.texts == (str(Path("a.txt").absolute()),)
+
+
+def test_a_length_that_the_call_gives_replaces_that_of_a_file_or_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nupdates = 5\n", encoding="utf-8")
+    for asked in ({"train.tokens": 30}, {"train.epochs": 2.0}):
+        for config in (
+            build_config(file=file, flags=asked),
+            build_config(flags={**asked, "recipe": "book"}),
+        ):
+            assert config.train.updates is None
+            assert {**asked}.items() <= {f"train.{k}": v for k, v in config.train}.items()
+
+
+def test_the_line_names_the_file_that_disagrees_with_itself(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nupdates = 5\ntokens = 5\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(f"keep one (in {file})")):
+        build_config(file=file)
+
+
+def test_a_flag_given_twice(hairpin: Hairpin) -> None:
+    done = hairpin("schedule", "--updates", 9, "--updates=8", "--lr", 1)
+    assert done.code == 2
+    assert done.err == "hairpin: --updates 9 and --updates 8 disagree; keep one\n"
+    assert hairpin("schedule", "--updates", 9, "--updates", 9, "--lr", 1).code == 0
+    several = ["--set", "train.seed=1", "--set", "clip.kind=off"]
+    assert hairpin("schedule", "--updates", 9, *several).code == 0
+
+
+# --- any call ---
+
+VALUES: dict[str, tuple[Any, ...]] = {
+    "recipe": tuple(RECIPES),
+    "model.size": ("nano", "tiny", "small", "base"),
+    "model.layers": (1, 3),
+    "model.heads": (2, 4, 5),
+    "model.width": (64, 96, 100),
+    "model.context": (64, 128, 500),
+    "model.tied": (True, False),
+    "model.dropout": (0.0, 0.2),
+    "optimizer.kind": ("adamw", "muon"),
+    "schedule.kind": ("constant", "cosine", "wsd"),
+    "schedule.peak_lr": (1e-4, 0.01),
+    "schedule.min_lr": (0.0, 0.001),
+    "schedule.warmup_updates": (0, 20),
+    "schedule.warmup_tokens": (512, 100_000),
+    "schedule.warmup_fraction": (0.0, 0.5),
+    "train.updates": (10, 30),
+    "train.tokens": (3000, 100_000),
+    "train.epochs": (0.5, 2.0),
+    "train.tokens_per_update": (512, 1000, 4096),
+    "train.seed": (0, 7),
+    "evaluate.every_updates": (1, 5),
+    "clip.kind": ("off", "value"),
+    "execution.precision": ("float32", "auto"),
+    "execution.device": ("cpu", "auto"),
+    "tokenizer.kind": ("bytes", "bpe", "gpt2"),
+    "tokenizer.vocabulary": (257, 500),
+    "data.column": ("body", "text"),
+    "data.corpus": ("stdlib", "verdict"),
+    "data.texts": (["/a.txt"], ["/b.txt"]),
+}
+LENGTHS = ("train.updates", "train.tokens", "train.epochs")
+Said = tuple[str, Any]
+SAID = st.sampled_from([(key, value) for key, values in VALUES.items() for value in values])
+
+
+def words_of(key: str, value: Any) -> str:
+    """The override that says so."""
+    return (
+        f"{key}={value!r}"
+        if isinstance(value, str)
+        else tomli_w.dumps({"v": value}).replace("v = ", f"{key}=", 1).replace("\n", " ").strip()
+    )
+
+
+def value_in(config: Config, key: str) -> Any:
+    found: Any = config
+    for name in key.split("."):
+        found = getattr(found, name)
+    return list(found) if isinstance(found, tuple) else found
+
+
+def filled_of(config: Config) -> Config:
+    """The config with a size, as a run with a slow machine and little text fills it."""
+    return fill_size(
+        config, seconds_left=None, flops_per_second=lambda: 1e9, train_bytes=lambda: 10_000
+    )
+
+
+def expected_length(typed: dict[str, Any], config: Config, train_tokens: int) -> int | None:
+    """The updates that the call asks for, worked out here; None: it does not say."""
+    per_update = config.train.tokens_per_update
+    assert per_update
+    tokens = typed.get("train.tokens")
+    if "train.epochs" in typed:
+        tokens = int(-(-typed["train.epochs"] * train_tokens // 1))
+    return typed.get("train.updates") or (tokens and -(-tokens // per_update))
+
+
+@given(st.lists(SAID, max_size=3), st.lists(SAID, max_size=3), st.lists(SAID, max_size=4))
+@settings(max_examples=2000, suppress_health_check=[*HealthCheck])
+def test_whatever_is_typed_is_kept_or_the_two_that_disagree_are_named(
+    tmp_path_factory: pytest.TempPathFactory,
+    by_set: list[Said],
+    by_flag: list[Said],
+    in_file: list[Said],
+) -> None:
+    file = None
+    if in_file:
+        file = tmp_path_factory.getbasetemp() / "drawn.toml"
+        tree: dict[str, Any] = {}
+        for key, value in in_file:
+            table, _, name = key.partition(".")
+            tree.update({key: value} if not name else {table: {**tree.get(table, {}), name: value}})
+        file.write_text(tomli_w.dumps(tree), encoding="utf-8")
+    flags = dict(by_flag)
+    typed = [*by_set, *flags.items()]
+    doubled = {key for key, value in typed if any(k == key and v != value for k, v in typed)}
+    rivals = [
+        [key for key in group if key in dict(typed)]
+        for group in ALTERNATIVES
+        if len({key for key, _ in typed} & set(group)) > 1
+    ]
+    overrides = [words_of(key, value) for key, value in by_set]
+    try:
+        config = build_config(file=file, overrides=overrides, flags=flags)
+        assert not doubled and not rivals
+        for key, value in typed:
+            assert value_in(config, key) == value
+        filled = filled_of(config)
+        for key, value in typed:
+            assert value_in(filled, key) == value
+        if any(key in LENGTHS for key, _ in typed):
+            long = fill_length(filled, 9000, None)
+            assert long.train.updates == expected_length(dict(typed), filled, 9000)
+    except ConfigError as error:
+        lines = error.problems
+        for line in lines:
+            ways = [word for key, value in typed for word in _ways(key, value) if word in line]
+            keys = {word for word in re.findall(r"[a-z_.]+", line) if word.strip(".") in KEYS}
+            assert len(set(ways)) > 1 or len(keys) > 1, line
+        for key in doubled:
+            assert any(line.startswith(f"{key}: ") and "disagree" in line for line in lines)
+        for group in rivals if not doubled else ():
+            assert any(" and ".join(group) in line for line in lines)
+
+
+def _ways(key: str, value: Any) -> list[str]:
+    """How it may have been written in a call."""
+    names = {setting: f"--{name} {value}" for name, setting in FLAGS.items()}
+    return [f"--set {words_of(key, value)}", names.get(key, f"{key}={value}")]
+
+
+def test_every_flag_sets_a_key_that_there_is() -> None:
+    assert set(FLAGS.values()) <= KEYS
+    assert nested("a.b", 1) == {"a": {"b": 1}}
+    assert {rung.size for rung in LADDER} <= set(SIZES)
