@@ -54,7 +54,7 @@ LAYERS = {
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
-    " data analysis run",
+    " data training analysis run",
     "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
     "driving": "errors plugin_files config distributed data runs watch training finetuning run"

@@ -83,9 +83,7 @@ def _with_experiment_options(command: F) -> F:
 @click.option(
     "--equal",
     type=click.Choice(["tokens", "updates", "time"]),
-    default="tokens",
-    show_default=True,
-    help="What all arms have the same of.",
+    help="What all arms have the same of; tokens, unless --vary is about their length.",
 )
 @click.option("--runs", multiple=True, metavar="RUN...", help="Finished runs of the first arm.")
 @click.option("--against", multiple=True, metavar="RUN...", help="Finished runs of another arm.")

@@ -48,13 +48,20 @@ class Asked:
 
     Args:
         tree: as nested tables.
-        places: dotted key → how, or where, it was written.
+        typed: dotted key → how the call wrote it.
+        file: whose settings are below those.
         problems: a line for every two things of the call that disagree.
     """
 
     tree: Tree
-    places: Mapping[str, str]
+    typed: Mapping[str, str]
+    file: Path | None
     problems: tuple[str, ...]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Dotted key → how, or where, it was written."""
+        return {**dict.fromkeys(flat(self.tree), f"in {self.file}"), **self.typed}
 
     def config(self) -> Config:
         """The config, by the recipe that is asked for.
@@ -124,8 +131,7 @@ def ask(
     if any(get(call.tree, key) is not None for key in ("data.texts", "data.sources")):
         in_file = without_learned(in_file)
     in_file = without_rivals(in_file, call.tree)
-    places = {**dict.fromkeys(flat(in_file), f"in {file}"), **call.words}
-    return Asked(merge(in_file, call.tree), places, call.problems)
+    return Asked(merge(in_file, call.tree), call.words, file, call.problems)
 
 
 def _statements(

@@ -79,7 +79,8 @@ class Experiment:
         seeds: of the verdict.
         scales: multiples of the peak learning rate that each arm tries on `TUNING_SEEDS`; one
             alone: nothing is tuned.
-        equal: what arms have the same of: "tokens", "updates" or "time".
+        equal: what arms have the same of: "tokens", "updates" or "time"; "": they differ in length
+            on purpose.
         smallest_difference: bits per byte below which a difference does not matter.
         model: a line about what is trained.
         asked: what the command asked for; an experiment goes on only for the same.

@@ -8,12 +8,13 @@ from typing import Any
 from hairpin.config.checks import value_of
 from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
-from hairpin.config.load import build_config, parse_override, with_values
+from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
-from hairpin.errors import CorpusError
+from hairpin.errors import ConfigError, CorpusError
 from hairpin.plugin_files import PluginFile, entries_for
 from hairpin.plugins import KEYS
+from hairpin.starting.decided import disagreements
 
 Text = str | Path | Iterable[Any]
 
@@ -45,7 +46,25 @@ def asked_config(
         ConfigError: it cannot be.
     """
     file = None if config is None else Path(config)
-    return build_config(file=file, overrides=overrides, flags=with_text(settings, texts, corpus))
+    return agreed_config(
+        ask(file=file, overrides=overrides, flags=with_text(settings, texts, corpus))
+    )
+
+
+def agreed_config(asked: Asked) -> Config:
+    """The config of what is asked for, which suits the model that it starts from, if it names one.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    problems = disagreements(asked)
+    try:
+        config = asked.config()
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def with_text(
