@@ -308,6 +308,9 @@ def test_a_cluster_on_paper() -> None:
     # 20 tokens for each of its 1.56 billion parameters.
     assert named.tokens == 20 * named.parameters
     assert not named.shape_is_picked
+    settings = {"model.size": "nano", "train.updates": 50, "train.tokens_per_update": 2048}
+    said = on_paper(settings=settings, gpus="1", context=64)
+    assert (said.shape.context, said.tokens) == (64, 50 * 2048)
 
 
 def test_all_that_is_wrong_is_said_at_once(hairpin: Hairpin) -> None:
@@ -344,6 +347,14 @@ def test_all_that_is_wrong_is_said_at_once(hairpin: Hairpin) -> None:
         ({"parameters": "7B", "corpus": "stdlib"}, "on paper there is no text"),
         ({"parameters": "1M"}, "the nearest network that is 128 wide"),
         ({"parameters": "7B", "context": 1}, "at least 2"),
+        ({"parameters": "7B", "settings": {"model.layers": 3}}, "a shape is picked"),
+        ({"parameters": "7B", "settings": {"train.updates": 3}}, "of how many tokens"),
+        ({"gpus": "8", "settings": {"model.size": "nano", "train.epochs": 2.0}}, "no text to pass"),
+        ({"gpus": "8", "tokens": "1B", "overrides": ["train.tokens=3"]}, "disagree"),
+        (
+            {"gpus": "8", "context": 512, "overrides": ["model.context=64", "model.size=nano"]},
+            "disagree",
+        ),
         ({"context": 64, "settings": {"model.size": "nano"}}, "--set model.context"),
         ({"settings": {"start.path": "/x"}}, "from nothing"),
         (
