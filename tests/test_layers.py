@@ -35,7 +35,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
-    "planning": "errors config data model.shape",
+    "planning": "errors files config data model.shape",
     "training": "allocator waiting errors files reading schedules plugins config distributed"
     " checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
@@ -54,7 +54,7 @@ LAYERS = {
     "convert": "errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
     "starting": "errors version schedules extensions plugins plugin_files config distributed runs"
-    " data training analysis run",
+    " data planning training analysis run",
     "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
     "driving": "errors plugin_files config distributed data runs watch training finetuning run"

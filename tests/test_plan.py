@@ -14,11 +14,11 @@ import hairpin as package
 from hairpin.config.load import to_tree
 from hairpin.errors import ConfigError, UserError
 from hairpin.estimating.cluster import ClusterPlan
-from hairpin.estimating.costs import milestones
 from hairpin.estimating.counts import parse_count, parse_counts
 from hairpin.estimating.plan import Plan
 from hairpin.model.gpt import GPT
 from hairpin.planning.amounts import Amount
+from hairpin.planning.disk import milestones
 from hairpin.watch import Quiet
 from helpers import TINY_FLAGS, Hairpin, some_text, text_file, tiny
 
@@ -288,11 +288,22 @@ def test_warnings(tmp_path: Path) -> None:
         assert words in said
 
 
-def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_said(
+    hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plan, and by training before it begins, with the same figures."""
     full = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=10))
     monkeypatch.setattr("hairpin.estimating.costs.shutil", full)
     said = "\n".join(planned(text_file(tmp_path), settings=tiny(), probe=False).lines())
-    assert "the disk is too small" in said
+    # 7,680 weights of 4 bytes and their two moments: three checkpoints, a fifth more for the one
+    # that is being written, and the best weights.
+    needs = "the disk is too small: up to 418 kB are needed and 10 bytes are free"
+    assert needs in said
+    monkeypatch.setattr("hairpin.training.beginning.shutil", full)
+    flags = [*TINY_FLAGS, "--set", "execution.threads=all", "--out", "run"]
+    line = hairpin("train", "text.txt", *flags).err.splitlines()[-1]
+    assert needs in line and line.endswith("or name another disk with --out")
+    assert not Path("run").exists()
 
 
 def test_a_cluster_on_paper() -> None:

@@ -43,7 +43,7 @@ from hairpin.starting.asked import (
     with_tracks,
 )
 from hairpin.starting.begin import begun_before, require_same
-from hairpin.starting.extend import make_longer
+from hairpin.starting.extend import longer
 from hairpin.watch import Watcher, guarded
 
 
@@ -190,18 +190,17 @@ def resume(
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
     files = load_plugins(plugin)
-    run, watcher = load(path), guarded(_watcher(watcher))
+    run, watcher, tools = load(path), guarded(_watcher(watcher)), tuple(track)
+    config = run.config
     if accept_plugin:
-        with RunLock(run.path):
-            run.directory.write_config(with_plugins(run.config, files))
-    if tools := tuple(track):
-        with RunLock(run.path):
-            run.directory.write_config(with_values(run.config, {"track.tools": tools}))
+        config = with_plugins(config, files)
+    if tools:
+        config = with_values(config, {"track.tools": tools})
     if extend is not None or policy is not None:
-        with RunLock(run.path):
-            make_longer(run, extend, policy, watcher.notice)
-    seconds = default_budget_seconds(run.config)
-    return go_on(run, seconds, watcher, track=tools, restart=restart)
+        with RunLock(run.path):  # another process may be training it
+            config = longer(run, config, extend, policy, watcher.notice)
+    seconds = default_budget_seconds(config)
+    return go_on(run, seconds, watcher, config=config, track=tools, restart=restart)
 
 
 def runs(folder: str | Path | None = None) -> list[Run]:
