@@ -1,5 +1,6 @@
 """`hairpin plan`: what it foretells, and that training then does the same."""
 
+import errno
 import json
 import os
 import subprocess
@@ -304,6 +305,20 @@ def test_a_disk_that_is_too_small_is_said(
     line = hairpin("train", "text.txt", *flags).err.splitlines()[-1]
     assert needs in line and line.endswith("or name another disk with --out")
     assert not Path("run").exists()
+
+
+def test_a_full_disk_does_not_stop_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+
+    def fails(path: Path, content: Any) -> None:
+        if path.is_relative_to(tmp_path / "runs"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hairpin.training.rehearsal.write_hashed", fails)
+    out = tmp_path / "runs" / "run"
+    plan = package.plan(text_file(tmp_path), out=out, settings=tiny(), watcher=Quiet())
+    assert "checkpoints" in "\n".join(plan.lines())
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_cluster_on_paper() -> None:
