@@ -9,9 +9,10 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import hairpin as hairpin_package
 from hairpin.config.checks import ALTERNATIVES
 from hairpin.config.layers import nested
-from hairpin.config.load import build_config, known_keys
+from hairpin.config.load import build_config, known_keys, to_toml
 from hairpin.config.names import FLAGS
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
@@ -159,11 +160,58 @@ def test_a_length_that_the_call_gives_replaces_that_of_a_file_or_recipe(tmp_path
             assert {**asked}.items() <= {f"train.{k}": v for k, v in config.train}.items()
 
 
+def test_another_recipe_replaces_what_a_file_has_by_its_own(tmp_path: Path) -> None:
+    """A run's config.toml has all settings, those of its recipe among them."""
+    file = tmp_path / "config.toml"
+    changed = {"optimizer.weight_decay": 0.02, "model.size": "nano", "train.updates": 9}
+    run = filled_of(build_config(flags={"recipe": "modern", **changed}))
+    file.write_text(to_toml(run), encoding="utf-8")
+    assert build_config(file=file) == run
+    other = build_config(file=file, flags={"recipe": "gpt2"})
+    by_recipe = build_config(flags={"recipe": "gpt2"})
+    for name in ("architecture", "bias", "qkv_bias", "tied"):
+        assert getattr(other.model, name) == getattr(by_recipe.model, name)
+    assert other.optimizer.kind == "adamw"
+    assert other.optimizer.weight_decay == 0.02  # which was not the recipe's
+    assert (other.model.width, other.train.updates) == (64, 9)
+    again = build_config(file=file, flags={"recipe": "modern"})
+    assert again == run
+
+
 def test_the_line_names_the_file_that_disagrees_with_itself(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("[train]\nupdates = 5\ntokens = 5\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=re.escape(f"keep one (in {file})")):
         build_config(file=file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "key"),
+    [
+        ({"corpus": "stdlib"}, {"data.corpus": "verdict"}, "data.corpus"),
+        ({"column": "body"}, {"data.column": "text"}, "data.column"),
+        ({"start": "/a"}, {"start.path": "/b"}, "start.path"),
+        ({"track": ["wandb"]}, {"track.tools": ["mlflow"]}, "track.tools"),
+        ({}, {"data.texts": ["/b.txt"]}, "data.texts"),
+    ],
+)
+def test_an_argument_of_a_function_does_not_overrule_its_settings(
+    tmp_path: Path, arguments: dict[str, Any], settings: dict[str, Any], key: str
+) -> None:
+    texts = [] if "corpus" in arguments else ["/a.txt"]
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(key)}: .* in the settings and .* disagree"
+    ):
+        hairpin_package.train(*texts, out=tmp_path / "r", settings=settings, **arguments)
+    assert not (tmp_path / "r").exists()
+
+
+def test_texts_and_corpora_are_named_as_they_were_typed(hairpin: Hairpin, tmp_path: Path) -> None:
+    line = hairpin("train", tmp_path / "a.txt", "--corpus", "stdlib").refusal
+    assert line.startswith("data.texts and data.corpus: they say the same thing in two ways")
+    assert line.endswith(", --corpus stdlib)") and "(TEXT " in line
+    source = hairpin("train", "a.txt", "--source", "wiki=w.jsonl").refusal
+    assert source.startswith("data.texts and data.sources: ") and "--source" in source
 
 
 def test_a_flag_given_twice(hairpin: Hairpin) -> None:

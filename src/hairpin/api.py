@@ -24,13 +24,13 @@ from hairpin.plugin_files import load_plugins
 from hairpin.reading import is_there
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
-from hairpin.runs.lock import RunLock
 from hairpin.runs.place import new_or_empty_folder
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
     NO_TEXT,
     Text,
+    and_also,
     asked_config,
     default_budget_seconds,
     length_of,
@@ -43,7 +43,7 @@ from hairpin.starting.asked import (
     with_tracks,
 )
 from hairpin.starting.begin import begun_before, require_same
-from hairpin.starting.extend import longer
+from hairpin.starting.extend import changed
 from hairpin.watch import Watcher, guarded
 
 
@@ -154,7 +154,7 @@ def finetune(
     """
     files, track, overrides = load_plugins(plugin), tuple(track), tuple(overrides)
     named = tracks_named(track, overrides, settings)
-    flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
+    flags = and_also(with_tracks(with_start(settings, start), track), "finetune.kind", kind)
     asked = asked_config((data,) if data else (), None, config, overrides, flags)
     asked = with_plugins(asked, files)
     name = f"{name_of(asked)}-{kind}"
@@ -191,14 +191,7 @@ def resume(
     """
     files = load_plugins(plugin)
     run, watcher, tools = load(path), guarded(_watcher(watcher)), tuple(track)
-    config = run.config
-    if accept_plugin:
-        config = with_plugins(config, files)
-    if tools:
-        config = with_values(config, {"track.tools": tools})
-    if extend is not None or policy is not None:
-        with RunLock(run.path):  # another process may be training it
-            config = longer(run, config, extend, policy, watcher.notice)
+    config = changed(run, files if accept_plugin else (), tools, extend, policy, watcher.notice)
     seconds = default_budget_seconds(config)
     return go_on(run, seconds, watcher, config=config, track=tools, restart=restart)
 

@@ -99,6 +99,8 @@ def written(name: str, value: Any, between: str = "=") -> str:
     """`name=value` as somebody typed it, without what is secret."""
     if is_secret(name):
         return f"{name}{between}…"
+    if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+        value = " ".join(value)
     is_word = isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_VALUE
     return f"{name}{between}{value if is_word else shown(value)}"
 

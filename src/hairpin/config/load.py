@@ -32,12 +32,14 @@ from hairpin.config.layers import (
     written,
 )
 from hairpin.config.names import FLAG_OF, advice_for
-from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES
+from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.errors import ConfigError, is_secret
 from hairpin.reading import reading
 
+# What another recipe replaces in a file that a run wrote; the text, the size and the length stay.
+_OF_A_RECIPE = ("model.", "optimizer.", "schedule.", "clip.")
 # Where pydantic's own words are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
 
@@ -69,9 +71,7 @@ class Asked:
         Raises:
             ConfigError: unknown keys, impossible values, contradictions: a line each.
         """
-        # What was trained already has its own network, and AdamW's gentler ways suit it.
-        default = "gpt2" if get(self.tree, "start.path") else DEFAULT_RECIPE
-        recipe = self.tree.get("recipe", default)
+        recipe = self.tree.get("recipe", default_recipe(self.tree))
         if not isinstance(recipe, str) or recipe not in RECIPES:
             there_is_no = f"recipe: there is no {shown(recipe)}"
             raise ConfigError(
@@ -130,8 +130,32 @@ def ask(
     call = one_layer(_statements(overrides, flags or {}, varied or {}))
     if any(get(call.tree, key) is not None for key in ("data.texts", "data.sources")):
         in_file = without_learned(in_file)
-    in_file = without_rivals(in_file, call.tree)
+    in_file = without_rivals(_without_its_recipe(in_file, call.tree), call.tree)
     return Asked(merge(in_file, call.tree), call.words, file, call.problems)
+
+
+def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:
+    """A file, for a call that names another recipe, without what it has only by its own: a run
+    writes all of that into its config.toml.
+    """
+    own, other = in_file.get("recipe", default_recipe(in_file)), call.get("recipe")
+    if own == other or not all(isinstance(name, str) and name in RECIPES for name in (own, other)):
+        return in_file
+    by_recipe = flat(merge(to_tree(Config()), RECIPES[str(own)]))
+    either = {key for name in (own, other) for key in flat(RECIPES[str(name)])}
+    kept: Tree = {}
+    for key, value in flat(in_file).items():
+        is_kind = key.startswith(_OF_A_RECIPE) and key.rpartition(".")[2] not in SIZES["gpt2"]
+        if not (is_kind and key in either and value == by_recipe.get(key)):
+            kept = merge(kept, nested(key, value))
+    return kept
+
+
+def default_recipe(tree: Tree) -> str:
+    """The recipe of settings that name none. What was trained already has its own network, and
+    AdamW's gentler ways suit it.
+    """
+    return "gpt2" if get(tree, "start.path") else DEFAULT_RECIPE
 
 
 def _statements(

@@ -22,6 +22,7 @@ from hairpin.planning.sizes import count_parameters
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
     Text,
+    and_also,
     asked_config,
     default_budget_seconds,
     length_of,
@@ -101,10 +102,14 @@ def answer(
     seconds = tried(lambda: parse_duration(budget)) if budget else None
     on_paper = asked.parameters is not None or asked.gpus is not None
     named = {"train.tokens": tokens, **(_on_paper(asked) if on_paper else {})}
-    settings = {**asked.settings, **{key: value for key, value in named.items() if value}}
-    config = tried(
-        lambda: asked_config(asked.texts, asked.corpus, asked.config, asked.overrides, settings)
-    )
+
+    def build() -> Config:
+        settings = asked.settings
+        for key, value in named.items():
+            settings = and_also(settings, key, value) if value else settings
+        return asked_config(asked.texts, asked.corpus, asked.config, asked.overrides, settings)
+
+    config = tried(build)
     problems += _contradictions(asked, config, on_paper=on_paper)
     if problems:
         raise ConfigError(problems)

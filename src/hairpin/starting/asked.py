@@ -8,6 +8,7 @@ from typing import Any
 from hairpin.config.checks import value_of
 from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
+from hairpin.config.layers import shown, written
 from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
@@ -75,12 +76,22 @@ def with_text(
     Raises:
         CorpusError: an iterable has a row that is no text.
     """
-    flags = dict(settings or {})
+    flags = settings or {}
     if paths := [path_of(text, flags.get("data.column")) for text in texts]:
-        flags["data.texts"] = paths
-    if corpus:
-        flags["data.corpus"] = corpus
-    return flags
+        flags = and_also(flags, "data.texts", paths)
+    return and_also(flags, "data.corpus", corpus) if corpus is not None else dict(flags)
+
+
+def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The settings with what an argument of its own says.
+
+    Raises:
+        ConfigError: they say something else already.
+    """
+    if settings.get(key) is not None and settings[key] != value:
+        both = f"{written(key, settings[key])} in the settings and {shown(value)}"
+        raise ConfigError(f"{key}: {both} as an argument disagree; keep one")
+    return {**settings, key: value}
 
 
 def path_of(text: Text, column: str | None) -> str:
@@ -121,14 +132,15 @@ def require_text(config: Config) -> None:
 
 def with_start(settings: Mapping[str, Any] | None, start: str | Path | None) -> dict[str, Any]:
     """The settings with the run or the folder to start from."""
-    named = {} if start is None else {"start.path": str(Path(start).absolute())}
-    return {**(settings or {}), **named}
+    if start is None:
+        return dict(settings or {})
+    return and_also(settings or {}, "start.path", str(Path(start).absolute()))
 
 
 def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
     """The settings with the trackers that are named; none: those that the config names."""
     named = tuple(tools)
-    return {**settings, **({"track.tools": named} if named else {})}
+    return and_also(settings, "track.tools", named) if named else dict(settings)
 
 
 def tracks_named(
@@ -159,11 +171,10 @@ def with_tables(
     settings: Mapping[str, Any], column: str | None, sources: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The settings with the column of tables, and the sources of a mixture."""
-    flags = dict(settings)
-    if column is not None:
-        flags["data.column"] = column
+    flags = dict(settings) if column is None else and_also(settings, "data.column", column)
     if sources:
-        flags["data.sources"] = source_tables(sources, flags.get("data.column"))
+        tables = source_tables(sources, flags.get("data.column"))
+        flags = and_also(flags, "data.sources", tables)
     return flags
 
 

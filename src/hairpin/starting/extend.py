@@ -1,4 +1,4 @@
-"""A run is made longer: what its config becomes.
+"""A run goes on otherwise than it was, above all longer: what its config becomes.
 
 The extension belongs to the config, so that the run repeats from it and resumes exactly. It may
 change no learning rate that was used already:
@@ -10,7 +10,7 @@ change no learning rate that was used already:
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hairpin.analysis.curves import draw_extension
@@ -23,9 +23,12 @@ from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.extensions import POLICIES
 from hairpin.planning.choose import MILESTONES
+from hairpin.plugin_files import PluginFile
 from hairpin.run import Run
+from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import first_event, read_record
 from hairpin.schedules import Schedule
+from hairpin.starting.asked import with_plugins
 from hairpin.starting.pace import pace_of
 
 # Of a run that `hairpin import` made.
@@ -50,6 +53,34 @@ def is_imported(run: Run) -> bool:
         return False
     events = read_record(run.directory.metrics)
     return any(event["event"] == "plan" and event.get("updates") == 0 for event in events)
+
+
+def changed(
+    run: Run,
+    plugins: Iterable[PluginFile],
+    tools: Sequence[str],
+    by: str | int | None,
+    policy: str | None,
+    notice: Callable[[str], None],
+) -> Config:
+    """The config with which a run is to go on. Nothing is written before it is known to fit.
+
+    Args:
+        run: finished or not.
+        plugins: that it takes as they are now.
+        tools: trackers from here on; none: those that it has.
+        by, policy, notice: as in `longer`.
+
+    Raises:
+        ConfigError, RunError: it cannot go on so.
+    """
+    config = with_plugins(run.config, plugins)
+    if tools:
+        config = with_values(config, {"track.tools": tuple(tools)})
+    if by is None and policy is None:
+        return config
+    with RunLock(run.path):  # another process may be training it
+        return longer(run, config, by, policy, notice)
 
 
 def longer(
