@@ -163,7 +163,7 @@ def test_another_shape_is_refused_with_a_line_for_each(base: Run, text: Path) ->
         ("model.architecture=modern", "modern", "gpt2"),
         ("model.bias=false", "false", "true"),
         ("model.size=nano", "nano", "1 layers, 2 heads, 32 width"),
-        ("recipe=modern", "modern", "a gpt2 network"),
+        ("recipe=modern", "modern", "another network (architecture gpt2, not modern)"),
     ],
 )
 def test_what_the_base_decides_is_not_overruled_without_a_word(

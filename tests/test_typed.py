@@ -1,6 +1,7 @@
 """What one call says, by flags and by --set, is kept, or refused with the two that disagree."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,24 @@ from hypothesis import strategies as st
 import hairpin as hairpin_package
 from hairpin.config.checks import ALTERNATIVES
 from hairpin.config.layers import nested
-from hairpin.config.load import build_config, known_keys, to_toml
+from hairpin.config.load import build_config, known_keys, to_toml, with_values
 from hairpin.config.names import FLAGS
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
+from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError
-from hairpin.planning.choose import LADDER, fill_length, fill_size
+from hairpin.model.shape import Shape
+from hairpin.planning.choose import (
+    LADDER,
+    fill_budgeted_schedule,
+    fill_length,
+    fill_size,
+    is_open,
+)
+from hairpin.runs.directory import RunDirectory
+from hairpin.starting.asked import asked_config
+from hairpin.training.origin import Origin
+from hairpin.training.start import with_start
 from helpers import Hairpin
 
 KEYS = frozenset(known_keys())
@@ -209,7 +222,10 @@ def test_an_argument_of_a_function_does_not_overrule_its_settings(
 def test_texts_and_corpora_are_named_as_they_were_typed(hairpin: Hairpin, tmp_path: Path) -> None:
     line = hairpin("train", tmp_path / "a.txt", "--corpus", "stdlib").refusal
     assert line.startswith("data.texts and data.corpus: they say the same thing in two ways")
-    assert line.endswith(", --corpus stdlib)") and "(TEXT " in line
+    assert line.endswith(", --corpus stdlib)")
+    short = hairpin("train", "a.txt", "--set", "data.texts=['b.txt']").refusal
+    assert short.startswith("data.texts: --set data.texts=['b.txt'] and ")
+    assert short.endswith("a.txt disagree; keep one")
     source = hairpin("train", "a.txt", "--source", "wiki=w.jsonl").refusal
     assert source.startswith("data.texts and data.sources: ") and "--source" in source
 
@@ -268,6 +284,11 @@ def words_of(key: str, value: Any) -> str:
         if isinstance(value, str)
         else tomli_w.dumps({"v": value}).replace("v = ", f"{key}=", 1).replace("\n", " ").strip()
     )
+
+
+def keys_in(line: str) -> set[str]:
+    """The settings that a line names."""
+    return {word.strip(".") for word in re.findall(r"[a-z_.]+", line)} & KEYS
 
 
 def value_in(config: Config, key: str) -> Any:
@@ -330,16 +351,60 @@ def test_whatever_is_typed_is_kept_or_the_two_that_disagree_are_named(
         if any(key in LENGTHS for key, _ in typed):
             long = fill_length(filled, 9000, None)
             assert long.train.updates == expected_length(dict(typed), filled, 9000)
+        elif is_open(filled):  # a time budget says how long it is
+            long = fill_length(fill_budgeted_schedule(filled), 9000, 50)
+            for key, value in typed:
+                in_updates = key in ("schedule.warmup_tokens", "schedule.warmup_fraction")
+                assert in_updates or value_in(long, key) == value
     except ConfigError as error:
         lines = error.problems
         for line in lines:
             ways = [word for key, value in typed for word in _ways(key, value) if word in line]
-            keys = {word for word in re.findall(r"[a-z_.]+", line) if word.strip(".") in KEYS}
-            assert len(set(ways)) > 1 or len(keys) > 1, line
+            assert len(set(ways)) > 1 or len(keys_in(line)) > 1, line
         for key in doubled:
             assert any(line.startswith(f"{key}: ") and "disagree" in line for line in lines)
         for group in rivals if not doubled else ():
             assert any(" and ".join(group) in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    """A trained model, as far as it is looked at before its weights are read."""
+    folder = tmp_path_factory.mktemp("start")
+    flags = {"recipe": "gpt2", "model.size": "nano", "tokenizer.kind": "bytes"}
+    config = with_values(filled_of(build_config(flags=flags)), {"tokenizer.vocabulary": 257})
+    RunDirectory(folder).write_config(config)
+    shape = Shape.of(config.model, 257)
+    return Origin(folder, shape, ByteTokenizer(), {}, "0" * 64, "the best")
+
+
+OF_A_START = st.sampled_from(
+    [
+        (key, value)
+        for key, values in VALUES.items()
+        for value in values
+        if key.startswith(("model.", "tokenizer.", "recipe", "train.", "execution."))
+    ]
+)
+
+
+@given(st.lists(OF_A_START, max_size=3, unique_by=lambda said: said[0]))
+@settings(max_examples=300, suppress_health_check=[*HealthCheck])
+def test_whatever_is_typed_beside_a_start_is_kept_or_named(start: Origin, said: list[Said]) -> None:
+    flags = {**dict(said), "start.path": str(start.path)}
+    try:
+        config = with_start(asked_config(["a.txt"], None, None, (), flags), start)
+    except ConfigError as error:
+        for line in error.problems:
+            words = [word for key, value in said for word in _ways(key, value) if word in line]
+            names_both = str(start.path) in line or len(words) > 1
+            assert (words and names_both) or len(keys_in(line)) > 1, line
+        return
+    for key, value in said:
+        assert value_in(config, key) == value
+    assert Shape.of(config.model, 257) == replace(
+        start.shape, dropout=config.model.dropout, context=config.model.context or 0
+    )
 
 
 def _ways(key: str, value: Any) -> list[str]:

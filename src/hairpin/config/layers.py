@@ -19,7 +19,7 @@ from hairpin.errors import is_secret
 Tree = dict[str, Any]
 Rivals = Iterable[tuple[str, tuple[str, ...]]]
 
-_LONGEST_VALUE = 60
+_LONGEST_VALUE, _LONGEST_WORD = 60, 200  # a path is best seen whole
 _KEY = re.compile(r"[a-z0-9_.]+")
 
 # What a layer says, and what that silences in the layers below it: a length given on the command
@@ -101,7 +101,7 @@ def written(name: str, value: Any, between: str = "=") -> str:
         return f"{name}{between}…"
     if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
-    is_word = isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_VALUE
+    is_word = isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_WORD
     return f"{name}{between}{value if is_word else shown(value)}"
 
 

@@ -166,8 +166,8 @@ def _statements(
         key, value = parse_override(override)
         yield _said(key, value, written(f"--set {key}", override.partition("=")[2]))
     for key, value in flags.items():
-        flag = FLAG_OF.get(key)
-        yield _said(key, value, written(flag, value, " ") if flag else written(key, value))
+        name, between = (FLAG_OF[key], " ") if key in FLAG_OF else (key, "=")
+        yield _said(key, value, written(name, value, between).strip())
     for key, value in varied.items():
         yield _said(key, value, written(f"--vary {key}", value))
 

@@ -23,10 +23,10 @@ FLAGS = {
     "column": "data.column",
     "sources": "data.sources",
 }
-# Key → what a call says it by, where that is shorter.
+# Key → the flag by which a call says it, if it has one; a text is said by its path alone.
 FLAG_OF = {
     **{key: f"--{name}" for name, key in FLAGS.items()},
-    "data.texts": "TEXT",
+    "data.texts": "",
     "data.corpus": "--corpus",
     "data.sources": "--source",
     "start.path": "--from",

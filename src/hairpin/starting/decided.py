@@ -17,6 +17,7 @@ from hairpin.runs.directory import RunDirectory
 
 _NETWORK = ("layers", "heads", "width", "architecture", "bias", "qkv_bias", "tied")
 _TOKENIZER = ("kind", "vocabulary")
+_OF_A_RECIPE = ("architecture", "layers", "heads", "width")
 _OF_A_SIZE = ("layers", "heads", "width")
 
 
@@ -40,14 +41,19 @@ def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
     if size and decided and theirs != {name: size[name] for name in _OF_A_SIZE}:
         shape = ", ".join(f"{value} {name}" for name, value in theirs.items())
         yield _line(asked, "model.size", f"{start} has {shape}; remove the key")
-    network = RECIPES.get(str(asked.tree.get("recipe")), {}).get("model", {}).get("architecture")
-    theirs_is = decided.get("model.architecture")
-    if network and theirs_is not in (None, network) and not get(asked.tree, "model.architecture"):
+    network = RECIPES.get(str(asked.tree.get("recipe")), {}).get("model", {})
+    others = [
+        f"{name} {decided[key]}, not {network[name]}"
+        for name in _OF_A_RECIPE
+        if (key := f"model.{name}") in decided and name in network and get(asked.tree, key) is None
+        if network[name] != decided[key]
+    ]
+    if others:
         yield _line(
             asked,
             "recipe",
-            f"{start} has a {theirs_is} network; leave the recipe out, and set what else it has, "
-            "such as optimizer.kind=muon",
+            f"{start} has another network ({', '.join(others)}); leave the recipe out, and set "
+            "what else it has, such as optimizer.kind=muon",
         )
 
 
