@@ -1,8 +1,11 @@
 """Small things that several tests share: a text, tiny settings, rings of tokens."""
 
+import atexit
 import json
 import random
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -52,7 +55,19 @@ TINY: dict[str, Any] = {
     "execution.device": "cpu",
     "execution.micro_batch": 2,
 }
-TINY_FLAGS = [argument for key, value in TINY.items() for argument in ("--set", f"{key}={value}")]
+
+
+def _file_of(settings: Mapping[str, Any]) -> Path:
+    """A config file, which what a test types comes after."""
+    folder = Path(tempfile.mkdtemp(prefix="hairpin-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "settings.toml"
+    lines = (f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
+
+
+TINY_FLAGS = ["--config", str(_file_of(TINY))]
 
 
 def some_text(characters: int = 6000, seed: int = 1) -> str:

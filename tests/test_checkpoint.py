@@ -381,9 +381,29 @@ def test_too_little_space_is_said_before_anything_is_written(
     before = snapshot(tmp_path)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(HairpinError, match="the disk has 0 MB free"):
+    with pytest.raises(
+        HairpinError, match="the disk has 1 kB free; the checkpoint before it is whole"
+    ):
         save(store, advance(state), 2)
     assert snapshot(tmp_path) == before
+
+
+def test_a_first_checkpoint_without_space_claims_none_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = store_of(tmp_path), new_state()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(HairpinError, match="1 kB free; none was saved before it: make space"):
+        save(store, advance(state), 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hairpin.checkpoints.tensors.write_hashed", fails)
+    with pytest.raises(HairpinError, match=r"No space left on device\); none was saved before it"):
+        save(store, state, 1)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

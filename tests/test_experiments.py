@@ -25,7 +25,7 @@ from hairpin.experiments import verbs
 from hairpin.experiments.arms import AskedArm, Request, arms_of_factors, arms_of_variations
 from hairpin.experiments.conduct import pilot_deviation, runs_of
 from hairpin.experiments.find_lr import Rate, suggest
-from hairpin.experiments.settling import settle_arms
+from hairpin.experiments.settling import Comparable, settle_arms
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
@@ -368,6 +368,59 @@ def test_what_cannot_be_compared_is_refused(hairpin: Hairpin, tmp_path: Path) ->
     assert "name a run or more" in hairpin("compare", "--runs", "x", "--against").refusal
     assert "no such run" in hairpin("compare", "--runs", "x", "--against", text).refusal
     assert "no text" in hairpin("find-lr").refusal
+
+
+def test_what_a_comparison_varies_is_not_said_otherwise(hairpin: Hairpin, tmp_path: Path) -> None:
+    text = text_file(tmp_path)
+    vary = ["--vary", "train.updates=3,6"]
+    assert hairpin("compare", text, *vary, "--updates", 9).refusal == (
+        "train.updates: --updates 9 and --vary train.updates=3 disagree; keep one"
+    )
+    assert hairpin("compare", text, *vary, "--tokens", 900).refusal == (
+        "train.updates and train.tokens: they say the same thing in two ways; keep one "
+        "(--tokens 900, --vary train.updates=3)"
+    )
+    assert hairpin("compare", text, *vary, "--equal", "time").refusal == (
+        "--vary train.updates and --equal time: arms differ in length, or are made equal; keep one"
+    )
+    both = ["--vary", "clip.threshold=1,2", "--set", "clip.threshold=3"]
+    assert (
+        "clip.threshold=3 and --vary clip.threshold=1 disagree"
+        in hairpin("ablate", text, *both).refusal
+    )
+    done = hairpin("compare", "--runs", "a", "--against", "b", "--size", "nano", "--seeds", 3)
+    assert done.refusal.startswith("--size nano, --seeds 3: --runs and --against compare finished")
+
+
+def settled(folder: Path, variation: str) -> Comparable:
+    """Arms of a small network that differ in this."""
+    varied = (variation.partition("=")[0], "train.updates")
+    settings = {key: value for key, value in SMALL.items() if key not in varied}
+    length = {} if "train.tokens_per_update" not in varied else {"train.updates": 12}
+    texts = {"data.texts": [str(text_file(folder))]}
+    arms = arms_of_variations([variation], Request(flags=settings | length | texts))
+    return settle_arms(arms, None, None, 1, Quiet())
+
+
+def test_arms_of_other_lengths_are_not_at_equal_tokens(tmp_path: Path) -> None:
+    """64 tokens an update."""
+    lengths = settled(tmp_path, "train.updates=6,12")
+    assert lengths.equal == ""
+    assert lengths.model.endswith("unequal tokens: updates=6 of 384, updates=12 of 768")
+    in_tokens = settled(tmp_path, "train.tokens=640,1280")
+    assert in_tokens.model.endswith("unequal tokens: tokens=640 of 640, tokens=1280 of 1,280")
+    # A batch twice as large has as many tokens in half the updates.
+    batches = settled(tmp_path, "train.tokens_per_update=64,128")
+    assert batches.equal == "tokens"
+    updates = [arm.config["train"]["updates"] for arm in batches.arms]
+    assert updates[0] == pytest.approx(2 * updates[1], abs=2)
+
+
+def test_an_experiment_says_what_it_leaves_out() -> None:
+    request = Request(overrides=("train.seed=3", "evaluate.sample_tokens=0"))
+    assert request.notes() == [
+        "--set train.seed=3: left out: an experiment has seeds of its own, the same for all arms"
+    ]
 
 
 def test_the_parabolas_bottom_by_hand() -> None:

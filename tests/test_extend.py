@@ -17,9 +17,10 @@ from hairpin.config.load import build_config, to_toml
 from hairpin.errors import ConfigError, Interrupted, RunError
 from hairpin.extensions import POLICIES, Extended, extended
 from hairpin.run import Run
+from hairpin.runs.directory import RunDirectory
 from hairpin.runs.lock import RunLock
 from hairpin.schedules import CURVES, Schedule
-from hairpin.starting.extend import make_longer
+from hairpin.starting.extend import longer
 from hairpin.watch import Quiet
 from helpers import (
     Hairpin,
@@ -286,11 +287,21 @@ def test_an_extended_run_is_extended_again_and_stopped_and_resumed(tmp_path: Pat
 
 def test_a_run_killed_as_soon_as_its_config_was_written_goes_on_longer(tmp_path: Path) -> None:
     run = trained(tmp_path)
-    make_longer(run, 4, "constant", lambda drawing: None)
+    run.directory.write_config(longer(run, run.config, 4, "constant", lambda drawing: None))
     watcher = Watching()
     api.resume(run.path, watcher=watcher)
     assert watcher.notices == []
     assert (run.summary().updates, run.summary().extensions) == (16, ((12, 16, "constant"),))
+
+
+def test_a_refused_extension_leaves_the_run_as_it_was(hairpin: Hairpin, tmp_path: Path) -> None:
+    run = trained(tmp_path)
+    (tmp_path / "text.txt").write_text("other words " * 500, encoding="utf-8")
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.suffix}
+    line = hairpin("resume", run.path, "--extend", "8", "--policy", "constant").err.splitlines()[-1]
+    assert "the text has changed since this run's config was written" in line
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.suffix} == before
+    assert (run.summary().status, run.config.train.updates) == ("finished", 12)
 
 
 def test_a_finished_run_needs_a_policy_and_each_is_explained(
@@ -350,16 +361,51 @@ def test_an_unfinished_run_whose_rates_hang_on_its_length_is_finished_first(
     assert_repeats(run)
 
 
-def test_a_time_becomes_updates_by_the_runs_own_speed(tmp_path: Path) -> None:
-    run = trained(tmp_path, schedule__kind="constant")
-    events = run.record()
-    for number, event in enumerate(of_kind(events, "update")):
-        # 64 tokens an update: 10 updates a second, but for a few that were slow.
-        event["tokens_per_second"] = 640.0 if number > 3 else 1.0
+@pytest.mark.parametrize(
+    ("seconds", "every", "updates", "spacing"),
+    [
+        # Of 39 s the start takes 5 and the end 4. In the other 30 every third update of 27 is
+        # followed by an evaluation of 3 s; had it been every second, as before, 12 had fitted.
+        ("39s", None, 15, 3),
+        ("39s", 6, 18, 6),  # 3 evaluations, and 3 seconds left
+        ("13s", None, 1, 2),
+        ("12s", None, 1, 2),  # too little for one; a line says what it takes
+        ("5s", None, 1, 2),
+    ],
+)
+def test_a_time_holds_the_start_the_evaluations_and_the_end(
+    tmp_path: Path, seconds: str, every: int | None, updates: int, spacing: int
+) -> None:
+    """Written by hand: 12 updates of a second, 3 evaluations of 3, a start of 5."""
+    asked = {"evaluate": {"every_updates": every}} if every else {}
+    events: list[dict[str, Any]] = [
+        {"event": "start", "time": 100.0, "asked": asked},
+        {"event": "plan", "seconds": 12.0, "ends": 117.0},
+        *({"event": "evaluation", "update": update} for update in (0, 6, 12)),
+        *(
+            {"event": "update", "update": update, "tokens": 64, "tokens_per_second": 64.0}
+            for update in range(12)
+        ),
+        {"event": "end", "update": 12, "status": "finished", "seconds": 5.0 + 12.0 + 9.0},
+    ]
+    directory = RunDirectory(tmp_path)
+    directory.write_config(
+        build_config(
+            flags=tiny(schedule__kind="constant", evaluate__every_updates=every or 2)
+            | {"checkpoint.every_updates": every or 2}
+        )
+    )
     lines = "".join(json.dumps(event) + "\n" for event in events)
-    run.directory.metrics.write_text(lines, encoding="utf-8")
-    make_longer(run, "3s", None, lambda drawing: None)
-    assert run.config.train.updates == 12 + 30
+    directory.metrics.write_text(lines, encoding="utf-8")
+    said: list[str] = []
+    run = Run(directory)
+    config = longer(run, run.config, seconds, None, said.append)
+    assert config.train.updates == 12 + updates
+    assert config.evaluate.every_updates == config.checkpoint.every_updates == spacing
+    too_short = [line for line in said if line.startswith(f"--extend {seconds}: one update more")]
+    assert bool(too_short) == (seconds in ("12s", "5s"))
+    if too_short:
+        assert "takes 13s here" in too_short[0]
 
 
 def test_a_run_that_is_not_settled_cannot_be_made_longer(tmp_path: Path) -> None:
@@ -368,7 +414,7 @@ def test_a_run_that_is_not_settled_cannot_be_made_longer(tmp_path: Path) -> None
         f"data.texts = ['{tmp_path / 'text.txt'}']\n", encoding="utf-8"
     )
     with pytest.raises(RunError, match="not begun yet; `hairpin resume"):
-        make_longer(run, 4, "rewarm", lambda drawing: None)
+        longer(run, run.config, 4, "rewarm", lambda drawing: None)
 
 
 def test_a_second_process_cannot_make_a_run_longer_meanwhile(

@@ -38,7 +38,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
-    "planning": "errors config data model.shape",
+    "planning": "errors files config data model.shape",
     "training": "commands surroundings allocator waiting errors files reading schedules plugins"
     " config distributed checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
@@ -57,7 +57,7 @@ LAYERS = {
     "convert": "given errors version files config checkpoints runs data model.shape model planning"
     " training finetuning analysis run",
     "starting": "given commands errors reading version schedules extensions plugins plugin_files"
-    " config distributed runs data analysis run",
+    " config distributed runs data planning training analysis run",
     "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
     "driving": "given commands errors plugin_files config distributed data runs watch training"

@@ -131,7 +131,7 @@ def test_too_little_text_says_how_much_there_is_is_needed_and_what_would_fit(
     # What it says does fit, and one more does not.
     for context, code in ((fitting, 0), (fitting + 1, 2)):
         size = ["--set", f"model.context={context}", "--set", f"train.tokens_per_update={context}"]
-        assert hairpin("train", text, *flags, *size, "--updates", "5").code == code
+        assert hairpin("train", text, *TINY_FLAGS, *size, "--updates", "5").code == code
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a", "\u00e9".encode(), codecs.BOM_UTF8])
@@ -365,7 +365,7 @@ def test_a_misspelled_setting_is_refused_wherever_it_is_written(
         ["--schedule.warmup_update", "10"],
         ["--schedule.warmup_update=10"],
     ):
-        line = hairpin("train", text, *TINY_FLAGS, *arguments).refusal
+        line = hairpin("train", text, "--size", "nano", *arguments).refusal
         expected = "schedule.warmup_update: unknown key; did you mean schedule.warmup_updates?"
         assert line == expected
     assert not (tmp_path / "runs").exists()

@@ -1,5 +1,6 @@
 """`hairpin plan`: what it foretells, and that training then does the same."""
 
+import errno
 import json
 import os
 import subprocess
@@ -14,11 +15,11 @@ import hairpin as package
 from hairpin.config.load import to_tree
 from hairpin.errors import ConfigError, UserError
 from hairpin.estimating.cluster import ClusterPlan
-from hairpin.estimating.costs import milestones
 from hairpin.estimating.counts import parse_count, parse_counts
 from hairpin.estimating.plan import Plan
 from hairpin.model.gpt import GPT
 from hairpin.planning.amounts import Amount
+from hairpin.planning.disk import milestones
 from hairpin.watch import Quiet
 from helpers import TINY_FLAGS, Hairpin, some_text, text_file, tiny
 
@@ -288,11 +289,36 @@ def test_warnings(tmp_path: Path) -> None:
         assert words in said
 
 
-def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_said(
+    hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plan, and by training before it begins, with the same figures."""
     full = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=10))
     monkeypatch.setattr("hairpin.estimating.costs.shutil", full)
     said = "\n".join(planned(text_file(tmp_path), settings=tiny(), probe=False).lines())
-    assert "the disk is too small" in said
+    # 7,680 weights of 4 bytes and their two moments: three checkpoints, a fifth more for the one
+    # that is being written, and the best weights.
+    needs = "the disk is too small: up to 418 kB are needed and 10 bytes are free"
+    assert needs in said
+    monkeypatch.setattr("hairpin.training.beginning.shutil", full)
+    flags = [*TINY_FLAGS, "--set", "execution.threads=all", "--out", "run"]
+    line = hairpin("train", "text.txt", *flags).err.splitlines()[-1]
+    assert needs in line and line.endswith("or name another disk with --out")
+    assert not Path("run").exists()
+
+
+def test_a_full_disk_does_not_stop_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+
+    def fails(path: Path, content: Any) -> None:
+        if path.is_relative_to(tmp_path / "runs"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hairpin.training.rehearsal.write_hashed", fails)
+    out = tmp_path / "runs" / "run"
+    plan = package.plan(text_file(tmp_path), out=out, settings=tiny(), watcher=Quiet())
+    assert "checkpoints" in "\n".join(plan.lines())
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_cluster_on_paper() -> None:
@@ -308,6 +334,9 @@ def test_a_cluster_on_paper() -> None:
     # 20 tokens for each of its 1.56 billion parameters.
     assert named.tokens == 20 * named.parameters
     assert not named.shape_is_picked
+    settings = {"model.size": "nano", "train.updates": 50, "train.tokens_per_update": 2048}
+    said = on_paper(settings=settings, gpus="1", context=64)
+    assert (said.shape.context, said.tokens) == (64, 50 * 2048)
 
 
 def test_all_that_is_wrong_is_said_at_once(hairpin: Hairpin) -> None:
@@ -344,6 +373,14 @@ def test_all_that_is_wrong_is_said_at_once(hairpin: Hairpin) -> None:
         ({"parameters": "7B", "corpus": "stdlib"}, "on paper there is no text"),
         ({"parameters": "1M"}, "the nearest network that is 128 wide"),
         ({"parameters": "7B", "context": 1}, "at least 2"),
+        ({"parameters": "7B", "settings": {"model.layers": 3}}, "a shape is picked"),
+        ({"parameters": "7B", "settings": {"train.updates": 3}}, "of how many tokens"),
+        ({"gpus": "8", "settings": {"model.size": "nano", "train.epochs": 2.0}}, "no text to pass"),
+        ({"gpus": "8", "tokens": "1B", "overrides": ["train.tokens=3"]}, "disagree"),
+        (
+            {"gpus": "8", "context": 512, "overrides": ["model.context=64", "model.size=nano"]},
+            "disagree",
+        ),
         ({"context": 64, "settings": {"model.size": "nano"}}, "--set model.context"),
         ({"settings": {"start.path": "/x"}}, "from nothing"),
         (

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hairpin.data.shards import prepare
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import ConfigError, Interrupted, RunError
 from hairpin.run import Run
+from hairpin.starting.asked import asked_config
 from hairpin.watch import Quiet
 from helpers import (
     GPT2_IDS,
@@ -151,6 +153,49 @@ def test_another_shape_is_refused_with_a_line_for_each(base: Run, text: Path) ->
     with pytest.raises(ConfigError, match=r"model\.size"):
         go_on(text, base.path, model__size="mini")
     assert not (text.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "ours", "theirs"),
+    [
+        ("tokenizer.kind=bpe", "bpe", "bytes"),
+        ("model.tied=false", "false", "true"),
+        ("model.architecture=modern", "modern", "gpt2"),
+        ("model.bias=false", "false", "true"),
+        ("model.size=nano", "nano", "1 layers, 2 heads, 32 width"),
+        ("recipe=modern", "modern", "another network (architecture gpt2, not modern)"),
+    ],
+)
+def test_what_the_base_decides_is_not_overruled_without_a_word(
+    hairpin: Hairpin, base: Run, text: Path, override: str, ours: str, theirs: str
+) -> None:
+    done = hairpin("train", text, "--from", base.path, "--out", "run", "--set", override)
+    lines = done.err.splitlines()
+    said = [line for line in lines if f"{ours} was asked for and {base.path} has {theirs}" in line]
+    assert done.code == 2 and len(said) == 1, done.err
+    assert said[0].startswith(f"hairpin: {override.partition('=')[0]}: ")
+    assert said[0].endswith(f"(--set {override}, --from {base.path})")
+    assert not Path("run").exists()
+
+
+def test_what_the_base_decides_may_be_said_too(base: Run, text: Path) -> None:
+    shape = base.config.model
+    settings = {"tokenizer.kind": "bytes", "model.layers": shape.layers, "model.tied": True}
+    asked = asked_config(
+        [text], None, None, ["recipe=gpt2"], settings | {"start.path": str(base.path)}
+    )
+    assert asked.tokenizer.kind == "bytes"
+
+
+def test_the_files_of_a_checkpoint_decide_too(tmp_path: Path, text: Path) -> None:
+    folder = gpt2_folder(tmp_path / "gpt2")
+    for key, value in (("tokenizer.kind", "bytes"), ("model.tied", False), ("model.layers", 99)):
+        with pytest.raises(
+            ConfigError, match=rf"^{re.escape(key)}: .* was asked for and .*gpt2 has"
+        ):
+            asked_config([text], None, None, (), {key: value, "start.path": str(folder)})
+    with pytest.raises(ConfigError, match=r"^recipe: qwen3 was asked for"):
+        asked_config([text], None, None, ["recipe=qwen3"], {"start.path": str(folder)})
 
 
 def test_a_shorter_context_takes_the_first_positions(base: Run, text: Path) -> None:

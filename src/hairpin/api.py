@@ -26,13 +26,13 @@ from hairpin.plugin_files import load_plugins
 from hairpin.reading import is_there
 from hairpin.run import Run
 from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
-from hairpin.runs.lock import RunLock
 from hairpin.runs.place import new_or_empty_folder
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
     NO_TEXT,
     Text,
+    and_also,
     asked_config,
     default_budget_seconds,
     length_of,
@@ -45,7 +45,7 @@ from hairpin.starting.asked import (
     with_tracks,
 )
 from hairpin.starting.begin import begun_before, require_same
-from hairpin.starting.extend import make_longer
+from hairpin.starting.extend import changed
 from hairpin.watch import Watcher, guarded
 
 
@@ -92,7 +92,7 @@ def train(
         budget: wall time such as "10m", or a number of seconds; fills only what the settings leave
             open. None: 3 minutes if neither a size nor a length is asked for.
         settings: dotted key → value, such as {"train.updates": 1000}.
-        overrides: "key=value" strings, which come before `settings`.
+        overrides: "key=value" strings; what they and `settings` say differently is refused.
         or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
             where torchrun starts a process again. Of several processes the first one says what
             is trained, and the others follow it.
@@ -157,7 +157,7 @@ def finetune(
     """
     files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
     named = tracks_named(track, overrides, settings)
-    flags = {**with_tracks(with_start(settings, start), track), "finetune.kind": kind}
+    flags = and_also(with_tracks(with_start(settings, start), track), "finetune.kind", kind)
     asked = asked_config(paths_of_records(data), None, config, overrides, flags)
     asked = with_plugins(asked, files)
     name = f"{name_of(asked)}-{kind}"
@@ -193,18 +193,10 @@ def resume(
         RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
     """
     files = load_plugins(plugin)
-    run, watcher = load(path), guarded(_watcher(watcher))
-    if accept_plugin:
-        with RunLock(run.path):
-            run.directory.write_config(with_plugins(run.config, files))
-    if tools := listed(track):
-        with RunLock(run.path):
-            run.directory.write_config(with_values(run.config, {"track.tools": tools}))
-    if extend is not None or policy is not None:
-        with RunLock(run.path):
-            make_longer(run, extend, policy, watcher.notice)
-    seconds = default_budget_seconds(run.config)
-    return go_on(run, seconds, watcher, track=tools, restart=restart)
+    run, watcher, tools = load(path), guarded(_watcher(watcher)), listed(track)
+    config = changed(run, files if accept_plugin else (), tools, extend, policy, watcher.notice)
+    seconds = default_budget_seconds(config)
+    return go_on(run, seconds, watcher, config=config, track=tools, restart=restart)
 
 
 def runs(folder: AnyPath | None = None) -> list[Run]:

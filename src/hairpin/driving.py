@@ -88,6 +88,7 @@ def go_on(
     budget_seconds: float | None,
     watcher: Watcher,
     *,
+    config: Config | None = None,
     track: Iterable[str] = (),
     pictures: bool = True,
     restart: bool = False,
@@ -98,32 +99,48 @@ def go_on(
         run: finished or not; it may have been killed before its record was begun.
         budget_seconds: its wall time, if the record does not say.
         watcher: is shown what happens.
+        config: what it becomes, written once it is known that the run can go on so; None: as it is.
         track: trackers that may follow it; of the others those that keep to the folder.
         pictures: whether plots are drawn at the end.
         restart: whether it begins at update 0, whatever was saved or finished.
     """
-    watcher = guarded(watcher)
-    if is_finished(run) and (not restart or is_imported(run)):
-        done = f" is finished after {run.config.train.updates} updates: nothing to do"
-        words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
-        watcher.notice(f"{run.path}{words}")
-        if run.directory.unfinished():
-            with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
-                run.directory.remove_unfinished()
-        return run
-    named = {*track, *agreed(run.path, run.config.track)}
-    tools = followed(run.config.track, named, watcher.notice)
+    watcher, config = guarded(watcher), config or run.config
+    if is_finished(run, config) and (not restart or is_imported(run)):
+        return _left_as_it_is(run, config, watcher)
+    named = {*track, *agreed(run.path, config.track)}
+    tools = followed(config.track, named, watcher.notice)
     require_installed(tools)
-    require_plugins(run.config.plugins, command("resume", run.path))
+    require_plugins(config.plugins, command("resume", run.path))
     with RunLock(run.path) as lock:
         _say(lock, watcher)
-        remember(run.path, run.config.track, named)
-        begun = begin(run.directory, run.config, budget_seconds)
+        remember(run.path, config.track, named)
+        begun = begin(run.directory, config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
         now = time.monotonic()
         return _drain(
-            run.directory, budget_seconds, now, watcher, tools, pictures=pictures, restart=restart
+            run.directory,
+            budget_seconds,
+            now,
+            watcher,
+            tools,
+            config=config,
+            pictures=pictures,
+            restart=restart,
         )
+
+
+def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
+    """A finished run, with what it is to be called by or followed by from now on."""
+    done = f" is finished after {config.train.updates} updates: nothing to do"
+    words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
+    watcher.notice(f"{run.path}{words}")
+    if config != run.config:
+        with RunLock(run.path):
+            run.directory.write_config(config)
+    if run.directory.unfinished():
+        with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
+            run.directory.remove_unfinished()
+    return run
 
 
 def finish_speaking(error: HairpinError) -> None:
@@ -145,6 +162,7 @@ def _drain(
     watcher: Guarded,
     tools: Sequence[str],
     *,
+    config: Config | None = None,
     new: RunLock | None = None,
     pictures: bool = True,
     restart: bool = False,
@@ -164,7 +182,7 @@ def _drain(
     update, status, reason = run.summary().updates, "failed", None
     begun, refused, given_up = new is not None, False, False
     try:
-        for event in _blaming(_leading(run, budget, watcher, restart)):
+        for event in _blaming(_leading(run, config, budget, watcher, restart)):
             begun = True
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             audience.show(event, update)
@@ -212,14 +230,16 @@ def _write(directory: RunDirectory, *last: events.Event) -> None:
 
 
 def _leading(
-    run: Run, budget: "Budget | None", watcher: Watcher, restart: bool
+    run: Run, config: Config | None, budget: "Budget | None", watcher: Watcher, restart: bool
 ) -> Iterator[events.Event]:
     """Train, after telling the other processes what, if there are any."""
     with in_company() as company:
         company.lead(run.path)
         company.world.gather(0)  # until all have seen it: a mistake may take it back
         train = training(run)
-        yield from train(budget=budget, watcher=watcher, world=company.world, restart=restart)
+        yield from train(
+            config=config, budget=budget, watcher=watcher, world=company.world, restart=restart
+        )
         company.world.leave()
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 _BLOCK_BYTES = 1 << 20
+SPARE_SPACE = 1.2  # room that there has to be for what is going to be written, as a multiple of it
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 IS_WINDOWS = os.name == "nt"
 _PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 # What Windows takes for a device, whatever follows after a dot.
@@ -53,6 +55,28 @@ def _new_file(path: Path) -> IO[bytes]:
     except FileExistsError:
         remove(path)
         return path.open("xb")
+
+
+def size_words(count: float) -> str:
+    """A number of bytes in decimal units: "950 bytes", "12.4 MB"."""
+    for unit, name in _SIZES:
+        if abs(count) >= 0.9995 * unit:
+            scaled = count / unit
+            digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+            text = f"{scaled:.{digits}f}"
+            return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {name}"
+    return f"{count:,.0f} bytes"
+
+
+def bytes_in(*folders: Path) -> int:
+    """Bytes of the files in folders and below them; what has several names counts once."""
+    found: dict[tuple[int, int], int] = {}
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with contextlib.suppress(OSError):  # another process removes it
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                found[status.st_dev, status.st_ino] = status.st_size
+    return sum(found.values())
 
 
 def is_link(path: Path) -> bool:

@@ -135,8 +135,9 @@ def title_of(comparison: Comparison) -> str:
 def lines_of(comparison: Comparison) -> list[str]:
     """Return everything in lines for a terminal: caveats, figures, verdicts."""
     found = [title_of(comparison)]
-    if comparison.experiment.model:
-        found.append(f"{comparison.experiment.model}; equal {comparison.experiment.equal}")
+    if model := comparison.experiment.model:
+        equal = comparison.experiment.equal  # nothing, where arms differ in length on purpose
+        found.append(f"{model}; equal {equal}" if equal else model)
     found += [f"note: {note}" for note in comparison.notes]
     found += ["", f"validation loss in {comparison.unit}", *_aligned(arm_rows(comparison))]
     if comparison.contrasts:
@@ -171,7 +172,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "kind": experiment.kind,
         "text": experiment.text,
         "tuned": experiment.is_tuned,
-        "equal": experiment.equal,
+        "equal": experiment.equal or None,
         "unit": comparison.unit,
         "smallest_difference": experiment.smallest_difference,
         "notes": list(comparison.notes),

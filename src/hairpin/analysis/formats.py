@@ -4,8 +4,9 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
+from hairpin.files import size_words
+
 _LARGE = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
-_BYTES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
 
 # All C0 and C1 controls but tab and newline, the bidirectional controls, the line and paragraph
 # separators, and halves of surrogate pairs (which UTF-8 cannot write).
@@ -50,7 +51,7 @@ def format_count(n: float) -> str:
 def format_bytes(n: float) -> str:
     """A size in decimal units: "950 bytes", "12.4 MB"."""
     n = _float(n)
-    return f"{n:,.0f} bytes" if abs(n) < 999.5 else _scaled(n, _BYTES)
+    return size_words(n) if math.isfinite(n) else str(n)
 
 
 def format_lr(lr: float) -> str:

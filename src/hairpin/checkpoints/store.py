@@ -31,16 +31,16 @@ from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, HairpinError, UnreadableError
 from hairpin.files import (
     IS_WINDOWS,
+    SPARE_SPACE,
     link_or_copy,
     move,
     new_folder,
     remove,
+    size_words,
     sync_folder,
     write_atomically,
 )
 from hairpin.reading import entries, is_there
-
-_SPARE_SPACE = 1.2
 
 
 class CheckpointStore:
@@ -236,21 +236,26 @@ class CheckpointStore:
             self._rotate()
         except OSError as error:
             raise HairpinError(
-                f"{final}: cannot be saved ({error.strerror or error}); the checkpoint before it "
-                f"is whole: {self._remedy}"
+                f"{final}: cannot be saved ({error.strerror or error}); {self._before()}: "
+                f"{self._remedy}"
             ) from error
 
     def _require_space(self, tensor_bytes: int) -> None:
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
-        needed = _SPARE_SPACE * tensor_bytes
+        needed = SPARE_SPACE * tensor_bytes
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise HairpinError(
-                f"{self.folder}: a checkpoint needs {needed / 1e6:.0f} MB and the disk has "
-                f"{free / 1e6:.0f} MB free; the checkpoint before it is whole: {self._remedy}"
+                f"{self.folder}: a checkpoint needs {size_words(needed)}, some of it to spare, and "
+                f"the disk has {size_words(free)} free; {self._before()}: {self._remedy}"
             )
+
+    def _before(self) -> str:
+        """Describe the earlier checkpoints that are there, when one could not be saved."""
+        is_saved = bool(self.steps())
+        return "the checkpoint before it is whole" if is_saved else "none was saved before it"
 
     def _replace_best(self, checkpoint: Path, step: int) -> None:
         assert self.best

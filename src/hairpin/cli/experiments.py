@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hairpin.cli.options import (
-    FLAGS,
     PATH,
     FiniteRange,
     corpus_option,
@@ -17,6 +16,7 @@ from hairpin.cli.options import (
     with_settings,
 )
 from hairpin.cli.shown import say
+from hairpin.config.names import FLAGS
 
 if TYPE_CHECKING:
     from hairpin.analysis.comparison import Comparison
@@ -84,9 +84,7 @@ def _with_experiment_options(command: F) -> F:
 @click.option(
     "--equal",
     type=click.Choice(["tokens", "updates", "time"]),
-    default="tokens",
-    show_default=True,
-    help="What all arms have the same of.",
+    help="What all arms have the same of; tokens, unless --vary is about their length.",
 )
 @click.option("--runs", multiple=True, metavar="RUN...", help="Finished runs of the first arm.")
 @click.option("--against", multiple=True, metavar="RUN...", help="Finished runs of another arm.")

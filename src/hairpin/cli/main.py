@@ -19,6 +19,7 @@ from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
 from hairpin.cli.care import doctor, runs
 from hairpin.cli.experiments import ablate, compare, find_lr
+from hairpin.cli.options import refuse_repeats
 from hairpin.cli.plan import plan
 from hairpin.cli.report import report
 from hairpin.cli.share import export, import_
@@ -77,7 +78,10 @@ class Verbs(click.Group):
             if "." in verb or "/" in verb:
                 hint = f"to train on it: `{command('train', Path(verb))}`"
             raise click.UsageError(f"there is no verb {verb!r}; {hint}")
-        return super().resolve_command(ctx, args)
+        name, found, rest = super().resolve_command(ctx, args)
+        if found:
+            refuse_repeats(found, rest)
+        return name, found, rest
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

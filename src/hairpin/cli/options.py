@@ -1,30 +1,40 @@
 """Options that several verbs share, and what they come to."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from hairpin.config.names import FLAGS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Flag → the key that it sets.
-FLAGS = {
-    "size": "model.size",
-    "updates": "train.updates",
-    "tokens": "train.tokens",
-    "epochs": "train.epochs",
-    "lr": "schedule.peak_lr",
-    "seed": "train.seed",
-    "precision": "execution.precision",
-    "device": "execution.device",
-    "parallel": "execution.parallel",
-    "recipe": "recipe",
-    "column": "data.column",
-    "sources": "data.sources",
-}
 _TEXT_FLAGS = ("column", "sources")
+
+
+def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
+    """Refuse an option that is given twice with different values: the parser takes the last."""
+    try:
+        parser = command.make_parser(click.Context(command, resilient_parsing=True))
+        _, _, given = parser.parse_args(list(arguments))
+    except click.UsageError:
+        return  # it is said where the command is run
+    for option in dict.fromkeys(given):
+        if isinstance(option, click.Option) and not option.multiple and given.count(option) > 1:
+            values = dict.fromkeys(_values(option, arguments))
+            if len(values) > 1:
+                name = option.opts[0]
+                both = " and ".join(f"{name} {value}" for value in values)
+                raise click.UsageError(f"{both} disagree; keep one")
+
+
+def _values(option: click.Option, arguments: Sequence[str]) -> Iterator[str]:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in option.opts:
+            yield value if equals else following
 
 
 class FiniteRange(click.FloatRange):

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hairpin.config.recipes import SIZES
+from hairpin.config.curve import Schedule as Curve
 from hairpin.config.settings import Config
+from hairpin.config.shapes import architecture, shapes
 from hairpin.errors import ConfigError, HairpinError, PluginError
 from hairpin.extensions import extended
 from hairpin.plugin_files import blame, is_present
@@ -23,11 +24,12 @@ _TRIED_UPDATES = 500  # whose rates are looked at before a run, of a plugin's sc
 FIXED_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
 
 
+_WARMUP = ("schedule.warmup_updates", "schedule.warmup_tokens", "schedule.warmup_fraction")
 # Keys that say the same thing in different ways: one of each group may be set.
 ALTERNATIVES = (
     ("data.texts", "data.corpus", "data.sources"),
     ("train.updates", "train.tokens", "train.epochs"),
-    ("schedule.warmup_updates", "schedule.warmup_tokens", "schedule.warmup_fraction"),
+    _WARMUP,
     ("schedule.decay_updates", "schedule.decay_tokens", "schedule.decay_fraction"),
 )
 
@@ -38,8 +40,9 @@ def contradictions(config: Config) -> list[str]:
         *_names(config),
         *_alternatives(config),
         *_sources(config),
-        *_shapes(config),
-        *_architecture(config),
+        *shapes(config),
+        *_vocabulary(config),
+        *architecture(config),
         *_schedule(config),
         *_extensions(config),
         *_budget(config),
@@ -66,7 +69,8 @@ def schedule_of(config: Config) -> Schedule:
     )
     kind = asked.kind or DEFAULT_CURVE
     lowest = asked.peak_lr * DEFAULT_MIN_LR_FRACTION if asked.min_lr is None else asked.min_lr
-    base = Schedule(
+    base = _scheduled(
+        asked,
         kind=kind,
         updates=updates,
         warmup=round(DEFAULT_WARMUP_FRACTION * updates) if warmup is None else warmup,
@@ -77,6 +81,17 @@ def schedule_of(config: Config) -> Schedule:
         cycles=asked.cycles,
     )
     return _tried(extended(base, extensions, whole))
+
+
+def _scheduled(asked: Curve, **facts: Any) -> Schedule:
+    """The schedule; where it cannot be, the lines name the settings that it came of."""
+    warmup = [key for key in _WARMUP if getattr(asked, key.partition(".")[2]) is not None]
+    keys = ("schedule.kind", *(warmup or _WARMUP[:1]), "schedule.peak_lr")
+    try:
+        return Schedule(**facts)
+    except ConfigError as error:
+        of = f"of {', '.join(keys)} and train.updates"
+        raise ConfigError(f"{line} ({of})" for line in error.problems) from None
 
 
 def _tried(schedule: Schedule) -> Schedule:
@@ -208,12 +223,7 @@ def value_of(config: Config, key: str) -> Any:
     return getattr(getattr(config, table), name)
 
 
-def _shapes(config: Config) -> Iterator[str]:
-    model = config.model
-    if model.size is not None and model.size not in SIZES:
-        yield f"model.size: there is no {model.size!r}; choose one of {', '.join(SIZES)}"
-    if model.width and model.heads and model.width % model.heads:
-        yield f"model.width: {model.width} is not a multiple of model.heads, {model.heads}"
+def _vocabulary(config: Config) -> Iterator[str]:
     if config.tokenizer.kind != "bpe" and config.tokenizer.vocabulary not in (
         None,
         FIXED_VOCABULARIES[config.tokenizer.kind],
@@ -221,33 +231,6 @@ def _shapes(config: Config) -> Iterator[str]:
         yield (
             f"tokenizer.vocabulary: {config.tokenizer.kind} has its own size; "
             "remove the key or set tokenizer.kind=bpe"
-        )
-    tokens = config.train.tokens_per_update
-    if tokens and model.context and tokens % model.context:
-        nearest = max(1, round(tokens / model.context)) * model.context
-        yield (
-            f"train.tokens_per_update: {tokens} is not a multiple of model.context, "
-            f"{model.context}; {nearest} is"
-        )
-
-
-def _architecture(config: Config) -> Iterator[str]:
-    """What a network other than GPT-2's has not."""
-    model = config.model
-    if model.architecture not in ("modern", "qwen3"):
-        return
-    network = f"a {model.architecture} network"
-    for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
-        if getattr(model, name):
-            yield f"model.{name}: {network} has none; set it to false, or take --recipe gpt2"
-    if model.dropout:
-        yield f"model.dropout: {network} has none; set it to 0, or take --recipe gpt2"
-    if model.initialisation != "gpt2":
-        yield f"model.initialisation: {network} has its own; remove the key"
-    if model.width and model.heads and model.width % (2 * model.heads) == model.heads:
-        yield (
-            f"model.heads: heads of {model.width // model.heads} cannot be rotated in halves; "
-            "width / heads is to be even"
         )
 
 
@@ -258,7 +241,7 @@ def _schedule(config: Config) -> Iterator[str]:
         if lr is not None and schedule.peak_lr is not None and lr > schedule.peak_lr:
             yield f"schedule.{name}: {lr} is above the peak, schedule.peak_lr = {schedule.peak_lr}"
     if schedule.min_lr is not None and not decays(kind):
-        yield f"schedule.min_lr: {kind} does not decay to a minimum; remove the key"
+        yield f"schedule.min_lr: schedule.kind={kind} does not decay to a minimum; remove the key"
     if kind != "wsd":
         for name in ("decay_updates", "decay_tokens", "decay_fraction"):
             if getattr(schedule, name) is not None:
@@ -306,5 +289,5 @@ def _budget(config: Config) -> Iterator[str]:
             yield (
                 f"schedule.warmup_updates: {schedule.warmup_updates} of {train.updates} updates "
                 f"leave {max(0, follow)} for {kind}, which needs "
-                f"{2 if decays(kind) else 1} or more"
+                f"{2 if decays(kind) else 1} or more; train.updates says how long the run is"
             )

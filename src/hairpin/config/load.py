@@ -1,6 +1,6 @@
 """From files, recipes and the command line to one validated `Config`, and back to TOML.
 
-    defaults < recipe < file < --set < flags
+    defaults < recipe < file < --set and flags
 
 Everything that is wrong is said at once, a line each.
 """
@@ -8,42 +8,85 @@ Everything that is wrong is said at once, a line each.
 import errno
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from pydantic import ValidationError
 
-from hairpin.config.checks import ALTERNATIVES, contradictions
+from hairpin.config.checks import contradictions
 from hairpin.config.data import unescaped
-from hairpin.config.names import advice_for
+from hairpin.config.layers import (
+    RECIPE_RIVALS,
+    Statement,
+    Tree,
+    flat,
+    get,
+    merge,
+    nested,
+    one_layer,
+    shown,
+    with_places,
+    without_learned,
+    without_rivals,
+    written,
+)
+from hairpin.config.names import FLAG_OF, advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.errors import ConfigError, is_secret
 from hairpin.reading import reading
 
-Tree = dict[str, Any]
-
-# What a layer says, and what that silences in the layers below it: a length given on the command
-# line replaces the file's, in whatever way the file says it, and a named size the file's shape.
-_RIVALS = (
-    *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
-    ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
-    ("data.corpus", ("data.hash",)),
-    ("data.sources", ("data.hash",)),
-    ("start.path", ("start.hash",)),
-    ("start.weights", ("start.hash",)),
-    ("finetune.label_column", ("finetune.labels",)),
-    ("finetune.examples_per_update", ("train.tokens_per_update",)),
-    ("train.tokens_per_update", ("finetune.examples_per_update",)),
-)
-
-# The same for a recipe, whose minimum belongs to the curve that it names.
-_RECIPE_RIVALS = (*_RIVALS, ("schedule.kind", ("schedule.min_lr",)))
-
+# What another recipe replaces in a file that a run wrote; the text, the size and the length stay.
+_OF_A_RECIPE = ("model.", "optimizer.", "schedule.", "clip.")
 # Where pydantic's own words are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a file and a call ask for, before recipe and defaults.
+
+    Args:
+        tree: as nested tables.
+        typed: dotted key → how the call wrote it.
+        file: whose settings are below those.
+        problems: a line for every two things of the call that disagree.
+    """
+
+    tree: Tree
+    typed: Mapping[str, str]
+    file: Path | None
+    problems: tuple[str, ...]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Dotted key → how, or where, it was written."""
+        return {**dict.fromkeys(flat(self.tree), f"in {self.file}"), **self.typed}
+
+    def config(self) -> Config:
+        """The config, by the recipe that is asked for.
+
+        Raises:
+            ConfigError: unknown keys, impossible values, contradictions: a line each.
+        """
+        recipe = self.tree.get("recipe", default_recipe(self.tree))
+        if not isinstance(recipe, str) or recipe not in RECIPES:
+            there_is_no = f"recipe: there is no {shown(recipe)}"
+            raise ConfigError(
+                [*self.problems, f"{there_is_no}; choose one of {', '.join(RECIPES)}"]
+            )
+        below = without_rivals(RECIPES[recipe], self.tree, RECIPE_RIVALS)
+        try:
+            config = validate(merge(below, {**self.tree, "recipe": recipe}))
+        except ConfigError as error:
+            places = {**dict.fromkeys(flat(below), f"recipe {recipe}"), **self.places}
+            raise ConfigError([*self.problems, *with_places(error.problems, places)]) from None
+        if self.problems:
+            raise ConfigError(self.problems)
+        return config
 
 
 def build_config(
@@ -52,6 +95,7 @@ def build_config(
     content: bytes | None = None,
     overrides: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
+    varied: Mapping[str, Any] | None = None,
 ) -> Config:
     """The config that a file, `--set a.b=value` overrides and flags (dotted name → value) ask for.
 
@@ -60,34 +104,79 @@ def build_config(
         content: of the file, where that was read already.
         overrides: "key=value" strings.
         flags: dotted key → value.
+        varied: the same, of `--vary`.
 
     Raises:
         ConfigError: unknown keys, impossible values, contradictions: a line each.
     """
+    return ask(file=file, content=content, overrides=overrides, flags=flags, varied=varied).config()
+
+
+def ask(
+    *,
+    file: Path | None = None,
+    content: bytes | None = None,
+    overrides: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    varied: Mapping[str, Any] | None = None,
+) -> Asked:
+    """What `build_config` makes a config of.
+
+    Raises:
+        ConfigError: the file cannot be read, or an override has no `=`.
+    """
     in_file: Tree = read_toml(file, content) if file else {}
     if file:
         _make_paths_absolute(in_file, file.parent)
-    set_ones: Tree = {}
+    call = one_layer(_statements(overrides, flags or {}, varied or {}))
+    if any(get(call.tree, key) is not None for key in ("data.texts", "data.sources")):
+        in_file = without_learned(in_file)
+    in_file = without_rivals(_without_its_recipe(in_file, call.tree), call.tree)
+    return Asked(merge(in_file, call.tree), call.words, file, call.problems)
+
+
+def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:
+    """A file, for a call that names another recipe, without what it has only by its own: a run
+    writes all of that into its config.toml.
+    """
+    own, other = in_file.get("recipe", default_recipe(in_file)), call.get("recipe")
+    if own == other or not all(isinstance(name, str) and name in RECIPES for name in (own, other)):
+        return in_file
+    by_recipe = flat(merge(to_tree(Config()), RECIPES[str(own)]))
+    either = {key for name in (own, other) for key in flat(RECIPES[str(name)])}
+    kept: Tree = {}
+    for key, value in flat(in_file).items():
+        is_kind = key.startswith(_OF_A_RECIPE) and key.rpartition(".")[2] not in SIZES["gpt2"]
+        if not (is_kind and key in either and value == by_recipe.get(key)):
+            kept = merge(kept, nested(key, value))
+    return kept
+
+
+def default_recipe(tree: Tree) -> str:
+    """The recipe of settings that name none. What was trained already has its own network, and
+    AdamW's gentler ways suit it.
+    """
+    return "gpt2" if get(tree, "start.path") else DEFAULT_RECIPE
+
+
+def _statements(
+    overrides: Iterable[str], flags: Mapping[str, Any], varied: Mapping[str, Any]
+) -> Iterator[Statement]:
+    """All that a call says."""
     for override in overrides:
-        _put(set_ones, *parse_override(override))
-    in_flags: Tree = {}
-    for key, value in (flags or {}).items():
-        _put(in_flags, key, value)
-    said = _merge(set_ones, in_flags)
-    if any(_get(said, key) is not None for key in ("data.texts", "data.sources")):
-        in_file = _without_learned(in_file)
-    asked: Tree = {}
-    for layer in (in_file, set_ones, in_flags):
-        asked = _merge(_without_rivals(asked, layer), layer)
-    _make_paths_absolute(asked, Path())
-    # What was trained already has its own network, and AdamW's gentler ways suit it.
-    recipe = asked.setdefault("recipe", "gpt2" if _get(asked, "start.path") else DEFAULT_RECIPE)
-    if not isinstance(recipe, str) or recipe not in RECIPES:
-        raise ConfigError(
-            f"recipe: there is no {_shown(recipe)}; choose one of {', '.join(RECIPES)}"
-        )
-    below = _without_rivals(RECIPES[recipe], asked, _RECIPE_RIVALS)
-    return validate(_merge(below, asked))
+        key, value = parse_override(override)
+        yield _said(key, value, written(f"--set {key}", override.partition("=")[2]))
+    for key, value in flags.items():
+        name, between = (FLAG_OF[key], " ") if key in FLAG_OF else (key, "=")
+        yield _said(key, value, written(name, value, between).strip())
+    for key, value in varied.items():
+        yield _said(key, value, written(f"--vary {key}", value))
+
+
+def _said(key: str, value: Any, words: str) -> Statement:
+    tree = nested(key, value)
+    _make_paths_absolute(tree, Path())
+    return Statement(tree, words)
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
@@ -110,7 +199,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy of `config` with dotted keys replaced, validated again."""
     tree = to_tree(config)
     for key, value in values.items():
-        _put(tree, key, value)
+        tree = merge(tree, nested(key, value))
     return validate(tree)
 
 
@@ -177,7 +266,7 @@ def short_tree(config: Config) -> Tree:
     defaults, short = flat(to_tree(Config())), Tree()
     for key, value in flat(to_tree(config)).items():
         if value != defaults.get(key):
-            _put(short, key, value)
+            short = merge(short, nested(key, value))
     return short
 
 
@@ -206,16 +295,6 @@ def known_keys(table: type[Table] = Config, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _put(tree: Tree, key: str, value: Any) -> None:
-    *tables, last = key.split(".")
-    for name in tables:
-        inner = tree.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {name} is a value, not a table")
-        tree = inner
-    tree[last] = value
-
-
 def _make_paths_absolute(tree: Tree, folder: Path) -> None:
     """Paths in a file are relative to the file's folder, so that it means the same anywhere."""
     data = tree.get("data")
@@ -236,76 +315,11 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
         track["mlflow_uri"] = str(folder.absolute() / uri)
 
 
-def _without_rivals(
-    below: Mapping[str, Any],
-    above: Tree,
-    rivals: Iterable[tuple[str, tuple[str, ...]]] = _RIVALS,
-) -> Tree:
-    """The lower layer without what the upper one says in another way."""
-    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
-    for said, silenced in rivals:
-        if _get(above, said) is None:
-            continue
-        for key in silenced:
-            table, _, name = key.partition(".")
-            if _get(above, key) is None and isinstance(kept.get(table), dict):
-                kept[table].pop(name, None)
-    return kept
-
-
-def _without_learned(in_file: Tree) -> Tree:
-    """A file, for other text than its own: if a run wrote it, without what the run filled in from
-    its text.
-    """
-    if _get(in_file, "data.hash") is None:
-        return in_file
-    learned = {"data": ("hash", "column", "format"), "finetune": ("labels", "same_prompts")}
-    return {
-        table: {name: value for name, value in values.items() if name not in learned[table]}
-        if table in learned and isinstance(values, dict)
-        else values
-        for table, values in in_file.items()
-    }
-
-
-def _get(tree: Tree, key: str) -> Any:
-    table, _, name = key.partition(".")
-    values = tree.get(table)
-    return values.get(name) if isinstance(values, dict) else None
-
-
-def flat(tree: Mapping[str, Any]) -> Tree:
-    """Nested tables as dotted key → value."""
-    return {
-        f"{key}.{name}" if name else key: entry
-        for key, value in tree.items()
-        for name, entry in (value.items() if isinstance(value, dict) else [("", value)])
-    }
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        both = isinstance(value, dict) and isinstance(under, dict)
-        merged[key] = _merge(under, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
 def _line(problem: Any) -> str:
     """One of pydantic's problems as a line for people."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    got = "" if is_secret(key) else f" (got {_shown(problem['input'])})"
+    got = "" if is_secret(key) else f" (got {shown(problem['input'])})"
     return f"{key}: {message[0].lower()}{message[1:]}{got}"
-
-
-def _shown(value: Any) -> str:
-    """The value as Python writes it, cut to what fits in a line."""
-    try:
-        written = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return "a number with thousands of digits"
-    return written if len(written) <= 60 else written[:57] + "..."

@@ -1,4 +1,5 @@
-"""Names that people bring along from other trainers, and the nearest of ours.
+"""Names of settings: our flags for them, and those that people bring along from other trainers,
+with the nearest of ours.
 
 A foreign name is refused with ours named: guessing would be worse, because units and meanings
 differ (an "iteration" is a micro-batch in one trainer and an update in another).
@@ -6,6 +7,31 @@ differ (an "iteration" is a micro-batch in one trainer and an update in another)
 
 import difflib
 from collections.abc import Iterable
+
+# Flag → the key that it sets.
+FLAGS = {
+    "size": "model.size",
+    "updates": "train.updates",
+    "tokens": "train.tokens",
+    "epochs": "train.epochs",
+    "lr": "schedule.peak_lr",
+    "seed": "train.seed",
+    "precision": "execution.precision",
+    "device": "execution.device",
+    "parallel": "execution.parallel",
+    "recipe": "recipe",
+    "column": "data.column",
+    "sources": "data.sources",
+}
+# Key → the flag by which a call says it, if it has one; a text is said by its path alone.
+FLAG_OF = {
+    **{key: f"--{name}" for name, key in FLAGS.items()},
+    "data.texts": "",
+    "data.corpus": "--corpus",
+    "data.sources": "--source",
+    "start.path": "--from",
+    "track.tools": "--track",
+}
 
 FOREIGN_NAMES = {
     # nanoGPT

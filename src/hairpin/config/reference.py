@@ -32,8 +32,12 @@ those before it:
 1. the default, as below;
 2. a recipe: `--recipe simple`;
 3. a TOML file: `--config mine.toml`;
-4. `--set train.updates=1000`, or for short `--train.updates 1000`;
-5. the flags that `hairpin train --help` lists, such as `--updates 1000`.
+4. the command itself: `--set train.updates=1000`, or for short `--train.updates 1000`, or one of
+   the flags that `hairpin train --help` lists, such as `--updates 1000`.
+
+Nothing that a command says is dropped. Where two things in it disagree, such as `--updates 1000`
+and `--set train.tokens=5000000`, it is refused with a line that names both; `--size` fills only
+those dimensions that the command does not give.
 
 *Unset* means that nothing is asked for: hairpin chooses, or does without, and the meaning says
 which. What it chose is in the `config.toml` of the run, which says everything that a repeat needs:

@@ -23,6 +23,7 @@ from hairpin.planning.sizes import count_parameters
 from hairpin.starting.asked import (
     DEFAULT_CORPUS,
     Text,
+    and_also,
     asked_config,
     default_budget_seconds,
     length_of,
@@ -35,6 +36,7 @@ DEFAULT_GPUS = "8,16,32,64"
 DEFAULT_GPU = "H100"
 DEFAULT_CONTEXT = 4096
 ASSUMED_VOCABULARY = FIXED_VOCABULARIES["gpt2"]
+_LEAST_CONTEXT = 2
 _MOST_OFF = 0.5  # of the parameters asked for
 
 
@@ -99,25 +101,37 @@ def answer(
     cards = tried(lambda: parse_counts(asked.gpus or DEFAULT_GPUS, "--gpus"))
     budget = asked.budget
     seconds = tried(lambda: parse_duration(budget)) if budget else None
-    settings = dict(asked.settings) | ({"train.tokens": tokens} if tokens else {})
-    config = tried(
-        lambda: asked_config(asked.texts, asked.corpus, asked.config, asked.overrides, settings)
-    )
     on_paper = asked.parameters is not None or asked.gpus is not None
+    named = {"train.tokens": tokens, **(_on_paper(asked) if on_paper else {})}
+
+    def build() -> Config:
+        settings = asked.settings
+        for key, value in named.items():
+            settings = and_also(settings, key, value) if value else settings
+        return asked_config(asked.texts, asked.corpus, asked.config, asked.overrides, settings)
+
+    config = tried(build)
     problems += _contradictions(asked, config, on_paper=on_paper)
     if problems:
         raise ConfigError(problems)
     assert config and gpu and cards
     if on_paper:
-        return _on_cards(asked, config, gpu, cards, tokens, count)
+        return _on_cards(asked, config, gpu, cards, count)
     return _of_a_run(asked, config, seconds, watcher, probe=probe, check_text=check_text)
+
+
+def _on_paper(asked: Question) -> dict[str, int | None]:
+    """The settings that have flags of their own on paper, where they can be."""
+    micro_batch = asked.micro_batch if (asked.micro_batch or 0) >= 1 else None
+    context = asked.context if (asked.context or 0) >= _LEAST_CONTEXT else None
+    return {"model.context": context, "execution.micro_batch": micro_batch}
 
 
 def _contradictions(asked: Question, config: Config | None, *, on_paper: bool) -> list[str]:
     problems = []
     for name in ("context", "micro_batch"):
         value = getattr(asked, name)
-        least = 2 if name == "context" else 1
+        least = _LEAST_CONTEXT if name == "context" else 1
         if value is not None and value < least:
             problems.append(f"--{name.replace('_', '-')} {value}: give a count of at least {least}")
         if value is not None and not on_paper:
@@ -135,8 +149,16 @@ def _contradictions(asked: Question, config: Config | None, *, on_paper: bool) -
         return problems
     if config.start.path or config.finetune.kind:
         problems.append("a plan is of training from nothing; leave out start and finetune")
-    if asked.parameters is not None and (config.model.size or config.model.width):
-        problems.append("--parameters: a shape is picked for it; leave out --size and model.width")
+    model, train = config.model, config.train
+    if asked.parameters is not None and (model.size or model.width or model.layers or model.heads):
+        problems.append(
+            "--parameters: a shape is picked for it; leave out --size, model.width, model.layers "
+            "and model.heads"
+        )
+    if on_paper and train.epochs:
+        problems.append("--epochs: on paper there is no text to pass over; give --tokens")
+    if asked.parameters is not None and train.updates and not train.tokens_per_update:
+        problems.append("--updates: of how many tokens? give --tokens, or train.tokens_per_update")
     if asked.gpus and asked.parameters is None and not (config.model.size or config.model.width):
         problems.append("--gpus: of which network? give --parameters 7B or --size gpt2-xl")
     return problems
@@ -147,13 +169,12 @@ def _on_cards(
     config: Config,
     gpu: Gpu,
     cards: tuple[int, ...],
-    tokens: int | None,
     count: int | None,
 ) -> ClusterPlan:
     vocabulary = config.tokenizer.vocabulary or ASSUMED_VOCABULARY
-    micro_batch = asked.micro_batch or 1
+    micro_batch = config.execution.micro_batch or 1
     if count is not None:
-        context = asked.context or config.model.context or DEFAULT_CONTEXT
+        context = config.model.context or DEFAULT_CONTEXT
         shape = shape_of_count(count, context, vocabulary, config.model.architecture)
         there = count_parameters(shape).total
         if abs(there - count) > _MOST_OFF * count:
@@ -161,10 +182,18 @@ def _on_cards(
                 f"--parameters {asked.parameters}: the nearest network that is 128 wide for each "
                 f"layer has {there:,}; name a network with --size"
             )
-        return cluster_plan(shape, tokens, gpu, cards, micro_batch, picked=True)
+        return cluster_plan(shape, _tokens_of(config), gpu, cards, micro_batch, picked=True)
     filled = fill_shape(config, rung_of(config.model.size or "gpt2"))
     shape = Shape.of(filled.model, vocabulary)
-    return cluster_plan(shape, tokens, gpu, cards, micro_batch, picked=False)
+    return cluster_plan(shape, _tokens_of(filled), gpu, cards, micro_batch, picked=False)
+
+
+def _tokens_of(config: Config) -> int | None:
+    """The length that is asked for in tokens; None: it is open."""
+    train = config.train
+    if train.updates and train.tokens_per_update:
+        return train.updates * train.tokens_per_update
+    return train.tokens
 
 
 def _of_a_run(

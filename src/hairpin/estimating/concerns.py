@@ -50,9 +50,7 @@ def _room(plan: Costs) -> Iterator[str]:
             "execution.micro_batch, model.context or --size"
         )
     if not plan.disk.fits:
-        yield (
-            f"the disk is too small: up to {format_bytes(plan.disk.most)} are needed and "
-            f"{format_bytes(plan.disk.free)} are free; checkpoint.keep=1 needs less"
-        )
+        less = "; checkpoint.keep=1 needs less" if plan.config.checkpoint.keep > 1 else ""
+        yield f"the disk is too small: {plan.disk.words()}{less}"
     if plan.not_measured:
         yield plan.not_measured

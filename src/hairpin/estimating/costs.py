@@ -1,6 +1,5 @@
 """What a run will cost: the numbers, which `words` and `values` say."""
 
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from hairpin.estimating.text import Text
 from hairpin.model.shape import Shape
 from hairpin.planning.amounts import Amount
 from hairpin.planning.choose import GPU_MEMORY_SHARE
+from hairpin.planning.disk import Disk, checkpoint_bytes, disk_of, milestones
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
-from hairpin.planning.memory import Job, Memory, moment_bytes, peak_memory
+from hairpin.planning.memory import Job, Memory, peak_memory
 from hairpin.planning.sizes import (
     Parameters,
     count_parameters,
@@ -57,35 +57,6 @@ class Times:
         """All of it."""
         training = self.updates + self.evaluations + self.samples + self.checkpoints
         return training + self.starting + self.preparing + self.ending
-
-
-@dataclass(frozen=True)
-class Disk:
-    """What a run takes on disk, in bytes.
-
-    Args:
-        checkpoint: of one.
-        kept: how many stay.
-        best: the best weights.
-        shards: the text in tokens, in the cache.
-        free: on the run's disk.
-    """
-
-    checkpoint: int
-    kept: int
-    best: int
-    shards: int
-    free: int
-
-    @property
-    def most(self) -> int:
-        """While a checkpoint is written, the one that goes is still there."""
-        return self.checkpoint * (self.kept + 1) + self.best + self.shards
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is room for it."""
-        return self.most <= self.free
 
 
 @dataclass(frozen=True)
@@ -206,16 +177,6 @@ def _memory(filled: Filled) -> Memory:
     return max(peaks, key=lambda memory: memory.total)
 
 
-def milestones(config: Config) -> tuple[int, int]:
-    """Evaluations and checkpoints in a run, where each evaluation is the best so far: at most."""
-    updates, evaluate = config.train.updates, config.evaluate.every_updates
-    save = config.checkpoint.every_updates
-    assert updates and evaluate and save
-    evaluations = math.ceil(updates / evaluate)
-    both = math.ceil(updates / math.lcm(evaluate, save))
-    return evaluations + 1, evaluations + math.ceil(updates / save) - both
-
-
 def _times(filled: Filled) -> Times | None:
     measured, config, shape, text = filled.rehearsal, filled.config, filled.shape, filled.text
     if measured is None:
@@ -251,25 +212,12 @@ def _times(filled: Filled) -> Times | None:
     )
 
 
-def checkpoint_bytes(config: Config, shape: Shape) -> int:
-    """Weights and moments, float32 each."""
-    return 4 * count_parameters(shape).total + moment_bytes(shape, config.optimizer.kind)
-
-
 def _disk(config: Config, shape: Shape, text: Text | None, folder: Path) -> Disk:
-    updates, keep_every = config.train.updates, config.checkpoint.keep_every
-    assert updates
-    _, checkpoints = milestones(config)
-    more = updates // keep_every if keep_every else 0
     width = 2 if shape.vocabulary <= 2**16 else 4
     tokens = text.train_tokens + text.val_tokens if text else 0
-    return Disk(
-        checkpoint=checkpoint_bytes(config, shape),
-        kept=min(config.checkpoint.keep + more, checkpoints),
-        best=4 * count_parameters(shape).total,
-        shards=width * tokens,
-        free=shutil.disk_usage(folder).free,
-    )
+    is_prepared = text is None or text.source == "counted"
+    free = shutil.disk_usage(folder).free
+    return disk_of(config, shape, free, shards=width * tokens, is_prepared=is_prepared)
 
 
 def _on_one_gpu(gpu: Gpu, config: Config, shape: Shape, flops: float) -> OnOneGpu:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import value_of
-from hairpin.config.load import build_config, parse_override, with_values
+from hairpin.config.layers import get
+from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.pages.several import short_names
+from hairpin.starting.asked import agreed_config
 
 # The three bells of a training loop, and what turns each off.
 BELLS: dict[str, tuple[str, Any]] = {
@@ -20,7 +22,15 @@ BELLS: dict[str, tuple[str, Any]] = {
     "decay": ("schedule.kind", "constant"),
     "clip": ("clip.kind", "off"),
 }
+LENGTHS = ("train.updates", "train.tokens", "train.epochs")
 _MOST_FACTORS = 5
+# Key → what it is in every run of an experiment, whatever is asked for, and in words.
+_OWN: dict[str, tuple[Any, str]] = {
+    "train.seed": (None, "left out: an experiment has seeds of its own, the same for all arms"),
+    "evaluate.sample_tokens": (0, "left out: runs of an experiment write no samples"),
+    "execution.compile": ("off", "left out: runs of an experiment are not compiled"),
+    "checkpoint.keep": (1, "left out: runs of an experiment keep no checkpoints"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,30 @@ class Request:
     overrides: tuple[str, ...] = ()
     flags: Mapping[str, Any] | None = None
 
-    def build(self, changes: Mapping[str, Any]) -> Config:
-        """The config with some keys changed."""
-        return build_config(
-            file=self.config, overrides=self.overrides, flags={**(self.flags or {}), **changes}
+    def build(self, varied: Mapping[str, Any], file: Path | None = None) -> Config:
+        """The config with some keys varied.
+
+        Args:
+            varied: dotted key → value.
+            file: in place of `config`.
+
+        Raises:
+            ConfigError: it cannot be.
+        """
+        return agreed_config(self._asked(varied, file))
+
+    def notes(self) -> list[str]:
+        """A line for each thing that the call says and an experiment does in its own way."""
+        asked = self._asked({}, None)
+        return [
+            f"{asked.typed[key]}: {words}"
+            for key, (own, words) in _OWN.items()
+            if key in asked.typed and get(asked.tree, key) != own
+        ]
+
+    def _asked(self, varied: Mapping[str, Any], file: Path | None) -> Asked:
+        return ask(
+            file=file or self.config, overrides=self.overrides, flags=self.flags, varied=varied
         )
 
 
@@ -57,10 +87,7 @@ def arms_of_files(files: Sequence[Path], request: Request) -> list[AskedArm]:
     """An arm for each config file; what the command line says holds for all."""
     names = _names_of(files)
     return [
-        AskedArm(
-            name, {}, build_config(file=file, overrides=request.overrides, flags=request.flags)
-        )
-        for name, file in zip(names, files, strict=True)
+        AskedArm(name, {}, request.build({}, file)) for name, file in zip(names, files, strict=True)
     ]
 
 
@@ -125,6 +152,7 @@ def arms_of_factors(
     for key, values in parse_variations(variations).items():
         if len(values) != 2:
             raise ConfigError(f"--vary {key}: an ablation takes two values, off,on")
+        request.build({key: values[0]})  # the command line may say otherwise
         settings[key.rpartition(".")[2]] = (key, values[0], values[1])
     if not 1 <= len(settings) <= _MOST_FACTORS:
         raise ConfigError(

@@ -14,6 +14,7 @@ from hairpin.config.load import short_tree
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments.arms import (
+    LENGTHS,
     AskedArm,
     Request,
     arms_of_factors,
@@ -61,7 +62,8 @@ class Options:
         budget: wall time for all of it, such as "40m"; None: 20 minutes where the configs do not
             say how long a run is, else as long as it takes.
         same_lr: each arm keeps the learning rate of its config.
-        equal: what arms have the same of: "tokens", "updates" or "time".
+        equal: what arms have the same of: "tokens", "updates" or "time"; None: tokens, unless arms
+            differ in length on purpose.
         smallest_difference: bits per byte below which a difference does not matter.
         out: the experiment's folder; None: a new one in `experiments/`.
         workers: runs side by side; None: one for each core that there is memory for.
@@ -70,7 +72,7 @@ class Options:
     seeds: int | None = None
     budget: Time | None = None
     same_lr: bool = False
-    equal: str = "tokens"
+    equal: str | None = None
     smallest_difference: float = SMALLEST_DIFFERENCE
     out: Path | None = None
     workers: int | None = None
@@ -80,7 +82,7 @@ class Options:
         found = []
         if self.seeds is not None and not 1 <= self.seeds <= 1000:
             found.append(f"--seeds {self.seeds}: 1 to 1000")
-        if self.equal not in EQUAL:
+        if self.equal not in (None, *EQUAL):
             found.append(f"--equal {self.equal}: one of {', '.join(EQUAL)}")
         if not 0 <= self.smallest_difference < 100:
             found.append(f"--smallest-difference {self.smallest_difference}: 0 or more")
@@ -94,7 +96,7 @@ class Options:
             "seeds": self.seeds,
             "budget": self.budget,
             "same_lr": self.same_lr,
-            "equal": self.equal,
+            "equal": self.equal or "tokens",
             "smallest_difference": self.smallest_difference,
         }
 
@@ -122,7 +124,7 @@ def compare_configs(
             f"{len(arms)} arms: compare 2 to {_MOST_ARMS}, such as `hairpin compare a.toml b.toml` "
             "or `hairpin compare TEXT --vary recipe=modern,gpt2`"
         )
-    return _experiment("compare", arms, (), options, progress)
+    return _experiment("compare", arms, (), request.notes(), options, progress)
 
 
 def ablate_factors(
@@ -138,7 +140,7 @@ def ablate_factors(
         UserError, HairpinError: as in `compare_configs`.
     """
     arms, names = arms_of_factors(factors, variations, request)
-    return _experiment("ablate", arms, names, options, progress)
+    return _experiment("ablate", arms, names, request.notes(), options, progress)
 
 
 def compare_finished(
@@ -216,12 +218,19 @@ def _experiment(
     kind: Literal["compare", "ablate"],
     arms: Sequence[AskedArm],
     factors: tuple[str, ...],
+    notes: Sequence[str],
     options: Options,
     progress: Progress,
 ) -> tuple[Comparison, Path]:
     if problems := options.problems():
         raise ConfigError(problems)
     configs = [arm.config for arm in arms]
+    lengths = [key for key in LENGTHS if any(key in arm.changes for arm in arms)]
+    if lengths and options.equal:
+        raise ConfigError(
+            f"--vary {lengths[0]} and --equal {options.equal}: arms differ in length, or are made "
+            "equal; keep one"
+        )
     tuned = [arm.name for arm in arms if "schedule.peak_lr" in arm.changes]
     if tuned and not options.same_lr:
         raise ConfigError(
@@ -237,6 +246,8 @@ def _experiment(
     draft = Experiment(kind, "", (), (), asked=asked)
     directory = ExperimentDirectory(out)
     experiment = open_experiment(out, draft)
+    for line in notes:
+        progress.notice(line)
     means = _means(options, configs, len(arms))
     scales = (1.0,) if options.same_lr else SCALES
     seconds: float | None = None
@@ -281,7 +292,7 @@ def _new(
         arms=comparable.arms,
         seeds=tuple(range(seeds)),
         scales=scales,
-        equal=options.equal,
+        equal=comparable.equal,
         smallest_difference=options.smallest_difference,
         model=comparable.model,
         asked=asked,

@@ -155,6 +155,8 @@ def search(
     """
     config = request.build({})
     require_text(config)
+    for line in request.notes():
+        progress.notice(line)
     page = page or Path(f"find-lr-{name_of(config)}.html")
     if page.is_dir() or not page.absolute().parent.is_dir():
         raise ConfigError(f"--out {page}: not a file that can be written")

@@ -7,7 +7,7 @@ on that (the default learning rate of another optimizer, say), is their own.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from hairpin.config.checks import value_of
 from hairpin.config.load import short_tree, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.experiments.arms import AskedArm
+from hairpin.experiments.arms import LENGTHS, AskedArm
 from hairpin.planning import choose
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs.experiment import Arm
@@ -37,7 +37,6 @@ _FEWEST_UPDATES = 20
 _EVALUATIONS = 4
 _EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, of the run's training tokens
 _FEWEST_EVALUATION_TOKENS = 32_768
-_LENGTHS = ("train.updates", "train.tokens", "train.epochs")
 _SHARED = (
     "data.hash", "data.split", "tokenizer.vocabulary", "model.layers", "model.heads", "model.width",
     "model.context", "train.tokens_per_update", "execution.device", "execution.precision",
@@ -52,20 +51,22 @@ class Comparable:
     Args:
         arms: with everything that matters settled.
         text: what they train on, in a few words.
-        model: a line about the first.
+        model: a line about the first, and about what differs on purpose.
+        equal: what all have the same of; "": nothing, as they differ in length on purpose.
         seconds_per_run: about how long one takes beside others.
     """
 
     arms: tuple[Arm, ...]
     text: str
     model: str
+    equal: str
     seconds_per_run: float
 
 
 def settle_arms(
     asked: Sequence[AskedArm],
     seconds_per_run: float | None,
-    equal: str,
+    equal: str | None,
     threads: int,
     watcher: Watcher,
 ) -> Comparable:
@@ -74,7 +75,7 @@ def settle_arms(
     Args:
         asked: the arms; the first decides for all.
         seconds_per_run: what a run may take; None: the configs say how long.
-        equal: "tokens", "updates" or "time".
+        equal: "tokens", "updates" or "time"; None: tokens, or an arm's own length where it has one.
         threads: of computation in each run.
         watcher: told of preparation.
 
@@ -95,15 +96,37 @@ def settle_arms(
         config = short_tree(_open_again(arm.config, found.config, first.config))
         twin = next((a.name for a in arms if a.config == config and a.peak_lr == peak_lr), None)
         arms.append(Arm(arm.name, dict(arm.changes), config, peak_lr, twin))
+    lengths = {arm.name: _tokens_of(found) for arm, found in zip(asked, settled, strict=True)}
+    differ = equal is None and any(
+        abs(_tokens_of(found) - _tokens_of(first)) >= (found.config.train.tokens_per_update or 1)
+        for found in settled
+    )
+    seconds = max(_seconds_of(found) for found in settled)
+    model = _model_of(first, lengths if differ else {})
+    text = text_of(first.config.data)
+    return Comparable(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
+
+
+def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
+    """A line about the first arm; where lengths differ, with that of each."""
     updates, tokens = first.config.train.updates, first.config.train.tokens_per_update
     assert updates and tokens
     parameters = format_count(count_parameters(first.shape).total)
-    model = (
+    precision = first.config.execution.precision
+    if lengths:
+        each = ", ".join(f"{name} of {length:,}" for name, length in lengths.items())
+        return f"{parameters} parameters, {precision}; unequal tokens: {each}"
+    return (
         f"{parameters} parameters, {updates:,} updates of {tokens:,} tokens "
-        f"({first.epochs:.2g} passes), {first.config.execution.precision}"
+        f"({first.epochs:.2g} passes), {precision}"
     )
-    seconds = max(_seconds_of(found) for found in settled)
-    return Comparable(tuple(arms), text_of(first.config.data), model, seconds)
+
+
+def _tokens_of(settled: Settled) -> int:
+    """Tokens that a whole run trains on."""
+    train = settled.config.train
+    assert train.updates and train.tokens_per_update
+    return train.updates * train.tokens_per_update
 
 
 def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
@@ -128,7 +151,7 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
     return settle(with_values(config, {**shared, "train.updates": updates}), None, watcher)
 
 
-def _settle_like(arm: AskedArm, first: Settled, equal: str, watcher: Watcher) -> Settled:
+def _settle_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
     """An arm with what the first chose where it leaves that open, and as long."""
     config, like = arm.config, first.config
     values = {
@@ -140,7 +163,8 @@ def _settle_like(arm: AskedArm, first: Settled, equal: str, watcher: Watcher) ->
         and not (key == "tokenizer.vocabulary" and config.tokenizer.kind != "bpe")
     }
     values |= {"execution.compile": "off", "evaluate.sample_tokens": 0}
-    own_length = bool(set(_LENGTHS) & set(arm.changes)) or not _same_length(config, like)
+    varied = bool(set(LENGTHS) & set(arm.changes))
+    own_length = equal is None and (varied or not _same_length(config, like))
     if not own_length:
         values |= {"train.updates": like.train.updates, "train.tokens": None, "train.epochs": None}
     settled = settle(with_values(config, values), None, watcher)
@@ -149,7 +173,7 @@ def _settle_like(arm: AskedArm, first: Settled, equal: str, watcher: Watcher) ->
     return _as_long(settled, first, equal, watcher)
 
 
-def _as_long(settled: Settled, first: Settled, equal: str, watcher: Watcher) -> Settled:
+def _as_long(settled: Settled, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
     """The arm at the length at which it has as many tokens, or takes as much time, as the first."""
     like, config = first.config.train, settled.config
     assert like.updates and like.tokens_per_update and config.train.tokens_per_update

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.analysis.comparison import Comparison
-from hairpin.config.load import read_toml
+from hairpin.config.load import ask, read_toml
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments.arms import Request
 from hairpin.experiments.compare import (
@@ -33,7 +33,7 @@ def compare(
     seeds: int | None = None,
     budget: Time | None = None,
     same_lr: bool = False,
-    equal: str = "tokens",
+    equal: str | None = None,
     smallest_difference: float = SMALLEST_DIFFERENCE,
     workers: int | None = None,
     out: AnyPath | None = None,
@@ -50,7 +50,8 @@ def compare(
         seeds: runs of each arm in the verdict.
         budget: wall time for the whole experiment.
         same_lr: whether each arm keeps the learning rate of its config.
-        equal: what arms have the same of: "tokens", "updates" or "time".
+        equal: what arms have the same of: "tokens", "updates" or "time"; None: tokens, unless the
+            arms differ in length on purpose.
         smallest_difference: bits per byte below which a difference does not matter.
         workers: runs side by side; None: one for each core that there is memory for.
         out: the experiment's folder; None: a new one in `experiments/`.
@@ -74,6 +75,7 @@ def compare(
     if groups := [[Path(path) for path in listed(group)] for group in listed(runs)]:
         if arms or vary:
             raise ConfigError("--runs and --against compare finished runs: no TEXT, no --vary")
+        _refuse_settings(settings, overrides, corpus, config, seeds, budget)
         return compare_finished([(_group_name(group), group) for group in groups], options)
     if len(paths) > 1 and not vary and all((path / "metrics.jsonl").exists() for path in paths):
         return compare_finished([(path.name, [path]) for path in paths], options)
@@ -123,7 +125,7 @@ def ablate(
     if only_report:
         return _only_report(folder)
     options = Options(
-        _count(seeds), budget, same_lr, "tokens", smallest_difference, folder, _count(workers)
+        _count(seeds), budget, same_lr, None, smallest_difference, folder, _count(workers)
     )
     paths = [Path(text) for text in texts]
     if len(paths) == 1 and paths[0].suffix == ".toml" and config is None:
@@ -179,6 +181,26 @@ def _request(
 def _count(given: int | None) -> int | None:
     """Return the number as Python's own: it is written down as JSON."""
     return None if given is None else int(given)
+
+
+def _refuse_settings(
+    settings: Mapping[str, Any] | None,
+    overrides: str | Iterable[str],
+    corpus: str | None,
+    config: AnyPath | None,
+    seeds: int | None,
+    budget: Time | None,
+) -> None:
+    """Refuse what says how to train, where nothing is trained."""
+    flags: dict[str, Any] = {**(settings or {}), **({"data.corpus": corpus} if corpus else {})}
+    others = {"--config": config, "--seeds": seeds, "--budget": budget}
+    said = [*ask(overrides=listed(overrides), flags=flags).typed.values()]
+    said += [f"{name} {value}" for name, value in others.items() if value is not None]
+    if said:
+        raise ConfigError(
+            f"{', '.join(said)}: --runs and --against compare finished runs, and train none; leave "
+            "it out"
+        )
 
 
 def _only_report(folder: Path | None) -> tuple[Comparison, Path]:

@@ -9,7 +9,8 @@ from hairpin.analysis.formats import format_bytes, format_count, harmless_name
 from hairpin.analysis.held import of_kind
 from hairpin.analysis.series import Event
 from hairpin.config.checks import FIXED_VOCABULARIES
-from hairpin.config.load import build_config, differences, flat, to_toml, to_tree
+from hairpin.config.layers import flat
+from hairpin.config.load import build_config, differences, to_toml, to_tree
 from hairpin.config.settings import Config
 from hairpin.config.shared import name_of_path, shared_tree, shared_value, without_paths
 from hairpin.errors import ConfigError

@@ -79,7 +79,8 @@ class Experiment:
         seeds: of the verdict.
         scales: multiples of the peak learning rate that each arm tries on `TUNING_SEEDS`; with only
             one, nothing is tuned.
-        equal: the budget that all arms share: "tokens", "updates" or "time".
+        equal: the budget that all arms share: "tokens", "updates" or "time"; "": they differ in
+            length on purpose.
         smallest_difference: bits per byte below which a difference is irrelevant.
         model: a line that describes the model.
         asked: the command's request; an experiment is only resumed with the same one.

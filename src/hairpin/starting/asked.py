@@ -8,14 +8,16 @@ from typing import Any
 from hairpin.config.checks import value_of
 from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
-from hairpin.config.load import build_config, parse_override, with_values
+from hairpin.config.layers import shown, written
+from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
-from hairpin.errors import CorpusError
+from hairpin.errors import ConfigError, CorpusError
 from hairpin.given import AnyPath
 from hairpin.plugin_files import PluginFile, entries_for
 from hairpin.plugins import KEYS
 from hairpin.reading import require_utf8
+from hairpin.starting.decided import disagreements
 
 Text = AnyPath | Iterable[Any]
 
@@ -50,7 +52,23 @@ def asked_config(
     """
     file = None if config is None else Path(config)
     flags = with_text(settings, texts, corpus, on_notice)
-    return build_config(file=file, overrides=overrides, flags=flags)
+    return agreed_config(ask(file=file, overrides=overrides, flags=flags))
+
+
+def agreed_config(asked: Asked) -> Config:
+    """The config of what is asked for, which suits the model that it starts from, if it names one.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    problems = disagreements(asked)
+    try:
+        config = asked.config()
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
 def with_text(
@@ -64,12 +82,22 @@ def with_text(
     Raises:
         CorpusError: an iterable has a row that is no text.
     """
-    flags = dict(settings or {})
+    flags = settings or {}
     if paths := [path_of(text, flags.get("data.column"), on_notice) for text in texts]:
-        flags["data.texts"] = paths
-    if corpus is not None:
-        flags["data.corpus"] = corpus
-    return flags
+        flags = and_also(flags, "data.texts", paths)
+    return and_also(flags, "data.corpus", corpus) if corpus is not None else dict(flags)
+
+
+def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The settings with what an argument of its own says.
+
+    Raises:
+        ConfigError: they say something else already.
+    """
+    if settings.get(key) is not None and settings[key] != value:
+        both = f"{written(key, settings[key])} in the settings and {shown(value)}"
+        raise ConfigError(f"{key}: {both} as an argument disagree; keep one")
+    return {**settings, key: value}
 
 
 def path_of(
@@ -114,14 +142,15 @@ def require_text(config: Config) -> None:
 
 def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dict[str, Any]:
     """The settings with the run or the folder to start from."""
-    named = {} if start is None else {"start.path": str(require_utf8(Path(start).absolute()))}
-    return {**(settings or {}), **named}
+    if start is None:
+        return dict(settings or {})
+    return and_also(settings or {}, "start.path", str(require_utf8(Path(start).absolute())))
 
 
 def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
     """The settings with the trackers that are named; none: those that the config names."""
     named = tuple(tools)
-    return {**settings, **({"track.tools": named} if named else {})}
+    return and_also(settings, "track.tools", named) if named else dict(settings)
 
 
 def tracks_named(
@@ -152,11 +181,10 @@ def with_tables(
     settings: Mapping[str, Any], column: str | None, sources: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The settings with the column of tables, and the sources of a mixture."""
-    flags = dict(settings)
-    if column is not None:
-        flags["data.column"] = column
+    flags = dict(settings) if column is None else and_also(settings, "data.column", column)
     if sources:
-        flags["data.sources"] = source_tables(sources, flags.get("data.column"))
+        tables = source_tables(sources, flags.get("data.column"))
+        flags = and_also(flags, "data.sources", tables)
     return flags
 
 

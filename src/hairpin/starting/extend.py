@@ -1,4 +1,4 @@
-"""A run is made longer: what its config becomes.
+"""A run goes on otherwise than it was, above all longer: what its config becomes.
 
 The extension belongs to the config, so that the run repeats from it and resumes exactly. It may
 change no learning rate that was used already:
@@ -9,32 +9,40 @@ change no learning rate that was used already:
 """
 
 import math
-import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hairpin.analysis.curves import draw_extension
+from hairpin.analysis.formats import format_duration
 from hairpin.commands import command
 from hairpin.config.checks import schedule_of
 from hairpin.config.durations import parse_duration
+from hairpin.config.layers import flat
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.extensions import POLICIES
+from hairpin.planning.choose import MILESTONES
+from hairpin.plugin_files import PluginFile
 from hairpin.run import Run
+from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import first_event, read_record
 from hairpin.schedules import Schedule
+from hairpin.starting.asked import with_plugins
+from hairpin.starting.pace import pace_of
 
 
-def is_finished(run: Run) -> bool:
-    """Whether the last process came to the end of the run as long as it is now."""
+def is_finished(run: Run, config: Config | None = None) -> bool:
+    """Whether the last process came to the end of the run as long as it is now, or as `config`
+    makes it.
+    """
     if first_event(run.directory.metrics) is None:
         return False
     events = read_record(run.directory.metrics)
     end = next(iter(deque((e for e in events if e["event"] == "end"), maxlen=1)), None)
-    length = run.config.train.updates
+    length = (config or run.config).train.updates
     return bool(end and end["status"] == "finished" and end["update"] >= (length or 0))
 
 
@@ -52,14 +60,46 @@ def nothing_to_go_on_with(path: Path) -> str:
     return f"imported, with no training to go on with; `{begins}` begins one"
 
 
-def make_longer(
-    run: Run, by: str | int | None, policy: str | None, notice: Callable[[str], None]
-) -> None:
-    """Write the config of a longer run, after drawing its learning rate. The caller holds the
-    run's lock.
+def changed(
+    run: Run,
+    plugins: Iterable[PluginFile],
+    tools: Sequence[str],
+    by: str | int | None,
+    policy: str | None,
+    notice: Callable[[str], None],
+) -> Config:
+    """The config with which a run is to go on. Nothing is written before it is known to fit.
 
     Args:
         run: finished or not.
+        plugins: that it takes as they are now.
+        tools: trackers from here on; none: those that it has.
+        by, policy, notice: as in `longer`.
+
+    Raises:
+        ConfigError, RunError: it cannot go on so.
+    """
+    config = with_plugins(run.config, plugins)
+    if tools:
+        config = with_values(config, {"track.tools": tuple(tools)})
+    if by is None and policy is None:
+        return config
+    with RunLock(run.path):  # another process may be training it
+        return longer(run, config, by, policy, notice)
+
+
+def longer(
+    run: Run,
+    config: Config,
+    by: str | int | None,
+    policy: str | None,
+    notice: Callable[[str], None],
+) -> Config:
+    """The config of a longer run, after drawing its learning rate. Nothing is written.
+
+    Args:
+        run: finished or not.
+        config: of it.
         by: how many updates more, or a length of time such as "10m".
         policy: a name in `POLICIES`; None: as it is.
         notice: is given the drawing.
@@ -69,16 +109,23 @@ def make_longer(
     """
     if by is None:
         raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
-    config = run.config
     if is_imported(run):
         raise RunError(f"{run.path}: {nothing_to_go_on_with(run.path)}")
     if not _is_settled(config):
         raise RunError(f"{run.path}: not begun yet; `{command('resume', run.path)}` begins it")
-    more = _updates(run, by)
+    more, note = _updates(run, config, by)
     _refuse_if_rates_would_change(run, schedule_of(config), policy)
-    longer = _longer(config, more, policy)
-    notice(draw_extension(schedule_of(config), schedule_of(longer)))
-    run.directory.write_config(longer)
+    extended = _longer(config, more, policy, _asked(run))
+    notice(draw_extension(schedule_of(config), schedule_of(extended)))
+    if note:
+        notice(note)
+    return extended
+
+
+def _asked(run: Run) -> frozenset[str]:
+    """The settings that were asked for when the run began; the others it chose."""
+    start = first_event(run.directory.metrics) or {}
+    return frozenset(flat(start.get("asked", {})))
 
 
 def _is_settled(config: Config) -> bool:
@@ -110,38 +157,60 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
         )
 
 
-def _updates(run: Run, by: str | int) -> int:
-    """How many updates more that is, at the run's own speed.
+def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
+    """How many updates more that is, at the run's own pace; and a line, where a time is too short.
 
     Raises:
         ConfigError, RunError: neither a number nor a length of time, or none at all.
     """
     text = str(by).strip()
     if not text.removeprefix("-").isdecimal():
-        seconds = parse_duration(text, "--extend", "a number of updates, or ")
-        return max(1, math.floor(seconds / _seconds_per_update(run)))
+        return _updates_in(run, config, text)
     if int(text) < 1 or len(text) > 15:
         raise RunError(f"--extend {text}: write how many updates more, from 1 on")
-    return int(text)
+    return int(text), None
 
 
-def _seconds_per_update(run: Run) -> float:
-    """The median over the updates in the run's record."""
-    timed: list[float] = [
-        event["tokens"] / event["tokens_per_second"]
-        for event in read_record(run.directory.metrics)
-        if event["event"] == "update" and event.get("tokens_per_second")
-    ]
-    if not timed:
+def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
+    seconds = parse_duration(text, "--extend", "a number of updates, or ")
+    pace = pace_of(read_record(run.directory.metrics))
+    if pace is None:
         raise RunError(
             f"{run.path}: no update was made yet, so its speed is not known; give --extend UPDATES"
         )
-    return statistics.median(timed)
+    planned, asked = config.train.updates or 0, _asked(run)
+    # A run that has something left to do starts and ends anyway.
+    around = pace.around if is_finished(run, config) else 0.0
+    more = 0
+    for _ in range(2):  # a longer run evaluates less often, which leaves time for more
+        every = _every(config, planned + more, asked)
+        more = pace.updates_in(seconds - around, planned, every)
+    if more:
+        return more, None
+    taken = format_duration(around + pace.update + pace.pause)
+    return 1, (
+        f"--extend {text}: one update more takes {taken} here, with the start of the process, an "
+        "evaluation and the end; it becomes one update longer"
+    )
 
 
-def _longer(config: Config, more: int, policy: str | None) -> Config:
+def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
+    """Updates between evaluations in a run of so many; as they are, if somebody asked for that."""
+    there = config.evaluate.every_updates
+    if there and "evaluate.every_updates" in asked:
+        return there
+    return max(1, math.ceil(updates / MILESTONES))
+
+
+def _longer(config: Config, more: int, policy: str | None, said: frozenset[str]) -> Config:
+    """The config, so many updates longer; evaluations and checkpoints become as much rarer."""
     schedule, asked = schedule_of(config), config.schedule
-    values: dict[str, Any] = {"train.updates": schedule.updates + more}
+    updates = schedule.updates + more
+    values: dict[str, Any] = {"train.updates": updates}
+    every = _every(config, updates, said)
+    values["evaluate.every_updates"] = every
+    if "checkpoint.every_updates" not in said:
+        values["checkpoint.every_updates"] = every
     if policy is not None:
         parts = [part.model_dump() for part in asked.extensions]
         values["schedule.extensions"] = [*parts, {"at": schedule.updates, "policy": policy}]

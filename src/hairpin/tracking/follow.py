@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hairpin.config.load import flat
+from hairpin.config.layers import flat
 from hairpin.config.settings import Config
 from hairpin.config.shared import shared_tree
 from hairpin.run import Run

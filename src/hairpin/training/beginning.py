@@ -1,15 +1,21 @@
-"""Beginning at update 0, for a run that has no checkpoint to go on from.
+"""Whether a run may begin: with room on its disk, and at update 0 only where nothing was lost.
 
 A run that is killed before its first checkpoint has saved nothing, and begins again by itself. Of
 one that has saved something and finds it no more (a folder that is not mounted, a disk that was
 wiped), nobody but its owner can say that it is lost.
 """
 
+import shutil
 from collections.abc import Sequence
 
 from hairpin.checkpoints.best import best_folder
 from hairpin.commands import command
+from hairpin.config.settings import Config
 from hairpin.errors import RunError
+from hairpin.files import bytes_in
+from hairpin.model.shape import Shape
+from hairpin.planning.disk import disk_of
+from hairpin.plugins import BUILT_IN
 from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
@@ -46,3 +52,33 @@ def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
         f"them back, or mount their disk, or begin again at update 0 with "
         f"`{command('resume', run.path, '--restart')}`"
     )
+
+
+def require_disk(run: RunDirectory, config: Config, *, is_new: bool, restart: bool) -> None:
+    """Check that the disk has room for what the run is going to keep.
+
+    Args:
+        run: its folder.
+        config: settled.
+        is_new: whether nothing of it was trained yet.
+        restart: whether what was saved is set aside, and stays.
+
+    Raises:
+        RunError: it has not.
+    """
+    model, optimizer = config.model.architecture, config.optimizer.kind
+    if model not in BUILT_IN["model"] or optimizer not in BUILT_IN["optimizer"]:
+        return  # what a plugin's state takes shows when it is saved
+    assert config.tokenizer.vocabulary
+    shape = Shape.of(config.model, config.tokenizer.vocabulary)
+    there = 0 if restart else bytes_in(run.checkpoints, run.best)
+    disk = disk_of(config, shape, shutil.disk_usage(run.path).free, there=there)
+    if disk.fits:
+        return
+    ways = ["make space"]
+    if config.checkpoint.keep > 1:
+        where = "with --set checkpoint.keep=1" if is_new else f"by checkpoint.keep in {run.config}"
+        ways.append(f"keep fewer checkpoints {where}")
+    if is_new:
+        ways.append("name another disk with --out")
+    raise RunError(f"{run.path}: the disk is too small: {disk.words()}; {', or '.join(ways)}")

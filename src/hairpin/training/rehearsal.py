@@ -151,11 +151,13 @@ def _bytes_per_second(folder: Path) -> tuple[float, float]:
     content.clone()
     copied = _WRITTEN_BYTES / (time.perf_counter() - start)
     try:
-        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".hairpin-plan-")
-    except OSError:  # the folder cannot be written to
-        temporary = tempfile.TemporaryDirectory(prefix="hairpin-plan-")
-    with temporary as name:
+        return copied, _saved_per_second(content, folder)
+    except OSError:  # the folder cannot be written to, or its disk is full, which is said elsewhere
+        return copied, _saved_per_second(content, None)
+
+
+def _saved_per_second(content: torch.Tensor, folder: Path | None) -> float:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".hairpin-plan-") as name:
         start = time.perf_counter()
         write_hashed(Path(name, "content"), [content.numpy().data])
-        saved = _WRITTEN_BYTES / (time.perf_counter() - start)
-    return copied, saved
+        return len(content) / (time.perf_counter() - start)

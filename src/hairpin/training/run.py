@@ -28,7 +28,7 @@ from hairpin.runs.events import Event
 from hairpin.runs.metrics import NoRecord, Record, kept_bytes, start_bytes, truncate_record
 from hairpin.surroundings import kept_out
 from hairpin.training.assembly import build_job, new_state
-from hairpin.training.beginning import require_nothing_lost
+from hairpin.training.beginning import require_disk, require_nothing_lost
 from hairpin.training.budget import Budget, Pace
 from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
 from hairpin.training.environment import describe_environment
@@ -50,6 +50,7 @@ def train_run(
     run: RunDirectory,
     make_task: TaskMaker,
     *,
+    config: Config | None = None,
     budget: Budget | None,
     watcher: Watcher,
     world: World | None = None,
@@ -60,6 +61,7 @@ def train_run(
     Args:
         run: a folder with a config, in which `None` means choose; the caller holds its lock.
         make_task: settles the config.
+        config: in place of the run's own, in which it is written once it is known to fit.
         budget: wall time; fills only what the config leaves open.
         watcher: told of preparation and notices.
         world: the processes that train it together; the first one settles, and writes.
@@ -69,19 +71,22 @@ def train_run(
         HairpinError: it did not come to its end; a line says why, and what was saved is whole.
     """
     with kept_out(), noticing_shortage(run.path):
-        yield from _train_run(run, make_task, budget, watcher, world or World(), restart)
+        yield from _train_run(run, make_task, config, budget, watcher, world or World(), restart)
 
 
 def _train_run(
     run: RunDirectory,
     make_task: TaskMaker,
+    asked: Config | None,
     budget: Budget | None,
     watcher: Watcher,
     world: World,
     restart: bool,
 ) -> Iterator[Event]:
     keep_memory()
-    task, store, checkpoint, changes = _begin(run, make_task, budget, watcher, world, restart)
+    task, store, checkpoint, changes = _begin(
+        run, make_task, asked, budget, watcher, world, restart
+    )
     config = task.config
     numerics = Numerics(config.execution.device, config.execution.precision)
     numerics.configure(deterministic=config.execution.deterministic)
@@ -119,6 +124,7 @@ def _train_run(
 def _begin(
     run: RunDirectory,
     make_task: TaskMaker,
+    asked: Config | None,
     budget: Budget | None,
     watcher: Watcher,
     world: World,
@@ -133,8 +139,9 @@ def _begin(
 
     def settle() -> dict[str, Any]:
         tokenizer = load_tokenizer(run.tokenizer) if is_there(run.tokenizer) else None
-        own.append(make_task(run.read_config(), tokenizer, budget, watcher))
+        own.append(make_task(asked or run.read_config(), tokenizer, budget, watcher))
         _require_parallel(own[0].config, world)
+        require_disk(run, own[0].config, is_new=tokenizer is None, restart=restart)
         if restart:
             run_store(run, own[0].config, {}).set_all_aside(watcher.notice)
         return to_tree(own[0].config)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from hairpin.config.load import with_values
+from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.training.origin import Origin, open_origin
@@ -43,7 +44,8 @@ def with_start(config: Config, origin: Origin) -> Config:
         for name, value in fixed.items()
         if getattr(asked, name) not in (None, value)
     ]
-    if asked.size and not problems:
+    of_size = SIZES.get(asked.size or "", fixed)
+    if not problems and any(of_size[name] != value for name, value in fixed.items()):
         problems = [f"model.size: the size is that of {config.start.path}; remove the key"]
     if asked.context and asked.context > shape.context:
         problems.append(

@@ -1,0 +1,58 @@
+"""Rules about the network that span several keys."""
+
+from collections.abc import Iterator
+
+from hairpin.config.recipes import SIZES
+from hairpin.config.settings import Config
+
+
+def shapes(config: Config) -> Iterator[str]:
+    """Lines about dimensions that do not go together."""
+    model = config.model
+    if model.size is not None and model.size not in SIZES:
+        yield f"model.size: there is no {model.size!r}; choose one of {', '.join(SIZES)}"
+    width, heads, context = (_sized(config, name) for name in ("width", "heads", "context"))
+    if width and heads and width % heads:
+        of = _whose(config, "heads")
+        yield f"model.width: {width} is not a multiple of model.heads, {heads}{of}"
+    tokens = config.train.tokens_per_update
+    if tokens and context and tokens % context:
+        nearest = max(1, round(tokens / context)) * context
+        yield (
+            f"train.tokens_per_update: {tokens} is not a multiple of model.context, "
+            f"{context}{_whose(config, 'context')}; {nearest} is"
+        )
+
+
+def _sized(config: Config, name: str) -> int | None:
+    """A dimension of the network: the one that is set, or that of a named size."""
+    size = {} if config.start.path else SIZES.get(config.model.size or "", {})
+    dimension: int | None = getattr(config.model, name) or size.get(name)
+    return dimension
+
+
+def _whose(config: Config, name: str) -> str:
+    """Where a dimension comes from, if not from its own key."""
+    return "" if getattr(config.model, name) else f" of model.size={config.model.size}"
+
+
+def architecture(config: Config) -> Iterator[str]:
+    """Lines about what a network other than GPT-2's has not."""
+    model = config.model
+    if model.architecture not in ("modern", "qwen3"):
+        return
+    network = f"a {model.architecture} network (model.architecture)"
+    for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
+        if getattr(model, name):
+            yield f"model.{name}: {network} has none; set it to false, or take --recipe gpt2"
+    if model.dropout:
+        yield f"model.dropout: {network} has none; set it to 0, or take --recipe gpt2"
+    if model.initialisation != "gpt2":
+        yield f"model.initialisation: {network} has its own; remove the key"
+    width, heads = _sized(config, "width"), _sized(config, "heads")
+    if width and heads and width % (2 * heads) == heads:
+        yield (
+            f"model.heads: heads of {width // heads} cannot be rotated in halves; model.width, "
+            f"{width}{_whose(config, 'width')}, by model.heads, {heads}{_whose(config, 'heads')}, "
+            "is to be even"
+        )

@@ -1,0 +1,98 @@
+"""What a run takes on disk, before it is there."""
+
+import math
+from dataclasses import dataclass
+
+from hairpin.config.settings import Config
+from hairpin.files import SPARE_SPACE, size_words
+from hairpin.model.shape import Shape
+from hairpin.planning.memory import moment_bytes
+from hairpin.planning.sizes import count_parameters
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a run takes on disk, in bytes.
+
+    Args:
+        checkpoint: of one.
+        kept: how many stay.
+        best: the best weights.
+        shards: the text in tokens, in the cache.
+        free: on the run's disk.
+        there: of the run, what is on the disk already.
+        is_prepared: whether the shards are in the cache already.
+    """
+
+    checkpoint: int
+    kept: int
+    best: int
+    shards: int
+    free: int
+    there: int = 0
+    is_prepared: bool = True
+
+    @property
+    def most(self) -> int:
+        """While a checkpoint is written, with some room to spare, the one that goes is there."""
+        written = int(self.checkpoint * SPARE_SPACE)
+        shards = 0 if self.is_prepared else self.shards
+        return self.checkpoint * self.kept + written + self.best + shards
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for it."""
+        return self.most - self.there <= self.free
+
+    def words(self) -> str:
+        """How much is needed and how much is free."""
+        needed = max(0, self.most - self.there)
+        more = " more" if self.there else ""
+        return f"up to {size_words(needed)}{more} are needed and {size_words(self.free)} are free"
+
+
+def disk_of(
+    config: Config,
+    shape: Shape,
+    free: int,
+    *,
+    shards: int = 0,
+    is_prepared: bool = True,
+    there: int = 0,
+) -> Disk:
+    """What a run takes.
+
+    Args:
+        config: with a length, evaluations and checkpoints.
+        shape: of the network.
+        free, shards, is_prepared, there: as in `Disk`.
+    """
+    updates, keep_every = config.train.updates, config.checkpoint.keep_every
+    assert updates
+    _, checkpoints = milestones(config)
+    more = updates // keep_every if keep_every else 0
+    return Disk(
+        checkpoint=checkpoint_bytes(config, shape),
+        kept=min(config.checkpoint.keep + more, checkpoints),
+        best=4 * count_parameters(shape).total,
+        shards=shards,
+        free=free,
+        there=there,
+        is_prepared=is_prepared,
+    )
+
+
+def milestones(config: Config) -> tuple[int, int]:
+    """Evaluations and checkpoints in a run, where each evaluation is the best so far: at most."""
+    updates, evaluate = config.train.updates, config.evaluate.every_updates
+    save = config.checkpoint.every_updates
+    assert updates and evaluate and save
+    evaluations = math.ceil(updates / evaluate)
+    both = math.ceil(updates / math.lcm(evaluate, save))
+    return evaluations + 1, evaluations + math.ceil(updates / save) - both
+
+
+def checkpoint_bytes(config: Config, shape: Shape) -> int:
+    """Weights and moments, float32 each; of a run that trains only its last blocks, weights."""
+    moments = moment_bytes(shape, config.optimizer.kind) if config.finetune.layers is None else 0
+    return 4 * count_parameters(shape).total + moments

@@ -1,0 +1,85 @@
+"""How long the parts of a run take, as its own record shows them.
+
+An update and a whole process are timed in the record; what a process spent on neither its start nor
+its updates it spent on evaluations, samples and checkpoints.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hairpin.planning.choose import CLOSING_SECONDS
+
+# A first start may have prepared the text, which is not done again: so much of it counts at most.
+_MOST_STARTING_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a run's parts.
+
+    Args:
+        update: of one.
+        starting: from the start of a process to its first update.
+        pause: of an evaluation with its sample and checkpoint.
+    """
+
+    update: float
+    starting: float
+    pause: float
+
+    @property
+    def around(self) -> float:
+        """Seconds of a process that belong to no update: its start and its end."""
+        return self.starting + CLOSING_SECONDS
+
+    def updates_in(self, seconds: float, after: int, every: int) -> int:
+        """How many updates the time has room for, with the evaluations among them and the last; 0:
+        none.
+
+        Args:
+            seconds: without the start and the end of the process.
+            after: updates of the run before them.
+            every: updates between evaluations.
+        """
+        updates = math.floor((seconds - self.pause) / self.update)
+        while updates > 0:
+            cost = updates * self.update + self.pause * _pauses(after, updates, every)
+            if cost <= seconds:
+                return updates
+            updates -= max(1, math.floor((cost - seconds) / (self.update + self.pause)))
+        return 0
+
+
+def pace_of(events: Iterable[Mapping[str, Any]]) -> Pace | None:
+    """The pace of a run; None: no update of it was timed."""
+    updates: list[float] = []
+    begun = starting = pause = training = 0.0
+    pauses = 0
+    for event in events:
+        kind = event["event"]
+        if kind == "start":
+            begun = event.get("time", 0.0)
+        elif kind == "plan" and begun and "ends" in event:
+            starting = max(0.0, event["ends"] - event.get("seconds", 0.0) - begun)
+        elif kind == "resume":
+            training, pauses = 0.0, 0
+        elif kind == "update" and event.get("tokens_per_second"):
+            seconds = event["tokens"] / event["tokens_per_second"]
+            updates.append(seconds)
+            training += seconds
+        elif kind == "evaluation":
+            pauses += 1
+        elif kind == "end" and pauses:
+            pause = max(0.0, event["seconds"] - starting - training) / pauses
+    if not updates:
+        return None
+    return Pace(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
+
+
+def _pauses(after: int, updates: int, every: int) -> int:
+    """Evaluations in so many updates more, the last among them."""
+    end = after + updates
+    return end // every - after // every + (end % every > 0)
