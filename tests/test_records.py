@@ -277,10 +277,12 @@ def test_columns_are_counted_where_there_is_something_in_them(tmp_path: Path) ->
 
 def test_what_all_records_lack_is_one_line(tmp_path: Path) -> None:
     lines = "\n".join(['{"label": "a", "txt": "b", "n": 1}'] * 30)
-    assert problems_of(file_of(tmp_path, "x.jsonl", lines)) == [
+    line, other = problems_of(file_of(tmp_path, "x.jsonl", lines + "\n{"))
+    assert line == (
         'x.jsonl: no record has "text"; they have "label", "txt", "n" (did you mean "txt" for '
         '"text"?)'
-    ]
+    )
+    assert other.startswith("x.jsonl:31: not valid JSON")
 
 
 # --- every line that says what is wrong ---
