@@ -110,6 +110,14 @@ def test_a_template_without_a_place_for_it_leaves_a_context_out_and_says_so(tmp_
     assert line.startswith('tasks.jsonl:1: it has a text in "context"') and "{input}" in line
 
 
+def test_an_input_column_that_was_asked_for_is_there(tmp_path: Path) -> None:
+    path = file_of(tmp_path, tasks(context=["", " ", None, ""], passage="p"))
+    for column in ("context", "pasage"):
+        (line,) = problems_of(path, input_column=column)
+        assert line.startswith(f"tasks.jsonl: no record has a text in '{column}'")
+    assert divided(path).used.unused == {"passage": 4}
+
+
 def test_a_response_may_be_an_output_in_some_records(tmp_path: Path) -> None:
     mixed = [
         {"instruction": "a", "output": "A"},

@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hairpin.data.records import read_records, read_rows, read_texts
+from hairpin.data.records import Wanted, read_records, read_rows, read_texts
 from hairpin.errors import CorpusError
 
 COLUMNS = ("label", "text")
@@ -288,10 +288,12 @@ def test_columns_are_counted_where_there_is_something_in_them(tmp_path: Path) ->
 
 def test_what_all_records_lack_is_one_line(tmp_path: Path) -> None:
     lines = "\n".join(['{"label": "a", "txt": "b", "n": 1}'] * 30)
-    assert problems_of(file_of(tmp_path, "x.jsonl", lines)) == [
+    line, other = problems_of(file_of(tmp_path, "x.jsonl", lines + "\n{"))
+    assert line == (
         'x.jsonl: no record has "text"; they have "label", "txt", "n" (did you mean "txt" for '
         '"text"?)'
-    ]
+    )
+    assert other.startswith("x.jsonl:31: not valid JSON")
 
 
 # --- every line that says what is wrong ---
@@ -311,15 +313,6 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
     ("x.json", b"\xef\xbb\xbf \n", ['x.json: the file is empty; it should hold "label", "text"']),
     ("x.csv", HEADER, ['x.csv: no records in it; add some, with "label", "text"']),
     ("x.json", '{"a": []}', ['x.json: no records in it; add some, with "label", "text"']),
-    (
-        "x.csv",
-        "label,text\nham,caf\xe9\n".encode("latin-1"),
-        [
-            "x.csv: byte 0xe9 at offset 18 is not UTF-8; it looks like WINDOWS-1252: save it as "
-            "UTF-8, as with `iconv -f WINDOWS-1252 -t UTF-8`, or go on without such bytes: --set "
-            "data.on_bad_bytes=replace"
-        ],
-    ),
     (
         "x.csv",
         "v1,v2,\nham,hello,\n",
@@ -466,6 +459,18 @@ def test_what_is_wrong_is_said(
     tmp_path: Path, name: str, content: str | bytes, lines: list[str]
 ) -> None:
     assert problems_of(file_of(tmp_path, name, content)) == lines
+
+
+def test_bytes_that_are_not_utf_8_are_named_as_in_training(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "x.csv", "label,text\nham,caf\xe9\n".encode("latin-1"))
+    (line,) = problems_of(path)
+    assert line.startswith("x.csv: byte 0xe9 at offset 18 is not UTF-8; ")
+    assert "--set data.on_bad_bytes=replace" in line
+    rows = read_records(path, ["text"], "replace")
+    assert rows.rows(Wanted(("text",)))[0].fields == {"text": "caf\ufffd"} and rows.replaced == 1
+    with pytest.raises(CorpusError) as raised:  # for those who have no such setting
+        read_texts(path, "text")
+    assert "0xe9" in raised.value.problems[0] and "--set" not in raised.value.problems[0]
 
 
 def test_a_wrong_optional_field_is_wrong(tmp_path: Path) -> None:

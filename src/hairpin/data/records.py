@@ -142,6 +142,7 @@ class Records:
                 f"{self._file}: no record has {names_of(missing)}; they have {names_of(there)}"
                 f"{nearest(missing, there)}{wanted.advised}"
             )
+            taking.problems += [f"{e.place}: {e.problem}" for e in self._entries if e.problem]
         if self._header or (missing and taking.problems):
             taking.stop_if_wrong()
 

@@ -139,7 +139,8 @@ def _advice(records: Records, asked: Finetune) -> str:
 def _require_used_inputs(path: Path, rows: Sequence[Row], column: str, asked: Finetune) -> None:
     """Refuse what would leave every input out without a word."""
     with_input = next((row for row in rows if row.fields[column].strip()), None)
-    if with_input is None and asked.input_column not in (None, *_INPUTS):
+    # Runs of before have `input` in their configs, whatever their files have.
+    if with_input is None and asked.input_column not in (None, _INPUTS[0]):
         raise CorpusError(
             f"{path}: no record has a text in {asked.input_column!r}; mend "
             "finetune.input_column, or remove it"
