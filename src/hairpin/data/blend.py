@@ -111,7 +111,7 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 
 def words_of(prepared: Prepared) -> str:
-    """What a prepared text has come to, in a line, and lines about what was left out of it."""
+    """Sum up a prepared text in a line; further lines tell what was left out of it."""
     left_out = empty_rows(prepared.survey)
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
@@ -122,8 +122,8 @@ def words_of(prepared: Prepared) -> str:
 
 
 def notices_of(found: Survey) -> Iterator[str]:
-    """Lines about what was left out of a text, replaced in it, or not found; train, plan and
-    prepare say them.
+    """Yield lines about what was left out of a text, replaced in it or not found, for train, plan
+    and prepare.
     """
     yield from found.notices
     if left_out := empty_rows(found):

@@ -119,7 +119,7 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
             # Without a cache the next run reads the text once more, and that is all.
             with contextlib.suppress(OSError):
                 write_atomically(path, _dump(found))
-    # What the search for files has left out no cache needs to know.
+    # Found anew by each search for files, so never cached.
     left_out = corpus.left_out
     return replace(
         found,
