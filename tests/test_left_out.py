@@ -440,3 +440,12 @@ def test_a_run_that_began_with_the_text_of_then_goes_on_with_it(tmp_path: Path) 
     assert survey(corpus_of(root, hash=new.hash, **written)) == new
     line = problem_of(lambda: survey(corpus_of(root, hash="0" * 64, **written)))
     assert "the text has changed" in line and new.hash[:12] in line
+
+
+def test_a_named_notebook_that_was_text_then_is_still(tmp_path: Path) -> None:
+    text = '{"cells": [{"cell_type": "code"}], "nbformat": 4}'
+    path = files(tmp_path, b_ipynb=text) / "b.ipynb"
+    hash_ = hashlib.sha256(hashlib.sha256(text.encode()).digest()).hexdigest()
+    assert survey(corpus_of(path, hash=hash_)).hash == hash_
+    assert "is a Jupyter notebook" in problem_of(lambda: corpus_of(path))
+    assert "is a Jupyter notebook" in problem_of(lambda: survey(corpus_of(path, hash="0" * 64)))

@@ -235,7 +235,10 @@ def open_corpus(data: Data) -> Corpus:
         return Corpus("verdict", [Source(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
-    search = Search(data.format, takes_tables=data.column is not None)
+    # With a hash it is a repeat, maybe of a run that read more as text: see `former`.
+    search = Search(
+        data.format, takes_tables=data.column is not None, checks_named=data.hash is None
+    )
     for text in data.texts:
         search.add(Path(text))
     if search.problems:

@@ -73,6 +73,7 @@ class Search:
     Args:
         asked: what all files hold; None: what each one's name says.
         takes_tables: whether to include tables that lie among texts.
+        checks_named: whether to refuse named files that are not text, as their reader does later.
 
     Attributes:
         sources: what was found, in order.
@@ -80,9 +81,16 @@ class Search:
         left_out: found files and folders that are not text.
     """
 
-    def __init__(self, asked: Format | None = None, *, takes_tables: bool = False) -> None:
+    def __init__(
+        self,
+        asked: Format | None = None,
+        *,
+        takes_tables: bool = False,
+        checks_named: bool = True,
+    ) -> None:
         self._asked = asked
         self._takes_tables = takes_tables
+        self._checks_named = checks_named
         self.sources: list[Source] = []
         self.problems: list[str] = []
         self.left_out = LeftOut()
@@ -112,7 +120,7 @@ class Search:
     def _add_file(self, path: Path) -> None:
         with path.open("rb"):
             format_ = self._asked or format_of(path)
-        if format_ == "text" and (kind := kind_of_file(path)):
+        if self._checks_named and format_ == "text" and (kind := kind_of_file(path)):
             self.problems.extend(refusal(path, kind).problems)
         else:
             self._take(path, format_)
@@ -143,7 +151,7 @@ class Search:
             self._take(root, "dataset")
             return
         kind = self.kind_of_folder(root, names_in(root))
-        if kind and kind in OWN_FOLDERS:
+        if self._checks_named and kind and kind in OWN_FOLDERS:
             self.problems.append(f"{shown(root)}: is {kind.words}, not text: {kind.advice}")
             return
         before, problems_before = len(self.sources), len(self.problems)

@@ -40,20 +40,22 @@ class _FormerSearch(Search):
         return found
 
 
-def former_corpus(corpus: Corpus) -> Corpus | None:
+def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
     """Return the corpus as the former rules read it, or None if that makes no difference.
 
     Args:
         corpus: of a run, whose config has the column of its tables.
+        is_refused: whether today's rules refuse one of its files.
     """
     data: Data = corpus.data
     if not data.texts or data.sources:
         return None
-    search = _FormerSearch(data.format)
+    search = _FormerSearch(data.format, checks_named=False)
     for text in data.texts:
         search.add(Path(text))
     then = [(source.path, source.format) for source in search.sources]
     now = [(source.path, source.format) for source in corpus.sources]
-    if search.problems or (then == now and "\n" not in (data.separator or "")):
+    is_same = then == now and "\n" not in (data.separator or "")
+    if search.problems or (is_same and not is_refused):
         return None
     return Corpus(named(data), search.sources, data, search.left_out, is_former=True)

@@ -91,6 +91,7 @@ def survey(
     expected, cache = corpus.data.hash, cache or cache_folder()
     if expected is None:
         return _surveyed(corpus, cache, on_progress)
+    found = None
     try:
         found = _surveyed(corpus, cache, on_progress)
         if found.hash == expected:
@@ -102,7 +103,7 @@ def survey(
     except CorpusError as problem:
         error = problem
     with contextlib.suppress(CorpusError):
-        if former := former_corpus(corpus):
+        if former := former_corpus(corpus, is_refused=found is None):
             then = _surveyed(former, cache, on_progress)
             if then.hash == expected:
                 corpus.become(former)
