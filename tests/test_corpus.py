@@ -292,7 +292,7 @@ def test_a_bad_byte_alone_is_no_encoding(tmp_path: Path) -> None:
     assert "; mend the file, or go on without such bytes" in line
     path.write_bytes(b"a few letters, then " + bytes(range(256)) * 20)
     (line,) = problems_of(lambda: texts_of(corpus_of(path)))
-    assert "looks like data of a program" in line and "on_bad_bytes" not in line
+    assert "look like binary data" in line and "on_bad_bytes" not in line
 
 
 @given(st.binary(max_size=300), st.integers(0, 40))

@@ -1,4 +1,4 @@
-"""What of a folder is its text, what is left out, and that every verb says so."""
+"""A folder's text, the files that are left out of it, and the lines that say so."""
 
 import hashlib
 import json
@@ -50,9 +50,9 @@ def test_train_plan_prepare_and_evaluate_say_what_was_left_out(
     said = [
         "left out: 2 pictures (b.png, c.png), 1 hidden file or folder (.gitignore)",
         "left out: 1 PDF (d.pdf): save its text, as with `pdftotext`",
-        "left out: 1 table among the texts (e.csv): --column NAME reads such too, --set "
-        "data.format=text reads them as they stand",
-        "bytes that are not text were replaced: 1 U+FFFD character in their place",
+        "left out: 1 table among the texts (e.csv): --column NAME includes them, --set "
+        "data.format=text reads them as plain text",
+        "bytes that are not text were replaced by 1 U+FFFD character",
     ]
     flags = (*TINY_FLAGS, "--set", lenient)
     plan = hairpin("plan", "notes", *flags, "--no-probe", "--json")
@@ -173,7 +173,7 @@ def test_a_runs_own_folder_is_not_its_text(
         assert corpus.left_out.counts() == {"run folder": number}
     assert "left out: 2 run folders (runs/w-1, runs/w-2)" in corpus.notices()
     line = hairpin("train", "runs/w-1", *TINY_FLAGS).refusal
-    assert "runs/w-1: is the folder of a run of hairpin, and no text" in line
+    assert "runs/w-1: is the folder of a run of hairpin, not text" in line
     assert "(left out: 2 run folders (w-1, w-2))" in problem_of(lambda: corpus_of("runs"))
 
 
@@ -287,7 +287,7 @@ def test_of_a_dataset_with_splits_the_train_split_is_read(tmp_path: Path) -> Non
     about, splits = corpus.notices()
     assert "3 texts about the tables (LICENSE, README.md, dataset_infos.json)" in about
     assert "2 tables of the splits test and validation (data/test-00000-of-00001.jsonl" in splits
-    assert "the split train is read" in splits
+    assert "only the split train is read" in splits
     assert texts_of(corpus_of(hub / "data" / "test-00000-of-00001.jsonl")) == ["test"]
     assert texts_of(corpus_of(hub / "validation")) == ["val"]  # no train beside it
     assert len(texts_of(corpus_of(hub / "**" / "*.jsonl*"))) == 5  # each is named
@@ -440,3 +440,12 @@ def test_a_run_that_began_with_the_text_of_then_goes_on_with_it(tmp_path: Path) 
     assert survey(corpus_of(root, hash=new.hash, **written)) == new
     line = problem_of(lambda: survey(corpus_of(root, hash="0" * 64, **written)))
     assert "the text has changed" in line and new.hash[:12] in line
+
+
+def test_a_named_notebook_that_was_text_then_is_still(tmp_path: Path) -> None:
+    text = '{"cells": [{"cell_type": "code"}], "nbformat": 4}'
+    path = files(tmp_path, b_ipynb=text) / "b.ipynb"
+    hash_ = hashlib.sha256(hashlib.sha256(text.encode()).digest()).hexdigest()
+    assert survey(corpus_of(path, hash=hash_)).hash == hash_
+    assert "is a Jupyter notebook" in problem_of(lambda: corpus_of(path))
+    assert "is a Jupyter notebook" in problem_of(lambda: survey(corpus_of(path, hash="0" * 64)))

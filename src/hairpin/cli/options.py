@@ -51,7 +51,7 @@ class FiniteRange(click.FloatRange):
 
 
 class NamedPath(click.Path):
-    """A path; an empty one, which is a variable that is not set, is no name of this folder."""
+    """A path. An empty one, left by an unset variable, does not mean the current folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -59,7 +59,7 @@ class NamedPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, or click's error."""
         if not str(value).strip() and not isinstance(value, Path):
-            self.fail("it is empty, as a variable that is not set; give a name", param, ctx)
+            self.fail("it is empty (a variable that is not set?); give a name", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -28,7 +28,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
 
 def _named_text(path: str) -> str:
     if not path.strip():
-        raise ValueError("a path is empty, such as of a variable that is not set; name a file")
+        raise ValueError("a path is empty (a variable that is not set?); name a file")
     return path
 
 
@@ -36,7 +36,7 @@ Texts = Annotated[tuple[Annotated[str, AfterValidator(_named_text)], ...], Field
 
 
 def unescaped(typed: str) -> str:
-    r"""What somebody means who types a separator in a shell, where \n is a backslash and an n."""
+    r"""Return the separator that was typed in a shell, where \n arrives as a backslash and an n."""
     return re.sub(r"\\([nrt\\])", lambda found: _ESCAPES[found[1]], typed)
 
 

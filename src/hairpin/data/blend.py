@@ -112,7 +112,7 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 
 def words_of(prepared: Prepared) -> str:
-    """What a prepared text has come to, in a line, and lines about what was left out of it."""
+    """Sum up a prepared text in a line; further lines tell what was left out of it."""
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
         f"vocabulary {prepared.tokenizer.vocabulary:,}"

@@ -25,8 +25,8 @@ Columns = Mapping[str, Held]
 def settle_tables(
     data: Data, sources: Sequence[Source], left_out: LeftOut
 ) -> tuple[Data, list[Source]]:
-    """The settings with what tables are read as, and the sources without the tables that were
-    found and do not have the column.
+    """Return the settings with the column and format of tables filled in, and the sources without
+    the found tables that lack the column.
 
     Args:
         data: the settings, with a column or without.
@@ -76,7 +76,7 @@ def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, i
 
 
 class _Look:
-    """What each table has; empty ones have nothing, and stay."""
+    """The columns of each table. Empty tables have none, and are kept."""
 
     def __init__(self, tables: Sequence[Source], data: Data) -> None:
         self._asked = data.column
@@ -90,7 +90,7 @@ class _Look:
                 self._broken.append((source, error))
 
     def settle(self, left_out: LeftOut) -> tuple[str | None, set[Path | None]]:
-        """The column, and the paths of what is not taken."""
+        """Return the column, and the paths of tables that are left out."""
         problems = [
             line
             for source, error in self._broken
@@ -117,8 +117,8 @@ class _Look:
         return column, {source.path for source in (*dropped, *(one for one, _ in broken))}
 
     def _column(self) -> tuple[str | None, list[str]]:
-        """The column that is asked for, else `text` if a table has it, else the first choice; or
-        why none is chosen, a line a table.
+        """Return the column asked for, else `text` if a table has it, else the first that a table
+        would choose; or None and a line from each table that says why not.
         """
         if self._asked is not None:
             return self._asked, []
@@ -134,7 +134,7 @@ class _Look:
         return None, problems
 
     def _without(self, column: str) -> tuple[list[Source], list[str]]:
-        """Tables that were found and lack the column, and what is wrong with others."""
+        """Return the found tables that lack the column, and lines about problems with others."""
         lacking: list[Source] = []
         wrong: list[str] = []
         lines: list[str] = []
@@ -151,7 +151,7 @@ class _Look:
         return lacking, lines if has_none else wrong
 
     def _has_another(self, columns: Columns) -> bool:
-        """Whether a table has a text of its own in another column, and nobody said which."""
+        """Tell whether a table has one text column of its own while no column was asked for."""
         if self._asked is not None:
             return False
         try:
@@ -167,5 +167,5 @@ def _lacks(column: str) -> Kind:
 
 
 _UNREADABLE = Kind(
-    "table that cannot be read", "", "mend it, or leave it", many="tables that cannot be read"
+    "table that cannot be read", "", "repair it, or ignore it", many="tables that cannot be read"
 )

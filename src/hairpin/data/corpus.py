@@ -45,14 +45,14 @@ class Corpus:
         name: a short word for it (the corpus, the file or the first of several).
         sources: the files; those of all sources of a mixture, one after the other.
         data: the settings, with the column and the format of tables filled in.
-        left_out: what was found and is not part of the text.
+        left_out: found files and folders that are not part of the text.
         skipped: files and folders left out; known in full after a pass.
         undecodable: files, in the last pass, that are not in the encoding that they declare.
         empty: rows without a text, in the last pass, of so many `rows`.
         unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters put in the place of bad bytes, in the last pass.
-        marks: what divides the text, or could, in the last pass.
-        is_former: whether files are read as before they were told by their content: `former`.
+        marks: separators in the last pass, used or missed.
+        is_former: whether files are read by the former rules; see `former`.
     """
 
     name: str
@@ -72,12 +72,12 @@ class Corpus:
         return self.left_out.total + self.undecodable
 
     def become(self, other: "Corpus") -> None:
-        """Take another's files, and its way to read them."""
+        """Take over another's files and its way of reading them."""
         self.sources, self.data = other.sources, other.data
         self.left_out, self.is_former = other.left_out, other.is_former
 
     def notices(self) -> tuple[str, ...]:
-        """Lines about what was left out, replaced or not found, in the last pass."""
+        """Return lines about what was left out, replaced or not found in the last pass."""
         return told(self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator)
 
     def documents(self) -> Iterator[Document]:
@@ -100,7 +100,7 @@ class Corpus:
         return (self._of_text if source.format == "text" else self._of_table)(source, data)
 
     def _with_others(self, error: CorpusError, rest: list[Source]) -> list[str]:
-        """What is wrong with a file and with those after it, that all can be mended at once."""
+        """Return a file's problems with those of the files after it, to be mended all at once."""
         problems = list(error.problems)
         for number, source in enumerate(rest, 1):
             if len(problems) >= _MOST_PROBLEMS:
@@ -184,7 +184,7 @@ def split_stream(
     end in the separator is any line end of the text, LF or CRLF, unless it `is_exact`.
     """
     lines = [separator] if is_exact else separator.replace("\r\n", "\n").split("\n")
-    # A return at its beginning is looked for last: a pattern that begins with "perhaps" is slow.
+    # A leading return is looked up afterwards: a pattern that begins with an option is slow.
     pattern = re.compile("\r?\n".join(map(re.escape, lines)).removeprefix("\r?"))
     longest = sum(map(len, lines)) + 2 * (len(lines) - 1)
     source = iter(blocks)
@@ -240,7 +240,10 @@ def open_corpus(data: Data) -> Corpus:
         return Corpus("verdict", [Source(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
-    search = Search(data.format, takes_tables=data.column is not None)
+    # With a hash it is a repeat, maybe of a run that read more as text: see `former`.
+    search = Search(
+        data.format, takes_tables=data.column is not None, checks_named=data.hash is None
+    )
     for text in data.texts:
         search.add(Path(text))
     if search.problems:

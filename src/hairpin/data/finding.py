@@ -44,8 +44,8 @@ class Source:
         path, text: the one or the other.
         format: what the file holds.
         data: how it is read, where that is not as the corpus says.
-        is_found: whether it was found in a folder, and not named.
-        is_beside_texts: of a table that was found, whether its folder has texts too.
+        is_found: whether it was found in a folder, not named.
+        is_beside_texts: for a found table, whether its folder has texts too.
     """
 
     name: str
@@ -68,21 +68,29 @@ class Source:
 class Search:
     """Finds files of text below the named paths; collects every problem before it stops.
 
-    Of a folder with texts and tables the texts are taken, unless the tables' column is named.
+    From a folder with texts and tables it takes the texts; both if the tables' column is named.
 
     Args:
         asked: what all files hold; None: what each one's name says.
-        takes_tables: whether tables are taken that lie among texts.
+        takes_tables: whether to include tables that lie among texts.
+        checks_named: whether to refuse named files that are not text, as their reader does later.
 
     Attributes:
         sources: what was found, in order.
         problems: lines.
-        left_out: what was found and is not text.
+        left_out: found files and folders that are not text.
     """
 
-    def __init__(self, asked: Format | None = None, *, takes_tables: bool = False) -> None:
+    def __init__(
+        self,
+        asked: Format | None = None,
+        *,
+        takes_tables: bool = False,
+        checks_named: bool = True,
+    ) -> None:
         self._asked = asked
         self._takes_tables = takes_tables
+        self._checks_named = checks_named
         self.sources: list[Source] = []
         self.problems: list[str] = []
         self.left_out = LeftOut()
@@ -112,7 +120,7 @@ class Search:
     def _add_file(self, path: Path) -> None:
         with path.open("rb"):
             format_ = self._asked or format_of(path)
-        if format_ == "text" and (kind := kind_of_file(path)):
+        if self._checks_named and format_ == "text" and (kind := kind_of_file(path)):
             self.problems.extend(refusal(path, kind).problems)
         else:
             self._take(path, format_)
@@ -143,8 +151,8 @@ class Search:
             self._take(root, "dataset")
             return
         kind = self.kind_of_folder(root, names_in(root))
-        if kind and kind in OWN_FOLDERS:
-            self.problems.append(f"{shown(root)}: is {kind.words}, and no text: {kind.advice}")
+        if self._checks_named and kind and kind in OWN_FOLDERS:
+            self.problems.append(f"{shown(root)}: is {kind.words}, not text: {kind.advice}")
             return
         before, problems_before = len(self.sources), len(self.problems)
         already_taken, left_out = len(self._taken), LeftOut()
@@ -171,13 +179,13 @@ class Search:
     def _format_of_found(
         self, path: Path, left_out: LeftOut, name: str, *, is_named: bool
     ) -> Format | None:
-        """What a file holds that was found, if it is text or a table; what it is is counted else.
+        """Return what a found file holds if it is text or a table, else count it as left out.
 
         Args:
             path: the file, or a folder that is one dataset.
-            left_out: counts.
-            name: for messages.
-            is_named: whether a pattern has matched the file itself.
+            left_out: counts the file otherwise.
+            name: the file's name, for messages.
+            is_named: whether a pattern matched the file itself.
         """
         try:
             if path.is_dir():
@@ -200,19 +208,19 @@ class Search:
         return format_
 
     def inside(self, pattern: Path) -> Inside | None:
-        """What tells of a pattern's matches that they are part of something that is no text."""
+        """Return the test for matches that lie in a folder without text."""
         return Inside(pattern)
 
     def kind_of_folder(self, place: Path, entries: list[str]) -> Kind | None:
-        """What a folder is that has no text; `entries` are the names in it."""
+        """Return the kind of a folder without text, else None; `entries` are the names in it."""
         return recognise_folder(place.name, entries)
 
     def kind_of_found(self, path: Path) -> Kind | None:
-        """What a file is that was found and has no text."""
+        """Return the kind of a found file that is not text, else None."""
         return by_suffix(path) or kind_of_file(path, is_found=True)
 
     def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
-        """What of a folder's files is its text; the others are counted."""
+        """Return the files that make up a folder's text, and count the others."""
         return of_a_folder(found, left_out, takes_tables=self._takes_tables)
 
     def _walk(self, root: Path, left_out: LeftOut) -> list[Path]:
@@ -301,7 +309,7 @@ def _exists(path: Path) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What a folder is, by whatever way one has come to it; None: it is not there."""
+    """Return the folder's identity, whatever path leads to it, or None if it is gone."""
     try:
         status = path.stat()
     except OSError:

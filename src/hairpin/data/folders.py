@@ -1,7 +1,7 @@
-"""What of a folder is its text.
+"""Choosing a folder's text: which of its files, and which folders hold none.
 
-of_a_folder(…)        of its files: texts or tables, and of a data set's splits which
-recognise_folder(…)   what a folder is that has no text: hairpin's own, a cache, other programs'
+of_a_folder(…)        texts or tables, and which split of a data set
+recognise_folder(…)   hairpin's own folders, caches and other programs' folders
 """
 
 import fnmatch
@@ -15,7 +15,7 @@ from hairpin.config.data import GLOB_CHARACTERS, Format
 from hairpin.data.left_out import LeftOut
 from hairpin.data.recognising import Kind, useless
 
-# What stands beside the tables of a data set, and is about them.
+# Texts beside the tables of a data set that only describe it.
 _ABOUT = re.compile(
     r"(?:readme|licen[cs]e|copying|notice|authors|citation|changelog|contributing|datasheet"
     r"|dataset_infos?)(?:[._-].*)?",
@@ -36,13 +36,13 @@ _CARD = re.compile(
 _ABOUT_TABLES = Kind(
     "text about the tables",
     "",
-    "name it to read it too",
+    "name it to include it",
     many="texts about the tables",
 )
 _TABLES = Kind(
     "table among the texts",
     "",
-    "--column NAME reads such too, --set data.format=text reads them as they stand",
+    "--column NAME includes them, --set data.format=text reads them as plain text",
     many="tables among the texts",
 )
 
@@ -63,13 +63,13 @@ class Found:
 
 
 def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) -> list[Found]:
-    """The files that are a folder's text: its texts; or its tables, where there is no other text
-    than what is about them. Of tables by split those of the split train.
+    """Return the files that make up a folder's text: its texts, or its tables if the only texts
+    are about them. Of tables in splits, return the train split.
 
     Args:
-        found: all files that can be read, in order.
-        left_out: is told of the others.
-        takes_tables: whether tables are taken that lie among texts.
+        found: all readable files, in order.
+        left_out: counts the others.
+        takes_tables: whether to include tables that lie among texts.
     """
     tables = [one for one in found if one.format != "text"]
     texts = [one for one in found if one.format == "text"]
@@ -86,7 +86,7 @@ def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) ->
 
 
 def _is_card(one: Found) -> bool:
-    """Whether a text is the card of a data set, as a repository on the hub has one."""
+    """Tell whether a text is a data set card, as repositories on the hub have."""
     if one.name.lower() != "readme.md":
         return False
     try:
@@ -102,7 +102,7 @@ def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
 
 
 def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
-    """The tables without those of splits other than train, where their names say both."""
+    """Drop tables of other splits where names show both train and another split."""
     splits = {one.path: _split_of(one.name) for one in tables}
     others = sorted({split for split in splits.values() if split and split != "train"})
     if "train" not in splits.values() or not others:
@@ -110,7 +110,7 @@ def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
     kind = Kind(
         f"table of the split {' or '.join(others)}",
         "",
-        "the split train is read; name a file to read it too",
+        "only the split train is read; name a file to include it",
         many=f"tables of the split{'s' if len(others) > 1 else ''} {' and '.join(others)}",
     )
     _leave_out([one for one in tables if splits[one.path] in others], kind, left_out)
@@ -118,7 +118,7 @@ def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a file's own name names, or that of a folder which it is in."""
+    """Return the split named by the file's own name, else by the nearest folder that names one."""
     for part in reversed(name.lower().split("/")):
         for word in re.split(r"[^a-z]+", part):
             if word in _SPLIT_OF:
@@ -159,10 +159,10 @@ _NAMED: dict[str, tuple[str, Kind]] = {
 
 
 class Inside:
-    """Tells of files that patterns match whether they lie in a folder that is no text.
+    """Finds out whether a pattern's matches lie in a folder that holds no text.
 
     Args:
-        pattern: folders above its first wildcard were named, whatever they are.
+        pattern: folders before its first wildcard were named, and are searched whatever they are.
     """
 
     def __init__(self, pattern: Path) -> None:
@@ -172,7 +172,7 @@ class Inside:
         self._known: dict[Path, Kind | None] = {}
 
     def folder_of(self, path: Path) -> tuple[Path, Kind] | None:
-        """The outermost such folder that a path is in, or is, and what it is."""
+        """Return the outermost such folder that contains the path, with its kind."""
         inner = path if path.is_dir() else path.parent
         for folder in reversed((inner, *inner.parents)):
             if folder == self._base or not folder.is_relative_to(self._base):
@@ -185,7 +185,7 @@ class Inside:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder; of one that cannot be read none, which others say."""
+    """List a folder; a folder that cannot be read gives no names, and is reported elsewhere."""
     try:
         return os.listdir(folder)  # noqa: PTH208 - names alone
     except OSError:
@@ -193,10 +193,10 @@ def names_in(folder: Path) -> list[str]:
 
 
 def recognise_folder(name: str, entries: Sequence[str]) -> Kind | None:
-    """What a folder is whose files are no texts of the user's; None: it may hold texts.
+    """Return the kind of a folder that holds no text of the user's, or None.
 
     Args:
-        name: of the folder.
+        name: the folder's name.
         entries: names of the files and folders in it.
     """
     pattern, kind = _NAMED.get(name, ("", CACHE))

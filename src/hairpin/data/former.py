@@ -1,7 +1,7 @@
-"""A corpus as hairpin read it before it told files by their content, for runs that began then.
+"""Reading a corpus by the rules in use before files were recognised by content.
 
-Such a run knows the hash of its text. Where the text of today has another, and that of then has it,
-the run goes on with the text of then.
+A run's config holds the hash of its text. If the hash no longer matches, but matches the text as
+the former rules read it, a run from that time continues with that text.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ _PACKED_THEN = (".bz2", ".xz")  # left out by name
 
 
 class _FormerSearch(Search):
-    """Takes all that is text or a table by name, without a NUL in its opening."""
+    """A search that takes every file with the name of a text or table and no NUL in its opening."""
 
     def inside(self, pattern: Path) -> None:
         return None
@@ -40,20 +40,22 @@ class _FormerSearch(Search):
         return found
 
 
-def former_corpus(corpus: Corpus) -> Corpus | None:
-    """The corpus as it was read then; None: that was no other text.
+def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
+    """Return the corpus as the former rules read it, or None if that makes no difference.
 
     Args:
         corpus: of a run, whose config has the column of its tables.
+        is_refused: whether today's rules refuse one of its files.
     """
     data: Data = corpus.data
     if not data.texts or data.sources:
         return None
-    search = _FormerSearch(data.format)
+    search = _FormerSearch(data.format, checks_named=False)
     for text in data.texts:
         search.add(Path(text))
     then = [(source.path, source.format) for source in search.sources]
     now = [(source.path, source.format) for source in corpus.sources]
-    if search.problems or (then == now and "\n" not in (data.separator or "")):
+    is_same = then == now and "\n" not in (data.separator or "")
+    if search.problems or (is_same and not is_refused):
         return None
     return Corpus(named(data), search.sources, data, search.left_out, is_former=True)

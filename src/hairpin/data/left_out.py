@@ -1,4 +1,4 @@
-"""What was left out of a text, and the lines that say so."""
+"""Counting files and folders that are left out of a text, and reporting them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ _MOST_NAMES = 3
 
 @dataclass
 class _Entry:
-    """So many of a kind, and the names of the first of them."""
+    """The count of one kind, and the first few names."""
 
     count: int
     names: list[str]
 
 
 class LeftOut:
-    """Files and folders that are not part of a text, counted by kind."""
+    """Files and folders left out of a text, counted by kind."""
 
     def __init__(self) -> None:
         self._entries: dict[Kind, _Entry] = {}
@@ -25,21 +25,20 @@ class LeftOut:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def add(self, kind: Kind, name: str, count: int = 1) -> None:
-        """Count one more of a kind.
+    def add(self, kind: Kind, name: str) -> None:
+        """Count one more.
 
         Args:
-            kind: what it is.
-            name: for messages.
-            count: more than one of the same name.
+            kind: its kind.
+            name: its name, for messages.
         """
         entry = self._entries.setdefault(kind, _Entry(0, []))
-        entry.count += count
+        entry.count += 1
         entry.names.append(name)
         del entry.names[_MOST_NAMES:]
 
     def take(self, other: "LeftOut") -> None:
-        """Count what another has counted."""
+        """Add another's counts."""
         for kind, entry in other._entries.items():
             mine = self._entries.setdefault(kind, _Entry(0, []))
             mine.count += entry.count
@@ -47,20 +46,18 @@ class LeftOut:
 
     @property
     def total(self) -> int:
-        """How many files and folders."""
+        """The number of files and folders left out."""
         return sum(entry.count for entry in self._entries.values())
 
     def counts(self) -> dict[str, int]:
-        """The name of each kind, and how many there are."""
+        """Return the count of each kind by name."""
         found: dict[str, int] = {}
         for kind, entry in self._entries.items():
             found[kind.name] = found.get(kind.name, 0) + entry.count
         return found
 
     def lines(self) -> Iterator[str]:
-        """A line for each kind whose text can be had, with what to do, and one for the others, of
-        which a few are named.
-        """
+        """Yield a line with advice for each kind that contains text, and one line for the rest."""
         others: dict[str, tuple[Kind, _Entry]] = {}
         for kind, entry in self._entries.items():
             if kind.has_text:

@@ -1,4 +1,4 @@
-"""What divides a text into documents, or plainly could, and the lines about how a text was read."""
+"""Separators between documents, used or missed, and the notices about how a text was read."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from hairpin.data.cache import shown
 from hairpin.data.left_out import LeftOut
 from hairpin.data.naming import counted
 
-# What other programs write between documents. In quotes it is code that speaks of it.
+# Marks that other programs write between documents. In quotes, they are code that mentions them.
 _KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")
 _PATTERNS = {mark: re.compile(f"""(?<!["'`]){re.escape(mark)}(?!["'`])""") for mark in _KNOWN}
 _OFTEN = 2
@@ -17,12 +17,12 @@ _OFTEN = 2
 
 @dataclass
 class Marks:
-    """What was seen in one pass.
+    """Counts of one pass over a text.
 
     Args:
-        files: in which the separator was looked for.
-        separators: that were found.
-        unused: known marks between documents, where there is no separator, and how many.
+        files: files that were searched for the separator.
+        separators: separators found.
+        unused: well-known marks between documents seen while no separator is set.
     """
 
     files: int = 0
@@ -30,7 +30,7 @@ class Marks:
     unused: Counter[str] = field(default_factory=Counter)
 
     def looked_for(self, blocks: Iterable[str]) -> Iterator[str]:
-        """The blocks as they are; known marks in them are counted."""
+        """Pass the blocks on unchanged, counting well-known marks in them."""
         for block in blocks:
             for mark, pattern in _PATTERNS.items():
                 if mark in block:
@@ -41,7 +41,7 @@ class Marks:
 def told(
     left_out: LeftOut, undecodable: int, replaced: int, marks: Marks, separator: str | None
 ) -> tuple[str, ...]:
-    """Lines about what was left out, replaced, never found, or plainly there."""
+    """Return lines about what was left out or replaced, and about separators."""
     lines = list(left_out.lines())
     if undecodable:
         which = "that is not in the encoding that it declares"
@@ -50,15 +50,14 @@ def told(
         lines.append(f"left out: {counted(undecodable, 'file')} {which}")
     if replaced:
         lines.append(
-            f"bytes that are not text were replaced: {counted(replaced, 'U+FFFD character')} in "
-            "their place"
+            f"bytes that are not text were replaced by {counted(replaced, 'U+FFFD character')}"
         )
     if separator is not None and marks.files and not marks.separators:
         lines.append(
             f'data.separator "{shown(separator)}" is never found: each file is one document'
         )
     elif separator is not None and not marks.files:
-        lines.append("data.separator divides text files, and here are none: it is not used")
+        lines.append("data.separator divides text files, and there are none here: it is not used")
     mark, count = max(marks.unused.items(), key=lambda item: item[1], default=("", 0))
     if count >= _OFTEN:
         lines.append(

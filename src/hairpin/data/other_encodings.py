@@ -1,9 +1,9 @@
-"""Text that is not UTF-8: UTF-16 and UTF-32 by mark or by their NULs, older encodings by their
-letters.
+"""Recognising encodings other than UTF-8: UTF-16 and UTF-32 by a mark or by their NULs, older
+ones by their letters.
 
-marked(opening)      what a byte-order mark says
-unmarked(opening)    UTF-16 or UTF-32 without one
-legacy(part)         an encoding of one or two bytes a letter, in the name that `iconv` takes
+marked(opening)      the encoding that a byte-order mark announces
+unmarked(opening)    UTF-16 or UTF-32 without a mark
+legacy(part)         an encoding of one or two bytes a letter, by its name for `iconv`
 """
 
 import codecs
@@ -30,8 +30,8 @@ Test = Callable[[str], bool]
 
 
 def marked(opening: bytes) -> tuple[str, int] | None:
-    """The codec that a byte-order mark names, and the bytes of the mark; None: there is none, or
-    what follows it is no text.
+    """Return the codec that a byte-order mark announces and the mark's length in bytes, or None
+    if there is no mark or what follows is not text.
     """
     for mark, codec in _MARKS:
         if opening.startswith(mark):
@@ -41,10 +41,10 @@ def marked(opening: bytes) -> tuple[str, int] | None:
 
 
 def unmarked(opening: bytes) -> str | None:
-    """UTF-16 or UTF-32 that has no mark, such as "UTF-16LE"; None: it is neither.
+    """Return "UTF-16LE" or the like for text in a wide encoding without a mark, else None.
 
-    Latin letters have a NUL in each. Other scripts have them in blanks and line ends alone, and
-    as UTF-8 they are none, or control characters by the half.
+    Each Latin letter contains a NUL. Other scripts have NULs only in spaces and line ends, and
+    are either invalid as UTF-8 or half control characters.
     """
     if not opening.count(0):
         return None
@@ -63,12 +63,12 @@ def unmarked(opening: bytes) -> str | None:
 
 
 def control_share(opening: bytes) -> float:
-    """The share of bytes that are NULs or control characters which texts do not have."""
+    """Return the share of bytes that are NULs or control characters foreign to text."""
     return 1 - len(opening.translate(None, _CONTROL)) / len(opening) if opening else 0.0
 
 
 def _has_nuls_of(whole: bytes, codec: str, width: int) -> bool:
-    """Whether NULs stand where small numbers have them, and nowhere else."""
+    """Tell whether NULs stand only where small numbers have them."""
     if width == 4:
         return not any(whole[3::4]) if codec.endswith("le") else not any(whole[0::4])
     low = whole[0::2] if codec.endswith("le") else whole[1::2]
@@ -93,7 +93,7 @@ def _is_text(char: str) -> bool:
 
 
 def _share(text: str, test: Test) -> float:
-    """The share of characters that pass; of no characters all of them."""
+    """Return the share of characters that pass; 1 for an empty text."""
     return sum(map(test, text)) / len(text) if text else 1.0
 
 
@@ -140,10 +140,11 @@ _SIGN_IN_A_WORD = re.compile(rf"(?<=[^\W\d_])[{_POLISH}](?=[^\W\d_])")
 
 
 def legacy(part: bytes) -> str | None:
-    """The older encoding that a part of a file looks like, in `iconv`'s name for it.
+    """Return the older encoding that a part of a file looks like, by its name for `iconv`.
 
     Args:
-        part: some kilobytes with the first byte that is not UTF-8; its ends may cut letters.
+        part: a few kilobytes around the first byte that is not UTF-8; letters may be cut at its
+            ends.
     """
     letters_bytes = sum(byte >= 0x80 for byte in part)
     of_utf8 = len(_letters(part.decode(errors="ignore")).encode())
@@ -162,7 +163,7 @@ def legacy(part: bytes) -> str | None:
 
 
 def _without_cut(part: bytes, codec: str) -> str | None:
-    """The text, where nothing but its two ends does not decode."""
+    """Decode a part whose first and last letters may be cut; None if more is wrong."""
     for start in (0, 1):
         for end in (0, 1, 2, 3):
             try:
@@ -177,13 +178,13 @@ def _letters(text: str | None) -> str:
 
 
 def _frequent(part: bytes, codec: str, often: str) -> float:
-    """The share of a language's most frequent letters among what is not ASCII."""
+    """Return the share of a language's most frequent letters among non-ASCII characters."""
     return _share(_letters(part.decode(codec, "replace")), often.__contains__)
 
 
 def _latin(part: bytes) -> str | None:
-    """Windows-1252, or 1250 where what were letters of Czech or Polish would stand in words as
-    signs, or as letters that no one language has.
+    """Return Windows-1252; or 1250 if reading as 1252 puts signs inside words, as for Polish, or
+    mixes letters that no one language has, as for Czech.
     """
     text = part.decode("cp1252", "replace")
     letters = _letters(text)

@@ -1,7 +1,7 @@
 """A file's bytes -> text: decompressed, strict, in blocks, in bounded memory.
 
-Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. What is plainly no text is refused by
-name, whatever is to be done with bad bytes.
+Text is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. A file that is plainly not text is
+refused whatever `on_bad_bytes` says.
 """
 
 import codecs
@@ -38,7 +38,7 @@ class _Readable(Protocol):
     """A file, or what unpacks one."""
 
     def read(self, size: int, /) -> bytes:
-        """As many bytes, fewer at the end."""
+        """Read that many bytes, or fewer at the end."""
         ...
 
 
@@ -62,7 +62,7 @@ def byte_blocks(path: Path) -> Iterator[bytes]:
 
 
 def opening_of(path: Path) -> bytes:
-    """The first bytes of a file, decompressed.
+    """Return the first bytes of a file, decompressed.
 
     Raises:
         CorpusError: as `byte_blocks`.
@@ -71,12 +71,12 @@ def opening_of(path: Path) -> bytes:
 
 
 def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
-    """What a file is that holds no text; of a damaged one its reader says more.
+    """Return the kind of a file that is not text, else None; a damaged file is left to its reader.
 
     Args:
         path: the file.
-        is_found: whether it was found in a folder: text is then only what has no NUL at its
-            beginning; what was named may have some.
+        is_found: whether it was found in a folder, where a NUL in the opening rules out text; a
+            named file may have some.
 
     Raises:
         OSError: it cannot be opened.
@@ -94,7 +94,7 @@ def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
 
 
 def _samples(path: Path) -> bytes:
-    """As much as the opening from the middle and the end of a file: a crash leaves NULs there."""
+    """Read samples from the middle and the end of a file, where a crash may have left NULs."""
     size = path.stat().st_size
     if size < 3 * OPENING_BYTES or path.suffix.lower() in _UNPACK:
         return b""
@@ -107,7 +107,7 @@ def _samples(path: Path) -> bytes:
 
 
 def _opening(blocks: Iterator[bytes]) -> tuple[bytes, list[bytes]]:
-    """The first bytes of a stream, and the blocks that had to be read for them."""
+    """Return the first bytes of a stream, and the blocks that were read for them."""
     taken, count = [], 0
     for block in blocks:
         taken.append(block)
@@ -209,7 +209,7 @@ _UNPACK: dict[str, Callable[[Path, BinaryIO], Iterator[bytes]]] = {
 
 
 def refusal(path: Path, kind: Kind) -> CorpusError:
-    """The error for a file that is no text."""
+    """Return the error for a file that is not text."""
     return CorpusError(f"{shown(path)}: is {kind.words}: {kind.advice}")
 
 
@@ -219,7 +219,7 @@ class TextReader:
     Args:
         path: the file.
         on_bad_bytes: as in `config.data.Data`.
-        is_checked: whether what is no text is refused.
+        is_checked: whether files that are not text are refused.
 
     Attributes:
         replaced: U+FFFD characters put in the place of bad bytes so far.
@@ -271,7 +271,7 @@ class TextReader:
         return text, used
 
     def _own_replacements(self, data: bytes) -> int:
-        """The U+FFFD that are the text's own."""
+        """Count the U+FFFD that are the text's own."""
         if self._codec == "utf-8":
             return data.count(b"\xef\xbf\xbd")  # nothing else decodes so: 0xEF continues nothing
         return data.decode(self._codec, "ignore").count("\ufffd")
@@ -282,7 +282,7 @@ class TextReader:
         around = data[max(0, at - _AROUND_BYTES) : at + _AROUND_BYTES]
         if self._codec == "utf-8" and control_share(around) >= _GARBLED:
             return CorpusError(
-                f"{where}, and what is about it looks like data of a program; name a text file"
+                f"{where}, and the bytes around it look like binary data; name a text file"
             )
         mend = "mend the file"
         if self._codec == "utf-8" and (likely := legacy(around)):

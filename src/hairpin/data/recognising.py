@@ -1,7 +1,7 @@
-"""What a file is, where that is not text.
+"""Recognising files that are not text.
 
-recognise(path, opening)   by its first bytes; None: it may be text, or a table
-by_suffix(path)            by its name alone, of a file that was found in a folder
+recognise(path, opening)   by the first bytes; None: it may be text, or a table
+by_suffix(path)            by the name alone, for files found in a folder
 """
 
 import codecs
@@ -21,14 +21,14 @@ _SAVE = "save it as plain text"
 
 @dataclass(frozen=True)
 class Kind:
-    """What is not text.
+    """A kind of file or folder that is not text.
 
     Args:
-        name: in a count: 3 "PDF"s.
-        words: after "is".
-        advice: what to do.
-        has_text: whether its text can be had, so that the advice is worth giving of what was found.
-        many: the name of several; "": the name and an s.
+        name: its name in counts, such as "PDF".
+        words: its name in a sentence, such as "a PDF".
+        advice: the way out.
+        has_text: whether it contains text, so that the advice is worth repeating for found files.
+        many: the plural; "": the name with an s.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Kind:
 
 
 def useless(name: str, words: str) -> Kind:
-    """A kind that has no text in it."""
+    """Return a kind without any text in it."""
     return Kind(name, words, "name a text file", has_text=False)
 
 
@@ -218,15 +218,15 @@ _BY_SUFFIX = {
 
 
 def by_suffix(path: Path) -> Kind | None:
-    """What a file's name says that it is, where that is not text."""
+    """Return the kind that a file's name stands for, if that is not text."""
     return _BY_SUFFIX.get(path.suffix.lower())
 
 
 def recognise(path: Path, opening: bytes) -> Kind | None:
-    """What a file is, if that is not text in UTF-8, UTF-16 or UTF-32.
+    """Return the kind of a file that is not text in UTF-8, UTF-16 or UTF-32, else None.
 
     Args:
-        path: of the file; a zip is looked into.
+        path: the file; the names in a zip are looked up.
         opening: its first `OPENING_BYTES`, decompressed.
     """
     if kind := _in_letters(path, opening):
@@ -246,12 +246,12 @@ def recognise(path: Path, opening: bytes) -> Kind | None:
 
 
 def is_mostly_binary(part: bytes) -> bool:
-    """Whether NULs and control characters are most of a part of a file."""
+    """Tell whether more than half the bytes are NULs and control characters."""
     return control_share(part) > _MOSTLY
 
 
 def _in_letters(path: Path, opening: bytes) -> Kind | None:
-    """What is written in letters, and not for people."""
+    """Recognise formats that are written in plain letters."""
     start = opening.removeprefix(codecs.BOM_UTF8).lstrip()
     if start.startswith(b"%PDF-"):
         return PDF
@@ -267,7 +267,7 @@ def _in_letters(path: Path, opening: bytes) -> Kind | None:
 
 
 def _signed(path: Path, opening: bytes) -> Kind | None:
-    """What begins with a format's own bytes."""
+    """Recognise formats that begin with a signature."""
     if opening.startswith(b"PK\x03\x04"):
         return _zip_kind(path, opening)
     is_odd = control_share(opening) >= _SOME
@@ -279,7 +279,7 @@ def _signed(path: Path, opening: bytes) -> Kind | None:
 
 
 def _is_plain(opening: bytes) -> bool:
-    """Whether it is UTF-8 without a NUL: the beginnings of some formats are letters."""
+    """Tell whether it is UTF-8 without control characters, as signatures can be letters too."""
     if control_share(opening) > 0:
         return False
     try:

@@ -94,6 +94,7 @@ def survey(
     expected, cache = corpus.data.hash, cache or cache_folder()
     if expected is None:
         return _surveyed(corpus, cache, on_progress)
+    found = None
     try:
         found = _surveyed(corpus, cache, on_progress)
         if found.hash == expected:
@@ -105,7 +106,7 @@ def survey(
     except CorpusError as problem:
         error = problem
     with contextlib.suppress(CorpusError):
-        if former := former_corpus(corpus):
+        if former := former_corpus(corpus, is_refused=found is None):
             then = _surveyed(former, cache, on_progress)
             if then.hash == expected:
                 corpus.become(former)
@@ -122,7 +123,7 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
             # Without a cache the next run reads the text once more, and that is all.
             with contextlib.suppress(OSError):
                 write_atomically(path, _dump(found))
-    # What the search for files has left out no cache needs to know.
+    # Found anew by each search for files, so never cached.
     left_out = corpus.left_out
     return replace(
         found,

@@ -1,4 +1,4 @@
-"""Whether the files of a corpus are as they were when its survey was kept."""
+"""Finding a kept survey again: a key from the files' names, sizes and times."""
 
 import hashlib
 import json
@@ -13,7 +13,9 @@ _SETTLED_SECONDS = 2.0
 
 
 def survey_path(corpus: Corpus, cache: Path) -> Path | None:
-    """Where the survey of exactly these files and settings is kept; None where none can be."""
+    """Return the path for the survey of exactly these files and settings, or None if none can be
+    kept.
+    """
     signature = hashlib.sha256()
     data = corpus.data.model_dump(mode="json", exclude={"hash"})
     how_it_is_read = (_FORMAT, corpus.is_former, data, sys.version)
@@ -32,7 +34,7 @@ def survey_path(corpus: Corpus, cache: Path) -> Path | None:
 
 
 def settled(corpus: Corpus, start_time: float) -> bool:
-    """Whether no file changed in the last moments, so that a later change would show."""
+    """Tell whether no file changed in the last moments, so that a later change would show."""
     try:
         newest = max(p.stat().st_mtime for source in corpus.sources for p in source.files())
     except (OSError, ValueError):

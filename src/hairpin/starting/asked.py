@@ -106,7 +106,7 @@ def path_of(
     """Where a text is: a path made absolute, or what an iterable is written to."""
     if isinstance(text, str | os.PathLike):
         if not os.fspath(text):
-            raise CorpusError("a text's name is empty, as a variable that is not set; name a file")
+            raise CorpusError("a text's name is empty (a variable that is not set?); name a file")
         return str(require_utf8(Path(text).absolute()))
     return str(spool(text, column, on_notice=on_notice))
 
