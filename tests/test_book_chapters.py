@@ -214,6 +214,8 @@ def test_weights_of_another_size_are_refused() -> None:
         assign(torch.zeros(2), np.zeros(3))
     with pytest.raises(ValueError, match="Shape mismatch"):
         load_weights_into_gpt(GPTModel(GPT2_CFG | {"emb_dim": 16}), params_of(gpt2_tensors()))
+    with pytest.raises(ValueError, match="2 blocks for a model of 1"):
+        load_weights_into_gpt(GPTModel(GPT2_CFG | {"n_layers": 1}), params_of(gpt2_tensors()))
 
 
 # --- writing ---

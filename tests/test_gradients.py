@@ -183,6 +183,14 @@ def test_without_any_gradient_the_norm_is_zero(kind: str) -> None:
     assert float(clipper([]).divisor) == 1.0
 
 
+@pytest.mark.parametrize("others", [[], [torch.tensor([3.0, -4.0])], [torch.tensor(5.0)]])
+def test_a_gradient_without_entries_counts_for_nothing(others: list[Tensor]) -> None:
+    gradients = [torch.zeros(0), *(other.clone() for other in others)]
+    clipped = Clipper("norm", 1.0)(gradients)
+    assert float(clipped.norm) == (5.0 if others else 0.0)
+    assert all(torch.allclose(a, b / 5) for a, b in zip(gradients[1:], others, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["norm", "value", "off"])
 def test_scalars_are_float32_whatever_the_gradients_are(kind: str, dtype: torch.dtype) -> None:

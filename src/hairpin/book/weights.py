@@ -34,9 +34,11 @@ def load_weights_into_gpt(gpt: Any, params: dict[str, Any]) -> None:
     Raises:
         ValueError: the model is of another size.
     """
+    if len(gpt.trf_blocks) != len(params["blocks"]):
+        raise ValueError(f"{len(params['blocks'])} blocks for a model of {len(gpt.trf_blocks)}")
     _put(gpt.pos_emb, weight=params["wpe"])
     _put(gpt.tok_emb, weight=params["wte"])
-    for block, found in zip(gpt.trf_blocks, params["blocks"], strict=False):
+    for block, found in zip(gpt.trf_blocks, params["blocks"], strict=True):
         attention = found["attn"]
         weights = np.split(attention["c_attn"]["w"], 3, axis=-1)
         biases = np.split(attention["c_attn"]["b"], 3, axis=-1)

@@ -62,7 +62,7 @@ class Clipper:
         """
         clipped = self._measure(gradients, None, None)
         if self.kind == "norm" and gradients:
-            largest = _norms(gradients, torch.inf)
+            largest = _norms([each for each in gradients if each.numel()], torch.inf)
             overflows = torch.isinf(clipped.norm) & torch.isfinite(largest).all()
             clipped = replace(clipped, divisor=torch.where(overflows, torch.inf, clipped.divisor))
             torch._foreach_div_(list(gradients), clipped.divisor)
