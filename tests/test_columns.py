@@ -127,6 +127,10 @@ NO_TEXTS: dict[str, Callable[[int], str]] = {
     "day": lambda n: f"2024-03-{n + 1:02d}T10:20:30Z",
     "created_at": lambda n: f"{n + 1}. March",
     "when": lambda n: f"{n + 1:02d}/03/2024",
+    "sent": lambda n: f"Mon, {n + 1} Mar 2024 10:20:30 +0100",
+    "born": lambda n: f"March {n + 1}, 1924",
+    "price": lambda n: f"${n}.50",
+    "image": lambda n: f"pictures/cat-{n}.jpg",
     "role": lambda n: "user" if n % 2 else "assistant",
     "author": lambda n: "Some Body " + "abcdefghijkl"[n],
     "lang": lambda n: "en" if n % 3 else "de",
@@ -353,3 +357,5 @@ def test_the_column_and_those_that_are_not_used_are_told(tmp_path: Path) -> None
     plain = tmp_path / "a.txt"
     plain.write_text("no table", encoding="utf-8")
     assert words_of_tables(survey(corpus_of(plain))) is None
+    unread = words_of_tables(survey(corpus_of(plain, column="body")))
+    assert unread == 'none of the texts is a table with rows: column "body" is not read'

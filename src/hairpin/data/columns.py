@@ -102,11 +102,13 @@ def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int
     """Return a line about what of tables is read, and what is left out; None: there are none.
 
     Args:
-        column: that is read; None: several, of several sources.
+        column: that is read, if there are rows; None: several, of several sources.
         unused: the others.
         rows, empty: how many there are, and how many of them have no text.
     """
     parts = []
+    if column and not rows:
+        return f"none of the texts is a table with rows: column {quoted(column)} is not read"
     if column:
         parts.append(column_words(column, unused))
     elif unused:
