@@ -206,9 +206,13 @@ def test_a_column_that_nothing_is_in_is_not_in_the_way(tmp_path: Path) -> None:
 
 def test_a_first_record_is_not_taken_for_the_names_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("".join(f'{n},"{text}"\n' for n, text in enumerate(PROSE)), encoding="utf-8")
-    line = problem_of(lambda: corpus_of(path))
-    assert "reads like a record" in line and "put a line with the columns' names in front" in line
+    for first in (PROSE[0], "I went to the shop and bought bread."):
+        texts = [first, *PROSE]
+        content = "".join(f'{n},"{text}"\n' for n, text in enumerate(texts))
+        path.write_text(content, encoding="utf-8")
+        line = problem_of(lambda: corpus_of(path))
+        assert "reads like a record" in line
+        assert "put a line with the columns' names in front" in line
 
 
 def test_lists_with_as_much_text_are_named(tmp_path: Path) -> None:
