@@ -330,6 +330,7 @@ def test_values_of_numpy_are_pythons() -> None:
         ([], "no rows in it (a list)"),
         (iter(()), "a generator can be gone over once"),
         ([Path("a.txt"), Path("b.txt")], "hairpin.train(*names)"),
+        (["boook.txt", "notes/one.txt"], "hairpin.train(*names)"),
         (["a", {"text": "b"}], 'row 2: "the row" is a dict'),
         ([{"text": "b"}, "a"], "row 2: is a str, and the first is a dict"),
         ([["a"], ["b"]], 'row 1: "the row" is a list'),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 Row = TypeVar("Row")
 
-TEXT, NOTHING, CHATS = "text", "nothing but null", "chats"
+TEXT, NOTHING, CHATS, FILES = "text", "nothing but null", "chats", "names of files"
 
 LOOKED_AT_ROWS = 100
 _LOOKED_AT_CHARS = 4_000_000
@@ -37,7 +37,7 @@ _LOOKS = tuple(
         ("ids", r"(?:0x)?[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){1,4}"),
         ("ids", r"[a-z._/:#-]*\d+"),
         ("numbers", r"[-+]?[$€£]?\d[\d.,]*(?:e[-+]?\d+)? ?[%€$£]?"),
-        ("names of files", r"[^\s:]+\.(?:png|jpe?g|gif|webp|mp[34]|wav|ogg|pdf|html?|txt|json|py)"),
+        (FILES, r"[^\s:]+\.(?:png|jpe?g|gif|webp|mp[34]|wav|ogg|pdf|html?|txt|json|py)"),
     )
 )
 # The last word of a column's name -> what it holds, unless that reads like prose.
