@@ -127,6 +127,10 @@ NO_TEXTS: dict[str, Callable[[int], str]] = {
     "day": lambda n: f"2024-03-{n + 1:02d}T10:20:30Z",
     "created_at": lambda n: f"{n + 1}. March",
     "when": lambda n: f"{n + 1:02d}/03/2024",
+    "sent": lambda n: f"Mon, {n + 1} Mar 2024 10:20:30 +0100",
+    "born": lambda n: f"March {n + 1}, 1924",
+    "price": lambda n: f"${n}.50",
+    "image": lambda n: f"pictures/cat-{n}.jpg",
     "role": lambda n: "user" if n % 2 else "assistant",
     "author": lambda n: "Some Body " + "abcdefghijkl"[n],
     "lang": lambda n: "en" if n % 3 else "de",
@@ -202,9 +206,13 @@ def test_a_column_that_nothing_is_in_is_not_in_the_way(tmp_path: Path) -> None:
 
 def test_a_first_record_is_not_taken_for_the_names_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("".join(f'{n},"{text}"\n' for n, text in enumerate(PROSE)), encoding="utf-8")
-    line = problem_of(lambda: corpus_of(path))
-    assert "reads like a record" in line and "put a line with the columns' names in front" in line
+    for first in (PROSE[0], "I went to the shop and bought bread."):
+        texts = [first, *PROSE]
+        content = "".join(f'{n},"{text}"\n' for n, text in enumerate(texts))
+        path.write_text(content, encoding="utf-8")
+        line = problem_of(lambda: corpus_of(path))
+        assert "reads like a record" in line
+        assert "put a line with the columns' names in front" in line
 
 
 def test_lists_with_as_much_text_are_named(tmp_path: Path) -> None:
@@ -322,6 +330,7 @@ def test_values_of_numpy_are_pythons() -> None:
         ([], "no rows in it (a list)"),
         (iter(()), "a generator can be gone over once"),
         ([Path("a.txt"), Path("b.txt")], "hairpin.train(*names)"),
+        (["boook.txt", "notes/one.txt"], "hairpin.train(*names)"),
         (["a", {"text": "b"}], 'row 2: "the row" is a dict'),
         ([{"text": "b"}, "a"], "row 2: is a str, and the first is a dict"),
         ([["a"], ["b"]], 'row 1: "the row" is a list'),
@@ -353,3 +362,5 @@ def test_the_column_and_those_that_are_not_used_are_told(tmp_path: Path) -> None
     plain = tmp_path / "a.txt"
     plain.write_text("no table", encoding="utf-8")
     assert [*notices_of(survey(corpus_of(plain)))] == []
+    (unread,) = notices_of(survey(corpus_of(plain, column="body")))
+    assert unread == 'none of the texts is a table with rows: column "body" is not read'

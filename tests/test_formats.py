@@ -407,6 +407,18 @@ def test_a_missing_library_is_named_with_its_extra(
     assert f"{saved}: " in (line := problem_of(lambda: corpus_of(saved))) and "hairpin[" in line
 
 
+def test_a_saved_dataset_without_rows_is_a_line(tmp_path: Path) -> None:
+    for folder in (tmp_path / "saved", tmp_path / "splits" / "train"):
+        write(folder / "state.json", '{"_data_files": [], "_split": null}')
+        write(folder / "dataset_info.json", "{}")
+    write(tmp_path / "splits" / "dataset_dict.json", '{"splits": ["train"]}')
+    for name in ("saved", "splits"):
+        line = problem_of(lambda name=name: corpus_of(tmp_path / name))  # type: ignore[misc]
+        assert line.startswith(f"{tmp_path / name}: the saved dataset has no rows")
+    write(tmp_path / "none" / "dataset_dict.json", '{"splits": []}')
+    assert "has no split in it" in problem_of(lambda: corpus_of(tmp_path / "none"))
+
+
 def test_a_row_without_end_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,14 +111,13 @@ def train(
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
     flags = with_tracks(with_tables(with_start(settings, start), column, sources), track)
-    named, notices = tracks_named(track, overrides, settings), list[str]()
-    asked = asked_config(texts, corpus, config, overrides, flags, notices.append)
-    asked = with_plugins(asked, files)
+    named, notes = tracks_named(track, overrides, settings), list[str]()
+    asked = with_plugins(asked_config(texts, corpus, config, overrides, flags, notes.append), files)
     if not asked.data.is_named:
         asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
-        notices.append(NO_TEXT)
+        notes.append(NO_TEXT)
     if budget is not None and length_of(asked):
-        notices.append("--budget: the length is given, so the budget chooses the size at most")
+        notes.append("--budget: the length is given, so the budget chooses the size at most")
     seconds = parse_duration(budget) if budget is not None else default_budget_seconds(asked)
     out = out or begun_before(RUNS)
     there = RunDirectory(Path(out)) if out and (or_resume or is_restarted()) else None
@@ -126,7 +125,7 @@ def train(
         require_same(there, asked, seconds)
         return go_on(Run(there), seconds, watcher, track=named)
     name = name_of(asked)
-    return train_new(asked, out, name, seconds, started, watcher, notices, track=named)
+    return train_new(asked, out, name, seconds, started, watcher, notes, track=named)
 
 
 @led

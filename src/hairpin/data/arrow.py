@@ -149,6 +149,9 @@ class SavedDataset(_ArrowTable):
     """A folder that `save_to_disk` wrote; of several splits `train`, or the only one."""
 
     def _open(self) -> Any:
+        folder = split_folder(self._path)
+        if _is_without_rows(folder):
+            raise CorpusError(f"{self.name}: the saved dataset has no rows; save one that has some")
         _pyarrow(self.name)
         try:
             import datasets
@@ -157,7 +160,6 @@ class SavedDataset(_ArrowTable):
                 f"{self.name}: a folder that Hugging Face's datasets saved is read by that "
                 "package; type: pip install 'hairpin[datasets]'"
             ) from None
-        folder = split_folder(self._path)
         try:
             return datasets.Dataset.load_from_disk(str(folder)).with_format("arrow")
         except Exception as error:  # whatever it raises where files are missing or cut short
@@ -203,6 +205,15 @@ def split_folder(folder: Path) -> Path:
         f"{shown(folder)}: no split is called train; name one of {names_of(splits)} as "
         f"{shown(folder)}/SPLIT"
     )
+
+
+def _is_without_rows(folder: Path) -> bool:
+    """Whether `save_to_disk` had nothing to write, of which `datasets` has an error of its own."""
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(state, dict) and state.get("_data_files") == []
 
 
 def _pyarrow(name: str) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ from hairpin.errors import CorpusError
 LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
 _MOST_SHOWN = 8
-_LONGEST_NAME_CHARS = 80  # from there on it is a record of a file without names
+_LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more are a record of a file without names
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
 
 
@@ -83,7 +83,7 @@ def choose_column(
         raise CorpusError(f"{name}: {_why_none(columns, option)}")
     if columns[chosen].kind not in (TEXT, NOTHING):
         raise CorpusError(f"{name}: {_not_text(chosen, columns, option)}")
-    if asked is None and len(chosen) > _LONGEST_NAME_CHARS:
+    if asked is None and (len(chosen) > _LONGEST_NAME_CHARS or len(chosen.split()) > _MOST_WORDS):
         raise CorpusError(
             f"{name}: the column is called {quoted(chosen)}, which reads like a record and not "
             f"like a name; put a line with the columns' names in front, or name it with {option}"
@@ -102,11 +102,13 @@ def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int
     """Return a line about what of tables is read, and what is left out; None: there are none.
 
     Args:
-        column: that is read; None: several, of several sources.
+        column: that is read, if there are rows; None: several, of several sources.
         unused: the others.
         rows, empty: how many there are, and how many of them have no text.
     """
     parts = []
+    if column and not rows:
+        return f"none of the texts is a table with rows: column {quoted(column)} is not read"
     if column:
         parts.append(column_words(column, unused))
     elif unused:

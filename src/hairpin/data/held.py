@@ -10,28 +10,35 @@ from typing import Any, TypeVar
 
 Row = TypeVar("Row")
 
-TEXT, NOTHING, CHATS = "text", "nothing but null", "chats"
+TEXT, NOTHING, CHATS, FILES = "text", "nothing but null", "chats", "names of files"
 
 LOOKED_AT_ROWS = 100
 _LOOKED_AT_CHARS = 4_000_000
 _PROSE_CHARS = 40  # the mean length from which texts with blanks are no labels, whatever their name
 _LABEL_ROWS, _LABEL_CHARS, _LABEL_SHARE = 10, 40, 0.25
+_LONGEST_LOOK_CHARS = 2000  # of a link, or a name of a file
 _DEEPEST = 8  # levels of lists and objects that are looked into
 
-_LOOKS = (
-    ("links", re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+", re.I)),
-    ("addresses", re.compile(r"(?:mailto:)?[^\s@]+@[^\s@]+\.[a-z]+", re.I)),
-    ("true or false", re.compile(r"true|false|yes|no", re.I)),
-    (
-        "dates",
-        re.compile(
-            r"\d{4}-\d\d?(?:-\d\d?)?(?:[T ]\d\d?:\d\d\S*(?: \S+)?)?|\d\d?[./-]\d\d?[./-]\d{2,4}"
-            r"(?:,? \d\d?:\d\d\S*(?: [ap]m)?)?|\d\d?:\d\d(?::\d\d\S*)?|\d{4}[/.]\d\d?[/.]\d\d?",
-            re.I,
-        ),
-    ),
-    ("ids", re.compile(r"(?:0x)?[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){1,4}", re.I)),
-    ("ids", re.compile(r"[a-z._/:#-]*\d+", re.I)),
+_DATES = (
+    r"\d{4}-\d\d?(?:-\d\d?)?(?:[T ]\d\d?:\d\d\S*(?: \S+)?)?",
+    r"\d\d?[./-]\d\d?[./-]\d{2,4}(?:,? \d\d?:\d\d\S*(?: [ap]m)?)?",
+    r"\d{4}[/.]\d\d?[/.]\d\d?",
+    r"\d\d?:\d\d(?::\d\d\S*)?",
+    r"(?:[a-z]{3,9},? )?\d\d?\.? [a-z]{3,9}\.?,? \d{4}(?: \d\d?:\d\d.{0,20})?",
+    r"(?:[a-z]{3,9},? )?[a-z]{3,9}\.? \d\d?,? \d{4}(?: \d\d?:\d\d.{0,20})?",
+)
+_LOOKS = tuple(
+    (looks, re.compile(pattern, re.IGNORECASE))
+    for looks, pattern in (
+        ("links", r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+"),
+        ("addresses", r"(?:mailto:)?[^\s@]+@[^\s@]+\.[a-z]+"),
+        ("true or false", r"true|false|yes|no"),
+        ("dates", "|".join(_DATES)),
+        ("ids", r"(?:0x)?[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){1,4}"),
+        ("ids", r"[a-z._/:#-]*\d+"),
+        ("numbers", r"[-+]?[$€£]?\d[\d.,]*(?:e[-+]?\d+)? ?[%€$£]?"),
+        (FILES, r"[^\s:]+\.(?:png|jpe?g|gif|webp|mp[34]|wav|ogg|pdf|html?|txt|json|py)"),
+    )
 )
 # The last word of a column's name -> what it holds, unless that reads like prose.
 _NAMED = {
@@ -151,9 +158,10 @@ def _looks_like(name: str, texts: list[str]) -> str | None:
         return None
     if all(_CHAT_IN_CELL.match(text) for text in texts):
         return CHATS
-    for looks, pattern in _LOOKS:
-        if all(pattern.fullmatch(text.strip()) for text in texts):
-            return looks
+    if max(map(len, texts)) <= _LONGEST_LOOK_CHARS:
+        for looks, pattern in _LOOKS:
+            if all(pattern.fullmatch(text.strip()) for text in texts):
+                return looks
     if _is_prose(texts):
         return None
     if (named := _NAMED.get(_words_of(name)[-1])) is not None:

@@ -49,7 +49,7 @@ class Survey:
         document_bytes: the length of each document, in bytes.
         in_validation: for each document 1 where it is for validation ("documents"), else 0.
         rows, empty: of tables, and those of them without a text, which are left out.
-        column, unused: the tables' column that is read, and the others.
+        column, unused: the tables' column that is read, if there are any, and the others.
         by_tails: with "mixed", for each document 1 where its last part is for validation.
         undecodable: of the files left out, those that are not in the encoding that they declare.
         marks: as of the corpus.
@@ -177,7 +177,7 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         in_validation=sides,
         rows=corpus.rows,
         empty=corpus.empty,
-        column=corpus.data.column if corpus.rows else None,
+        column=corpus.data.column,
         unused=tuple(corpus.unused),
         undecodable=corpus.undecodable,
         marks=corpus.marks,

@@ -5,6 +5,7 @@ vocabulary, its tokens. So it is written down first, compressed, in the cache, u
 content: the same rows are the same file.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -18,7 +19,7 @@ from typing import Any
 from hairpin.data.cache import cache_folder, shown
 from hairpin.data.columns import choose_column, column_words
 from hairpin.data.given import is_table, rows_of
-from hairpin.data.held import NOTHING, TEXT, first_rows, held, is_missing, kind_in_a_word
+from hairpin.data.held import FILES, NOTHING, TEXT, first_rows, held, is_missing, kind_in_a_word
 from hairpin.data.naming import quoted
 from hairpin.errors import CorpusError
 
@@ -103,6 +104,8 @@ def _lines(
             "anew, or give a list"
         )
     chosen = _chosen(opening, column, on_notice) if isinstance(opening[0], Mapping) else None
+    if chosen is None and _are_files(opening):
+        raise _files(opening[0])
     for number, row in enumerate(itertools.chain(opening, rows), 1):
         if isinstance(row, Mapping) and chosen is None:
             raise _not_a_text(number, None, row)
@@ -114,8 +117,6 @@ def _lines(
         text = None if is_missing(text) else text
         if text is not None and not isinstance(text, str):
             raise _not_a_text(number, chosen, text)
-        if number == 1 and chosen is None and isinstance(row, str) and _is_file(row):
-            raise _files(row)
         yield _line({chosen or "text": text})
 
 
@@ -142,7 +143,7 @@ def _kind(values: Sequence[Any]) -> str:
 
 def _not_a_text(number: int, chosen: str | None, value: Any) -> CorpusError:
     if isinstance(value, os.PathLike):
-        return _files(os.fspath(value))
+        return _files(value)
     what = "the row" if chosen is None else chosen
     other = "" if chosen is None else ", or name another column with column=…"
     return CorpusError(
@@ -152,7 +153,7 @@ def _not_a_text(number: int, chosen: str | None, value: Any) -> CorpusError:
 
 def _files(name: Any) -> CorpusError:
     return CorpusError(
-        f"{shown(str(name))}: a list of texts is given, and the first is the name of a file; "
+        f"{shown(os.fspath(name))}: a list of texts is given, and the first is the name of a file; "
         "to train on files, name each as an argument: hairpin.train(*names)"
     )
 
@@ -190,8 +191,11 @@ def _no_rows(given: Mapping[Any, Any]) -> str:
     return f'{what}: pass one of its values, as in hairpin.train(dataset["{name}"])'
 
 
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):
+def _are_files(rows: Sequence[Any]) -> bool:
+    """Whether texts are names: the first is a file, or all of them look as if they were."""
+    if not isinstance(rows[0], str):
         return False
+    with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a NUL in it
+        if rows[0] and Path(rows[0]).is_file():
+            return True
+    return held("", TEXT, rows).looks_like == FILES

@@ -162,9 +162,11 @@ def text_of(data: Data) -> str:
 def _text_and_column(settled: Settled) -> str:
     """What is trained on, and of tables which column."""
     text, prepared = text_of(settled.config.data), settled.prepared
-    read = {source.name: source.prepared.survey.column for source in prepared.sources}
-    columns = [f"{quoted(column)} of {name}" for name, column in read.items() if column]
-    if prepared.survey.column:
-        columns = [quoted(prepared.survey.column)]
+    surveys = {f" of {source.name}": source.prepared.survey for source in prepared.sources}
+    columns = [
+        f"{quoted(found.column)}{of_which}"
+        for of_which, found in (surveys or {"": prepared.survey}).items()
+        if found.rows and found.column
+    ]
     plural = "s" if len(columns) > 1 else ""
     return f"{text} (column{plural} {', '.join(columns)})" if columns else text
