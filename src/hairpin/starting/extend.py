@@ -29,7 +29,7 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import first_event, read_record
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import with_plugins
-from hairpin.starting.pace import pace_of
+from hairpin.starting.timing import timing_of
 
 # Of a run that `hairpin import` made.
 IMPORTED = "imported, with no training to go on with; `hairpin train TEXT --from {}` begins one"
@@ -168,21 +168,21 @@ def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
 
 def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
     seconds = parse_duration(text, "--extend", "a number of updates, or ")
-    pace = pace_of(read_record(run.directory.metrics))
-    if pace is None:
+    timing = timing_of(read_record(run.directory.metrics))
+    if timing is None:
         raise RunError(
             f"{run.path}: no update was made yet, so its speed is not known; give --extend UPDATES"
         )
     planned, asked = config.train.updates or 0, _asked(run)
     # A run that has something left to do starts and ends anyway.
-    around = pace.around if is_finished(run, config) else 0.0
+    around = timing.around if is_finished(run, config) else 0.0
     more = 0
     for _ in range(2):  # a longer run evaluates less often, which leaves time for more
         every = _every(config, planned + more, asked)
-        more = pace.updates_in(seconds - around, planned, every)
+        more = timing.updates_in(seconds - around, planned, every)
     if more:
         return more, None
-    taken = format_duration(around + pace.update + pace.pause)
+    taken = format_duration(around + timing.update + timing.pause)
     return 1, (
         f"--extend {text}: one update more takes {taken} here, with the start of the process, an "
         "evaluation and the end; it becomes one update longer"

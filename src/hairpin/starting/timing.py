@@ -17,7 +17,7 @@ _MOST_STARTING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """Seconds of a run's parts.
 
     Args:
@@ -53,8 +53,8 @@ class Pace:
         return 0
 
 
-def pace_of(events: Iterable[Mapping[str, Any]]) -> Pace | None:
-    """The pace of a run; None: no update of it was timed."""
+def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
+    """How long the parts of a run take; None: no update of it was timed."""
     updates: list[float] = []
     begun = starting = pause = training = 0.0
     pauses = 0
@@ -76,7 +76,7 @@ def pace_of(events: Iterable[Mapping[str, Any]]) -> Pace | None:
             pause = max(0.0, event["seconds"] - starting - training) / pauses
     if not updates:
         return None
-    return Pace(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
+    return Timing(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
 
 
 def _pauses(after: int, updates: int, every: int) -> int:
