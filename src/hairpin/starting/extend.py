@@ -36,8 +36,8 @@ IMPORTED = "imported, with no training to go on with; `hairpin train TEXT --from
 
 
 def is_finished(run: Run, config: Config | None = None) -> bool:
-    """Whether the last process came to the end of the run as long as it is now, or as `config`
-    makes it.
+    """Tell whether the last process came to the end of the run, at its present length or that of
+    `config`.
     """
     if first_event(run.directory.metrics) is None:
         return False
@@ -63,7 +63,7 @@ def changed(
     policy: str | None,
     notice: Callable[[str], None],
 ) -> Config:
-    """The config with which a run is to go on. Nothing is written before it is known to fit.
+    """Return the config with which a run is to go on; it is written once it is known to fit.
 
     Args:
         run: finished or not.
@@ -90,7 +90,7 @@ def longer(
     policy: str | None,
     notice: Callable[[str], None],
 ) -> Config:
-    """The config of a longer run, after drawing its learning rate. Nothing is written.
+    """Return the config of a longer run, after drawing its learning rate. Nothing is written.
 
     Args:
         run: finished or not.
@@ -118,7 +118,7 @@ def longer(
 
 
 def _asked(run: Run) -> frozenset[str]:
-    """The settings that were asked for when the run began; the others it chose."""
+    """Return the settings that were asked for when the run began; the others were chosen."""
     start = first_event(run.directory.metrics) or {}
     return frozenset(flat(start.get("asked", {})))
 
@@ -153,7 +153,7 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
 
 
 def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
-    """How many updates more that is, at the run's own pace; and a line, where a time is too short.
+    """Return how many updates more that is, and a line if a length of time is too short for one.
 
     Raises:
         ConfigError, RunError: neither a number nor a length of time, or none at all.
@@ -190,7 +190,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
 
 
 def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
-    """Updates between evaluations in a run of so many; as they are, if somebody asked for that."""
+    """Return the updates between evaluations in a run of so many: as asked for, or a tenth."""
     there = config.evaluate.every_updates
     if there and "evaluate.every_updates" in asked:
         return there
@@ -198,7 +198,7 @@ def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
 
 
 def _longer(config: Config, more: int, policy: str | None, said: frozenset[str]) -> Config:
-    """The config, so many updates longer; evaluations and checkpoints become as much rarer."""
+    """Return the config so many updates longer, and with rarer evaluations and checkpoints."""
     schedule, asked = schedule_of(config), config.schedule
     updates = schedule.updates + more
     values: dict[str, Any] = {"train.updates": updates}

@@ -1,4 +1,4 @@
-"""How long the parts of a run take, as its own record shows them.
+"""Times of a run's parts, as its own record shows them.
 
 An update and a whole process are timed in the record; what a process spent on neither its start nor
 its updates it spent on evaluations, samples and checkpoints.
@@ -32,12 +32,12 @@ class Timing:
 
     @property
     def around(self) -> float:
-        """Seconds of a process that belong to no update: its start and its end."""
+        """Seconds of a process outside its updates and evaluations: its start and its end."""
         return self.starting + CLOSING_SECONDS
 
     def updates_in(self, seconds: float, after: int, every: int) -> int:
-        """How many updates the time has room for, with the evaluations among them and the last; 0:
-        none.
+        """Return how many updates the time has room for, with the evaluations on the way and the
+        last; 0 if none.
 
         Args:
             seconds: without the start and the end of the process.
@@ -54,7 +54,7 @@ class Timing:
 
 
 def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
-    """How long the parts of a run take; None: no update of it was timed."""
+    """Read the times from a record; None if no update in it was timed."""
     updates: list[float] = []
     begun = starting = pause = training = 0.0
     pauses = 0
@@ -80,6 +80,6 @@ def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
 
 
 def _pauses(after: int, updates: int, every: int) -> int:
-    """Evaluations in so many updates more, the last among them."""
+    """Count the evaluations in so many updates more, the last among them."""
     end = after + updates
     return end // every - after // every + (end % every > 0)
