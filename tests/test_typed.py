@@ -120,6 +120,12 @@ def test_a_size_that_the_call_names_replaces_the_shape_of_a_file_or_recipe(tmp_p
             "(--set model.width=65, --size nano)",
         ),
         (
+            ["model.heads=3"],
+            {"size": "nano"},
+            "model.width: 64 of model.size=nano is not a multiple of model.heads, 3 "
+            "(--set model.heads=3, --size nano)",
+        ),
+        (
             ["train.tokens_per_update=1000"],
             {"size": "nano"},
             "train.tokens_per_update: 1000 is not a multiple of model.context, 128 of "

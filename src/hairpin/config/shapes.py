@@ -13,8 +13,10 @@ def shapes(config: Config) -> Iterator[str]:
         yield f"model.size: there is no {model.size!r}; choose one of {', '.join(SIZES)}"
     width, heads, context = (_sized(config, name) for name in ("width", "heads", "context"))
     if width and heads and width % heads:
-        of = _whose(config, "heads")
-        yield f"model.width: {width} is not a multiple of model.heads, {heads}{of}"
+        yield (
+            f"model.width: {width}{_whose(config, 'width')} is not a multiple of model.heads, "
+            f"{heads}{_whose(config, 'heads')}"
+        )
     tokens = config.train.tokens_per_update
     if tokens and context and tokens % context:
         nearest = max(1, round(tokens / context)) * context
