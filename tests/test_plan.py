@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 import hairpin as package
-from hairpin.config.load import to_tree
-from hairpin.errors import ConfigError, UserError
+from hairpin.config.load import build_config, to_tree, with_values
+from hairpin.errors import ConfigError, RunError, UserError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.counts import parse_count, parse_counts
 from hairpin.estimating.plan import Plan
 from hairpin.model.gpt import GPT
 from hairpin.planning.amounts import Amount
+from hairpin.planning.choose import fill_length, fill_size
 from hairpin.planning.disk import milestones
+from hairpin.runs.directory import RunDirectory
+from hairpin.training.beginning import require_disk
 from hairpin.watch import Quiet
 from helpers import TINY_FLAGS, Hairpin, some_text, text_file, tiny
 
@@ -305,6 +308,41 @@ def test_a_disk_that_is_too_small_is_said(
     line = hairpin("train", "text.txt", *flags).err.splitlines()[-1]
     assert needs in line and line.endswith("or name another disk with --out")
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(("free", "fits"), [(141_312, True), (141_311, False)])
+def test_what_a_run_has_on_the_disk_is_not_needed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+) -> None:
+    """7,680 weights make a checkpoint of 92,160 bytes. Two are there, and the best weights are a
+    second name of one's. What may come beside them is a third, for which there has to be 1.2 times
+    its size, and the best weights of another update: 110,592 + 30,720 bytes.
+    """
+    config = with_values(
+        fill_size(
+            build_config(flags=tiny(checkpoint__keep=2)),
+            seconds_left=None,
+            flops_per_second=lambda: 1e9,
+            train_bytes=lambda: 10_000,
+        ),
+        {"tokenizer.vocabulary": 257},
+    )
+    config = fill_length(config, 5000, None)
+    run = RunDirectory(tmp_path)
+    for step in (4, 8):
+        folder = run.checkpoints / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(bytes(30_720))
+        (folder / "optimizer.safetensors").write_bytes(bytes(61_440))
+    run.best.mkdir()
+    os.link(folder / "model.safetensors", run.best / "model.safetensors")
+    usage = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr("hairpin.training.beginning.shutil", usage)
+    if fits:
+        require_disk(run, config, is_new=False, restart=False)
+        return
+    with pytest.raises(RunError, match="up to 141 kB more are needed and 141 kB are free"):
+        require_disk(run, config, is_new=False, restart=False)
 
 
 def test_a_full_disk_does_not_stop_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.starting.asked import asked_config
 from hairpin.training.origin import Origin
 from hairpin.training.start import with_start
-from helpers import Hairpin
+from helpers import Hairpin, Watching, text_file, tiny
 
 KEYS = frozenset(known_keys())
 
@@ -118,6 +118,12 @@ def test_a_size_that_the_call_names_replaces_the_shape_of_a_file_or_recipe(tmp_p
             {"size": "nano"},
             "model.width: 65 is not a multiple of model.heads, 2 of model.size=nano "
             "(--set model.width=65, --size nano)",
+        ),
+        (
+            ["model.heads=3"],
+            {"size": "nano"},
+            "model.width: 64 of model.size=nano is not a multiple of model.heads, 3 "
+            "(--set model.heads=3, --size nano)",
         ),
         (
             ["train.tokens_per_update=1000"],
@@ -237,6 +243,20 @@ def test_a_flag_given_twice(hairpin: Hairpin) -> None:
     assert hairpin("schedule", "--updates", 9, "--updates", 9, "--lr", 1).code == 0
     several = ["--set", "train.seed=1", "--set", "clip.kind=off"]
     assert hairpin("schedule", "--updates", 9, *several).code == 0
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_vocabulary_that_the_text_has_not_is_said(tmp_path: Path) -> None:
+    """A text of 12 words has few pairs that come together more than once."""
+    watcher = Watching()
+    settings = tiny(tokenizer__kind="bpe", tokenizer__vocabulary=5000, train__updates=5)
+    run = hairpin_package.train(
+        text_file(tmp_path), out=tmp_path / "run", settings=settings, watcher=watcher
+    )
+    there = run.config.tokenizer.vocabulary
+    assert there and there < 1000
+    (line,) = [line for line in watcher.notices if line.startswith("tokenizer.vocabulary: ")]
+    assert f"5,000 were asked for, and the text has pairs for {there:,}" in line
 
 
 # --- any call ---

@@ -130,7 +130,7 @@ def go_on(
 
 
 def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
-    """A finished run, with what it is to be called by or followed by from now on."""
+    """Say that a finished run has nothing left to do, and keep its changed trackers and plugins."""
     done = f" is finished after {config.train.updates} updates: nothing to do"
     words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
     watcher.notice(f"{run.path}{words}")

@@ -58,7 +58,7 @@ def _new_file(path: Path) -> IO[bytes]:
 
 
 def size_words(count: float) -> str:
-    """A number of bytes in decimal units: "950 bytes", "12.4 MB"."""
+    """Write a number of bytes in decimal units: "950 bytes", "12.4 MB"."""
     for unit, name in _SIZES:
         if abs(count) >= 0.9995 * unit:
             scaled = count / unit
@@ -69,7 +69,7 @@ def size_words(count: float) -> str:
 
 
 def bytes_in(*folders: Path) -> int:
-    """Bytes of the files in folders and below them; what has several names counts once."""
+    """Add up the sizes of the files in folders and below; a file with several names counts once."""
     found: dict[tuple[int, int], int] = {}
     for path in (path for folder in folders for path in folder.rglob("*")):
         with contextlib.suppress(OSError):  # another process removes it

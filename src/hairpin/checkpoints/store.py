@@ -253,7 +253,7 @@ class CheckpointStore:
             )
 
     def _before(self) -> str:
-        """Describe the earlier checkpoints that are there, when one could not be saved."""
+        """Say in a phrase whether an earlier checkpoint is there, when one could not be saved."""
         is_saved = bool(self.steps())
         return "the checkpoint before it is whole" if is_saved else "none was saved before it"
 

@@ -55,7 +55,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Layer:
-    """What was said in one place.
+    """Settings that were written in one place.
 
     Args:
         tree: as nested tables.
@@ -69,7 +69,7 @@ class Layer:
 
 
 def one_layer(statements: Iterable[Statement]) -> Layer:
-    """All that is said in one place; the same said twice is no problem."""
+    """Join statements into a layer; the same said twice is no problem."""
     first: dict[str, tuple[Any, str]] = {}
     tree: Tree = {}
     problems: list[str] = []
@@ -87,7 +87,7 @@ def one_layer(statements: Iterable[Statement]) -> Layer:
 
 
 def shown(value: Any) -> str:
-    """The value as Python writes it, cut to what fits in a line."""
+    """Return the value as Python writes it, cut to what fits in a line."""
     try:
         written = repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
@@ -96,7 +96,7 @@ def shown(value: Any) -> str:
 
 
 def written(name: str, value: Any, between: str = "=") -> str:
-    """`name=value` as somebody typed it, without what is secret."""
+    """Return `name=value` as somebody typed it, without secrets."""
     if is_secret(name):
         return f"{name}{between}…"
     if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
@@ -106,7 +106,7 @@ def written(name: str, value: Any, between: str = "=") -> str:
 
 
 def nested(key: str, value: Any) -> Tree:
-    """A dotted key's value as nested tables."""
+    """Return nested tables with a value under a dotted key."""
     for name in reversed(key.split(".")):
         value = {name: value}
     tree: Tree = value
@@ -114,7 +114,7 @@ def nested(key: str, value: Any) -> Tree:
 
 
 def flat(tree: Mapping[str, Any]) -> Tree:
-    """Nested tables as dotted key → value."""
+    """Return nested tables as dotted key → value."""
     return {
         f"{key}.{name}" if name else key: entry
         for key, value in tree.items()
@@ -123,7 +123,7 @@ def flat(tree: Mapping[str, Any]) -> Tree:
 
 
 def get(tree: Mapping[str, Any], key: str) -> Any:
-    """What is under a dotted key; None: nothing."""
+    """Return the value under a dotted key; None if there is none."""
     table, _, name = key.partition(".")
     values = tree.get(table)
     if not name:
@@ -132,7 +132,7 @@ def get(tree: Mapping[str, Any], key: str) -> Any:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """Both layers; where both say something, the upper one's."""
+    """Lay one layer over another: where both have a key, the upper one's value stays."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
@@ -142,7 +142,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
 
 
 def without_rivals(below: Mapping[str, Any], above: Tree, rivals: Rivals = RIVALS) -> Tree:
-    """The lower layer without what the upper one says in another way."""
+    """Return the lower layer without the keys that the upper one sets in another way."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
     for said, silenced in rivals:
         if get(above, said) is None:
@@ -155,8 +155,8 @@ def without_rivals(below: Mapping[str, Any], above: Tree, rivals: Rivals = RIVAL
 
 
 def without_learned(in_file: Tree) -> Tree:
-    """A file, for other text than its own: if a run wrote it, without what the run filled in from
-    its text.
+    """Return a file's settings for another text than its own: if a run wrote the file, without what
+    the run filled in from its text.
     """
     if get(in_file, "data.hash") is None:
         return in_file
@@ -170,7 +170,7 @@ def without_learned(in_file: Tree) -> Tree:
 
 
 def with_places(problems: Iterable[str], places: Mapping[str, str]) -> Iterator[str]:
-    """The lines; one about several settings says at its end where each was written.
+    """Yield the lines; one about several settings says at its end where each was written.
 
     Args:
         problems: a line each.

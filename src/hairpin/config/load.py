@@ -47,7 +47,7 @@ _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a l
 
 @dataclass(frozen=True)
 class Asked:
-    """What a file and a call ask for, before recipe and defaults.
+    """Settings that a file and a call ask for, before recipe and defaults.
 
     Args:
         tree: as nested tables.
@@ -120,7 +120,7 @@ def ask(
     flags: Mapping[str, Any] | None = None,
     varied: Mapping[str, Any] | None = None,
 ) -> Asked:
-    """What `build_config` makes a config of.
+    """Read the settings that `build_config` makes a config of.
 
     Raises:
         ConfigError: the file cannot be read, or an override has no `=`.
@@ -136,8 +136,8 @@ def ask(
 
 
 def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:
-    """A file, for a call that names another recipe, without what it has only by its own: a run
-    writes all of that into its config.toml.
+    """Return a file's settings for a call that names another recipe: without those that it has only
+    by its own recipe, which a run writes into its config.toml.
     """
     own, other = in_file.get("recipe", default_recipe(in_file)), call.get("recipe")
     if own == other or not all(isinstance(name, str) and name in RECIPES for name in (own, other)):
@@ -153,8 +153,8 @@ def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:
 
 
 def default_recipe(tree: Tree) -> str:
-    """The recipe of settings that name none. What was trained already has its own network, and
-    AdamW's gentler ways suit it.
+    """Return the recipe of settings that name none. A trained model has its own network, and
+    AdamW's gentler steps suit it.
     """
     return "gpt2" if get(tree, "start.path") else DEFAULT_RECIPE
 
@@ -162,7 +162,7 @@ def default_recipe(tree: Tree) -> str:
 def _statements(
     overrides: Iterable[str], flags: Mapping[str, Any], varied: Mapping[str, Any]
 ) -> Iterator[Statement]:
-    """All that a call says."""
+    """Yield a statement for each setting of a call."""
     for override in overrides:
         key, value = parse_override(override)
         yield _said(key, value, written(f"--set {key}", override.partition("=")[2]))

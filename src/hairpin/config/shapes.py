@@ -7,14 +7,16 @@ from hairpin.config.settings import Config
 
 
 def shapes(config: Config) -> Iterator[str]:
-    """Lines about dimensions that do not go together."""
+    """Yield a line for each two dimensions that do not go together."""
     model = config.model
     if model.size is not None and model.size not in SIZES:
         yield f"model.size: there is no {model.size!r}; choose one of {', '.join(SIZES)}"
     width, heads, context = (_sized(config, name) for name in ("width", "heads", "context"))
     if width and heads and width % heads:
-        of = _whose(config, "heads")
-        yield f"model.width: {width} is not a multiple of model.heads, {heads}{of}"
+        yield (
+            f"model.width: {width}{_whose(config, 'width')} is not a multiple of model.heads, "
+            f"{heads}{_whose(config, 'heads')}"
+        )
     tokens = config.train.tokens_per_update
     if tokens and context and tokens % context:
         nearest = max(1, round(tokens / context)) * context
@@ -25,19 +27,19 @@ def shapes(config: Config) -> Iterator[str]:
 
 
 def _sized(config: Config, name: str) -> int | None:
-    """A dimension of the network: the one that is set, or that of a named size."""
+    """Return a dimension of the network: as it is set, or as a named size has it."""
     size = {} if config.start.path else SIZES.get(config.model.size or "", {})
     dimension: int | None = getattr(config.model, name) or size.get(name)
     return dimension
 
 
 def _whose(config: Config, name: str) -> str:
-    """Where a dimension comes from, if not from its own key."""
+    """Name the size that a dimension comes from; nothing if it has a value of its own."""
     return "" if getattr(config.model, name) else f" of model.size={config.model.size}"
 
 
 def architecture(config: Config) -> Iterator[str]:
-    """Lines about what a network other than GPT-2's has not."""
+    """Yield a line for each setting that a network other than GPT-2's does not have."""
     model = config.model
     if model.architecture not in ("modern", "qwen3"):
         return

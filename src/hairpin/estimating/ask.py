@@ -121,7 +121,7 @@ def answer(
 
 
 def _on_paper(asked: Question) -> dict[str, int | None]:
-    """The settings that have flags of their own on paper, where they can be."""
+    """Return the settings that have flags of their own on paper, if they are possible."""
     micro_batch = asked.micro_batch if (asked.micro_batch or 0) >= 1 else None
     context = asked.context if (asked.context or 0) >= _LEAST_CONTEXT else None
     return {"model.context": context, "execution.micro_batch": micro_batch}
@@ -189,7 +189,7 @@ def _on_cards(
 
 
 def _tokens_of(config: Config) -> int | None:
-    """The length that is asked for in tokens; None: it is open."""
+    """Return the length that is asked for in tokens; None if it is open."""
     train = config.train
     if train.updates and train.tokens_per_update:
         return train.updates * train.tokens_per_update

@@ -1,4 +1,4 @@
-"""What a run takes on disk, before it is there."""
+"""Disk space of a run, known before it begins."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hairpin.planning.sizes import count_parameters
 
 @dataclass(frozen=True)
 class Disk:
-    """What a run takes on disk, in bytes.
+    """Disk space that a run takes, in bytes.
 
     Args:
         checkpoint: of one.
@@ -34,18 +34,18 @@ class Disk:
 
     @property
     def most(self) -> int:
-        """While a checkpoint is written, with some room to spare, the one that goes is there."""
+        """Most bytes at any time: while a checkpoint is written, the one that goes is there."""
         written = int(self.checkpoint * SPARE_SPACE)
         shards = 0 if self.is_prepared else self.shards
         return self.checkpoint * self.kept + written + self.best + shards
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for it."""
+        """Tell whether there is room for it."""
         return self.most - self.there <= self.free
 
     def words(self) -> str:
-        """How much is needed and how much is free."""
+        """Say how much is needed and how much is free."""
         needed = max(0, self.most - self.there)
         more = " more" if self.there else ""
         return f"up to {size_words(needed)}{more} are needed and {size_words(self.free)} are free"
@@ -60,7 +60,7 @@ def disk_of(
     is_prepared: bool = True,
     there: int = 0,
 ) -> Disk:
-    """What a run takes.
+    """Estimate the disk space that a run takes.
 
     Args:
         config: with a length, evaluations and checkpoints.
@@ -83,7 +83,7 @@ def disk_of(
 
 
 def milestones(config: Config) -> tuple[int, int]:
-    """Evaluations and checkpoints in a run, where each evaluation is the best so far: at most."""
+    """Count evaluations and checkpoints, at most: each evaluation may be the best so far."""
     updates, evaluate = config.train.updates, config.evaluate.every_updates
     save = config.checkpoint.every_updates
     assert updates and evaluate and save
@@ -93,6 +93,6 @@ def milestones(config: Config) -> tuple[int, int]:
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
-    """Weights and moments, float32 each; of a run that trains only its last blocks, weights."""
+    """Return the size of weights and moments in float32; without moments where most are frozen."""
     moments = moment_bytes(shape, config.optimizer.kind) if config.finetune.layers is None else 0
     return 4 * count_parameters(shape).total + moments

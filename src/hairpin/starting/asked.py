@@ -56,7 +56,7 @@ def asked_config(
 
 
 def agreed_config(asked: Asked) -> Config:
-    """The config of what is asked for, which suits the model that it starts from, if it names one.
+    """Return the config that is asked for, after checking it against the model that it starts from.
 
     Raises:
         ConfigError: it cannot be.
@@ -89,7 +89,7 @@ def with_text(
 
 
 def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The settings with what an argument of its own says.
+    """Return the settings with the value that an argument of its own gives.
 
     Raises:
         ConfigError: they say something else already.

@@ -1,4 +1,4 @@
-"""What a trained model that a run starts from decides: its network and its tokenizer.
+"""The settings that a trained model decides for a run that starts from it.
 
 Looked at before anything is made, from the small files beside the weights; whether the weights are
 whole shows when they are read.
@@ -22,7 +22,7 @@ _OF_A_SIZE = ("layers", "heads", "width")
 
 
 def disagreements(asked: Asked) -> list[str]:
-    """A line for each setting that is asked for and cannot be with the model of `start.path`."""
+    """List a line for each setting that is asked for and contradicts the model of `start.path`."""
     start = get(asked.tree, "start.path")
     return list(_disagreements(asked, Path(start))) if isinstance(start, str) else []
 
@@ -58,7 +58,7 @@ def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
 
 
 def _line(asked: Asked, key: str, theirs: str) -> str:
-    """The line for one setting, with both as they were written."""
+    """Write the line for one setting, with both as they were typed."""
     value = _plain(get(asked.tree, key))
     where = ", ".join(asked.places[each] for each in (key, "start.path"))
     return f"{key}: {value} was asked for and {theirs} ({where})"
@@ -69,7 +69,7 @@ def _plain(value: Any) -> str:
 
 
 def _decided(start: Path) -> dict[str, Any]:
-    """Dotted key → value; nothing where it cannot be read, which is said where it is opened."""
+    """Return dotted key → value; nothing if it cannot be read, which is said where it is opened."""
     try:
         found = _of_run(start) if RunDirectory(start).config.is_file() else _of_folder(start)
     except (HairpinError, OSError):
@@ -86,7 +86,7 @@ def _of_run(start: Path) -> dict[str, Any]:
 
 
 def _of_folder(start: Path) -> dict[str, Any]:
-    """Of a model as transformers writes it."""
+    """Return the settings of a model as transformers writes it."""
     from hairpin.training.model_config import read_shape
 
     shape, _ = read_shape(start / "config.json")

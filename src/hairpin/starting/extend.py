@@ -31,12 +31,12 @@ from hairpin.runs.lock import RunLock
 from hairpin.runs.metrics import first_event, read_record
 from hairpin.schedules import Schedule
 from hairpin.starting.asked import with_plugins
-from hairpin.starting.pace import pace_of
+from hairpin.starting.timing import timing_of
 
 
 def is_finished(run: Run, config: Config | None = None) -> bool:
-    """Whether the last process came to the end of the run as long as it is now, or as `config`
-    makes it.
+    """Tell whether the last process came to the end of the run, at its present length or that of
+    `config`.
     """
     if first_event(run.directory.metrics) is None:
         return False
@@ -68,7 +68,7 @@ def changed(
     policy: str | None,
     notice: Callable[[str], None],
 ) -> Config:
-    """The config with which a run is to go on. Nothing is written before it is known to fit.
+    """Return the config with which a run is to go on; it is written once it is known to fit.
 
     Args:
         run: finished or not.
@@ -95,7 +95,7 @@ def longer(
     policy: str | None,
     notice: Callable[[str], None],
 ) -> Config:
-    """The config of a longer run, after drawing its learning rate. Nothing is written.
+    """Return the config of a longer run, after drawing its learning rate. Nothing is written.
 
     Args:
         run: finished or not.
@@ -123,7 +123,7 @@ def longer(
 
 
 def _asked(run: Run) -> frozenset[str]:
-    """The settings that were asked for when the run began; the others it chose."""
+    """Return the settings that were asked for when the run began; the others were chosen."""
     start = first_event(run.directory.metrics) or {}
     return frozenset(flat(start.get("asked", {})))
 
@@ -158,7 +158,7 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
 
 
 def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
-    """How many updates more that is, at the run's own pace; and a line, where a time is too short.
+    """Return how many updates more that is, and a line if a length of time is too short for one.
 
     Raises:
         ConfigError, RunError: neither a number nor a length of time, or none at all.
@@ -173,21 +173,21 @@ def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
 
 def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
     seconds = parse_duration(text, "--extend", "a number of updates, or ")
-    pace = pace_of(read_record(run.directory.metrics))
-    if pace is None:
+    timing = timing_of(read_record(run.directory.metrics))
+    if timing is None:
         raise RunError(
             f"{run.path}: no update was made yet, so its speed is not known; give --extend UPDATES"
         )
     planned, asked = config.train.updates or 0, _asked(run)
     # A run that has something left to do starts and ends anyway.
-    around = pace.around if is_finished(run, config) else 0.0
+    around = timing.around if is_finished(run, config) else 0.0
     more = 0
     for _ in range(2):  # a longer run evaluates less often, which leaves time for more
         every = _every(config, planned + more, asked)
-        more = pace.updates_in(seconds - around, planned, every)
+        more = timing.updates_in(seconds - around, planned, every)
     if more:
         return more, None
-    taken = format_duration(around + pace.update + pace.pause)
+    taken = format_duration(around + timing.update + timing.pause)
     return 1, (
         f"--extend {text}: one update more takes {taken} here, with the start of the process, an "
         "evaluation and the end; it becomes one update longer"
@@ -195,7 +195,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
 
 
 def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
-    """Updates between evaluations in a run of so many; as they are, if somebody asked for that."""
+    """Return the updates between evaluations in a run of so many: as asked for, or a tenth."""
     there = config.evaluate.every_updates
     if there and "evaluate.every_updates" in asked:
         return there
@@ -203,7 +203,7 @@ def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
 
 
 def _longer(config: Config, more: int, policy: str | None, said: frozenset[str]) -> Config:
-    """The config, so many updates longer; evaluations and checkpoints become as much rarer."""
+    """Return the config so many updates longer, and with rarer evaluations and checkpoints."""
     schedule, asked = schedule_of(config), config.schedule
     updates = schedule.updates + more
     values: dict[str, Any] = {"train.updates": updates}

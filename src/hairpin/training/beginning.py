@@ -1,4 +1,5 @@
-"""Whether a run may begin: with room on its disk, and at update 0 only where nothing was lost.
+"""Checks before a run begins: for room on its disk, and that it begins at update 0 only where
+nothing was lost.
 
 A run that is killed before its first checkpoint has saved nothing, and begins again by itself. Of
 one that has saved something and finds it no more (a folder that is not mounted, a disk that was

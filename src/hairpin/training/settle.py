@@ -113,12 +113,18 @@ def settle(
         ConfigError, CorpusError: what was asked for cannot be.
     """
     config, origin = settle_start(config, tokenizer)
+    asked_vocabulary = config.tokenizer.vocabulary
     config = _settle_shape(config, budget, watcher)
     is_new = tokenizer is None
     tokenizer = origin.tokenizer if origin else tokenizer
     prepared = prepare_text(config.data, tokenizer or config.tokenizer, on_progress=watcher.stage)
     for line in notices_of(prepared.survey) if is_new else ():
         watcher.notice(line)
+    if (asked_vocabulary or 0) > (found := prepared.tokenizer.vocabulary):
+        watcher.notice(
+            f"tokenizer.vocabulary: {asked_vocabulary:,} were asked for, and the text has pairs "
+            f"for {found:,}; the vocabulary has so many"
+        )
     config = with_values(config, learned_values(prepared))
     shape = Shape.of(config.model, prepared.tokenizer.vocabulary)
     require_enough_text(prepared, shape.context)

@@ -1,4 +1,4 @@
-"""How long the parts of a run take, as its own record shows them.
+"""Times of a run's parts, as its own record shows them.
 
 An update and a whole process are timed in the record; what a process spent on neither its start nor
 its updates it spent on evaluations, samples and checkpoints.
@@ -17,7 +17,7 @@ _MOST_STARTING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """Seconds of a run's parts.
 
     Args:
@@ -32,12 +32,12 @@ class Pace:
 
     @property
     def around(self) -> float:
-        """Seconds of a process that belong to no update: its start and its end."""
+        """Seconds of a process outside its updates and evaluations: its start and its end."""
         return self.starting + CLOSING_SECONDS
 
     def updates_in(self, seconds: float, after: int, every: int) -> int:
-        """How many updates the time has room for, with the evaluations among them and the last; 0:
-        none.
+        """Return how many updates the time has room for, with the evaluations on the way and the
+        last; 0 if none.
 
         Args:
             seconds: without the start and the end of the process.
@@ -53,8 +53,8 @@ class Pace:
         return 0
 
 
-def pace_of(events: Iterable[Mapping[str, Any]]) -> Pace | None:
-    """The pace of a run; None: no update of it was timed."""
+def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
+    """Read the times from a record; None if no update in it was timed."""
     updates: list[float] = []
     begun = starting = pause = training = 0.0
     pauses = 0
@@ -76,10 +76,10 @@ def pace_of(events: Iterable[Mapping[str, Any]]) -> Pace | None:
             pause = max(0.0, event["seconds"] - starting - training) / pauses
     if not updates:
         return None
-    return Pace(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
+    return Timing(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
 
 
 def _pauses(after: int, updates: int, every: int) -> int:
-    """Evaluations in so many updates more, the last among them."""
+    """Count the evaluations in so many updates more, the last among them."""
     end = after + updates
     return end // every - after // every + (end % every > 0)
