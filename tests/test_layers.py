@@ -43,8 +43,8 @@ LAYERS = {
     " config distributed checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
-    "inference": "errors plugins config runs data data.batches model.shape model planning training"
-    " finetuning",
+    "inference": "surroundings errors plugins config runs data data.batches model.shape model"
+    " planning training finetuning",
     "verifying": "commands errors reading config checkpoints runs data training",
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
     " training",
@@ -54,8 +54,8 @@ LAYERS = {
     "book.report": "commands errors files runs data training analysis book",
     "run": "commands errors config runs model training inference analysis",
     "pages": "errors version files schedules extensions config runs analysis run",
-    "convert": "given errors version files config checkpoints runs data model.shape model planning"
-    " training finetuning analysis run",
+    "convert": "surroundings given errors version files config checkpoints runs data model.shape"
+    " model planning training finetuning analysis run",
     "starting": "given commands errors reading version schedules extensions plugins plugin_files"
     " config distributed runs data planning training analysis run",
     "tracking": "errors files config runs data run",
@@ -67,10 +67,10 @@ LAYERS = {
     "estimating": "given errors waiting schedules config watch data model.shape planning training"
     " analysis starting",
     "following": "errors reading plugin_files distributed runs watch run driving",
-    "api": "given errors reading schedules plugin_files config distributed runs watch data terminal"
-    " run pages starting driving following estimating",
-    "cli": "commands reading errors version output watch plugin_files config distributed data model"
-    " verifying analysis terminal book.report run convert experiments api doctor",
+    "api": "given errors reading schedules plugin_files config distributed runs watch data"
+    " terminal run pages starting driving following estimating",
+    "cli": "commands reading errors version output watch plugin_files config distributed data"
+    " model verifying analysis terminal book.report run convert experiments api doctor",
     "__init__": "version waiting schedules optim watch run convert experiments api",
     "__main__": "cli",
 }

@@ -86,6 +86,30 @@ def test_a_run_is_the_same_whatever_is_set_around_it(
         assert (newest[0] / file).read_bytes() == (newest[1] / file).read_bytes()
 
 
+def used(run: hairpin.Run, text: Path, out: Path) -> list[Any]:
+    """Whatever a trained run computes for its user."""
+    trained = run.trained()
+    written = "".join(trained.write("the cat", tokens=12))
+    fast = "".join(run.writer().write("the cat", tokens=12))
+    exported = hairpin.export(run, out / "exported").path
+    files = [file.read_bytes() for file in sorted(exported.glob("*.safetensors"))]
+    back = hairpin.import_model(exported, out=out / "back").trained()
+    return [written, fast, trained.measure([text]).loss, files, back.measure([text]).loss]
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_a_trained_run_computes_the_same_whatever_is_set_around_it(
+    tmp_path: Path, plain: tuple[Path, hairpin.Run], name: str
+) -> None:
+    text, run = plain
+    expected = used(run, text, tmp_path / "plain")
+    with SURROUNDINGS[name]():
+        before = surroundings()
+        assert used(run, text, tmp_path / "other") == expected
+        assert surroundings() == before
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_an_iterator_computes_apart_from_whoever_takes_its_pieces() -> None:
     seen: list[dict[str, Any]] = []

@@ -43,6 +43,7 @@ from hairpin.model.shape import Shape
 from hairpin.planning.sizes import micro_batch_sequences
 from hairpin.plugins import BUILT_IN
 from hairpin.runs.directory import RunDirectory
+from hairpin.surroundings import alone, alone_step_by_step
 from hairpin.training.checkpoint import load_weights
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured
 from hairpin.training.numerics import Numerics, choose_device
@@ -81,6 +82,7 @@ class Trained:
         """Whether a prompt is an instruction, which the run's template makes a prompt of."""
         return self.config.finetune.kind == "instruct"
 
+    @alone
     def for_writing(self, precision: Precision = "float32") -> Self:
         """The same, made to write fast on a CPU.
 
@@ -130,7 +132,7 @@ class Trained:
         ids = prompt_ids(self.tokenizer, prompt)
         if line := cut_of_prompt(len(ids), self.model.shape.context):
             on_notice(line)
-        return self._pieces(ids, sampling or Sampling(), tokens, seed)
+        return alone_step_by_step(self._pieces(ids, sampling or Sampling(), tokens, seed))
 
     def _pieces(
         self, ids: Sequence[int], sampling: Sampling, tokens: int, seed: int
@@ -146,6 +148,7 @@ class Trained:
         if rest := decoder.decode(b"", final=True):
             yield rest
 
+    @alone
     def measure(
         self,
         texts: Iterable[Any] | Path = (),
@@ -258,6 +261,7 @@ class TrainedClassifier(Trained):
             "`hairpin predict RUN TEXT` tells labels"
         )
 
+    @alone
     def predict(self, texts: Sequence[str], places: Sequence[str] = ()) -> list[Prediction]:
         """The label of each text.
 
@@ -275,6 +279,7 @@ class TrainedClassifier(Trained):
         return predict(self.model, self.tokenizer, self.config, texts, places, self.device)
 
 
+@alone
 def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "auto") -> Trained:
     """The model of a run with its best or last weights; a `TrainedClassifier` if it is one.
 

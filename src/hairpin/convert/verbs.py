@@ -14,6 +14,7 @@ from hairpin.given import AnyPath
 from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
 from hairpin.runs.directory import new_run_path, open_run
+from hairpin.surroundings import alone
 
 FORMATS = ("huggingface", "gguf")
 
@@ -31,6 +32,7 @@ class Exported:
     words: str
 
 
+@alone
 def export(
     run: AnyPath | None, out: AnyPath, *, to: str = "huggingface", weights: str = "best"
 ) -> Exported:
@@ -61,6 +63,7 @@ def export(
     return Exported(place, f"{place}: {words}")
 
 
+@alone
 def import_model(
     folder: AnyPath,
     *,
