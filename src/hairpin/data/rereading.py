@@ -192,7 +192,7 @@ def _format(parts: Sequence[Data], path: Path) -> Format | None:
 
 
 def _is_file(name: Path) -> bool:
-    """Tell whether a path is a file's, which may be gone: folders' files are told by their names."""
+    """Tell whether a path is a file, there or gone; what is in a folder says itself what it is."""
     if name.exists():
         return name.is_file()
     return bool(name.suffix) and not GLOB_CHARACTERS & set(str(name))
