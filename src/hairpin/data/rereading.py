@@ -34,6 +34,7 @@ RECORDS = (
     "finetune.input_column",
     "finetune.response_column",
     "finetune.too_long",
+    "finetune.no_answer",
 )
 
 
