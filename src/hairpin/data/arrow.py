@@ -31,7 +31,7 @@ class _ArrowTable:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Errors of the library as a line."""
+        """Turn errors of the library into a line."""
         pyarrow, _ = _pyarrow(self.name)
         try:
             yield
@@ -208,7 +208,7 @@ def split_folder(folder: Path) -> Path:
 
 
 def _is_without_rows(folder: Path) -> bool:
-    """Whether `save_to_disk` had nothing to write, of which `datasets` has an error of its own."""
+    """Tell whether `save_to_disk` had nothing to write, which `datasets` cannot read back."""
     try:
         state = json.loads((folder / "state.json").read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -242,14 +242,14 @@ def _kind(type_: Any) -> str:
 
 
 def _has_texts(type_: Any) -> bool:
-    """Whether a type of Arrow is of texts, or of lists or objects that may have texts in them."""
+    """Tell whether a type of Arrow is of texts, or of lists or objects that may hold some."""
     from pyarrow import types
 
     return _kind(type_) == TEXT or types.is_nested(type_)
 
 
 def _values(array: Any) -> list[Any]:
-    """The values of some rows, to look at."""
+    """Return the values of some rows, to look at."""
     from pyarrow import types
 
     if not types.is_nested(array.type):

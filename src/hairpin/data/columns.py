@@ -136,7 +136,7 @@ def too_long(place: str) -> CorpusError:
 
 
 def _only_one(columns: Mapping[str, Held]) -> str | None:
-    """The column that is the text because no other can be; None: it is open."""
+    """Return the column that is the text because no other can be; None: it is open."""
     can_be = _candidates(columns)
     if len(can_be) != 1:
         return None
@@ -147,7 +147,7 @@ def _only_one(columns: Mapping[str, Held]) -> str | None:
 
 
 def _candidates(columns: Mapping[str, Held]) -> list[str]:
-    """The columns that could be the text; a table's only column could be, whatever it holds."""
+    """Return the columns that could be the text; a table's only column could, whatever it holds."""
     texts = [name for name, held in columns.items() if held.kind == TEXT]
     if len(columns) == 1:
         return [name for name in texts if columns[name].looks_like != CHATS]
@@ -156,7 +156,7 @@ def _candidates(columns: Mapping[str, Held]) -> list[str]:
 
 
 def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
-    """A column of chats, or of lists or objects with about as much text in them, if there is."""
+    """Return a column of chats, or of lists or objects with about as much text, if there is one."""
     for other, held in columns.items():
         nested = held.kind not in (TEXT, NOTHING) and held.chars * 2 > columns[name].chars
         if other != name and (nested or held.words == CHATS):
@@ -165,7 +165,7 @@ def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
 
 
 def _why_none(columns: Mapping[str, Held], option: str) -> str:
-    """Why no column is chosen, and what to do."""
+    """Say why no column is chosen, and what to do."""
     there = _described(columns)
     can_be = _candidates(columns)
     nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
@@ -191,7 +191,7 @@ def _why_none(columns: Mapping[str, Held], option: str) -> str:
 
 
 def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
-    """Why the column that is meant cannot be read, and what to do."""
+    """Say why the column that is meant cannot be read, and what to do."""
     held = columns[chosen]
     others = any(other.kind == TEXT for other in columns.values())
     do = f"name another with {option}" if others else _AS_ONE_TEXT
@@ -204,7 +204,7 @@ def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
 
 
 def _described(columns: Mapping[str, Held]) -> str:
-    """The columns with what each holds, the first of many."""
+    """List the columns with what each holds, the first of many."""
     shown = [f"{quoted(name)} ({held.words})" for name, held in columns.items()]
     if len(shown) > _MOST_SHOWN:
         shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]

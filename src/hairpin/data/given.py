@@ -18,12 +18,12 @@ def rows_of(given: Iterable[Any]) -> Iterator[Any]:
 
 
 def is_table(given: Any) -> bool:
-    """Whether it is a table of pandas, polars or pyarrow, which may not be an iterable."""
+    """Tell whether it is a table of pandas, polars or pyarrow, which may not be an iterable."""
     return _table_rows(given) is not None
 
 
 def _table_rows(given: Any) -> Iterable[Any] | None:
-    """The rows of a table of pandas, polars or pyarrow; None: it is none."""
+    """Return the rows of a table of pandas, polars or pyarrow; None: it is none."""
     if hasattr(given, "itertuples") and hasattr(given, "columns"):  # pandas
         names = list(given.columns)
         return (
@@ -45,12 +45,12 @@ def _listed(given: Any) -> Iterator[Any]:
 
 
 def _named(row: Any) -> Any:
-    """A row with texts as keys: a data frame may number its columns."""
+    """Return a row with texts as keys: a data frame may number its columns."""
     if not isinstance(row, Mapping):
         return row
     return {str(key): _plain(value) for key, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
-    """A value of NumPy as Python's own, where it is one value."""
+    """Return a value of NumPy as Python's own, where it is one value."""
     return value.item() if getattr(value, "shape", None) == () else value

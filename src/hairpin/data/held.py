@@ -1,4 +1,4 @@
-"""What a column of a table holds, by its name and the rows that were looked at."""
+"""Kinds of columns: texts, ids, links, chats, …, told by the name and the first rows."""
 
 import math
 import numbers
@@ -74,7 +74,7 @@ _CHAT_IN_CELL = re.compile(
 
 @dataclass(frozen=True)
 class Held:
-    """What a column holds.
+    """The kind of a column.
 
     Args:
         kind: in words; `TEXT` is what can be read.
@@ -126,7 +126,7 @@ def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -
 
 
 def is_half_of_a_pair(name: str) -> bool:
-    """Whether a column of this name is usually read together with another."""
+    """Tell whether a column of this name is usually read together with another."""
     return _words_of(name)[-1] in _HALVES.split()
 
 
@@ -147,7 +147,7 @@ def kind_in_a_word(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for nothing: None, NaN, and pandas' own."""
+    """Tell whether a value stands for nothing: None, NaN, and pandas' own."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float) and math.isnan(value)
@@ -172,19 +172,19 @@ def _looks_like(name: str, texts: list[str]) -> str | None:
 
 
 def _is_prose(texts: Collection[str]) -> bool:
-    """Whether texts are too long for names and labels, and have more than a word."""
+    """Tell whether texts are too long for names and labels, and have more than a word."""
     blanks = sum(any(map(str.isspace, text.strip())) for text in texts)
     return sum(map(len, texts)) >= _PROSE_CHARS * len(texts) and 2 * blanks > len(texts)
 
 
 def _words_of(name: str) -> list[str]:
-    """A name's words in small letters: `createdAt` and `created_at` are the same."""
+    """Return a name's words in small letters: `createdAt` and `created_at` are the same."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return re.findall(r"[^\W_]+", apart.lower()) or [""]
 
 
 def _is_chat(value: Any, depth: int = 0) -> bool:
-    """Whether a list or an object has turns in it: who speaks, and what is said."""
+    """Tell whether a list or an object has turns in it: who speaks, and what is said."""
     if isinstance(value, Mapping):
         keys = {key.lower() for key in value if isinstance(key, str)}
         if (keys & _SPEAKER and keys & _SPOKEN) or (keys & _ASKING and keys & _ANSWERING):

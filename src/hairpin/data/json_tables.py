@@ -180,7 +180,7 @@ def begins_like_rows(path: Path) -> bool:
 
 
 def _no_list(text: str) -> str:
-    """Why a file is no table, and what to do."""
+    """Say why a file is no table, and what to do."""
     what = "is empty" if not text.strip() else "is not a list"
     line = f"{what}; a .json holds a list of objects: [{{…}}, {{…}}]. "
     first, _, rest = text.lstrip().partition("\n")
@@ -193,7 +193,7 @@ def _no_list(text: str) -> str:
 
 
 def _is_object(line: str) -> bool:
-    """Whether a line is a whole object, as in JSON Lines."""
+    """Tell whether a line is a whole object, as in JSON Lines."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -146,7 +146,7 @@ def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
 
 
 def _some(lines: Iterator[str]) -> Iterator[str]:
-    """The next lines, up to about `_LOOKED_AT_CHARS` characters."""
+    """Yield the next lines, up to about `_LOOKED_AT_CHARS` characters."""
     count = 0
     while count < _LOOKED_AT_CHARS and (line := next(lines, "")):
         count += len(line)
@@ -158,7 +158,7 @@ def _is_full(lines: Sequence[str]) -> bool:
 
 
 def _as_a_csv_writer_does(text: str, width: int, *, ended: bool) -> bool | None:
-    """Whether all quotes are a CSV writer's, and one is of a cell with line breaks; None: the
+    """Tell whether all quotes are a CSV writer's, and one is of a cell with line breaks; None: the
     quotes are, and no cell has line breaks so far, so that it is the same to read it by lines.
 
     Args:

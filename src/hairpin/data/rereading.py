@@ -34,6 +34,7 @@ RECORDS = (
     "finetune.input_column",
     "finetune.response_column",
     "finetune.too_long",
+    "finetune.no_answer",
 )
 
 
@@ -116,7 +117,7 @@ def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list
 
 
 def _way(own: Data, text: Any, changed: Mapping[str, Any]) -> Data:
-    """How one text is read: as the call says, else as the run."""
+    """Return the settings that one text is read with: as the call says, else as the run."""
     if isinstance(text, str | os.PathLike):
         return _how(own, Path(text).absolute()).model_copy(update=changed)
     column = changed.get("column") or own.column
@@ -152,7 +153,7 @@ def told_of(corpus: Corpus) -> list[str]:
 
 
 def _how(own: Data, path: Path) -> Data:
-    """How one text is read: as the source that has it, or as all sources do."""
+    """Return the run's settings for a text: of the source that has it, or as all sources agree."""
     parts = [part for _, part in own.parts()] or [own]
     same = next((part for part in parts if _has(part, path)), None)
     if same is None:
@@ -169,12 +170,12 @@ def _how(own: Data, path: Path) -> Data:
 
 
 def _has(part: Data, path: Path) -> bool:
-    """Whether a text is one of a source's, or in one of its folders."""
+    """Tell whether a text is one of a source's, or in one of its folders."""
     return any(path == Path(text) or path.is_relative_to(text) for text in part.texts)
 
 
 def _format(parts: Sequence[Data], path: Path) -> Format | None:
-    """What a text holds; None: what its name says.
+    """Return the format of a text; None: its name says it.
 
     A run's config has the format of its files whether it was named or not. It was where a file's
     own name says something else, and then it holds for another text that is named alike.
@@ -190,7 +191,7 @@ def _format(parts: Sequence[Data], path: Path) -> Format | None:
 
 
 def _is_file(name: Path) -> bool:
-    """Whether a path is a file's, if it may be gone: what is in a folder is told by its name."""
+    """Tell whether a path is a file, there or gone; what is in a folder says itself what it is."""
     if name.exists():
         return name.is_file()
     return bool(name.suffix) and not GLOB_CHARACTERS & set(str(name))

@@ -125,7 +125,7 @@ def _values(row: Any) -> Iterable[Any]:
 
 
 def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str], None]) -> str:
-    """The column of the first rows that holds the text."""
+    """Return the column of the first rows that holds the text."""
     rows = [row for row in opening if isinstance(row, Mapping)]
     values = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
     columns = {name: held(name, _kind(found), found) for name, found in values.items()}
@@ -135,7 +135,7 @@ def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str
 
 
 def _kind(values: Sequence[Any]) -> str:
-    """What some values are; of texts and something else the error comes with the row."""
+    """Return the kind of some values; of texts and others the error comes with the row."""
     kinds = dict.fromkeys(map(kind_in_a_word, values))
     there = [kind for kind in kinds if kind != NOTHING]
     return TEXT if TEXT in there else " and ".join(there) or NOTHING
@@ -192,7 +192,7 @@ def _no_rows(given: Mapping[Any, Any]) -> str:
 
 
 def _are_files(rows: Sequence[Any]) -> bool:
-    """Whether texts are names: the first is a file, or all of them look as if they were."""
+    """Tell whether texts are names: the first is a file, or all of them look like one."""
     if not isinstance(rows[0], str):
         return False
     with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a NUL in it

@@ -36,7 +36,7 @@ def _made_by(suffix: str, opening: bytes) -> str | None:
 
 
 def _is_utf8(opening: bytes) -> bool:
-    """Whether it is text as far as it goes; the last character may be cut."""
+    """Tell whether it is text as far as it goes; the last character may be cut."""
     if b"\0" in opening:
         return False
     try:

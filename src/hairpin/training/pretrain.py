@@ -160,7 +160,7 @@ def text_of(data: Data) -> str:
 
 
 def _text_and_column(settled: Settled) -> str:
-    """What is trained on, and of tables which column."""
+    """Name what is trained on, and of tables the column."""
     text, prepared = text_of(settled.config.data), settled.prepared
     surveys = {f" of {source.name}": source.prepared.survey for source in prepared.sources}
     columns = [
