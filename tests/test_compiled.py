@@ -197,8 +197,9 @@ def test_where_compiling_fails_the_run_is_eager_and_says_so_once(
     text, watcher = text_file(tmp_path), Watching()
     settings = ON | {"execution.precision": "auto"}
     run = hairpin.train(text, out=tmp_path / "run", settings=settings, watcher=watcher)
-    (line,) = watcher.notices
+    line, timed = watcher.notices
     assert line.startswith("execution.compile: off") and "no such instruction" in line
+    assert timed.startswith("timed on this machine: ") and "not compiled" in timed
     assert "\n" not in line and "and more" not in line
     assert run.config.execution.compile == "off"
     off = ON | {"execution.compile": "off", "execution.precision": run.config.execution.precision}

@@ -106,8 +106,9 @@ def test_what_does_not_fit_is_halved_said_once_and_stored(
             text, out=tmp_path / "run", settings=settings | {"execution.micro_batch": 8},
             watcher=watcher,
         )  # fmt: skip
-    (line,) = watcher.notices
+    line, timed = watcher.notices
     assert line == "execution.micro_batch: 8 sequences do not fit in memory; it is 2 now"
+    assert timed.startswith("timed on this machine: ")
     assert run.config.execution.micro_batch == 2
     assert seen[:2] == [8, 4] and set(seen[2:]) == {2}, "tried again after it was known"
     asked = settings | {

@@ -86,7 +86,7 @@ def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
     except CorpusError:
         with path.open("rb"):
             return None
-    if (kind := recognise(path, opening) or token_ids(path, opening)) or marked(opening):
+    if (kind := token_ids(path, opening) or recognise(path, opening)) or marked(opening):
         return kind
     if (is_found and b"\0" in opening) or is_mostly_binary(opening + _samples(path)):
         return BINARY

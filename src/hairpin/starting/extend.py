@@ -72,14 +72,15 @@ def changed(
 
     Args:
         run: finished or not.
-        plugins: that it takes as they are now.
+        plugins: that it takes as they are now; none: those that it was made with.
         tools: trackers from here on; none: those that it has.
         by, policy, notice: as in `longer`.
 
     Raises:
         ConfigError, RunError: it cannot go on so.
     """
-    config = with_plugins(run.config, plugins)
+    files = tuple(plugins)
+    config = with_plugins(run.config, files) if files else run.config
     if tools:
         config = with_values(config, {"track.tools": tuple(tools)})
     if by is None and policy is None:
