@@ -15,7 +15,7 @@ import hairpin
 from ecosystem.small_runs import STRANGE, TOKENIZERS, small_run
 from hairpin.convert.huggingface import config_json
 from hairpin.data import bpe
-from hairpin.data.added import Added
+from hairpin.data.added_tokens import Added
 from hairpin.model.generate import Sampling
 from hairpin.model.shape import Shape
 from hairpin.model.transformers_weights import to_transformers

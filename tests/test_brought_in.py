@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 import hairpin as package
 from hairpin.convert.huggingface import config_json
-from hairpin.data.added import END_OF_TEXT
+from hairpin.data.added_tokens import END_OF_TEXT
 from hairpin.data.encoding import Part, encoded_parts
 from hairpin.data.tokenizers import BpeTokenizer, load_tokenizer
 from hairpin.errors import RunError

@@ -11,7 +11,7 @@ import pytest
 
 from hairpin.config.load import build_config, to_toml, to_tree, validate, with_values
 from hairpin.config.settings import Config
-from hairpin.data.held_records import paths_of_records
+from hairpin.data.python_records import paths_of_records
 from hairpin.data.records import read_rows
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError

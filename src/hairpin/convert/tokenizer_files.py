@@ -11,7 +11,7 @@ from typing import Any
 
 from hairpin.config.settings import Config
 from hairpin.data import bpe
-from hairpin.data.added import END_OF_TEXT, Added
+from hairpin.data.added_tokens import END_OF_TEXT, Added
 from hairpin.data.tokenizers import BpeTokenizer, RankedTokenizer, Tokenizer
 from hairpin.files import as_json
 from hairpin.finetuning.template import render

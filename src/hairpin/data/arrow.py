@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import shown
-from hairpin.data.held import NOTHING, TEXT, Held, first_rows, held
+from hairpin.data.column_kinds import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.naming import names_of, quoted
 from hairpin.errors import CorpusError
 

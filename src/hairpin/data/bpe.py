@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from hairpin.data.added import END_OF_TEXT, Added
+from hairpin.data.added_tokens import END_OF_TEXT, Added
 from hairpin.data.pieces import recut
 
 TRAINING_BYTES = 64_000_000

@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from hairpin.config.data import Data, Format
+from hairpin.data.column_kinds import Held
 from hairpin.data.columns import choose_column
 from hairpin.data.finding import Source
-from hairpin.data.held import Held
 from hairpin.data.kinds import table_of
 from hairpin.data.left_out import LeftOut
 from hairpin.data.naming import quoted

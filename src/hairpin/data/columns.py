@@ -11,7 +11,7 @@ nothing else is there.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from hairpin.data.held import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
+from hairpin.data.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
 from hairpin.data.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 

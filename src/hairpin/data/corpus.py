@@ -17,9 +17,9 @@ from hairpin.data.columns import choose_column
 from hairpin.data.finding import Search, Source
 from hairpin.data.kinds import table_of
 from hairpin.data.left_out import LeftOut
-from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
+from hairpin.data.separators import Marks, told
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10

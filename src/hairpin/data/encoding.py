@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hairpin.data.added import Marks
+from hairpin.data.added_tokens import Marks
 from hairpin.data.corpus import Corpus
 from hairpin.data.split import Survey, divide, tail_bytes
 from hairpin.data.tokenizers import Ids, Tokenizer

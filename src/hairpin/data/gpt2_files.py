@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data import bpe
-from hairpin.data.added import END_OF_TEXT, Added
+from hairpin.data.added_tokens import END_OF_TEXT, Added
 from hairpin.data.tokenizers import BpeTokenizer, ByteTokenizer, Gpt2Tokenizer, Tokenizer
 from hairpin.errors import RunError
 

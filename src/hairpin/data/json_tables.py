@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hairpin.data.column_kinds import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.columns import LONGEST_ROW_CHARS, not_a_text, too_long
-from hairpin.data.held import NOTHING, TEXT, Held, first_rows, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import decode_row

@@ -17,9 +17,9 @@ from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.config.load import build_config, parse_override
 from hairpin.data.columns import table_words
 from hairpin.data.corpus import Corpus, open_corpus
-from hairpin.data.given import is_table
 from hairpin.data.kinds import format_of
 from hairpin.data.order import Indices
+from hairpin.data.python_rows import is_table
 from hairpin.data.shards import token_blocks
 from hairpin.data.spool import spool
 from hairpin.data.tokenizers import Tokenizer

@@ -25,9 +25,9 @@ from hairpin.config.data import Data
 from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import Corpus
 from hairpin.data.former import former_corpus
-from hairpin.data.marks import Marks, told
 from hairpin.data.pieces import first_cut, last_cut
-from hairpin.data.stamps import settled, survey_path
+from hairpin.data.separators import Marks, told
+from hairpin.data.survey_keys import settled, survey_path
 from hairpin.errors import CorpusError
 from hairpin.files import write_atomically
 

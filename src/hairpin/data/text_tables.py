@@ -6,8 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from hairpin.data.cache import shown
+from hairpin.data.column_kinds import TEXT, Held, first_rows, held
 from hairpin.data.columns import LONGEST_ROW_CHARS, too_long
-from hairpin.data.held import TEXT, Held, first_rows, held
 from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
 from hairpin.data.record_formats import (

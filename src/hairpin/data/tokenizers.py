@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hairpin.data import bpe
-from hairpin.data.added import END_OF_TEXT, Added, Marks
+from hairpin.data.added_tokens import END_OF_TEXT, Added, Marks
 from hairpin.data.cache import shown
 from hairpin.data.words import Merging
 from hairpin.errors import RunError, UserError
