@@ -159,7 +159,8 @@ def test_a_saved_dataset_is_a_table(tmp_path: Path) -> None:
     assert texts_of(corpus_of(tmp_path / "picked")) == [TEXTS[5], TEXTS[3], TEXTS[9]]
     assert survey(corpus_of(tmp_path / "saved")).hash == survey(corpus).hash
     (tmp_path / "notes.txt").write_text("a text beside them")
-    assert len(texts_of(corpus_of(tmp_path))) == 40 + 3 + 1
+    assert texts_of(corpus_of(tmp_path)) == ["a text beside them"], "tables among texts"
+    assert len(texts_of(corpus_of(tmp_path, column="text"))) == 40 + 3 + 1
 
 
 def test_of_several_splits_train_is_read_or_the_one_that_is_named(tmp_path: Path) -> None:
