@@ -245,7 +245,7 @@ def outcome_of(folder: Path, content: str, name: str = "x.csv") -> Outcome:
     return outcome_of_file(folder / name)
 
 
-@pytest.mark.parametrize("words", [*NO_NUMBERS, ""])
+@pytest.mark.parametrize("words", NO_NUMBERS)
 def test_a_last_row_without_a_number_is_a_lost_run(tmp_path: Path, words: str) -> None:
     for content in (
         f"step,val_loss\n0,5\n10,4\n20,{words}\n",
@@ -259,6 +259,13 @@ def test_a_last_row_without_a_number_is_a_lost_run(tmp_path: Path, words: str) -
     comparison, _ = verbs.compare(runs=[[tmp_path / "x.csv"], [tmp_path / "x.csv"]])
     assert comparison.arms[0].diverged == 1
     assert any("1 of 1 runs diverged" in note for note in comparison.notes)
+
+
+def test_a_last_row_that_is_empty_is_lost_unless_it_has_another_loss(tmp_path: Path) -> None:
+    assert outcome_of(tmp_path, "step,val_loss\n0,5\n10,4\n20,\n").diverged
+    for rest in ("20,9,\n", "20,9,\n30,8,\n"):
+        found = outcome_of(tmp_path, f"step,train_loss,val_loss\n0,5,5\n10,4,4\n{rest}")
+        assert not found.diverged and found.final == {NATS: 4.0}
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", '"nan"', '"diverged"', "null", "[]"])

@@ -153,6 +153,10 @@ def test_the_delimiter_is_the_one_that_is_named_or_that_the_header_has(
     ):
         corpus = corpus_of(write(tmp_path / f"a.csv{packed}", content))
         assert texts_of(corpus) == ["a, b; c", "d"], content
+    named = write(tmp_path / "t.tsv", "sep=\t\nid\tbody\n1\ta, b; c\n2\td\n")
+    assert texts_of(corpus_of(named)) == ["a, b; c", "d"]
+    other = write(tmp_path / "o.csv", "id^body\n1^a, b\n")
+    assert "a first line such as sep=^" in problem_of(lambda: texts_of(corpus_of(other)))
     ragged = write(tmp_path / "b.csv", "sep=;\nid;body\n1;a\n2\n")
     assert problem_of(lambda: texts_of(corpus_of(ragged))).startswith(f"{ragged}:4: 1 cell")
     assert texts_of(corpus_of(write(tmp_path / "c.csv", "text\nsep=;\n"))) == ["sep=;"]

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hairpin
+from hairpin.api import schedule as package_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, to_toml
-from hairpin.errors import ConfigError, PluginError
+from hairpin.errors import ConfigError, CorpusError, PluginError, RunError
 from hairpin.given import listed, plain_number
 from helpers import text_file, tiny
 
@@ -111,3 +112,55 @@ def test_one_string_is_not_taken_for_its_letters(tmp_path: Path) -> None:
         hairpin.compare(text, vary="nonsense", out=tmp_path / "e")
     with pytest.raises(ConfigError, match="--factors nonsense: choose of"):
         hairpin.ablate(text, factors="nonsense", out=tmp_path / "e")
+
+
+def test_settings_that_are_no_dict_are_said(tmp_path: Path) -> None:
+    text, wrong = text_file(tmp_path), "train.updates=3"
+    anything: Any = wrong
+    several: Any = [wrong]
+    for act in (
+        lambda: hairpin.train(text, settings=anything, watcher=SILENT),
+        lambda: hairpin.train(text, settings=several, watcher=SILENT),
+        lambda: hairpin.plan(text, settings=anything, watcher=SILENT),
+        lambda: hairpin.finetune("classify", text, settings=anything, watcher=SILENT),
+        lambda: hairpin.compare(text, vary="train.seed=1,2", settings=anything),
+        lambda: package_schedule(settings=anything),
+    ):
+        with pytest.raises(ConfigError, match=r"settings: a \w+ is given; give a dict"):
+            act()
+    with pytest.raises(ConfigError, match="sources: a str is given; give a dict"):
+        hairpin.train(sources=anything, watcher=SILENT)
+    with pytest.raises(ConfigError, match="go into `settings`"):
+        hairpin.train(text, overrides={"train.updates": 3}, watcher=SILENT)
+
+
+def test_runs_are_reported_from_a_list(run: hairpin.Run, tmp_path: Path) -> None:
+    runs: Any = [run, run.path]
+    assert hairpin.report(runs, out=tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tokens": -1}, {"tokens": 1.5}, {"seed": 2**70}, {"seed": -1}, {"seed": True}]
+)
+def test_what_is_no_number_of_tokens_and_no_seed_is_said(
+    run: hairpin.Run, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: .* give a whole number"):
+        run.trained().write("the cat", **wrong)
+
+
+@pytest.mark.parametrize("prompt", [b"the cat", None, 5])
+def test_what_is_no_prompt_is_said(run: hairpin.Run, prompt: Any) -> None:
+    with pytest.raises(CorpusError, match="where a text belongs"):
+        run.trained().write(prompt)
+
+
+def test_numbers_of_numpy_are_tokens_and_seeds(run: hairpin.Run) -> None:
+    tokens: Any = np.int64(5)
+    written = ["".join(run.trained().write("the cat", tokens=t, seed=t)) for t in (5, tokens)]
+    assert written[0] == written[1]
+
+
+def test_a_policy_that_there_is_not_is_said_by_its_option(run: hairpin.Run) -> None:
+    with pytest.raises(RunError, match="--policy const: choose one of rewarm, constant, cooldown"):
+        hairpin.resume(run, extend=2, policy="const", watcher=SILENT)

@@ -19,7 +19,7 @@ LAYERS = {
     "files": "",
     "allocator": "",
     "waiting": "",
-    "given": "",
+    "given": "errors",
     "surroundings": "",
     "commands": "",
     "reading": "commands errors",
@@ -43,8 +43,8 @@ LAYERS = {
     " config distributed checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
-    "inference": "surroundings errors plugins config runs data data.batches model.shape model"
-    " planning training finetuning",
+    "inference": "given surroundings errors plugins config runs data data.batches model.shape"
+    " model planning training finetuning",
     "verifying": "commands errors reading config checkpoints runs data training",
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
     " training",

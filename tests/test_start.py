@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import hairpin
+from hairpin import api
 from hairpin.data.shards import prepare
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import ConfigError, Interrupted, RunError
@@ -30,6 +31,7 @@ from helpers import (
     gpt2_tensors,
     of_kind,
     some_text,
+    tiny,
     weights_of,
 )
 from test_model import plain_logits
@@ -196,6 +198,18 @@ def test_the_files_of_a_checkpoint_decide_too(tmp_path: Path, text: Path) -> Non
             asked_config([text], None, None, (), {key: value, "start.path": str(folder)})
     with pytest.raises(ConfigError, match=r"^recipe: qwen3 was asked for"):
         asked_config([text], None, None, ["recipe=qwen3"], {"start.path": str(folder)})
+
+
+def test_a_recipe_with_another_network_is_no_way_out(
+    hairpin: Hairpin, tmp_path: Path, text: Path
+) -> None:
+    modern = tmp_path / "modern"
+    settings = tiny(recipe="modern", train__updates=6)
+    api.train(text, out=modern, settings=settings, watcher=Quiet())
+    refusal = hairpin("train", text, "--from", modern, "--recipe", "gpt2").refusal
+    assert refusal.startswith(f"recipe: gpt2 was asked for and {modern} has another network")
+    refusal = hairpin("train", text, "--from", modern, "--set", "model.dropout=0.1").refusal
+    assert "set it to 0" in refusal and "--recipe" not in refusal
 
 
 def test_a_shorter_context_takes_the_first_positions(base: Run, text: Path) -> None:

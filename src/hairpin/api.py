@@ -20,7 +20,7 @@ from hairpin.errors import RunError
 from hairpin.estimating.cluster import ClusterPlan
 from hairpin.estimating.plan import Plan
 from hairpin.following import led
-from hairpin.given import AnyPath, Time, listed
+from hairpin.given import AnyPath, Time, as_settings, listed
 from hairpin.pages.write import write_report
 from hairpin.plugin_files import load_plugins
 from hairpin.reading import is_there
@@ -214,7 +214,8 @@ def report(*paths: AnyPath, out: AnyPath | None = None, full: bool = False) -> P
     Raises:
         UserError: there is no run, one is damaged, or the file cannot be written.
     """
-    found = [load(path) for path in dict.fromkeys(map(Path, paths))] or [load()]
+    named = [Path(path) for each in paths for path in listed(each)]
+    found = [load(path) for path in dict.fromkeys(named)] or [load()]
     return write_report(found, _path(out), full=full)
 
 
@@ -232,7 +233,7 @@ def schedule(
     """
     load_plugins(plugin)
     return example_schedule(
-        build_config(file=_path(config), overrides=listed(overrides), flags=settings)
+        build_config(file=_path(config), overrides=listed(overrides), flags=as_settings(settings))
     )
 
 
@@ -277,8 +278,8 @@ def plan(
 
     load_plugins(plugin)
     asked = Question(
-        texts, corpus, config, listed(overrides), settings or {}, budget, tokens, parameters, gpus,
-        gpu, context, micro_batch, out,
+        texts, corpus, config, listed(overrides), as_settings(settings), budget, tokens,
+        parameters, gpus, gpu, context, micro_batch, out,
     )  # fmt: skip
     with closing(guarded(_watcher(watcher, on_stderr=True))) as shown:
         return answer(asked, shown, probe=probe, check_text=check_text)

@@ -3,9 +3,11 @@ other libraries.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
+
+from hairpin.errors import ConfigError
 
 AnyPath = str | os.PathLike[str]  # a run is one: its folder
 Time = str | float | timedelta  # "10m", a number of seconds, or Python's own
@@ -14,12 +16,41 @@ Time = str | float | timedelta  # "10m", a number of seconds, or Python's own
 def listed(given: Any) -> tuple[Any, ...]:
     """Return what was given as a tuple: a string or a path alone is one thing, and not its letters;
     None is nothing.
+
+    Raises:
+        ConfigError: it is a dict.
     """
     if given is None:
         return ()
+    if isinstance(given, Mapping):
+        raise ConfigError(
+            "a dict is given where a string or a list of strings belongs; settings as a dict, such "
+            "as {'train.updates': 100}, go into `settings`"
+        )
     if isinstance(given, str | os.PathLike) or not isinstance(given, Iterable):
         return (given,)
     return tuple(given)
+
+
+def as_settings(given: Any, name: str = "settings") -> dict[str, Any]:
+    """Return what was given by name as a dict; None is an empty one.
+
+    Args:
+        given: dotted key → value, or name → what it stands for.
+        name: of the argument, for a message.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        example = "{'train.updates': 100}" if name == "settings" else "{'books': 'books.txt'}"
+        also = '; "key=value" strings are `overrides`' if name == "settings" else ""
+        raise ConfigError(
+            f"{name}: a {type(given).__name__} is given; give a dict, such as {example}{also}"
+        )
+    return dict(given)
 
 
 def plain_number(value: Any) -> Any:

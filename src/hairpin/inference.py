@@ -33,6 +33,7 @@ from hairpin.finetuning.examples import Example, ExampleSet
 from hairpin.finetuning.predicting import Prediction, predict
 from hairpin.finetuning.task import new_model, tally_of
 from hairpin.finetuning.template import render
+from hairpin.given import plain_number
 from hairpin.model.classifier import Classifier
 from hairpin.model.decode import Decoder, fits, lay_out
 from hairpin.model.generate import Sampling, generate
@@ -51,6 +52,18 @@ from hairpin.training.pretrain import evaluation_set
 from hairpin.training.samples import cut_of_prompt, prompt_ids
 
 _EVALUATION_BYTES = 1e9
+
+
+def _whole(given: object, name: str) -> int:
+    """Return a number as Python's own.
+
+    Raises:
+        ConfigError: it is not a whole number from 0 to what 63 bits hold.
+    """
+    number = plain_number(given)
+    if type(number) is not int or not 0 <= number < 2**63:
+        raise ConfigError(f"{name}: {given!r} is given; give a whole number from 0 on, below 2^63")
+    return number
 
 
 def _warn(line: str) -> None:
@@ -124,9 +137,13 @@ class Trained:
                 that is a Python warning.
 
         Raises:
-            CorpusError: the prompt has characters that no text in UTF-8 has.
+            ConfigError: the number of tokens or the seed is none.
+            CorpusError: the prompt is no text, or has characters that no text in UTF-8 has.
         """
+        if not isinstance(prompt, str):
+            raise CorpusError(f"the prompt is a {type(prompt).__name__}, where a text belongs")
         require_characters(prompt, "the prompt")
+        tokens, seed = _whole(tokens, "tokens"), _whole(seed, "seed")
         if self.follows_instructions:
             prompt = render(self.config.finetune.template, prompt)
         ids = prompt_ids(self.tokenizer, prompt)

@@ -168,7 +168,8 @@ def _column_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str |
 
 def _ends_without_number(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
     """Tell whether the last evaluation has no finite loss: NaN, infinite, words; or nothing, as
-    programs write NaN. Between evaluations trainers write lines without a validation loss.
+    programs write NaN. Between evaluations trainers write lines without a validation loss, and a
+    line with another finite loss is one of those.
     """
     evaluated = [row for row in rows if not _is_empty(row.get(column))]
     if not evaluated or _number(evaluated[-1].get(column)) is None:
@@ -177,7 +178,9 @@ def _ends_without_number(rows: Sequence[Mapping[str, Any]], column: str) -> bool
     is_sparse = any(_is_empty(row.get(column)) for row in rows[:at])
     filled = {name for row in evaluated for name, value in row.items() if not _is_empty(value)}
     return not is_sparse and any(
-        column in row and {n for n, value in row.items() if not _is_empty(value)} <= filled
+        column in row
+        and {n for n, value in row.items() if not _is_empty(value)} <= filled
+        and not any("loss" in name and _number(value) is not None for name, value in row.items())
         for row in rows[at:]
     )
 

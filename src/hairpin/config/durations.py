@@ -32,7 +32,7 @@ def parse_duration(given: Time, option: str = "--budget", otherwise: str = "") -
     )
     if not 1 <= seconds <= _LONGEST_SECONDS:
         raise ConfigError(
-            f"{option} {text}: write {otherwise}a length of time such as 90s, 10m, 1h30m or 2d, "
+            f"{option} {given}: write {otherwise}a length of time such as 90s, 10m, 1h30m or 2d, "
             "from a second to a year"
         )
     return seconds

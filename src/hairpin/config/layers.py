@@ -177,6 +177,7 @@ def with_places(problems: Iterable[str], places: Mapping[str, str]) -> Iterator[
         places: dotted key → how, or where, it was written.
     """
     for line in problems:
-        in_it = {word.strip(".") for word in _KEY.findall(line)}
+        about, _, _ = line.partition("did you mean")  # what is suggested was not typed
+        in_it = {word.strip(".") for word in _KEY.findall(about)}
         where = dict.fromkeys(place for key, place in places.items() if key in in_it)
         yield f"{line} ({', '.join(where)})" if len(in_it & places.keys()) > 1 else line

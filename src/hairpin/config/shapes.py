@@ -44,11 +44,13 @@ def architecture(config: Config) -> Iterator[str]:
     if model.architecture not in ("modern", "qwen3"):
         return
     network = f"a {model.architecture} network (model.architecture)"
+    # What was trained already keeps its network, whatever the recipe.
+    another = "" if config.start.path else ", or take --recipe gpt2"
     for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
         if getattr(model, name):
-            yield f"model.{name}: {network} has none; set it to false, or take --recipe gpt2"
+            yield f"model.{name}: {network} has none; set it to false{another}"
     if model.dropout:
-        yield f"model.dropout: {network} has none; set it to 0, or take --recipe gpt2"
+        yield f"model.dropout: {network} has none; set it to 0{another}"
     if model.initialisation != "gpt2":
         yield f"model.initialisation: {network} has its own; remove the key"
     width, heads = _sized(config, "width"), _sized(config, "heads")

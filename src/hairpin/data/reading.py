@@ -86,11 +86,19 @@ def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
     except CorpusError:
         with path.open("rb"):
             return None
-    if (kind := token_ids(path, opening) or recognise(path, opening)) or marked(opening):
+    if (kind := _without_text(path, opening)) or marked(opening):
         return kind
     if (is_found and b"\0" in opening) or is_mostly_binary(opening + _samples(path)):
         return BINARY
     return None
+
+
+def _without_text(path: Path, opening: bytes) -> Kind | None:
+    """Return what a file is that holds no text, by its name and first bytes; None: it may be text.
+
+    Token ids come first: most of their bytes are NULs, and the first few may be any.
+    """
+    return token_ids(path, opening) or recognise(path, opening)
 
 
 def _samples(path: Path) -> bytes:
@@ -241,7 +249,7 @@ class TextReader:
         """
         source = byte_blocks(self.path)
         opening, taken = _opening(source)
-        if self._is_checked and (kind := recognise(self.path, opening)):
+        if self._is_checked and (kind := _without_text(self.path, opening)):
             raise refusal(self.path, kind)
         self._codec, mark_bytes = marked(opening) or ("utf-8", 0)
         pending, offset, first = b"", 0, True

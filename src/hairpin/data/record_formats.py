@@ -119,6 +119,9 @@ def tsv_records(lines: Iterable[str], longest_chars: int = _LONGEST_CHARS) -> It
     lines = iter(lines)
     number, width, is_open = 0, 0, True
     for line in lines:
+        if number == 0 and _NAMED_DELIMITER.fullmatch(line):
+            number = 1
+            continue
         ahead = [line]
         if is_open and '"' in line:
             ahead += _some(lines)
@@ -139,10 +142,13 @@ def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
     """What is wrong with a row that has not as many cells as the header."""
     if len(cells) == len(header):
         return None
-    return (
-        f"{counted(len(cells), 'cell')}, and the header has {len(header)}; put a cell that holds "
-        "the delimiter or a line break in quotes"
-    )
+    found = f"{counted(len(cells), 'cell')}, and the header has {len(header)}"
+    if len(header) == 1:
+        return (
+            f"{found}; cells are divided by a comma, a semicolon, | or a tab, the same in all "
+            "lines: write the file so, or a first line such as sep=^"
+        )
+    return f"{found}; put a cell that holds the delimiter or a line break in quotes"
 
 
 def _some(lines: Iterator[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
 from hairpin.errors import ConfigError, CorpusError
-from hairpin.given import AnyPath
+from hairpin.given import AnyPath, as_settings
 from hairpin.plugin_files import PluginFile, entries_for
 from hairpin.plugins import KEYS
 from hairpin.reading import require_utf8
@@ -82,7 +82,7 @@ def with_text(
     Raises:
         CorpusError: an iterable has a row that is no text.
     """
-    flags = settings or {}
+    flags: Mapping[str, Any] = as_settings(settings)
     if paths := [path_of(text, flags.get("data.column"), on_notice) for text in texts]:
         flags = and_also(flags, "data.texts", paths)
     return and_also(flags, "data.corpus", corpus) if corpus is not None else dict(flags)
@@ -118,7 +118,7 @@ def source_tables(sources: Mapping[str, Any], column: str | None) -> list[dict[s
         CorpusError: an iterable has a row that is no text.
     """
     tables = []
-    for name, given in sources.items():
+    for name, given in as_settings(sources, "sources").items():
         table = dict(given) if isinstance(given, Mapping) else {"texts": given}
         if (texts := table.get("texts")) is not None:
             is_list = isinstance(texts, list | tuple) and all(
@@ -142,9 +142,10 @@ def require_text(config: Config) -> None:
 
 def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dict[str, Any]:
     """The settings with the run or the folder to start from."""
+    given = as_settings(settings)
     if start is None:
-        return dict(settings or {})
-    return and_also(settings or {}, "start.path", str(require_utf8(Path(start).absolute())))
+        return given
+    return and_also(given, "start.path", str(require_utf8(Path(start).absolute())))
 
 
 def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def tracks_named(
 ) -> tuple[str, ...]:
     """The trackers that a call itself names, in whatever way; a file's are not among them."""
     said = [value for key, value in map(parse_override, overrides) if key == "track.tools"]
-    said.append((settings or {}).get("track.tools"))
+    said.append(as_settings(settings).get("track.tools"))
     lists = [(entry,) if isinstance(entry, str) else entry for entry in said]
     return (*tools, *(t for entry in lists if isinstance(entry, list | tuple) for t in entry))
 

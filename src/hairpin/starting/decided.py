@@ -11,6 +11,7 @@ from typing import Any
 from hairpin.config.layers import get
 from hairpin.config.load import Asked
 from hairpin.config.recipes import RECIPES, SIZES
+from hairpin.config.settings import Config
 from hairpin.data.gpt2_files import read_tokenizer
 from hairpin.errors import HairpinError
 from hairpin.runs.directory import RunDirectory
@@ -41,7 +42,7 @@ def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
     if size and decided and theirs != {name: size[name] for name in _OF_A_SIZE}:
         shape = ", ".join(f"{value} {name}" for name, value in theirs.items())
         yield _line(asked, "model.size", f"{start} has {shape}; remove the key")
-    network = RECIPES.get(str(asked.tree.get("recipe")), {}).get("model", {})
+    network = _network_of(asked.tree.get("recipe"))
     others = [
         f"{name} {decided[key]}, not {network[name]}"
         for name in _OF_A_RECIPE
@@ -55,6 +56,13 @@ def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
             f"{start} has another network ({', '.join(others)}); leave the recipe out, and set "
             "what else it has, such as optimizer.kind=muon",
         )
+
+
+def _network_of(recipe: Any) -> dict[str, Any]:
+    """Return what a recipe that was asked for says of the network; what it leaves is GPT-2's."""
+    if recipe not in RECIPES:
+        return {}
+    return {"architecture": Config().model.architecture, **RECIPES[recipe].get("model", {})}
 
 
 def _line(asked: Asked, key: str, theirs: str) -> str:

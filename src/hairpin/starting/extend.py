@@ -110,6 +110,8 @@ def longer(
     """
     if by is None:
         raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
+    if policy is not None and policy not in POLICIES:
+        raise RunError(f"--policy {policy}: choose one of {', '.join(POLICIES)}")
     if is_imported(run):
         raise RunError(f"{run.path}: {nothing_to_go_on_with(run.path)}")
     if not _is_settled(config):
