@@ -227,7 +227,13 @@ def test_a_bad_place_in_utf16_and_utf32_is_named_or_replaced(tmp_path: Path, cod
 @pytest.mark.parametrize("codec", WIDE)
 @pytest.mark.parametrize(
     "text",
-    ["Plain words, in lines.\n", "吾輩は猫である。 名前はまだ無い。\n", "Все счастливые семьи.\n"],
+    [
+        "Plain words, in lines.\n",
+        "吾輩は猫である。 名前はまだ無い。\n",
+        "Все счастливые семьи.\n",
+        "一个人在船上，一天一天。\n",  # U+4E00 has a NUL of its own
+        "　字下げのある段落。\r\n",  # and so has U+3000
+    ],
 )
 def test_utf16_and_utf32_without_a_mark_are_named(tmp_path: Path, codec: str, text: str) -> None:
     path = tmp_path / "texts" / "wide.txt"
@@ -241,6 +247,19 @@ def test_utf16_and_utf32_without_a_mark_are_named(tmp_path: Path, codec: str, te
     assert texts_of(corpus) == ["plain"]
     (line,) = corpus.notices()
     assert line.startswith("left out: 1 file in UTF-16 or UTF-32 without a mark (wide.txt): save")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
+def test_what_is_compressed_twice_is_not_told_to_be_called_so(tmp_path: Path, suffix: str) -> None:
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.compress,
+        ".xz": lzma.compress,
+        ".bz2": bz2.compress,
+    }
+    pack = packers.get(suffix) or zstandard.ZstdCompressor().compress
+    path = tmp_path / f"twice.txt{suffix}"
+    path.write_bytes(pack(gzip.compress(b"a text\n" * 100)))
+    assert problems_of(lambda: corpus_of(path)) == [f"{path}: is compressed twice: unpack it once"]
 
 
 ACCENTS = "Le café était fermé à l’époque, voilà. Ça va très bien.\n"

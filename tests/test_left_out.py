@@ -40,6 +40,18 @@ def files(root: Path, **contents: str | bytes) -> Path:
 # --- said by every verb ---
 
 
+def test_all_that_is_wrong_with_tables_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a text")
+    (tmp_path / "numbers.csv").write_text("a,b\n1,2\n3,4\n")
+    (tmp_path / "broken.jsonl").write_text('{"b": "a text"}\n{"b": \n')
+    with pytest.raises(CorpusError) as caught:
+        corpus_of(tmp_path, column="b")
+    assert {Path(line.split(":")[0]).name for line in caught.value.problems} == {
+        "numbers.csv",
+        "broken.jsonl",
+    }
+
+
 def test_train_plan_prepare_and_evaluate_say_what_was_left_out(
     hairpin: Hairpin, tmp_path: Path, no_plots: None
 ) -> None:
@@ -242,8 +254,9 @@ def test_tables_do_not_stop_a_folder_of_texts(tmp_path: Path) -> None:
     assert '1 table without the column "body"' in lacking and "users.csv" in lacking
     with pytest.raises(CorpusError) as caught:
         corpus_of(root, column="nope")
-    assert len(caught.value.problems) == 2
-    assert all('no column "nope"' in line for line in caught.value.problems)
+    *missing, broken = caught.value.problems
+    assert len(missing) == 2 and all('no column "nope"' in line for line in missing)
+    assert "broken.csv:2: 3 cells" in broken
 
 
 def test_of_a_folder_of_tables_all_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ kind(
     "# hairpin train --config THIS-FILE repeats the run; docs/config.md explains the keys.\n",
 )
 kind("LibreOffice (.odt)", "a.odt", zipped("mimetype", "content.xml", "META-INF/manifest.xml"))
+kind("PostScript", "a.ps", f"%!PS-Adobe-3.0\n/Times findfont\n({TEXT}) show\n")
 kind("RTF", "a.rtf", f"{{\\rtf1\\ansi {TEXT}}}")
 kind("EPUB", "a.epub", zipped("mimetype", "META-INF/container.xml", "OEBPS/1.xhtml"))
 kind("e-book for Kindle (.mobi)", "a.mobi", b"River".ljust(60, b"\0") + b"BOOKMOBI" + NOISE)

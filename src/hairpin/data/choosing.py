@@ -105,7 +105,13 @@ class _Look:
             lacking, wrong = self._without(column)
             problems += wrong
             dropped += lacking
-        if problems:
+        if problems:  # then all that is wrong with any table is said
+            problems += [
+                line
+                for source, error in self._broken
+                if source.is_beside_texts
+                for line in error.problems
+            ]
             more = len(problems) - _MOST_PROBLEMS
             problems[_MOST_PROBLEMS:] = [f"and {more:,} more tables like these"] if more > 0 else []
             raise CorpusError(problems)

@@ -9,6 +9,7 @@ legacy(part)         an encoding of one or two bytes a letter, by its name for `
 import codecs
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -71,8 +72,14 @@ def _has_nuls_of(whole: bytes, codec: str, width: int) -> bool:
     """Tell whether NULs stand only where small numbers have them."""
     if width == 4:
         return not any(whole[3::4]) if codec.endswith("le") else not any(whole[0::4])
-    low = whole[0::2] if codec.endswith("le") else whole[1::2]
-    return not low.count(0) and len(whole) - len(whole.replace(b"\0", b"")) >= 2
+    low, high = (whole[0::2], whole[1::2])[:: 1 if codec.endswith("le") else -1]
+    if not low.count(0):
+        return high.count(0) >= 2
+    # Letters such as U+4E00 and U+3000 end in a NUL; white space tells which byte comes first.
+    units = Counter(zip(high, low, strict=True))
+    spaces = sum(units[0, byte] for byte in b"\t\n\r ")
+    mirrored = sum(units[byte, 0] for byte in b"\t\n\r ")
+    return not units[0, 0] and spaces >= 2 and spaces > mirrored
 
 
 def _nul_share(whole: bytes, codec: str) -> float:

@@ -14,7 +14,14 @@ from typing import BinaryIO, Protocol
 
 from hairpin.data.cache import shown
 from hairpin.data.other_encodings import WESTERN, control_share, legacy, marked
-from hairpin.data.recognising import BINARY, OPENING_BYTES, Kind, is_mostly_binary, recognise
+from hairpin.data.recognising import (
+    BINARY,
+    COMPRESSED,
+    OPENING_BYTES,
+    Kind,
+    is_mostly_binary,
+    recognise,
+)
 from hairpin.data.token_files import token_ids
 from hairpin.errors import CorpusError
 
@@ -98,7 +105,10 @@ def _without_text(path: Path, opening: bytes) -> Kind | None:
 
     Token ids come first: most of their bytes are NULs, and the first few may be any.
     """
-    return token_ids(path, opening) or recognise(path, opening)
+    kind = token_ids(path, opening) or recognise(path, opening)
+    if kind and kind.name == COMPRESSED and path.suffix.lower() in _UNPACK:
+        return Kind(COMPRESSED, "compressed twice", "unpack it once")
+    return kind
 
 
 def _samples(path: Path) -> bytes:

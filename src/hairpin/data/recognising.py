@@ -17,6 +17,7 @@ _MOSTLY = 0.5  # NULs and control characters in the opening of a file that is no
 _SOME = 0.005  # of them, without which a few letters at the beginning prove nothing
 _SHORT_BYTES = 4
 _SAVE = "save it as plain text"
+COMPRESSED = "compressed file"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _packed(words: str) -> Kind:
 
 
 def _compressed(how: str, suffix: str) -> Kind:
-    return Kind("compressed file", f"compressed with {how}", f"let its name end in {suffix}")
+    return Kind(COMPRESSED, f"compressed with {how}", f"let its name end in {suffix}")
 
 
 PICTURE = useless("picture", "a picture")
@@ -71,6 +72,7 @@ IWORK = Kind("iWork document", "a document of Pages, Numbers or Keynote", _SAVE)
 EPUB = Kind("e-book", "an e-book (EPUB)", f"{_SAVE}, as with `pandoc -t plain`")
 EBOOK = Kind("e-book", "an e-book", f"{_SAVE}, as with Calibre's `ebook-convert`")
 PDF = Kind("PDF", "a PDF", "save its text, as with `pdftotext`")
+POSTSCRIPT = Kind("PostScript file", "a PostScript file", "save its text, as with `ps2ascii`")
 RTF = Kind("RTF document", "an RTF document", f"{_SAVE}, or as with `pandoc -t plain`")
 NOTEBOOK = Kind("notebook", "a Jupyter notebook", "save it as a script, as with `jupytext --to py`")
 DATABASE = Kind("database", "a database", "write its texts to .jsonl or .csv")
@@ -102,7 +104,7 @@ _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"\x1f\x9d", _packed("a compress (.Z)")),
     (0, b"\x1f\x8b\x08", _compressed("gzip", ".gz")),
     (0, b"\xfd7zXZ\0", _compressed("xz", ".xz")),
-    (0, b"\x5d\0\0", Kind("compressed file", "compressed with lzma", "unpack it first")),
+    (0, b"\x5d\0\0", Kind(COMPRESSED, "compressed with lzma", "unpack it first")),
     (0, b"BZh91AY&SY", _compressed("bzip2", ".bz2")),
     (0, b"\x28\xb5\x2f\xfd", _compressed("zstd", ".zst")),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OFFICE),
@@ -222,6 +224,15 @@ def by_suffix(path: Path) -> Kind | None:
     return _BY_SUFFIX.get(path.suffix.lower())
 
 
+# Of formats that are written in letters; white space may come before.
+_BEGINNINGS = (
+    (b"%PDF-", PDF),
+    (b"%!PS", POSTSCRIPT),
+    (b"{\\rtf", RTF),
+    (b"version https://git-lfs.github.com/spec/", POINTER),
+)
+
+
 def recognise(path: Path, opening: bytes) -> Kind | None:
     """Return the kind of a file that is not text in UTF-8, UTF-16 or UTF-32, else None.
 
@@ -253,14 +264,11 @@ def is_mostly_binary(part: bytes) -> bool:
 def _in_letters(path: Path, opening: bytes) -> Kind | None:
     """Recognise formats that are written in plain letters."""
     start = opening.removeprefix(codecs.BOM_UTF8).lstrip()
-    if start.startswith(b"%PDF-"):
-        return PDF
-    if start.startswith(b"{\\rtf"):
-        return RTF
+    for beginning, kind in _BEGINNINGS:
+        if start.startswith(beginning):
+            return kind
     if start.startswith(b"{") and _is_notebook(path, opening):
         return NOTEBOOK
-    if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        return POINTER
     if start.startswith(_OWN_SETTINGS):
         return SETTINGS
     return PAGE if _OWN_PAGE.match(opening) else None

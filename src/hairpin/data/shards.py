@@ -34,6 +34,7 @@ from hairpin.errors import CorpusError, UserError
 from hairpin.files import move, remove, sync_folder
 
 _STALE_SECONDS = 24 * 3600
+_LEAST_CONTEXT = 8  # below it there is no run of two updates to be had
 
 
 @dataclass(frozen=True)
@@ -280,10 +281,10 @@ def require_enough(train_tokens: int, val_tokens: int, context: int) -> None:
     problems = []
     if train_tokens < context + 1:
         fitting = train_tokens - 1
-        way_out = f"add text, or type --set model.context={fitting}" if fitting >= 2 else "add text"
+        shorter = f", or type --set model.context={fitting}" if fitting >= _LEAST_CONTEXT else ""
         problems.append(
             f"too little training text: {train_tokens:,} tokens present, {context + 1:,} needed "
-            f"for a context of {context:,}; {way_out}"
+            f"for a context of {context:,}; add text{shorter}"
         )
     if val_tokens < 2:
         problems.append(

@@ -195,7 +195,7 @@ def _no_rows(given: Mapping[Any, Any]) -> str:
     what = f"a dict of {', '.join(names[:8])}{', …' * (len(names) > 8)} is no text"
     if any(isinstance(value, str) for value in given.values()):
         return f"{what}: put the one row into a list, as in hairpin.train([row])"
-    name = "train" if "train" in names or not names else "text" if "text" in names else names[0]
+    name = next((name for name in ("train", "text") if name in names), "NAME")
     return f'{what}: pass one of its values, as in hairpin.train(dataset["{name}"])'
 
 

@@ -22,7 +22,7 @@ ODD = {
     ),
     "encoding": (
         "files with bytes that are not UTF-8",
-        "save them as UTF-8, or train with data.on_bad_bytes = replace",
+        "U+FFFD stands in their place; save them as UTF-8",
     ),
 }
 _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1f\x7f-\x9f]")
