@@ -284,9 +284,9 @@ def settle_speed(
         notice(
             f"timed on this machine: {speed.precision}, {speed.threads} "
             f"{'thread' if speed.threads == 'one' else 'threads'}, "
-            f"{'compiled' if speed.compiled else 'not compiled'}; it may be otherwise next time, "
-            "with other last digits: repeat a run from its config.toml, or leave nothing to "
-            "timing with --set execution.deterministic=true"
+            f"{'compiled' if speed.compiled else 'not compiled'}; another time may choose "
+            "otherwise and differ in the last digits, unless it repeats this run's config.toml or "
+            "has --set execution.deterministic=true"
         )
     return with_values(config, chosen), speed.seconds_per_update
 
