@@ -24,6 +24,7 @@ DONE = (
     "data.verbatim",
     "distributed",
     "doctor",
+    "experiments",
     "extensions",
     "model",
     "output",
