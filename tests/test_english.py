@@ -24,6 +24,7 @@ DONE = (
     "data.verbatim",
     "distributed",
     "doctor",
+    "estimating",
     "experiments",
     "extensions",
     "model",
