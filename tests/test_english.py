@@ -37,6 +37,7 @@ DONE = (
     "plugins",
     "runs",
     "schedules",
+    "starting",
     "terminal",
     "tracking",
     "verifying",
