@@ -27,6 +27,7 @@ DONE = (
     "estimating",
     "experiments",
     "extensions",
+    "finetuning",
     "model",
     "output",
     "pages",
