@@ -16,6 +16,7 @@ DONE = (
     "audience",
     "book.report",
     "checkpoints",
+    "convert",
     "data.batches",
     "data.cache",
     "data.checking",
@@ -51,6 +52,10 @@ NOT_DONE = (
     "analysis.comparison",
     "analysis.formats",
     "analysis.outcomes",
+    "cli.book",  # these four: what commands print as their help
+    "cli.experiments",
+    "cli.plan",
+    "cli.share",
     "model.book_weights",
     "model.gelu",
     "model.generate",
