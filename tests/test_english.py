@@ -16,6 +16,7 @@ DONE = (
     "audience",
     "book.report",
     "checkpoints",
+    "cli",
     "convert",
     "data.batches",
     "data.cache",
