@@ -1,6 +1,6 @@
-"""What `import hairpin` gives: training and runs, as functions.
+"""The functions of `import hairpin`, for training and runs.
 
-PyTorch is imported only by what needs it.
+PyTorch is imported only by functions that need it.
 """
 
 import shutil
@@ -50,7 +50,7 @@ from hairpin.watch import Watcher, guarded
 
 
 def load(path: AnyPath | None = None) -> Run:
-    """An existing run; None: the newest in `runs/`.
+    """Return an existing run; None: the newest in `runs/`.
 
     Raises:
         RunError: there is none.
@@ -84,25 +84,25 @@ def train(
             the config or `corpus` names, else the Python standard library's own source.
         corpus: "stdlib", "python-docs" or "verdict".
         column: of tables and dicts, the one that holds the text; None: `text`, or the only one.
-        sources: in place of `texts`, name → such a text, or a dict of the keys of
+        sources: instead of `texts`, name → such a text, or a dict of the keys of
             `[[data.sources]]`: {"wiki": {"texts": "wiki.jsonl", "weight": 0.7}, …}.
         config: a TOML file of settings.
-        start: a run, or a folder with a model in safetensors, to go on from; None: random weights.
+        start: a run or a folder with a model in safetensors to start from; None: random weights.
         out: the run's folder; None: `runs/<text>-<n>`.
         budget: wall time such as "10m", or a number of seconds; fills only what the settings leave
-            open. None: 3 minutes if neither a size nor a length is asked for.
+            open. None: 3 minutes if neither a size nor a length is given.
         settings: dotted key → value, such as {"train.updates": 1000}.
-        overrides: "key=value" strings; what they and `settings` say differently is refused.
-        or_resume: if `out` is a run of the same config already, go on with it; so also, unasked,
-            where torchrun starts a process again. Of several processes the first one says what
-            is trained, and the others follow it.
-        track: "tensorboard", "wandb", "mlflow": what follows; only the first may a file name alone.
+        overrides: "key=value" strings; those that contradict `settings` are refused.
+        or_resume: if `out` already is a run of the same config, resume it; this is the default
+            when torchrun restarts a process. Of several processes the first one decides what is
+            trained, and the others follow it.
+        track: trackers: "tensorboard", "wandb", "mlflow"; a config file can enable only the first.
         plugin: Python files to run, whose names the settings may use (`hairpin.plugins`).
-        watcher: is shown what happens; None: the terminal. `hairpin.Quiet()` shows nothing.
-        started: when the budget began, on `time.monotonic`; None: now.
+        watcher: display; None: the terminal. `hairpin.Quiet()` shows nothing.
+        started: start of the budget on `time.monotonic`; None: now.
 
     Raises:
-        UserError: what was asked for cannot be; a line for each reason.
+        UserError: the request is invalid; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
     files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
@@ -151,7 +151,7 @@ def finetune(
         config, out, settings, overrides, track, plugin, watcher: as in `train`.
 
     Raises:
-        UserError: what was asked for cannot be; a line for each reason.
+        UserError: the request is invalid; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
     files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
@@ -175,21 +175,21 @@ def resume(
     accept_plugin: bool = False,
     watcher: Watcher | None = None,
 ) -> Run:
-    """Go on with a run where it stopped; a finished one is left as it is, or made longer.
+    """Resume a run where it stopped; a finished one is left as it is, or extended.
 
     Args:
         path: the run's folder; None: the newest in `runs/`.
-        extend: a number of updates more, or a length of time such as "10m".
-        policy: how the learning rate of a finished run goes on: "rewarm", "constant", "cooldown".
-        restart: begin again at update 0; what was saved is set aside, and the record's lines.
-        track: the trackers from here on, which are told what was before as well; none named:
+        extend: a number of further updates, or a duration such as "10m".
+        policy: how a finished run's learning rate continues: "rewarm", "constant", "cooldown".
+        restart: begin again at update 0; the checkpoints and the record's lines are set aside.
+        track: the trackers from here on, which also receive the earlier events; none named:
              TensorBoard alone, if its config names it.
-        plugin: those that the run was made with, which run only where they are named.
+        plugin: those that the run was made with; they run only if named here.
         accept_plugin: whether one may have changed since.
         watcher: as in `train`.
 
     Raises:
-        RunError: there is no run, its checkpoints do not fit it, or it cannot be made longer so.
+        RunError: there is no run, its checkpoints do not fit it, or it cannot be extended so.
     """
     files = load_plugins(plugin)
     run, watcher, tools = load(path), guarded(_watcher(watcher)), listed(track)
@@ -199,7 +199,7 @@ def resume(
 
 
 def runs(folder: AnyPath | None = None) -> list[Run]:
-    """The runs in a folder (None: `runs/`), oldest first."""
+    """Return the runs in a folder (None: `runs/`), oldest first."""
     return [Run(directory) for directory in list_runs(Path(folder or RUNS))]
 
 
@@ -226,10 +226,10 @@ def schedule(
     overrides: str | Iterable[str] = (),
     plugin: AnyPath | Iterable[AnyPath] = (),
 ) -> Schedule:
-    """The learning-rate schedule of a config, without any training.
+    """Return the learning-rate schedule of a config, without any training.
 
     Raises:
-        ConfigError: the settings make no schedule, or do not say how long the run is.
+        ConfigError: the settings make no schedule, or do not set the run's length.
     """
     load_plugins(plugin)
     return example_schedule(
@@ -256,23 +256,23 @@ def plan(
     check_text: bool = True,
     watcher: Watcher | None = None,
 ) -> Plan | ClusterPlan:
-    """What a run will cost, before any training: an object with the numbers, with `lines()` and
+    """Return the cost of a run before any training: an object with the numbers, `lines()` and
     `as_json()`.
 
     Args:
         texts, corpus, config, out, budget, settings, overrides: as in `train`.
         tokens: length of the run, such as "1B".
-        parameters: such as "7B": a network of so many is picked, and nothing here is looked at.
-        gpus: such as "8,16,32,64": training on so many cards, on paper.
+        parameters: such as "7B": a network of that size is picked, ignoring this machine.
+        gpus: such as "8,16,32,64": training on that many cards, on paper.
         gpu: the card: T4, RTX4090, A100, H100 or H200.
         context, micro_batch: with `parameters` or `gpus`.
         plugin: as in `train`.
         probe: whether this machine is measured; without that torch is not imported.
-        check_text: whether the text is looked at for copies, leaks and odd bytes.
-        watcher: is shown what takes long; None: the terminal's standard error.
+        check_text: whether the text is checked for copies, leaks and odd bytes.
+        watcher: display of slow steps; None: the terminal's standard error.
 
     Raises:
-        UserError: what was asked for cannot be; a line for each reason.
+        UserError: the request is invalid; a line for each reason.
     """
     from hairpin.estimating.ask import Question, answer
 
@@ -293,8 +293,8 @@ def prepare(
     overrides: str | Iterable[str] = (),
     watcher: Watcher | None = None,
 ) -> str:
-    """Tokenizer and token shards of a text in the folder `out`, of a mixture one for each source;
-    returns a line that sums them up.
+    """Write tokenizer and token shards of a text to the folder `out`, for each source of a mixture;
+    return a line that sums them up.
 
     Raises:
         UserError: the text cannot be read, or the folder is in use.

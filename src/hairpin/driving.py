@@ -1,9 +1,9 @@
-"""Trains a run from where it is to its end: drains the loop, and leaves an end in the record.
+"""Trains a run to its end: runs the loop, and leaves an `end` in the record.
 
-    train_new   a folder for a run, then training in it
-    go_on       a run that exists
+    train_new   makes a folder for a run, then trains in it
+    go_on       resumes a run that exists
 
-PyTorch is imported only once the run's folder is there.
+PyTorch is imported only once the run's folder exists.
 """
 
 import signal
@@ -43,9 +43,9 @@ from hairpin.watch import Guarded, Watcher, guarded
 if TYPE_CHECKING:
     from hairpin.training.budget import Budget
 
-# Their number is an update's index; that of other events is how many updates are completed.
+# Their number is an update's index; that of other events is the number of completed updates.
 _COUNTED_FROM_0 = (events.Update, events.Ratios)
-# Signals that ask for the end. Windows has no SIGHUP.
+# Signals that request the end. Windows has no SIGHUP.
 _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -61,10 +61,10 @@ def train_new(
     track: Iterable[str] = (),
     pictures: bool = True,
 ) -> Run:
-    """Make the run's folder, then train in it; without `pictures`, leave nothing to look at.
+    """Make the run's folder, then train in it; without `pictures`, draw no plots.
 
-    A mistake of the user's that is found before the first update leaves no run. Of the trackers
-    that the config names, those follow that are in `track` or keep to the folder.
+    A user's mistake that is found before the first update leaves no run. Of the trackers that the
+    config names, those are used that are in `track` or write only to the folder.
     """
     watcher = guarded(watcher)
     tools = followed(asked.track, track, watcher.notice)
@@ -93,16 +93,16 @@ def go_on(
     pictures: bool = True,
     restart: bool = False,
 ) -> Run:
-    """Train a run to its end from where it is.
+    """Train a run from its present state to its end.
 
     Args:
         run: finished or not; it may have been killed before its record was begun.
-        budget_seconds: its wall time, if the record does not say.
-        watcher: is shown what happens.
-        config: what it becomes, written once it is known that the run can go on so; None: as it is.
-        track: trackers that may follow it; of the others those that keep to the folder.
+        budget_seconds: its wall time, if not in the record.
+        watcher: display.
+        config: its new config, written once the run is known to continue with it; None: unchanged.
+        track: trackers that may be used, besides those that write only to the folder.
         pictures: whether plots are drawn at the end.
-        restart: whether it begins at update 0, whatever was saved or finished.
+        restart: whether it begins at update 0, even if it is saved or finished.
     """
     watcher, config = guarded(watcher), config or run.config
     if is_finished(run, config) and (not restart or is_imported(run)):
@@ -130,7 +130,7 @@ def go_on(
 
 
 def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
-    """Say that a finished run has nothing left to do, and keep its changed trackers and plugins."""
+    """Report that a finished run has nothing left to do; save its changed trackers and plugins."""
     done = f" is finished after {config.train.updates} updates: nothing to do"
     words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
     watcher.notice(f"{run.path}{words}")
@@ -138,13 +138,13 @@ def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
         with RunLock(run.path):
             run.directory.write_config(config)
     if run.directory.unfinished():
-        with suppress(HairpinError), RunLock(run.path):  # in use: its process is at its last
+        with suppress(HairpinError), RunLock(run.path):  # in use: its process is about to end
             run.directory.remove_unfinished()
     return run
 
 
 def finish_speaking(error: HairpinError) -> None:
-    """Of a lost process this one says so and ends, whatever torchrun sends it meanwhile."""
+    """If a process was lost, let this one report it and end, ignoring torchrun's signals."""
     if isinstance(error, ProcessLostError):
         with suppress(ValueError):  # only the main thread may
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -167,11 +167,11 @@ def _drain(
     pictures: bool = True,
     restart: bool = False,
 ) -> Run:
-    """Train to the end, showing what happens, and leave an `end` in the record whatever that is;
-    but of a run that is there and was refused before it went on, nothing is changed.
+    """Train to the end, showing progress, and leave an `end` in the record whatever the outcome;
+    but leave an existing run unchanged if it is refused before it resumes.
 
-    The caller holds the run's lock, which is `new` where this process has made the run: a mistake
-    before its first update leaves none.
+    The caller holds the run's lock, which is `new` if this process made the run: then a mistake
+    before the first update leaves no run.
     """
     if "torch" not in sys.modules:
         watcher.stage("loading PyTorch", 0, 0)
@@ -213,29 +213,29 @@ def _drain(
 
 
 def _signal_of(stop: KeyboardInterrupt | SystemExit) -> signal.Signals | None:
-    """The signal that raised it; None: something else did, such as a plugin that calls `exit`."""
+    """Return the signal that raised it; None for another cause, such as a plugin's `exit`."""
     if isinstance(stop, KeyboardInterrupt):
         return signal.SIGINT
     return next((number for number in _STOPS if stop.code == 128 + number), None)
 
 
 def _write(directory: RunDirectory, *last: events.Event) -> None:
-    """Add what a process has to say at its end to the record."""
+    """Add a process's last events to the record."""
     if not last:
         return
     with suppress(HairpinError), Record(directory.metrics) as record:
         for event in last:
-            record.write(event)  # where the disk is full, it was said already
+            record.write(event)  # a full disk was reported already
         record.sync()
 
 
 def _leading(
     run: Run, config: Config | None, budget: "Budget | None", watcher: Watcher, restart: bool
 ) -> Iterator[events.Event]:
-    """Train, after telling the other processes what, if there are any."""
+    """Train, after sending the request to the other processes, if any."""
     with in_company() as company:
         company.lead(run.path)
-        company.world.gather(0)  # until all have seen it: a mistake may take it back
+        company.world.gather(0)  # wait until all have seen it: a mistake may remove it
         train = training(run)
         yield from train(
             config=config, budget=budget, watcher=watcher, world=company.world, restart=restart
@@ -244,7 +244,7 @@ def _leading(
 
 
 def training(run: Run) -> Callable[..., Iterator[events.Event]]:
-    """What trains a run of its kind."""
+    """Return the training function for a run of its kind."""
     from hairpin.finetuning.task import finetuning
     from hairpin.training.pretrain import pretraining
     from hairpin.training.run import train_run
@@ -254,7 +254,7 @@ def training(run: Run) -> Callable[..., Iterator[events.Event]]:
 
 
 def _blaming(loop: Iterable[events.Event]) -> Iterator[events.Event]:
-    """The loop's events; an error that came out of a plugin is a line that names the place."""
+    """Yield the loop's events; turn a plugin's error into a line that names the place."""
     try:
         yield from loop
     except Exception as error:

@@ -1,6 +1,6 @@
-"""The part of all but the first of several processes: they train what that one says.
+"""The followers among several processes: they train what the first one decides.
 
-led       makes a function that trains one that the first process calls, and the others follow
+led       makes a training function that the first process calls and the others follow
 follow    take part until the run ends
 """
 
@@ -34,8 +34,8 @@ _LOOKS, _LOOK_SECONDS = 20, 0.1
 
 
 def led(act: Callable[P, Run]) -> Callable[P, Run]:
-    """Let the first process alone call the function, which says what is trained; the others take
-    part in that, with the function's `plugin` and nothing else of what it is given.
+    """Let only the first process call the function, which decides what is trained; the others take
+    part, using none of the arguments but `plugin`.
     """
 
     @wraps(act)
@@ -55,10 +55,10 @@ def led(act: Callable[P, Run]) -> Callable[P, Run]:
 def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
     """Take part in what the first process trains, until it ends.
 
-    What all of them find out together, the first one says; only what went wrong here is said here.
+    The first one reports what all of them find together; this one reports only its own errors.
 
     Raises:
-        FollowedError: it did not end well, and the first process says why.
+        FollowedError: it failed, and the first process reports why.
         HairpinError: something went wrong in this process.
     """
     word = company.word()
@@ -76,7 +76,7 @@ def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
         )
     run = Run(directory)
     try:
-        world.gather(0)  # the first process may take the run back only once all have seen it
+        world.gather(0)  # the first process may remove the run only once all have seen it
         for _ in training(run)(budget=None, watcher=Quiet(), world=world):
             pass
     except (NonFiniteError, SpikeError, Interrupted) as error:
@@ -95,7 +95,7 @@ def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
 
 
 def _is_taken_back(directory: RunDirectory) -> bool:
-    """Tell whether the first process has removed the run for a mistake, which it says itself."""
+    """True if the first process has removed the run for a mistake, which it reports itself."""
     for _ in range(_LOOKS):
         if not directory.config.is_file():
             return True

@@ -1,5 +1,5 @@
-"""What callers from Python give in more than one form: one thing or several of them, numbers of
-other libraries.
+"""Normalise Python arguments that have several forms: one thing or many, numbers of other
+libraries.
 """
 
 import os
@@ -14,8 +14,8 @@ Time = str | float | timedelta  # "10m", a number of seconds, or Python's own
 
 
 def listed(given: Any) -> tuple[Any, ...]:
-    """Return what was given as a tuple: a string or a path alone is one thing, and not its letters;
-    None is nothing.
+    """Return an argument as a tuple: a string or a path is one item, not its letters; None is
+    empty.
 
     Raises:
         ConfigError: it is a dict.
@@ -33,14 +33,14 @@ def listed(given: Any) -> tuple[Any, ...]:
 
 
 def as_settings(given: Any, name: str = "settings") -> dict[str, Any]:
-    """Return what was given by name as a dict; None is an empty one.
+    """Return a mapping argument as a dict; None is an empty one.
 
     Args:
-        given: dotted key → value, or name → what it stands for.
+        given: dotted key → value, or name → its meaning.
         name: of the argument, for a message.
 
     Raises:
-        ConfigError: it is no mapping.
+        ConfigError: it is not a mapping.
     """
     if given is None:
         return {}
@@ -56,7 +56,7 @@ def as_settings(given: Any, name: str = "settings") -> dict[str, Any]:
 def plain_number(value: Any) -> Any:
     """Return a number of NumPy or PyTorch as Python's, and anything else as it is."""
     if isinstance(value, str | bytes | int | float | list | tuple | dict) or value is None:
-        # np.float64 is a float, and prints as one of NumPy's.
+        # np.float64 is a float, but prints as NumPy's.
         return float(value) if isinstance(value, float) and type(value) is not float else value
     is_one = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
     return value.item() if is_one else value

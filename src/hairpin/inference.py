@@ -1,4 +1,4 @@
-"""A trained run at work: its model writes, tells labels, or is measured on a text or on records."""
+"""Inference with a trained run: generation, classification, and evaluation on text or records."""
 
 import codecs
 import warnings
@@ -55,7 +55,7 @@ _EVALUATION_BYTES = 1e9
 
 
 def _whole(given: object, name: str) -> int:
-    """Return a number as Python's own.
+    """Return a number as a Python int.
 
     Raises:
         ConfigError: it is not a whole number from 0 to what 63 bits hold.
@@ -78,9 +78,9 @@ class Trained:
         config: the run's settings.
         model: on `device`, not training.
         tokenizer: the run's.
-        weights: which weights they are, in words.
-        device: where the model is.
-        decoder: what writes; None: the model itself, or a decoder of its weights as they are.
+        weights: a description of the weights.
+        device: of the model.
+        decoder: for generation; None: the model itself, or a decoder of its unchanged weights.
     """
 
     config: Config
@@ -92,23 +92,23 @@ class Trained:
 
     @property
     def follows_instructions(self) -> bool:
-        """Whether a prompt is an instruction, which the run's template makes a prompt of."""
+        """True if a prompt is an instruction, to be put into the run's template."""
         return self.config.finetune.kind == "instruct"
 
     @alone
     def for_writing(self, precision: Precision = "float32") -> Self:
-        """The same, made to write fast on a CPU.
+        """Return the same, prepared for fast generation on a CPU.
 
         In float32 that rearranges the model's weights in memory: they are the same numbers, but
-        `save_file` wants them contiguous. The other formats are copies, and of training afterwards
-        they see nothing.
+        `save_file` needs them contiguous. The other formats are copies, which later training does
+        not change.
 
         Args:
-            precision: what weights are multiplied in, prompts apart. "float32" is the network's
+            precision: of products with weights, except for prompts. "float32" is the network's
                 own arithmetic; "bfloat16", "float16" and "int8" read less and round.
 
         Raises:
-            ConfigError: this processor, or the model's device, has no such products.
+            ConfigError: this processor or the model's device does not support it.
         """
         refuse_precision(precision, self.device)
         if not fits(self.model):
@@ -125,20 +125,20 @@ class Trained:
         seed: int = 0,
         on_notice: Callable[[str], None] = _warn,
     ) -> Iterator[str]:
-        """The text that follows `prompt`, piece by piece, until an end-of-text or `tokens`; of a
-        run that follows instructions, the response to it.
+        """Yield the text that follows `prompt`, piece by piece, until an end-of-text or `tokens`;
+        for a run that follows instructions, the response to it.
 
         Args:
-            prompt: text to go on from.
-            sampling: how a token is drawn.
-            tokens: the most that are written.
+            prompt: text to continue.
+            sampling: the sampling settings.
+            tokens: the most to generate.
             seed: the same seed gives the same text.
-            on_notice: is told how much of a prompt longer than the context was cut; by default
-                that is a Python warning.
+            on_notice: receives how much was cut of a prompt longer than the context; by default
+                a Python warning.
 
         Raises:
-            ConfigError: the number of tokens or the seed is none.
-            CorpusError: the prompt is no text, or has characters that no text in UTF-8 has.
+            ConfigError: the number of tokens or the seed is invalid.
+            CorpusError: the prompt is not text, or has characters that UTF-8 cannot encode.
         """
         if not isinstance(prompt, str):
             raise CorpusError(f"the prompt is a {type(prompt).__name__}, where a text belongs")
@@ -175,25 +175,25 @@ class Trained:
         settings: Mapping[str, Any] | None = None,
         overrides: Iterable[str] = (),
     ) -> Measured:
-        """The loss on whole texts, or without any on the run's own validation text; of a mixture
-        that of each source too.
+        """Measure the loss on whole texts, or by default on the run's own validation text; of a
+        mixture also that of each source.
 
-        Of a fine-tuned run: on files of records, or on the records it kept for validation.
+        Of a fine-tuned run: on files of records, or on its validation records.
 
         Args:
-            texts: files and folders, and rows that Python holds, as `hairpin.train` takes them.
-                They are read as the run reads its own text.
-            on_progress: called with the windows done, and all.
-            on_notice: told what was left out.
+            texts: files, folders and rows held by Python, as in `hairpin.train`. They are read as
+                the run reads its own text.
+            on_progress: called with the number of windows done, and of all.
+            on_notice: receives what was left out.
             column: of tables; None: the run's, or as in training.
-            settings: how the texts are read, in place of the run's own `data.separator`,
+            settings: for reading the texts, replacing the run's own `data.separator`,
                 `data.format`, `data.column` and `data.on_bad_bytes`.
             overrides: the same as "key=value" strings.
 
         Raises:
-            CorpusError: a text cannot be read or is empty, a label is not known, or the run's own
+            CorpusError: a text cannot be read or is empty, a label is unknown, or the run's own
                 data has changed.
-            ConfigError: a setting says something else, or there is no text to read with it.
+            ConfigError: a setting is not about reading, or there is no text to apply it to.
         """
         shape = self.model.shape
         sequences = micro_batch_sequences(shape, 1 << 20, _EVALUATION_BYTES, self.device)
@@ -256,7 +256,7 @@ class TrainedClassifier(Trained):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of the model's outputs."""
+        """Labels in the order of the model's outputs."""
         return self.config.finetune.labels
 
     def write(
@@ -268,7 +268,7 @@ class TrainedClassifier(Trained):
         seed: int = 0,
         on_notice: Callable[[str], None] = _warn,
     ) -> Iterator[str]:
-        """Nothing: a classifier does not write.
+        """Refuse: a classifier does not generate text.
 
         Raises:
             RunError: always.
@@ -280,15 +280,15 @@ class TrainedClassifier(Trained):
 
     @alone
     def predict(self, texts: Sequence[str], places: Sequence[str] = ()) -> list[Prediction]:
-        """The label of each text.
+        """Predict the label of each text.
 
         Args:
-            texts: what to classify.
-            places: where they stand, for an error; as many as texts, or none.
+            texts: to classify.
+            places: their locations, for errors; as many as texts, or none.
 
         Raises:
             CorpusError: a text is empty, longer than the context, or not one that UTF-8 can hold.
-            TypeError: one text was given, not several: its letters would be taken for texts.
+            TypeError: a single string was given: its letters would be taken for texts.
         """
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts; put the one text into a list")
@@ -298,7 +298,7 @@ class TrainedClassifier(Trained):
 
 @alone
 def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "auto") -> Trained:
-    """The model of a run with its best or last weights; a `TrainedClassifier` if it is one.
+    """Load a run's model with its best or last weights; a classifier as `TrainedClassifier`.
 
     Raises:
         RunError: nothing was saved yet, or what was saved is damaged.
@@ -323,10 +323,10 @@ def load_trained(run: RunDirectory, *, weights: str = "best", device: str = "aut
 def _require_fitting(
     run: RunDirectory, config: Config, shape: Shape, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Check, before any memory is taken for it, that the config's model has the weights' shapes.
+    """Check, before allocating its memory, that the config's model has the weights' shapes.
 
     Raises:
-        RunError: somebody has edited the config.
+        RunError: the config was edited.
     """
     if config.model.architecture not in BUILT_IN["model"]:
         return

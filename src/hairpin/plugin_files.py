@@ -1,7 +1,7 @@
-"""Plugin files: run when a user names them, and known by their hashes.
+"""Plugin files: run when a user names them, and identified by their hashes.
 
-A config, a run and a checkpoint say which plugins made them (`plugins`: path and SHA-256). That
-never runs one: it is compared with what was named here.
+A config, a run and a checkpoint record the plugins that made them (`plugins`: path and SHA-256).
+That never runs one: it is compared with those named in this process.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _LOADED: dict[Path, PluginFile] = {}
 
 
 class _Source(SourceLoader):
-    """Runs the very bytes that were hashed; nothing is cached beside the file."""
+    """Loader that runs the exact bytes that were hashed, and caches nothing next to the file."""
 
     def __init__(self, path: Path, content: bytes) -> None:
         self._path = path
@@ -96,7 +96,7 @@ def _run(path: Path, content: bytes) -> None:
     spec = spec_from_loader(name, loader)
     assert spec
     module = module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     try:
         loader.exec_module(module)
     except HairpinError:
@@ -115,7 +115,7 @@ def _forget_since(there: set[tuple[str, str]]) -> None:
 
 
 class Entry(Protocol):
-    """What a config keeps of a plugin: the path, and the SHA-256 in hex."""
+    """A plugin's entry in a config: the path, and the SHA-256 in hex."""
 
     @property
     def path(self) -> str: ...
@@ -127,8 +127,8 @@ class Entry(Protocol):
 def entries_for(
     files: Iterable[PluginFile], names: Mapping[str, str | None]
 ) -> list[dict[str, str]]:
-    """What a config keeps: the plugins that were named, and whatever else brought the names that it
-    uses, such as the script that trains.
+    """Return the entries of a config: the named plugins, and other sources of the names that it
+    uses, such as the training script.
 
     Args:
         files: named by the user.
@@ -143,19 +143,19 @@ def entries_for(
 
 
 def is_present(sha256: str) -> bool:
-    """Whether the plugin with this hash was run in this process."""
+    """True if the plugin with this hash was run in this process."""
     return sha256 in _hashes()
 
 
 def require_plugins(entries: Sequence[Entry], command: str) -> None:
-    """Nothing, if the plugins that made a run were named.
+    """Check that the plugins that made a run were named.
 
     Args:
-        entries: what its config keeps.
-        command: what to type, less the plugins.
+        entries: of its config.
+        command: to type, without the plugins.
 
     Raises:
-        RunError: a line that says what to type, or that a plugin is another.
+        RunError: a line with the command to type, or saying that a plugin has changed.
     """
     missing = [entry for entry in entries if not is_present(entry.sha256)]
     for entry in missing:
@@ -174,7 +174,7 @@ def require_plugins(entries: Sequence[Entry], command: str) -> None:
 
 
 def blame(error: BaseException) -> str | None:
-    """A line about an error that came out of a plugin's code; None: it did not."""
+    """Return a line about an error raised in a plugin's code; None if it was not."""
     if isinstance(error, HairpinError):
         return None
     where = _innermost(error, {found.file for found in REGISTERED.values()})
@@ -182,7 +182,7 @@ def blame(error: BaseException) -> str | None:
 
 
 def _innermost(error: BaseException, files: set[str]) -> str | None:
-    """The innermost line in the files that an error came through."""
+    """Return the innermost line of these files in an error's traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in files]
     return places[-1] if places else None
@@ -200,7 +200,7 @@ def _hashes() -> set[str]:
 
 
 def _sha256_of(found: Registered) -> str:
-    """Of the file that a name was registered in, or of the code itself, as in a notebook."""
+    """Hash the file that a name was registered in, or the code itself, as in a notebook."""
     loaded = _LOADED.get(Path(found.file))
     if loaded:
         return loaded.sha256

@@ -1,7 +1,7 @@
-"""Telling a file that is not there from one that cannot be read now.
+"""Tell a missing file from one that cannot be read now.
 
-That a file is missing says something about a run. That a disk gives an error, that the file is
-another user's or that too many are open says nothing: whoever meets it stops, and changes nothing.
+A missing file says something about a run. A disk error, a file of another user's or too many open
+files say nothing: callers that meet them stop, and change nothing.
 """
 
 import errno
@@ -15,18 +15,18 @@ from typing import BinaryIO
 from hairpin.commands import quoted_words
 from hairpin.errors import RunError, UnreadableError, UserError
 
-# No regular file can be there: nothing is, or a link, a folder, a name that is too long.
+# No regular file: nothing, or a link, a folder, a name that is too long.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
-# A link is not followed, and a pipe that took the file's place is not waited for.
+# A link is not followed, and a pipe that replaced the file is not waited for.
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Inside, an error of the system's is one line that names the path.
+    """Turn system errors inside the block into one line that names the path.
 
     Raises:
-        FileNotFoundError: there is no such file; for the caller to say what that means.
+        FileNotFoundError: the file is missing; the caller decides what that means.
         UnreadableError: anything else went wrong.
     """
     try:
@@ -39,12 +39,12 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_plain(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, opened for reading; closed at the end of the block.
+    """Open a regular file for reading; it is closed at the end of the block.
 
     Raises:
-        FileNotFoundError: there is none, but perhaps a link or a folder.
-        UnreadableError: it cannot be read now; also where the block meets an error of the system's.
-        ValueError: the path is no file's name.
+        FileNotFoundError: it is missing, or is a link or a folder.
+        UnreadableError: it cannot be read now, or the block meets a system error.
+        ValueError: the path is not a valid file name.
     """
     with reading(path):
         _require_plain(path.lstat().st_mode)
@@ -54,10 +54,10 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is something of that name.
+    """True if the path exists.
 
     Raises:
-        UnreadableError: that cannot be told now.
+        UnreadableError: that cannot be determined now.
     """
     try:
         with reading(path):
@@ -68,10 +68,10 @@ def is_there(path: Path) -> bool:
 
 
 def require_working_folder() -> None:
-    """Check that the working folder is there: nothing can be named without it.
+    """Check that the working folder exists: no relative path has a meaning without it.
 
     Raises:
-        RunError: it has gone.
+        RunError: it was removed.
     """
     try:
         Path.cwd()
@@ -83,16 +83,16 @@ def require_working_folder() -> None:
 
 
 def require_utf8(path: Path) -> Path:
-    """Return the path, if a config and a record, which are UTF-8, can name it.
+    """Return the path if a config and a record, which are UTF-8, can hold it.
 
     Raises:
-        UserError: a part of it has bytes that are not; with a command that renames it.
+        UserError: a part of it has bytes that are not UTF-8; with a command to rename it.
     """
     for part in (*reversed(path.parents), path):
         try:
             part.name.encode()
         except UnicodeEncodeError:
-            # Latin-1 has a character for each byte, and most such names are from its time.
+            # Latin-1 has a character for each byte, and most such names date from its time.
             name = os.fsencode(part.name).decode("latin-1")
             rename = quoted_words("mv", part, part.with_name(name))
             way_out = f"rename it, as with `{rename}`" if os.path.lexists(part) else "name another"
@@ -104,7 +104,7 @@ def require_utf8(path: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Return the paths in a folder, in no order; none, if there is no such folder.
+    """Return the paths in a folder, unordered; none if the folder does not exist.
 
     Raises:
         UnreadableError: it cannot be read now.

@@ -1,6 +1,6 @@
-"""A run as an object: its folder, and what can be asked of it.
+"""A run as an object: its folder and its operations.
 
-PyTorch is imported only by what needs it.
+PyTorch is imported only by methods that need it.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, and what can be asked of it."""
+    """A run folder with its operations."""
 
     directory: RunDirectory
 
@@ -37,7 +37,7 @@ class Run:
         return self.directory.path
 
     def __fspath__(self) -> str:
-        """The folder, so that a run can be given wherever a path can."""
+        """Return the folder, so that a run can be used wherever a path can."""
         return str(self.path)
 
     @property
@@ -46,34 +46,34 @@ class Run:
         return self.directory.read_config()
 
     def record(self) -> list[dict[str, Any]]:
-        """Every event of metrics.jsonl, oldest first."""
+        """Return every event of metrics.jsonl, oldest first."""
         return list(read_record(self.directory.metrics))
 
     def events(self) -> History:
-        """Those of them that hold, in little memory."""
+        """Return the events that are still valid, in little memory."""
         return history(read_record(self.directory.metrics))
 
     def summary(self) -> Summary:
-        """What came out."""
+        """Return the results."""
         return summarize(self.events())
 
     def diagnostics(self) -> Diagnostics:
-        """What the record says of clipping, step sizes, overfitting and learning by heart, and what
-        to do about it.
+        """Return the record's findings on clipping, step sizes, overfitting and memorised text,
+        with advice.
         """
         return diagnose(self.events(), self.config)
 
     def lines(self) -> list[str]:
-        """The summary with the diagnostics, for people."""
+        """Return the summary with the diagnostics, for display."""
         events = self.events()
         return lines_with(summarize(events), diagnose(events, self.config))
 
     def trained(self, *, weights: str = "best", device: str = "auto") -> "Trained":
-        """Its model, ready to write and to be measured; of a classifier, to tell labels.
+        """Return its model, ready to generate and be evaluated; of a classifier, to predict labels.
 
         Args:
-            weights: "best" (of the validation) or "last".
-            device: where to put it.
+            weights: "best" (by validation loss) or "last".
+            device: of the model.
 
         Raises:
             RunError: nothing was saved yet, or what was saved is damaged.
@@ -90,19 +90,19 @@ class Run:
         weights: str = "best",
         device: str = "auto",
     ) -> "Measured":
-        """Loss, perplexity and bits per byte on texts; without any on the run's validation text.
+        """Measure loss, perplexity and bits per byte on texts; by default on the validation text.
 
         Args:
-            texts: files, folders, and rows that Python holds, as `hairpin.train` takes them; they
-                are read as the run read its own. Of a fine-tuned run: files of records.
+            texts: files, folders and rows held by Python, as in `hairpin.train`; they are read as
+                the run read its own. Of a fine-tuned run: files of records.
             column: of tables, the one that holds the text; None: the run's.
-            settings: how the texts are read, such as {"data.separator": "~~~"}.
+            settings: for reading the texts, such as {"data.separator": "~~~"}.
             weights, device: as in `trained`.
 
         Raises:
             RunError: nothing was saved yet, or what was saved is damaged.
-            CorpusError: a text cannot be read, or there is none in it.
-            ConfigError: a setting says something else than how a text is read.
+            CorpusError: a text cannot be read, or is empty.
+            ConfigError: a setting is not about reading texts.
         """
         trained = self.trained(weights=weights, device=device)
         return trained.measure(texts, column=column, settings=settings)
@@ -114,15 +114,15 @@ class Run:
         device: str = "auto",
         precision: "Precision" = "float32",
     ) -> "Trained":
-        """Its model, made to write fast (`Trained.for_writing`).
+        """Return its model, prepared for fast generation (`Trained.for_writing`).
 
         Args:
             weights, device: as in `trained`.
-            precision: of the weights while writing on a CPU: "float32" is exact; "float16" and
+            precision: of the weights while generating on a CPU: "float32" is exact; "float16" and
                 "bfloat16" read half as much, "int8" a quarter, and round.
 
         Raises:
-            ConfigError: there are no such products on this processor or device.
+            ConfigError: this processor or device does not support the precision.
             RunError: it is a classifier, nothing was saved yet, or what was saved is damaged.
         """
         if self.config.finetune.kind == "classify":
@@ -133,7 +133,7 @@ class Run:
         return self.trained(weights=weights, device=device).for_writing(precision)
 
     def classifier(self, *, weights: str = "best", device: str = "auto") -> "TrainedClassifier":
-        """Its model, ready to tell labels.
+        """Return its model, ready to predict labels.
 
         Raises:
             RunError: it is no classifier, nothing was saved yet, or what was saved is damaged.
@@ -161,14 +161,14 @@ class Run:
         return write_plots(self.events(), self.directory.plots, **self._clipping())
 
     def plot(self, *names: str) -> "Pictures":
-        """The same plots, which a notebook shows in line.
+        """Return the same plots, which a notebook shows inline.
 
         Args:
             names: "loss", "learning-rate", "gradient-norm", a classifier's "accuracy" and
                 "confusion"; none: all there are.
 
         Raises:
-            RunError: there is no such plot of this run.
+            RunError: this run has no such plot.
         """
         from hairpin.analysis.pictures import Pictures
         from hairpin.analysis.plots import run_figures
@@ -181,7 +181,7 @@ class Run:
         return Pictures.of({name: figures[name] for name in names or figures})
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the summary, and the plots where there is an update to plot."""
+        """Return HTML for a notebook: the summary, and the plots if there is an update to plot."""
         from hairpin.analysis.pictures import page_of
 
         has_updates = bool(self.events().updates)

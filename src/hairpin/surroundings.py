@@ -1,4 +1,4 @@
-"""PyTorch's settings of the whole process, kept out of a run, whatever a caller has set for other
+"""Isolate a run from PyTorch's process-wide settings, which a caller may have changed for other
 work.
 
     torch.set_default_dtype, torch.set_default_device and `with torch.device(…)`, no_grad and
@@ -21,8 +21,8 @@ _DEVICES = ("cpu", "cuda", "mps")
 def kept_out() -> Iterator[None]:
     """Compute inside as in a new process, and leave everything as it was.
 
-    Not inside `torch.no_grad` of our own: it says how tensors are made and products are rounded,
-    and turns gradients on.
+    Not for use inside hairpin's own `torch.no_grad`: it sets how tensors are made and products
+    rounded, and turns gradients on.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
@@ -33,17 +33,17 @@ def kept_out() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
             stack.callback(torch.set_default_dtype, dtype)
         if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))  # what is innermost decides
+            stack.enter_context(torch.device("cpu"))  # the innermost decides
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.is_anomaly_enabled():  # it slows down every pass, and means the caller's own
+        if torch.is_anomaly_enabled():  # it slows every pass, and is meant for the caller's own
             stack.enter_context(torch.autograd.set_detect_anomaly(mode=False))
         yield
 
 
 def alone(act: Callable[P, T]) -> Callable[P, T]:
-    """Let a function compute with the caller's settings kept out."""
+    """Make a function compute without the caller's settings."""
 
     @wraps(act)
     def acted(*args: P.args, **named: P.kwargs) -> T:
@@ -54,8 +54,8 @@ def alone(act: Callable[P, T]) -> Callable[P, T]:
 
 
 def alone_step_by_step(pieces: Iterable[T]) -> Iterator[T]:
-    """Yield what another iterator does, keeping the caller's settings out of it alone: they are in
-    force wherever the caller goes on with a piece.
+    """Yield another iterator's pieces, keeping the caller's settings out of the iterator only: they
+    apply to the caller's work on a piece.
     """
     iterator = iter(pieces)
     while True:

@@ -81,14 +81,14 @@ def sample(
     load_plugins(plugin)
     try:
         sampling = Sampling(temperature, top_k, top_p)
-    except ConfigError as error:  # its lines begin with the names of our options
+    except ConfigError as error:  # its lines begin with the names of the options
         raise ConfigError(f"--{line}" for line in error.problems) from None
     trained = api.load(run).writer(weights=weights, precision=precision)
     rounded = "" if precision == "float32" else f", read in {precision}"
     click.echo(trained.weights + rounded, err=True)
 
     def go_on(prompt: str) -> None:
-        # A continuation stands right behind its prompt, a response below its instruction.
+        # A continuation follows its prompt directly, a response is below its instruction.
         before = prompt + "\n" * trained.follows_instructions
         written = trained.write(
             prompt, sampling, tokens=tokens, seed=seed, on_notice=partial(say, err=True)
@@ -230,7 +230,7 @@ def _sources_as_json(sources: "Mapping[str, Measurement] | None") -> dict[str, o
 
 
 def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
-    """The run that is named first, or the newest, and what is named after it."""
+    """Return the run named first, or the newest, and the arguments after it."""
     from hairpin import api
 
     names_run = bool(arguments) and _names_run(Path(arguments[0]))
@@ -238,7 +238,7 @@ def _divided(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
 
 
 def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], list[str]]:
-    """Texts, and where each stands: a path that is a file is read, - is standard input, and
+    """Return texts and the place of each: a path that is a file is read, - is standard input, and
     anything else is a text.
     """
     from hairpin.data.records import Row, read_texts
@@ -262,7 +262,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
 
 
 def _is_name(text: str) -> bool:
-    """Tell whether a text looks like the name of a file that can be read."""
+    """True if a text looks like the name of a readable file."""
     from hairpin.data.record_files import has_records
 
     path = Path(text)
@@ -285,7 +285,7 @@ def _rows_of_standard_input(column: str) -> "list[Row]":
 
 
 def _names_run(path: Path) -> bool:
-    """Whether it is a run, or nothing at all among runs: then it is the mistyped name of one."""
+    """True for a run, or for a missing path among runs: the mistyped name of one."""
     from hairpin import api
 
     if _is_file(path / "config.toml"):

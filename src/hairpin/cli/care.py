@@ -37,7 +37,7 @@ def runs(folder: Path | None) -> None:
 
 
 def _row(run: "Run") -> tuple[str, ...]:
-    """What came of a run; the last is a classifier's accuracy."""
+    """Return the cells of a run's row; the last is a classifier's accuracy."""
     from hairpin.analysis.formats import harmless_name
     from hairpin.errors import UnreadableError
     from hairpin.watch import reason_of
@@ -45,7 +45,7 @@ def _row(run: "Run") -> tuple[str, ...]:
     name = harmless_name(str(run.path))
     try:
         return (name, *_outcome(run))
-    except Exception as error:  # a record may hold anything; the other runs are listed all the same
+    except Exception as error:  # a record may hold anything; the other runs are still listed
         if isinstance(error, UnreadableError):
             words = f"unreadable: {error.path.name} ({error.reason})"
         else:

@@ -25,10 +25,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Grouping(click.Command):
-    """A command whose --runs and --against each take all that follows, up to the next option."""
+    """A command whose --runs and --against each take all arguments up to the next option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the groups out; `ctx.meta["groups"]` has them."""
+        """Move the groups to `ctx.meta["groups"]`."""
         groups: list[list[str]] = []
         rest: list[str] = []
         in_group = False
@@ -168,7 +168,7 @@ def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
 def _show(
     given: dict[str, Any], run: "Callable[[dict[str, Any]], tuple[Comparison, Path | None]]"
 ) -> None:
-    """Run an experiment with its bar, then print what came of it."""
+    """Run an experiment with its progress bar, then print the result."""
     from hairpin.analysis.conclusions import as_json, lines_of
     from hairpin.terminal.experiment import ExperimentBar
 

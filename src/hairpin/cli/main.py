@@ -1,6 +1,6 @@
 """The command line: `hairpin VERB`, thin over the Python API.
 
-Only click is imported here and in the verbs' modules; what a verb needs, it imports when it runs.
+Only click is imported here and in the verbs' modules; a verb imports what it needs when it runs.
 """
 
 import re
@@ -49,16 +49,16 @@ ALIASES = {
 }
 _HELP = frozenset(("-h", "--help", "--version"))
 _TOGETHER = ("train", "resume", "finetune")  # by several processes
-# At these, a process that has nothing unsaved leaves at once. Windows has no SIGHUP.
+# On these, a process with nothing unsaved exits at once. Windows has no SIGHUP.
 _TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
 
 class Verbs(click.Group):
-    """The verbs in their groups, with a word for those who call them otherwise."""
+    """The verbs in their groups, with suggestions for mistyped ones."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A section of the help for each group."""
+        """Write a section of the help for each group."""
         for title, commands in GROUPS.items():
             with formatter.section(title.capitalize()):
                 formatter.write_dl([(c.name or "", c.get_short_help_str(70)) for c in commands])
@@ -66,7 +66,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb, or an error that names the nearest."""
+        """Return the verb, or raise an error that names the nearest."""
         import difflib
 
         verb = args[0]
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     output.open_outlets()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
-    except SystemExit as stop:  # of `_terminate`, or click's own for a pipe that was closed
+    except SystemExit as stop:  # from `_terminate`, or from click for a closed pipe
         if stop.code in {128 + number for number in _TERMINATE} and not is_follower():
             sys.stderr.write("hairpin: stopped\n")
         raise
@@ -118,20 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    """Do what is asked for, whatever comes of it; the exit code."""
-    # A run's result is its folder; that of all other verbs is what they print.
+    """Run the verb, handle every error, and return the exit code."""
+    # A run's result is its folder; that of all other verbs is their output.
     output.require("stdout", required=_verb_of(arguments) not in _TOGETHER)
     if world_size() > 1 and not _is_for_all(arguments):
         return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
     try:
         with in_company() as company:
             if is_follower() and (code := company.word().exit_code) is not None:
-                return code  # nothing to train, and the first process has said why
+                return code  # nothing to train, and the first process has reported why
             company.exit_code = _verb(arguments)
             return company.exit_code
-    except HairpinError as error:  # there is no company
+    except HairpinError as error:  # the processes could not connect
         return _fail(error.problems, error.exit_code)
-    except KeyboardInterrupt:  # while it was waited for
+    except KeyboardInterrupt:  # while waiting for them
         return _stopped()
 
 
@@ -150,7 +150,7 @@ def _verb(arguments: list[str]) -> int:
         return _fail([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
-    except BrokenPipeError:  # whoever read the output has gone
+    except BrokenPipeError:  # the reader of the output is gone
         return 1
     except (UnicodeEncodeError, OSError, MemoryError) as error:
         return _fail([_line_of(error)], 1)
@@ -158,14 +158,14 @@ def _verb(arguments: list[str]) -> int:
 
 
 def _is_for_all(arguments: Sequence[str]) -> bool:
-    """Tell whether several processes do together what is asked for. What one does, and what is
-    refused, is not waited for: a shell may have the variables of processes that are not there.
+    """True if several processes run the verb together. Other verbs, and refused ones, do not wait
+    for processes: a shell may have the variables of processes that do not exist.
     """
     return _verb_of(arguments) in _TOGETHER and not _HELP.intersection(arguments)
 
 
 def _code_of_refusal(arguments: Sequence[str]) -> int:
-    """Return the exit code of a process that leaves it to the first one to say something."""
+    """Return the exit code of a process that leaves all messages to the first one."""
     return 0 if not arguments or _HELP.intersection(arguments) else 2
 
 
@@ -175,7 +175,7 @@ def _verb_of(arguments: Sequence[str]) -> str:
 
 
 def _require_one_process(arguments: Sequence[str]) -> None:
-    """Check that the verb is one that several processes do together, or there is only one."""
+    """Check that the verb supports several processes, or that there is only one."""
     verb, asks_for_help = _verb_of(arguments), _HELP.intersection(arguments)
     is_for_one = verb in hairpin.commands and verb not in _TOGETHER
     if world_size() > 1 and is_for_one and not asks_for_help:
@@ -188,13 +188,13 @@ def _require_one_process(arguments: Sequence[str]) -> None:
 def _line_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; let other programs go, or take a smaller model"
-    if isinstance(error, UnicodeEncodeError):  # an argument with half a character in it
+    if isinstance(error, UnicodeEncodeError):  # an argument with a lone surrogate
         return "an argument is not UTF-8 text; type it again, or put it in a file"
     return f"{error.filename or 'input or output'}: {error.strerror or error}"
 
 
 def with_dotted_flags(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--table.key value` and `--table.key=value` as `--set table.key=value`."""
+    """Rewrite `--table.key value` and `--table.key=value` as `--set table.key=value`."""
     rewritten: list[str] = []
     rest = iter(arguments)
     for argument in rest:
@@ -210,7 +210,7 @@ def with_dotted_flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _click_line(error: click.ClickException) -> str:
-    """Click's message as a line, with our name for an option that another trainer has."""
+    """Return click's message as a line, with hairpin's name for another trainer's option."""
     if isinstance(error, click.NoSuchOption):
         ours = FOREIGN_NAMES.get(error.option_name.lstrip("-").replace("-", "_"))
         if ours:
@@ -234,5 +234,5 @@ def _stopped() -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM and SIGHUP where nothing is at stake; the training loop has its own way."""
+    """Exit on SIGTERM or SIGHUP when nothing is unsaved; the training loop has its own handler."""
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they come to."""
+"""Options that several verbs share, and the settings that they give."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,12 @@ _TEXT_FLAGS = ("column", "sources")
 
 
 def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
-    """Refuse an option that is given twice with different values: the parser takes the last."""
+    """Refuse an option given twice with different values, of which the parser takes the last."""
     try:
         parser = command.make_parser(click.Context(command, resilient_parsing=True))
         _, _, given = parser.parse_args(list(arguments))
     except click.UsageError:
-        return  # it is said where the command is run
+        return  # it is reported when the command runs
     for option in dict.fromkeys(given):
         if isinstance(option, click.Option) and not option.multiple and given.count(option) > 1:
             values = dict.fromkeys(_values(option, arguments))
@@ -38,12 +38,12 @@ def _values(option: click.Option, arguments: Sequence[str]) -> Iterator[str]:
 
 
 class FiniteRange(click.FloatRange):
-    """A number within bounds; NaN, which compares as within any, is none."""
+    """A number within bounds; NaN, which passes any comparison, is refused."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The number, or click's error."""
+        """Return the number, or raise click's error."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
@@ -57,7 +57,7 @@ class NamedPath(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, or click's error."""
+        """Return the path, or raise click's error."""
         if not str(value).strip() and not isinstance(value, Path):
             self.fail("it is empty (a variable that is not set?); give a name", param, ctx)
         return super().convert(value, param, ctx)
@@ -67,32 +67,32 @@ PATH = NamedPath()
 
 
 def with_settings(command: F) -> F:
-    """--config, --set and the flags for the most used keys."""
+    """Add --config, --set and the flags for the most used keys."""
     return _with_options(command, tuple(FLAGS))
 
 
 def with_plan_settings(command: F) -> F:
-    """The same, less the length in tokens, which a plan takes as "140B" too."""
+    """Add the same except the length in tokens, which a plan also takes as "140B"."""
     return _with_options(command, tuple(flag for flag in FLAGS if flag != "tokens"))
 
 
 def with_curve_settings(command: F) -> F:
-    """The same, less what says which text."""
+    """Add the same except those that name the text."""
     return _with_options(command, tuple(flag for flag in FLAGS if flag not in _TEXT_FLAGS))
 
 
 def with_text_settings(command: F) -> F:
-    """--column and --source alone, and --set."""
+    """Add only --column, --source and --set."""
     return _with_options(command, _TEXT_FLAGS, is_file=False)
 
 
 def with_finetune_settings(command: F) -> F:
-    """The same, less the flags for what the model to start from brings along."""
+    """Add the same except the flags for settings of the initial model."""
     return _with_options(command, ("updates", "epochs", "lr", "seed", "precision", "device"))
 
 
 def column_option(command: F) -> F:
-    """--column."""
+    """Add --column."""
     words = "Of tables: the column that holds the text."
     return click.option("--column", metavar="NAME", help=words)(command)
 
@@ -142,7 +142,7 @@ def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -
 
 
 def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key → value for the flags that were given."""
+    """Return dotted key → value for the flags that were given."""
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     if "sources" in given:
         from hairpin.config.sources import parse_sources
@@ -152,36 +152,36 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def corpus_option(command: F) -> F:
-    """--corpus."""
+    """Add --corpus."""
     words = "stdlib, python-docs or verdict, in place of TEXT."
     return click.option("--corpus", help=words)(command)
 
 
 def track_option(command: F) -> F:
-    """--track, which may be repeated."""
+    """Add --track, which may be repeated."""
     words = "tensorboard, wandb or mlflow follows the run; may be repeated."
     return click.option("--track", multiple=True, metavar="TOOL", help=words)(command)
 
 
 def plugin_option(command: F) -> F:
-    """--plugin, which may be repeated."""
+    """Add --plugin, which may be repeated."""
     words = "Run a Python file that registers names for the config; may be repeated."
     return click.option("--plugin", multiple=True, metavar="F.py", type=PATH, help=words)(command)
 
 
 def json_option(command: F) -> F:
-    """--json."""
+    """Add --json."""
     words = "One JSON object on standard output."
     return click.option("--json", "as_json", is_flag=True, help=words)(command)
 
 
 def run_argument(command: F) -> F:
-    """RUN, which may be left out."""
+    """Add RUN, which is optional."""
     return click.argument("run", required=False, type=PATH)(command)
 
 
 def weights_option(command: F) -> F:
-    """--weights best or last."""
+    """Add --weights best or last."""
     return click.option(
         "--weights",
         type=click.Choice(["best", "last"]),

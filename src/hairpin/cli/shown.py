@@ -1,4 +1,4 @@
-"""Printing for verbs: names and words of unknown origin cannot touch a terminal."""
+"""Printing for verbs: text of unknown origin cannot control the terminal."""
 
 import sys
 from collections.abc import Iterable
@@ -9,18 +9,18 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDEST = 10_000  # characters of a row in a pipe or a file, where nothing is wrapped
+_WIDEST = 10_000  # characters of a row in a pipe or a file, where lines are not wrapped
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines, with all that could act on a terminal as escapes."""
+    """Print lines, escaping everything that could control a terminal."""
     from hairpin.analysis.formats import harmless
 
     click.echo(harmless(text), err=err)
 
 
 def say_table(table: "Table") -> None:
-    """Print a table, whose cells are harmless already."""
+    """Print a table, whose cells are already escaped."""
     from hairpin.terminal.display import standard_console
 
     console = standard_console()
@@ -30,8 +30,8 @@ def say_table(table: "Table") -> None:
 
 
 def write(pieces: Iterable[str]) -> None:
-    """Write a text piece by piece, and a line break: in a pipe or a file its very bytes in UTF-8,
-    on a terminal nothing that acts on it.
+    """Write a text piece by piece, and a line break: to a pipe or a file its exact bytes in UTF-8,
+    to a terminal with control characters escaped.
     """
     from hairpin.analysis.formats import harmless_pieces
 
@@ -43,7 +43,7 @@ def write(pieces: Iterable[str]) -> None:
         return
     sys.stdout.flush()
     for piece in pieces:
-        # An argument may hold half of a character, which UTF-8 has no bytes for.
+        # An argument may hold a lone surrogate, which UTF-8 cannot encode.
         binary.write(piece.encode("utf-8", errors="backslashreplace"))
         binary.flush()
     binary.write(b"\n")

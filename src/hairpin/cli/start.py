@@ -166,7 +166,7 @@ def finetune(
 
 
 def _process_start() -> float:
-    """When this process began, on `time.monotonic`: a budget counts from there."""
+    """Return the start of this process on `time.monotonic`, where a budget begins."""
     import psutil
 
     age_seconds: float = time.time() - psutil.Process().create_time()

@@ -45,7 +45,7 @@ def verify(
 
 
 def _check(path: Path | None, as_json: bool) -> list[str]:
-    """Show the state of a run; returns what is wrong."""
+    """Show the state of a run; return its problems."""
     from rich.table import Table
 
     from hairpin import api
@@ -71,7 +71,7 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
 def _prove(
     config: Path | None, updates: int, kills: int, seed: int, keep: bool, as_json: bool
 ) -> list[str]:
-    """Show whether a killed run ends in the same bits; returns what differs."""
+    """Show whether a killed run ends in the same bits; return the differences."""
     import shutil
     import tempfile
 

@@ -1,4 +1,4 @@
-"""A model that transformers wrote becomes a run: to write, to be measured, to train on."""
+"""Import of a transformers model as a run, to sample, evaluate or train further."""
 
 import sys
 import time
@@ -23,17 +23,17 @@ from hairpin.version import __version__
 
 
 def bring_in(folder: Path, out: Path, on_notice: Callable[[str], None]) -> Run:
-    """A run of the weights and the tokenizer in a folder.
+    """Make a run of the weights and the tokenizer in a folder.
 
-    It has weights and no checkpoint: nothing was trained here that could be gone on with.
+    It has weights and no checkpoint: there is no training here that could be resumed.
 
     Args:
         folder: config.json, safetensors and a tokenizer's files.
         out: the run's folder, new or empty.
-        on_notice: told in a line each what was not taken as it is there.
+        on_notice: receives a line for each thing that was not imported unchanged.
 
     Raises:
-        RunError: the folder holds no model of hairpin's, or the run cannot be written.
+        RunError: the folder has no model that hairpin can represent, or the run cannot be written.
     """
     started = time.monotonic()
     if RunDirectory(folder).config.is_file():
@@ -59,7 +59,7 @@ def _config(origin: Origin) -> Config:
     shape, tokenizer = origin.shape, origin.tokenizer
     return build_config(
         flags={
-            "recipe": shape.architecture,  # each has a recipe of its name
+            "recipe": shape.architecture,  # each has a recipe of the same name
             "model.architecture": shape.architecture,
             "model.layers": shape.layers,
             "model.heads": shape.heads,
@@ -75,7 +75,7 @@ def _config(origin: Origin) -> Config:
 
 
 def _write_record(run: RunDirectory, origin: Origin, seconds: float) -> None:
-    """A beginning, what it is, and an end: a run of no updates."""
+    """Write the record of a run without updates: its start, its plan and its end."""
     plan = events.Plan(
         text="",
         parameters=count_parameters(origin.shape).total,

@@ -1,4 +1,4 @@
-"""A model card: what a run was, in the README.md that goes with its weights."""
+"""Model card: a description of a run, in the README.md that goes with its weights."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _TOKENIZERS = {
 
 
 def model_card(source: Source, class_name: str) -> str:
-    """The card in Markdown.
+    """Return the card in Markdown.
 
     Args:
         source: the run.
@@ -131,5 +131,5 @@ def _limits(source: Source) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text of unknown origin in one line of Markdown."""
+    """Return text of unknown origin as one line of Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", harmless_name(text, 200))

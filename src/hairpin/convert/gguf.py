@@ -1,6 +1,6 @@
-"""A run as a GGUF file, which llama.cpp and what is built on it run.
+"""Export of a run as a GGUF file, for llama.cpp and programs built on it.
 
-GPT-2's network and Qwen3's are there; NanoChat's is not. Names and keys are those of the `gguf`
+GPT-2's network and Qwen3's are supported; NanoChat's is not. Names and keys are those of the `gguf`
 package, weights float32: `llama-quantize` makes smaller ones. `ecosystem/test_gguf.py` reads files
 back.
 """
@@ -42,19 +42,19 @@ _BLOCK = {
 }
 _APART = ("attn_q", "attn_k", "attn_v")
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # kinds of token
-# llama.cpp wants a merge where there is none: of two bytes that no UTF-8 has.
+# llama.cpp requires at least one merge: this one is of two bytes that no UTF-8 has.
 _IMPOSSIBLE_MERGE = "ÿ ÿ"
 
 
 def export_gguf(source: Source, out: Path) -> None:
-    """Write the file, whole or not at all.
+    """Write the file atomically.
 
     Args:
-        source: what is exported.
+        source: the run to export.
         out: a new file.
 
     Raises:
-        RunError: its network is not one of llama.cpp's, or `out` is there or cannot be written.
+        RunError: llama.cpp lacks its network, or `out` exists or cannot be written.
         UserError: the package `gguf` is not installed.
     """
     if source.shape.architecture == "modern":
@@ -86,11 +86,11 @@ def export_gguf(source: Source, out: Path) -> None:
         raise RunError(f"{out}: cannot be written ({error.strerror or error})") from None
     finally:
         remove(temporary, may_stay=True)
-        unmake(made)  # where nothing came of it
+        unmake(made)  # on failure
 
 
 def _remove_left_over(out: Path) -> None:
-    """Remove what processes left half written that were killed."""
+    """Remove partial files of killed processes."""
     for path in out.parent.glob(f".tmp-{glob.escape(out.name)}-*"):
         pid = path.name.rpartition("-")[2]
         is_number = pid.isdecimal() and len(pid) < 10
@@ -99,8 +99,8 @@ def _remove_left_over(out: Path) -> None:
 
 
 def gguf_tensors(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """llama.cpp's tensors from hairpin's. A tied head is not among them; a bias of GPT-2's that the
-    network has not is zeros.
+    """Return llama.cpp's tensors from hairpin's. A tied head is left out; a GPT-2 bias that the
+    network lacks is zeros.
     """
     return dict(_converted(state, shape))
 
@@ -133,7 +133,7 @@ def _package() -> Any:
 
 
 def _describe(writer: Any, source: Source) -> None:
-    """What llama.cpp wants to know of the network."""
+    """Write the network's metadata for llama.cpp."""
     shape = source.shape
     writer.add_name(source.name)
     writer.add_description(f"trained by hairpin {__version__}, {source.weights}")
@@ -158,7 +158,7 @@ def _add_tokenizer(writer: Any, source: Source) -> None:
     vocabulary, end = Vocabulary.of(source.tokenizer), source.tokenizer.end_of_text
     merges = [f"{left} {right}" for left, right in vocabulary.merges]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")  # how text is divided before merges
+    writer.add_tokenizer_pre("gpt-2")  # how text is split before merges
     writer.add_token_list(vocabulary.names)
     kinds = [_NORMAL] * len(vocabulary.names)
     for token in vocabulary.added:
@@ -168,6 +168,6 @@ def _add_tokenizer(writer: Any, source: Source) -> None:
     writer.add_bos_token_id(end)
     writer.add_eos_token_id(end)
     writer.add_pad_token_id(end)
-    writer.add_add_bos_token(True)  # as training and `hairpin sample` have it
+    writer.add_add_bos_token(True)  # as in training and `hairpin sample`
     if template := chat_template(source.config):
         writer.add_chat_template(template)

@@ -1,4 +1,4 @@
-"""A run as a folder that transformers loads: config.json, safetensors, tokenizer, a model card.
+"""Export of a run as a folder for transformers: config.json, safetensors, tokenizer, a model card.
 
 Writing it needs neither transformers nor a network. `ecosystem/test_huggingface.py` loads such
 folders and compares logits, losses and text.
@@ -21,7 +21,7 @@ from hairpin.model.transformers_weights import to_transformers
 from hairpin.runs.place import new_or_empty_folder
 
 LARGEST_FILE_BYTES = 5_000_000_000  # transformers' own limit
-_FORMAT = {"format": "pt"}  # transformers wants to be told that tensors are PyTorch's
+_FORMAT = {"format": "pt"}  # transformers requires this mark for PyTorch's tensors
 
 CLASSES = {
     "gpt2": "GPT2LMHeadModel",
@@ -31,15 +31,15 @@ CLASSES = {
 
 
 def export_folder(source: Source, out: Path, largest_bytes: int = LARGEST_FILE_BYTES) -> None:
-    """Write the folder, whole or not at all.
+    """Write the folder atomically.
 
     Args:
-        source: what is exported.
-        out: a folder that is new or empty.
-        largest_bytes: of a file of weights; more become several, with an index.
+        source: the run to export.
+        out: a new or empty folder.
+        largest_bytes: of a file of weights; larger ones are sharded, with an index.
 
     Raises:
-        RunError: there is something at `out`, or it cannot be written.
+        RunError: `out` exists and is not empty, or it cannot be written.
     """
     shape, tokenizer = source.shape, source.tokenizer
     tensors = to_transformers(source.tensors, shape)
@@ -58,11 +58,11 @@ def export_folder(source: Source, out: Path, largest_bytes: int = LARGEST_FILE_B
 
 
 def config_json(shape: Shape, dropout: float = 0.0) -> dict[str, Any]:
-    """What config.json says of a network.
+    """Return the contents of config.json for a network.
 
     Args:
-        shape: its own.
-        dropout: of its training; it changes nothing in what the network computes afterwards.
+        shape: of the network.
+        dropout: of its training; it does not affect inference.
     """
     common: dict[str, Any] = {
         "architectures": [CLASSES[shape.architecture]],
@@ -85,7 +85,7 @@ def config_json(shape: Shape, dropout: float = 0.0) -> dict[str, Any]:
         "rms_norm_eps": EPSILON,
         "attention_bias": False,
         "attention_dropout": 0.0,
-        # The second is what versions before 5 read.
+        # Versions before 5 read the second.
         "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
         "rope_theta": ROTARY_BASE,
     }
@@ -138,7 +138,7 @@ def _write_weights(folder: Path, tensors: Mapping[str, Tensor], largest_bytes: i
 
 
 def _parts(tensors: Mapping[str, Tensor], largest_bytes: int) -> list[list[str]]:
-    """Names in their order, cut so that the tensors of each part fit; one alone may be larger."""
+    """Return the names in order, in parts whose tensors fit; a single one may be larger."""
     parts: list[list[str]] = []
     room = 0
     for name, tensor in tensors.items():

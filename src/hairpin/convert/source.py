@@ -1,4 +1,4 @@
-"""What is exported: a run's weights with all that gives them their meaning, and facts about it."""
+"""The source of an export: a run's weights, the settings to interpret them, and its results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,18 @@ from hairpin.training.origin import open_origin
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A run that is going to be exported.
+    """A run to export.
 
     Args:
-        run: it.
+        run: the run itself.
         config: its settings.
         shape: of its network; no dropout.
         tokenizer: its own.
         tensors: its weights by hairpin's names, float32 on the CPU.
         weights: which weights they are, in words: "best weights, update 400".
-        summary: what came of it.
-        evaluation: of just these weights; None: the record has none.
-        plan: what the record says of its text and its origin; empty: nothing.
+        summary: its results.
+        evaluation: of exactly these weights; None: the record has none.
+        plan: text and origin according to the record; empty: unknown.
     """
 
     run: Run
@@ -43,12 +43,12 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """Name of the folder."""
         return self.run.path.absolute().name
 
 
 def open_source(run: Run, weights: str = "best") -> Source:
-    """A run with its weights.
+    """Open a run with its weights.
 
     Raises:
         RunError: nothing was saved yet, it is damaged, or it is a classifier.

@@ -1,8 +1,8 @@
-"""hairpin's tokenizers as transformers and llama.cpp know them: byte-level BPE.
+"""hairpin's tokenizers in the form of transformers and llama.cpp: byte-level BPE.
 
-Plain bytes are a BPE without merges. What GPT-2's expression divides is divided alike by all, and
-end-of-text is a special token, which those programs also make from its thirteen characters in a
-text (transformers does not with `split_special_tokens=True`).
+Plain bytes are a BPE without merges. All split text by GPT-2's expression, and end-of-text is a
+special token, which those programs also make from its thirteen characters in a text (transformers
+does not with `split_special_tokens=True`).
 """
 
 import json
@@ -22,10 +22,10 @@ class Vocabulary:
     """A tokenizer as a byte-level BPE.
 
     Args:
-        names: of all tokens in the order of their ids: of added ones their text, of the others
-            their bytes as GPT-2 writes them.
+        names: of all tokens in id order: the text of added ones, for the others their bytes in
+            GPT-2's notation.
         merges: pairs of tokens in the order in which they were learned.
-        added: the tokens that no merge makes, end-of-text among them.
+        added: the tokens that no merge makes, including end-of-text.
     """
 
     names: list[str]
@@ -34,7 +34,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
-        """The same ids for the same text."""
+        """Return the vocabulary that gives the same ids for the same text."""
         characters = {byte: character for character, byte in bpe.byte_of_character().items()}
         names = ["".join(characters[byte] for byte in piece) for piece in tokenizer.pieces()]
         added = tokenizer.added_tokens()
@@ -48,12 +48,12 @@ class Vocabulary:
 
 
 def tokenizer_files(tokenizer: Tokenizer, config: Config, context: int) -> dict[str, bytes]:
-    """File name -> content of what `AutoTokenizer.from_pretrained` reads.
+    """Return file name -> content for `AutoTokenizer.from_pretrained`.
 
     Args:
         tokenizer: the run's.
         config: the run's, for the template of instructions.
-        context: tokens that the model sees.
+        context: the model's context in tokens.
     """
     whole = _tokenizer_json(tokenizer)
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
@@ -84,8 +84,8 @@ def _tokenizer_json(tokenizer: Tokenizer) -> bytes:
 
 
 def chat_template(config: Config) -> str | None:
-    """The run's template of instructions in Jinja: a user's message is an instruction, without an
-    input, and an assistant's the response to it. None: the run does not follow instructions.
+    """Return the run's instruction template in Jinja: a user's message is an instruction without
+    an input, an assistant's the response. None if the run does not follow instructions.
 
     Training saw one instruction and one response, between two end-of-texts.
     """
@@ -114,5 +114,5 @@ def chat_template(config: Config) -> str | None:
 
 
 def _literal(text: str) -> str:
-    """A string of Jinja's, whose escapes are Python's."""
+    """Return the text as a Jinja string literal, whose escapes are Python's."""
     return json.dumps(text, ensure_ascii=False)

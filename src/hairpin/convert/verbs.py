@@ -1,4 +1,4 @@
-"""Exporting and importing, as functions: `hairpin.export` and `hairpin.import_model`."""
+"""Export and import as functions: `hairpin.export` and `hairpin.import_model`."""
 
 import sys
 from collections.abc import Callable
@@ -21,11 +21,11 @@ FORMATS = ("huggingface", "gguf")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Args:
         path: the folder or the file.
-        words: what it is, in a line.
+        words: a description in one line.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Exported:
 def export(
     run: AnyPath | None, out: AnyPath, *, to: str = "huggingface", weights: str = "best"
 ) -> Exported:
-    """Write a run's model for others.
+    """Write a run's model for other programs.
 
     Args:
         run: its folder; None: the newest in `runs/`.
@@ -45,8 +45,8 @@ def export(
         weights: "best" (of the validation) or "last".
 
     Raises:
-        UserError: the run has no such weights, its network cannot be had in that format, or there
-            is something at `out`.
+        UserError: the run has no such weights, the format does not support its network, or `out`
+            is taken.
     """
     if to not in FORMATS:
         raise ConfigError(f"--to: there is no {to!r}; choose one of {', '.join(FORMATS)}")
@@ -70,16 +70,16 @@ def import_model(
     out: AnyPath | None = None,
     on_notice: Callable[[str], None] | None = None,
 ) -> Run:
-    """Make a run of a model of transformers, GPT-2's or one that hairpin exported.
+    """Make a run of a transformers model, GPT-2's or one that hairpin exported.
 
     Args:
         folder: with config.json, safetensors and the tokenizer's files.
         out: the run's folder, new or empty; None: `runs/<folder>-<n>`.
-        on_notice: told in a line each what was not taken as it is there (tokens, rows, a head);
+        on_notice: receives a line for each thing not imported unchanged (tokens, rows, a head);
             None: they are written to standard error.
 
     Raises:
-        RunError: it is no model of hairpin's; a line for each setting in which it is not.
+        RunError: hairpin cannot represent the model; a line for each setting that differs.
     """
     folder = Path(folder)
     place = Path(out) if out else new_run_path(folder.absolute().name)

@@ -1,4 +1,4 @@
-"""Tokens that no merge makes: end-of-text, and what others add to a vocabulary (`<|im_start|>`)."""
+"""Tokens that no merge makes: end-of-text, and additions to a vocabulary (`<|im_start|>`)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ class Added:
     Args:
         content: its text.
         id: its id.
-        special: whether programs leave it out of what people are shown.
+        special: whether programs leave it out of displayed text.
     """
 
     content: str
@@ -43,13 +43,13 @@ class Marks:
 
     def __init__(self, added: Sequence[Added]) -> None:
         self.id_of = {token.content: token.id for token in added if token.content != END_OF_TEXT}
-        # The longest of those that begin at a place is taken.
+        # Of tokens that begin at the same place the longest is taken.
         longest_first = sorted(self.id_of, key=len, reverse=True)
         self._expression = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def divided(self, text: str, following: str) -> int:
-        """Return how many characters at the end of a text begin what is an added token's text
-        together with what follows; 0: none.
+        """Return the number of characters at the end of a text that, with the text after it, form
+        an added token; 0: none.
         """
         reach = max(map(len, self.id_of), default=1) - 1
         if not reach:

@@ -18,7 +18,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 class _ArrowTable:
-    """Columns of Arrow, read a few rows at a time."""
+    """Table of Arrow columns, read a few rows at a time."""
 
     kind = "Arrow"
 
@@ -31,7 +31,7 @@ class _ArrowTable:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Turn errors of the library into a line."""
+        """Turn the library's errors into one line."""
         pyarrow, _ = _pyarrow(self.name)
         try:
             yield
@@ -49,13 +49,13 @@ class _ArrowTable:
         raise NotImplementedError
 
     def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
-        """Record batches with these columns, one after the other."""
+        """Yield record batches with these columns."""
         raise NotImplementedError
 
     def columns(self) -> Mapping[str, Held]:
         fields = {field.name: field.type for field in self._schema()}
         self.names |= dict.fromkeys(fields)
-        # Numbers and pictures say nothing, and may be large.
+        # Numbers and pictures are of no use here, and may be large.
         looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
         rows = list(first_rows(self._first(looked_at), dict.values)) if looked_at else []
         return {
@@ -64,7 +64,7 @@ class _ArrowTable:
         }
 
     def _first(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Rows to look at, a few at a time, since they may be long."""
+        """Yield the first rows, read a few at a time, since they may be long."""
         for batch in self._batches(columns, _LOOKED_AT_ONCE):
             values = [_values(batch.column(name)) for name in columns]
             yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
@@ -112,8 +112,8 @@ class Parquet(_ArrowTable):
 
 
 class ArrowFile(_ArrowTable):
-    """One file of Arrow's record batches: Feather, an IPC file, or a stream, as the `datasets` of
-    Hugging Face cache them.
+    """One file of Arrow's record batches: Feather, an IPC file, or a stream, such as Hugging Face
+    `datasets` caches.
     """
 
     kind = "Arrow or Feather"
@@ -127,7 +127,7 @@ class ArrowFile(_ArrowTable):
         source.seek(0)
         if opening == b"ARROW1":
             return ipc.open_file(source)
-        if opening[:4] == b"FEA1":  # Feather as it was before 2020, which has no batches
+        if opening[:4] == b"FEA1":  # Feather from before 2020, which has no batches
             source.close()
             return feather.read_table(self._path, use_threads=False).to_reader(_ROWS_AT_ONCE)
         return ipc.open_stream(source)
@@ -162,7 +162,7 @@ class SavedDataset(_ArrowTable):
             ) from None
         try:
             return datasets.Dataset.load_from_disk(str(folder)).with_format("arrow")
-        except Exception as error:  # whatever it raises where files are missing or cut short
+        except Exception as error:  # whatever it raises for missing or truncated files
             raise CorpusError(
                 f"{self.name}: the saved dataset cannot be read ({_first_line(error)}); save it "
                 "again"
@@ -177,7 +177,7 @@ class SavedDataset(_ArrowTable):
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote the folder."""
+    """True if `save_to_disk` wrote the folder."""
     names = ("dataset_info.json", "state.json")
     return (folder / "dataset_dict.json").is_file() or all(
         (folder / name).is_file() for name in names
@@ -185,10 +185,10 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def split_folder(folder: Path) -> Path:
-    """The folder of the split that is read: of several `train`, or the only one.
+    """Return the folder of the split to read: `train`, or the only one.
 
     Raises:
-        CorpusError: there are others, and none of that name.
+        CorpusError: there are several, none of them `train`.
     """
     listing = folder / "dataset_dict.json"
     if not listing.is_file():
@@ -228,7 +228,7 @@ def _pyarrow(name: str) -> tuple[Any, Any]:
 
 
 def _kind(type_: Any) -> str:
-    """What a column of a type of Arrow holds."""
+    """Return the kind of column that an Arrow type makes."""
     from pyarrow import types
 
     if types.is_dictionary(type_):
@@ -242,14 +242,14 @@ def _kind(type_: Any) -> str:
 
 
 def _has_texts(type_: Any) -> bool:
-    """Tell whether a type of Arrow is of texts, or of lists or objects that may hold some."""
+    """True if an Arrow type is text, or lists or objects that may hold text."""
     from pyarrow import types
 
     return _kind(type_) == TEXT or types.is_nested(type_)
 
 
 def _values(array: Any) -> list[Any]:
-    """Return the values of some rows, to look at."""
+    """Return the values of some rows, for recognising the column's kind."""
     from pyarrow import types
 
     if not types.is_nested(array.type):
@@ -257,13 +257,13 @@ def _values(array: Any) -> list[Any]:
         return [None if text is None else text.decode(errors="replace") for text in texts]
     try:
         values: list[Any] = array.to_pylist()
-    except UnicodeDecodeError:  # deep inside, and only to be looked at
+    except UnicodeDecodeError:  # nested, and only used for recognition
         return [None] * len(array)
     return values
 
 
 def _as_bytes(array: Any) -> list[bytes | None]:
-    """The values as they are stored, which may not be UTF-8."""
+    """Return the stored bytes of the values, which may not be UTF-8."""
     import pyarrow
     from pyarrow import types
 

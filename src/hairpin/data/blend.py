@@ -1,7 +1,7 @@
-"""Text for a run, of one source or of several: surveyed, one tokenizer for all, shards of each.
+"""Text of a run, from one source or several: survey, one tokenizer for all, shards of each.
 
-survey_text(data)    what all of it is
-prepare_text(data)   its tokens; of a mixture each source's own, which change with no weight
+survey_text(data)    survey of all of it
+prepare_text(data)   its tokens; of a mixture one set per source, independent of the weights
 """
 
 import contextlib
@@ -43,7 +43,7 @@ Asked = settings.Tokenizer | Tokenizer
 def survey_text(
     data: settings.Data, *, cache: Path | None = None, on_progress: Progress | None = None
 ) -> Survey:
-    """What all the text is.
+    """Survey all the text.
 
     Raises:
         CorpusError: as `split.survey`, of a source or of the whole.
@@ -60,7 +60,7 @@ def prepare_text(
     cache: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Prepared:
-    """Tokens of all the text: from the cache where it was prepared in this way before.
+    """Return the tokens of all the text, from the cache if it was prepared like this before.
 
     Args:
         data, tokenizer, cache, on_progress: as in `shards.prepare`.
@@ -79,7 +79,7 @@ def prepare_text(
 def text_prepared_already(
     data: settings.Data, found: Survey, tokenizer: settings.Tokenizer
 ) -> Prepared | None:
-    """What `prepare_text` would find in the cache; None where it is not all there."""
+    """Return what `prepare_text` would find in the cache; None if anything is missing."""
     if not data.sources:
         return prepared_already(open_corpus(data).data, found, tokenizer)
     surveys = _surveys(data, None, None)
@@ -95,7 +95,7 @@ def text_prepared_already(
 
 
 def require_enough_text(prepared: Prepared, context: int) -> None:
-    """As `require_enough`, of each source of a mixture.
+    """Check as `require_enough` does, for each source of a mixture.
 
     Raises:
         CorpusError: a line for each stream that is too short.
@@ -112,7 +112,7 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
 
 
 def words_of(prepared: Prepared) -> str:
-    """Sum up a prepared text in a line; further lines tell what was left out of it."""
+    """Sum up a prepared text in a line; further lines report what was left out."""
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
         f"vocabulary {prepared.tokenizer.vocabulary:,}"
@@ -121,8 +121,8 @@ def words_of(prepared: Prepared) -> str:
 
 
 def notices_of(found: Survey) -> Iterator[str]:
-    """Yield what train, plan and prepare say of a text: what of it is read, and what was left out
-    of it, replaced in it, or not found.
+    """Yield the notices of train, plan and prepare about a text: what is read, left out,
+    replaced, or not found.
     """
     if of_tables := words_of_tables(found):
         yield of_tables
@@ -130,7 +130,7 @@ def notices_of(found: Survey) -> Iterator[str]:
 
 
 def words_of_tables(found: Survey) -> str | None:
-    """Return a line about what of the tables is read, and what is left out; None: no tables."""
+    """Return a line about the columns that are read and left out; None: no tables."""
     return table_words(found.column, found.unused, found.rows, found.empty)
 
 
@@ -141,7 +141,7 @@ def _surveys(data: settings.Data, cache: Path | None, on_progress: Progress | No
 
 
 def _joined(data: settings.Data, found: Sequence[Survey]) -> Survey:
-    """One survey of all sources, in their order."""
+    """Return one survey of all sources, in their order."""
     names = [source.name for source in data.sources]
     hashes = json.dumps([[n, each.hash] for n, each in zip(names, found, strict=True)])
     lengths, sides, tails = array("Q"), bytearray(), bytearray()
@@ -238,17 +238,17 @@ def _tokenizer(
             on_progress("learning vocabulary", done_bytes, max(total_bytes, done_bytes))
 
     learned = train_bpe(_sample(data, found, total_bytes), _vocabulary(found, asked), on_bytes)
-    # Without a cache the next run learns it once more, and that is all.
+    # Without a cache the next run just learns it again.
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        remove(folder, may_stay=True)  # what is there is damaged
+        remove(folder, may_stay=True)  # the existing folder is damaged
         with new_folder(folder) as made:
             learned.save(made)
     return learned
 
 
 def _sample(data: settings.Data, found: Sequence[Survey], total_bytes: int) -> Iterator[str]:
-    """Training text of each source in proportion to its weight, as far as it has so much."""
+    """Yield training text of each source in proportion to its weight, as far as it lasts."""
     for (_, part), each, share in zip(data.parts(), found, _shares(data, found), strict=True):
         parts = divided_parts(open_corpus(part), each)
         texts = (piece.text for piece in parts if not piece.is_validation)

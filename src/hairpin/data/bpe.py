@@ -1,7 +1,7 @@
 """Learn a byte-level BPE vocabulary (Sennrich et al. 2016; GPT-2) from text.
 
 Hugging Face `tokenizers` does the learning and defines the file format; encoding is tiktoken's
-(see tokenizers.py). The result depends on the text alone: not on threads, nor on the run.
+(see tokenizers.py). The result depends only on the text, not on threads or the run.
 """
 
 import json
@@ -15,7 +15,7 @@ from hairpin.data.added_tokens import END_OF_TEXT, Added
 from hairpin.data.pieces import recut
 
 TRAINING_BYTES = 64_000_000
-# The learner holds each word that differs, in about 85 bytes for each of its own: 250 MB for this.
+# The learner holds each distinct word, in about 85 bytes for each of its own: 250 MB for this.
 DISTINCT_BYTES = 3_000_000
 
 # Bytes of training text up to which a vocabulary of this size is chosen. A larger vocabulary
@@ -29,15 +29,15 @@ _VOCABULARIES = (
     (2_000_000_000, 16_384),
 )
 _LARGEST_VOCABULARY = 32_768
-# The words of GPT-2's expression, nearly: enough for an estimate of memory.
+# Nearly the words of GPT-2's expression: enough for an estimate of memory.
 _WORDS = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+")
-# Longer words (a genome is one) take long to learn from, and teach nothing more.
+# Longer words (a genome is one) slow down learning and add nothing.
 _LEARNING_PIECE_CHARS = 2 * 1024
 _REPORT_BYTES = 256 * 1024
 
 
 def choose_vocabulary(train_bytes: int) -> int:
-    """A vocabulary size, end-of-text included, for so many bytes of training text."""
+    """Return a vocabulary size, including end-of-text, for this many bytes of training text."""
     for limit_bytes, vocabulary in _VOCABULARIES:
         if train_bytes <= limit_bytes:
             return vocabulary
@@ -50,8 +50,8 @@ def sample_evenly(
     limit_bytes: int = TRAINING_BYTES,
     distinct_bytes: int = DISTINCT_BYTES,
 ) -> Iterator[str]:
-    """Of `total_bytes` bytes of text, small pieces spread over all of it, as many as learning can
-    hold: `limit_bytes` bytes, and words that differ of `distinct_bytes` bytes together.
+    """Yield small pieces from all over `total_bytes` bytes of text, as many as learning can hold:
+    `limit_bytes` bytes, and distinct words of `distinct_bytes` bytes in total.
     """
     share = min(1.0, limit_bytes / max(total_bytes, 1))
     seen_bytes = taken_bytes = held_bytes = 0
@@ -59,7 +59,7 @@ def sample_evenly(
     for piece in recut_each(texts):
         size_bytes = len(piece.encode())
         seen_bytes += size_bytes
-        # New words come ever more slowly, about as the root of the text's length (Heaps' law).
+        # New words get rarer: their number grows about as the root of the length (Heaps' law).
         held_share = (seen_bytes / max(total_bytes, 1)) ** 0.5
         fits = taken_bytes + size_bytes <= max(seen_bytes * share, size_bytes)
         if fits and held_bytes <= distinct_bytes * held_share:
@@ -71,7 +71,7 @@ def sample_evenly(
 
 
 def recut_each(texts: Iterable[str]) -> Iterator[str]:
-    """Small pieces of each text: the learner holds hundreds at once."""
+    """Yield small pieces of each text: the learner holds hundreds at once."""
     for text in texts:
         yield from recut((text,), _LEARNING_PIECE_CHARS, _LEARNING_PIECE_CHARS)
 
@@ -79,12 +79,12 @@ def recut_each(texts: Iterable[str]) -> Iterator[str]:
 def learn(
     texts: Iterable[str], size: int, on_bytes: Callable[[int], None] | None = None
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The vocabulary and the merges of a BPE with up to `size` tokens, the 256 bytes included.
+    """Learn the vocabulary and the merges of a BPE of up to `size` tokens, including the 256 bytes.
 
-    Tokens are written as GPT-2 writes them, a printable character for each byte. Token 256 + i is
-    what merge i makes. A small text yields fewer merges. At most `TRAINING_BYTES` are read.
+    Tokens are in GPT-2's notation, a printable character for each byte. Merge i makes token
+    256 + i. A small text yields fewer merges. At most `TRAINING_BYTES` are read.
     """
-    # Set, so that a later fork (a data loader's) does not print a warning.
+    # Set to keep a later fork (a data loader's) from printing a warning.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -117,10 +117,10 @@ def _counted(texts: Iterable[str], on_bytes: Callable[[int], None] | None) -> It
 def tokenizer_json(
     vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], added: Sequence[Added] = ()
 ) -> bytes:
-    """A vocabulary in the format of Hugging Face tokenizers, version 1.0.
+    """Return a vocabulary in the format of Hugging Face tokenizers, version 1.0.
 
-    An added token stands in the vocabulary too where it is not behind it: `tokenizers` would give
-    it another id.
+    An added token is also in the vocabulary unless it comes after it: otherwise `tokenizers` would
+    give it another id.
     """
     behind = max(vocab.values(), default=-1)
     among = {token.content: token.id for token in added if token.id < behind}
@@ -155,7 +155,7 @@ def of_merges(
     vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], added: Iterable[Added]
 ) -> dict[str, int]:
     """Return the vocabulary without those added tokens that no merge makes. One that a merge makes
-    keeps its id, and is found in texts before anything is merged; end-of-text is made by none.
+    keeps its id, and is found in texts before merging; none makes end-of-text.
     """
     made = {*byte_of_character(), *(left + right for left, right in merges)} - {END_OF_TEXT}
     contents = {token.content for token in added}
@@ -163,7 +163,7 @@ def of_merges(
 
 
 def tokens_of(names: Sequence[str], merges: Sequence[tuple[str, str]]) -> list[bytes]:
-    """Return the bytes of tokens that GPT-2 writes so, in the order in which they were learned.
+    """Return the bytes of tokens in GPT-2's notation, in the order in which they were learned.
 
     Raises:
         ValueError: they are not 256 bytes and then one token for each merge.
@@ -177,7 +177,7 @@ def tokens_of(names: Sequence[str], merges: Sequence[tuple[str, str]]) -> list[b
 
 
 def merges_of(tokens: Sequence[bytes]) -> list[tuple[str, str]]:
-    """The merge that made each token behind the 256 bytes, as GPT-2 writes them.
+    """Return the merge that made each token after the 256 bytes, in GPT-2's notation.
 
     Args:
         tokens: in the order in which they were learned, so that all merges before a token's own
@@ -198,7 +198,7 @@ def merges_of(tokens: Sequence[bytes]) -> list[tuple[str, str]]:
 
 
 def byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte -> the byte (its `bytes_to_unicode`, inverted)."""
+    """Return GPT-2's printable character -> its byte (`bytes_to_unicode`, inverted)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     table = {chr(byte): byte for byte in printable}

@@ -1,4 +1,4 @@
-"""The column of a corpus's tables, and which of the tables that were found have it."""
+"""Choice of the text column of a corpus's tables, and of the found tables that have it."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from hairpin.data.naming import quoted
 from hairpin.data.recognising import Kind
 from hairpin.errors import CorpusError
 
-# Of more tables the first with a row says which column; what others lack is found while reading.
+# Beyond this the first table with a row decides; a column that others lack is noticed on reading.
 _MOST_LOOKED_AT = 1000
 _MOST_PROBLEMS = 10
 _USUAL = "text"
@@ -31,11 +31,11 @@ def settle_tables(
     Args:
         data: the settings, with a column or without.
         sources: files, in order.
-        left_out: is told of tables that are not taken.
+        left_out: counts the tables that are not used.
 
     Raises:
-        CorpusError: a line for each table that cannot be read; no table has the column, or it is
-            open which column is the text.
+        CorpusError: a line for each table that cannot be read; no table has the column, or the
+            text column is ambiguous.
     """
     tables = [source for source in sources if source.format != "text"]
     if not tables:
@@ -123,8 +123,8 @@ class _Look:
         return column, {source.path for source in (*dropped, *(one for one, _ in broken))}
 
     def _column(self) -> tuple[str | None, list[str]]:
-        """Return the column asked for, else `text` if a table has it, else the first that a table
-        would choose; or None and a line from each table that says why not.
+        """Return the requested column, else `text` if a table has it, else the first that a table
+        would choose; or None and the reason of each table.
         """
         if self._asked is not None:
             return self._asked, []
@@ -157,7 +157,7 @@ class _Look:
         return lacking, lines if has_none else wrong
 
     def _has_another(self, columns: Columns) -> bool:
-        """Tell whether a table has one text column of its own while no column was asked for."""
+        """True if a table has one text column of its own and no column was requested."""
         if self._asked is not None:
             return False
         try:

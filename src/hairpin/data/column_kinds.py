@@ -1,4 +1,4 @@
-"""Kinds of columns: texts, ids, links, chats, …, told by the name and the first rows."""
+"""Kinds of columns: texts, ids, links, chats, …, recognised by the name and the first rows."""
 
 import math
 import numbers
@@ -14,10 +14,10 @@ TEXT, NOTHING, CHATS, FILES = "text", "nothing but null", "chats", "names of fil
 
 LOOKED_AT_ROWS = 100
 _LOOKED_AT_CHARS = 4_000_000
-_PROSE_CHARS = 40  # the mean length from which texts with blanks are no labels, whatever their name
+_PROSE_CHARS = 40  # mean length from which texts with blanks are not labels, whatever their name
 _LABEL_ROWS, _LABEL_CHARS, _LABEL_SHARE = 10, 40, 0.25
 _LONGEST_LOOK_CHARS = 2000  # of a link, or a name of a file
-_DEEPEST = 8  # levels of lists and objects that are looked into
+_DEEPEST = 8  # levels of lists and objects that are examined
 
 _DATES = (
     r"\d{4}-\d\d?(?:-\d\d?)?(?:[T ]\d\d?:\d\d\S*(?: \S+)?)?",
@@ -40,7 +40,7 @@ _LOOKS = tuple(
         (FILES, r"[^\s:]+\.(?:png|jpe?g|gif|webp|mp[34]|wav|ogg|pdf|html?|txt|json|py)"),
     )
 )
-# The last word of a column's name -> what it holds, unless that reads like prose.
+# The last word of a column's name -> its kind, unless the values read like prose.
 _NAMED = {
     word: looks
     for looks, words in {
@@ -77,9 +77,9 @@ class Held:
     """The kind of a column.
 
     Args:
-        kind: in words; `TEXT` is what can be read.
-        looks_like: of `TEXT`, what it is rather than the text of a document; None: it may be that.
-        chars: of text in the rows that were looked at, those in lists and objects too.
+        kind: in words; only `TEXT` can be read.
+        looks_like: of `TEXT`, its kind if it is not the text of documents; None: it may be that.
+        chars: characters of text in the examined rows, including lists and objects.
     """
 
     kind: str
@@ -88,16 +88,16 @@ class Held:
 
     @property
     def words(self) -> str:
-        """For a message."""
+        """Description for a message."""
         return self.looks_like or self.kind
 
 
 def held(name: str, kind: str, values: Iterable[Any]) -> Held:
-    """Return what a column holds.
+    """Return the kind of a column.
 
     Args:
         name: of the column.
-        kind: what its values are.
+        kind: of its values.
         values: of some rows.
     """
     there = [value for value in values if not is_missing(value)]
@@ -111,7 +111,7 @@ def held(name: str, kind: str, values: Iterable[Any]) -> Held:
 
 
 def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -> Iterator[Row]:
-    """Yield the rows that say what a table holds: a hundred, or fewer where they are long.
+    """Yield the rows used to recognise a table's columns: a hundred, or fewer if they are long.
 
     Args:
         rows: of the table.
@@ -126,12 +126,12 @@ def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -
 
 
 def is_half_of_a_pair(name: str) -> bool:
-    """Tell whether a column of this name is usually read together with another."""
+    """True if a column of this name is usually read together with another."""
     return _words_of(name)[-1] in _HALVES.split()
 
 
 def kind_in_a_word(value: Any) -> str:
-    """Return the kind of a value that Python holds: `TEXT`, `NOTHING`, "numbers", …."""
+    """Return the kind of a Python value: `TEXT`, `NOTHING`, "numbers", …."""
     if isinstance(value, str):
         return TEXT
     if is_missing(value):
@@ -147,7 +147,7 @@ def kind_in_a_word(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a value stands for nothing: None, NaN, and pandas' own."""
+    """True if a value is missing: None, NaN, and pandas' own."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float) and math.isnan(value)
@@ -172,19 +172,19 @@ def _looks_like(name: str, texts: list[str]) -> str | None:
 
 
 def _is_prose(texts: Collection[str]) -> bool:
-    """Tell whether texts are too long for names and labels, and have more than a word."""
+    """True if texts are too long for names and labels, and have more than one word."""
     blanks = sum(any(map(str.isspace, text.strip())) for text in texts)
     return sum(map(len, texts)) >= _PROSE_CHARS * len(texts) and 2 * blanks > len(texts)
 
 
 def _words_of(name: str) -> list[str]:
-    """Return a name's words in small letters: `createdAt` and `created_at` are the same."""
+    """Return a name's words in lower case: `createdAt` and `created_at` are the same."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return re.findall(r"[^\W_]+", apart.lower()) or [""]
 
 
 def _is_chat(value: Any, depth: int = 0) -> bool:
-    """Tell whether a list or an object has turns in it: who speaks, and what is said."""
+    """True if a list or an object contains chat turns: a speaker and a message."""
     if isinstance(value, Mapping):
         keys = {key.lower() for key in value if isinstance(key, str)}
         if (keys & _SPEAKER and keys & _SPOKEN) or (keys & _ASKING and keys & _ANSWERING):

@@ -1,11 +1,11 @@
-"""Which column of a table holds the text, and what a table is.
+"""Tables, and the choice of the column that holds the text.
 
 A `Table` is one file (or one folder of Hugging Face's `datasets`) whose rows are read one after the
-other; of each the text of one column is wanted, and the kind of the others.
+other; one column is read as text, and only the kind of the others matters.
 
-A column is the text by being called `text`, by being named, or by being the only one that can be:
-ids, links, dates, labels and the like are words too, and chats are lists; none of them wins because
-nothing else is there.
+The text column is the one named by the user, else the one called `text`, else the only candidate:
+ids, links, dates, labels and the like are words too, and chats are lists; none of them is chosen
+for lack of another.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,20 +15,20 @@ from hairpin.data.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_p
 from hairpin.data.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 
-# A row is held whole, and a quote that is never closed makes one of all that follows.
+# A row is held whole, and an unclosed quote makes one row of all that follows.
 LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
 _MOST_SHOWN = 8
-_LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more are a record of a file without names
+_LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more make it a record
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
 
 
 class Table(Protocol):
-    """Rows of a file.
+    """A file of rows.
 
     Attributes:
         name: for messages.
-        names: the columns that were seen so far.
+        names: the columns seen so far.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Table(Protocol):
 
     @property
     def replaced(self) -> int:
-        """U+FFFD characters put in the place of bad bytes so far."""
+        """U+FFFD characters that replaced bad bytes so far."""
         ...
 
     def columns(self) -> Mapping[str, Held]:
-        """Return each column with what it holds, by the first rows. Without a row: none.
+        """Return each column with its kind, from the first rows; none without a row.
 
         Raises:
             CorpusError: the file cannot be read.
@@ -48,10 +48,10 @@ class Table(Protocol):
         ...
 
     def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
-        """Where each row is, for messages, and its text; None: it has none.
+        """Yield the place of each row, for messages, and its text; None: it has none.
 
         Raises:
-            CorpusError: the file is damaged, or a value is no text.
+            CorpusError: the file is damaged, or a value is not text.
         """
         ...
 
@@ -59,17 +59,17 @@ class Table(Protocol):
 def choose_column(
     name: str, columns: Mapping[str, Held], asked: str | None, option: str = "--column"
 ) -> str:
-    """Return the column to read: the one that is asked for, else `text`, else the only one that
-    can be the text.
+    """Return the column to read: the requested one, else `text`, else the only one that can be the
+    text.
 
     Args:
         name: of the table, for a message.
-        columns: what it has.
+        columns: of the table.
         asked: the column that the user names.
-        option: what a user names one with.
+        option: the option that names one.
 
     Raises:
-        CorpusError: it is not there or holds no text, or several could be meant, or none.
+        CorpusError: it is missing or holds no text, or there are several candidates, or none.
     """
     if asked is not None and asked not in columns:
         raise CorpusError(
@@ -92,19 +92,19 @@ def choose_column(
 
 
 def column_words(column: str, unused: Sequence[str]) -> str:
-    """Return which column is read, and which are not."""
+    """Return a line about the column that is read and those that are not."""
     if not unused:
         return f"column {quoted(column)} is read"
     return f"column {quoted(column)} of {1 + len(unused)} is read; not used: {names_of(unused)}"
 
 
 def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int) -> str | None:
-    """Return a line about what of tables is read, and what is left out; None: there are none.
+    """Return a line about the columns that are read and left out; None: no tables.
 
     Args:
         column: that is read, if there are rows; None: several, of several sources.
         unused: the others.
-        rows, empty: how many there are, and how many of them have no text.
+        rows, empty: the number of rows, and of those without text.
     """
     parts = []
     if column and not rows:
@@ -120,7 +120,7 @@ def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int
 
 
 def not_a_text(place: str, column: str, kind: str) -> CorpusError:
-    """The error for a row whose value is no text."""
+    """Return the error for a row whose value is not text."""
     return CorpusError(
         f"{place}: {quoted(column)} is {kind}, where a text belongs; mend the row, or name another "
         "column with --column"
@@ -128,7 +128,7 @@ def not_a_text(place: str, column: str, kind: str) -> CorpusError:
 
 
 def too_long(place: str) -> CorpusError:
-    """The error for a row that is longer than is held in memory."""
+    """Return the error for a row too long to be held in memory."""
     return CorpusError(
         f"{place}: a row of more than {LONGEST_ROW_CHARS // 2**20} million characters, if it is "
         "one; mend the file, or make a text file of it"
@@ -136,7 +136,7 @@ def too_long(place: str) -> CorpusError:
 
 
 def _only_one(columns: Mapping[str, Held]) -> str | None:
-    """Return the column that is the text because no other can be; None: it is open."""
+    """Return the column that is the text because no other can be; None: ambiguous."""
     can_be = _candidates(columns)
     if len(can_be) != 1:
         return None
@@ -165,7 +165,7 @@ def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
 
 
 def _why_none(columns: Mapping[str, Held], option: str) -> str:
-    """Say why no column is chosen, and what to do."""
+    """Explain why no column is chosen, and what to do."""
     there = _described(columns)
     can_be = _candidates(columns)
     nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
@@ -191,7 +191,7 @@ def _why_none(columns: Mapping[str, Held], option: str) -> str:
 
 
 def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
-    """Say why the column that is meant cannot be read, and what to do."""
+    """Explain why the chosen column cannot be read, and what to do."""
     held = columns[chosen]
     others = any(other.kind == TEXT for other in columns.values())
     do = f"name another with {option}" if others else _AS_ONE_TEXT
@@ -204,7 +204,7 @@ def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
 
 
 def _described(columns: Mapping[str, Held]) -> str:
-    """List the columns with what each holds, the first of many."""
+    """List the columns with their kinds, the first of many."""
     shown = [f"{quoted(name)} ({held.words})" for name, held in columns.items()]
     if len(shown) > _MOST_SHOWN:
         shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]

@@ -1,4 +1,4 @@
-"""Files -> documents, streamed: nobody ever holds a whole file.
+"""Files -> documents, streamed: no file is ever held whole.
 
 open_corpus(settings) -> Corpus      finds the files; reads nothing but openings
 Corpus.documents()    -> Document    one after the other, each an iterator of pieces
@@ -26,14 +26,14 @@ _MOST_PROBLEMS = 10
 
 
 class Document:
-    """One text, read once: `name` says in messages where it comes from."""
+    """One text, read once; `name` is its origin, for messages."""
 
     def __init__(self, name: str, blocks: Iterable[str]) -> None:
         self.name = name
         self._pieces = recut(blocks)
 
     def pieces(self) -> Iterator[str]:
-        """The text in pieces of about 256 Ki characters, cut where tokens cannot differ."""
+        """Yield the text in pieces of about 256 Ki characters, cut where tokens cannot differ."""
         return self._pieces
 
 
@@ -48,9 +48,9 @@ class Corpus:
         left_out: found files and folders that are not part of the text.
         skipped: files and folders left out; known in full after a pass.
         undecodable: files, in the last pass, that are not in the encoding that they declare.
-        empty: rows without a text, in the last pass, of so many `rows`.
+        empty: rows without a text, of all `rows`, in the last pass.
         unused: columns of tables that were not read, in the last pass.
-        replaced: U+FFFD characters put in the place of bad bytes, in the last pass.
+        replaced: U+FFFD characters that replaced bad bytes, in the last pass.
         marks: separators in the last pass, used or missed.
         is_former: whether files are read by the former rules; see `former`.
     """
@@ -81,10 +81,10 @@ class Corpus:
         return told(self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator)
 
     def documents(self) -> Iterator[Document]:
-        """Every document; asking for the next one reads what is left of the one before.
+        """Yield every document; requesting the next one reads the rest of the one before.
 
         Raises:
-            CorpusError: while reading, a file is found to be unreadable, damaged or not UTF-8.
+            CorpusError: a file turns out to be unreadable, damaged or not UTF-8.
         """
         self.undecodable = self.replaced = self.rows = self.empty = 0
         self.unused = {}
@@ -100,7 +100,7 @@ class Corpus:
         return (self._of_text if source.format == "text" else self._of_table)(source, data)
 
     def _with_others(self, error: CorpusError, rest: list[Source]) -> list[str]:
-        """Return a file's problems with those of the files after it, to be mended all at once."""
+        """Return a file's problems with those of the files after it, to be fixed all at once."""
         problems = list(error.problems)
         for number, source in enumerate(rest, 1):
             if len(problems) >= _MOST_PROBLEMS:
@@ -124,7 +124,7 @@ class Corpus:
         for number, stream in enumerate(streams, 1):
             self.marks.separators += number > 1
             name = source.name if separator is None else f"{source.name} (document {number})"
-            # An empty document is none; the first block shows which it is.
+            # Empty documents are dropped; the first block shows which these are.
             first = next(stream, None)
             if first is not None:
                 document = Document(name, _chain(first, stream))
@@ -178,13 +178,13 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 def split_stream(
     blocks: Iterable[str], separator: str, *, is_exact: bool = False
 ) -> Iterator[Iterator[str]]:
-    """The parts of a stream between separators: iterators of non-empty blocks, one for each part.
+    """Yield the parts of a stream between separators, each an iterator of non-empty blocks.
 
-    A part is to be used up before the next one is asked for; what is left of it is dropped. A line
-    end in the separator is any line end of the text, LF or CRLF, unless it `is_exact`.
+    Use up a part before requesting the next one; the rest of it is dropped. A line end in the
+    separator matches any line end of the text, LF or CRLF, unless it `is_exact`.
     """
     lines = [separator] if is_exact else separator.replace("\r\n", "\n").split("\n")
-    # A leading return is looked up afterwards: a pattern that begins with an option is slow.
+    # A leading return is checked afterwards: a pattern that begins with an option is slow.
     pattern = re.compile("\r?\n".join(map(re.escape, lines)).removeprefix("\r?"))
     longest = sum(map(len, lines)) + 2 * (len(lines) - 1)
     source = iter(blocks)
@@ -220,12 +220,12 @@ def split_stream(
 
 
 def open_corpus(data: Data) -> Corpus:
-    """The corpus that the settings name: `data.corpus`, the files of `data.texts`, or all sources
-    of a mixture one after the other.
+    """Open the corpus that the settings name: `data.corpus`, the files of `data.texts`, or all
+    sources of a mixture one after the other.
 
     Raises:
-        CorpusError: a line for each path that is missing, unreadable or holds no text; or it is
-            open which column is the text.
+        CorpusError: a line for each path that is missing, unreadable or holds no text; or the
+            text column is ambiguous.
     """
     if data.sources:
         return _joined(data)

@@ -1,4 +1,4 @@
-"""The corpora that have a name: two that every machine has, and the story of the book."""
+"""Named corpora: two that every machine has, and the story of the book."""
 
 import hashlib
 import http.client
@@ -26,7 +26,7 @@ _LEFT_OUT = frozenset(
 
 
 def standard_library() -> list[tuple[str, Path]]:
-    """(relative path, path) of the standard library's Python files, sorted, without its tests."""
+    """Return (relative path, path) of the standard library's Python files, sorted, no tests."""
     root = Path(sysconfig.get_path("stdlib"))
     found = []
     for folder, subfolders, files in os.walk(root):
@@ -39,7 +39,7 @@ def standard_library() -> list[tuple[str, Path]]:
 
 
 def source_text(path: Path) -> str | None:
-    """A Python file's text in the encoding that it declares; None where it cannot be read."""
+    """Return a Python file's text in the encoding that it declares; None if it cannot be read."""
     try:
         with tokenize.open(path) as file:
             return file.read()
@@ -48,7 +48,7 @@ def source_text(path: Path) -> str | None:
 
 
 def python_docs() -> Iterator[tuple[str, str]]:
-    """(name, text) of Python's help topics, sorted by name.
+    """Yield (name, text) of Python's help topics, sorted by name.
 
     Raises:
         CorpusError: this Python has no help topics.
@@ -64,10 +64,10 @@ def python_docs() -> Iterator[tuple[str, str]]:
 
 
 def verdict() -> Path:
-    """The path of The Verdict (Wharton 1908) in the cache, downloaded where it is missing.
+    """Return the path of The Verdict (Wharton 1908) in the cache, downloading it if missing.
 
     Raises:
-        CorpusError: there is no network, or what came is another text.
+        CorpusError: there is no network, or the download is a different text.
     """
     path = cache_folder() / "texts" / "the-verdict.txt"
     if _sha256(path) == VERDICT_SHA256:

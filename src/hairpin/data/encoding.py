@@ -1,4 +1,4 @@
-"""Documents -> token ids, streamed: divided into sides, cut into pieces, encoded in batches."""
+"""Documents -> token ids, streamed: split into sides, cut into pieces, encoded in batches."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ _BATCH_CHARS = 2 * 1024 * 1024
 
 
 class ChangedError(CorpusError):
-    """The text is no longer what the survey found."""
+    """The text differs from what the survey found."""
 
     def __init__(self, corpus: Corpus) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class ChangedError(CorpusError):
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of text on one side; `opens` where a document, or its tail, begins with it."""
+    """A piece of text on one side; `opens` if a document, or its tail, begins with it."""
 
     is_validation: bool
     opens: bool
@@ -36,7 +36,7 @@ class Part:
 
 
 def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
-    """All pieces of the corpus with their sides, in order.
+    """Yield all pieces of the corpus with their sides, in order.
 
     Raises:
         ChangedError: at the latest after the last piece, if the content is not what was surveyed.
@@ -65,7 +65,7 @@ def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
 
 
 def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[Part, Ids]]:
-    """Each part with its ids, end-of-text before those that open a document."""
+    """Yield each part with its ids, with end-of-text before those that open a document."""
     opening = np.array([tokenizer.end_of_text], dtype=np.uint32)
     for batch in _batches(_with_whole_marks(parts, Marks(tokenizer.added_tokens()))):
         all_ids = tokenizer.encode_batch([part.text for part in batch])
@@ -74,8 +74,8 @@ def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple
 
 
 def _with_whole_marks(parts: Iterable[Part], marks: Marks) -> Iterator[Part]:
-    """The parts, cut so that none ends inside the text of an added token, which was not known where
-    they were cut.
+    """Yield the parts, recut so that none ends inside the text of an added token, which was unknown
+    when they were cut.
     """
     waiting: Part | None = None
     for part in parts:

@@ -1,4 +1,4 @@
-"""Where text is: files and folders, patterns, and what each file holds."""
+"""Finding text: files, folders and patterns, and the format of each file."""
 
 import glob
 import os
@@ -36,14 +36,14 @@ _OTHER_FORMAT = Kind(
 
 @dataclass(frozen=True)
 class Source:
-    """Where one file's text comes from: a file on disk, a folder that is one dataset, or a text
-    that Python holds.
+    """Source of one file's text: a file on disk, a folder that is one dataset, or a text held by
+    Python.
 
     Args:
         name: for messages.
-        path, text: the one or the other.
-        format: what the file holds.
-        data: how it is read, where that is not as the corpus says.
+        path, text: one of the two.
+        format: of the file.
+        data: its reading settings, if they differ from the corpus's.
         is_found: whether it was found in a folder, not named.
         is_beside_texts: for a found table, whether its folder has texts too.
     """
@@ -57,7 +57,7 @@ class Source:
     is_beside_texts: bool = False
 
     def files(self) -> list[Path]:
-        """The files that decide what the text is."""
+        """Return the files that determine the text."""
         if self.path is None:
             return []
         if self.format != "dataset":
@@ -71,12 +71,12 @@ class Search:
     From a folder with texts and tables it takes the texts; both if the tables' column is named.
 
     Args:
-        asked: what all files hold; None: what each one's name says.
+        asked: the format of all files; None: by each one's name.
         takes_tables: whether to include tables that lie among texts.
         checks_named: whether to refuse named files that are not text, as their reader does later.
 
     Attributes:
-        sources: what was found, in order.
+        sources: the files found, in order.
         problems: lines.
         left_out: found files and folders that are not text.
     """
@@ -97,7 +97,7 @@ class Search:
         self._taken: set[Path] = set()
 
     def add(self, path: Path) -> None:
-        """Take a file, what is in a folder, or what a pattern matches."""
+        """Add a file, the contents of a folder, or the matches of a pattern."""
         if GLOB_CHARACTERS & set(str(path)) and not _exists(path):
             self._add_matches(path)
             return
@@ -165,7 +165,7 @@ class Search:
         is_mixed = len({one.format == "text" for one in chosen}) == 2
         for one in chosen:
             self._take(one.path, one.format, is_found=True, is_beside_texts=is_mixed)
-        # A folder whose files were all named before adds nothing, and that is no mistake.
+        # A folder whose files were all named before adds nothing, which is not an error.
         nothing_new = len(self.sources) == before and not (already_taken and found)
         if nothing_new and len(self.problems) == problems_before:
             why = f" ({'; '.join(left_out.lines())})" if left_out else ""
@@ -179,7 +179,7 @@ class Search:
     def _format_of_found(
         self, path: Path, left_out: LeftOut, name: str, *, is_named: bool
     ) -> Format | None:
-        """Return what a found file holds if it is text or a table, else count it as left out.
+        """Return a found file's format if it is text or a table, else count it as left out.
 
         Args:
             path: the file, or a folder that is one dataset.
@@ -281,10 +281,10 @@ class Search:
 
 
 def require_there(data: Data) -> None:
-    """Check that the files and folders that settings name are there; nothing is read.
+    """Check that the files and folders named in settings exist, without reading any.
 
     Raises:
-        CorpusError: a line for each that is not.
+        CorpusError: a line for each that is missing.
     """
     parts = [part for _, part in data.parts()] or [data]
     named = [Path(text) for part in parts for text in part.texts]

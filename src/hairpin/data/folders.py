@@ -15,7 +15,7 @@ from hairpin.config.data import GLOB_CHARACTERS, Format
 from hairpin.data.left_out import LeftOut
 from hairpin.data.recognising import Kind, useless
 
-# Texts beside the tables of a data set that only describe it.
+# Texts next to the tables of a data set that only describe it.
 _ABOUT = re.compile(
     r"(?:readme|licen[cs]e|copying|notice|authors|citation|changelog|contributing|datasheet"
     r"|dataset_infos?)(?:[._-].*)?",

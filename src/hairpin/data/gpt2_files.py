@@ -1,9 +1,9 @@
-"""A tokenizer from the files that transformers keeps beside a GPT-2 checkpoint.
+"""A tokenizer from the files that transformers keeps next to a GPT-2 checkpoint.
 
     tokenizer.json               all of it, or
     vocab.json and merges.txt    tokens and their ids; the merges in the order they were learned
 
-Ids are the rows of the checkpoint's embedding, so a vocabulary is taken as it is or not at all.
+Ids are the rows of the checkpoint's embedding, so a vocabulary is used unchanged or not at all.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from hairpin.data.added_tokens import END_OF_TEXT, Added
 from hairpin.data.tokenizers import BpeTokenizer, ByteTokenizer, Gpt2Tokenizer, Tokenizer
 from hairpin.errors import RunError
 
-# Of GPT-2's 50,256 tokens in the order of their ids, each behind its length: see `_digest`.
+# Of GPT-2's 50,256 tokens in id order, each preceded by its length: see `_digest`.
 _GPT2_SHA256 = "3b27ee95684e28911415c6bcd8537b0d5b950f05a84053d4e6c63a26990f9617"
 
-# What else tokenizers can do, and the settings under which it is not done.
+# Further features of tokenizers, and the settings that disable them.
 _MODEL: dict[str, Sequence[Any]] = {
     "type": ("BPE", None),
     "dropout": (None, 0),
@@ -42,13 +42,13 @@ _Merges = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Found:
-    """A tokenizer of other programs.
+    """A tokenizer of another program.
 
     Args:
-        tokenizer: it.
-        without_row: texts of added tokens that were left out: no row of the embedding is theirs.
-        plain: texts of added tokens that are found as they are written, though they ask to take
-            white space with them, or to be words of their own.
+        tokenizer: the tokenizer itself.
+        without_row: texts of added tokens that were left out for lack of a row in the embedding.
+        plain: texts of added tokens that are matched literally, though their settings ask to strip
+            white space, or to match only whole words.
     """
 
     tokenizer: Tokenizer
@@ -57,15 +57,15 @@ class Found:
 
 
 def read_tokenizer(folder: Path, rows: int | None = None) -> Found | None:
-    """GPT-2's tokenizer, another byte-level BPE in its format, or plain bytes, which are such a one
-    without merges; None where there are no files.
+    """Read GPT-2's tokenizer, another byte-level BPE in its format, or plain bytes, which are a BPE
+    without merges; return None if there are no files.
 
     Args:
-        folder: where the files are.
-        rows: of the embedding; added tokens behind them are left out. None: as many as there are.
+        folder: with the files.
+        rows: of the embedding; added tokens beyond them are left out. None: unlimited.
 
     Raises:
-        RunError: the files are damaged, or hairpin would not encode as they say.
+        RunError: the files are damaged, or hairpin would encode differently.
     """
     whole, vocab, merges = (
         folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
@@ -99,7 +99,7 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Found | None:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    """What a file holds; nothing where only an optional file is missing."""
+    """Return the contents of a file; empty if it is optional and missing."""
     if path.name in ("tokenizer_config.json", "added_tokens.json") and not path.exists():
         return {}
     value = json.loads(path.read_bytes())
@@ -126,7 +126,7 @@ def _from_tokenizer_json(
 
 
 def _alone(whole: dict[str, Any], part: str) -> Any:
-    """A part of a tokenizer.json, out of the sequences that have it alone; of none it is None."""
+    """Return a part of a tokenizer.json, unwrapped from sequences of one; None for an empty one."""
     found = whole.get(part)
     while isinstance(found, dict) and found.get("type") == "Sequence":
         parts = found[part.replace("_", "") + "s"]
@@ -137,7 +137,7 @@ def _alone(whole: dict[str, Any], part: str) -> Any:
 
 
 def _added_beside(config: dict[str, Any], ids: dict[str, int]) -> list[dict[str, Any]]:
-    """The added tokens that stand in tokenizer_config.json, or in added_tokens.json, as ids."""
+    """Return the added tokens of tokenizer_config.json, or those of added_tokens.json, as ids."""
     full = [
         {"id": int(index), **token}
         for index, token in config.get("added_tokens_decoder", {}).items()
@@ -194,7 +194,7 @@ def _added(token: dict[str, Any]) -> Added:
 
 
 def _is_unlike_its_text(token: dict[str, Any]) -> bool:
-    """Whether other programs do not find it just where its text stands; end-of-text we never do."""
+    """True if other programs do not match it literally; end-of-text is never matched here."""
     flags = ("lstrip", "rstrip", "single_word")
     return token["content"] != END_OF_TEXT and any(token.get(flag) for flag in flags)
 

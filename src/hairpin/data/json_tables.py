@@ -27,14 +27,14 @@ _MANY = {"a number": "numbers", "a list": "lists", "an object": "objects"}
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _INNER_LIST = re.compile(r'"([^"\\\n]+)"\s*:\s*\[\s*\{')
 _SPACE = re.compile(r"[ \t\r\n]*")
-_NEARLY_ALL = 16  # characters before the end of what was read, where an error may be its fault
+_NEARLY_ALL = 16  # characters before the end of the read text, which may cause an error there
 
 
 class _JsonTable(TextTable):
-    """Rows that are objects."""
+    """A table whose rows are objects."""
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
-        """Where each is, the object, and whether it may have half a character in it."""
+        """Yield place, object, and True if it may contain a lone surrogate."""
         raise NotImplementedError
 
     def columns(self) -> Mapping[str, Held]:
@@ -68,7 +68,7 @@ class _JsonTable(TextTable):
 
 
 class JsonLines(_JsonTable):
-    """An object a line."""
+    """One object per line."""
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
         for number, line in enumerate(lines_of(self.blocks(), self.name, "\n"), 1):
@@ -93,7 +93,7 @@ class JsonLines(_JsonTable):
 
 
 class JsonArray(_JsonTable):
-    """One list of objects, of which only the part that is being read is held."""
+    """One list of objects, of which only the part being read is in memory."""
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any], bool]]:
         text, position, number, line = "", 0, 0, 1
@@ -121,7 +121,7 @@ class JsonArray(_JsonTable):
     def _next(
         self, text: str, position: int, blocks: Iterator[str], *, first: bool
     ) -> tuple[str, int, bool]:
-        """The text and the place where the next value begins, or True where the list ends."""
+        """Return the text and the index of the next value, and True if the list ends."""
         comma = first
         while True:
             position = _space(text, position)
@@ -166,12 +166,12 @@ class JsonArray(_JsonTable):
                     ) from None
                 if len(text) - position > LONGEST_ROW_CHARS:
                     raise too_long(place) from None
-                text += more  # as much again: a long row is not decoded over and over
+                text += more  # doubled, so that a long row is not decoded over and over
                 wanted = len(text)
 
 
 def begins_like_rows(path: Path) -> bool:
-    """Whether a .json that nobody named is a list of objects, and not settings or the like."""
+    """True if a .json that was not named is a list of objects, not settings or the like."""
     try:
         opening = next(TextReader(path, "replace").blocks(), "")
     except CorpusError:
@@ -180,7 +180,7 @@ def begins_like_rows(path: Path) -> bool:
 
 
 def _no_list(text: str) -> str:
-    """Say why a file is no table, and what to do."""
+    """Explain why a file is not a table, and what to do."""
     what = "is empty" if not text.strip() else "is not a list"
     line = f"{what}; a .json holds a list of objects: [{{…}}, {{…}}]. "
     first, _, rest = text.lstrip().partition("\n")
@@ -193,7 +193,7 @@ def _no_list(text: str) -> str:
 
 
 def _is_object(line: str) -> bool:
-    """Tell whether a line is a whole object, as in JSON Lines."""
+    """True if a line is a whole object, as in JSON Lines."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -201,7 +201,7 @@ def _is_object(line: str) -> bool:
 
 
 def _in_a_word(values: list[Any]) -> str:
-    """What a column holds, by the kinds of its values."""
+    """Return the kind of a column, from the kinds of its values."""
     kinds = {_KINDS[type(value)] for value in values} - {"null"}
     if not kinds:
         return NOTHING
@@ -222,7 +222,7 @@ def _endless(place: str) -> CorpusError:
 
 
 def _space(text: str, position: int) -> int:
-    """The first place from `position` on that is no white space of JSON."""
+    """Return the first index from `position` on that is not JSON white space."""
     found = _SPACE.match(text, position)
     assert found
     return found.end()

@@ -1,4 +1,4 @@
-"""What a file holds, by its name, and the table that it is."""
+"""The format of a file, by its name, and its table."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ _TABLES: dict[Format, Callable[[Path, str], Table]] = {
 
 
 def format_of(path: Path) -> Format:
-    """What a file's name says that it holds; text where it says nothing else."""
+    """Return the format that a file's name stands for; text by default."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
@@ -42,5 +42,5 @@ def format_of(path: Path) -> Format:
 
 
 def table_of(path: Path, format_: Format, on_bad_bytes: str) -> Table:
-    """The table that a file is; its format is not "text"."""
+    """Return the table of a file whose format is not "text"."""
     return _TABLES[format_](path, on_bad_bytes)

@@ -1,4 +1,4 @@
-"""Names of columns in a message: quoted, cut, counted, and the nearest of those that are there."""
+"""Names of columns in messages: quoted, cut, counted, and the nearest existing one."""
 
 import difflib
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from functools import lru_cache
 _SHOWN_CHARS, _SHOWN_NAMES = 40, 8
 
 
-@lru_cache(maxsize=100)  # every record of a file may lack the same
+@lru_cache(maxsize=100)  # every record of a file may lack the same name
 def nearest(missing: tuple[str, ...], there: tuple[str, ...]) -> str:
-    """` (did you mean "text" for "txet"?)`, or nothing where no name is near."""
+    """Return ` (did you mean "text" for "txet"?)`, or "" if no name is near."""
     plain = {name.lower(): name for name in there}
     pairs = ((name, difflib.get_close_matches(name.lower(), plain, n=1)) for name in missing)
     close = [f"{quoted(plain[near[0]])} for {quoted(name)}" for name, near in pairs if near]
@@ -17,7 +17,7 @@ def nearest(missing: tuple[str, ...], there: tuple[str, ...]) -> str:
 
 
 def names_of(names: Sequence[str]) -> str:
-    """Some names, quoted, and how many more there are."""
+    """Return some names, quoted, and the number of others."""
     shown = [quoted(name) for name in names]
     if len(shown) > _SHOWN_NAMES:
         shown[_SHOWN_NAMES:] = [f"and {len(shown) - _SHOWN_NAMES} more"]
@@ -25,10 +25,10 @@ def names_of(names: Sequence[str]) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name in quotes, cut where it is long."""
+    """Return a name in quotes, cut if it is long."""
     return f'"{name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "…"}"'
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 cell`, `2 cells`."""
+    """Return `1 cell`, `2 cells`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,7 +1,7 @@
 """Cut a stream of text where tokens cannot differ from those of the whole.
 
-GPT-2's tokenizer first divides text into words by a regular expression, then each word into
-tokens. A cut is safe where the expression divides in any case, whatever follows:
+GPT-2's tokenizer first splits text into words by a regular expression, then each word into
+tokens. A cut is safe where the expression always splits, whatever follows:
 
 - before a tab, newline, return or space that comes after something that is no white space: only
   a space at the start of a word and runs of white space match white space at all;
@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 PIECE_CHARS = 256 * 1024
-LIMIT_CHARS = 1024 * 1024  # a text without a safe cut is cut here all the same: memory is bounded
+LIMIT_CHARS = 1024 * 1024  # a text without a safe cut is cut here anyway: memory is bounded
 
 _LETTER = "A-Za-z\u4e00-\u9fa5\u3041-\u3093\u30a1-\u30f6\uac00-\ud7a3"
 _MARK = r'!"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~' + "、。「」『』（），：；？！"
@@ -30,19 +30,19 @@ _SAFE_CUT = re.compile(
 
 
 def first_cut(text: str, start: int, end: int) -> int | None:
-    """The first safe cut at an index in [start, end), or None; 0 and len(text) are no cuts."""
-    # The search stops at `end`: without a cut it would read all the rest, piece after piece.
+    """Return the first safe cut at an index in [start, end), or None; 0 and len(text) are none."""
+    # The search stops at `end`: without a cut it would read all the rest for each piece.
     match = _SAFE_CUT.search(text, max(start, 1), end)
     return match.start() if match else None
 
 
 def last_cut(text: str, end: int) -> int | None:
-    """The last safe cut at an index in [1, end], or None."""
+    """Return the last safe cut at an index in [1, end], or None."""
     span = 256
     while True:
         start = max(end - span, 1)
         found = None
-        # The end of the search is one past `end`: a cut needs to see the character after it.
+        # The search ends one past `end`: a cut depends on the character after it.
         for match in _SAFE_CUT.finditer(text, start, end + 1):
             found = match.start()
         if found is not None or start == 1:
@@ -53,9 +53,9 @@ def last_cut(text: str, end: int) -> int | None:
 def recut(
     stream: Iterable[str], piece_chars: int = PIECE_CHARS, limit_chars: int = LIMIT_CHARS
 ) -> Iterator[str]:
-    """The same text in pieces of about `piece_chars` characters that end at safe cuts.
+    """Yield the same text in pieces of about `piece_chars` characters that end at safe cuts.
 
-    The pieces depend on the text alone and not on how the stream was cut. A stretch of
+    The pieces depend only on the text, not on how the stream was cut. A stretch of
     `limit_chars` characters without a safe cut is cut at its end: decoding still gives the text.
     """
     waiting: list[str] = []
@@ -69,7 +69,7 @@ def recut(
         text = "".join(waiting)
         position = 0
         while True:
-            # Looking at a slice keeps a cut's place independent of where the blocks ended.
+            # Searching a slice keeps a cut's place independent of where the blocks ended.
             window = text[position : position + piece_chars + 1]
             cut = last_cut(window, piece_chars) if len(window) > piece_chars else None
             if cut is None and len(text) - position > limit_chars:

@@ -1,6 +1,6 @@
-"""Records that Python holds -> a file of records, so that they are read as any other.
+"""Records held by Python -> a file of records, so that they are read like any other.
 
-They are written to the cache, where they stay: a run that goes on reads them again.
+They are written to the cache, where they stay: a resumed run reads them again.
 """
 
 import json
@@ -18,10 +18,10 @@ _ADVICE = 'give a list of dicts, such as [{"text": "…", "label": "…"}], or n
 
 
 def paths_of_records(data: Records) -> tuple[Path, ...]:
-    """Return where records are: the path of a file, or of the one that records are written to.
+    """Return the paths of records: of a file, or of the one that they are written to.
 
     Raises:
-        CorpusError: they are no records, or cannot be written.
+        CorpusError: they are not records, or cannot be written.
     """
     if isinstance(data, str | os.PathLike):
         return (Path(data),) if str(data) else ()
@@ -29,14 +29,14 @@ def paths_of_records(data: Records) -> tuple[Path, ...]:
 
 
 def spool_records(rows: Iterable[Any], *, cache: Path | None = None) -> Path:
-    """Write records to a file in the cache; gives its path.
+    """Write records to a file in the cache; return its path.
 
     Args:
         rows: dicts with the same columns that a file would have: a list, a generator, a dataset.
-        cache: in place of the user's cache.
+        cache: instead of the user's cache.
 
     Raises:
-        CorpusError: they are no dicts, there are none, or the cache cannot be written.
+        CorpusError: they are not dicts, there are none, or the cache cannot be written.
     """
     if isinstance(rows, Mapping | bytes) or not isinstance(rows, Iterable):
         raise CorpusError(f"a {type(rows).__name__} is no list of records; {_ADVICE}")
@@ -65,12 +65,12 @@ def _line(number: int, row: dict[str, Any]) -> bytes:
         ) from None
     try:
         return text.encode() + b"\n"
-    except UnicodeEncodeError:  # half a character: whoever reads it says what becomes of it
+    except UnicodeEncodeError:  # a lone surrogate: its reader decides what to do
         return json.dumps(row, default=_as_in_json).encode() + b"\n"
 
 
 def _as_in_json(value: Any) -> Any:
-    """Return what JSON has for a value inside of others that it does not know."""
+    """Return the JSON form of a nested value that JSON does not know."""
     plain = _plain(value)
     if plain is value:
         raise TypeError(f"a {type(value).__name__} is neither text nor number")
@@ -78,7 +78,7 @@ def _as_in_json(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return one of NumPy's values as Python's own; NaN, which data frames have for nothing, as
+    """Return a NumPy value as a Python one; NaN, which data frames have for missing values, as
     None.
     """
     if not isinstance(value, str | bytes | bool | int | float) and hasattr(value, "tolist"):

@@ -1,7 +1,7 @@
-"""Rows that Python holds, one after the other: of lists, generators, data frames and datasets.
+"""Rows held by Python, one after the other: lists, generators, data frames and datasets.
 
-Data frames are told by what they can do, so that none of their libraries is imported. Gone over as
-they are, they give the names of their columns, which are words too.
+Data frames are recognised by their methods, so that none of their libraries is imported. Iterating
+them directly would give the names of their columns, which are words too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,12 +18,12 @@ def rows_of(given: Iterable[Any]) -> Iterator[Any]:
 
 
 def is_table(given: Any) -> bool:
-    """Tell whether it is a table of pandas, polars or pyarrow, which may not be an iterable."""
+    """True for a table of pandas, polars or pyarrow, which may not be an iterable."""
     return _table_rows(given) is not None
 
 
 def _table_rows(given: Any) -> Iterable[Any] | None:
-    """Return the rows of a table of pandas, polars or pyarrow; None: it is none."""
+    """Return the rows of a table of pandas, polars or pyarrow; None for anything else."""
     if hasattr(given, "itertuples") and hasattr(given, "columns"):  # pandas
         names = list(given.columns)
         return (
@@ -52,5 +52,5 @@ def _named(row: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of NumPy as Python's own, where it is one value."""
+    """Return a single NumPy value as a Python one."""
     return value.item() if getattr(value, "shape", None) == () else value

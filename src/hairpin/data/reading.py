@@ -26,11 +26,11 @@ from hairpin.data.token_files import token_ids
 from hairpin.errors import CorpusError
 
 BLOCK_BYTES = 256 * 1024
-# A kilobyte of zstd can stand for 30 MB: small bites keep memory bounded.
+# A kilobyte of zstd can expand to 30 MB: small reads keep memory bounded.
 _ZSTD_BITE_BYTES = 1024
-# `zstd --long=31`, which large dumps are packed with: as much memory as the file says, to 2 GB.
+# `zstd --long=31`, used for large dumps: as much memory as the file requests, up to 2 GB.
 _ZSTD_WINDOW_BYTES = 2**31
-_GARBLED = 0.02  # NULs and control characters about a bad byte, where no encoding is meant
+_GARBLED = 0.02  # NULs and control characters around a bad byte, above which it is no text encoding
 _AROUND_BYTES = 4096
 _DECODERS: dict[str, Callable[[bytes, str, bool], tuple[str, int]]] = {
     "utf-8": codecs.utf_8_decode,
@@ -42,7 +42,7 @@ _DECODERS: dict[str, Callable[[bytes, str, bool], tuple[str, int]]] = {
 
 
 class _Readable(Protocol):
-    """A file, or what unpacks one."""
+    """A file, or its decompressor."""
 
     def read(self, size: int, /) -> bytes:
         """Read that many bytes, or fewer at the end."""
@@ -50,7 +50,7 @@ class _Readable(Protocol):
 
 
 def byte_blocks(path: Path) -> Iterator[bytes]:
-    """A file's content, decompressed where its name ends in `.gz`, `.xz`, `.bz2` or `.zst`.
+    """Yield a file's content, decompressed if its name ends in `.gz`, `.xz`, `.bz2` or `.zst`.
 
     Raises:
         CorpusError: the file cannot be opened or read, or its compressed data are damaged.
@@ -101,9 +101,9 @@ def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
 
 
 def _without_text(path: Path, opening: bytes) -> Kind | None:
-    """Return what a file is that holds no text, by its name and first bytes; None: it may be text.
+    """Return the kind of a file without text, by its name and first bytes; None: it may be text.
 
-    Token ids come first: most of their bytes are NULs, and the first few may be any.
+    Token ids are checked first: most of their bytes are NULs, and the first few may be any.
     """
     kind = token_ids(path, opening) or recognise(path, opening)
     if kind and kind.name == COMPRESSED and path.suffix.lower() in _UNPACK:
@@ -217,7 +217,7 @@ def _damaged(path: Path, kind: str, reason: str) -> CorpusError:
 
 _UNPACK: dict[str, Callable[[Path, BinaryIO], Iterator[bytes]]] = {
     ".gz": _gzip_blocks,
-    ".tgz": _gzip_blocks,  # where the opening shows what it is
+    ".tgz": _gzip_blocks,  # the opening shows the contents
     ".xz": _xz_blocks,
     ".txz": _xz_blocks,
     ".bz2": _bzip2_blocks,
@@ -232,7 +232,7 @@ def refusal(path: Path, kind: Kind) -> CorpusError:
 
 
 class TextReader:
-    """Text of one file, with a count of what had to be replaced.
+    """Text of one file, with a count of replaced bytes.
 
     Args:
         path: the file.
@@ -240,7 +240,7 @@ class TextReader:
         is_checked: whether files that are not text are refused.
 
     Attributes:
-        replaced: U+FFFD characters put in the place of bad bytes so far.
+        replaced: U+FFFD characters that replaced bad bytes so far.
     """
 
     def __init__(self, path: Path, on_bad_bytes: str, *, is_checked: bool = True) -> None:
@@ -251,10 +251,10 @@ class TextReader:
         self._is_checked = is_checked
 
     def blocks(self) -> Iterator[str]:
-        """The text, newlines as they are, without a leading byte order mark.
+        """Yield the text, newlines unchanged, without a leading byte order mark.
 
         Raises:
-            CorpusError: the file is no text, a byte is not of its encoding (unless bad bytes are
+            CorpusError: the file is not text, a byte is not of its encoding (unless bad bytes are
                 replaced), or as `byte_blocks`.
         """
         source = byte_blocks(self.path)
@@ -289,9 +289,9 @@ class TextReader:
         return text, used
 
     def _own_replacements(self, data: bytes) -> int:
-        """Count the U+FFFD that are the text's own."""
+        """Count the U+FFFD that are in the text itself."""
         if self._codec == "utf-8":
-            return data.count(b"\xef\xbf\xbd")  # nothing else decodes so: 0xEF continues nothing
+            return data.count(b"\xef\xbf\xbd")  # only it decodes so: 0xEF continues nothing
         return data.decode(self._codec, "ignore").count("\ufffd")
 
     def _bad_byte(self, data: bytes, at: int, offset: int) -> CorpusError:
@@ -305,7 +305,7 @@ class TextReader:
         mend = "mend the file"
         if self._codec == "utf-8" and (likely := legacy(around)):
             mend = f"it looks like {likely}: save it as UTF-8, as with `iconv -f {likely} -t UTF-8`"
-            if likely != WESTERN:  # there is next to nothing without such bytes
+            if likely != WESTERN:  # hardly any text lacks such bytes
                 return CorpusError(f"{where}; {mend}")
         return CorpusError(
             f"{where}; {mend}, or go on without such bytes: --set data.on_bad_bytes=replace"

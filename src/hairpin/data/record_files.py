@@ -1,9 +1,9 @@
 """Files of records: CSV, TSV, JSON, JSON Lines or Parquet -> a mapping of values for each record.
 
     .csv              RFC 4180: quotes, line breaks in cells; , or ; or tab, as the header has it
-    .tsv              a line is a record; any quote is text but those around a whole cell
+    .tsv              a line is a record; quotes are text except around a whole cell
     .json             a list of objects, or an object with one list among its values
-    .jsonl .ndjson    an object a line
+    .jsonl .ndjson    one object per line
     .parquet          one table
 
 Text is decompressed and decoded by the reader that training uses.
@@ -38,13 +38,13 @@ SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record as its file has it.
+    """A record as it is in its file.
 
     Args:
         place: "spam.csv:17" (the line on which it begins), or "data.json: record 3" (from 1).
         value: a dict of column → a cell's text, or a value of JSON's with numbers as text; it may
-            be something else, which is no record.
-        problem: in place of a value, why it cannot be read.
+            be something else, which is not a record.
+        problem: instead of a value, the reason why it cannot be read.
     """
 
     place: str
@@ -54,12 +54,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Args:
-        entries: its records, in its order.
-        header: where a table's first line is, and the columns that it names.
-        replaced: U+FFFD characters that were put in the place of bad bytes.
+        entries: its records, in order.
+        header: the place of a table's first line, and the columns that it names.
+        replaced: U+FFFD characters that replaced bad bytes.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -71,8 +71,8 @@ def read_contents(path: Path, expected: Sequence[str], on_bad_bytes: str) -> Con
     """Read the records of a file.
 
     Args:
-        path: its suffix says what it holds.
-        expected: columns that it may have, by which a CSV file's delimiter is told.
+        path: its suffix decides the format.
+        expected: columns that it may have, used to recognise a CSV file's delimiter.
         on_bad_bytes: as in `config.data.Data`.
 
     Raises:
@@ -97,15 +97,15 @@ def read_contents(path: Path, expected: Sequence[str], on_bad_bytes: str) -> Con
 
 
 def has_records(path: Path) -> bool:
-    """Tell whether a file's name says that it holds records."""
+    """True if a file's name is that of a file of records."""
     return format_of(path) in (*_PARSERS, "parquet")
 
 
 def text_of(path: Path, on_bad_bytes: str) -> tuple[str, int]:
-    """Return the text of a file, and how many characters of it stand for bad bytes.
+    """Return the text of a file, and the number of its characters that replace bad bytes.
 
     Raises:
-        CorpusError: the file cannot be read, or is no text.
+        CorpusError: the file cannot be read, or is not text.
     """
     _require_file(path)
     reader = TextReader(path, on_bad_bytes)
@@ -134,7 +134,7 @@ def _tsv(file: str, text: str, expected: Sequence[str]) -> Contents:
 
 
 def _table(file: str, records: Iterator[Numbered]) -> Contents:
-    """Read lines of cells, of which the first names the columns."""
+    """Read lines of cells; the first names the columns."""
     entries: list[Entry] = []
     header: tuple[str, tuple[str, ...]] | None = None
     try:
@@ -193,7 +193,7 @@ def _line_of_json(place: str, line: str) -> Entry:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a whole table, numbers as text."""
+    """Yield the rows of a whole table, numbers as text."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -216,7 +216,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _as_in_json(value: Any) -> Any:
-    """Return a value of Arrow's as `decode_json` has it: a number is its text, NaN nothing."""
+    """Return an Arrow value as `decode_json` would: a number as its text, NaN as None."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str | bool | list | dict | bytes | None):

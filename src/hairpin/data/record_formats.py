@@ -1,12 +1,12 @@
-r"""How files hold labelled data: lines of cells, and JSON.
+r"""Formats of labelled data: lines of cells, and JSON.
 
-A .tsv has a record a line, and its quotes are text: people and corpora write them as they come. But
-a cell that stands in quotes as a whole, as CSV writers put one with a quote in it, loses them; and
-where all quotes are a CSV writer's, cells may have line breaks: what Python's csv writes is read
-back.
+A .tsv has one record per line, and its quotes are text: people and corpora write them unescaped.
+But a cell that is quoted as a whole, as CSV writers do for one with a quote in it, loses its
+quotes; and if all quotes are a CSV writer's, cells may have line breaks, so that the output of
+Python's csv is read back.
 
-In JSON a number stays the text that it is written as, so that none is too large and 1.50 keeps its
-zero; and what Python reads but has no one meaning is marked.
+In JSON a number keeps its text, so that none is too large and 1.50 keeps its zero; and values that
+Python accepts but that are ambiguous are marked.
 """
 
 import csv
@@ -24,12 +24,12 @@ DELIMITERS = (",", ";", "\t", "|")
 Numbered = tuple[int, list[str]]
 
 _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
-# A cell as CSV writers make it, with what ends it; and one that goes on.
+# A cell as CSV writers make it, with its end; and one that continues.
 _WRITTEN_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(\t|\r\n|\r|\n|\Z)')
 _OPEN_CELL = re.compile(r'"[^"]*(?:""[^"]*)*"?\Z')
 _LOOKED_AT_CHARS = 1 << 20
-_LONGEST_CHARS = 2**31 - 1  # as large as csv takes on every machine
-_NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n|\Z)', re.I)  # as Excel has it
+_LONGEST_CHARS = 2**31 - 1  # the most that csv allows on every machine
+_NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n|\Z)', re.I)  # as Excel writes it
 
 
 class MisquotedError(ValueError):
@@ -41,7 +41,7 @@ class MisquotedError(ValueError):
 
     @property
     def words(self) -> str:
-        """What is wrong, and what to do."""
+        """The problem and its remedy."""
         return (
             f"the quotes of the record that begins here do not match ({self}); inside a quoted "
             "cell, write a quote twice"
@@ -51,13 +51,13 @@ class MisquotedError(ValueError):
 def csv_records(
     lines: Iterable[str], delimiter: str, longest_chars: int, first_line: int = 1
 ) -> Iterator[Numbered]:
-    """The number of each record's first line, and its cells; blank lines are no records, and
-    neither is a first one that names the delimiter.
+    """Yield the number of each record's first line, and its cells; skip blank lines, and a first
+    line that names the delimiter.
 
     Args:
         lines: each with its end.
         delimiter: between cells.
-        longest_chars: of a cell; a quote that is never closed makes a cell of all that follows.
+        longest_chars: of a cell; an unclosed quote makes a cell of all that follows.
         first_line: the number of the first line.
 
     Raises:
@@ -69,7 +69,7 @@ def csv_records(
         opening, first_line = next(lines, ""), 2
     reader = csv.reader(chain((opening,), lines), delimiter=delimiter, strict=True)
     line = first_line
-    # The limit is the process's, and shorter than a long text: raised for each record read.
+    # The limit is process-wide, and shorter than a long text: raised for each record read.
     usual = csv.field_size_limit()
     while True:
         csv.field_size_limit(max(usual, longest_chars))
@@ -87,8 +87,8 @@ def csv_records(
 
 
 def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DELIMITERS) -> str:
-    """The delimiter that the first line names, or under which most of the columns stand in it, else
-    the one that makes most cells of it; the first of equals.
+    """Return the delimiter that the first line names, or with which it has most of the columns,
+    else the one that gives most cells; the first of equals.
     """
     if named := _NAMED_DELIMITER.match(text):
         return named[1]
@@ -107,14 +107,14 @@ def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DE
 
 
 def tsv_records(lines: Iterable[str], longest_chars: int = _LONGEST_CHARS) -> Iterator[Numbered]:
-    """The number of each record's first line, and its cells; blank lines are no records.
+    """Yield the number of each record's first line, and its cells; skip blank lines.
 
     Args:
-        lines: each with its end, as the file has it.
+        lines: each with its end, unchanged.
         longest_chars: of a cell with line breaks in it.
 
     Raises:
-        MisquotedError: as `csv_records`, where a CSV writer made the file.
+        MisquotedError: as `csv_records`, if a CSV writer made the file.
     """
     lines = iter(lines)
     number, width, is_open = 0, 0, True
@@ -139,7 +139,7 @@ def tsv_records(lines: Iterable[str], longest_chars: int = _LONGEST_CHARS) -> It
 
 
 def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
-    """What is wrong with a row that has not as many cells as the header."""
+    """Describe the problem of a row whose number of cells differs from the header's."""
     if len(cells) == len(header):
         return None
     found = f"{counted(len(cells), 'cell')}, and the header has {len(header)}"
@@ -164,8 +164,8 @@ def _is_full(lines: Sequence[str]) -> bool:
 
 
 def _as_a_csv_writer_does(text: str, width: int, *, ended: bool) -> bool | None:
-    """Tell whether all quotes are a CSV writer's, and one is of a cell with line breaks; None: the
-    quotes are, and no cell has line breaks so far, so that it is the same to read it by lines.
+    """True if all quotes are a CSV writer's, and one is of a cell with line breaks; None: the
+    quotes are, but no cell has line breaks so far, so that reading by lines gives the same.
 
     Args:
         text: whole lines.
@@ -197,7 +197,7 @@ def _tsv_cells(line: str) -> list[str]:
     cells, position = [], 0
     while position <= len(line):
         found = _CELL.match(line, position)
-        assert found  # its second alternative takes anything, and nothing
+        assert found  # its second alternative matches anything, even nothing
         quoted, plain = found.groups()
         cells.append(plain if quoted is None else quoted.replace('""', '"'))
         position = found.end() + 1
@@ -206,13 +206,13 @@ def _tsv_cells(line: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Refused:
-    """What Python's reader takes for a value, and is none: in words."""
+    """Description of something that Python's reader accepts and that is not a JSON value."""
 
     words: str
 
 
 def decode_json(text: str) -> Any:
-    """The value that a text stands for: dict, list, str, bool, None or `Refused`.
+    """Decode a text: dict, list, str, bool, None or `Refused`.
 
     Raises:
         json.JSONDecodeError: it is not JSON.
@@ -222,7 +222,7 @@ def decode_json(text: str) -> Any:
 
 
 def decode_row(text: str, start: int = 0) -> tuple[Any, int]:
-    """The value that begins at `start`, with numbers as floats, and where it ends.
+    """Decode the value that begins at `start`, with numbers as floats; return it and its end.
 
     Raises:
         json.JSONDecodeError: it is not JSON.
@@ -232,7 +232,7 @@ def decode_row(text: str, start: int = 0) -> tuple[Any, int]:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for a message."""
+    """Return the kind of a value, for a message."""
     if isinstance(value, Refused):
         return value.words
     kinds = {list: "a list", dict: "an object", type(None): "null"}
@@ -256,5 +256,5 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=str, parse_float=str, parse_constant=_constant
 )
 
-# Faster: of a row one text is wanted, and of the others nothing but their kind.
+# Faster: of a row only one text is needed, and of the others only their kind.
 _ROWS = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=float)

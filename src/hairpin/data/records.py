@@ -1,6 +1,6 @@
 """Labelled texts and instructions: the records of a file -> rows of text.
 
-Everything that is wrong with a file is said at once, a line each with its place.
+All problems of a file are reported at once, a line each with its place.
 """
 
 import io
@@ -16,10 +16,10 @@ from hairpin.data.record_formats import kind_of
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
-# NUL ends strings in other programs; half a surrogate pair is no character and has no UTF-8.
+# NUL ends strings in other programs; a lone surrogate is not a character and has no UTF-8.
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
-# What tells a message of a chat from another object: who speaks, and what.
+# Keys that distinguish a chat message from other objects: the speaker and the text.
 _SPEAKERS, _SPOKEN = ("role", "from"), ("content", "value")
 _CHAT_IN_CELL = re.compile(r"""\s*\[\s*\{\s*["'](?:role|from|content|value)["']\s*:""")
 
@@ -29,9 +29,9 @@ class Row:
     """One record.
 
     Args:
-        place: where it is, for messages: "spam.csv:17" (the line on which it begins), or
+        place: its location, for messages: "spam.csv:17" (the line on which it begins), or
             "data.json: record 3" (counted from 1).
-        fields: the text of each column that was asked for.
+        fields: the text of each requested column.
     """
 
     place: str
@@ -40,13 +40,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns that are wanted of a file.
+    """The columns to read from a file.
 
     Args:
-        required: those that each record has.
-        optional: those whose text is "" where a record does not have them, or has null.
-        advice: how other columns can be asked for, in case one is missing.
-        example: what a record should look like, for a file that holds something else.
+        required: those that each record must have.
+        optional: those whose text is "" if a record lacks them, or has null.
+        advice: the way to name other columns, in case one is missing.
+        example: a well-formed record, shown for a file that holds something else.
     """
 
     required: tuple[str, ...]
@@ -56,7 +56,7 @@ class Wanted:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """Names of all columns."""
         return self.required + self.optional
 
     @property
@@ -70,11 +70,11 @@ class Records:
 
     Args:
         file: its name, for messages.
-        contents: what it holds.
+        contents: of the file.
 
     Attributes:
-        columns: each column, and in how many records there is something in it.
-        replaced: U+FFFD characters that stand in the place of bad bytes.
+        columns: each column, and the number of records with a value in it.
+        replaced: U+FFFD characters that replaced bad bytes.
     """
 
     def __init__(self, file: str, contents: Contents) -> None:
@@ -94,18 +94,18 @@ class Records:
         return len(self._entries)
 
     def unused(self, used: Collection[str]) -> dict[str, int]:
-        """Return the columns that are not used though something is in them, and in how many
-        records.
+        """Return the columns with values that are not used, and the number of records with a
+        value.
         """
         return {name: n for name, n in self.columns.items() if n and name not in used}
 
     def rows(self, wanted: Wanted) -> list[Row]:
-        """Return the texts of some columns. A JSON number or boolean is the text that the file has
-        for it. A text may be empty.
+        """Return the texts of some columns. A JSON number or boolean is its text in the file. Texts
+        may be empty.
 
         Raises:
-            CorpusError: there are no records, or up to ten lines, for each record that is
-                malformed or lacks something, and how many more.
+            CorpusError: there are no records; or up to ten lines, for each record that is
+                malformed or lacks something, and the number of others.
         """
         taking = _Taking(self._file, wanted)
         self._require_columns(taking)
@@ -118,7 +118,7 @@ class Records:
         return rows
 
     def _require_columns(self, taking: "_Taking") -> None:
-        """Stop where no record can have what is wanted."""
+        """Raise if no record can have the required columns."""
         wanted = taking.wanted
         missing = tuple(name for name in wanted.required if name not in self.columns)
         if self._header:
@@ -164,7 +164,7 @@ class Records:
         )
 
     def _is_of_chats(self, name: str) -> bool:
-        """Tell whether a column holds chats: the first value there is one."""
+        """True if a column holds chats: its first value is one."""
         for entry in self._entries:
             value = entry.value.get(name) if isinstance(entry.value, dict) else None
             if _is_something(value):
@@ -174,7 +174,7 @@ class Records:
 
 @dataclass
 class _Taking:
-    """Takes the wanted columns of records, and collects what stands in the way."""
+    """Takes the requested columns of records, and collects problems."""
 
     file: str
     wanted: Wanted
@@ -188,7 +188,7 @@ class _Taking:
             raise CorpusError(self.problems)
 
     def row(self, entry: Entry) -> Row | None:
-        """Return the record's row; None, and a line for each problem, where one cannot be had."""
+        """Return the record's row; None, after adding a line for each problem, if there is none."""
         before = len(self.problems)
         if entry.problem:
             self.problems.append(f"{entry.place}: {entry.problem}")
@@ -239,7 +239,7 @@ def read_records(path: Path, expected: Sequence[str], on_bad_bytes: str = "error
     """Read the records of a file.
 
     Args:
-        path: its suffix says what it holds.
+        path: its suffix decides the format.
         expected: columns that it may have.
         on_bad_bytes: as in `config.data.Data`.
 
@@ -262,7 +262,7 @@ def read_texts(path: Path, column: str) -> list[Row]:
     """Read the texts of a file without labels: a column of records, or the lines of any other file.
 
     Raises:
-        CorpusError: as `read_rows`; who classifies texts has no setting for bad bytes, and none is
+        CorpusError: as `read_rows`; classifying has no setting for bad bytes, so none is
             advised.
     """
     try:
@@ -279,7 +279,7 @@ def rows_of_lines(text: str, name: str, column: str) -> list[Row]:
 
     Args:
         text: the lines.
-        name: of the file that they stand in, for messages.
+        name: of their file, for messages.
         column: the name of the one field.
     """
     lines = enumerate(io.StringIO(text, newline=None), 1)  # as editors count them
@@ -291,8 +291,8 @@ def rows_of_lines(text: str, name: str, column: str) -> list[Row]:
 
 
 def require_characters(text: str, place: str) -> None:
-    """Check that a text has no half of a surrogate pair. Python keeps bytes of an argument that are
-    not UTF-8 as such halves.
+    """Check that a text has no lone surrogate. Python represents bytes of an argument that are not
+    UTF-8 by such surrogates.
 
     Raises:
         CorpusError: it has one; the line names the first.
@@ -312,7 +312,7 @@ def _is_something(value: Any) -> bool:
 
 
 def _is_chat(value: Any) -> bool:
-    """Tell whether a value is a list of messages, the text of one, or a tree of them."""
+    """True if a value is a list of messages, the text of one, or a tree of them."""
     if isinstance(value, str):
         return _CHAT_IN_CELL.match(value) is not None
     if isinstance(value, dict):  # as ChatGPT exports them

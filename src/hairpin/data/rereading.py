@@ -1,7 +1,7 @@
-"""Another text for a run that is there, read as the run read its own.
+"""Read another text for an existing run as the run read its own.
 
-The run's separator, column, format and treatment of bad bytes are the text's too, so that a number
-on the same text is the same number; a call may say otherwise.
+The run's separator, column, format and treatment of bad bytes apply to the text too, so that the
+same text gives the same numbers; a call may override them.
 """
 
 import os
@@ -41,15 +41,15 @@ RECORDS = (
 def said_of_reading(
     overrides: Iterable[str], settings: Mapping[str, Any], known: Sequence[str] = READING
 ) -> dict[str, Any]:
-    """Return what a call says of how a text is read, as dotted key → value.
+    """Return the settings of a call for reading a text, as dotted key → value.
 
     Args:
         overrides: "key=value" strings.
         settings: dotted key → value.
-        known: the keys that say it.
+        known: the keys for reading.
 
     Raises:
-        ConfigError: a key or a value is none, or says something else.
+        ConfigError: a key or a value is invalid, or is not about reading.
     """
     overrides = tuple(overrides)
     keys = dict.fromkeys([*(parse_override(text)[0] for text in overrides), *settings])
@@ -63,7 +63,7 @@ def said_of_reading(
 
 
 def several(texts: Any) -> list[Any]:
-    """Return one text or several as a list: paths, and rows that Python holds.
+    """Return one text or several as a list: paths, and rows held by Python.
 
     Raises:
         CorpusError: a path is empty.
@@ -79,7 +79,7 @@ def files_of(texts: Iterable[Any]) -> list[Path]:
     """Return the paths of files of records.
 
     Raises:
-        CorpusError: one is none.
+        CorpusError: one is not a file of records.
     """
     found = list(texts)
     if others := [text for text in found if not isinstance(text, str | os.PathLike)]:
@@ -93,12 +93,12 @@ def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list
     """Open texts as a run reads its own, in their order.
 
     Args:
-        own: how the run reads.
-        texts: as of `several`; rows are written down first.
-        said: as of `said_of_reading`, which comes first.
+        own: the run's settings.
+        texts: as from `several`; rows are written to disk first.
+        said: as from `said_of_reading`, which takes precedence.
 
     Raises:
-        CorpusError: a line for each that cannot be read; or a column is named, and no table.
+        CorpusError: a line for each that cannot be read; or a column is named without a table.
     """
     changed = {key.partition(".")[2]: value for key, value in said.items()}
     corpora: list[Corpus] = []
@@ -117,7 +117,7 @@ def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list
 
 
 def _way(own: Data, text: Any, changed: Mapping[str, Any]) -> Data:
-    """Return the settings that one text is read with: as the call says, else as the run."""
+    """Return the settings for reading one text: the call's, else the run's."""
     if isinstance(text, str | os.PathLike):
         return _how(own, Path(text).absolute()).model_copy(update=changed)
     column = changed.get("column") or own.column
@@ -134,7 +134,7 @@ class InMemory:
         return len(self._ids)
 
     def read(self, start: int, count: int) -> Indices:
-        """`count` ids from index `start` on; indices are taken modulo the length."""
+        """Return `count` ids from index `start` on; indices are taken modulo the length."""
         return self._ids.take(np.arange(start, start + count), mode="wrap")
 
 
@@ -153,7 +153,7 @@ def told_of(corpus: Corpus) -> list[str]:
 
 
 def _how(own: Data, path: Path) -> Data:
-    """Return the run's settings for a text: of the source that has it, or as all sources agree."""
+    """Return the run's settings for a text: of the source that has it, or those shared by all."""
     parts = [part for _, part in own.parts()] or [own]
     same = next((part for part in parts if _has(part, path)), None)
     if same is None:
@@ -170,15 +170,15 @@ def _how(own: Data, path: Path) -> Data:
 
 
 def _has(part: Data, path: Path) -> bool:
-    """Tell whether a text is one of a source's, or in one of its folders."""
+    """True if a text is one of a source's, or in one of its folders."""
     return any(path == Path(text) or path.is_relative_to(text) for text in part.texts)
 
 
 def _format(parts: Sequence[Data], path: Path) -> Format | None:
-    """Return the format of a text; None: its name says it.
+    """Return the format of a text; None: its name decides.
 
-    A run's config has the format of its files whether it was named or not. It was where a file's
-    own name says something else, and then it holds for another text that is named alike.
+    A run's config has the format of its files whether it was set or not. It was set if a file's
+    own name implies another, and then it applies to another text with a similar name.
     """
     said = format_of(path)
     for part in parts:
@@ -191,14 +191,14 @@ def _format(parts: Sequence[Data], path: Path) -> Format | None:
 
 
 def _is_file(name: Path) -> bool:
-    """Tell whether a path is a file, there or gone; what is in a folder says itself what it is."""
+    """True if a path is a file, existing or gone; files in a folder are known by their names."""
     if name.exists():
         return name.is_file()
     return bool(name.suffix) and not GLOB_CHARACTERS & set(str(name))
 
 
 def _together(ways: Sequence[Data]) -> list[Data]:
-    """Texts one after the other that are read alike, as one."""
+    """Join consecutive texts that are read alike."""
     together: list[Data] = []
     for data in ways:
         last = together[-1] if together else None

@@ -9,7 +9,7 @@ from hairpin.data.cache import shown
 from hairpin.data.left_out import LeftOut
 from hairpin.data.naming import counted
 
-# Marks that other programs write between documents. In quotes, they are code that mentions them.
+# Marks that other programs write between documents. Quoted ones are code that mentions them.
 _KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")
 _PATTERNS = {mark: re.compile(f"""(?<!["'`]){re.escape(mark)}(?!["'`])""") for mark in _KNOWN}
 _OFTEN = 2

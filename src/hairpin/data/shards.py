@@ -1,8 +1,8 @@
 """Text -> tokens on disk, in bounded memory, and only once for the same text and settings.
 
-prepare(settings)   survey -> tokenizer -> shards, kept in the cache by content
-prepared_already    what is kept of that
-require_enough      is this enough text for that context?
+prepare(settings)   survey -> tokenizer -> shards, cached by content
+prepared_already    the cached result
+require_enough      check that the text is long enough for a context
 """
 
 import contextlib
@@ -42,13 +42,13 @@ class Prepared:
     """Text that is ready for training.
 
     Attributes:
-        folder: where shards.json, the streams' files and tokenizer/ lie; shared by all runs on
-            the same text, so only to be read.
-        survey: what the text is, and how it was divided.
+        folder: with shards.json, the streams' files and tokenizer/; shared by all runs on the
+            same text, so read-only.
+        survey: of the text, with its split.
         tokenizer: the one that made the ids.
         train, val: the two streams of ids.
         key: SHA-256 of everything that decides the shards.
-        data: the settings, with what tables were read as, and weights of sources.
+        data: the settings, with the column and format of tables, and weights of sources.
         sources: of a mixture, whose streams `train` and `val` are one after the other.
     """
 
@@ -78,18 +78,18 @@ def prepare(
     cache: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Prepared:
-    """Tokens of a corpus: from the cache if this text was prepared in this way before.
+    """Return the tokens of a corpus, from the cache if this text was prepared like this before.
 
     Args:
-        data: which text, and how it is divided.
-        tokenizer: the settings of one to make, or one that exists (another run's).
-        cache: in place of the user's cache.
+        data: the text and its split.
+        tokenizer: the settings of one to make, or an existing one (another run's).
+        cache: instead of the user's cache.
         on_progress: called with ("reading" | "learning vocabulary" | "encoding", bytes done, all
             bytes) every quarter of a megabyte or so.
 
     Raises:
         CorpusError: the text cannot be read, or the cache cannot be written.
-        UserError: GPT-2's vocabulary is not to be had.
+        UserError: GPT-2's vocabulary is not available.
     """
     cache = cache or cache_folder()
     corpus = open_corpus(data)
@@ -115,7 +115,7 @@ def prepared_already(
     *,
     cache: Path | None = None,
 ) -> Prepared | None:
-    """What `prepare` would find in the cache; None where it is not there, or damaged."""
+    """Return what `prepare` would find in the cache; None if it is missing or damaged."""
     key = _key(found, data, tokenizer)
     folder = (cache or cache_folder()) / "shards" / key
     try:
@@ -141,7 +141,7 @@ def _key(found: Survey, data: settings.Data, tokenizer: settings.Tokenizer | Tok
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be made, and whom to tell how far it is."""
+    """The shards to make, and the callback for progress."""
 
     corpus: Corpus
     found: Survey
@@ -154,7 +154,7 @@ class _Job:
 
 
 def _build(folder: Path, job: _Job) -> None:
-    """Make the shards beside `folder`, then put them there in one step."""
+    """Make the shards next to `folder`, then rename them in one step."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder.parent)
@@ -194,7 +194,7 @@ def _tokenizer_of(job: _Job) -> Tokenizer:
 
 
 def _write(folder: Path, job: _Job, tokenizer: Tokenizer) -> None:
-    """Write both streams, the tokenizer, and last of all the manifest."""
+    """Write both streams, the tokenizer, and finally the manifest."""
     found, done_bytes = job.found, 0
     dtype = dtype_for(tokenizer.vocabulary)
     writers = {name: StreamWriter(folder, name, dtype) for name in ("train", "val")}
@@ -212,7 +212,7 @@ def _write(folder: Path, job: _Job, tokenizer: Tokenizer) -> None:
 
 
 def token_blocks(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Ids, int]]:
-    """(ids, bytes of text) of whole documents, with end-of-text before each of them."""
+    """Yield (ids, bytes of text) of whole documents, with end-of-text before each of them."""
 
     def parts() -> Iterator[Part]:
         for document in documents:
@@ -227,7 +227,7 @@ def token_blocks(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterato
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Rename into place; of two processes at work on the same text, the first one's stays."""
+    """Rename into place; if two processes prepare the same text, the first one's stays."""
     for _ in range(3):
         try:
             move(temporary, folder)
@@ -238,7 +238,7 @@ def _publish(temporary: Path, folder: Path) -> None:
         with contextlib.suppress(UserError):
             open_shards(folder)
             return
-        # What is there is damaged. Moved first: removing takes a while, renaming does not.
+        # The existing folder is damaged. Moved first: removing takes a while, renaming does not.
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:16]}-"))
         with contextlib.suppress(FileNotFoundError):
             folder.rename(aside / "damaged")
@@ -247,7 +247,7 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 
 def _remove_stale(parent: Path) -> None:
-    """Remove what killed processes left unfinished a day ago or earlier."""
+    """Remove unfinished folders of killed processes, a day old or older."""
     for path in parent.glob(".*-*"):
         with contextlib.suppress(OSError):
             if path.lstat().st_mtime < time.time() - _STALE_SECONDS:
@@ -255,7 +255,7 @@ def _remove_stale(parent: Path) -> None:
 
 
 def _require_space(folder: Path, found: Survey) -> None:
-    # At worst a token a byte, two bytes a token; a learned vocabulary takes a third of that.
+    # At worst one token per byte and two bytes per token; a learned vocabulary takes a third.
     needed_bytes = 2 * found.bytes + 16_000_000
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
@@ -272,7 +272,7 @@ def require_enough(train_tokens: int, val_tokens: int, context: int) -> None:
     Args:
         train_tokens: length of the training stream.
         val_tokens: length of the validation stream.
-        context: tokens that the model sees at once; an example is that many and one more.
+        context: the model's context in tokens; an example is one token longer.
 
     Raises:
         CorpusError: a line for each stream that is too short: tokens present and needed, and a

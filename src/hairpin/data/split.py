@@ -1,9 +1,9 @@
-"""One pass over the text: how much there is, its hash, and which part is for validation.
+"""One pass over the text: its size, its hash, and the part for validation.
 
 A document's side depends on its content alone (its SHA-256, read as a number below one, against
-the validation fraction), so a copy never ends up on both sides. Where few or unequal documents
-leave validation with less than half or more than twice its share of the bytes, each document's
-last part is taken instead.
+the validation fraction), so copies are always on the same side. If few or unequal documents leave
+validation with less than half or more than twice its share of the bytes, each document's last part
+is taken instead.
 """
 
 import contextlib
@@ -37,23 +37,23 @@ Split = Literal["documents", "tails", "mixed"]
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over the text found.
+    """Result of one pass over the text.
 
     Attributes:
-        files, skipped: files that hold text; files and folders left out because they are not.
+        files, skipped: files that hold text; files and folders left out because they do not.
         documents, bytes: of all the text, in UTF-8.
-        replaced: U+FFFD characters put in the place of bad bytes.
+        replaced: U+FFFD characters that replaced bad bytes.
         hash: SHA-256 over the documents' SHA-256s, in order, in hex.
-        split: how validation is set apart; "mixed": in a mixture, some sources by tails.
+        split: the way validation is chosen; "mixed": in a mixture, some sources by tails.
         val_bytes: bytes of validation text (with "tails" an estimate; the streams have the count).
         document_bytes: the length of each document, in bytes.
-        in_validation: for each document 1 where it is for validation ("documents"), else 0.
+        in_validation: for each document 1 if it is for validation ("documents"), else 0.
         rows, empty: of tables, and those of them without a text, which are left out.
         column, unused: the tables' column that is read, if there are any, and the others.
-        by_tails: with "mixed", for each document 1 where its last part is for validation.
+        by_tails: with "mixed", for each document 1 if its last part is for validation.
         undecodable: of the files left out, those that are not in the encoding that they declare.
         marks: as of the corpus.
-        left_out: what was left out, by kind.
+        left_out: files and folders left out, by kind.
         notices: lines about what was left out, replaced, or not found.
     """
 
@@ -85,11 +85,11 @@ class Survey:
 def survey(
     corpus: Corpus, *, cache: Path | None = None, on_progress: Progress | None = None
 ) -> Survey:
-    """Read the corpus once; of files that are as they were, the result comes from the cache.
+    """Read the corpus once; the result for unchanged files comes from the cache.
 
     Raises:
-        CorpusError: a file cannot be read, there is no text, `data.hash` is of another text, or
-            `data.split = "documents"` would leave a side empty.
+        CorpusError: a file cannot be read, there is no text, `data.hash` is of a different text,
+            or `data.split = "documents"` would leave a side empty.
     """
     expected, cache = corpus.data.hash, cache or cache_folder()
     if expected is None:
@@ -120,10 +120,10 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
     if found is None:
         found = _read(corpus, on_progress)
         if path and settled(corpus, start_time):
-            # Without a cache the next run reads the text once more, and that is all.
+            # Without a cache the next run just reads the text again.
             with contextlib.suppress(OSError):
                 write_atomically(path, _dump(found))
-    # Found anew by each search for files, so never cached.
+    # Found by each search for files, so never cached.
     left_out = corpus.left_out
     return replace(
         found,
@@ -198,7 +198,7 @@ def _nothing_in(corpus: Corpus) -> CorpusError:
 
 
 def _decide(corpus: Corpus, found: Survey) -> Survey:
-    """The survey with the split that the settings and the sizes ask for."""
+    """Return the survey with the split that follows from the settings and the sizes."""
     data = corpus.data
     share = found.val_bytes / found.bytes
     if data.split == "documents" and not 0 < found.val_bytes < found.bytes:
@@ -222,9 +222,9 @@ def _tail_bytes(document_bytes: int, fraction: float) -> int:
 def divide(
     pieces: Iterator[str], *, in_validation: bool, tail_bytes: int, document_bytes: int
 ) -> Iterator[tuple[bool, str]]:
-    """One document's pieces as (is validation, text): all of one side, or a head and a tail.
+    """Yield a document's pieces as (is validation, text): all of one side, or a head and a tail.
 
-    With `tail_bytes` > 0 the tail begins about so many bytes before the end: at a safe cut where
+    With `tail_bytes` > 0 the tail begins about that many bytes before the end: at a safe cut if
     there is one within a quarter of the tail.
     """
     if in_validation or not tail_bytes:
@@ -247,9 +247,9 @@ def divide(
 
 
 def _tail_cut(piece: str, head_bytes: int, slack_chars: int) -> int:
-    """The index near `head_bytes` bytes at which the tail begins, from 0 to len(piece)."""
+    """Return the index near `head_bytes` bytes at which the tail begins, from 0 to len(piece)."""
     head = piece.encode()[:head_bytes].decode(errors="ignore")
-    # Half a character belongs to the head, so that a head is never empty.
+    # A partial character belongs to the head, so that a head is never empty.
     wanted = len(head) + (len(head.encode()) < head_bytes)
     after = first_cut(piece, wanted, wanted + slack_chars)
     if after is not None:
@@ -259,7 +259,7 @@ def _tail_cut(piece: str, head_bytes: int, slack_chars: int) -> int:
 
 
 def tail_bytes(found: Survey, index: int, data: Data) -> int:
-    """How many of document `index`'s last bytes are for validation; 0 unless it is by tails."""
+    """Return the number of document `index`'s last bytes for validation; 0 unless by tails."""
     if found.split == "documents" or (found.split == "mixed" and not found.by_tails[index]):
         return 0
     return _tail_bytes(found.document_bytes[index], data.validation_fraction)
@@ -297,7 +297,7 @@ def _dump(found: Survey) -> bytes:
 
 
 def _load(path: Path) -> Survey | None:
-    """The survey that was kept, or None where there is none or it is damaged."""
+    """Return the cached survey, or None if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             plain = json.loads(stored["plain"].tobytes())

@@ -1,8 +1,8 @@
-"""Rows that Python holds -> a file, so that they are read as any other text, as often as needed.
+"""Rows held by Python -> a file, so that they are read like any other text, as often as needed.
 
-A stream can be gone over once, and training goes over its text several times: for its hash, its
-vocabulary, its tokens. So it is written down first, compressed, in the cache, under the hash of its
-content: the same rows are the same file.
+A stream can be read only once, and training reads its text several times: for its hash, its
+vocabulary, its tokens. So it is first written, compressed, to the cache, under the hash of its
+content: the same rows give the same file.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ def spool(
     cache: Path | None = None,
     on_notice: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write texts, or dicts with a text in each, to a file in the cache; gives its path.
+    """Write texts, or dicts with a text in each, to a file in the cache; return its path.
 
     Args:
         rows: a list, a generator, a data frame, a dataset or stream of Hugging Face's `datasets`, …
         column: of dicts, the key of the text; None: `text`, or the only one that can be the text.
-        cache: in place of the user's cache.
-        on_notice: told which column is read and which are not.
+        cache: instead of the user's cache.
+        on_notice: receives a line about the column that is read and the others.
 
     Raises:
         CorpusError: there is no row, one is neither a text nor a dict, lacks a text, or the cache
@@ -58,12 +58,12 @@ def spool(
 
 
 def write_lines(name: str, lines: Iterator[bytes], cache: Path | None = None) -> Path:
-    """Write lines of JSON to a file in the cache, under the hash of what they are; gives its path.
+    """Write lines of JSON to a file in the cache, under their hash; return its path.
 
     Args:
         name: of the file, without suffixes.
         lines: each with its end.
-        cache: in place of the user's cache.
+        cache: instead of the user's cache.
 
     Raises:
         CorpusError: the cache cannot be written.
@@ -143,7 +143,7 @@ def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str
 
 
 def _kind(values: Sequence[Any]) -> str:
-    """Return the kind of some values; of texts and others the error comes with the row."""
+    """Return the kind of some values; for texts mixed with others the row gives the error."""
     kinds = dict.fromkeys(map(kind_in_a_word, values))
     there = [kind for kind in kinds if kind != NOTHING]
     return TEXT if TEXT in there else " and ".join(there) or NOTHING
@@ -173,7 +173,7 @@ def _a(value: Any) -> str:
 def _line(row: dict[str, str | None]) -> bytes:
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a character: whoever reads it says what becomes of it
+    except UnicodeEncodeError:  # a lone surrogate: its reader decides what to do
         return json.dumps(row).encode() + b"\n"
 
 
@@ -200,7 +200,7 @@ def _no_rows(given: Mapping[Any, Any]) -> str:
 
 
 def _are_files(rows: Sequence[Any]) -> bool:
-    """Tell whether texts are names: the first is a file, or all of them look like one."""
+    """True if texts are file names: the first is a file, or all of them look like one."""
     if not isinstance(rows[0], str):
         return False
     with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a NUL in it

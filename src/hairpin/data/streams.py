@@ -1,7 +1,7 @@
 """Token shards on disk: a writer, and a verified, memory-mapped reader.
 
     FOLDER/
-      shards.json            what is here: dtype, vocabulary, hashes, and each stream's files
+      shards.json            manifest: dtype, vocabulary, hashes, and each stream's files
       train-00000.bin …      raw little-endian ids, at most 2^27 in a file
       val-00000.bin …
       tokenizer/
@@ -43,14 +43,14 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class StreamRecord:
-    """One stream: the bytes of text that it stands for, and its files in order."""
+    """One stream: the bytes of text that it encodes, and its files in order."""
 
     text_bytes: int
     files: tuple[ShardFile, ...]
 
 
 def dtype_for(vocabulary: int) -> np.dtype[Any]:
-    """uint16 where every id fits, else uint32; little-endian on every machine."""
+    """Return uint16 if every id fits, else uint32; little-endian on every machine."""
     return np.dtype("<u2" if vocabulary <= 2**16 else "<u4")
 
 
@@ -68,7 +68,7 @@ class StreamWriter:
         self._digest, self._tokens = hashlib.sha256(), 0
 
     def append(self, ids: Ids, text_bytes: int) -> None:
-        """Write ids that stand for so many bytes of text."""
+        """Write ids that encode `text_bytes` bytes of text."""
         self.text_bytes += text_bytes
         start = 0
         while start < len(ids):
@@ -85,13 +85,13 @@ class StreamWriter:
                 self._end_file()
 
     def close(self) -> StreamRecord:
-        """What was written, which is then on the disk."""
+        """Flush to disk and return the record of the stream."""
         if self._file is not None:
             self._end_file()
         return StreamRecord(self.text_bytes, tuple(self._files))
 
     def abandon(self) -> None:
-        """Close the open file after a failure; what was written is of no use."""
+        """Close the open file after a failure; the written files are useless."""
         if self._file is not None:
             self._file.close()
 
@@ -111,7 +111,7 @@ class TokenStream:
     """One stream's ids as a ring; memory-mapped, so that a process holds only what it reads.
 
     Attributes:
-        text_bytes: bytes of UTF-8 text that the stream stands for (end-of-text counts none).
+        text_bytes: bytes of UTF-8 text that the stream encodes (end-of-text counts none).
         dtype: of the files, uint16 or uint32.
     """
 
@@ -126,7 +126,7 @@ class TokenStream:
 
     @classmethod
     def joined(cls, streams: Sequence["TokenStream"]) -> "TokenStream":
-        """Streams of one tokenizer, one after the other, as one."""
+        """Join streams of one tokenizer, one after the other."""
         whole = cls.__new__(cls)
         whole.text_bytes = sum(stream.text_bytes for stream in streams)
         whole.dtype = streams[0].dtype
@@ -138,7 +138,7 @@ class TokenStream:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def read(self, start: int, count: int) -> npt.NDArray[np.int64]:
-        """`count` ids from index `start` on, int64 [count]; indices are taken modulo the length.
+        """Return `count` ids from index `start` on, int64 [count]; indices wrap around.
 
         Raises:
             ValueError: the stream is empty, or `count` is negative.
@@ -164,7 +164,7 @@ class Shards:
     """A verified folder of shards.
 
     Attributes:
-        folder: where they lie.
+        folder: with the files.
         tokenizer: the one that made them.
         train, val: the two streams.
         data_hash: SHA-256 over the documents' hashes.
@@ -202,14 +202,14 @@ def write_manifest(
 
 
 def open_shards(folder: Path, on_bytes: Callable[[int], None] | None = None) -> Shards:
-    """The shards in a folder, after every file's size, SHA-256 and range of ids was checked.
+    """Open the shards in a folder, after checking every file's size, SHA-256 and range of ids.
 
     Args:
         folder: one that `write_manifest` completed.
         on_bytes: called with the bytes checked so far.
 
     Raises:
-        CorpusError: a file is missing, cut short, edited, of another width, or holds an id that
+        CorpusError: a file is missing, truncated, edited, of a different width, or holds an id that
             is not in the vocabulary.
         RunError: the tokenizer's files are missing or damaged.
     """

@@ -1,4 +1,4 @@
-"""What tables in files of text have in common, and CSV and TSV."""
+"""Tables in text files: their shared part, CSV and TSV."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from hairpin.errors import CorpusError
 
 
 class TextTable:
-    """A table in a file of text.
+    """A table in a text file.
 
     Args:
         path: the file.
@@ -39,18 +39,18 @@ class TextTable:
 
     @property
     def replaced(self) -> int:
-        """U+FFFD characters put in the place of bad bytes in this pass so far."""
+        """U+FFFD characters that replaced bad bytes in this pass so far."""
         return self._reader.replaced + self.mended
 
     def blocks(self) -> Iterator[str]:
-        """The text from its beginning."""
+        """Yield the text from its beginning."""
         self.mended = 0
         self._reader = TextReader(self._path, self.on_bad_bytes)
         return self._reader.blocks()
 
 
 class _Cells(TextTable):
-    """Lines of cells, of which the first names the columns."""
+    """Lines of cells; the first names the columns."""
 
     def _records(self) -> Iterator[Numbered]:
         raise NotImplementedError
@@ -75,7 +75,7 @@ class _Cells(TextTable):
             yield f"{self.name}:{line}", cells[at]
 
     def _checked(self) -> Iterator[Numbered]:
-        """The header, then the rows, each with as many cells."""
+        """Yield the header, then the rows, each with the same number of cells."""
         try:
             records = self._records()
             line, header = next(records, (1, []))
@@ -106,8 +106,8 @@ class Csv(_Cells):
 
 
 class Tsv(_Cells):
-    """A line is a record, unless a CSV writer made the file; any quote is text but those around a
-    whole cell.
+    """A line is a record, unless a CSV writer made the file; quotes are text except around a whole
+    cell.
     """
 
     def _records(self) -> Iterator[Numbered]:
@@ -115,7 +115,7 @@ class Tsv(_Cells):
 
 
 def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:
-    """The lines of a stream, each with its end.
+    """Yield the lines of a stream, each with its end.
 
     Args:
         blocks: the stream.
@@ -129,7 +129,7 @@ def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:
         waiting_chars += len(block)
         if "\n" in block or "\r" in block:
             lines = io.StringIO("".join(waiting), newline=newline).readlines()
-            # Behind a return the line feed may be in the next block.
+            # After a return the line feed may be in the next block.
             waiting = [] if lines[-1].endswith("\n") else [lines.pop()]
             waiting_chars = len(waiting[0]) if waiting else 0
             number += len(lines)
@@ -140,7 +140,7 @@ def lines_of(blocks: Iterable[str], name: str, newline: str) -> Iterator[str]:
 
 
 def _kind_of(cells: list[str]) -> str:
-    """What a column of cells holds: numbers if each is one."""
+    """Return the kind of a column of cells: numbers if each is one."""
     full = [cell for cell in cells if cell.strip()]
     return "numbers" if full and all(map(_is_number, full)) else TEXT
 

@@ -1,13 +1,13 @@
 """Text <-> token ids: plain bytes, a BPE learned from the corpus, GPT-2's vocabulary.
 
-    Tokenizer            what all have; ids are 0 … vocabulary - 1, one of them is end-of-text
+    Tokenizer            the base class; ids are 0 … vocabulary - 1, one of them is end-of-text
     ├── ByteTokenizer    256 bytes
     └── RankedTokenizer  tiktoken's byte-level BPE, GPT-2's regular expression
         ├── BpeTokenizer     learned here or brought in; kept as a Hugging Face tokenizer.json
         └── Gpt2Tokenizer    GPT-2's 50,257
 
 End-of-text is never made from text: `<|endoftext|>` in a document is thirteen ordinary characters.
-Other tokens that others added to a vocabulary (`<|im_start|>`) are one id wherever they stand.
+Other added tokens of a vocabulary (`<|im_start|>`) are one id wherever they occur.
 """
 
 import base64
@@ -39,12 +39,12 @@ _FORMAT = 1
 
 
 class Tokenizer(ABC):
-    """Text <-> ids. Every text that is valid Unicode comes back exactly.
+    """Text <-> ids. Every text that is valid Unicode is decoded exactly.
 
     Attributes:
         kind: "bytes", "bpe" or "gpt2".
         vocabulary: number of ids, end-of-text included.
-        end_of_text: the id that stands before each document; the last of all that hairpin makes.
+        end_of_text: the id before each document; the last id in hairpin's own vocabularies.
     """
 
     kind: str
@@ -53,26 +53,26 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """The ids of a text, uint32 [tokens]; never end-of-text."""
+        """Return the ids of a text, uint32 [tokens]; never end-of-text."""
 
     @abstractmethod
     def _files(self) -> dict[str, bytes]:
-        """File name -> content of what the tokenizer needs besides its description."""
+        """Return file name -> content of the tokenizer's files besides its description."""
 
     @abstractmethod
     def _token(self, index: int) -> bytes:
-        """The bytes of one id that is not end-of-text."""
+        """Return the bytes of one id that is not end-of-text."""
 
     def added_tokens(self) -> tuple[Added, ...]:
-        """The tokens that no merge makes."""
+        """Return the tokens that no merge makes."""
         return (Added(END_OF_TEXT, self.end_of_text),)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text, on all cores where that is faster."""
+        """Return the ids of each text, on all cores if that is faster."""
         return [self.encode(text) for text in texts]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that the ids stand for; end-of-text stands for none.
+        """Return the bytes of the ids; end-of-text has none.
 
         Raises:
             ValueError: an id is negative, or not below `vocabulary`.
@@ -86,16 +86,16 @@ class Tokenizer(ABC):
         return b"".join(parts)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; bytes that are not UTF-8 (half a character) become U+FFFD."""
+        """Return the text of the ids; invalid UTF-8 (a partial character) becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def pieces(self) -> list[bytes]:
-        """The bytes of each id, [vocabulary]; end-of-text has none."""
+        """Return the bytes of each id, [vocabulary]; end-of-text has none."""
         ids = range(self.vocabulary)
         return [b"" if index == self.end_of_text else self._token(index) for index in ids]
 
     def token_bytes(self) -> npt.NDArray[np.int32]:
-        """How many bytes each id stands for, int32 [vocabulary]; 0 for end-of-text."""
+        """Return the number of bytes of each id, int32 [vocabulary]; 0 for end-of-text."""
         return np.array([len(piece) for piece in self.pieces()], dtype=np.int32)
 
     def _description(self) -> bytes:
@@ -163,7 +163,7 @@ class RankedTokenizer(Tokenizer):
 
 
 def _cores() -> int:
-    """Cores that this process may use, which a batch system can limit."""
+    """Return the cores that this process may use, which a batch system can limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -213,7 +213,7 @@ class BpeTokenizer(RankedTokenizer):
         return self._added
 
     def _is_plain(self) -> bool:
-        """Whether ids are ranks, and end-of-text is all that was added."""
+        """True if ids are ranks, and end-of-text is the only added token."""
         return self._added == (Added(END_OF_TEXT, len(self.tokens)),)
 
     def _token(self, index: int) -> bytes:
@@ -231,7 +231,7 @@ class Gpt2Tokenizer(RankedTokenizer):
 
     @classmethod
     def fetch(cls) -> "Gpt2Tokenizer":
-        """From tiktoken's cache, or downloaded into it.
+        """Load it from tiktoken's cache, or download it there.
 
         Raises:
             UserError: it is not in the cache and there is no network.
@@ -240,7 +240,7 @@ class Gpt2Tokenizer(RankedTokenizer):
             encodings = importlib.import_module("tiktoken_ext.openai_public")
             ranks: dict[bytes, int] = encodings.gpt2()["mergeable_ranks"]
         except Exception as error:
-            # Whatever went wrong between here and a server, the way out is the same.
+            # Whatever failed between here and a server, the remedy is the same.
             raise UserError(
                 f"tokenizer gpt2: its vocabulary cannot be downloaded ({type(error).__name__}); "
                 "set TIKTOKEN_CACHE_DIR to a folder that has it, or train one on the text: "
@@ -256,7 +256,7 @@ class Gpt2Tokenizer(RankedTokenizer):
 def train_bpe(
     texts: Iterable[str], vocabulary: int, on_bytes: Callable[[int], None] | None = None
 ) -> BpeTokenizer:
-    """A BPE of up to `vocabulary` ids, end-of-text included, learned from the first 64 MB of text.
+    """Learn a BPE of up to `vocabulary` ids, with end-of-text, from the first 64 MB of text.
 
     The same text gives the same files, byte by byte. Very little text gives fewer ids.
 
@@ -269,10 +269,10 @@ def train_bpe(
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` left in a folder.
+    """Load the tokenizer that `Tokenizer.save` wrote to a folder.
 
     Raises:
-        RunError: a file is missing, damaged, or of a format that this version does not know.
+        RunError: a file is missing, damaged, or of a format unknown to this version.
         UnreadableError: a file cannot be read now.
     """
     try:

@@ -1,8 +1,8 @@
 """Byte-level merging by tiktoken, in the words that GPT-2's expression finds in a text.
 
-It merges by the rank of the bytes that result, and takes a twentieth of the memory of `tokenizers`.
+It merges by the rank of the resulting bytes, and takes a twentieth of the memory of `tokenizers`.
 For a vocabulary in the order in which it was learned that is the same as merging pair by pair: when
-token T = (x, y) is learned, all text of T's bytes between cuts is divided as x, y by the merges
+token T = (x, y) is learned, all text of T's bytes between cuts is split as x, y by the merges
 before, so no other pair can make T.
 """
 
@@ -34,7 +34,7 @@ class Merging:
         )
 
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
-        """The ranks of a text, [tokens]."""
+        """Return the ranks of a text, [tokens]."""
         try:
             return self._encoding.encode_to_numpy(text)
         except ValueError:
@@ -43,13 +43,13 @@ class Merging:
 
 
 def _tame(text: str) -> Iterator[str]:
-    r"""The text cut before the last character of each long run of white space.
+    r"""Yield the text cut before the last character of each long run of white space.
 
-    The expression always divides there: `\s+(?!\S)` takes all of a run but its last character.
+    The expression always splits there: `\s+(?!\S)` takes all of a run but its last character.
     """
     start = 0
     for run in re.finditer(rf"{_WHITE}{{1000,}}+", text):
-        # A run at the very end is one word, and the expression takes it in one go.
+        # A run at the very end is one word, and the expression matches it at once.
         if run.end() < len(text):
             yield text[start : run.end() - 1]
             start = run.end() - 1

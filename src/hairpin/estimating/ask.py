@@ -1,4 +1,4 @@
-"""What `hairpin plan` was asked, checked, and answered. All that is wrong is said at once."""
+"""Check and answer the request of `hairpin plan`; all errors are reported at once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -42,17 +42,17 @@ _MOST_OFF = 0.5  # of the parameters asked for
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, as it was written.
+    """The request of `hairpin plan`, as given.
 
     Args:
         texts, corpus, config, overrides, settings: as in `hairpin.train`.
         budget: wall time such as "10m".
         tokens: a count such as "140B".
-        parameters: a count such as "7B": a network is picked for it, on paper.
-        gpus: counts such as "8,16,32": training on so many cards, on paper.
+        parameters: a count such as "7B": a network of that size is picked, on paper.
+        gpus: counts such as "8,16,32": training on that many cards, on paper.
         gpu: the card.
         context, micro_batch: of the network that is picked.
-        out: on whose disk the run is going to be.
+        out: the run's folder, for the disk that it is on.
     """
 
     texts: tuple[Text, ...] = ()
@@ -73,16 +73,16 @@ class Question:
 def answer(
     asked: Question, watcher: Watcher, *, probe: bool = True, check_text: bool = True
 ) -> Plan | ClusterPlan:
-    """A plan of a run, or of training on many cards.
+    """Return a plan of a run, or of training on many cards.
 
     Args:
-        asked: what.
-        watcher: told of what takes long.
+        asked: the request.
+        watcher: display of slow steps.
         probe: whether this machine is measured.
-        check_text: whether the text is looked at.
+        check_text: whether the text is checked.
 
     Raises:
-        UserError: it cannot be; a line for each reason.
+        UserError: the request is invalid; a line for each reason.
     """
     problems: list[str] = []
 
@@ -121,7 +121,7 @@ def answer(
 
 
 def _on_paper(asked: Question) -> dict[str, int | None]:
-    """Return the settings that have flags of their own on paper, if they are possible."""
+    """Return the settings that have their own flags on paper, after checking them."""
     micro_batch = asked.micro_batch if (asked.micro_batch or 0) >= 1 else None
     context = asked.context if (asked.context or 0) >= _LEAST_CONTEXT else None
     return {"model.context": context, "execution.micro_batch": micro_batch}
@@ -189,7 +189,7 @@ def _on_cards(
 
 
 def _tokens_of(config: Config) -> int | None:
-    """Return the length that is asked for in tokens; None if it is open."""
+    """Return the requested length in tokens; None if it is open."""
     train = config.train
     if train.updates and train.tokens_per_update:
         return train.updates * train.tokens_per_update

@@ -1,4 +1,4 @@
-"""What a look at the text found, in words: what, how much, and what to do about it."""
+"""The findings of the text check in words: kind, amount and remedy."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ _LONGEST_NAME = 80  # characters
 
 
 def check_lines(check: CorpusCheck) -> list[str]:
-    """All that was found, then the lines that are repeated most."""
+    """Return all findings, then the most repeated lines."""
     found = check.survey
     looked = f"{found.documents:,} documents, {format_bytes(found.bytes)}"
     if check.is_sample:
@@ -34,7 +34,7 @@ def check_lines(check: CorpusCheck) -> list[str]:
 
 
 def check_problems(check: CorpusCheck) -> Iterator[str]:
-    """A line for each thing that should be put right."""
+    """Yield a line for each problem that should be fixed."""
     yield from _copies(check)
     yield from _lines(check)
     for odd in check.oddities:
@@ -93,6 +93,6 @@ def _lines(check: CorpusCheck) -> Iterator[str]:
 
 
 def _file(name: str) -> str:
-    """A path as part of a line; of a long one the end, which tells files apart."""
+    """Return a path for use in a line; of a long one the end, which tells files apart."""
     shown = harmless_name(name)
     return shown if len(shown) <= _LONGEST_NAME else "…" + shown[1 - _LONGEST_NAME :]

@@ -1,4 +1,4 @@
-"""Training on GPUs that are not here, on paper."""
+"""Training on GPUs that this machine does not have, on paper."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from hairpin.planning.sizes import count_parameters, flops_per_token
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """What training takes on several numbers of a card, on paper.
+    """The cost of training on various numbers of a GPU, on paper.
 
     Args:
         shape: of the network.
@@ -30,8 +30,8 @@ class ClusterPlan:
         gpu: each card.
         micro_batch: sequences in a forward pass of each card.
         rows: by number of cards.
-        fewest: cards from which it fits when all is divided, without and with activation
-            checkpointing; None: not on any number of them.
+        fewest: cards needed when everything is sharded, without and with activation
+            checkpointing; None: no number of them is enough.
         shape_is_picked: whether the shape was picked for a number of parameters.
     """
 
@@ -45,16 +45,16 @@ class ClusterPlan:
 
     @property
     def parameters(self) -> int:
-        """Of the network."""
+        """Parameters of the network."""
         return count_parameters(self.shape).total
 
     @property
     def flops(self) -> float:
-        """Of the run."""
+        """Floating-point operations of the run."""
         return flops_per_token(self.shape) * self.tokens
 
     def assumptions(self) -> tuple[str, ...]:
-        """All that the figures rest on."""
+        """Return the assumptions behind the figures."""
         shape, gpu = self.shape, self.gpu
         picked = (
             "the shape: the nearest network as wide as 128 times its layers, heads of 128, as are "
@@ -80,7 +80,7 @@ class ClusterPlan:
         )
 
     def lines(self, *, color: bool = False) -> list[str]:
-        """All of it in words; there is nothing to colour."""
+        """Return the plan in words; there is nothing to colour."""
         shape, amount = self.shape, Amount(self.tokens, self.parameters, None)
         lines = [
             f"On paper: {format_count(self.parameters)} parameters ({shape.layers} layers, "
@@ -111,7 +111,7 @@ class ClusterPlan:
         return lines
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in plain values."""
+        """Return the plan in plain values."""
         return {
             "on_paper": True,
             "model": asdict(self.shape),
@@ -140,7 +140,7 @@ class ClusterPlan:
         }
 
     def _pair(self, sizes: tuple[float, float]) -> str:
-        """Both sizes, with a mark at what is more than a card has."""
+        """Return both sizes, marking those that exceed a card's memory."""
         marks = ["x" if size > self.gpu.memory_bytes else " " for size in sizes]
         return " / ".join(
             f"{format_bytes(size)}{mark}" for size, mark in zip(sizes, marks, strict=True)
@@ -156,7 +156,7 @@ def cluster_plan(
     *,
     picked: bool,
 ) -> ClusterPlan:
-    """The plan of a shape on several numbers of cards; tokens None: 20 a parameter."""
+    """Return the plan of a shape for various numbers of cards; tokens None: 20 per parameter."""
     default = round(CHINCHILLA_TOKENS_PER_PARAMETER * count_parameters(shape).total)
     length = tokens or default
     return ClusterPlan(

@@ -1,4 +1,4 @@
-"""What should make somebody think again before a run begins, a line each."""
+"""Warnings before a run begins, one line each."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ _FEW_UPDATES = 100
 
 
 def concerns(plan: Costs) -> tuple[str, ...]:
-    """Lines about the run; what is wrong with the text itself says `checked`."""
+    """Return warnings about the run; `checked` has those about the text itself."""
     return (*plan.schedule.warnings, *_amounts(plan), *_room(plan))
 
 

@@ -1,4 +1,4 @@
-"""What a run will cost: the numbers, which `words` and `values` say."""
+"""The cost of a run in numbers, which `words` and `values` present."""
 
 import shutil
 from dataclasses import dataclass
@@ -30,15 +30,15 @@ _CLOSING_SECONDS = 2.5  # the summary and three plots: measured, two Zen 4 cores
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a run's parts on this machine, and how many there are of each.
+    """Seconds of a run's parts on this machine, and their counts.
 
     Args:
         per_update: of one.
         updates, evaluations, samples, checkpoints: of all.
         starting: imports, the model, and timing updates before training.
-        preparing: text into tokens, where that is not in the cache.
+        preparing: text into tokens, unless cached.
         ending: the last checkpoint, the summary, the plots.
-        evaluation_count, checkpoint_count: how many.
+        evaluation_count, checkpoint_count: their numbers.
     """
 
     per_update: float
@@ -54,7 +54,7 @@ class Times:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The sum of all parts."""
         training = self.updates + self.evaluations + self.samples + self.checkpoints
         return training + self.starting + self.preparing + self.ending
 
@@ -64,7 +64,7 @@ class OnOneGpu:
     """The run on one card, on paper.
 
     Args:
-        gpu: which.
+        gpu: the card.
         micro_batch: sequences in a forward pass.
         memory_bytes: on the card.
         seconds: of the updates.
@@ -77,29 +77,29 @@ class OnOneGpu:
 
     @property
     def fits(self) -> bool:
-        """In the card's memory."""
+        """True if it fits in the card's memory."""
         return self.memory_bytes <= self.gpu.memory_bytes
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run will cost.
+    """The cost of a run.
 
     Args:
         config: filled in, as `hairpin train` would.
         shape: of the network.
-        text: what is trained on; None: none was named.
+        text: the training text; None: none was named.
         parameters: by part.
         flops_per_token: of training.
         amount: tokens.
         schedule: of the learning rate.
-        memory: peak by part, of the format that takes most of those that training tries.
+        memory: peak by part, for the format with the highest peak of those that training tries.
         free_memory_bytes: now, on the device; None: not known without torch.
         times: on this machine; None: not measured.
-        disk: what it takes.
+        disk: space that it takes.
         gpus: on paper.
-        check: of the text; None: not looked at.
-        not_measured: why not, if it was to be.
+        check: of the text; None: not checked.
+        not_measured: the reason why nothing was measured, if it should have been.
     """
 
     config: Config
@@ -119,29 +119,29 @@ class Costs:
 
     @property
     def tokens_per_update(self) -> int:
-        """In one update."""
+        """Tokens in one update."""
         assert self.config.train.tokens_per_update
         return self.config.train.tokens_per_update
 
     @property
     def flops(self) -> float:
-        """Of the run's updates."""
+        """Floating-point operations of the run's updates."""
         return self.flops_per_token * self.amount.tokens
 
     @property
     def fits(self) -> bool | None:
-        """Whether it fits in the memory that is free now; None: not known."""
+        """True if it fits in the memory that is free now; None: not known."""
         free = self.free_memory_bytes
         return None if free is None else self.memory.total <= free
 
 
 def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
-    """The costs of a config that is filled in.
+    """Return the costs of a filled-in config.
 
     Args:
-        filled: the config, and what was measured.
-        check: of the text, if it was looked at.
-        folder: on the disk that the run is going to be on.
+        filled: the config and the measurements.
+        check: of the text, if it was checked.
+        folder: on the disk of the run.
     """
     config, shape = filled.config, filled.shape
     updates, per_update = config.train.updates, config.train.tokens_per_update
@@ -170,7 +170,7 @@ def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
 
 
 def _memory(filled: Filled) -> Memory:
-    """Of training in the chosen format, or of only timing it in the other, whichever is more."""
+    """Return the peak of training in the chosen format or of timing the other, if higher."""
     chosen = filled.config.execution.precision
     tries = [Job.of(filled.config, filled.shape, each) for each in filled.precisions]
     peaks = [peak_memory(job, saves=chosen in ("auto", job.precision)) for job in tries]
@@ -194,7 +194,7 @@ def _times(filled: Filled) -> Times | None:
     state = checkpoint_bytes(config, shape)
     copying = state / measured.copied_bytes_per_second
     saving = state / measured.saved_bytes_per_second
-    # While a checkpoint is hashed and written, training has a processor less.
+    # While a checkpoint is hashed and written, training has one core less.
     behind = saving / (psutil.cpu_count(logical=False) or 1)
     ways = len(filled.precisions)
     probing = ways * max(3 * measured.seconds_per_update, 1.0 / ways)

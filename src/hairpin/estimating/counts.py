@@ -1,4 +1,4 @@
-"""Counts as people write them: "7B", "140B", "1.5e9", "300M", "8,16,32"."""
+"""Parse counts as users write them: "7B", "140B", "1.5e9", "300M", "8,16,32"."""
 
 import math
 import re
@@ -11,10 +11,10 @@ _LARGEST = 10**16
 
 
 def parse_count(text: str | int, option: str) -> int:
-    """A count of at least 1.
+    """Parse a count of at least 1.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not a count.
     """
     found = _COUNT.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
     value = float(found[1]) * _SCALES[found[2].lower()] if found else math.nan
@@ -24,9 +24,9 @@ def parse_count(text: str | int, option: str) -> int:
 
 
 def parse_counts(text: str, option: str) -> tuple[int, ...]:
-    """Counts with commas between them.
+    """Parse counts separated by commas.
 
     Raises:
-        ConfigError: one of them is none.
+        ConfigError: one of them is not a count.
     """
     return tuple(parse_count(part, option) for part in text.split(","))

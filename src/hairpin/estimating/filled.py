@@ -1,5 +1,5 @@
-"""A config filled in as `hairpin train` would fill it, without training: with a rehearsal on this
-machine, or on paper.
+"""Fill in a config as `hairpin train` would, without training: by timing this machine, or on
+paper.
 """
 
 import os
@@ -28,21 +28,21 @@ from hairpin.watch import Watcher
 if TYPE_CHECKING:
     from hairpin.training.rehearsal import Rehearsal
 
-_MUCH_TEXT_BYTES = 10**12  # where none is named: no text is too little for the vocabulary
+_MUCH_TEXT_BYTES = 10**12  # if none is named: enough text for any vocabulary
 
 
 @dataclass(frozen=True)
 class Filled:
-    """A config with nothing left open but what only a machine can tell, and what it was filled by.
+    """A config with only machine-dependent settings left open, and what it was filled from.
 
     Args:
         config: with length, schedule, batch and micro-batch.
         shape: of the network.
-        text: what is trained on; None: none was named.
-        rehearsal: what was measured; None: nothing was.
-        precisions: of matrix products that a run tries or takes: all that are open to it.
+        text: the training text; None: none was named.
+        rehearsal: the measurements; None: there are none.
+        precisions: of matrix products that a run may choose from.
         import_seconds: that torch and hairpin took to import; None: they were not.
-        without_rehearsal: why nothing was measured, if it was to be.
+        without_rehearsal: the reason why nothing was measured, if it should have been.
     """
 
     config: Config
@@ -57,17 +57,17 @@ class Filled:
 def fill(
     config: Config, budget_seconds: float | None, watcher: Watcher, *, probe: bool, folder: Path
 ) -> Filled:
-    """Fill in what is open.
+    """Fill in the open settings.
 
     Args:
-        config: as asked.
-        budget_seconds: wall time of the run; None: there is none.
-        watcher: told of the preparation.
+        config: as requested.
+        budget_seconds: wall time of the run; None: unlimited.
+        watcher: display of the preparation.
         probe: whether this machine is measured.
-        folder: on the disk that the run is going to be on.
+        folder: on the disk of the run.
 
     Raises:
-        ConfigError, CorpusError: it cannot be.
+        ConfigError, CorpusError: the request is invalid.
     """
     if not probe:
         _require_no_machine(config, budget_seconds)
@@ -105,10 +105,10 @@ def fill(
 
 
 def _require_no_machine(config: Config, budget_seconds: float | None) -> None:
-    """Nothing that only a measurement can tell is open.
+    """Check that no open setting needs a measurement.
 
     Raises:
-        ConfigError: something is.
+        ConfigError: one does.
     """
     problems = []
     if budget_seconds and choose.is_open(config):
@@ -128,7 +128,7 @@ def _fill_length(
     budget_seconds: float | None,
     rehearsal: "Rehearsal | None",
 ) -> Config:
-    """As `training/settle` does."""
+    """Fill in the length as `training/settle` does."""
     if text is None and config.train.epochs:
         raise ConfigError("train.epochs: no text is named to pass over; name it, or give --tokens")
     tokens = text.train_tokens if text else 0
@@ -158,7 +158,7 @@ def _train_bytes(config: Config, watcher: Watcher) -> int:
 
 
 def _device(config: Config, probe: bool) -> str:
-    """Where the run would be; without torch an NVIDIA card is known by its driver's tool."""
+    """Return the run's device; without torch an NVIDIA card is found by its driver's tool."""
     asked = config.execution.device
     if probe:
         from hairpin.training.numerics import choose_device
@@ -190,7 +190,7 @@ def _usable_gigabytes(config: Config, probe: bool) -> float:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that a run could have now: a card's where torch is there already, else the host's."""
+    """Return the memory free for a run: a card's if torch is loaded already, else the host's."""
     if device == "cuda":
         import torch
 

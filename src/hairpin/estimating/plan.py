@@ -1,4 +1,4 @@
-"""The costs of a run as an object that says them."""
+"""The costs of a run as an object that presents them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,17 @@ from hairpin.estimating.words import plan_lines
 
 @dataclass(frozen=True)
 class Plan(Costs):
-    """What a run will cost; its numbers are those of `Costs`."""
+    """The cost of a run; its numbers are those of `Costs`."""
 
     def lines(self, *, color: bool = False) -> list[str]:
-        """All of it in words."""
+        """Return the plan in words."""
         return plan_lines(self, color=color)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in plain values."""
+        """Return the plan in plain values."""
         return plan_values(self)
 
 
 def plan_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Plan:
-    """The plan of a config that is filled in; arguments as in `costs_of`."""
+    """Return the plan of a filled-in config; arguments as in `costs_of`."""
     return Plan(**vars(costs_of(filled, check, folder)))

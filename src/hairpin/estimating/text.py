@@ -1,6 +1,6 @@
-"""How many tokens a text is, without preparing more of it than is there already.
+"""The number of tokens in a text, found without preparing a large one.
 
-Counted where its shards are in the cache, or it is small enough to make them at once; else
+Counted if its shards are in the cache or it is small enough to make them at once; otherwise
 estimated from a sample.
 """
 
@@ -27,13 +27,13 @@ class Text:
     """A text in tokens.
 
     Args:
-        name: in a word.
-        survey: how much there is.
-        vocabulary: tokens in it; with `source` "estimated" as asked for.
-        train_tokens, val_tokens: how many.
+        name: a short name.
+        survey: its size.
+        vocabulary: tokens in it; with `source` "estimated" as requested.
+        train_tokens, val_tokens: their numbers.
         source: "counted", or "estimated" from a sample.
-        preparing_seconds: what making its shards is going to take, about; 0: they are there.
-        sources: of a mixture, each one's share of training tokens, and how many it has.
+        preparing_seconds: estimated time to make its shards; 0: they exist.
+        sources: of a mixture, each one's share of training tokens, and its number of tokens.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Text:
 
     @property
     def bytes_per_token(self) -> float:
-        """Of training and validation text."""
+        """Bytes per token of training and validation text."""
         return self.survey.bytes / max(1, self.train_tokens + self.val_tokens)
 
 
 def tokens_of(config: Config, name: str, on_progress: Progress | None) -> Text:
-    """A corpus in tokens of the config's tokenizer.
+    """Return the size of a corpus in tokens of the config's tokenizer.
 
     Args:
-        config: whose vocabulary is chosen.
+        config: with its vocabulary chosen.
         name: of the text.
-        on_progress: of what takes long.
+        on_progress: of slow steps.
 
     Raises:
         CorpusError: it cannot be read.
@@ -115,7 +115,7 @@ def _estimated_sources(config: Config, per_byte: float) -> dict[str, tuple[float
 
 
 def _sample(config: Config, found: Survey) -> Iterator[str]:
-    """Small pieces of the text, spread over all of it."""
+    """Yield small pieces from all over the text."""
     texts = (
         piece for document in open_corpus(config.data).documents() for piece in document.pieces()
     )

@@ -16,7 +16,7 @@ _CURVE_POINTS = 100
 
 
 def plan_values(plan: Costs) -> dict[str, Any]:
-    """Names end in their unit; what is not known is null."""
+    """Return the plan's values; names end in their unit, and unknown values are null."""
     return {
         "model": asdict(plan.shape),
         "parameters": {**asdict(plan.parameters), "total": plan.parameters.total},
@@ -141,7 +141,7 @@ def _text(plan: Costs) -> dict[str, Any] | None:
 
 
 def check_values(check: CorpusCheck) -> dict[str, Any]:
-    """What was found in the text."""
+    """Return the findings of the text check."""
     return {
         "documents": check.survey.documents,
         "bytes": check.survey.bytes,

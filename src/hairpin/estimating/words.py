@@ -31,7 +31,7 @@ _MEMORY_WORDS = {
 
 
 def plan_lines(plan: Costs, *, color: bool = False) -> list[str]:
-    """All of it; sections have a title each."""
+    """Return the plan's lines; each section has a title."""
     sections = [
         ("Model", _model(plan)),
         ("Computing", _computing(plan)),

@@ -1,6 +1,4 @@
-"""What is to be compared: configs that files, `--vary` and factors ask for, before any of them is
-settled.
-"""
+"""Arms to compare: the configs that files, `--vary` and factors ask for, not yet filled in."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +14,7 @@ from hairpin.errors import ConfigError
 from hairpin.pages.several import short_names
 from hairpin.starting.asked import agreed_config
 
-# The three bells of a training loop, and what turns each off.
+# The three optional parts of a training loop, and the setting that turns each off.
 BELLS: dict[str, tuple[str, Any]] = {
     "warmup": ("schedule.warmup_updates", 0),
     "decay": ("schedule.kind", "constant"),
@@ -24,7 +22,7 @@ BELLS: dict[str, tuple[str, Any]] = {
 }
 LENGTHS = ("train.updates", "train.tokens", "train.epochs")
 _MOST_FACTORS = 5
-# Key → what it is in every run of an experiment, whatever is asked for, and in words.
+# Key → its value in every run of an experiment, whatever is asked for, and a description.
 _OWN: dict[str, tuple[Any, str]] = {
     "train.seed": (None, "left out: an experiment has seeds of its own, the same for all arms"),
     "evaluate.sample_tokens": (0, "left out: runs of an experiment write no samples"),
@@ -35,7 +33,7 @@ _OWN: dict[str, tuple[Any, str]] = {
 
 @dataclass(frozen=True)
 class AskedArm:
-    """A config as it was asked for, its name and what is different in it."""
+    """A config as requested, with its name and how it differs from the others."""
 
     name: str
     changes: Mapping[str, Any]
@@ -44,7 +42,7 @@ class AskedArm:
 
 @dataclass(frozen=True)
 class Request:
-    """What all arms have in common, as the command line says it.
+    """The settings that all arms share, as given on the command line.
 
     Args:
         config: a TOML file.
@@ -57,19 +55,19 @@ class Request:
     flags: Mapping[str, Any] | None = None
 
     def build(self, varied: Mapping[str, Any], file: Path | None = None) -> Config:
-        """The config with some keys varied.
+        """Return the config with some keys varied.
 
         Args:
             varied: dotted key → value.
-            file: in place of `config`.
+            file: used instead of `config`.
 
         Raises:
-            ConfigError: it cannot be.
+            ConfigError: the config is invalid.
         """
         return agreed_config(self._asked(varied, file))
 
     def notes(self) -> list[str]:
-        """A line for each thing that the call says and an experiment does in its own way."""
+        """Return a line for each requested setting that an experiment overrides."""
         asked = self._asked({}, None)
         return [
             f"{asked.typed[key]}: {words}"
@@ -84,7 +82,7 @@ class Request:
 
 
 def arms_of_files(files: Sequence[Path], request: Request) -> list[AskedArm]:
-    """An arm for each config file; what the command line says holds for all."""
+    """Return an arm for each config file; command-line settings apply to all."""
     names = _names_of(files)
     return [
         AskedArm(name, {}, request.build({}, file)) for name, file in zip(names, files, strict=True)
@@ -92,14 +90,14 @@ def arms_of_files(files: Sequence[Path], request: Request) -> list[AskedArm]:
 
 
 def arms_of_variations(variations: Iterable[str], request: Request) -> list[AskedArm]:
-    """An arm for each value of a key, or for each combination where several are varied.
+    """Return an arm for each value of a key, or for each combination if several are varied.
 
     Args:
         variations: "key=a,b".
-        request: what all have in common.
+        request: the shared settings.
 
     Raises:
-        ConfigError: a line for every variation that cannot be.
+        ConfigError: a line for every invalid variation.
     """
     varied = parse_variations(variations)
     arms = []
@@ -111,7 +109,7 @@ def arms_of_variations(variations: Iterable[str], request: Request) -> list[Aske
 
 
 def parse_variations(variations: Iterable[str]) -> dict[str, list[Any]]:
-    """Key → values, of "key=a,b"; each is a TOML value if it can be one.
+    """Parse "key=a,b" into key → values; each is a TOML value if it parses as one.
 
     Raises:
         ConfigError: a line for each that has no `=`, or fewer than two different values.
@@ -137,12 +135,12 @@ def parse_variations(variations: Iterable[str]) -> dict[str, list[Any]]:
 def arms_of_factors(
     factors: Sequence[str], variations: Iterable[str], request: Request
 ) -> tuple[list[AskedArm], tuple[str, ...]]:
-    """Every combination of factors that are on or off, all off first; and the factors' names.
+    """Return every on/off combination of the factors, all off first, and the factors' names.
 
     Args:
         factors: of `BELLS`.
         variations: "key=off,on" for any other key.
-        request: what all have in common; a factor that is on is as that says.
+        request: the shared settings; a factor that is on has its value from there.
 
     Raises:
         ConfigError: a factor is unknown, or there are too many.
@@ -152,7 +150,7 @@ def arms_of_factors(
     for key, values in parse_variations(variations).items():
         if len(values) != 2:
             raise ConfigError(f"--vary {key}: an ablation takes two values, off,on")
-        request.build({key: values[0]})  # the command line may say otherwise
+        request.build({key: values[0]})  # the command line may override it
         settings[key.rpartition(".")[2]] = (key, values[0], values[1])
     if not 1 <= len(settings) <= _MOST_FACTORS:
         raise ConfigError(
@@ -178,7 +176,7 @@ _AS_IT_IS = object()
 
 
 def _bell(name: str, base: Config) -> tuple[str, Any, Any]:
-    """Key, value when off, value when on (as the config has it)."""
+    """Return key, value when off, value when on (from the config)."""
     if name not in BELLS:
         raise ConfigError(
             f"--factors {name}: choose of {', '.join(BELLS)}; any other key by --vary key=off,on"
@@ -197,7 +195,7 @@ def _names_of(files: Sequence[Path]) -> list[str]:
 
 
 def _short(key: str, varied: Mapping[str, Any]) -> str:
-    """The key without its table, where that says enough."""
+    """Return the key without its table if that is unambiguous."""
     last = key.rpartition(".")[2]
     is_alone = sum(other.rpartition(".")[2] == last for other in varied) == 1
     return last if is_alone and last != "kind" else key

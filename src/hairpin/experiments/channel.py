@@ -1,7 +1,7 @@
 """Two pipes to a child process, for lines of JSON and nothing else.
 
-They are the child's beside its standard streams, so that nothing that prints or reads there can get
-in between, from Python or from C, at its start or at its end.
+They are separate from the child's standard streams, so that nothing that prints or reads there,
+from Python or from C, can interfere, even during startup and shutdown.
 """
 
 import os
@@ -12,14 +12,14 @@ from typing import Any, TextIO
 
 
 class Child:
-    """A Python module in a process of its own, with a pipe to it and one from it.
+    """A Python module running in a child process, with a pipe in each direction.
 
-    Nothing in the working folder is imported by it, unless PYTHONPATH says so. What it prints goes
-    where this process's errors go.
+    It imports nothing from the working folder unless PYTHONPATH says so. Its output goes to this
+    process's standard error.
 
     Args:
-        module: which; it calls `pipes_of_child`.
-        environment: its variables.
+        module: its name; it calls `pipes_of_child`.
+        environment: the child's variables.
     """
 
     def __init__(self, module: str, environment: Mapping[str, str]) -> None:
@@ -46,7 +46,7 @@ class Child:
 
 
 def pipes_of_child(arguments: Iterable[str]) -> tuple[TextIO, TextIO]:
-    """In the child: the requests to read, and where answers are written."""
+    """Open, in the child, the pipe to read requests from and the one to write answers to."""
     requests, answers = map(int, arguments)
     if sys.platform == "win32":
         import msvcrt
@@ -54,12 +54,12 @@ def pipes_of_child(arguments: Iterable[str]) -> tuple[TextIO, TextIO]:
         requests = msvcrt.open_osfhandle(requests, os.O_RDONLY)
         answers = msvcrt.open_osfhandle(answers, 0)
     for end in (requests, answers):
-        os.set_inheritable(end, False)  # not for processes that this one starts
+        os.set_inheritable(end, False)  # not inherited by processes that this one starts
     return os.fdopen(requests, encoding="utf-8"), os.fdopen(answers, "w", encoding="utf-8")
 
 
 def _inheritable(end: int) -> int:
-    """The name that a child knows it by."""
+    """Make the descriptor inheritable and return the value the child uses for it."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -70,7 +70,7 @@ def _inheritable(end: int) -> int:
 
 
 def _passing(handles: list[int]) -> dict[str, Any]:
-    """Arguments of Popen with which a child inherits these, and of others only its streams."""
+    """Return Popen arguments that let a child inherit only these and its standard streams."""
     if sys.platform == "win32":
         startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": handles})
         return {"startupinfo": startup, "close_fds": True}
@@ -87,8 +87,8 @@ def _errors() -> int:
 
 
 def _without_empty_parts(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment; an empty part of PYTHONPATH means the working folder to Python, which
-    nobody means who writes `PYTHONPATH=$PYTHONPATH:/more`.
+    """Return the environment without empty parts of PYTHONPATH: to Python they mean the working
+    folder, which `PYTHONPATH=$PYTHONPATH:/more` does not intend.
     """
     found = dict(environment)
     if "PYTHONPATH" in found:

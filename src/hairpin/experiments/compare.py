@@ -1,4 +1,4 @@
-"""Comparing arms and ablating factors: from a request to pages of results."""
+"""Comparison of arms and ablation of factors, from a request to result pages."""
 
 import json
 import time
@@ -55,18 +55,18 @@ _MOST_ARMS = 64
 
 @dataclass(frozen=True)
 class Options:
-    """How an experiment is done.
+    """Options of an experiment.
 
     Args:
-        seeds: of the verdict; None: 5, or as many as a budget has room for.
-        budget: wall time for all of it, such as "40m"; None: 20 minutes where the configs do not
-            say how long a run is, else as long as it takes.
+        seeds: for the verdict; None: 5, or as many as the budget allows.
+        budget: total wall time, such as "40m"; None: 20 minutes if the configs do not set a
+            length, else unlimited.
         same_lr: each arm keeps the learning rate of its config.
-        equal: what arms have the same of: "tokens", "updates" or "time"; None: tokens, unless arms
-            differ in length on purpose.
+        equal: quantity held equal across arms: "tokens", "updates" or "time"; None: tokens, unless
+            arms differ in length on purpose.
         smallest_difference: bits per byte below which a difference does not matter.
         out: the experiment's folder; None: a new one in `experiments/`.
-        workers: runs side by side; None: one for each core that there is memory for.
+        workers: concurrent runs; None: one for each core that there is memory for.
     """
 
     seeds: int | None = None
@@ -78,7 +78,7 @@ class Options:
     workers: int | None = None
 
     def problems(self) -> list[str]:
-        """A line for each that cannot be."""
+        """Return a line for each invalid option."""
         found = []
         if self.seeds is not None and not 1 <= self.seeds <= 1000:
             found.append(f"--seeds {self.seeds}: 1 to 1000")
@@ -91,7 +91,7 @@ class Options:
         return found
 
     def asked(self) -> dict[str, Any]:
-        """What another call must ask for too, to go on with the experiment."""
+        """Return the options that a later call must repeat to resume the experiment."""
         return {
             "seeds": self.seeds,
             "budget": self.budget,
@@ -111,8 +111,8 @@ def compare_configs(
     """Train and compare arms: config files, or the values of varied keys.
 
     Raises:
-        UserError: what was asked for cannot be; a line for each reason.
-        HairpinError: a run could not be trained; the same call goes on.
+        UserError: the request is invalid; a line for each reason.
+        HairpinError: a run could not be trained; the same call resumes.
     """
     if files and variations:
         raise ConfigError("--vary is for one text or config; give config files alone, or --vary")
@@ -134,7 +134,7 @@ def ablate_factors(
     options: Options,
     progress: Progress,
 ) -> tuple[Comparison, Path]:
-    """Train every combination of factors that are on or off, and tell their effects.
+    """Train every on/off combination of the factors and report their effects.
 
     Raises:
         UserError, HairpinError: as in `compare_configs`.
@@ -149,17 +149,17 @@ def compare_finished(
     """Compare finished runs, or files of another trainer's losses; nothing is trained.
 
     Args:
-        groups: name and runs of each arm; the first is what the others are compared with.
-        options: of which only `smallest_difference` and `out` matter.
+        groups: name and runs of each arm; the first is the baseline.
+        options: only `smallest_difference` and `out` are used.
 
     Raises:
-        RunError: one is not there, or damaged.
+        RunError: one is missing or damaged.
     """
     missing = [f"{path}: no such run or file" for _, p in groups for path in p if not path.exists()]
     if missing:
         raise RunError(missing)
     names = [name for name, _ in groups]
-    if len(set(names)) < len(names):  # results are kept by name
+    if len(set(names)) < len(names):  # results are keyed by name
         names = short_names([paths[0].absolute().parts for _, paths in groups])
     arms = tuple(
         Arm(name, {}, sources=tuple(str(path.absolute()) for path in paths))
@@ -176,10 +176,10 @@ def compare_finished(
 
 
 def _new_directory(path: Path, experiment: Experiment) -> ExperimentDirectory:
-    """A folder for an experiment, with what is compared.
+    """Make a folder for an experiment and write its definition.
 
     Raises:
-        RunError: it cannot be made; then nothing is.
+        RunError: it cannot be made; then nothing is left.
     """
     directory = ExperimentDirectory(path)
     made: tuple[Path, ...] = ()
@@ -194,7 +194,7 @@ def _new_directory(path: Path, experiment: Experiment) -> ExperimentDirectory:
 
 
 def report(directory: ExperimentDirectory) -> Comparison:
-    """What is there of an experiment, with its pages written anew where anything changed.
+    """Return the results so far of an experiment, rewriting its pages if anything changed.
 
     Raises:
         RunError: there is no experiment, one of its runs is damaged, or something is a link.
@@ -210,7 +210,7 @@ def report(directory: ExperimentDirectory) -> Comparison:
         names = [f"plots/{picture.name}" for picture in pictures]
         write_atomically(directory.path / "report.md", markdown_of(comparison, names).encode())
         write_atomically(directory.report, comparison_page(comparison, pictures).encode())
-        write_atomically(directory.results, results)  # last: it says that the others are there
+        write_atomically(directory.results, results)  # last: it marks the others as complete
     return comparison
 
 
@@ -251,7 +251,7 @@ def _experiment(
     means = _means(options, configs, len(arms))
     scales = (1.0,) if options.same_lr else SCALES
     seconds: float | None = None
-    seeds_are_open = False  # the number is settled once, not after results are known
+    seeds_are_open = False  # the number is fixed once, before results are known
     if experiment is None:
         experiment, seconds = _new(kind, arms, factors, scales, options, means, asked, progress)
         _new_directory(out, experiment)
@@ -275,7 +275,7 @@ def _new(
     asked: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[Experiment, float]:
-    """The experiment with its arms settled, and about how long a run takes."""
+    """Return the experiment with its arms filled in, and about how long a run takes."""
     from hairpin.experiments.settling import settle_arms
 
     seeds = options.seeds or SEEDS
@@ -302,7 +302,7 @@ def _new(
 
 
 def _means(options: Options, configs: Sequence[Config], arms: int) -> Means:
-    """How many runs side by side, and how much time."""
+    """Return the number of concurrent runs and the time available."""
     budget = options.budget or (None if length_of(configs[0]) else DEFAULT_BUDGET)
     seconds = parse_duration(budget) if budget else None
     device = configs[0].execution.device

@@ -1,12 +1,12 @@
-"""An experiment from what was asked to its results: settle, pilot, tune, verdict.
+"""The phases of an experiment: pilot, tune, verdict.
 
-    pilot     each arm at its own learning rate on the seeds of tuning: what a run takes, and how
+    pilot     each arm at its own learning rate on the tuning seeds: how long a run takes, and how
               much arms differ from seed to seed; with a budget, how many seeds there will be
-    tune      the other learning rates on the same seeds; further out where the best is at the edge
-    verdict   each arm at its best learning rate, on seeds of its own
+    tune      the other learning rates on the same seeds; further out if the best is at the edge
+    verdict   each arm at its best learning rate, on separate seeds
 
-Every run is an ordinary one in a folder of its own, so that a killed experiment goes on where it
-was: what is over is not trained again, and what was begun is resumed.
+Every run is an ordinary one in a folder of its own, so that a killed experiment resumes where it
+stopped: finished runs are not trained again, and unfinished ones are resumed.
 """
 
 import math
@@ -40,19 +40,19 @@ from hairpin.runs.lock import RunLock
 SEEDS = 5
 FEWEST_SEEDS, MOST_SEEDS = 3, 12
 _MOST_EXTENSIONS = 2
-_USED = 0.92  # of a budget: the rest is for what was not foreseen
+_USED = 0.92  # of a budget: the rest is a reserve
 _GIGABYTES_PER_WORKER = 3.5
 
 
 @dataclass(frozen=True)
 class Means:
-    """What an experiment may use.
+    """Resources of an experiment.
 
     Args:
-        workers: processes side by side.
-        threads: of computation, in each.
-        budget_seconds: wall time for all of it; None: as long as it takes.
-        started: when that began, on `time.monotonic`.
+        workers: concurrent processes.
+        threads: compute threads in each.
+        budget_seconds: total wall time; None: unlimited.
+        started: the start of the budget, on `time.monotonic`.
     """
 
     workers: int
@@ -62,19 +62,19 @@ class Means:
 
     @property
     def seconds_left(self) -> float:
-        """Of the budget."""
+        """Seconds left of the budget."""
         assert self.budget_seconds is not None
         return self.started + _USED * self.budget_seconds - time.monotonic()
 
 
 def available_workers(runs: int, device: str, asked: int | None = None) -> tuple[int, int]:
-    """Processes side by side and threads in each, for small models: as many processes as there are
-    cores and memory for, since one thread each wastes nothing; on a GPU one.
+    """Return the number of concurrent processes and of threads in each, for small models: as many
+    processes as cores and memory allow, since one thread each wastes nothing; one on a GPU.
 
     Args:
-        runs: that could go on at a time.
-        device: of all of them.
-        asked: processes; None: as many as suit.
+        runs: that could be trained concurrently.
+        device: of all runs.
+        asked: requested processes; None: chosen here.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
@@ -93,13 +93,13 @@ def _has_gpu() -> bool:
 
 
 def runs_of(arms: int, scales: int, seeds: int) -> int:
-    """Runs of an experiment, without what lies beyond the edge of the learning rates."""
+    """Return the number of runs, without those beyond the edge of the learning rates."""
     tuning = scales * len(TUNING_SEEDS) if scales > 1 else 0
     return arms * (tuning + seeds)
 
 
 def seconds_per_run(means: Means, arms: int, scales: int, seeds: int) -> float:
-    """What a run may take so that all fit the budget."""
+    """Return the seconds that a run may take so that all fit the budget."""
     return means.seconds_left * means.workers / runs_of(arms, scales, seeds)
 
 
@@ -112,18 +112,18 @@ def conduct(
     seconds: float | None,
     seeds_are_open: bool,
 ) -> Experiment:
-    """Train all that is missing.
+    """Train all missing runs.
 
     Args:
-        experiment: what is compared.
+        experiment: the arms and their settings.
         directory: its folder, which exists.
-        means: what may be used.
-        progress: is shown what happens.
-        seconds: about what a run takes; None: it was said before.
-        seeds_are_open: whether the budget says how many seeds there are.
+        means: the resources.
+        progress: display.
+        seconds: about what a run takes; None: already reported.
+        seeds_are_open: whether the budget decides the number of seeds.
 
     Returns:
-        The experiment, with the seeds that it came to have.
+        The experiment with its final seeds.
 
     Raises:
         HairpinError: a run could not be trained.
@@ -151,7 +151,7 @@ def conduct(
 
 
 class Crew:
-    """Trains trials, and says how far the whole is."""
+    """Trains trials and reports overall progress."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Crew:
         self._lengths: dict[Path, int] = {}
 
     def train(self, stage: str, trials: Sequence[Trial]) -> None:
-        """Train those of the trials that are not over."""
+        """Train the trials that are not finished."""
         wanted = []
         for trial in trials:
             folder = self._directory.run_of(trial).path
@@ -184,7 +184,7 @@ class Crew:
             return
         self._say(stage)
         self._workers.train(wanted, lambda folder, updates: self._trained(stage, folder, updates))
-        for folder, _ in wanted:  # those that diverged are over too
+        for folder, _ in wanted:  # those that diverged are finished too
             self._done[folder] = self._lengths[folder]
         self._say(stage)
 
@@ -205,12 +205,12 @@ class Crew:
 
 
 def tuning_trials(arms: Iterable[Arm], scales: Iterable[float]) -> list[Trial]:
-    """All arms at one learning rate before the next: what is there at any time can be compared."""
+    """Return all arms at one learning rate before the next, so that partial results compare."""
     return [Trial(arm, scale, seed) for scale in scales for seed in TUNING_SEEDS for arm in arms]
 
 
 def trials_beyond_edges(experiment: Experiment, directory: ExperimentDirectory) -> Iterable[Trial]:
-    """One multiple further, for arms whose best learning rate is the last that was tried."""
+    """Yield the next multiple for arms whose best learning rate is at the edge of those tried."""
     for result in read_arms(experiment, directory):
         if result.arm in experiment.trained and result.is_at_edge:
             further = 2.0 if result.scale == max(result.tuning) else 0.5
@@ -227,7 +227,7 @@ def _verdict(experiment: Experiment, directory: ExperimentDirectory) -> list[Tri
 
 
 def _seconds_of(results: Sequence[ArmResult]) -> float | None:
-    """What a run took, on average."""
+    """Return the mean seconds of a run."""
     seconds = [
         outcome.seconds
         for result in results
@@ -241,7 +241,7 @@ def _seconds_of(results: Sequence[ArmResult]) -> float | None:
 def _with_seeds_that_fit(
     experiment: Experiment, directory: ExperimentDirectory, means: Means, seconds: float
 ) -> Experiment:
-    """As many seeds as the budget still has room for after tuning."""
+    """Return the experiment with as many seeds as the budget has room for after tuning."""
     arms = len(experiment.trained)
     over = sum(
         (directory.run_of(trial).path / "trial.json").exists()
@@ -254,7 +254,7 @@ def _with_seeds_that_fit(
 
 
 def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> str:
-    """What the whole takes, where a run takes so many seconds and so many are over."""
+    """Describe the total time, from the seconds per run and the number of finished runs."""
     arms, scales, seeds = len(experiment.trained), len(experiment.scales), len(experiment.seeds)
     runs = runs_of(arms, scales, seeds)
     tuning = f"({scales} learning rates x {len(TUNING_SEEDS)} seeds to tune + {seeds} seeds"
@@ -268,7 +268,7 @@ def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> s
 
 
 def _can_show(experiment: Experiment, results: Sequence[ArmResult]) -> str:
-    """The smallest difference that is likely to be seen."""
+    """Describe the smallest difference that is likely to be detected."""
     deviation, seeds = pilot_deviation(results), len(experiment.seeds)
     if deviation is None:
         return "too few pilot runs came to an end to say how small a difference can be shown"
@@ -280,8 +280,8 @@ def _can_show(experiment: Experiment, results: Sequence[ArmResult]) -> str:
 
 
 def pilot_deviation(results: Sequence[ArmResult]) -> float | None:
-    """Standard deviation of the differences between arms within a seed, pooled over arms; None
-    where there are not two seeds of two arms.
+    """Return the standard deviation of the differences between arms within a seed, pooled over
+    arms; None without at least two seeds of two arms.
     """
     unit, squares, count = results[0].unit, 0.0, 0
     rows = [
@@ -297,10 +297,10 @@ def pilot_deviation(results: Sequence[ArmResult]) -> float | None:
 
 
 def open_experiment(path: Path, asked: Experiment) -> Experiment | None:
-    """The experiment that is in a folder, if it is the one that is asked for; None: there is none.
+    """Return the experiment in a folder if it matches the request; None if there is none.
 
     Raises:
-        RunError: another is there, or something else; or something in it is a link.
+        RunError: the folder has a different experiment or other files; or contains a link.
     """
     refuse_links(path)
     directory = ExperimentDirectory(path)

@@ -1,9 +1,9 @@
-"""A peak learning rate from short runs of the whole schedule.
+"""Search for a peak learning rate by short runs of the whole schedule.
 
-A range test, one run whose rate rises until the loss does, tells where training breaks and not
-which rate ends best after warmup and decay. So each rate here gets a run of its own, with the whole
-curve; a quarter as long as the real one, as far as the search has time. The rates are a factor of
-two apart and go on, in either direction, until they get worse.
+A range test, one run whose rate rises until the loss does, finds where training diverges, not which
+rate ends best after warmup and decay. So each rate here gets a run of its own with the whole
+schedule; a quarter as long as the real one if the search has time. The rates are a factor of two
+apart and extend in either direction until they get worse.
 """
 
 import math
@@ -41,12 +41,12 @@ _MOST_FURTHER = 5
 _EXPECTED_RUNS = 14  # the first five rates and two more, with two seeds each
 _SHARE = 0.25
 _FEWEST_UPDATES = 100
-_WORKS = 0.01  # bits per byte from the best: as good, for most purposes
+_WORKS = 0.01  # bits per byte from the best: equally good, for most purposes
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What came of a learning rate: final losses, none where a run diverged."""
+    """Result of a learning rate: final losses, None where a run diverged."""
 
     lr: float
     losses: tuple[float, ...]
@@ -54,21 +54,21 @@ class Rate:
 
     @property
     def mean(self) -> float:
-        """Of the losses; infinite where a run diverged."""
+        """Mean of the losses; infinite if a run diverged."""
         return statistics.fmean(self.losses) if self.losses and not self.diverged else math.inf
 
 
 @dataclass(frozen=True)
 class Found:
-    """A learning rate, and why.
+    """The suggested learning rate and the evidence for it.
 
     Args:
-        text, model: what was trained, on what.
+        text, model: descriptions of the text and the model.
         unit: of the losses.
-        rates: that were tried, lowest first.
+        rates: all rates tried, lowest first.
         suggestion: the peak learning rate to take.
         updates: of each run.
-        page: where the plot is.
+        page: file with the plot.
     """
 
     text: str
@@ -81,7 +81,7 @@ class Found:
 
     @property
     def working(self) -> tuple[float, float]:
-        """The lowest and the highest rate that were tried and as good as the best."""
+        """The lowest and the highest of the tried rates that are as good as the best."""
         best = min(rate.mean for rate in self.rates)
         good = [rate.lr for rate in self.rates if rate.mean <= best + _WORKS]
         return min(good), max(good)
@@ -104,7 +104,7 @@ class Found:
         return found + ([f"page: {self.page}"] if self.page else [])
 
     def reason(self) -> str:
-        """Why that one."""
+        """Return the reason for the suggestion."""
         best = min(self.rates, key=lambda rate: rate.mean)
         lost = [rate.lr for rate in self.rates if rate.diverged]
         words = (
@@ -116,7 +116,7 @@ class Found:
         return words + (f"; they diverged from {format_lr(min(lost))}" if lost else "")
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return the same as plain values."""
         low, high = self.working
         return {
             "text": self.text,
@@ -140,17 +140,17 @@ def search(
     page: Path | None,
     progress: Progress,
 ) -> Found:
-    """Try learning rates, in a folder that is removed again, and write the page.
+    """Try learning rates in a temporary folder and write the page.
 
     Args:
         request: the config.
         budget: wall time for the search; None: 5 minutes.
-        workers: runs side by side.
+        workers: concurrent runs.
         page: to write; None: `find-lr-<text>.html`.
-        progress: is shown what happens.
+        progress: display.
 
     Raises:
-        UserError: the config cannot be.
+        UserError: the config is invalid.
         HairpinError: every rate diverged, or a run could not be trained.
     """
     config = request.build({})
@@ -184,7 +184,7 @@ def search(
 
 
 def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
-    """An experiment of one arm, whose runs are as long as the search has time for."""
+    """Return an experiment of one arm, with runs as long as the search has time for."""
     from hairpin.experiments.settling import settle_arms
 
     per_run = means.seconds_left * means.workers / _EXPECTED_RUNS
@@ -223,7 +223,7 @@ def _write_page(
 
 
 def found_in(result: ArmResult, text: str, model: str, updates: int, page: Path | None) -> Found:
-    """The suggestion that finished runs make.
+    """Return the suggestion derived from finished runs.
 
     Raises:
         ConfigError: every run diverged.
@@ -245,8 +245,8 @@ def found_in(result: ArmResult, text: str, model: str, updates: int, page: Path 
 
 
 def suggest(rates: Sequence[Rate]) -> float:
-    """The bottom of the parabola through the best rate and its two neighbours, over the logarithm
-    of the rate; the best itself where a neighbour is missing or diverged. Two digits.
+    """Return the minimum of the parabola through the best rate and its two neighbours, over the
+    log of the rate; the best itself if a neighbour is missing or diverged. Two digits.
     """
     at = min(range(len(rates)), key=lambda index: rates[index].mean)
     best = rates[at].lr

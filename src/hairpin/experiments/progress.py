@@ -1,4 +1,4 @@
-"""Who is shown what an experiment does."""
+"""Display protocol of an experiment."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -7,28 +7,28 @@ from hairpin.watch import Quiet
 
 
 class Progress(Protocol):
-    """Is shown what an experiment does."""
+    """Display of an experiment."""
 
     def notice(self, line: str) -> None:
-        """Something that people should read."""
+        """Show a line that users should read."""
 
     def advance(self, stage: str, done: float, total: float, runs: str) -> None:
-        """The whole experiment has come to `done` of `total` updates."""
+        """Show that `done` of `total` updates of the experiment are done."""
 
 
 class NoProgress:
     """Shows nothing."""
 
     def notice(self, line: str) -> None:
-        """Nothing."""
+        """Ignore it."""
 
     def advance(self, stage: str, done: float, total: float, runs: str) -> None:
-        """Nothing."""
+        """Ignore it."""
 
 
 @dataclass(frozen=True)
 class Preparing(Quiet):
-    """Passes on what preparation says."""
+    """Forwards the messages of preparation."""
 
     progress: Progress = field(default_factory=NoProgress)
 

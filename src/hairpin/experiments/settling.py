@@ -1,8 +1,8 @@
-"""Making arms comparable: what one of them leaves open is chosen once, for all.
+"""Makes arms comparable: settings that they leave open are chosen once, for all.
 
-The first arm is settled as a run would be. What it chose is the others' too where they leave it
-open: size, vocabulary, batch, precision, evaluation. What they differ in on purpose, and what hangs
-on that (the default learning rate of another optimizer, say), is their own.
+The first arm is filled in as a run would be. The others take its choices where they leave a setting
+open: size, vocabulary, batch, precision, evaluation. Settings that differ on purpose, and those
+that depend on them (the default learning rate of another optimizer, say), stay their own.
 """
 
 import math
@@ -28,14 +28,14 @@ from hairpin.training.pretrain import text_of
 from hairpin.training.settle import Settled, settle
 from hairpin.watch import Watcher
 
-# Two runs side by side are slower than one alone: they share caches and the way to memory.
+# Two concurrent runs are slower than one alone: they share caches and memory bandwidth.
 _CROWDED = 0.8
 _EVALUATING = 1.25
-# Of a run's time, for which its size is chosen: many updates tell more than a low loss.
+# Fraction of a run's time for which its size is chosen: many updates tell more than a low loss.
 _SIZE_SHARE = 0.3
 _FEWEST_UPDATES = 20
 _EVALUATIONS = 4
-_EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, of the run's training tokens
+_EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, per training token of the run
 _FEWEST_EVALUATION_TOKENS = 32_768
 _SHARED = (
     "data.hash", "data.split", "tokenizer.vocabulary", "model.layers", "model.heads", "model.width",
@@ -49,11 +49,11 @@ class Comparable:
     """Arms that can be compared.
 
     Args:
-        arms: with everything that matters settled.
+        arms: with everything that matters filled in.
         text: what they train on, in a few words.
-        model: a line about the first, and about what differs on purpose.
-        equal: what all have the same of; "": nothing, as they differ in length on purpose.
-        seconds_per_run: about how long one takes beside others.
+        model: a line about the first, and about the intended differences.
+        equal: the quantity held equal; "": none, as they differ in length on purpose.
+        seconds_per_run: about how long one takes alongside others.
     """
 
     arms: tuple[Arm, ...]
@@ -70,17 +70,17 @@ def settle_arms(
     threads: int,
     watcher: Watcher,
 ) -> Comparable:
-    """Settle what arms leave open.
+    """Fill in the settings that arms leave open.
 
     Args:
         asked: the arms; the first decides for all.
-        seconds_per_run: what a run may take; None: the configs say how long.
-        equal: "tokens", "updates" or "time"; None: tokens, or an arm's own length where it has one.
-        threads: of computation in each run.
-        watcher: told of preparation.
+        seconds_per_run: the time for a run; None: the configs set the length.
+        equal: "tokens", "updates" or "time"; None: tokens, or an arm's own length if it has one.
+        threads: compute threads in each run.
+        watcher: display of the preparation.
 
     Raises:
-        UserError: an arm cannot be.
+        UserError: an arm is invalid.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -108,7 +108,7 @@ def settle_arms(
 
 
 def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
-    """A line about the first arm; where lengths differ, with that of each."""
+    """Return a line about the first arm, with the length of each if they differ."""
     updates, tokens = first.config.train.updates, first.config.train.tokens_per_update
     assert updates and tokens
     parameters = format_count(count_parameters(first.shape).total)
@@ -123,14 +123,14 @@ def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
 
 
 def _tokens_of(settled: Settled) -> int:
-    """Tokens that a whole run trains on."""
+    """Return the tokens that a whole run trains on."""
     train = settled.config.train
     assert train.updates and train.tokens_per_update
     return train.updates * train.tokens_per_update
 
 
 def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
-    """The first arm; where nothing says how long it is, of a size and a length that fit `seconds`.
+    """Fill in the first arm; if no length is set, with a size and a length that fit `seconds`.
 
     Raises:
         ConfigError: there is hardly time for an update.
@@ -138,7 +138,7 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
     config = with_values(config, {"execution.compile": "off", "evaluate.sample_tokens": 0})
     if seconds is None or length_of(config):
         return settle(config, None, watcher)
-    # Text is prepared meanwhile, so that the length that comes of this means nothing.
+    # Text is prepared meanwhile, so the resulting length is meaningless.
     sized = settle(config, Budget(_SIZE_SHARE * seconds, time.monotonic()), watcher)
     fitting = int(seconds * _CROWDED / _EVALUATING / sized.seconds_per_update)
     updates = min(fitting, choose.most_updates(sized.config, len(sized.prepared.train)))
@@ -152,7 +152,7 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
 
 
 def _settle_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
-    """An arm with what the first chose where it leaves that open, and as long."""
+    """Fill in an arm from the first where it leaves settings open, with the same length."""
     config, like = arm.config, first.config
     values = {
         key: value_of(like, key)
@@ -174,7 +174,7 @@ def _settle_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watc
 
 
 def _as_long(settled: Settled, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
-    """The arm at the length at which it has as many tokens, or takes as much time, as the first."""
+    """Return the arm with the length that gives it the tokens, or the time, of the first."""
     like, config = first.config.train, settled.config
     assert like.updates and like.tokens_per_update and config.train.tokens_per_update
     if equal == "time":
@@ -195,8 +195,8 @@ def _as_long(settled: Settled, first: Settled, equal: str | None, watcher: Watch
 
 
 def _open_again(asked: Config, settled: Config, first: Config) -> Config:
-    """The settled config with what hangs on the learning rate as it was asked, and with evaluations
-    that suit a comparison: few, of many tokens, the same for every arm.
+    """Return the filled-in config with the settings that depend on the learning rate as requested,
+    and evaluations that suit a comparison: few, of many tokens, the same for every arm.
     """
     train, context = first.train, settled.model.context
     assert settled.train.updates and context and train.updates and train.tokens_per_update
@@ -221,7 +221,7 @@ def _open_again(asked: Config, settled: Config, first: Config) -> Config:
 
 
 def _same_length(config: Config, like: Config) -> bool:
-    """Whether the config leaves its length open, or asks for the first arm's."""
+    """True if the config leaves its length open, or asks for the first arm's."""
     return not length_of(config) or config.train.updates == like.train.updates
 
 

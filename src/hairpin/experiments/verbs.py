@@ -40,30 +40,30 @@ def compare(
     only_report: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path | None]:
-    """Which of some arms is better on a text, and is it the arm or the seed?
+    """Compare arms on a text, and separate their differences from those between seeds.
 
     Args:
         arms: config files (.toml) or finished runs; or the text that `vary` is about.
         vary: "key=a,b": an arm for each value.
-        runs: groups of finished runs, or of CSV and JSONL files of another trainer's losses.
+        runs: groups of finished runs, or of CSV and JSONL files with another trainer's losses.
         corpus, config, settings, overrides: as in `hairpin.train`, for all arms.
         seeds: runs of each arm in the verdict.
         budget: wall time for the whole experiment.
         same_lr: whether each arm keeps the learning rate of its config.
-        equal: what arms have the same of: "tokens", "updates" or "time"; None: tokens, unless the
+        equal: quantity held equal: "tokens", "updates" or "time"; None: tokens, unless the
             arms differ in length on purpose.
         smallest_difference: bits per byte below which a difference does not matter.
-        workers: runs side by side; None: one for each core that there is memory for.
+        workers: concurrent runs; None: one for each core that there is memory for.
         out: the experiment's folder; None: a new one in `experiments/`.
-        only_report: train nothing; tell what is there in `out`.
-        progress: is shown what happens.
+        only_report: train nothing; report the results so far in `out`.
+        progress: display.
 
     Returns:
-        What came of it, and the experiment's folder; None where finished runs were only looked at.
+        The comparison, and the experiment's folder; None if only finished runs were compared.
 
     Raises:
-        UserError: what was asked for cannot be; a line for each reason.
-        HairpinError: a run could not be trained; the same call goes on.
+        UserError: the request is invalid; a line for each reason.
+        HairpinError: a run could not be trained; the same call resumes.
     """
     folder = None if out is None else Path(out)
     options = Options(
@@ -108,11 +108,11 @@ def ablate(
     only_report: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Comparison, Path | None]:
-    """Which parts of a recipe help, on this text?
+    """Measure which parts of a recipe help on this text.
 
     Args:
         texts: files and folders, or a config file (.toml).
-        factors: of "warmup", "decay" and "clip": turned on and off in every combination.
+        factors: some of "warmup", "decay" and "clip": turned on and off in every combination.
         vary: "key=off,on" for any other key.
         corpus, config, settings, overrides: as in `compare`.
         seeds, budget, same_lr, smallest_difference: as in `compare`.
@@ -147,14 +147,14 @@ def find_lr(
     out: AnyPath | None = None,
     progress: Progress | None = None,
 ) -> Found:
-    """A peak learning rate, from short runs of the whole schedule.
+    """Find a peak learning rate by short runs of the whole schedule.
 
     Args:
         texts, corpus, config, settings, overrides: as in `hairpin.train`.
         budget: wall time for the search.
-        workers: runs side by side; None: one for each core that there is memory for.
+        workers: concurrent runs; None: one for each core that there is memory for.
         out: the page to write; None: `find-lr-<text>.html`.
-        progress: is shown what happens.
+        progress: display.
 
     Raises:
         UserError, HairpinError: as in `compare`.
@@ -174,12 +174,12 @@ def _request(
 ) -> Request:
     file = None if config is None else Path(config)
     if file is not None:
-        read_toml(file)  # a mistake in its name is said before anything else
+        read_toml(file)  # a mistake in its name is reported before anything else
     return Request(file, listed(overrides), with_text(settings, texts, corpus))
 
 
 def _count(given: int | None) -> int | None:
-    """Return the number as Python's own: it is written down as JSON."""
+    """Return the number as a Python int, which JSON can hold."""
     return None if given is None else int(given)
 
 
@@ -191,7 +191,7 @@ def _refuse_settings(
     seeds: int | None,
     budget: Time | None,
 ) -> None:
-    """Refuse what says how to train, where nothing is trained."""
+    """Refuse training settings if nothing is trained."""
     flags: dict[str, Any] = {**(settings or {}), **({"data.corpus": corpus} if corpus else {})}
     others = {"--config": config, "--seeds": seeds, "--budget": budget}
     said = [*ask(overrides=listed(overrides), flags=flags).typed.values()]
@@ -210,7 +210,7 @@ def _only_report(folder: Path | None) -> tuple[Comparison, Path]:
 
 
 def _group_name(paths: Sequence[Path]) -> str:
-    """What finished runs have in common in their names, or the first one's."""
+    """Return the common part of the names of finished runs, or the first one's name."""
     names = [path.name for path in paths]
     shared = 0
     while all(shared < len(name) and name[shared] == names[0][shared] for name in names):

@@ -1,9 +1,9 @@
-"""A process that trains one run after the other for an experiment.
+"""A process that trains runs for an experiment, one after another.
 
 Started by `channel.Child`. Each line on the pipe of requests asks for a run: {"folder": …,
-"config": …}. On the pipe of answers it says {"updates": n} on the way, and {"over": state} or
-{"failed": [lines]} in the end. Where whoever asked is gone, or a signal comes, the run saves a
-checkpoint; asked again it goes on from there.
+"config": …}. On the pipe of answers it sends {"updates": n} on the way, and {"over": state} or
+{"failed": [lines]} at the end. If the parent is gone, or on a signal, the run saves a checkpoint;
+requested again it resumes from there.
 """
 
 import json
@@ -38,15 +38,15 @@ _PROGRESS_SECONDS = 0.1
 
 
 class DivergedError(HairpinError):
-    """The loss is above that of the weights that training began with."""
+    """The loss is above that of the initial weights."""
 
 
 class Reporter(Quiet):
-    """Passes on how far a run is, and stops it where it diverges.
+    """Reports the progress of a run, and stops it if it diverges.
 
     Args:
-        say: takes what is to be told.
-        first_loss: of update 0, if that was before this process.
+        say: sends a message.
+        first_loss: of update 0, if an earlier process made it.
     """
 
     def __init__(self, say: Callable[[dict[str, Any]], None], first_loss: float | None) -> None:
@@ -73,12 +73,12 @@ class Reporter(Quiet):
 
 
 def main() -> None:
-    """Train what is asked for until the requests end."""
+    """Train each requested run until the requests end."""
     lines, answers = pipes_of_child(sys.argv[1:])
     requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     busy = threading.Event()
     threading.Thread(target=_listen, args=(lines, requests, busy), daemon=True).start()
-    # Of a parent that has gone, and of Ctrl-C for all, the parent says what there is to say.
+    # If the parent is gone, or Ctrl-C stops all, reporting is left to the parent.
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while (line := requests.get()) is not None:
             busy.set()
@@ -93,12 +93,12 @@ def _listen(
     for line in lines:
         requests.put(line)
     requests.put(None)
-    if busy.is_set():  # whoever asked is gone
+    if busy.is_set():  # the parent is gone
         signal.raise_signal(signal.SIGTERM)
 
 
 def _answer(request: dict[str, Any], answers: TextIO) -> bool:
-    """Train one run; whether another may follow."""
+    """Train one run; return True if another may follow."""
 
     def say(what: dict[str, Any]) -> None:
         answers.write(json.dumps(what) + "\n")
@@ -116,12 +116,12 @@ def _answer(request: dict[str, Any], answers: TextIO) -> bool:
 
 
 def train_trial(folder: Path, config: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> str:
-    """Train one run to its end, from where it is; returns "finished" or "diverged".
+    """Train one run to its end, resuming it; return "finished" or "diverged".
 
     Args:
         folder: the run's.
         config: nested tables of all settings.
-        say: is told how many updates are done.
+        say: receives the number of updates done.
 
     Raises:
         HairpinError: it cannot be trained.
@@ -146,13 +146,13 @@ def train_trial(folder: Path, config: dict[str, Any], say: Callable[[dict[str, A
         folder / "trial.json",
         {"state": state, "reason": reason, "peak_bytes": peak_memory_bytes()},
     )
-    for saved in (run.checkpoints, run.best):  # the record is what an experiment is about
+    for saved in (run.checkpoints, run.best):  # an experiment needs only the record
         remove(saved, may_stay=True)
     return state
 
 
 def forget_peak_memory() -> None:
-    """Let the peak of this process's memory be what it is now, where the system can."""
+    """Reset the peak of this process's memory, where the system can."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -160,7 +160,7 @@ def forget_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process had since then, or CUDA; None: unknown."""
+    """Return the peak memory since then of this process, or of CUDA; None if unknown."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""Processes that train runs side by side, one thread of computation or a few in each.
+"""Processes that train runs concurrently, with one or a few compute threads each.
 
-They run `hairpin.experiments.worker` and are asked through pipes (`channel`), so that it works the
-same from a script, a notebook and on every system.
+They run `hairpin.experiments.worker` and take requests through pipes (`channel`), so that it works
+the same from a script, a notebook and on every system.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from hairpin.experiments.channel import Child
 _GOODBYE_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
 
-# How many updates of a run are done.
+# Receives the number of updates done of a run.
 OnUpdates = Callable[[Path, int], None]
 
 
 class WorkerError(HairpinError):
-    """A worker ended without a word."""
+    """A worker ended without an answer."""
 
 
 class Workers:
-    """So many processes, inside a `with` block.
+    """A pool of processes, used as a `with` block.
 
     Args:
         count: processes.
-        threads: of computation, in each.
+        threads: compute threads in each.
     """
 
     def __init__(self, count: int, threads: int) -> None:
@@ -49,14 +49,14 @@ class Workers:
             self._idle.put(None)
 
     def train(self, runs: Sequence[tuple[Path, Mapping[str, Any]]], on_updates: OnUpdates) -> None:
-        """Train runs, as many at a time as there are workers, and wait for all.
+        """Train runs, one at a time on each worker, and wait for all.
 
         Args:
             runs: folder and config of each.
-            on_updates: told how far each is; called from several threads.
+            on_updates: receives the progress of each; called from several threads.
 
         Raises:
-            HairpinError: one of them cannot be trained; the others stopped where they can go on.
+            HairpinError: one of them cannot be trained; the others stopped and can be resumed.
         """
         futures: list[Future[None]] = [
             self._threads.submit(self._train_one, folder, config, on_updates)
@@ -64,7 +64,7 @@ class Workers:
         ]
         pending = set(futures)
         try:
-            while pending:  # in short waits, so that a signal is noticed on every system
+            while pending:  # short waits, so that a signal is noticed on every system
                 done, pending = wait(pending, _LOOK_SECONDS, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
@@ -104,15 +104,15 @@ class Workers:
         return child
 
     def __enter__(self) -> Self:
-        """The workers; a process is started when it has something to do."""
+        """Return the workers; a process is started when it gets a run."""
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """End all processes; a run that is not over saves a checkpoint first."""
+        """End all processes; an unfinished run saves a checkpoint first."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for child in self._all:
             with contextlib.suppress(OSError):
-                child.requests.close()  # it ends, and saves what it is at
+                child.requests.close()  # it saves its run and ends
         for child in self._all:
             try:
                 child.process.wait(_GOODBYE_SECONDS)

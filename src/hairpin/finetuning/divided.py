@@ -1,4 +1,4 @@
-"""A run's file of records as training and validation examples: divided alike each time."""
+"""A run's records as training and validation examples, split the same way each time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,20 +30,20 @@ from hairpin.finetuning.template import NAMES, unknown_names
 
 _OTHER_COLUMNS = "name yours with --set finetune.text_column=… and finetune.label_column=…"
 _EXAMPLE = '{"text": "…", "label": "…"}'
-_SPLIT_SEED = 0  # the same halves whatever `train.seed` is, so that seeds can be compared
+_SPLIT_SEED = 0  # the same split for every `train.seed`, so that seeds can be compared
 
 
 @dataclass(frozen=True)
 class Used:
-    """How much of a file is used.
+    """Usage of a file of records.
 
     Args:
-        records: all there are.
-        columns: what is read, and the column that it was found in.
-        unused: columns that are not used though something is in them, and in how many records.
-        unanswered: records that were dropped because they have no response or label.
-        cut, dropped: examples that are longer than the context.
-        replaced: U+FFFD characters that stand in the place of bad bytes.
+        records: their total number.
+        columns: each field, and the column that it was found in.
+        unused: nonempty columns that are not used, and the number of records with a value there.
+        unanswered: records dropped for lack of a response or label.
+        cut, dropped: examples longer than the context.
+        replaced: U+FFFD characters that replace bad bytes.
     """
 
     records: int
@@ -55,12 +55,12 @@ class Used:
     replaced: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The facts as the record of the run has them, without what did not happen."""
+        """Return the counts for the run's record, without those that are zero."""
         facts = {key: value for key, value in asdict(self).items() if value}
         return {"count": facts.pop("records"), **facts}
 
     def notices(self, config: Config) -> tuple[str, ...]:
-        """Lines about the records that were dropped or cut."""
+        """Return lines about the records that were dropped or cut."""
         asked, lines = config.finetune, []
         if self.replaced:
             lines.append(
@@ -84,14 +84,14 @@ class Used:
 
 @dataclass(frozen=True)
 class Divided:
-    """Examples, and the config with what was learned from them filled in.
+    """Examples, and the config filled in from them.
 
     Args:
-        config: with the file's hash, how prompts were compared, and a classifier's labels.
-        train, val: the two halves.
+        config: with the file's hash, the comparison of prompts, and a classifier's labels.
+        train, val: the two parts.
         val_rows: the rows of `val`.
-        used: how much of the file they are.
-        notices: lines that people should read.
+        used: usage of the file.
+        notices: lines that users should read.
     """
 
     config: Config
@@ -103,29 +103,29 @@ class Divided:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example."""
+        """Tokens in the longest example."""
         return max(len(example.inputs) for example in (*self.train, *self.val))
 
 
 def divide(config: Config, tokenizer: Tokenizer) -> Divided:
-    """The examples of the run's file.
+    """Split the run's file into examples.
 
     Args:
         config: with `finetune.kind`, one file, and a context.
         tokenizer: the run's.
 
     Raises:
-        CorpusError: the file cannot be read, or its records are not fit to learn from.
+        CorpusError: the file cannot be read, or its records are unfit for training.
         ConfigError: the file is not the one that the run began with.
     """
     path = Path(config.data.texts[0])
-    digest = sha256_of(path) if path.is_file() else None  # reading says what is wrong with it
+    digest = sha256_of(path) if path.is_file() else None  # reading reports what is wrong with it
     if digest and config.data.hash not in (None, digest):
         raise ConfigError(
             f"{path}: not the file that this config was made with (data.hash); restore it, or "
             "remove the key"
         )
-    if config.data.hash is None:  # a run that was made before keeps what it was made with
+    if config.data.hash is None:  # an older run keeps what it was made with
         _require_known_names(config)
     config = _comparing_prompts(config)
     found = _read(path, config, tokenizer)
@@ -160,8 +160,8 @@ def _require_known_names(config: Config) -> None:
 
 
 def _comparing_prompts(config: Config) -> Config:
-    """Return the config with how prompts are compared settled. A run of before this setting, which
-    knows its file's hash already, keeps the split that it was made with, and its config.
+    """Return the config with the comparison of prompts filled in. A run older than this setting,
+    which already has its file's hash, keeps the split that it was made with, and its config.
     """
     asked = config.finetune
     if asked.kind != "instruct" or asked.same_prompts or config.data.hash:
@@ -171,7 +171,7 @@ def _comparing_prompts(config: Config) -> Config:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a file has in it; `classes` and `keys` decide how it is divided."""
+    """Contents of a file; `classes` and `keys` decide the split."""
 
     config: Config
     rows: Sequence[Row]
@@ -264,9 +264,9 @@ def _read_instructions(path: Path, config: Config, tokenizer: Tokenizer) -> _Fou
 
 
 def _one_of_each(prompts: Sequence[str], plain: Sequence[str]) -> list[str]:
-    """Return the prompts, with one and the same in place of those whose plain forms are equal.
+    """Return the prompts, replacing those whose plain forms are equal by one of them.
 
-    One that stands alone stays as it is, and so does its place in the split.
+    A unique one stays as it is, and so does its place in the split.
     """
     first: dict[str, str] = {}
     for prompt, key in zip(prompts, plain, strict=True):
@@ -277,10 +277,10 @@ def _one_of_each(prompts: Sequence[str], plain: Sequence[str]) -> list[str]:
 def other_examples(
     path: Path, config: Config, tokenizer: Tokenizer
 ) -> tuple[list[Example], tuple[str, ...]]:
-    """All examples of another file, to measure a fine-tuned run on, and what people should read.
+    """Return all examples of another file, to evaluate a fine-tuned run on, and its notices.
 
     Raises:
-        CorpusError: the file cannot be read, or has labels that the run does not know.
+        CorpusError: the file cannot be read, or has labels unknown to the run.
     """
     found = _read(path, config, tokenizer)
     _require_some(path, found)

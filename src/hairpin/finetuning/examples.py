@@ -1,7 +1,7 @@
-"""Examples of different lengths as batches: padded on the right, to the longest of the batch.
+"""Batches of examples of different lengths, padded on the right to the longest of the batch.
 
-Attention looks only to the left, so that what stands behind an example changes nothing in it; and
-a padded place is no target.
+Attention is causal, so padding after an example does not affect it; and padded positions are not
+targets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,12 +23,12 @@ _MOST_PLACES = 8
 
 @dataclass(frozen=True)
 class Example:
-    """One example.
+    """A training or evaluation example.
 
     Args:
         inputs: token ids, int64 [n].
-        targets: what is to be predicted at each, int64 [n]; `IGNORED`: nothing.
-        place: where it stands in the user's file.
+        targets: the token or label to predict at each, int64 [n]; `IGNORED`: none.
+        place: its location in the user's file.
     """
 
     inputs: Indices
@@ -38,13 +38,13 @@ class Example:
 
 @dataclass
 class Examples:
-    """What rows have become.
+    """Examples made of rows.
 
     Args:
-        examples: those that are learned or measured.
+        examples: those used for training or evaluation.
         rows: the row of each.
-        cut: how many of them were cut to the context.
-        dropped: rows that are longer than the context and were dropped.
+        cut: the number of them that were cut to the context.
+        dropped: the number of rows dropped for being longer than the context.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -53,16 +53,16 @@ class Examples:
     dropped: int = 0
 
     def add(self, example: Example, row: Row, *, is_cut: bool) -> None:
-        """Take one more."""
+        """Add an example."""
         self.examples.append(example)
         self.rows.append(row)
         self.cut += is_cut
 
 
 def collate(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, int64 [examples, length of the longest]."""
+    """Return inputs and targets, int64 [examples, length of the longest]."""
     size = (len(examples), max(len(example.inputs) for example in examples))
-    inputs = np.zeros(size, np.int64)  # any legal id will do behind an example
+    inputs = np.zeros(size, np.int64)  # any valid id will do after an example
     targets = np.full(size, IGNORED, np.int64)
     for row, example in enumerate(examples):
         inputs[row, : len(example.inputs)] = example.inputs
@@ -83,11 +83,11 @@ class ExampleBatches:
         self._order = SampleOrder(len(examples), seed)
 
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of the examples at `count` positions."""
+        """Return inputs and targets of the examples at `count` positions."""
         return collate(self._chosen(position, count))
 
     def where(self, position: int, count: int) -> str:
-        """Where in the user's file these examples stand."""
+        """Return the locations of these examples in the user's file."""
         places = [example.place for example in self._chosen(position, min(count, _MOST_PLACES))]
         more = f" and {count - len(places):,} more" if count > len(places) else ""
         return ", ".join(places) + more
@@ -102,7 +102,7 @@ class ExampleSet:
 
     Args:
         examples: at least one.
-        most: take about this many of them, spread evenly; None: all.
+        most: use about this many of them, spread evenly; None: all.
     """
 
     def __init__(self, examples: Sequence[Example], most: int | None = None) -> None:
@@ -116,13 +116,13 @@ class ExampleSet:
         return len(self._examples)
 
     def batches(self, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets, padded to the longest of each batch."""
+        """Yield inputs and targets, padded to the longest of each batch."""
         for first in range(0, self.count, sequences):
             yield collate(self._examples[first:][:sequences])
 
 
 def fit(ids: Indices, room: int, config: Config) -> Indices | None:
-    """The ids cut to at most `room` as `finetune.too_long` says; None where it says to stop."""
+    """Return the ids cut to at most `room` as `finetune.too_long` says; None if it says stop."""
     if len(ids) <= room:
         return ids
     if config.finetune.too_long in ("error", "drop") or room < 1:
@@ -131,10 +131,10 @@ def fit(ids: Indices, room: int, config: Config) -> Indices | None:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Stop if there are problems, naming the first ones.
+    """Raise if there are problems, naming the first ones.
 
     Raises:
-        CorpusError: a line for each, and one for how many more there are.
+        CorpusError: a line for each, and one for the number of others.
     """
     if not problems:
         return

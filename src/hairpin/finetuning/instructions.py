@@ -1,7 +1,7 @@
 """Instructions: from rows of a file to examples of a prompt and its response.
 
-An example is an end-of-text, the prompt that the template makes, the response, and an end-of-text
-that ends it. What is learned is the response; the prompt's own tokens too, if asked for.
+An example is an end-of-text, the prompt that the template makes, the response, and a final
+end-of-text. The loss covers the response; the prompt's own tokens too, if requested.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from hairpin.finetuning.template import render
 
 _INPUTS = ("input", "context")
 _RESPONSES = ("response", "output")
-# What other programs call an instruction and its response.
+# Other programs' names for an instruction and its response.
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("q", "a"))
 _EXAMPLE = '{"instruction": "…", "response": "…"}'
 
@@ -33,10 +33,10 @@ class Instructions:
 
     Args:
         rows: with the fields `instruction`, `input` ("" where there is none) and `response`.
-        unanswered: records that were dropped because they have no response.
-        columns: where instruction, input and response were found.
-        unused: columns that are not used though something is in them, and in how many records.
-        replaced: U+FFFD characters that stand in the place of bad bytes.
+        unanswered: records dropped for lack of a response.
+        columns: those of instruction, input and response.
+        unused: nonempty columns that are not used, and the number of records with a value there.
+        replaced: U+FFFD characters that replace bad bytes.
     """
 
     rows: list[Row]
@@ -80,10 +80,10 @@ def read_instructions(path: Path, config: Config) -> Instructions:
 
 
 def _inputs(asked: Finetune) -> tuple[str, ...]:
-    """Return the columns that the input may stand in, the likeliest first."""
+    """Return the columns that may hold the input, the likeliest first."""
     if asked.input_column is not None:
         return (asked.input_column,)
-    # Other programs' context is an input only where the template has a place for one.
+    # Other programs' `context` is an input only if the template has a place for one.
     return _INPUTS if "{input}" in asked.template else _INPUTS[:1]
 
 
@@ -99,16 +99,16 @@ def _instruction(row: Row, instruction: str, input_: str, responses: Sequence[st
 
 
 def _is_spare(row: Row, column: str, first: str) -> bool:
-    """Tell whether a row has another text in a column than in the one that is learned."""
+    """True if a row's text in a column differs from that in the column used for training."""
     text = row.fields[column].strip()
     return bool(text and row.fields[first].strip()) and text != row.fields[first].strip()
 
 
 def _answered(rows: Sequence[Row], asked: Finetune, column: str) -> tuple[list[Row], int]:
-    """Return the rows with an instruction and a response, and how many had no response.
+    """Return the rows with an instruction and a response, and the number without a response.
 
     Raises:
-        CorpusError: some lack one of them, and are not to be dropped.
+        CorpusError: some lack one of them, and may not be dropped.
     """
     kept = [row for row in rows if row.fields["response"].strip() or asked.no_answer == "error"]
     names = {"instruction": asked.instruction_column, "response": column}
@@ -126,7 +126,7 @@ def _answered(rows: Sequence[Row], asked: Finetune, column: str) -> tuple[list[R
 
 
 def _advice(records: Records, asked: Finetune) -> str:
-    """Return how the columns of this file can be named."""
+    """Return advice on naming the columns of this file."""
     for question, answer in _PAIRS:
         if {question, answer} <= records.columns.keys():
             return (
@@ -137,9 +137,9 @@ def _advice(records: Records, asked: Finetune) -> str:
 
 
 def _require_used_inputs(path: Path, rows: Sequence[Row], column: str, asked: Finetune) -> None:
-    """Refuse what would leave every input out without a word."""
+    """Refuse settings that would silently leave out every input."""
     with_input = next((row for row in rows if row.fields[column].strip()), None)
-    # Runs of before have `input` in their configs, whatever their files have.
+    # Older runs have `input` in their configs, whatever their files have.
     if with_input is None and asked.input_column not in (None, _INPUTS[0]):
         raise CorpusError(
             f"{path}: no record has a text in {asked.input_column!r}; mend "
@@ -153,29 +153,29 @@ def _require_used_inputs(path: Path, rows: Sequence[Row], column: str, asked: Fi
 
 
 def prompt_of(row: Row, asked: Finetune) -> str:
-    """The prompt that a row's instruction and input make."""
+    """Return the prompt made from a row's instruction and input."""
     return render(asked.template, row.fields["instruction"], row.fields["input"])
 
 
 def plain_prompt_of(row: Row, asked: Finetune) -> str:
-    """The prompt that a row's instruction and input make, each with single blanks for white space:
-    that of two rows is equal if they ask the same.
+    """Return the prompt made from a row's instruction and input, with runs of white space as one
+    blank: equal for two rows that ask the same.
     """
     instruction, input_ = (" ".join(row.fields[name].split()) for name in ("instruction", "input"))
     return " ".join(render(asked.template, instruction, input_).split())
 
 
 def question_of(row: Row) -> str:
-    """A row's instruction and input as people read them, without the template around them."""
+    """Return a row's instruction and input for display, without the template."""
     parts = (row.fields["instruction"], row.fields["input"])
     return "".join(f"{part.rstrip()}\n" for part in parts if part.strip())
 
 
 def instruction_examples(rows: Sequence[Row], tokenizer: Tokenizer, config: Config) -> Examples:
-    """The examples of instructions; a prompt is cut so that its response fits.
+    """Return the examples of instructions; a prompt is cut so that its response fits.
 
     Raises:
-        CorpusError: a record is longer than the context, and is not to be dropped.
+        CorpusError: a record is longer than the context, and may not be dropped.
     """
     context = config.model.context or 0
     asked = config.finetune
@@ -184,7 +184,7 @@ def instruction_examples(rows: Sequence[Row], tokenizer: Tokenizer, config: Conf
     end = np.array([tokenizer.end_of_text])
     problems, made = [], Examples()
     for row, prompt, response in zip(rows, prompts, responses, strict=True):
-        # A sequence of `context` inputs has one id more; the last is a target only.
+        # A sequence of `context` inputs has one more id; the last is only a target.
         room = context + 1 - len(response) - 2
         fitted = _fitted_prompt(row, prompt, room, tokenizer, asked)
         if fitted is None and asked.too_long == "drop":
@@ -206,19 +206,19 @@ def instruction_examples(rows: Sequence[Row], tokenizer: Tokenizer, config: Conf
 def _fitted_prompt(
     row: Row, prompt: Ids, room: int, tokenizer: Tokenizer, asked: Finetune
 ) -> Ids | None:
-    """The prompt, or one with a shorter input that has at most `room` ids: instruction and template
-    stay whole, as they are when the model is asked. None where that is not to be, or cannot be.
+    """Return the prompt, or one of at most `room` ids with a shorter input; instruction and
+    template stay whole, as they are at inference. None if that is not allowed, or not possible.
     """
     if len(prompt) > room and asked.too_long in ("error", "drop"):
         return None
     kept, ids = tokenizer.encode(row.fields["input"]), prompt
     while len(ids) > room:
-        # Joined to other text, so many tokens fewer may be a few more or less.
+        # Joined to other text, the shortened input may make a few tokens more or less.
         left = len(kept) - (len(ids) - room)
         if left < 1:
             return None
         kept = kept[:left] if asked.too_long == "keep-start" else kept[-left:]
-        text = tokenizer.decode(kept.tolist()).strip("\ufffd")  # what a cut character leaves
+        text = tokenizer.decode(kept.tolist()).strip("\ufffd")  # the remains of a cut character
         ids = tokenizer.encode(render(asked.template, row.fields["instruction"], text))
     return ids
 

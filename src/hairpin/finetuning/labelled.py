@@ -24,16 +24,16 @@ from hairpin.training.evaluate import Measured, exact_zero
 
 _MOST_NAMED = 8  # labels in a line
 _TOO_LONG = ", or set finetune.too_long=keep-start (or keep-end, drop)"
-_MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is no longer looked at
+_MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is too large to read
 
 
 def label_of(row: Row, column: str) -> str:
-    """A row's label; a blank in front of it or behind, as after a comma, is not part of it."""
+    """Return a row's label without surrounding blanks, such as one after a comma."""
     return row.fields[column].strip()
 
 
 def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
-    """The labels there are, sorted.
+    """Return all labels, sorted.
 
     Raises:
         CorpusError: a label is empty, or there is only one.
@@ -52,7 +52,7 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
 
 
 def lonely_labels(labels: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Return the labels of a single text, which cannot be both learned and validated.
+    """Return the labels with a single text, which cannot be in both training and validation.
 
     Args:
         labels: of each example.
@@ -63,7 +63,7 @@ def lonely_labels(labels: Sequence[str], texts: Sequence[str]) -> list[str]:
 
 
 def names_of_labels(labels: Sequence[str]) -> str:
-    """Return the first labels, quoted, and how many more there are."""
+    """Return the first labels, quoted, and the number of others."""
     named = [repr(label) for label in labels[:_MOST_NAMED]]
     more = len(labels) - len(named)
     return ", ".join([*named, *([f"and {more:,} more"] if more else [])])
@@ -72,7 +72,7 @@ def names_of_labels(labels: Sequence[str]) -> str:
 def labelled_examples(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: Tokenizer, config: Config
 ) -> Examples:
-    """The examples of labelled texts.
+    """Return the examples of labelled texts.
 
     Args:
         rows: with the text and label columns of `config.finetune`.
@@ -81,7 +81,7 @@ def labelled_examples(
         config: of the run.
 
     Raises:
-        CorpusError: an empty text, one longer than the context, a label that is not known.
+        CorpusError: an empty text, one longer than the context, an unknown label.
     """
     asked = config.finetune
     numbers = {label: number for number, label in enumerate(labels)}
@@ -105,7 +105,7 @@ def labelled_examples(
 
 
 def labelled_example(inputs: Indices, label: int, place: str) -> Example:
-    """An example whose label is the target at the last token."""
+    """Return an example whose label is the target at the last token."""
     targets = np.full(len(inputs), IGNORED, np.int64)
     targets[-1] = label
     return Example(inputs, targets, place)
@@ -114,7 +114,7 @@ def labelled_example(inputs: Indices, label: int, place: str) -> Example:
 def text_inputs(
     ids: Any, place: str, tokenizer: Tokenizer, config: Config, advice: str = _TOO_LONG
 ) -> tuple[Indices | None, str | None]:
-    """A text's ids as the classifier sees them, or a line that says why it cannot, with advice."""
+    """Return a text's ids as classifier input, or a line that says why there are none."""
     context = config.model.context or 0
     if len(ids) == 0:
         return None, f"{place}: the text is empty; remove the row, or give it a text"
@@ -128,10 +128,10 @@ def text_inputs(
 
 
 class LabelTally:
-    """The loss on labels, how many were right, and which were taken for which.
+    """The loss on labels, the number of correct ones, and the confusion matrix.
 
     Args:
-        labels: how many there are.
+        labels: their number.
         device: where the classifier is.
     """
 

@@ -20,11 +20,11 @@ _PREDICTED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier makes of a text.
+    """A classifier's prediction for a text.
 
     Args:
-        label: the likeliest.
-        probabilities: of every label, in the order of the run's.
+        label: the most probable one.
+        probabilities: of every label, in the run's order.
         cut: whether the text was longer than the context and was cut.
     """
 
@@ -34,7 +34,7 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """Of the label."""
+        """Probability of the label."""
         return self.probabilities[self.label]
 
 
@@ -51,8 +51,8 @@ def predict(
     Args:
         model: the classifier.
         tokenizer, config: of its run.
-        texts: what to classify.
-        places: where they stand, for an error.
+        texts: to classify.
+        places: their locations, for errors.
         device: where the model is.
 
     Raises:
@@ -72,7 +72,7 @@ def predict(
         Prediction(
             labels[int(np.argmax(row))],
             dict(zip(labels, row, strict=True)),
-            cut=len(seen) < len(ids) + 1,  # an end-of-text stands in front
+            cut=len(seen) < len(ids) + 1,  # an end-of-text comes first
         )
         for row, seen, ids in zip(
             probabilities(model, inputs, device), inputs, encoded, strict=True

@@ -1,7 +1,7 @@
-"""Which labelled examples are for validation: the share of each class, and no text on both sides.
+"""Stratified split of labelled examples: a share of each class, and no text in both halves.
 
-A text's place in line is the hash of (seed, text). Of each class, those first in line are for
-validation. So the order of the file decides nothing, and a new example moves few others.
+A text's rank is the hash of (seed, text). Of each class, the lowest ranks are for validation. So
+the order of the file does not matter, and a new example moves few others.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ class _Group:
 def stratified(
     labels: Sequence[str], keys: Sequence[str], fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """The indices of training and of validation examples, each in ascending order.
+    """Return the indices of training and of validation examples, each in ascending order.
 
     Every class with at least two different texts has an example in each half; one with a single
-    text is for training. A text that stands under several labels counts to its most frequent.
+    text is for training. A text with several labels counts towards its most frequent.
 
     Args:
-        labels: the class of each example; one and the same for data without classes.
+        labels: the class of each example; all the same for data without classes.
         keys: the text of each example; those with equal texts go to the same half.
         fraction: the share of validation; 0 leaves all to training.
-        seed: another one draws another split.
+        seed: a different one gives a different split.
 
     Raises:
         ValueError: the fraction is not at least 0 and below 1.
@@ -53,7 +53,7 @@ def stratified(
 
 
 def _classes(labels: Sequence[str], keys: Sequence[str], seed: int) -> dict[str, list[_Group]]:
-    """The groups of each class, in the order of their rank."""
+    """Return the groups of each class, in order of rank."""
     same: dict[str, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         same[key].append(index)
@@ -66,8 +66,8 @@ def _classes(labels: Sequence[str], keys: Sequence[str], seed: int) -> dict[str,
 
 
 def _shares(sizes: Mapping[str, int], fraction: float, seed: int) -> dict[str, int]:
-    """How many examples of each class are wanted, by largest remainder: each within one of its
-    share, and all together the share of the whole, rounded.
+    """Return the number of validation examples for each class, by largest remainder: each within
+    one of its share, and in total the share of the whole, rounded.
     """
     wanted = {label: int(size * fraction) for label, size in sizes.items()}
     missing = round(sum(sizes.values()) * fraction) - sum(wanted.values())
@@ -81,12 +81,12 @@ def _shares(sizes: Mapping[str, int], fraction: float, seed: int) -> dict[str, i
 
 
 def _first(groups: list[_Group], wanted: int) -> list[_Group]:
-    """Groups with about `wanted` examples: at least one where there are two, and not all."""
+    """Return groups with about `wanted` examples: at least one if there are two, and not all."""
     if len(groups) == 1:
         return []
     taken, count = [], 0
     for group in groups:
-        if 2 * count + len(group) < 2 * wanted:  # nearer to it with the group than without
+        if 2 * count + len(group) < 2 * wanted:  # closer with the group than without
             taken.append(group)
             count += len(group)
     smallest = min(groups, key=len)

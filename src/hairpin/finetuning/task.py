@@ -43,7 +43,7 @@ _SAMPLES = 3
 
 @dataclass(frozen=True)
 class _Settled:
-    """A config with nothing left open, and the examples it is about."""
+    """A fully filled-in config and its examples."""
 
     config: Config
     tokenizer: Tokenizer
@@ -56,16 +56,16 @@ class _Settled:
 def finetuning(
     config: Config, tokenizer: Tokenizer | None, budget: Budget | None, watcher: Watcher
 ) -> Task:
-    """The task of learning from records, with all that `config` leaves open chosen.
+    """Return the task of training on records, with all open settings of `config` chosen.
 
     Args:
-        config: as asked, with `finetune.kind` and `start.path`.
+        config: as requested, with `finetune.kind` and `start.path`.
         tokenizer: the run's own, if it has one already.
-        budget: not used: epochs say how long.
-        watcher: told what does not fit this machine.
+        budget: not used: epochs set the length.
+        watcher: receives warnings about this machine.
 
     Raises:
-        ConfigError, CorpusError, RunError: what was asked for cannot be.
+        ConfigError, CorpusError, RunError: the request is invalid.
     """
     settled = _settle(config, tokenizer, watcher)
     config, divided = settled.config, settled.divided
@@ -91,7 +91,7 @@ def finetuning(
 
 
 def new_model(config: Config, shape: Shape) -> GPT:
-    """The model of a fine-tuned run with random weights, frozen as far as the config says.
+    """Return a fine-tuned run's model with random weights, frozen as the config says.
 
     Raises:
         ConfigError: it has fewer blocks than are to be trained.
@@ -109,7 +109,7 @@ def new_model(config: Config, shape: Shape) -> GPT:
 
 
 def tally_of(config: Config, tokenizer: Tokenizer, device: str) -> Callable[[], Tally]:
-    """What measures a run of any kind on `device`: labels, or text."""
+    """Return a factory of the tally that evaluates a run on `device`: labels, or text."""
     if config.finetune.kind == "classify":
         return lambda: LabelTally(len(config.finetune.labels), device)
     token_bytes = tokenizer.token_bytes()
@@ -135,10 +135,10 @@ def _settle(config: Config, tokenizer: Tokenizer | None, watcher: Watcher) -> _S
 
 
 def _fill(divided: Divided, shape: Shape) -> Config:
-    """Batch, peak learning rate, length and evaluations where they are unset.
+    """Fill in batch, peak learning rate, length and evaluations if unset.
 
-    A sequence counts as a whole context, however short it is: so many tokens an update are so many
-    examples, and all arithmetic is that of pretraining.
+    A sequence counts as a whole context, however short it is: tokens per update then give a fixed
+    number of examples, and all arithmetic is that of pretraining.
     """
     config, context = divided.config, shape.context
     tokens = config.train.tokens_per_update
@@ -166,7 +166,7 @@ def _fill(divided: Divided, shape: Shape) -> Config:
 def _sample_writers(
     settled: _Settled, model: GPT, stopped: Callable[[], bool]
 ) -> tuple[WriteSample, ...]:
-    """Responses to a few instructions that are not trained on; nothing where labels are learned."""
+    """Return writers of responses to a few validation instructions; none for a classifier."""
     config, asked = settled.config, settled.config.evaluate
     if config.finetune.kind == "classify" or asked.sample_tokens == 0:
         return ()
@@ -191,7 +191,7 @@ def _prompt_warnings(settled: _Settled) -> tuple[str, ...]:
 
 
 def _rows_that_fit(settled: _Settled) -> Iterator[Row]:
-    """Validation rows whose whole prompt the model sees, with room for an answer."""
+    """Yield validation rows whose whole prompt fits the context, with room for an answer."""
     room = settled.shape.context // 2
     for row in settled.divided.val_rows:
         if len(settled.tokenizer.encode(prompt_of(row, settled.config.finetune))) < room:

@@ -1,4 +1,4 @@
-"""The prompt that an instruction becomes."""
+"""Prompts made from instructions by a template."""
 
 import re
 
@@ -7,12 +7,12 @@ _NAME = re.compile(r"\{[A-Za-z_]\w*\}")
 
 
 def unknown_names(template: str) -> list[str]:
-    """Return what looks like a name to be filled in, and is none."""
+    """Return placeholders in the template that are not known names."""
     return [name for name in dict.fromkeys(_NAME.findall(template)) if name not in NAMES]
 
 
 def render(template: str, instruction: str, input_text: str = "") -> str:
-    """The template with both filled in.
+    """Return the template with both filled in.
 
     Args:
         template: text with `{instruction}` and perhaps `{input}`. Paragraphs are divided by an
@@ -33,6 +33,6 @@ def render(template: str, instruction: str, input_text: str = "") -> str:
 
 
 def _without_input(paragraphs: list[str]) -> list[str]:
-    """The paragraphs that stay where there is no input; a template of one keeps its words."""
+    """Return the paragraphs that stay without an input; a template of one keeps its words."""
     kept = [part for part in paragraphs if "{input}" not in part or "{instruction}" in part]
     return [part.replace("{input}", "") for part in kept]

@@ -1,4 +1,4 @@
-"""What a call asks for: its config, a name for its run, and what it means by saying nothing."""
+"""The request of a call: its config, a name for its run, and the defaults for what is left out."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -37,18 +37,18 @@ def asked_config(
     settings: Mapping[str, Any],
     on_notice: Callable[[str], None] = lambda line: None,
 ) -> Config:
-    """The config that a call asks for.
+    """Return the config that a call asks for.
 
     Args:
-        texts: files and folders, or iterables of texts or of dicts, which are written down first.
+        texts: files and folders, or iterables of texts or dicts, which are first written to disk.
         corpus: a corpus by name.
         config: a TOML file of settings.
         overrides: "key=value" strings.
         settings: dotted key → value.
-        on_notice: told what of an iterable's rows is read.
+        on_notice: receives what is read of an iterable's rows.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: the config is invalid.
     """
     file = None if config is None else Path(config)
     flags = with_text(settings, texts, corpus, on_notice)
@@ -56,10 +56,10 @@ def asked_config(
 
 
 def agreed_config(asked: Asked) -> Config:
-    """Return the config that is asked for, after checking it against the model that it starts from.
+    """Return the requested config, after checking it against the model that it starts from.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: the config is invalid.
     """
     problems = disagreements(asked)
     try:
@@ -77,7 +77,7 @@ def with_text(
     corpus: str | None,
     on_notice: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The settings with files and folders, or a corpus by name, where any are named.
+    """Return the settings with the named files and folders, or the corpus by name, if any.
 
     Raises:
         CorpusError: an iterable has a row that is no text.
@@ -89,10 +89,10 @@ def with_text(
 
 
 def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return the settings with the value that an argument of its own gives.
+    """Return the settings with the value of a dedicated argument.
 
     Raises:
-        ConfigError: they say something else already.
+        ConfigError: they already have a different value.
     """
     if settings.get(key) is not None and settings[key] != value:
         both = f"{written(key, settings[key])} in the settings and {shown(value)}"
@@ -103,7 +103,7 @@ def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
 def path_of(
     text: Text, column: str | None, on_notice: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Where a text is: a path made absolute, or what an iterable is written to."""
+    """Return the path of a text: made absolute, or the file that an iterable is written to."""
     if isinstance(text, str | os.PathLike):
         if not os.fspath(text):
             raise CorpusError("a text's name is empty (a variable that is not set?); name a file")
@@ -112,7 +112,7 @@ def path_of(
 
 
 def source_tables(sources: Mapping[str, Any], column: str | None) -> list[dict[str, Any]]:
-    """`data.sources` of name → path, iterable, or a dict of the keys of `[[data.sources]]`.
+    """Return `data.sources` for name → path, iterable, or a dict of the keys of `[[data.sources]]`.
 
     Raises:
         CorpusError: an iterable has a row that is no text.
@@ -131,7 +131,7 @@ def source_tables(sources: Mapping[str, Any], column: str | None) -> list[dict[s
 
 
 def require_text(config: Config) -> None:
-    """Nothing, if a text is named.
+    """Check that a text is named.
 
     Raises:
         CorpusError: none is.
@@ -141,7 +141,7 @@ def require_text(config: Config) -> None:
 
 
 def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dict[str, Any]:
-    """The settings with the run or the folder to start from."""
+    """Return the settings with the run or the folder to start from."""
     given = as_settings(settings)
     if start is None:
         return given
@@ -149,7 +149,7 @@ def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dic
 
 
 def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
-    """The settings with the trackers that are named; none: those that the config names."""
+    """Return the settings with the named trackers; none: those that the config names."""
     named = tuple(tools)
     return and_also(settings, "track.tools", named) if named else dict(settings)
 
@@ -157,7 +157,7 @@ def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, 
 def tracks_named(
     tools: Iterable[str], overrides: Iterable[str], settings: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
-    """The trackers that a call itself names, in whatever way; a file's are not among them."""
+    """Return the trackers that the call itself names in any way, without those of a file."""
     said = [value for key, value in map(parse_override, overrides) if key == "track.tools"]
     said.append(as_settings(settings).get("track.tools"))
     lists = [(entry,) if isinstance(entry, str) else entry for entry in said]
@@ -165,7 +165,7 @@ def tracks_named(
 
 
 def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:
-    """The config with the plugins that the user named, in the place of those with the same path."""
+    """Return the config with the named plugins, which replace those with the same path."""
     names = {kind: value_of(config, key) for kind, key in KEYS.items()}
     entries = entries_for(files, names)
     taken = {value for entry in entries for value in entry.values()}
@@ -174,14 +174,14 @@ def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:
 
 
 def name_of(config: Config) -> str:
-    """A name for a run of this text."""
+    """Return a name for a run of this text."""
     return named(config.data)
 
 
 def with_tables(
     settings: Mapping[str, Any], column: str | None, sources: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The settings with the column of tables, and the sources of a mixture."""
+    """Return the settings with the column of tables and the sources of a mixture."""
     flags = dict(settings) if column is None else and_also(settings, "data.column", column)
     if sources:
         tables = source_tables(sources, flags.get("data.column"))
@@ -190,14 +190,14 @@ def with_tables(
 
 
 def default_budget_seconds(config: Config) -> float | None:
-    """Three minutes where nothing says how large the model or how long the run is."""
+    """Return three minutes if neither the model's size nor the run's length is set."""
     sized = config.model.size or config.model.width
-    if config.finetune.kind:  # epochs say how long
+    if config.finetune.kind:  # epochs set the length
         return None
     return None if sized or length_of(config) else parse_duration(DEFAULT_BUDGET)
 
 
 def length_of(config: Config) -> float | None:
-    """Updates, tokens or epochs, whichever is given; None: none is."""
+    """Return updates, tokens or epochs, whichever is given; None if none is."""
     train = config.train
     return train.updates or train.tokens or train.epochs

@@ -1,4 +1,4 @@
-"""How a run begins, and whether one that is there is the one that is asked for."""
+"""Begin a run, and check that an existing one is the one requested."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ from hairpin.version import __version__
 
 
 def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dict[str, Any]:
-    """The first line of the run's record, which is written unless it is there."""
+    """Return the first line of the run's record, writing it if it does not exist."""
     first = first_event(run.metrics)
     if first is None:
         start = events.Start(
@@ -31,14 +31,14 @@ def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dic
         )
         with Record(run.metrics) as record:
             record.write(start)
-            record.sync()  # before anything is settled: it alone knows what was asked
+            record.sync()  # before anything is filled in: only it has the request
         first = start.as_json()
     return first
 
 
 def begun_before(folder: Path) -> Path | None:
-    """The run that this process's torchrun began before it started the process again; None: it did
-    not, or there is none in the folder.
+    """Return the run that this process's torchrun began before restarting the process; None if
+    it did not, or there is none in the folder.
     """
     if not is_restarted():
         return None
@@ -49,11 +49,11 @@ def begun_before(folder: Path) -> Path | None:
 
 
 def require_same(run: RunDirectory, asked: Config, budget_seconds: float | None) -> None:
-    """Nothing, if the run is what is asked for: by what was asked when it began, or by the config
-    that it has now.
+    """Check that the run is the one requested, by the request that began it or by the config that
+    it has now.
 
     Raises:
-        RunError: it is another; the line names what differs.
+        RunError: it is a different one; the line names what differs.
     """
     present = run.read_config()
     if asked == present:

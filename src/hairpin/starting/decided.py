@@ -1,7 +1,7 @@
 """The settings that a trained model decides for a run that starts from it.
 
-Looked at before anything is made, from the small files beside the weights; whether the weights are
-whole shows when they are read.
+Read before anything is made, from the small files next to the weights; damage to the weights
+themselves is found when they are read.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _OF_A_SIZE = ("layers", "heads", "width")
 
 
 def disagreements(asked: Asked) -> list[str]:
-    """List a line for each setting that is asked for and contradicts the model of `start.path`."""
+    """Return a line for each requested setting that contradicts the model of `start.path`."""
     start = get(asked.tree, "start.path")
     return list(_disagreements(asked, Path(start))) if isinstance(start, str) else []
 
@@ -59,7 +59,7 @@ def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
 
 
 def _network_of(recipe: Any) -> dict[str, Any]:
-    """Return what a recipe that was asked for says of the network; what it leaves is GPT-2's."""
+    """Return a requested recipe's settings of the network; those it leaves out are GPT-2's."""
     if recipe not in RECIPES:
         return {}
     return {"architecture": Config().model.architecture, **RECIPES[recipe].get("model", {})}
@@ -77,7 +77,7 @@ def _plain(value: Any) -> str:
 
 
 def _decided(start: Path) -> dict[str, Any]:
-    """Return dotted key → value; nothing if it cannot be read, which is said where it is opened."""
+    """Return dotted key → value; empty if unreadable, which is reported when it is opened."""
     try:
         found = _of_run(start) if RunDirectory(start).config.is_file() else _of_folder(start)
     except (HairpinError, OSError):

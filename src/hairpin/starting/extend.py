@@ -1,10 +1,10 @@
-"""A run goes on otherwise than it was, above all longer: what its config becomes.
+"""The config of a run that continues with changes, above all for longer.
 
 The extension belongs to the config, so that the run repeats from it and resumes exactly. It may
-change no learning rate that was used already:
+not change a learning rate that was already used:
 
-    a finished run             a policy says what follows (hairpin.extensions)
-    a run that is not          grows as it is, while nothing used so far hangs on its length
+    a finished run             a policy decides what follows (hairpin.extensions)
+    an unfinished run          grows as it is, if nothing used so far depends on its length
     a rate that never falls    grows as it is, finished or not
 """
 
@@ -35,7 +35,7 @@ from hairpin.starting.timing import timing_of
 
 
 def is_finished(run: Run, config: Config | None = None) -> bool:
-    """Tell whether the last process came to the end of the run, at its present length or that of
+    """True if the last process reached the end of the run, at its present length or that of
     `config`.
     """
     if first_event(run.directory.metrics) is None:
@@ -47,7 +47,7 @@ def is_finished(run: Run, config: Config | None = None) -> bool:
 
 
 def is_imported(run: Run) -> bool:
-    """Whether `hairpin import` made the run, so that nothing was to be trained in it."""
+    """True if `hairpin import` made the run, so that there was nothing to train."""
     if first_event(run.directory.metrics) is None:
         return False
     events = read_record(run.directory.metrics)
@@ -55,7 +55,7 @@ def is_imported(run: Run) -> bool:
 
 
 def nothing_to_go_on_with(path: Path) -> str:
-    """Return what to say of a run that `hairpin import` made."""
+    """Return the message for a run that `hairpin import` made and that cannot be resumed."""
     begins = command("train", "TEXT", "--from", path)
     return f"imported, with no training to go on with; `{begins}` begins one"
 
@@ -68,16 +68,16 @@ def changed(
     policy: str | None,
     notice: Callable[[str], None],
 ) -> Config:
-    """Return the config with which a run is to go on; it is written once it is known to fit.
+    """Return the config with which a run is to continue; it is written once it is known to fit.
 
     Args:
         run: finished or not.
-        plugins: that it takes as they are now; none: those that it was made with.
+        plugins: to use as they are now; none: those that it was made with.
         tools: trackers from here on; none: those that it has.
         by, policy, notice: as in `longer`.
 
     Raises:
-        ConfigError, RunError: it cannot go on so.
+        ConfigError, RunError: it cannot continue so.
     """
     files = tuple(plugins)
     config = with_plugins(run.config, files) if files else run.config
@@ -96,17 +96,17 @@ def longer(
     policy: str | None,
     notice: Callable[[str], None],
 ) -> Config:
-    """Return the config of a longer run, after drawing its learning rate. Nothing is written.
+    """Return the config of a longer run, after drawing its learning rate, without writing it.
 
     Args:
         run: finished or not.
-        config: of it.
-        by: how many updates more, or a length of time such as "10m".
+        config: of the run.
+        by: number of further updates, or a duration such as "10m".
         policy: a name in `POLICIES`; None: as it is.
-        notice: is given the drawing.
+        notice: receives the drawing.
 
     Raises:
-        ConfigError, RunError: this run cannot be made longer like this.
+        ConfigError, RunError: this run cannot be extended like this.
     """
     if by is None:
         raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
@@ -126,7 +126,7 @@ def longer(
 
 
 def _asked(run: Run) -> frozenset[str]:
-    """Return the settings that were asked for when the run began; the others were chosen."""
+    """Return the settings requested when the run began; the others were chosen."""
     start = first_event(run.directory.metrics) or {}
     return frozenset(flat(start.get("asked", {})))
 
@@ -161,10 +161,10 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
 
 
 def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
-    """Return how many updates more that is, and a line if a length of time is too short for one.
+    """Return the number of further updates, and a line if a duration is too short for one.
 
     Raises:
-        ConfigError, RunError: neither a number nor a length of time, or none at all.
+        ConfigError, RunError: neither a number nor a duration, or zero.
     """
     text = str(by).strip()
     if not text.removeprefix("-").isdecimal():
@@ -182,7 +182,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
             f"{run.path}: no update was made yet, so its speed is not known; give --extend UPDATES"
         )
     planned, asked = config.train.updates or 0, _asked(run)
-    # A run that has something left to do starts and ends anyway.
+    # An unfinished run starts and ends anyway.
     around = timing.around if is_finished(run, config) else 0.0
     more = 0
     for _ in range(2):  # a longer run evaluates less often, which leaves time for more
@@ -198,7 +198,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
 
 
 def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
-    """Return the updates between evaluations in a run of so many: as asked for, or a tenth."""
+    """Return the updates between evaluations in a run of this many: as requested, or a tenth."""
     there = config.evaluate.every_updates
     if there and "evaluate.every_updates" in asked:
         return there
@@ -206,7 +206,7 @@ def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
 
 
 def _longer(config: Config, more: int, policy: str | None, said: frozenset[str]) -> Config:
-    """Return the config so many updates longer, and with rarer evaluations and checkpoints."""
+    """Return the config `more` updates longer, with rarer evaluations and checkpoints."""
     schedule, asked = schedule_of(config), config.schedule
     updates = schedule.updates + more
     values: dict[str, Any] = {"train.updates": updates}
@@ -217,7 +217,7 @@ def _longer(config: Config, more: int, policy: str | None, said: frozenset[str])
     if policy is not None:
         parts = [part.model_dump() for part in asked.extensions]
         values["schedule.extensions"] = [*parts, {"at": schedule.updates, "policy": policy}]
-    elif not asked.extensions:  # else the curve ends where the first part begins
+    elif not asked.extensions:  # otherwise the curve ends where the first part begins
         values |= _fixed("warmup", schedule.warmup)
         if schedule.kind == "wsd":
             values |= _fixed("decay", schedule.decay)
@@ -225,7 +225,7 @@ def _longer(config: Config, more: int, policy: str | None, said: frozenset[str])
 
 
 def _fixed(phase: str, updates: int) -> dict[str, Any]:
-    """What makes warmup or decay as long as it is, in a run of any length."""
+    """Return settings that keep the length of warmup or decay in a run of any length."""
     return {
         f"schedule.{phase}_updates": updates,
         f"schedule.{phase}_tokens": None,

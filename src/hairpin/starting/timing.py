@@ -1,7 +1,7 @@
-"""Times of a run's parts, as its own record shows them.
+"""Times of a run's parts, taken from its own record.
 
-An update and a whole process are timed in the record; what a process spent on neither its start nor
-its updates it spent on evaluations, samples and checkpoints.
+The record times updates and whole processes; the time that a process spent on neither its start nor
+its updates went to evaluations, samples and checkpoints.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 from hairpin.planning.choose import CLOSING_SECONDS
 
-# A first start may have prepared the text, which is not done again: so much of it counts at most.
+# A first start may have prepared the text, which is not repeated: at most this much counts.
 _MOST_STARTING_SECONDS = 30.0
 
 
@@ -36,12 +36,12 @@ class Timing:
         return self.starting + CLOSING_SECONDS
 
     def updates_in(self, seconds: float, after: int, every: int) -> int:
-        """Return how many updates the time has room for, with the evaluations on the way and the
-        last; 0 if none.
+        """Return the number of updates that fit in the time, with the evaluations on the way and
+        the last; 0 if none.
 
         Args:
             seconds: without the start and the end of the process.
-            after: updates of the run before them.
+            after: the run's updates before these.
             every: updates between evaluations.
         """
         updates = math.floor((seconds - self.pause) / self.update)
@@ -80,6 +80,6 @@ def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
 
 
 def _pauses(after: int, updates: int, every: int) -> int:
-    """Count the evaluations in so many updates more, the last among them."""
+    """Count the evaluations in this many further updates, including the last."""
     end = after + updates
     return end // every - after // every + (end % every > 0)
