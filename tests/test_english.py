@@ -26,6 +26,7 @@ DONE = (
     "doctor",
     "extensions",
     "model",
+    "optim",
     "output",
     "pages",
     "planning.amounts",
