@@ -14,7 +14,7 @@ DONE = (
     "allocator",
     "analysis",
     "audience",
-    "book.report",
+    "book",
     "checkpoints",
     "data.batches",
     "data.cache",
