@@ -16,6 +16,7 @@ DONE = (
     "audience",
     "book",
     "checkpoints",
+    "config",
     "data.batches",
     "data.cache",
     "data.checking",
@@ -45,8 +46,16 @@ DONE = (
     "waiting",
     "watch",
 )
-# Files in these rooms that are not done; take yours out.
-NOT_DONE: tuple[str, ...] = ()
+# Files in these rooms that are not done; take yours out. docs/config.md has their docstrings.
+NOT_DONE = (
+    "config.curve",
+    "config.data",
+    "config.execution",
+    "config.finetune",
+    "config.guard",
+    "config.settings",
+    "config.track",
+)
 FOR_MODULES_ALONE = ("How", "Where")
 
 
