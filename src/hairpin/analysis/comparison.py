@@ -1,6 +1,6 @@
-"""Which arm of an experiment is better, and is it the arm or the seed?
+"""Comparison of an experiment's arms: the better one, and whether the seed explains it.
 
-Reads the folders of its runs and nothing else, at any time: what is missing yet is left out.
+It reads only the folders of the runs, at any time, and leaves out results still missing.
 """
 
 import math
@@ -33,13 +33,13 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What came of an arm.
+    """Result of an arm.
 
     Args:
-        arm: which.
+        arm: the arm.
         outcomes: of the verdict's runs, by seed.
         tuning: multiple of the peak learning rate → runs on the tuning seeds.
-        scale: the multiple that the verdict's runs have.
+        scale: the multiple used by the verdict's runs.
         unit: of the figures.
     """
 
@@ -51,7 +51,7 @@ class ArmResult:
 
     @property
     def peak_lr(self) -> float | None:
-        """The learning rate of the verdict's runs, where it is one."""
+        """The learning rate of the verdict's runs, if they share one."""
         if self.arm.config:
             return self.arm.peak_lr * self.scale
         rates = {outcome.peak_lr for outcome in self.outcomes}
@@ -59,21 +59,21 @@ class ArmResult:
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether the best learning rate was the highest or lowest of those that were tried."""
+        """True if the best learning rate was the highest or lowest that was tried."""
         return len(self.tuning) > 1 and self.scale in (min(self.tuning), max(self.tuning))
 
     @property
     def finals(self) -> list[float]:
-        """Final validation losses of the runs that did not diverge."""
+        """The final validation losses of the runs that did not diverge."""
         return [outcome.final[self.unit] for outcome in self.outcomes if self.unit in outcome.final]
 
     @property
     def diverged(self) -> int:
-        """How many of the verdict's runs diverged."""
+        """The number of the verdict's runs that diverged."""
         return sum(outcome.diverged for outcome in self.outcomes)
 
     def mean(self, key: str) -> float | None:
-        """The mean over the verdict's runs of "final", "best", or one of an outcome's numbers."""
+        """Return the verdict's runs' mean of "final", "best", or one of an outcome's numbers."""
         if key in ("final", "best"):
             values = [getattr(outcome, key).get(self.unit) for outcome in self.outcomes]
         else:
@@ -87,9 +87,9 @@ class Contrast:
     """A difference between two arms, or an effect of an ablation.
 
     Args:
-        name: what is compared, in words; `base`: with what.
-        difference: below 0, `name` is better.
-        adjusted_p: by Holm, for all contrasts of the experiment.
+        name: the subject of the comparison, in words; `base`: its baseline.
+        difference: negative if `name` is better.
+        adjusted_p: Holm's correction over all contrasts of the experiment.
         verdict: in words.
         by_seed: the differences that it is the mean of.
     """
@@ -104,14 +104,14 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that came of an experiment.
+    """All results of an experiment.
 
     Args:
-        experiment: what was compared.
-        arms: what came of each; a twin has its twin's runs.
+        experiment: the experiment.
+        arms: the result of each; a twin has its twin's runs.
         contrasts: of each arm with the first; of an ablation, effects.
         unit: of the figures.
-        notes: what a reader must know before believing them.
+        notes: caveats that a reader must know.
     """
 
     experiment: Experiment
@@ -122,10 +122,10 @@ class Comparison:
 
 
 def read_arms(experiment: Experiment, directory: ExperimentDirectory) -> list[ArmResult]:
-    """What is there of each arm.
+    """Return the results so far of each arm.
 
     Raises:
-        RunError: a run that is named is not there, or damaged; or runs predict different things.
+        RunError: a named run is missing or damaged, or runs predict different things.
     """
     found: dict[str, tuple[list[Outcome], dict[float, list[Outcome]]]] = {}
     for arm in experiment.arms:
@@ -153,7 +153,7 @@ def _require_one_loss(outcomes: Sequence[Outcome]) -> None:
     """Check that the losses are of one kind of prediction.
 
     Raises:
-        RunError: they are not; the line names a run of each kind.
+        RunError: they differ; the line names a run of each kind.
     """
     kinds: dict[str, str] = {}
     for outcome in outcomes:
@@ -168,8 +168,8 @@ def _require_one_loss(outcomes: Sequence[Outcome]) -> None:
 def best_scale(
     tuning: Mapping[float, Sequence[Outcome]], unit: str, scales: Sequence[float]
 ) -> float:
-    """The multiple of the peak learning rate with the lowest mean final loss, none of whose runs
-    diverged; the middle one while nothing is known.
+    """Return the multiple of the peak learning rate with the lowest mean final loss, none of whose
+    runs diverged; the middle one while there are no results.
     """
     means = {
         scale: statistics.fmean(outcome.final[unit] for outcome in outcomes)
@@ -184,7 +184,7 @@ def best_scale(
 def _trained(
     experiment: Experiment, directory: ExperimentDirectory, arm: Arm
 ) -> tuple[list[Outcome], dict[float, list[Outcome]]]:
-    """Outcomes of the verdict's runs and of tuning that are over."""
+    """Return the outcomes of the finished runs, the verdict's and those of tuning."""
     tuning: dict[float, list[Outcome]] = {}
     verdict: list[Outcome] = []
     for scale in directory.scales_tried(arm):
@@ -210,15 +210,15 @@ def _outcome_of(source: str) -> Outcome:
 
 
 def differences(base: ArmResult, other: ArmResult) -> tuple[Difference, tuple[float, ...]] | None:
-    """other − base of final losses, and of each pair; unpaired where their seeds, or what they are
-    measured on, do not agree. None: one of them has no finite loss.
+    """Return other − base of final losses, and of each pair; unpaired where their seeds or
+    validation sets differ. None: one of them has no finite loss.
     """
     first, second = _by_pair(base), _by_pair(other)
     if not base.finals or not other.finals:
         return None
     if first is not None and second is not None:
         shared = [key for key in first if key in second]
-        # Of a run that diverged the pair is missing, and the others are pairs all the same.
+        # A diverged run leaves its pair missing; the others are still pairs.
         alone = len(first) + len(second) - 2 * len(shared)
         if shared and alone <= base.diverged + other.diverged:
             pairs = tuple(second[key] - first[key] for key in shared)
@@ -227,7 +227,7 @@ def differences(base: ArmResult, other: ArmResult) -> tuple[Difference, tuple[fl
 
 
 def _by_pair(result: ArmResult) -> dict[tuple[object, ...], float] | None:
-    """What a run shares with its pair → its final loss; None: its runs cannot have pairs."""
+    """Return the key a run shares with its pair → its final loss; None: it cannot have pairs."""
     found: dict[tuple[object, ...], float] = {}
     for outcome in result.outcomes:
         if outcome.pairs_by is None or (outcome.seed, *outcome.pairs_by) in found:
@@ -238,7 +238,7 @@ def _by_pair(result: ArmResult) -> dict[tuple[object, ...], float] | None:
 
 
 def verdict(difference: Difference, adjusted_p: float, smallest: float, unit: str) -> str:
-    """What a difference shows, in words that go on a sentence about the arm."""
+    """Return the meaning of a difference in words that continue a sentence about the arm."""
     if difference.count < 2:
         return "one run of each: it may be the seed; more seeds tell"
     size = f"{abs(difference.mean):.4f} {unit}"
@@ -255,7 +255,7 @@ def verdict(difference: Difference, adjusted_p: float, smallest: float, unit: st
 def contrasts_with_first(
     arms: Sequence[ArmResult], smallest: float, unit: str
 ) -> tuple[Contrast, ...]:
-    """Each arm beside the first."""
+    """Return the contrast of each arm with the first."""
     base, *others = arms
     found: list[tuple[ArmResult, Difference, tuple[float, ...]]] = []
     special: dict[str, str] = {}

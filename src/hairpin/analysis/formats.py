@@ -1,4 +1,4 @@
-"""Numbers as people read them, and text of unknown origin made fit for a terminal."""
+"""Numbers formatted for people, and untrusted text made safe for a terminal."""
 
 import math
 import re
@@ -14,12 +14,12 @@ _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# Of these, what acts on a terminal. Tabs, and marks that scripts from right to left need, do not.
+# Those that act on a terminal. Tabs, and marks that right-to-left scripts need, do not.
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in its two largest units: "0.4s", "42s", "2m 10s", "3h 05m", "2d 04h".
+    """Format a duration in its two largest units: "0.4s", "42s", "2m 10s", "3h 05m", "2d 04h".
 
     Rounded to the smaller unit that is shown; "?" where the number is not finite or is negative.
     """
@@ -41,7 +41,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(n: float) -> str:
-    """A count in three digits and a letter: "950", "9,999", "12.4k", "124M", "1.56B"."""
+    """Format a count in three digits and a letter: "950", "9,999", "12.4k", "124M", "1.56B"."""
     n = _float(n)
     if abs(n) < 9_999.5:
         return f"{n:,.0f}"
@@ -49,13 +49,13 @@ def format_count(n: float) -> str:
 
 
 def format_bytes(n: float) -> str:
-    """A size in decimal units: "950 bytes", "12.4 MB"."""
+    """Format a size in decimal units: "950 bytes", "12.4 MB"."""
     n = _float(n)
     return size_words(n) if math.isfinite(n) else str(n)
 
 
 def format_lr(lr: float) -> str:
-    """A learning rate in three digits: "1.2e-3"; "0" for zero."""
+    """Format a learning rate in three digits: "1.2e-3"; "0" for zero."""
     lr = _float(lr)
     if not math.isfinite(lr):
         return str(lr)
@@ -66,7 +66,7 @@ def format_lr(lr: float) -> str:
 
 
 def format_loss(loss: float | None) -> str:
-    """A loss with the digits that matter: "10.83", "3.217", "0.0123"; "unknown" for None."""
+    """Format a loss in its significant digits: "10.83", "3.217", "0.0123"; "unknown" for None."""
     if loss is None:
         return "unknown"
     loss = _float(loss)
@@ -76,7 +76,7 @@ def format_loss(loss: float | None) -> str:
 
 
 def format_norm(norm: float) -> str:
-    """A gradient norm in three digits: "0.87", "14.2", "1.2e5"."""
+    """Format a gradient norm in three digits: "0.87", "14.2", "1.2e5"."""
     norm = _float(norm)
     if not math.isfinite(norm):
         return str(norm)
@@ -86,12 +86,12 @@ def format_norm(norm: float) -> str:
 
 
 def format_updates(count: int) -> str:
-    """A number of updates with its noun: "1 update", "2,400 updates"."""
+    """Format a number of updates with its noun: "1 update", "2,400 updates"."""
     return f"{count:,} update{'' if count == 1 else 's'}"
 
 
 def harmless(text: str, encoding: str = "utf-8") -> str:
-    """The text with every character that could act on a terminal written as its escape.
+    """Return the text with every character that could act on a terminal escaped.
 
     Characters that `encoding` lacks are escaped too, so that printing cannot fail.
     """
@@ -100,10 +100,10 @@ def harmless(text: str, encoding: str = "utf-8") -> str:
 
 
 def harmless_pieces(pieces: Iterable[str]) -> Iterator[str]:
-    """A text that goes to a terminal piece by piece: what acts on one is an escape, and tabs, line
-    breaks and what other scripts are written with stay as they are.
+    """Yield a text that goes to a terminal piece by piece, with control characters escaped; tabs,
+    line breaks and marks that other scripts need stay as they are.
 
-    A line break of two characters may be divided over two pieces.
+    A line break of two characters may be split over two pieces.
     """
     held = ""
     for piece in pieces:
@@ -116,11 +116,11 @@ def harmless_pieces(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def harmless_name(name: str, most: int | None = None) -> str:
-    """A name that somebody chose, as part of a line: breaks and tabs are escapes too.
+    """Return a user-chosen name as part of a line: line breaks and tabs are escaped too.
 
     Args:
-        name: what it is.
-        most: characters, beyond which the end is left out; None: all of it is shown.
+        name: the name.
+        most: characters, beyond which the end is cut off; None: no limit.
     """
     line = harmless(name.replace("\n", "\\n").replace("\t", "\\t"))
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
@@ -132,7 +132,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _float(n: float) -> float:
-    """The number as a float; a record may hold a whole number that is beyond all of them."""
+    """Return the number as a float; a record may hold an integer too large for one."""
     try:
         return float(n)
     except OverflowError:

@@ -1,5 +1,5 @@
-"""What came of one run of an experiment: of ours from its record, of another trainer's from a CSV
-or JSONL file of its losses.
+"""Outcome of one run of an experiment: from the record of one of ours, or from another trainer's
+CSV or JSONL file of losses.
 """
 
 import csv
@@ -19,32 +19,32 @@ from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
 BITS, NATS, PER_LABEL = "bits per byte", "nats per token", "nats per example"
-# What other trainers call the validation loss, in nats per token; and bits per byte.
+# Other trainers' names for the validation loss, in nats per token; and for bits per byte.
 _LOSS_NAMES = ("val_loss", "eval_loss", "validation_loss", "valid_loss", "test_loss")
 _BITS_NAMES = ("val_bits_per_byte", "bits_per_byte", "val_bpb", "bpb")
-# What is predicted, in words; of another trainer's losses nobody says of which text they are.
+# The kind of prediction, in words; another trainer's losses do not say of which text they are.
 LABELS, TEXT, SOME_TEXT = "labels", "text", "text of another trainer"
 _MOST_LABELS = 8  # in a line
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run. None: not known.
+    """Outcome of one run. None: not known.
 
     Args:
         name: the run's folder, or the file.
         seed, peak_lr: what it was trained with.
         final, best: unit → validation loss at the end, and the lowest; empty where it diverged.
-        diverged: whether its loss left for good, or was not finite.
-        is_over: whether it came to its end, or diverged.
+        diverged: True if its loss never recovered, or was not finite.
+        is_over: True if it finished or diverged.
         tokens_per_second: the median over updates.
-        peak_bytes: the most memory that its process had.
-        clipped_share: of updates.
+        peak_bytes: peak memory of its process.
+        clipped_share: share of updates that were clipped.
         unstable_updates: spikes, skipped updates and rewinds.
-        seconds: of the run.
+        seconds: duration of the run.
         curve: (tokens, unit → loss) of each evaluation.
-        pairs_by: what another run must have the same of to be its pair, beside the seed.
-        loss_of: what is predicted, in words; losses of different things are not comparable.
+        pairs_by: facts that another run must share to be its pair, besides the seed.
+        loss_of: the kind of prediction, in words; losses of different kinds are not comparable.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Outcome:
 
     @property
     def is_of_labels(self) -> bool:
-        """Whether labels are predicted, and not text."""
+        """True if labels are predicted, not text."""
         return self.loss_of.startswith(LABELS)
 
 
 def outcome_of_run(run: RunDirectory) -> Outcome:
-    """What came of a run, of which there may be nothing yet.
+    """Return the outcome of a run, which may have no results yet.
 
     Raises:
         RunError: its record is damaged.
@@ -118,9 +118,9 @@ def _predicted(finetune: Finetune) -> str:
 
 
 def outcome_of_file(path: Path) -> Outcome:
-    """What came of another trainer's run: a CSV or JSONL file with a line for each evaluation, and
-    `val_loss` (nats per token) or `val_bits_per_byte` in it. It diverged if its last loss is not a
-    finite number.
+    """Return the outcome of another trainer's run: a CSV or JSONL file with a line for each
+    evaluation, and `val_loss` (nats per token) or `val_bits_per_byte` in it. It diverged if its
+    last loss is not finite.
 
     Raises:
         RunError: there is no such file, or no loss in it.
@@ -160,16 +160,16 @@ def _with_plain_names(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _column_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str | None:
-    """Return the first of the names under which there is anything; numbers before words."""
+    """Return the first of the names with any value; numbers before words."""
     there = [name for name in names if any(not _is_empty(row.get(name)) for row in rows)]
     with_numbers = [n for n in there if any(_number(row.get(n)) is not None for row in rows)]
     return next(iter(with_numbers or there), None)
 
 
 def _ends_without_number(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
-    """Tell whether the last evaluation has no finite loss: NaN, infinite, words; or nothing, as
-    programs write NaN. Between evaluations trainers write lines without a validation loss, and a
-    line with another finite loss is one of those.
+    """Return True if the last evaluation has no finite loss: NaN, infinite, words; or empty, since
+    programs write NaN so. Between evaluations trainers write lines without a validation loss, and
+    a line with another finite loss is one of those.
     """
     evaluated = [row for row in rows if not _is_empty(row.get(column))]
     if not evaluated or _number(evaluated[-1].get(column)) is None:
@@ -200,7 +200,7 @@ def _trial_of(run: RunDirectory) -> dict[str, Any]:
 
 
 def _is_lost(summary: Summary) -> bool:
-    """Whether the run learned nothing, or unlearned it."""
+    """Return True if the run learned nothing, or lost what it had learned."""
     if summary.first is None or summary.last is None or summary.status == "unfinished":
         return False
     if summary.last.val_loss is None:
@@ -214,7 +214,7 @@ def _losses_at(point: Point | None, nats: str) -> dict[str, float]:
 
 
 def _losses(loss: float | None, bits: float | None, nats: str) -> dict[str, float]:
-    """Return unit → loss, of those that are known; `nats` is the unit of the first."""
+    """Return unit → loss for the known units; `nats` is the unit of the first."""
     values = {BITS: bits, nats: loss}
     return {unit: float(value) for unit, value in values.items() if value is not None}
 
@@ -225,7 +225,7 @@ def _whole(row: Mapping[str, Any]) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Return a value as a finite number; None: it is none."""
+    """Return a value as a finite number; None if it is not one."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

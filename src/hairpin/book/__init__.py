@@ -6,9 +6,9 @@ Its listings run with only their imports changed, and so do the pages of chapter
     from hairpin.book.ch06 import train_classifier_simple
     from hairpin.book.ch07 import InstructionDataset, custom_collate_fn, format_input
 
-Names and arguments are those of the book's repository. Small and plain on purpose: what the
-product's fast model is tested against, and where to read what a training loop is before reading the
-product's own.
+Names and arguments are those of the book's repository. Small and plain on purpose: the product's
+fast model is tested against it, and it is the place to read a training loop before the product's
+own.
 """
 
 from hairpin.book.data import (

@@ -1,6 +1,6 @@
 """Chapter 6: a GPT that labels a text by the scores at its last token.
 
-In a module of its own, since its losses have the names of chapter 5's:
+It is a separate module because its losses have the same names as chapter 5's:
 
     from hairpin.book.ch06 import calc_accuracy_loader, calc_loss_loader, train_classifier_simple
 
@@ -30,10 +30,10 @@ _SEED = 123
 
 
 class SpamDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Texts of a CSV file as ids of one length, and their labels.
+    """Texts of a CSV file as ids of equal length, with their labels.
 
     Args:
-        csv_file: with the columns Label, a number, and Text.
+        csv_file: has the columns Label, a number, and Text.
         tokenizer: has tiktoken's `encode`.
         max_length: tokens of each text; longer ones are cut. None: those of the longest.
         pad_token_id: fills what is shorter.
@@ -54,17 +54,17 @@ class SpamDataset(Dataset[tuple[Tensor, Tensor]]):
         self.encoded_texts = [_fitted(ids, self.max_length, pad_token_id) for ids in encoded]
 
     def __len__(self) -> int:
-        """Texts."""
+        """Return the number of texts."""
         return len(self.encoded_texts)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Ids of a text, [max_length], and its label."""
+        """Return the ids of a text, [max_length], and its label."""
         label = int(self.data.iloc[index]["Label"])
         return torch.tensor(self.encoded_texts[index]), torch.tensor(label)
 
 
 def create_balanced_dataset(df: Any) -> Any:
-    """As many rows labelled "ham", drawn at random, as there are labelled "spam"."""
+    """Return all "spam" rows and an equal number of "ham" rows, drawn at random."""
     import pandas as pd
 
     spam, ham = df[df["Label"] == "spam"], df[df["Label"] == "ham"]
@@ -72,7 +72,7 @@ def create_balanced_dataset(df: Any) -> Any:
 
 
 def random_split(df: Any, train_frac: float, validation_frac: float) -> tuple[Any, Any, Any]:
-    """The rows shuffled, and divided into training, validation and the rest."""
+    """Shuffle the rows and split them into training, validation and the rest."""
     shuffled = df.sample(frac=1, random_state=_SEED).reset_index(drop=True)
     first = int(len(shuffled) * train_frac)
     second = first + int(len(shuffled) * validation_frac)
@@ -82,8 +82,8 @@ def random_split(df: Any, train_frac: float, validation_frac: float) -> tuple[An
 def calc_accuracy_loader(
     data_loader: Loader, model: nn.Module, device: Device, num_batches: int | None = None
 ) -> float:
-    """The share of the first batches' texts whose label is the likeliest; the model stays in
-    evaluation. Arguments as in `calc_loss_loader`.
+    """Return the share of the first batches' texts labelled correctly; the model stays in
+    evaluation mode. Arguments as in `calc_loss_loader`.
     """
     model.eval()
     correct = examples = 0
@@ -101,7 +101,7 @@ def calc_accuracy_loader(
 def calc_loss_batch(
     input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: Device
 ) -> Tensor:
-    """The mean cross entropy of the labels, [B], by the scores at the last of [B, T] ids."""
+    """Return the mean cross entropy of labels, [B], by the logits at the last of [B, T] ids."""
     logits_BL = model(input_batch.to(device))[:, -1, :]
     return F.cross_entropy(logits_BL, target_batch.to(device))
 
@@ -109,13 +109,13 @@ def calc_loss_batch(
 def calc_loss_loader(
     data_loader: Loader, model: nn.Module, device: Device, num_batches: int | None = None
 ) -> float:
-    """The mean of the first batches' losses; NaN where there is no batch.
+    """Return the mean of the first batches' losses; NaN without any batch.
 
     Args:
         data_loader: the batches.
-        model: ids → scores.
-        device: where it is.
-        num_batches: how many to take; None: all.
+        model: ids → logits.
+        device: the model's device.
+        num_batches: number to take; None: all.
     """
     return mean_loss(data_loader, num_batches, partial(calc_loss_batch, model=model, device=device))
 
@@ -123,7 +123,7 @@ def calc_loss_loader(
 def evaluate_model(
     model: nn.Module, train_loader: Loader, val_loader: Loader, device: Device, eval_iter: int
 ) -> tuple[float, float]:
-    """Training and validation loss over `eval_iter` batches each, without dropout."""
+    """Return training and validation loss over `eval_iter` batches each, without dropout."""
     return evaluated(model, train_loader, val_loader, device, eval_iter, calc_loss_loader)
 
 
@@ -137,7 +137,7 @@ def train_classifier_simple(
     eval_freq: int,
     eval_iter: int,
 ) -> tuple[list[float], list[float], list[float], list[float], int]:
-    """Chapter 5's loop on labels.
+    """Train by chapter 5's loop on labels.
 
     Returns:
         Training and validation losses, one of each for an evaluation; training and validation
@@ -194,14 +194,14 @@ def classify_review(
     max_length: int | None = None,
     pad_token_id: int = PADDING,
 ) -> str:
-    """Whether the model takes a text for "spam" or "not spam".
+    """Classify a text as "spam" or "not spam".
 
     Args:
-        text: it.
+        text: the text.
         model: a classifier of two labels.
         tokenizer: has tiktoken's `encode`.
-        device: where the model is.
-        max_length: tokens it was trained with; None: as many as it sees.
+        device: the model's device.
+        max_length: tokens it was trained with; None: its context length.
         pad_token_id: fills what is shorter.
     """
     model.eval()
@@ -214,6 +214,6 @@ def classify_review(
 
 
 def _fitted(ids: Sequence[int], length: int, padding: int) -> list[int]:
-    """Exactly `length` ids: cut, or filled up."""
+    """Return exactly `length` ids: cut, or padded."""
     kept = list(ids[:length])
     return kept + [padding] * (length - len(kept))

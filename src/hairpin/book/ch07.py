@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 
 PADDING = 50256
 IGNORED = -100
-_TASK = (  # Alpaca's words (Taori et al. 2023), which the chapter takes
+_TASK = (  # Alpaca's prompt (Taori et al. 2023), which the chapter uses
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request."
 )
 
 
 def format_input(entry: Mapping[str, str]) -> str:
-    """The prompt of a record: what it asks for, and what with, if it says so.
+    """Return the prompt of a record: its instruction, and its input if it has one.
 
     Args:
         entry: has "instruction" and "input", which may be empty.
@@ -44,11 +44,11 @@ class InstructionDataset(Dataset[list[int]]):
         ]
 
     def __len__(self) -> int:
-        """Records."""
+        """Return the number of records."""
         return len(self.data)
 
     def __getitem__(self, index: int) -> list[int]:
-        """The ids of a record."""
+        """Return the ids of a record."""
         ids: list[int] = self.encoded_texts[index]
         return ids
 
@@ -60,23 +60,23 @@ def custom_collate_fn(
     allowed_max_length: int | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Lists of ids as inputs and targets, [B, T] each, T the longest list's length.
+    """Return lists of ids as inputs and targets, [B, T] each, T the longest list's length.
 
-    Each list ends with one padding token, which is to be predicted; what fills the rest of its
-    targets is ignored by the loss.
+    Each list ends with one padding token, which is to be predicted; the loss ignores the padding
+    of the rest of its targets.
 
     Args:
         batch: lists of ids.
-        pad_token_id: ends a list, and fills what is shorter than the longest.
-        ignore_index: the target of what is not predicted.
-        allowed_max_length: most tokens of a row; None: any number.
-        device: where the batch is wanted.
+        pad_token_id: ends a list, and pads lists shorter than the longest.
+        ignore_index: the target of positions that are not predicted.
+        allowed_max_length: most tokens of a row; None: no limit.
+        device: the batch's device.
     """
     longest = max(map(len, batch))
     rows = [[*ids, *[pad_token_id] * (longest + 1 - len(ids))] for ids in batch]
     whole = torch.tensor(rows)
     inputs, targets = whole[:, :-1].clone(), whole[:, 1:].clone()
-    # All but the first padding token of a row: as the book has it, wherever they stand.
+    # All but the first padding token of a row, at any position, as in the book.
     is_padding = targets == pad_token_id
     targets[is_padding & (is_padding.cumsum(dim=1) > 1)] = ignore_index
     return (

@@ -1,4 +1,4 @@
-"""Text to batches, as in the book's chapter 2: windows of a text and the same one token later."""
+"""Text to batches, as in the book's chapter 2: windows of a text, and targets one token later."""
 
 from typing import Any
 
@@ -29,11 +29,11 @@ class GPTDatasetV1(Dataset[tuple[Tensor, Tensor]]):
         ]
 
     def __len__(self) -> int:
-        """Windows."""
+        """Return the number of windows."""
         return len(self.input_ids)
 
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a window, [max_length] each."""
+        """Return inputs and targets of a window, [max_length] each."""
         return self.input_ids[idx], self.target_ids[idx]
 
 
@@ -46,7 +46,7 @@ def create_dataloader_v1(
     drop_last: bool = True,
     num_workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches of a text in GPT-2's vocabulary: (inputs, targets), [batch_size, max_length] each.
+    """Return batches of a text in GPT-2 tokens: (inputs, targets), [batch_size, max_length] each.
 
     Each pass over it draws from torch's default random stream, shuffled or not.
     """
@@ -61,11 +61,11 @@ def create_dataloader_v1(
 
 
 def text_to_token_ids(text: str, tokenizer: Any) -> Tensor:
-    """A text as a batch of one, [1, T] ids."""
+    """Return a text as a batch of one, [1, T] ids."""
     return torch.tensor(tokenizer.encode(text, allowed_special={END_OF_TEXT})).unsqueeze(0)
 
 
 def token_ids_to_text(token_ids: Tensor, tokenizer: Any) -> str:
-    """The text of a batch of one, [1, T] ids."""
+    """Return the text of a batch of one, [1, T] ids."""
     text: str = tokenizer.decode(token_ids.squeeze(0).tolist())
     return text

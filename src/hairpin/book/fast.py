@@ -1,4 +1,4 @@
-"""The book's GPT with PyTorch's own parts in the place of those that the chapters write out.
+"""The book's GPT with PyTorch's own parts instead of those that the chapters write out.
 
 The same network in fewer and faster operations: one matrix for query, key and value,
 `scaled_dot_product_attention`, PyTorch's norms and GELU. Names are those of the book's repository.
@@ -18,11 +18,11 @@ class PyTorchMultiHeadAttention(nn.Module):
     """`MultiHeadAttention` by `scaled_dot_product_attention`.
 
     Args:
-        d_in, d_out: width of what comes in and of what goes out; `d_out` is a multiple of
+        d_in, d_out: input and output width; `d_out` is a multiple of
             `num_heads`.
         num_heads: heads.
         dropout: share of the attention weights dropped in training.
-        qkv_bias: whether query, key and value have biases.
+        qkv_bias: True if query, key and value have biases.
     """
 
     def __init__(

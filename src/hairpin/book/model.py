@@ -7,7 +7,7 @@
 
 The names of parts and settings are the book's, so that its listings run and published weights load.
 The parts are made in the order in which the book makes them: each draws its first weights from
-torch's default random stream, and that order is what makes the book's figures come out.
+torch's default random stream, and that order reproduces the book's figures.
 
 Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, V vocabulary.
 """
@@ -31,7 +31,7 @@ GPT_CONFIG_124M: dict[str, Any] = {
 
 
 class LayerNorm(nn.Module):
-    """Each position gets mean 0 and variance 1 over its width, then a learned scale and shift."""
+    """Normalisation to mean 0 and variance 1 over the width, then a learned scale and shift."""
 
     def __init__(self, emb_dim: int) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ class GELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to each entry."""
-        # The root of a float32, as the book takes it: its last bit is another than math.sqrt's.
+        # The root of a float32, as in the book: its last bit differs from math.sqrt's.
         inner = torch.tensor(2.0 / math.pi).sqrt() * (x + 0.044715 * torch.pow(x, 3))
         return 0.5 * x * (1 + torch.tanh(inner))
 
 
 class FeedForward(nn.Module):
-    """To four times the width, GELU, and back; each position by itself."""
+    """Projection to four times the width, GELU, and back; each position on its own."""
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         super().__init__()
@@ -73,15 +73,15 @@ class FeedForward(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention in which a position sees itself and those before it (Vaswani et al. 2017).
+    """Causal attention: a position sees itself and those before it (Vaswani et al. 2017).
 
     Args:
-        d_in, d_out: width of what comes in and of what goes out; `d_out` is a multiple of
+        d_in, d_out: input and output width; `d_out` is a multiple of
             `num_heads`.
-        context_length: the most positions.
+        context_length: maximum number of positions.
         dropout: share of the attention weights dropped in training.
         num_heads: heads.
-        qkv_bias: whether query, key and value have biases.
+        qkv_bias: True if query, key and value have biases.
     """
 
     mask: Tensor
@@ -151,7 +151,7 @@ class TransformerBlock(nn.Module):
 
 
 class GPTModel(nn.Module):
-    """Token ids in, scores of the next token out.
+    """GPT: token ids in, logits of the next token out.
 
     Args:
         cfg: the keys of `GPT_CONFIG_124M`.
@@ -177,13 +177,13 @@ class GPTModel(nn.Module):
 def generate_text_simple(
     model: nn.Module, idx: Tensor, max_new_tokens: int, context_size: int
 ) -> Tensor:
-    """Go on with `idx`, [B, T] token ids, taking the likeliest token each time.
+    """Continue `idx`, [B, T] token ids, with the likeliest token each time.
 
     Args:
         model: ids → logits.
-        idx: what is there already.
-        max_new_tokens: how many to add.
-        context_size: how many of the last tokens the model is shown.
+        idx: the prompt.
+        max_new_tokens: number to add.
+        context_size: number of last tokens that the model sees.
 
     Returns:
         [B, T + max_new_tokens] ids.
@@ -205,16 +205,16 @@ def generate(
     top_k: int | None = None,
     eos_id: int | None = None,
 ) -> Tensor:
-    """Go on with `idx`, [B, T] token ids, by chance or with the likeliest token each time.
+    """Continue `idx`, [B, T] token ids, by sampling or with the likeliest token each time.
 
     Args:
         model: ids → logits.
-        idx: what is there already.
-        max_new_tokens: how many to add at most.
-        context_size: how many of the last tokens the model is shown.
+        idx: the prompt.
+        max_new_tokens: the most to add.
+        context_size: number of last tokens that the model sees.
         temperature: divides the logits before a token is drawn; 0: the likeliest is taken.
-        top_k: only so many of the likeliest tokens can be drawn; None: all.
-        eos_id: ends it, and is not added itself; of several sequences, once all have come to it.
+        top_k: only this many of the likeliest tokens can be drawn; None: all.
+        eos_id: ends generation, and is not added itself; with several sequences, once all end.
 
     Returns:
         [B, T + the number of tokens added] ids.

@@ -1,9 +1,9 @@
 """The book's training functions: chapter 5's, and appendix D's with warmup, decay and clipping.
 
-They are the appendix's, edges and all, and the product does not use them: what is awkward here
-(nothing clipped during warmup, in print not in the first step at the peak either, a last rate short
-of the minimum, evaluations that draw from training's random stream) is what hairpin's own loop does
-otherwise.
+They are the appendix's, edge cases included, and the product does not use them: hairpin's own loop
+differs in what is awkward here (nothing clipped during warmup, in print not in the first step at
+the peak either, a last rate short of the minimum, evaluations that draw from training's random
+stream).
 """
 
 import math
@@ -23,7 +23,7 @@ SAMPLE_TOKENS = 50
 
 
 class Loader(Protocol):
-    """Batches of (inputs, targets), and how many there are."""
+    """Batches of (inputs, targets), with their number."""
 
     def __len__(self) -> int: ...
 
@@ -33,7 +33,7 @@ class Loader(Protocol):
 def calc_loss_batch(
     input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: Device
 ) -> Tensor:
-    """The mean cross entropy of a batch, [B, T] ids each, in nats per token."""
+    """Return the mean cross entropy of a batch, [B, T] ids each, in nats per token."""
     logits_BTV = model(input_batch.to(device))
     return F.cross_entropy(logits_BTV.flatten(0, 1), target_batch.to(device).flatten())
 
@@ -41,13 +41,13 @@ def calc_loss_batch(
 def calc_loss_loader(
     data_loader: Loader, model: nn.Module, device: Device, num_batches: int | None = None
 ) -> float:
-    """The mean of the first batches' losses; NaN where there is no batch.
+    """Return the mean of the first batches' losses; NaN without any batch.
 
     Args:
         data_loader: the batches.
         model: ids → logits.
-        device: where it is.
-        num_batches: how many to take; None: all.
+        device: the model's device.
+        num_batches: number to take; None: all.
     """
     return mean_loss(data_loader, num_batches, partial(calc_loss_batch, model=model, device=device))
 
@@ -55,7 +55,7 @@ def calc_loss_loader(
 def mean_loss(
     data_loader: Loader, num_batches: int | None, loss_of: Callable[[Tensor, Tensor], Tensor]
 ) -> float:
-    """The mean loss of the first batches, or of all; NaN where there is none."""
+    """Return the mean loss of the first batches, or of all; NaN without any."""
     if len(data_loader) == 0:
         return math.nan
     count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
@@ -70,7 +70,7 @@ def mean_loss(
 def evaluate_model(
     model: nn.Module, train_loader: Loader, val_loader: Loader, device: Device, eval_iter: int
 ) -> tuple[float, float]:
-    """Training and validation loss over `eval_iter` batches each, without dropout."""
+    """Return training and validation loss over `eval_iter` batches each, without dropout."""
     return evaluated(model, train_loader, val_loader, device, eval_iter, calc_loss_loader)
 
 
@@ -82,7 +82,7 @@ def evaluated(
     eval_iter: int,
     loss_of: Callable[[Loader, nn.Module, Device, int], float],
 ) -> tuple[float, float]:
-    """Both losses without dropout; the model trains afterwards."""
+    """Return both losses without dropout; the model is back in training mode afterwards."""
     model.eval()
     with torch.no_grad():
         losses = [
@@ -95,7 +95,7 @@ def evaluated(
 def generate_and_print_sample(
     model: Any, tokenizer: Any, device: Device, start_context: str
 ) -> None:
-    """Print what the model makes of `start_context`, in one line."""
+    """Print the model's continuation of `start_context`, in one line."""
     model.eval()
     idx = generate_text_simple(
         model=model,
@@ -108,7 +108,7 @@ def generate_and_print_sample(
 
 
 def find_highest_gradient(model: nn.Module) -> Tensor | None:
-    """The largest entry of all gradients (a negative one counts as small); None without any."""
+    """Return the largest signed entry of all gradients; None without any."""
     largest = [p.grad.max() for p in model.parameters() if p.grad is not None]
     return torch.stack(largest).max() if largest else None
 
@@ -125,7 +125,7 @@ def train_model_simple(
     start_context: str,
     tokenizer: Any,
 ) -> tuple[list[float], list[float], list[int]]:
-    """Chapter 5's loop: the optimizer's own constant learning rate, and nothing else.
+    """Train by chapter 5's loop, with only the optimizer's own constant learning rate.
 
     Returns:
         Training losses, validation losses and tokens seen, one for each evaluation.
@@ -167,12 +167,12 @@ def train_model(
     min_lr: float = 1e-6,
     orig_book_version: bool = True,
 ) -> tuple[list[float], list[float], list[int], list[float]]:
-    """Appendix D's loop: linear warmup, cosine decay, and clipping to norm 1 after the warmup.
+    """Train by appendix D's loop: linear warmup, cosine decay, clipping to norm 1 after warmup.
 
-    The peak learning rate is the one that the optimizer comes with. In the printed listing the
+    The peak learning rate is the optimizer's initial one. In the printed listing the
     first step after the warmup, which is at the peak, is not clipped either; without
-    `orig_book_version` it is. The book's repository has False for a default: here the printed
-    figures come out as they are printed.
+    `orig_book_version` it is. The book's repository defaults to False: here the default
+    reproduces the printed figures.
 
     Returns:
         Training losses, validation losses and tokens seen, one for each evaluation, and the
@@ -234,13 +234,13 @@ def plot_against_epochs(
     label: str,
     top: str,
 ) -> None:
-    """Show two curves against whole epochs, with how much was seen along the top.
+    """Show two curves against whole epochs, with the amount seen along the top.
 
     Args:
-        epochs_seen, seen: how much it was at each value.
+        epochs_seen, seen: the amounts seen at each value.
         train_values, val_values: of training and validation.
-        label: what they are.
-        top: what was seen.
+        label: label of the values.
+        top: label of `seen`.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
@@ -253,12 +253,12 @@ def plot_against_epochs(
     axes.legend(loc="upper right")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     above = axes.twiny()
-    above.plot(list(seen), train, alpha=0)  # only its axis is wanted
+    above.plot(list(seen), train, alpha=0)  # only its axis is needed
     above.set_xlabel(top)
     plt.show()
 
 
 def print_losses(epoch: int, counter: str, step: int, train_loss: float, val_loss: float) -> None:
-    """Print an evaluation as the book does; `counter` is what it calls a step there."""
+    """Print an evaluation as the book does; `counter` is its name for a step there."""
     losses = f"Train loss {train_loss:.3f}, Val loss {val_loss:.3f}"
     print(f"Ep {epoch + 1} ({counter} {step:06d}): {losses}")

@@ -1,6 +1,6 @@
 """GPT-2's published weights into the book's model, as chapter 5 loads them.
 
-`params` is what the book's `download_and_load_gpt2` makes of OpenAI's files: nested dictionaries
+`params` is the result of the book's `download_and_load_gpt2` on OpenAI's files: nested dictionaries
 of NumPy arrays, with linear layers as [in, out].
 
     wte, wpe, g, b                               embeddings, the last norm
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 
 def assign(left: Tensor, right: Any) -> nn.Parameter:
-    """A parameter with the values of `right`, which is to take the place of `left`.
+    """Return a parameter with the values of `right`, to replace `left`.
 
     Raises:
-        ValueError: they are of different shapes.
+        ValueError: their shapes differ.
     """
     if left.shape != right.shape:
         raise ValueError(f"Shape mismatch. Left: {left.shape}, Right: {right.shape}")
@@ -28,11 +28,11 @@ def assign(left: Tensor, right: Any) -> nn.Parameter:
 
 
 def load_weights_into_gpt(gpt: Any, params: dict[str, Any]) -> None:
-    """Put GPT-2's weights into a `GPTModel` with `qkv_bias`, whose head becomes the embedding's
-    copy.
+    """Load GPT-2's weights into a `GPTModel` with `qkv_bias`, whose head becomes a copy of the
+    embedding.
 
     Raises:
-        ValueError: the model is of another size.
+        ValueError: the model has another size.
     """
     if len(gpt.trf_blocks) != len(params["blocks"]):
         raise ValueError(f"{len(params['blocks'])} blocks for a model of {len(gpt.trf_blocks)}")

@@ -1,4 +1,4 @@
-"""Rules that span several keys: what contradicts what, and the schedule that a config means."""
+"""Rules that span several keys: contradictions, and the schedule of a config."""
 
 import difflib
 import math
@@ -18,14 +18,14 @@ DEFAULT_CURVE = "cosine"
 DEFAULT_WARMUP_FRACTION = 0.05
 DEFAULT_DECAY_FRACTION = 0.2
 DEFAULT_MIN_LR_FRACTION = 0.1
-_TRIED_UPDATES = 500  # whose rates are looked at before a run, of a plugin's schedule
+_TRIED_UPDATES = 500  # updates whose rates are checked before a run, of a plugin's schedule
 
 # Tokens of the tokenizers whose vocabulary is not learned.
 FIXED_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
 
 
 _WARMUP = ("schedule.warmup_updates", "schedule.warmup_tokens", "schedule.warmup_fraction")
-# Keys that say the same thing in different ways: one of each group may be set.
+# Keys that set the same thing in different ways: one of each group may be set.
 ALTERNATIVES = (
     ("data.texts", "data.corpus", "data.sources"),
     ("train.updates", "train.tokens", "train.epochs"),
@@ -35,7 +35,7 @@ ALTERNATIVES = (
 
 
 def contradictions(config: Config) -> list[str]:
-    """A line for each pair of settings that cannot both hold."""
+    """Return a line for each pair of settings that contradict each other."""
     return [
         *_names(config),
         *_alternatives(config),
@@ -52,7 +52,7 @@ def contradictions(config: Config) -> list[str]:
 
 
 def schedule_of(config: Config) -> Schedule:
-    """The schedule of a config whose updates, tokens per update and peak lr are known.
+    """Return the schedule of a config whose updates, tokens per update and peak lr are known.
 
     Raises:
         ConfigError: the settings make no schedule.
@@ -84,7 +84,7 @@ def schedule_of(config: Config) -> Schedule:
 
 
 def _scheduled(asked: Curve, **facts: Any) -> Schedule:
-    """The schedule; where it cannot be, the lines name the settings that it came of."""
+    """Return the schedule; if it is invalid, the error's lines name the settings behind it."""
     warmup = [key for key in _WARMUP if getattr(asked, key.partition(".")[2]) is not None]
     keys = ("schedule.kind", *(warmup or _WARMUP[:1]), "schedule.peak_lr")
     try:
@@ -95,7 +95,7 @@ def _scheduled(asked: Curve, **facts: Any) -> Schedule:
 
 
 def _tried(schedule: Schedule) -> Schedule:
-    """The schedule; one of a plugin's is asked for rates all along it first."""
+    """Return the schedule, after checking rates along all of it if it is a plugin's."""
     if registered("schedule", schedule.kind) is None:
         return schedule
     stride = -(-schedule.updates // _TRIED_UPDATES)
@@ -110,11 +110,11 @@ def _tried(schedule: Schedule) -> Schedule:
 
 
 def example_schedule(config: Config) -> Schedule:
-    """The schedule of a config before any text is known, to look at. Where no peak is given one is
-    assumed: its height changes the figures and not the curve.
+    """Return a config's schedule for display before any text is known. A missing peak is assumed:
+    its height changes the figures, not the curve.
 
     Raises:
-        ConfigError: the settings make no schedule, or do not say how long the run is.
+        ConfigError: the settings make no schedule, or give no length.
     """
     train, asked = config.train, config.schedule
     updates = train.updates
@@ -157,8 +157,8 @@ def _in_updates(
 
 
 def _names(config: Config) -> Iterator[str]:
-    """Names that nothing has registered. Those of a plugin that was not run here may be right:
-    whoever needs what they stand for finds out.
+    """Yield unregistered names. Those of a plugin that was not run here may be right: the code
+    that uses them finds out.
     """
     if not all(is_present(plugin.sha256) for plugin in config.plugins):
         return
@@ -174,12 +174,12 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def decays(kind: str) -> bool:
-    """Whether a curve comes down to the minimum; one of a plugin that was not run here may."""
+    """Return True if a curve decays to the minimum; one of a plugin not run here may."""
     return kind not in CURVES or CURVES[kind].decays
 
 
 def _plugged(config: Config) -> Iterator[str]:
-    """What only hairpin's own networks can."""
+    """Yield settings that only hairpin's own networks support."""
     name = config.model.architecture
     if name not in BUILT_IN["model"]:
         for what, key in (
@@ -201,9 +201,9 @@ def _alternatives(config: Config) -> Iterator[str]:
 
 
 def _sources(config: Config) -> Iterator[str]:
-    """What is wrong with the sources of a mixture."""
+    """Yield problems with the sources of a mixture."""
     sources = config.data.sources
-    names = [source.name.lower() for source in sources]  # folders are named by them
+    names = [source.name.lower() for source in sources]  # folders have these names
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"data.sources: two sources are called {name}; give each a name of its own"
     for source in sources:
@@ -218,7 +218,7 @@ def _sources(config: Config) -> Iterator[str]:
 
 
 def value_of(config: Config, key: str) -> Any:
-    """What a config has under a dotted key."""
+    """Return a config's value under a dotted key."""
     table, _, name = key.partition(".")
     return getattr(getattr(config, table), name)
 
@@ -249,7 +249,7 @@ def _schedule(config: Config) -> Iterator[str]:
 
 
 def _extensions(config: Config) -> Iterator[str]:
-    """What is wrong with the parts of a run that was made longer, once its schedule is known."""
+    """Yield problems with a run's extensions, once its schedule is known."""
     known = (config.train.updates, config.train.tokens_per_update, config.schedule.peak_lr)
     if config.schedule.extensions and all(known):
         try:
@@ -259,7 +259,7 @@ def _extensions(config: Config) -> Iterator[str]:
 
 
 def _finetuning(config: Config) -> Iterator[str]:
-    """What belongs to fine-tuning, and what it needs."""
+    """Yield problems with the settings of fine-tuning."""
     asked, context, tokens = config.finetune, config.model.context, config.train.tokens_per_update
     if asked.kind is None:
         return
@@ -280,7 +280,7 @@ def _finetuning(config: Config) -> Iterator[str]:
 
 
 def _budget(config: Config) -> Iterator[str]:
-    """What can be known of the schedule's length before text and machine are looked at."""
+    """Yield problems with the schedule's length that show before text and machine are read."""
     train, schedule = config.train, config.schedule
     kind = schedule.kind or DEFAULT_CURVE
     if train.updates and schedule.warmup_updates is not None:

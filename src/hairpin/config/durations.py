@@ -14,12 +14,12 @@ _LONGEST_SECONDS = 366 * 86_400
 
 
 def parse_duration(given: Time, option: str = "--budget", otherwise: str = "") -> float:
-    """Seconds.
+    """Return a duration in seconds.
 
     Args:
-        given: as people write it; from Python also a number of seconds, or a `timedelta`.
-        option: where they wrote it.
-        otherwise: what else may stand there, for the error.
+        given: the duration as typed; from Python also a number of seconds, or a `timedelta`.
+        option: the option it was given for.
+        otherwise: other accepted values, for the error.
 
     Raises:
         ConfigError: not a length of time from a second to a year.

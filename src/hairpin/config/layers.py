@@ -2,9 +2,8 @@
 
     defaults < recipe < file < what a call says
 
-A call says things by flags and by `--set`, and both are one layer: a setting replaces what an
-earlier layer says, and never another of the same call. What two of a call say differently is
-refused, wherever each was written.
+A call's flags and `--set` are one layer: a setting replaces that of an earlier layer, never another
+of the same call. Two that disagree within a call are refused, wherever each was written.
 """
 
 import re
@@ -19,11 +18,11 @@ from hairpin.errors import is_secret
 Tree = dict[str, Any]
 Rivals = Iterable[tuple[str, tuple[str, ...]]]
 
-_LONGEST_VALUE, _LONGEST_WORD = 60, 200  # a path is best seen whole
+_LONGEST_VALUE, _LONGEST_WORD = 60, 200  # a path is best shown whole
 _KEY = re.compile(r"[a-z0-9_.]+")
 
-# What a layer says, and what that silences in the layers below it: a length given on the command
-# line replaces the file's, in whatever way the file says it, and a named size the file's shape.
+# A key of a layer, and the keys that it overrides in the layers below it: a length of the command
+# line replaces the file's, in whatever form the file has it, and a named size the file's shape.
 RIVALS = (
     *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
@@ -36,17 +35,17 @@ RIVALS = (
     ("train.tokens_per_update", ("finetune.examples_per_update",)),
 )
 
-# The same for a recipe, whose minimum belongs to the curve that it names.
+# The same for a recipe, whose minimum belongs to its curve.
 RECIPE_RIVALS = (*RIVALS, ("schedule.kind", ("schedule.min_lr",)))
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing that a call says.
+    """One setting, or several together, from a call.
 
     Args:
-        tree: nested tables; each key in them is said.
-        words: how it was written.
+        tree: nested tables; each key in them is set.
+        words: the form in which it was written.
     """
 
     tree: Tree
@@ -59,7 +58,7 @@ class Layer:
 
     Args:
         tree: as nested tables.
-        words: dotted key → how it was written.
+        words: dotted key → the form in which it was written.
         problems: a line for every two statements that disagree.
     """
 
@@ -69,7 +68,7 @@ class Layer:
 
 
 def one_layer(statements: Iterable[Statement]) -> Layer:
-    """Join statements into a layer; the same said twice is no problem."""
+    """Join statements into a layer; equal ones are no problem."""
     first: dict[str, tuple[Any, str]] = {}
     tree: Tree = {}
     problems: list[str] = []
@@ -96,7 +95,7 @@ def shown(value: Any) -> str:
 
 
 def written(name: str, value: Any, between: str = "=") -> str:
-    """Return `name=value` as somebody typed it, without secrets."""
+    """Return `name=value` as it was typed, without secrets."""
     if is_secret(name):
         return f"{name}{between}…"
     if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
@@ -174,7 +173,7 @@ def with_places(problems: Iterable[str], places: Mapping[str, str]) -> Iterator[
 
     Args:
         problems: a line each.
-        places: dotted key → how, or where, it was written.
+        places: dotted key → its form, or the file that has it.
     """
     for line in problems:
         about, _, _ = line.partition("did you mean")  # what is suggested was not typed

@@ -2,7 +2,7 @@
 
     defaults < recipe < file < --set and flags
 
-Everything that is wrong is said at once, a line each.
+All problems are reported at once, a line each.
 """
 
 import errno
@@ -39,9 +39,9 @@ from hairpin.config.table import Table
 from hairpin.errors import ConfigError, is_secret
 from hairpin.reading import reading
 
-# What another recipe replaces in a file that a run wrote; the text, the size and the length stay.
+# Tables that another recipe replaces in a run's own file; text, size and length stay.
 _OF_A_RECIPE = ("model.", "optimizer.", "schedule.", "clip.")
-# Where pydantic's own words are about Python.
+# Used where pydantic's own messages are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
 
 
@@ -51,8 +51,8 @@ class Asked:
 
     Args:
         tree: as nested tables.
-        typed: dotted key → how the call wrote it.
-        file: whose settings are below those.
+        typed: dotted key → its form in the call.
+        file: settings in it are below those.
         problems: a line for every two things of the call that disagree.
     """
 
@@ -63,11 +63,11 @@ class Asked:
 
     @property
     def places(self) -> dict[str, str]:
-        """Dotted key → how, or where, it was written."""
+        """Dotted key → its form, or the file that has it."""
         return {**dict.fromkeys(flat(self.tree), f"in {self.file}"), **self.typed}
 
     def config(self) -> Config:
-        """The config, by the recipe that is asked for.
+        """Return the config, by the recipe that is asked for.
 
         Raises:
             ConfigError: unknown keys, impossible values, contradictions: a line each.
@@ -97,11 +97,11 @@ def build_config(
     flags: Mapping[str, Any] | None = None,
     varied: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The config that a file, `--set a.b=value` overrides and flags (dotted name → value) ask for.
+    """Build the config of a file, `--set a.b=value` overrides and flags (dotted name → value).
 
     Args:
         file: TOML; its paths are relative to its folder.
-        content: of the file, where that was read already.
+        content: of the file, if it was read already.
         overrides: "key=value" strings.
         flags: dotted key → value.
         varied: the same, of `--vary`.
@@ -180,7 +180,7 @@ def _said(key: str, value: Any, words: str) -> Statement:
 
 
 def validate(tree: Mapping[str, Any]) -> Config:
-    """A `Config` from nested tables.
+    """Return a `Config` from nested tables.
 
     Raises:
         ConfigError: a line for every problem.
@@ -196,7 +196,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy of `config` with dotted keys replaced, validated again."""
+    """Return a copy of `config` with dotted keys replaced, validated again."""
     tree = to_tree(config)
     for key, value in values.items():
         tree = merge(tree, nested(key, value))
@@ -204,11 +204,11 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def read_toml(path: Path, content: bytes | None = None) -> Tree:
-    """The tables of a TOML file.
+    """Return the tables of a TOML file.
 
     Args:
         path: the file.
-        content: of it, where that was read already.
+        content: of it, if it was read already.
 
     Raises:
         ConfigError: the file is missing or not TOML.
@@ -228,7 +228,7 @@ def read_toml(path: Path, content: bytes | None = None) -> Tree:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """`"a.b=value"` as a key and a value: a TOML value if it is one, else the text itself.
+    """Parse `"a.b=value"` as a key and a value: a TOML value if valid, else the text itself.
 
     Raises:
         ConfigError: there is no `=`.
@@ -247,9 +247,9 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def to_tree(config: Config) -> Tree:
-    """The config as nested tables of plain values, without what is unset."""
+    """Return the config as nested tables of plain values, without unset keys."""
     tree: Tree = config.model_dump(mode="json", exclude_none=True)
-    for table in ("start", "finetune", "track"):  # most runs have nothing to do with them
+    for table in ("start", "finetune", "track"):  # most runs do not use them
         if getattr(config, table) == type(getattr(config, table))():
             del tree[table]
     if not config.plugins:
@@ -262,7 +262,7 @@ def to_tree(config: Config) -> Tree:
 
 
 def short_tree(config: Config) -> Tree:
-    """The same without what is as the defaults have it; `validate` makes the config of it again."""
+    """Return the same without defaults; `validate` restores the config from it."""
     defaults, short = flat(to_tree(Config())), Tree()
     for key, value in flat(to_tree(config)).items():
         if value != defaults.get(key):
@@ -271,14 +271,14 @@ def short_tree(config: Config) -> Tree:
 
 
 def differences(was: Config, now: Config) -> list[tuple[str, Any, Any]]:
-    """Each dotted key that differs with both its values; None: unset."""
+    """Return each dotted key that differs, with both its values; None: unset."""
     before, after = flat(to_tree(was)), flat(to_tree(now))
     keys = [key for key in known_keys() if before.get(key) != after.get(key)]
     return [(key, before.get(key), after.get(key)) for key in keys]
 
 
 def to_toml(config: Config | Tree) -> str:
-    """The config, or its tables, as a TOML file; every key is explained in docs/config.md."""
+    """Return the config, or its tables, as TOML; docs/config.md explains every key."""
     header = (
         "# hairpin train --config THIS-FILE repeats the run; docs/config.md explains the keys.\n"
     )
@@ -286,7 +286,7 @@ def to_toml(config: Config | Tree) -> str:
 
 
 def known_keys(table: type[Table] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key there is."""
+    """Yield every known dotted key."""
     for name, info in table.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, Table):
@@ -296,7 +296,7 @@ def known_keys(table: type[Table] = Config, prefix: str = "") -> Iterator[str]:
 
 
 def _make_paths_absolute(tree: Tree, folder: Path) -> None:
-    """Paths in a file are relative to the file's folder, so that it means the same anywhere."""
+    """Resolve paths against the file's folder, so that a file means the same anywhere."""
     data = tree.get("data")
     sources = data.get("sources") if isinstance(data, dict) else None
     for table in (data, *(sources if isinstance(sources, list | tuple) else ())):
@@ -316,7 +316,7 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
 
 
 def _line(problem: Any) -> str:
-    """One of pydantic's problems as a line for people."""
+    """Return one of pydantic's problems as a readable line."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"

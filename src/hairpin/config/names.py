@@ -1,7 +1,6 @@
-"""Names of settings: our flags for them, and those that people bring along from other trainers,
-with the nearest of ours.
+"""Names of settings: our flags for them, and those of other trainers with the nearest of ours.
 
-A foreign name is refused with ours named: guessing would be worse, because units and meanings
+A foreign name is refused with ours suggested: guessing would be worse, because units and meanings
 differ (an "iteration" is a micro-batch in one trainer and an update in another).
 """
 
@@ -23,7 +22,7 @@ FLAGS = {
     "column": "data.column",
     "sources": "data.sources",
 }
-# Key → the flag by which a call says it, if it has one; a text is said by its path alone.
+# Key → the flag that sets it, if any; a text is given by its path alone.
 FLAG_OF = {
     **{key: f"--{name}" for name, key in FLAGS.items()},
     "data.texts": "",
@@ -116,7 +115,7 @@ FOREIGN_NAMES = {
 
 
 def advice_for(name: str, known: Iterable[str]) -> str:
-    """What to write instead of the unknown key `name` (dotted), given the keys there are."""
+    """Return advice on the unknown key `name` (dotted), given the known keys."""
     own = FOREIGN_NAMES.get(name.rpartition(".")[2].replace("-", "_"))
     if own:
         return f"hairpin's name for it is {own}"

@@ -1,4 +1,4 @@
-"""What a config keeps of the plugins that it was made with."""
+"""A config's record of the plugins that it was made with."""
 
 from pydantic import Field
 

@@ -1,6 +1,6 @@
 """Named defaults: recipes, and the shapes of models.
 
-A recipe is what a config file would say; it comes before the file, and the file before --set.
+A recipe holds settings like a config file's; the file overrides it, and --set the file.
 """
 
 from typing import Any
@@ -17,15 +17,15 @@ _MUON: dict[str, Any] = {
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # GPT-2's network with what has become usual for training it.
+    # GPT-2's network with today's usual training settings.
     "gpt2": {},
-    # What the years since have found, as far as it proved itself here (docs/choices.md).
+    # Later findings, as far as they were confirmed here (docs/choices.md).
     "modern": {
         "model": {"architecture": "modern", "bias": False, "qkv_bias": False, "tied": False},
         "optimizer": _MUON,
     },
     # Qwen3's network, which llama.cpp and others run, trained as the modern one is
-    # (docs/huggingface.md has what it costs).
+    # (docs/huggingface.md has the cost).
     "qwen3": {
         "model": {"architecture": "qwen3", "bias": False, "qkv_bias": False, "tied": False},
         "optimizer": _MUON,
@@ -37,7 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip": {"kind": "off"},
     },
     # The experiment of the book's appendix D, by hairpin's own loop. A checkpoint takes 2 GB, so
-    # beside the best there is only the last.
+    # only the last is kept besides the best.
     "book": {
         "data": {"corpus": "verdict", "split": "tails"},
         "tokenizer": {"kind": "gpt2"},

@@ -44,7 +44,7 @@ which. What it chose is in the `config.toml` of the run, which says everything t
 `hairpin train --config RUN/config.toml`. Unknown keys, impossible values and contradictions are
 refused, all of them at once."""
 
-# Settings that are text for pydantic and one of a registry's names for people.
+# Settings that are text for pydantic, and a name in a registry for people.
 _REGISTRIES = {
     **{key: BUILT_IN[kind] for kind, key in KEYS.items()},
     "model.size": tuple(SIZES),
@@ -61,7 +61,7 @@ _OUR_NAME = re.compile(r"--\w+|\w+\.\w+")
 
 
 def reference() -> str:
-    """The page, as Markdown that ends with a newline."""
+    """Return the page, as Markdown that ends with a newline."""
     tables = [name for name, info in Config.model_fields.items() if isinstance(info.default, Table)]
     plain = [name for name in Config.model_fields if name not in tables]
     sections = [
@@ -80,7 +80,7 @@ def reference() -> str:
 
 
 def fields_of(table: type[Table]) -> dict[str, dict[str, Any]]:
-    """Key → what JSON Schema says of it, with the alternative "not set" left out."""
+    """Return key → its JSON Schema, without the alternative "not set"."""
     fields = {}
     for name, schema in table.model_json_schema()["properties"].items():
         set_ones = [kind for kind in schema.get("anyOf", ()) if kind["type"] != "null"]
@@ -144,7 +144,7 @@ def _bound(field: dict[str, Any], inclusive: str, exclusive: str, word: str) -> 
 
 
 def _number(value: float) -> str:
-    """A bound as people read it: 65,536 or 10^15 or 0.5."""
+    """Format a bound for people: 65,536 or 10^15 or 0.5."""
     digits = str(int(value)) if value == int(value) else ""
     if value >= _SMALLEST_AS_POWER and digits == "1" + "0" * (len(digits) - 1):
         return f"10^{len(digits) - 1}"

@@ -7,7 +7,7 @@ from hairpin.config.settings import Config
 
 
 def shapes(config: Config) -> Iterator[str]:
-    """Yield a line for each two dimensions that do not go together."""
+    """Yield a line for each two dimensions that do not fit each other."""
     model = config.model
     if model.size is not None and model.size not in SIZES:
         yield f"model.size: there is no {model.size!r}; choose one of {', '.join(SIZES)}"
@@ -44,7 +44,7 @@ def architecture(config: Config) -> Iterator[str]:
     if model.architecture not in ("modern", "qwen3"):
         return
     network = f"a {model.architecture} network (model.architecture)"
-    # What was trained already keeps its network, whatever the recipe.
+    # A trained model keeps its network, whatever the recipe.
     another = "" if config.start.path else ", or take --recipe gpt2"
     for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
         if getattr(model, name):

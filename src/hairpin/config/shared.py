@@ -1,4 +1,4 @@
-"""A config, and words about a run, as others may see them: names in the place of whole paths."""
+"""A config, and messages about a run, fit for sharing: names instead of whole paths."""
 
 import os
 import re
@@ -19,13 +19,13 @@ _WITHIN = re.compile(r"(?<![\w.:/~\\-])(?:~?/|[A-Za-z]:\\|\\\\)[^\s\"'`,;:()]+")
 
 
 def shared_tree(config: Config) -> dict[str, Any]:
-    """The config as nested tables; of a path in it only the last name."""
+    """Return the config as nested tables, with paths cut to their last names."""
     tree: dict[str, Any] = shared_value("", to_tree(config))
     return tree
 
 
 def without_paths(words: str) -> str:
-    """Return the words; of an absolute path in them only the last name."""
+    """Return the words, with absolute paths cut to their last names."""
     for known in (Path.cwd(), Path.home()):  # a name with blanks in it has no end of its own
         words = words.replace(f"{known}{os.sep}", os.sep) if len(known.parts) > 1 else words
     for pattern in (_BETWEEN_MARKS, _AT_THE_END, _WITHIN):

@@ -8,12 +8,12 @@ from typing import Any
 
 from hairpin.errors import ConfigError
 
-# A weight is behind the last colon; C:\data has one too, and no number behind it.
+# A weight follows the last colon; C:\data has a colon too, without a number after it.
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)", re.I)
 
 
 def parse_sources(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """`data.sources` as tables.
+    """Return `data.sources` as tables.
 
     Raises:
         ConfigError: a line for each that is not a name, an equals sign and a path.
@@ -31,10 +31,10 @@ def parse_sources(texts: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def parse_source(text: str) -> dict[str, Any]:
-    """One source: its name, its file, folder, pattern or corpus, and its weight where one is given.
+    """Parse one source: its name, its file, folder, pattern or corpus, and its weight if given.
 
     Raises:
-        ConfigError: it is not written so, or the weight is none.
+        ConfigError: it has another form, or the weight is not a number.
     """
     name, equals, rest = text.partition("=")
     if not (equals and name and rest) or set(name) & set("/\\:"):

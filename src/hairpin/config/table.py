@@ -1,4 +1,4 @@
-"""What every table of settings is, and the types that several of them use."""
+"""Base class of the tables of settings, and the types that several of them use."""
 
 from typing import Annotated, Any
 

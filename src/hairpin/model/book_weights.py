@@ -1,7 +1,7 @@
-"""Between hairpin's parameter names and those of the book's GPTModel.
+"""Conversion between hairpin's parameter names and those of the book's GPTModel.
 
-The book keeps query, key and value apart where hairpin has them in one matrix, and never ties its
-head to the embedding. Weights that others have published for the book's model load this way.
+The book has separate query, key and value where hairpin has one matrix, and never ties its head to
+the embedding. Published weights of the book's model load this way.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ _APART = ("att.W_query", "att.W_key", "att.W_value")
 
 
 def to_book(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """The state of the book's GPTModel from hairpin's.
+    """Return the state of the book's GPTModel from hairpin's.
 
     The book's norms and most of its linear layers always have a bias: zeros where hairpin's have
     none. Query, key and value have one where hairpin's do (`qkv_bias` in the book's settings).
@@ -48,8 +48,8 @@ def to_book(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def from_book(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """hairpin's tensors from those of the book's GPTModel; the head comes along only where it is
-    not the token embedding again.
+    """Return hairpin's tensors from those of the book's GPTModel; the head is included only where
+    it is not a copy of the token embedding.
 
     Raises:
         RunError: a tensor is missing.
@@ -72,7 +72,7 @@ def from_book(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def _pairs(layers: int) -> Iterator[tuple[str, str]]:
-    """(our name, the book's) of every tensor that both have as it is, but the head."""
+    """Yield (our name, the book's) of every unchanged tensor except the head."""
     norms = {"final_norm": "final_norm"}
     linears: dict[str, str] = {}
     for layer in range(layers):

@@ -1,9 +1,9 @@
-"""GPT-2's GELU on a CPU, with its slope taken at once.
+"""GPT-2's GELU on a CPU, with its slope computed in the forward pass.
 
 ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) (Hendrycks and Gimpel 2016) is x·σ(u) with
 u = x·(k + c·x²), k = 2·√(2/π) and c = 0.044715·k. PyTorch's tanh takes five times as long as its σ,
-and the gradient of its GELU takes another; here the slope is kept for the backward pass, in the
-place of x.
+and the gradient of its GELU takes another; here the slope is kept for the backward pass
+instead of x.
 """
 
 import math
@@ -14,11 +14,11 @@ from torch import Tensor
 
 _K = 2 * math.sqrt(2 / math.pi)
 _C = 0.044715 * _K
-_PIECE_NUMBERS = 2**18  # a core's: what is done to 1 MB is done in its cache
+_PIECE_NUMBERS = 2**18  # chunks of 1 MB stay in a core's cache
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, of the same shape and format; computed in float32, or in x's if wider.
+    """Apply tanh GELU, with x's shape and format; computed in float32, or in x's if wider.
 
     Without a gradient PyTorch's own is as fast.
     """
@@ -54,7 +54,7 @@ class _Gelu(torch.autograd.Function):
 
 
 def _slope(x: Tensor, factor: Tensor, sigma: Tensor, k: Tensor) -> Tensor:
-    """σ + σ·(1 − σ)·x·du/dx, in the place of `factor`."""
+    """Compute σ + σ·(1 − σ)·x·du/dx, in place, in `factor`."""
     torch.add(-2 * k, factor, alpha=3, out=factor)  # du/dx = k + 3·c·x²
     factor.mul_(x)
     factor.addcmul_(factor, sigma, value=-1.0)

@@ -1,6 +1,6 @@
-"""Writing text: one token after the other, with a cache of keys and values.
+"""Generation of text, token by token, with a cache of keys and values.
 
-The model sees at most its context. When that is full the older half is forgotten and the window
+The model sees at most its context. When that is full the older half is dropped and the window
 moves on, so that the cache is rebuilt once in half a context rather than at every token.
 """
 
@@ -20,7 +20,7 @@ from hairpin.model.layers import LayerCache
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """Settings of how the next token is drawn.
 
     Args:
         temperature: divides the logits, from 0 up; 0 always takes the likeliest token.
@@ -29,7 +29,7 @@ class Sampling:
             (Holtzman et al. 2020), above 0; 1: from all.
 
     Raises:
-        ConfigError: a line for each that is out of its bounds.
+        ConfigError: a line for each setting that is out of bounds.
     """
 
     temperature: float = 0.8
@@ -65,7 +65,7 @@ class Sampling:
             raise ConfigError(problems)
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
-        """One token id from the scores of all; ties at temperature 0 go to the smallest id."""
+        """Return a token id drawn by all scores; ties at temperature 0 go to the smallest id."""
         logits_V = logits_V.float().cpu()
         if self.temperature == 0:
             return int(logits_V.numpy().argmax())  # ten times as fast as the tensor's
@@ -75,7 +75,7 @@ class Sampling:
         probabilities_K = self._probabilities(logits_V)
         if self.top_p < 1:
             ordered_K, order_K = probabilities_K.sort(descending=True, stable=True)
-            # Kept as long as what comes before it has not reached top_p: always at least one,
+            # Kept while the tokens before it have not reached top_p: always at least one,
             # however near to 0 it is in the format of the probabilities.
             least = torch.finfo(ordered_K.dtype).tiny
             dropped_K = ordered_K.cumsum(0) - ordered_K >= max(float(self.top_p), least)
@@ -87,13 +87,13 @@ class Sampling:
         """Return the probabilities at the temperature.
 
         Raises:
-            NonFiniteError: the logits are none that probabilities can be had of.
+            NonFiniteError: the logits do not give probabilities.
         """
         temperature = float(self.temperature)
         probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
         if not probabilities_V.isnan().any():
             return probabilities_V
-        # So low a temperature takes logits out of float32; their differences are left.
+        # So low a temperature overflows float32; the differences of logits remain.
         below_V = (logits_V - logits_V.max()).double()
         probabilities_V = torch.softmax(below_V / temperature, dim=-1)
         if probabilities_V.isnan().any():
@@ -113,7 +113,7 @@ def _is_number(value: object) -> bool:
 
 
 def window_start(length: int, context: int) -> int:
-    """Where the visible window begins when `length` tokens are written: moves by half a context."""
+    """Return the window's start after `length` tokens: it moves by half a context."""
     if length <= context:
         return 0
     stride = max(1, context // 2)
@@ -130,15 +130,15 @@ def generate(
     cached: bool = True,
     decoder: Decoder | None = None,
 ) -> Iterator[int]:
-    """Token ids that follow the prompt, without end: take as many as you want.
+    """Yield token ids that follow the prompt, without end.
 
     Args:
         model: its training mode is restored whenever a token is handed out.
         prompt: at least one id.
         sampling: how a token is drawn.
         seed: the same seed gives the same text; no other random stream is read or moved.
-        cached: False recomputes the whole window for each token, which is slow and gives the same.
-        decoder: made of the model; None: in float32, if the model is one that it knows.
+        cached: False recomputes the whole window for each token: slow, with the same result.
+        decoder: made from the model; None: one in float32, if it supports the model.
     """
     if not prompt:
         raise ValueError("a prompt has at least one token; end-of-text will do")
@@ -164,7 +164,7 @@ def generate(
 
 
 def _has_cache(model: nn.Module) -> bool:
-    """Whether it is hairpin's own; a plugin's network keeps nothing from token to token."""
+    """Return True for hairpin's own networks; a plugin's has no cache."""
     return isinstance(model, GPT)
 
 
@@ -173,7 +173,7 @@ def _empty_cache(model: GPT) -> list[LayerCache]:
 
 
 def _last_logits(model: GPT, tokens: Sequence[int], cache: list[LayerCache]) -> Tensor:
-    """Scores of what follows, [V]; the cache is extended."""
+    """Return the next token's logits, [V]; the cache is extended."""
     was_training = model.training
     model.eval()
     new_1T = torch.tensor([tokens], device=next(model.parameters()).device)

@@ -1,7 +1,7 @@
-"""Between hairpin's parameter names and those of published GPT-2 checkpoints.
+"""Conversion between hairpin's parameter names and those of published GPT-2 checkpoints.
 
-GPT-2 keeps its linear layers as [in, out], the transpose of PyTorch's own; names are those that
-transformers writes (`transformer.` in front is optional).
+GPT-2 stores its linear layers as [in, out], the transpose of PyTorch's own; names are those of
+transformers (the prefix `transformer.` is optional).
 """
 
 import re
@@ -25,14 +25,14 @@ _LINEARS = {
     "mlp.expand": "mlp.c_fc",
     "mlp.output": "mlp.c_proj",
 }
-# Causal masks, which older versions of transformers kept among the weights.
+# Causal masks, which older versions of transformers saved with the weights.
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
-# What transformers puts on top of a GPT-2 besides the language model's head.
+# Heads of transformers' GPT-2 models other than the language model's.
 _OTHER_HEADS = ("score.", "classifier.", "multiple_choice_head.")
 
 
 def to_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """GPT-2's tensors from hairpin's; a missing bias becomes zeros, as GPT-2 always has one."""
+    """Return GPT-2's tensors from hairpin's; a missing bias becomes zeros, as GPT-2 needs one."""
     converted = {}
     for ours, theirs, transposed in _pairs(layers):
         if ours not in state and ours.endswith("bias"):
@@ -47,7 +47,7 @@ def to_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def from_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """hairpin's tensors from GPT-2's; the head comes along only where it is not tied.
+    """Return hairpin's tensors from GPT-2's; the head is included only where it is not tied.
 
     Raises:
         RunError: a tensor is missing.
@@ -67,13 +67,13 @@ def from_gpt2(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """GPT-2's tensors without `transformer.` in front, without masks and other heads."""
+    """Return GPT-2's tensors without the prefix `transformer.`, masks and other heads."""
     plain = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
     return without_masks_and_heads(plain)
 
 
 def without_masks_and_heads(plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a language model, of those without `transformer.` in front."""
+    """Return the language model's tensors, of those without the prefix `transformer.`."""
     return {
         name: tensor
         for name, tensor in plain.items()
@@ -82,19 +82,19 @@ def without_masks_and_heads(plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def other_heads(state: Iterable[str]) -> list[str]:
-    """Names of tensors of what transformers puts on top besides the language model's head."""
+    """Return the names of tensors of heads other than the language model's."""
     return [name for name in state if name.startswith(_OTHER_HEADS)]
 
 
 def misfit(
     plain: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], layers: int
 ) -> str | None:
-    """The first thing in which `plain_names` are not a GPT-2 of these shapes; None: there is none.
+    """Return the first mismatch of `plain_names` with a GPT-2 of these shapes; None: no mismatch.
 
     Args:
         plain: GPT-2's tensors.
         shapes: of hairpin's parameters, by name.
-        layers: how many blocks.
+        layers: number of blocks.
     """
     wanted = {theirs: (shapes[ours], flip) for ours, theirs, flip in _pairs(layers)}
     if "lm_head.weight" in plain or "head.weight" in shapes:
@@ -111,7 +111,7 @@ def misfit(
 
 
 def _pairs(layers: int) -> Iterator[tuple[str, str, bool]]:
-    """(our name, GPT-2's name, whether it is transposed) of every tensor but the head."""
+    """Yield (our name, GPT-2's name, True if transposed) of every tensor except the head."""
     for ours, theirs in _TOP.items():
         yield ours, theirs, False
     for layer in range(layers):

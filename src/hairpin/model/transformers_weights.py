@@ -1,10 +1,10 @@
-"""Between hairpin's parameter names and those of transformers, for each architecture.
+"""Conversion between hairpin's parameter names and those of transformers, by architecture.
 
     gpt2      GPT2LMHeadModel (see gpt2_weights)
     modern    NanoChatForCausalLM
     qwen3     Qwen3ForCausalLM
 
-NanoChat and Qwen3 keep query, key and value apart where hairpin has them one above the other.
+NanoChat and Qwen3 have separate query, key and value where hairpin stacks them in one matrix.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,8 +38,8 @@ _QWEN3 = {
 
 
 def to_transformers(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """transformers' tensors from hairpin's. A tied head is not among them, as transformers has it;
-    a bias that GPT-2 always has and hairpin's network has not is zeros.
+    """Return transformers' tensors from hairpin's. A tied head is left out, as transformers does;
+    a bias that GPT-2 always has and hairpin's network lacks is zeros.
     """
     if shape.architecture == "gpt2":
         theirs = gpt2_weights.to_gpt2(state, shape.layers)
@@ -53,8 +53,8 @@ def to_transformers(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tens
 
 
 def from_transformers(plain: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """hairpin's tensors from `plain_names` in which there is no `misfit`. An untied head that is
-    missing is the embedding's; one that should be tied is left out, as transformers has it.
+    """Return hairpin's tensors from `plain_names` without a `misfit`. A missing untied head is the
+    embedding's; one that should be tied is left out, as transformers does.
     """
     if shape.architecture == "gpt2":
         converted = gpt2_weights.from_gpt2(plain, shape.layers)
@@ -70,11 +70,11 @@ def from_transformers(plain: Mapping[str, Tensor], shape: Shape) -> dict[str, Te
 
 
 def plain_names(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """The tensors without what transformers keeps beside the weights, under the names of a language
-    model: what a bare model was saved as has no `model.` in front.
+    """Return the weights, without other saved tensors, under the names of a language model: those
+    of a saved bare model lack the prefix `model.`.
 
     Raises:
-        RunError: a tensor is there twice, under both names.
+        RunError: a tensor exists twice, under both names.
     """
     if shape.architecture == "gpt2":
         named = {name: name.removeprefix("transformer.") for name in state}
@@ -91,19 +91,19 @@ def plain_names(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
 
 
 def other_heads(state: Mapping[str, Tensor], shape: Shape) -> list[str]:
-    """Names of tensors that are no part of a language model, and that `plain_names` leaves out."""
+    """Return the names of tensors outside the language model, which `plain_names` leaves out."""
     return gpt2_weights.other_heads(state) if shape.architecture == "gpt2" else []
 
 
 def embedding_name(shape: Shape) -> str:
-    """The embedding's among `plain_names`."""
+    """Return the embedding's name among `plain_names`."""
     return "wte.weight" if shape.architecture == "gpt2" else _TOP["token_embedding.weight"]
 
 
 def misfit(
     plain: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], shape: Shape
 ) -> str | None:
-    """The first thing in which `plain_names` are not a network of this shape; None: nothing.
+    """Return the first mismatch of `plain_names` with this shape; None: no mismatch.
 
     Args:
         plain: transformers' tensors.
@@ -129,7 +129,7 @@ def misfit(
 
 
 def _pairs(shape: Shape) -> Iterator[tuple[str, str]]:
-    """(our name, transformers') of every tensor that both have as it is."""
+    """Yield (our name, transformers') of every unchanged tensor."""
     for ours, theirs in _TOP.items():
         if ours != "head.weight" or not shape.tied:
             yield ours, theirs
@@ -142,7 +142,7 @@ def _pairs(shape: Shape) -> Iterator[tuple[str, str]]:
 
 
 def _fused(shape: Shape) -> Iterator[tuple[str, list[str]]]:
-    """(our name, transformers' three) of query, key and value."""
+    """Yield (our name, transformers' three) of query, key and value."""
     for layer in range(shape.layers):
         theirs = [f"model.layers.{layer}.self_attn.{name}.weight" for name in _APART]
         yield f"blocks.{layer}.{_FUSED}", theirs

@@ -1,4 +1,4 @@
-"""Gradient clipping that is seen, and that never waits for the device.
+"""Gradient clipping that reports what it did and never waits for the device.
 
 The global norm is the L2 norm of all gradients as one long vector (Pascanu et al. 2013). It is
 taken after accumulation and before clipping, at every update from the first.
@@ -13,14 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Clipped:
-    """What clipping saw, all still on the device.
+    """Measurements made by clipping, all still on the device.
 
     Args:
         norm: the global norm before clipping, a float32 scalar; 0 without any gradient.
-        clipped: whether gradients are too large, a boolean scalar.
+        clipped: true if gradients are too large, a boolean scalar.
         parameter_norms: the norm of each gradient, float32 [number of parameters].
-        divisor: what makes gradients small enough, a float32 scalar; exactly 1 where they are. The
-            scale that they were measured with is in it.
+        divisor: makes gradients small enough, a float32 scalar; exactly 1 where they are. It
+            includes the scale that they were measured with.
 
     All are float32 whatever the gradients are. They are computed in float32, and of float64
     gradients in float64.
@@ -55,7 +55,7 @@ class Clipper:
 
     @torch.no_grad()
     def __call__(self, gradients: Sequence[Tensor]) -> Clipped:
-        """Measure, clip, and say what was done.
+        """Measure, clip, and return the measurements.
 
         Finite gradients whose norm is too large for its format become zeros, as PyTorch's
         `clip_grad_norm_` has it. Where a gradient is not finite, all stay as they are.
@@ -75,12 +75,12 @@ class Clipper:
         scale: Tensor | None = None,
         total: Callable[[Tensor], Tensor] | None = None,
     ) -> Clipped:
-        """Measure, and leave scaling to whoever reads the gradients next, who divides them by
-        `divisor`: a fused optimizer does that on the way. Clipping by value is done here.
+        """Measure, and leave scaling to the next reader of the gradients, which divides them by
+        `divisor`: a fused optimizer does so as it reads them. Clipping by value is done here.
 
         Args:
             gradients: as they were accumulated.
-            scale: by which they are too large, a scalar on the device; None: 1.
+            scale: the factor by which they are too large, a scalar on the device; None: 1.
             total: sums a tensor over processes, where each has a part of every gradient; None: the
                 gradients are whole.
         """
@@ -112,14 +112,14 @@ class Clipper:
             above = torch.stack([(gradient.abs() > limit).any() for gradient in gradients]).any()
             clipped = total(above.float()) > 0 if total else above
             for gradient in gradients:
-                gradient.clamp_(-limit, limit)  # type: ignore[arg-type]  # both of a kind
+                gradient.clamp_(-limit, limit)  # type: ignore[arg-type]  # same type
         if scale is not None:
             divisor = divisor * scale
         return Clipped(norm, clipped, parameter_norms, divisor)
 
 
 def _norms(gradients: Sequence[Tensor], order: float = 2.0) -> Tensor:
-    """The norm of each, in the widest of their formats that is not narrower than float32."""
+    """Return the norm of each, in the widest of their formats that is at least float32."""
     if not gradients:
         return torch.zeros(0)
     if all(gradient.dtype in (torch.float32, torch.float64) for gradient in gradients):
@@ -135,7 +135,7 @@ def _norms(gradients: Sequence[Tensor], order: float = 2.0) -> Tensor:
 
 
 def _narrow(clipped: Clipped) -> Clipped:
-    """The same in float32, the only format that fused optimizers read a divisor in."""
+    """Return the same in float32, the only format that fused optimizers accept for a divisor."""
     return Clipped(
         clipped.norm.float(),
         clipped.clipped,

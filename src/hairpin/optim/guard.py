@@ -1,9 +1,9 @@
-"""The guard: which updates may touch the weights, decided on the device without waiting for it.
+"""The guard decides on the device, without waiting for it, if an update may touch the weights.
 
-An update is bad where its loss or gradient norm is not finite, or is a spike: more than so many
-standard deviations above the mean of the last updates, which is how OLMo-core's SkipStep optimizers
-find one. What is done about each is a setting; the guard only says whether the update counts, and
-whether training has come to a halt.
+An update is bad where its loss or gradient norm is not finite, or is a spike: more than a set
+number of standard deviations above the mean of the last updates, as in OLMo-core's SkipStep
+optimizers. The action for each is a setting; the guard only decides if the update counts and if
+training halts.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from torch import Tensor
 from hairpin.config.guard import Guard as GuardSettings
 from hairpin.optim.scaling import Overflow
 
-# A deviation smaller than this share of the mean counts as this much: a loss that hardly moves has
-# noise and no spikes.
+# Lower bound of the deviation, as a share of the mean: a loss that hardly moves has noise and no
+# spikes.
 _SMALLEST_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the guard says of one update: boolean scalars, all still on the device.
+    """The guard's verdict on one update: boolean scalars, all still on the device.
 
     Args:
         skip: this update must leave weights and moments alone.
@@ -42,10 +42,10 @@ class Guard:
     """Judges updates, one after another.
 
     Args:
-        settings: what to do about which.
-        device: where losses and norms are.
+        settings: the action for each kind of bad update.
+        device: the device of losses and norms.
 
-    Usable in any loop: after clipping, in place of `optimizer.step()`:
+    Usable in any loop: after clipping, instead of `optimizer.step()`:
 
         guard = Guard(GuardSettings(on_non_finite="skip"), "cpu")
         ...
@@ -64,12 +64,12 @@ class Guard:
 
     @torch.no_grad()
     def judge(self, loss: Tensor, norm: Tensor, overflow: Overflow | None = None) -> Verdict:
-        """Say what is to become of the update with this loss and gradient norm, scalars both.
+        """Return the verdict on the update with this loss and gradient norm, both scalars.
 
         Args:
             loss, norm: of the update.
-            overflow: what the loss scale says of it. An update that overflowed is skipped, and
-                counts here for nothing.
+            overflow: the loss scale's verdict. An update that overflowed is skipped and not
+                counted here.
         """
         asked = self.settings
         values = torch.stack([loss.detach(), norm]).float()
@@ -89,20 +89,20 @@ class Guard:
             | (spike & self._stops(asked.on_spike))
             | (overflow.spent if overflow else False)
         )
-        # A recorded spike is taken in as the limit it broke: it hides no later one, and a rise
-        # that stays becomes the usual.
+        # A recorded spike enters the window as the limit it broke: it hides no later one, and a
+        # lasting rise becomes normal.
         self._take(torch.minimum(values, limits), ~skip)
         return Verdict(skip, self._halted, non_finite, spike, overflowed)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What later decisions depend on. A halt is not among it: it is not to be saved."""
+        """Return the state that later decisions depend on. A halt is not part of it or saved."""
         return {"window": self._window, "taken": self._taken, "in_a_row": self._in_a_row}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Become what `state_tensors` gave, halted no more.
+        """Load what `state_tensors` returned, and clear any halt.
 
         Raises:
-            RuntimeError: they are of a window of another size.
+            RuntimeError: they belong to a window of another size.
         """
         if tensors["window"].shape != self._window.shape:
             raise RuntimeError("the guard's window has another size than guard.spike_window")
@@ -113,13 +113,13 @@ class Guard:
         self._halted = torch.zeros_like(self._halted)
 
     def _limits(self) -> Tensor:
-        """Above which a loss and a norm are spikes, [2]; infinite while too few were seen."""
+        """Return the spike thresholds of loss and norm, [2]; infinite while too few were seen."""
         size = self.settings.spike_window
         if self.settings.on_spike == "off":
             return torch.full((2,), torch.inf, device=self._window.device)
         seen = self._places < self._taken
         count = self._taken.clamp(1, size)
-        mean = self._window.sum(1) / count  # what was not seen yet is 0
+        mean = self._window.sum(1) / count  # entries not seen yet are 0
         squares = torch.where(seen, (self._window - mean[:, None]) ** 2, 0.0)
         deviation = (squares.sum(1) / count).sqrt()
         deviation = torch.maximum(deviation, _SMALLEST_DEVIATION * mean.abs())
@@ -127,13 +127,13 @@ class Guard:
         return torch.where(2 * self._taken >= size, limits, torch.inf)
 
     def _stops(self, action: str) -> Tensor | bool:
-        """Whether a bad update ends training for now, if this is what is done about such."""
+        """Return true if a bad update halts training under this action."""
         if action == "skip":
             return self._in_a_row > self.settings.most_skips
         return action in ("stop", "rewind")
 
     def _take(self, values: Tensor, taken: Tensor) -> None:
-        """Put the values in place of the oldest, if they are `taken`."""
+        """Overwrite the oldest values with these, if they are `taken`."""
         # Chosen by a mask: an index that is a tensor would be waited for, and 0 * NaN is NaN.
         here = (self._places == self._taken % self.settings.spike_window) & taken
         self._window = torch.where(here, values[:, None], self._window)

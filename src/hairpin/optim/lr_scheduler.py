@@ -1,4 +1,4 @@
-"""A schedule as PyTorch's own kind of object, for loops and trainers that take one.
+"""A schedule as a PyTorch LR scheduler, for loops and trainers that take one.
 
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 scheduler = ScheduleLR(optimizer, hairpin.schedules.cosine(updates=1000, warmup=50, peak_lr=1e-3))
@@ -16,18 +16,18 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class ScheduleLR(LRScheduler):
-    """Gives update u, counted from 0, exactly the schedule's learning rate.
+    """Learning rate scheduler that gives update u, from 0, exactly the schedule's rate.
 
-    Groups keep the ratio of the rates that they were made with: the largest of them gets the
-    schedule's, and a group made with a tenth of that gets a tenth. A group's `lr_scale`, where it
-    has one, says the multiple instead.
+    Groups keep the ratio of their initial rates: the largest gets the schedule's, and a group made
+    with a tenth of that gets a tenth. A group's `lr_scale`, if it has one, is used as the multiple
+    instead.
 
     Args:
-        optimizer: whose learning rates are set, from now on.
+        optimizer: the one whose learning rates are set from now on.
         schedule: update → learning rate; a `hairpin.schedules.Schedule`, or any function.
-        last_epoch: the last update that was made, of a run that goes on; -1: none.
+        last_epoch: the last completed update of a run that is resumed; -1: none.
 
-    What it saves is two numbers and a list, and no code: the schedule is given anew on resume.
+    Its state is two numbers and a list, and no code: the schedule is passed again on resume.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ScheduleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:
-        """The rate of each group for the next update."""
+        """Return the rate of each group for the next update."""
         lr = self.schedule(self.last_epoch)
         return [lr * scale for scale in self.scales]
 
     def state_dict(self) -> dict[str, Any]:
-        """The index of the next update, and each group's multiple."""
+        """Return the index of the next update, and each group's multiple."""
         return {
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
@@ -59,7 +59,7 @@ class ScheduleLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the optimizer has that update's rates at once."""
+        """Resume from `state_dict`; the optimizer gets that update's rates at once."""
         super().load_state_dict(state_dict)
         self._last_lr = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):

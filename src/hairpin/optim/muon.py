@@ -1,8 +1,8 @@
 """Muon for matrices, AdamW for the rest, in one optimizer (Jordan et al. 2024).
 
-Muon takes the momentum of a matrix's gradient, brings all its singular values near 1, and goes that
-way. Newton–Schulz iterations do it without a decomposition; here they run on the Gram matrix of the
-shorter side, so that a long matrix is not multiplied twice at every iteration.
+Muon takes the momentum of a matrix's gradient, brings all its singular values near 1, and steps in
+that direction. Newton–Schulz iterations do it without a decomposition; here they run on the Gram
+matrix of the shorter side, so that a long matrix is not multiplied twice at every iteration.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ _SMALLEST_NORM = 1e-7
 
 
 def orthogonalize(matrices: Tensor, product_dtype: torch.dtype = torch.float32) -> Tensor:
-    """The nearest thing to U·Vᵀ of each matrix U·S·Vᵀ that five iterations give.
+    """Return an approximation of U·Vᵀ of each matrix U·S·Vᵀ by five iterations.
 
     Args:
         matrices: float32 [n, rows, columns].
@@ -51,11 +51,11 @@ def _normalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _counts(wide: Tensor) -> tuple[int, ...]:
-    """How many of the five iterations have to do with the same Gram matrix.
+    """Return the numbers of iterations, of five, that share one Gram matrix.
 
-    Rounding leaves it eigenvalues a little below 0, which iterations carry further down. In float32
-    that is nothing; in TF32, for gradients of low rank, two bear it, while with all five singular
-    values of 35 came out, and training collapsed. Where a matrix is not much longer than wide, two
+    Rounding leaves it eigenvalues slightly below 0, which iterations make more negative. In float32
+    that is negligible; in TF32, for gradients of low rank, two tolerate it, while all five gave
+    singular values of 35, and training collapsed. Where a matrix is not much longer than wide, two
     save nothing.
     """
     if torch.get_float32_matmul_precision() == "highest":
@@ -64,7 +64,7 @@ def _counts(wide: Tensor) -> tuple[int, ...]:
 
 
 def _iterate(wide: Tensor, count: int) -> Tensor:
-    """So many iterations on the Gram matrix, and then one product with the matrix itself."""
+    """Do `count` iterations on the Gram matrix, then one product with the matrix itself."""
     gram = wide @ wide.mT
     total: Tensor | None = None  # the product of all steps' polynomials, which commute
     for iteration in range(count):
@@ -78,27 +78,27 @@ def _iterate(wide: Tensor, count: int) -> Tensor:
 
 
 def _rounded_counts(x: Tensor) -> tuple[int, ...]:
-    """How many of the five iterations have to do with the same Gram matrix, in few bits.
+    """Return the numbers of iterations, of five, that share one Gram matrix in low precision.
 
-    Only the first two, whose error the others take back again, and only where that saves time
-    and leaves the result as near to float64's as PyTorch's Muon is: large matrices, half as long
-    again as wide.
+    Only the first two do, whose error the others correct, and only where that saves time and
+    leaves the result as close to float64's as PyTorch's Muon is: large matrices, at least 1.5
+    times as long as wide.
     """
     short, long = sorted(x.shape[-2:])
     return (2, 1, 1, 1) if short >= 256 and 2 * long > 3 * short else (1, 1, 1, 1, 1)
 
 
 def _iterate_rounded(x: Tensor, count: int, is_tall: bool) -> Tensor:
-    """One or two iterations in few bits.
+    """Do one or two iterations in low precision.
 
-    A matrix A·1 + B·G + C·G² would have A on its diagonal, rounded alike in every place: in
+    A matrix A·1 + B·G + C·G² would have A on its diagonal, rounded the same everywhere: in
     bfloat16 that alone is an error of 1e-3 in all singular values. So only B·G + C·G² is kept,
     and A is the factor of what it is multiplied with, which products take as a float32.
 
     Args:
-        x: matrices, of no other layout than contiguous.
+        x: matrices, contiguous.
         count: 1 or 2.
-        is_tall: whether x has more rows than columns, so that the Gram matrix is xᵀ·x.
+        is_tall: True if x has more rows than columns, so that the Gram matrix is xᵀ·x.
     """
     gram = x.mT @ x if is_tall else x @ x.mT
     change = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
@@ -115,34 +115,34 @@ def _iterate_rounded(x: Tensor, count: int, is_tall: bool) -> Tensor:
 
 
 class Shards(Protocol):
-    """Matrices of which every process has some rows."""
+    """Matrices sharded by rows over the processes."""
 
     def rows(self, parameter: Tensor) -> int:
-        """How many rows the whole matrix has of which this process has the `parameter`."""
+        """Return the number of rows of the whole matrix whose shard is `parameter`."""
         ...
 
     def gather(self, parts: Sequence[Tensor], rows: int) -> list[Tensor]:
-        """The whole matrices, of so many rows each, of which this process has these parts."""
+        """Gather the whole matrices, with these numbers of rows, from the processes' parts."""
         ...
 
     def own(self, whole: Tensor) -> Tensor:
-        """This process's rows of a whole matrix."""
+        """Return this process's rows of a whole matrix."""
         ...
 
 
 class MuonAdamW(Uncompiled):
-    """Two rules in one optimizer; a group says which by `muon`.
+    """Muon and AdamW in one optimizer; a group chooses by `muon`.
 
     Args:
         groups: parameter groups. One with `muon: True` has matrices, [rows, columns]; where its
-            `pieces` says n, each is n matrices one above the other, which are moved apart.
+            `pieces` is n, each is n stacked matrices, which are updated separately.
         lr, momentum, betas, eps, weight_decay: defaults of groups. Muon's step is scaled by
             √(rows / columns) where that is above 1, so that one learning rate suits all shapes.
-        shards: where processes have some rows each of every parameter; None: parameters are whole.
+        shards: used where parameters are sharded by rows; None: parameters are whole.
         product_dtype: the format that the iterations multiply in.
 
     Like PyTorch's fused optimizers it reads two attributes: gradients are divided by `grad_scale`,
-    and where `found_inf` is 1 nothing changes by a bit.
+    and where `found_inf` is 1 no bit changes.
     """
 
     grad_scale: Tensor | None = None
@@ -177,7 +177,7 @@ class MuonAdamW(Uncompiled):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
@@ -210,7 +210,7 @@ class MuonAdamW(Uncompiled):
         return self._shards.rows(parameter) if self._shards else parameter.size(0)
 
     def _momentum(self, parameter: Tensor, decay: float) -> Tensor:
-        """Take the gradient into the momentum; the way to go (Nesterov's)."""
+        """Add the gradient to the momentum; return the step's direction (Nesterov's)."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
@@ -223,7 +223,7 @@ class MuonAdamW(Uncompiled):
         return gradient.lerp(momentum, decay)
 
     def _put(self, target: Tensor, value: Tensor) -> None:
-        """Assign, unless this update is called off; the device decides."""
+        """Assign, unless this update is skipped; the device decides."""
         if self.found_inf is None:
             target.copy_(value)
         else:

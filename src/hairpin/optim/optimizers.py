@@ -1,4 +1,4 @@
-"""The optimizer with its parameter groups, and an update that can be called off on the device."""
+"""The optimizer with its parameter groups, and an update that the device can skip."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -13,16 +13,16 @@ from hairpin.optim.uncompiled import AdamW
 from hairpin.plugin_files import blame
 from hairpin.plugins import BUILT_IN, registered
 
-# Their fused kernels read neither `found_inf` nor `grad_scale`, and say nothing: PyTorch's for MPS
-# before https://github.com/pytorch/pytorch/pull/186360.
+# Their fused kernels silently ignore `found_inf` and `grad_scale`: PyTorch's for MPS before
+# https://github.com/pytorch/pytorch/pull/186360.
 DEAF_DEVICES: tuple[str, ...] = ("mps",)
 
 
 class Named(Protocol):
-    """What has parameters with names: a model, or the part of one that a process keeps."""
+    """Owner of named parameters: a model, or the shard of one that a process keeps."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters."""
+        """Return names and parameters."""
         ...
 
 
@@ -33,7 +33,7 @@ def build_optimizer(
     *,
     precision: str = "float32",
 ) -> torch.optim.Optimizer:
-    """The optimizer over all of the model that trains.
+    """Build the optimizer over all trainable parameters.
 
     Matrices decay; biases, norms and single vectors do not. The learning rate is set before every
     update, so none is given here; a group's `lr_scale` is the constant multiple of it that the
@@ -41,12 +41,12 @@ def build_optimizer(
 
     Args:
         model: with `blocks`, embeddings and heads.
-        settings: which rule, and its constants.
-        shards: where the parameters are some rows each of the model's; None: they are whole.
+        settings: the rule and its constants.
+        shards: used where parameters are sharded by rows; None: they are whole.
         precision: of the run's matrix products; Muon's own are bfloat16 where those are.
 
     Raises:
-        PluginError: a plugin's optimizer cannot be made, or is none.
+        PluginError: a plugin's optimizer cannot be made, or is not an optimizer.
     """
     if settings.kind not in BUILT_IN["optimizer"]:
         return _plugged(model, settings)
@@ -70,7 +70,7 @@ def build_optimizer(
 
 
 def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """What a plugin makes of AdamW's groups."""
+    """Return the optimizer that a plugin makes from AdamW's groups."""
     found = registered("optimizer", settings.kind)
     if found is None:
         raise PluginError(
@@ -95,7 +95,7 @@ def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer
 
 
 def _adamw_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Matrices and the rest, by how fast they learn."""
+    """Return groups of matrices and the rest, by learning rate multiple."""
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -112,7 +112,7 @@ def _adamw_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, A
 
 
 def _muon_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """The matrices of blocks for Muon, query, key and value each by itself; the rest for AdamW."""
+    """Return the blocks' matrices for Muon, query, key and value separate; the rest for AdamW."""
     matrices: dict[int, list[Tensor]] = {}
     others: dict[float, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
@@ -149,14 +149,13 @@ def _lr_scale(name: str, settings: OptimizerSettings) -> float:
 def step_unless(
     halted: Tensor, optimizer: torch.optim.Optimizer, lr: float, divisor: Tensor | None = None
 ) -> None:
-    """One update; none at all, to the byte, where `halted` is true.
+    """Do one update; where `halted` is true change nothing, to the byte.
 
     Args:
-        halted: a boolean scalar on the device. A fused optimizer reads it beside the gradients,
-            which is how gradient scalers skip an overflow; it is not waited for. Of any other
-            optimizer `step` is not called, for which it is, and so it is on MPS.
-        optimizer: any. A group of it that has an `lr_scale` gets that multiple of the learning
-            rate.
+        halted: a boolean scalar on the device. A fused optimizer reads it with the gradients, as
+            gradient scalers skip an overflow, without a wait. For any other optimizer, and on
+            MPS, it is waited for, and `step` is not called.
+        optimizer: any. A group with an `lr_scale` gets that multiple of the learning rate.
         lr: the schedule's learning rate.
         divisor: a float32 scalar on the device by which gradients are divided: by a fused optimizer
             as it reads them, which costs no pass of its own; None: by nothing.
@@ -178,20 +177,18 @@ def step_unless(
 
 
 def skips_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer leaves everything as it is where its `found_inf` is 1, as fused ones
-    do.
-    """
+    """Return True if an optimizer changes nothing when its `found_inf` is 1, as fused ones do."""
     is_ours = hasattr(type(optimizer), "found_inf")
     return is_ours or bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def optimizer_tensors(model: Named, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step.…`,
-    `momentum.…`. Numbers that are no tensors have their type beside the kind, `step:int.…`, and
-    those that an optimizer which is not fused keeps in a group are `group:d:float.<index>`.
+    """Return the state by parameter name: `exp_avg.<name>`, `exp_avg_sq.<name>`, `step.…`,
+    `momentum.…`. Plain numbers have their type after the kind, `step:int.…`, and those that an
+    optimizer which is not fused keeps in a group are `group:d:float.<index>`.
 
     Raises:
-        PluginError: it remembers what is neither a tensor nor a number.
+        PluginError: its state has a value that is neither a tensor nor a number.
     """
     tensors = {
         _key(kind, value, name): torch.as_tensor(value, dtype=_DTYPES.get(type(value)))
@@ -212,9 +209,8 @@ def optimizer_tensors(model: Named, optimizer: torch.optim.Optimizer) -> dict[st
 def load_optimizer_tensors(
     model: Named, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave and nothing else, each tensor on its parameter's
-    device; what an optimizer that is not fused counts in `step` stays on the CPU, as PyTorch has
-    it.
+    """Load exactly what `optimizer_tensors` returned, each tensor on its parameter's device; the
+    `step` of an optimizer that is not fused stays on the CPU, as in PyTorch.
     """
     parameters = dict(model.named_parameters())
     optimizer.state.clear()

@@ -1,8 +1,7 @@
-"""Loss scaling for float16 (Micikevicius et al. 2018), decided on the device, which is not waited
-for.
+"""Loss scaling for float16 (Micikevicius et al. 2018), decided on the device without a wait.
 
-float16 has no numbers below 6e-8, where many gradients are. So the loss is multiplied before the
-backward pass, as far as it goes, and the gradients are divided again where they are used. When they
+float16 has no numbers below 6e-8, where many gradients are. So the loss is scaled up before the
+backward pass as far as possible, and the gradients are divided again where they are used. When they
 leave float16's range, the update is skipped and the scale halved; after 2,000 sound updates it is
 doubled: the constants of PyTorch's GradScaler, which waits for the device at every update.
 """
@@ -20,11 +19,11 @@ _NAMES = ("loss_scale", "loss_scale_sound_updates")
 
 @dataclass(frozen=True)
 class Overflow:
-    """What became of an update's scaled gradients: boolean scalars on the device.
+    """Overflow of an update's scaled gradients: boolean scalars on the device.
 
     Args:
         happened: they left the range.
-        spent: and the scale cannot become smaller: it is the gradients themselves.
+        spent: they did, and the scale cannot shrink: the gradients themselves are to blame.
     """
 
     happened: Tensor
@@ -32,10 +31,10 @@ class Overflow:
 
 
 class LossScale:
-    """The scale, as it changes from update to update.
+    """The loss scale, adjusted after every update.
 
     Args:
-        device: where the losses are.
+        device: the device of the losses.
         start: the first scale.
         growth_updates: sound updates in a row after which the scale is doubled.
 
@@ -58,13 +57,13 @@ class LossScale:
 
     @torch.no_grad()
     def judge(self, loss: Tensor, norm: Tensor) -> Overflow:
-        """Whether the update overflowed; the scale becomes the next update's.
+        """Return the update's overflow, and set the scale for the next update.
 
-        A loss that is not finite is no matter of the scale: it is left to the guard.
+        A non-finite loss is not caused by the scale: it is left to the guard.
 
         Args:
-            loss: as it was before it was scaled.
-            norm: of all its gradients.
+            loss: the loss before scaling.
+            norm: the norm of all its gradients.
         """
         is_sound = torch.isfinite(norm)
         happened = torch.isfinite(loss) & ~is_sound
@@ -77,12 +76,12 @@ class LossScale:
         return Overflow(happened, spent)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What later updates depend on."""
+        """Return the state that later updates depend on."""
         return dict(zip(_NAMES, (self.scale, self._sound), strict=True))
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Become what `state_tensors` gave. Where it is not among them, as in the checkpoint of a
-        run that was not in float16 until now, the scale stays as it is.
+        """Load what `state_tensors` returned. If the scale is missing, as in the checkpoint of a
+        run that was not in float16 before, it stays as it is.
         """
         if _NAMES[0] in tensors:
             scale, sound = (tensors[name] for name in _NAMES)

@@ -1,7 +1,7 @@
-"""PyTorch's optimizers without its compiler, which their wrappers import: more than a second.
+"""PyTorch's optimizers without importing its compiler, as their wrappers do (over a second).
 
-The wrappers keep the compiler out of what they wrap. hairpin never compiles an optimizer, so what
-is wrapped is called directly.
+The wrappers exclude the wrapped functions from compilation. hairpin never compiles an optimizer, so
+those functions are called directly.
 """
 
 import inspect
@@ -11,7 +11,7 @@ import torch
 
 
 class Uncompiled(torch.optim.Optimizer):
-    """An optimizer whose making and clearing do not import the compiler."""
+    """Optimizer whose construction and `zero_grad` do not import the compiler."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
@@ -25,6 +25,6 @@ class AdamW(Uncompiled, torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         assert closure is None
         inspect.unwrap(torch.optim.AdamW.step)(self)

@@ -1,7 +1,6 @@
-"""Filling in what a config leaves open, so that nothing is left to chance in the stored one.
+"""Values for the settings that a config leaves open, so that the stored config is complete.
 
-Everything here is arithmetic on facts that were measured elsewhere; docs/choices.md tells how the
-numbers were found.
+Everything here is arithmetic on facts measured elsewhere; docs/choices.md explains the numbers.
 """
 
 import math
@@ -19,18 +18,18 @@ from hairpin.planning.sizes import count_parameters, micro_batch_sequences
 
 DEFAULT_BUDGET_SECONDS = 180.0
 CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
-GPU_MEMORY_SHARE = 0.9  # of what is free: the rest is for what the estimate does not see
-CPU_GIGABYTES = 3.0  # that a run may take where the machine is its owner's
-MUON_PEAK_LR = 3e-3  # whatever the width: an orthogonal step has the same size in all
-START_LR_FRACTION = 0.25  # of the peak for random weights, for weights that have learned something
+GPU_MEMORY_SHARE = 0.9  # of free memory: the rest covers what the estimate misses
+CPU_GIGABYTES = 3.0  # that a run may take on a machine of its own
+MUON_PEAK_LR = 3e-3  # for every width: an orthogonal step has the same size in all
+START_LR_FRACTION = 0.25  # of the peak for random weights, for pretrained weights
 BUDGETED_DECAY_FRACTION = 0.6
 _MOST_PASSES = 10
 _FEWEST_UPDATES = 600
-MILESTONES = 10  # evaluations, samples and checkpoints in a run, beside the one at update 0
+MILESTONES = 10  # evaluations, samples and checkpoints in a run, besides the one at update 0
 # Validation tokens in an evaluation, as a share of the run's training tokens; training tokens are
 # a quarter of that. Ten evaluations take 2% to 3% of the run: a forward pass is a third of a step.
 _EVALUATION_SHARE = 0.005
-_MILESTONE_SHARE = 0.06  # of the time, for evaluations and samples, until it has been measured
+_MILESTONE_SHARE = 0.06  # of the time, for evaluations and samples, until measured
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Rung:
 
     Args:
         size: a name in `SIZES`.
-        from_flops: operations that a budget must pay for to be worth this size.
+        from_flops: least operations that a budget must cover to be worth this size.
         vocabulary: tokens, for BPE.
         tokens_per_update: batch.
     """
@@ -65,22 +64,21 @@ _SMALLEST_CONTEXT = min(SIZES[rung.size]["context"] for rung in LADDER)
 
 
 def rung_for(flops: float) -> Rung:
-    """The highest rung that so many floating-point operations pay for.
+    """Return the highest rung that this many floating-point operations cover.
 
-    They are rounded to a power of four first, so that the noise of a measurement seldom changes
-    the size.
+    They are rounded to a power of four first, so that measurement noise seldom changes the size.
     """
     rounded = 4.0 ** round(math.log(max(flops, 1.0), 4))
     return [rung for rung in LADDER if rung.from_flops <= rounded][-1]
 
 
 def rung_of(size: str) -> Rung:
-    """The rung whose vocabulary and batch suit a named size: GPT-2's larger ones share the last."""
+    """Return the rung whose vocabulary and batch suit a size: larger GPT-2s share the last."""
     return next((rung for rung in LADDER if rung.size == size), LADDER[-1])
 
 
 def rung_of_width(width: int) -> Rung:
-    """The rung whose batch suits a model of this width, whatever its other sizes."""
+    """Return the rung whose batch suits a model of this width, ignoring its other sizes."""
     return [rung for rung in LADDER if SIZES[rung.size]["width"] <= width or rung is LADDER[0]][-1]
 
 
@@ -91,12 +89,12 @@ def fill_size(
     flops_per_second: Callable[[], float],
     train_bytes: Callable[[], int],
 ) -> Config:
-    """Size, batch, peak learning rate and vocabulary where they are unset. What is asked of the
-    machine and the text is asked only where something hangs on it.
+    """Fill in size, batch, peak learning rate and vocabulary where they are unset. Measure the
+    machine and the text only if the result is needed.
 
     Args:
         config: as asked, with a device.
-        seconds_left: of the time budget; None: there is none.
+        seconds_left: of the time budget; None: no budget.
         flops_per_second: that the machine reaches.
         train_bytes: of text.
     """
@@ -105,12 +103,12 @@ def fill_size(
         rung = LADDER[0]
         if config.start.path and config.train.tokens_per_update is None:
             rung = rung_of_width(width)
-        if seconds_left and LADDER.index(rung) > 0:  # a batch that the time has room for
+        if seconds_left and LADDER.index(rung) > 0:  # a batch that fits in the time
             rung = min(rung, rung_for(flops_per_second() * seconds_left()), key=LADDER.index)
         return fill_shape(config, rung)
     text_bytes, rung = train_bytes(), LADDER[0]
     if text_bytes <= _SMALLEST_CONTEXT:
-        pass  # no size suits it, as its tokens will tell: the machine need not be measured
+        pass  # no size suits it, as its tokens will show: the machine need not be measured
     elif config.model.size is None and not config.model.width:
         flops = flops_per_second()
         rung = rung_for(flops * (seconds_left() if seconds_left else DEFAULT_BUDGET_SECONDS))
@@ -124,7 +122,7 @@ def fill_size(
 
 
 def fill_micro_batch(config: Config, shape: Shape, gigabytes: Callable[[], float]) -> Config:
-    """As many sequences in a forward pass as help and fit, where that is open.
+    """Fill in the number of sequences in a forward pass that helps and fits, if it is unset.
 
     Args:
         config: with a device and tokens per update.
@@ -144,7 +142,7 @@ def fill_micro_batch(config: Config, shape: Shape, gigabytes: Callable[[], float
 
 
 def fill_shape(config: Config, rung: Rung) -> Config:
-    """Size, batch and peak learning rate where they are unset."""
+    """Fill in size, batch and peak learning rate where they are unset."""
     values: dict[str, Any] = {}
     if config.model.width is None:
         values["model.size"] = config.model.size or rung.size
@@ -167,7 +165,7 @@ def fill_shape(config: Config, rung: Rung) -> Config:
 
 
 def default_peak_lr(width: int, fraction: float = 1.0) -> float:
-    """A peak learning rate for AdamW, smaller for wider networks (two significant digits).
+    """Return AdamW's peak learning rate, smaller for wider networks (two significant digits).
 
     Args:
         width: of the residual stream.
@@ -177,27 +175,27 @@ def default_peak_lr(width: int, fraction: float = 1.0) -> float:
 
 
 def is_open(config: Config) -> bool:
-    """Whether nothing says how long the run is."""
+    """Return True if no setting gives the run's length."""
     return config.train.updates is None and config.train.tokens is None and not config.train.epochs
 
 
 def default_tokens(shape: Shape, train_tokens: int) -> int:
-    """How much to train a named size when nothing says how long: 20 tokens a parameter (Hoffmann
-    et al. 2022), but at most four passes over the text (Muennighoff et al. 2023).
+    """Return the tokens to train a named size on by default: 20 a parameter (Hoffmann et al.
+    2022), but at most four passes over the text (Muennighoff et al. 2023).
     """
     return min(20 * count_parameters(shape).total, 4 * train_tokens)
 
 
 def updates_that_fit(seconds_left: float, seconds_per_update: float) -> int:
-    """Updates that a time budget has room for, with evaluations, samples and the end."""
+    """Return the updates that fit in a time budget, with evaluations, samples and the end."""
     return max(
         4, int((seconds_left - CLOSING_SECONDS) * (1 - _MILESTONE_SHARE) / seconds_per_update)
     )
 
 
 def fill_budgeted_schedule(config: Config) -> Config:
-    """A curve for a run whose length a time budget chooses: level at first, so that the length may
-    be corrected when the speed is well known, then a long linear decay.
+    """Fill in a curve for a run whose length a time budget sets: level at first, so that the length
+    can be corrected once the speed is known, then a long linear decay.
     """
     if config.schedule.kind is not None:
         return config
@@ -208,20 +206,20 @@ def fill_budgeted_schedule(config: Config) -> Config:
 
 
 def most_updates(config: Config, train_tokens: int) -> int:
-    """The longest run that a time budget chooses: about where validation stops getting better. A
-    small model goes on learning for ten passes over a text, and any needs some hundred updates.
+    """Return the longest run that a time budget sets: about where validation stops improving. A
+    small model improves for ten passes over a text, and any needs a few hundred updates.
     """
     assert config.train.tokens_per_update
     return max(_FEWEST_UPDATES, int(_MOST_PASSES * train_tokens / config.train.tokens_per_update))
 
 
 def fill_length(config: Config, train_tokens: int, updates: int | None) -> Config:
-    """Updates, warmup, evaluations and checkpoints where they are unset.
+    """Fill in updates, warmup, evaluations and checkpoints where they are unset.
 
     Args:
         config: with a shape.
         train_tokens: tokens in the training split.
-        updates: what the time budget pays for; None: the config says how long.
+        updates: those that fit in the time budget; None: the config sets the length.
 
     Raises:
         ConfigError: the length does not suit the schedule.
@@ -240,7 +238,7 @@ def fill_length(config: Config, train_tokens: int, updates: int | None) -> Confi
 
 
 def _fill_milestones(config: Config) -> Config:
-    """Warmup in updates, and how often to evaluate and save, for the run's length."""
+    """Fill in warmup in updates and the intervals of evaluations and saves, by the length."""
     schedule, train = schedule_of(config), config.train
     assert train.updates and train.tokens_per_update
     values: dict[str, Any] = {"schedule.kind": schedule.kind}

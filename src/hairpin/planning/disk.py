@@ -1,4 +1,4 @@
-"""Disk space of a run, known before it begins."""
+"""Disk space of a run, estimated before it begins."""
 
 import math
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ class Disk:
     """Disk space that a run takes, in bytes.
 
     Args:
-        checkpoint: of one.
-        kept: how many stay.
-        best: the best weights.
-        shards: the text in tokens, in the cache.
-        free: on the run's disk.
-        there: of the run, what is on the disk already.
-        is_prepared: whether the shards are in the cache already.
+        checkpoint: size of one.
+        kept: number of checkpoints kept.
+        best: size of the best weights.
+        shards: size of the tokenized text in the cache.
+        free: free space on the run's disk.
+        there: size of the run's files that exist already.
+        is_prepared: True if the shards are in the cache already.
     """
 
     checkpoint: int
@@ -34,18 +34,18 @@ class Disk:
 
     @property
     def most(self) -> int:
-        """Most bytes at any time: while a checkpoint is written, the one that goes is there."""
+        """Peak bytes: while a checkpoint is written, the one it replaces still exists."""
         written = int(self.checkpoint * SPARE_SPACE)
         shards = 0 if self.is_prepared else self.shards
         return self.checkpoint * self.kept + written + self.best + shards
 
     @property
     def fits(self) -> bool:
-        """Tell whether there is room for it."""
+        """Return True if there is room for it."""
         return self.most - self.there <= self.free
 
     def words(self) -> str:
-        """Say how much is needed and how much is free."""
+        """Describe the space needed and the free space."""
         needed = max(0, self.most - self.there)
         more = " more" if self.there else ""
         return f"up to {size_words(needed)}{more} are needed and {size_words(self.free)} are free"

@@ -1,15 +1,15 @@
-"""A run is a folder; this is where everything in it is.
+"""Paths of everything in a run folder.
 
 RUN/
   config.toml          all settings
-  environment.json     what ran it
-  metrics.jsonl        what happened
-  tokenizer/           how its text became tokens
+  environment.json     versions and hardware
+  metrics.jsonl        the record of events
+  tokenizer/           the tokenizer of its text
   checkpoints/         step-00000100/ …
-  .committed           there once a checkpoint was committed
+  .committed           exists once a checkpoint was committed
   best/                the weights of the best validation
   plots/               PNG
-  report.html          a page about it
+  report.html          the report page
 """
 
 import math
@@ -45,11 +45,11 @@ _LONGEST_START = 1 << 24
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The places in a run folder; making one checks nothing, `open_run` does.
+    """The paths in a run folder; constructing one checks nothing, `open_run` does.
 
     Args:
         path: the folder.
-        made: what this process made for it, the folder itself and those above it.
+        made: the folders that this process created for it: the run's own and its parents.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class RunDirectory:
 
     @property
     def witness(self) -> Path:
-        """A file that is there once a checkpoint was ever committed."""
+        """A file that exists once any checkpoint was committed."""
         return self.path / ".committed"
 
     @property
@@ -97,25 +97,25 @@ class RunDirectory:
 
     @property
     def report(self) -> Path:
-        """The page about it."""
+        """The report page."""
         return self.path / "report.html"
 
     def discarded_metrics(self) -> Path:
-        """A new file for lines of the record that a resume sets aside."""
+        """Return a new file for lines of the record that a resume sets aside."""
         return self.path / f"metrics.discarded-{time.time_ns()}.jsonl"
 
     def unfinished(self) -> list[Path]:
-        """What is half written, or is being written."""
+        """Return the files that are half written or being written."""
         return [*self.path.glob(".tmp-*"), *self.path.glob("plots/.tmp-*")]
 
     def remove_unfinished(self) -> None:
-        """Remove what processes left half written that were killed. The caller holds the lock."""
+        """Remove files left half written by killed processes. The caller holds the lock."""
         for path in self.unfinished():
             remove(path)
 
     def give_up(self, lock: RunLock) -> None:
-        """Leave no run here, and nothing that this process made: a mistake was found before it
-        began. What others have put into the folder stays.
+        """Remove the run and everything that this process made, after a mistake was found before it
+        began. Files that others have put into the folder stay.
         """
         remove_entries(self.path)
         lock.give_up(self.made)
@@ -125,10 +125,10 @@ class RunDirectory:
         write_atomically(self.config, to_toml(config).encode())
 
     def read_config(self) -> Config:
-        """The run's settings.
+        """Return the run's settings.
 
         Raises:
-            ConfigError: it is damaged; a line says where a copy is.
+            ConfigError: the file is damaged; a line says where a copy is.
         """
         try:
             return build_config(file=self.config)
@@ -143,10 +143,10 @@ class RunDirectory:
 
 
 def create_run(path: Path, config: Config) -> RunDirectory:
-    """A new run folder with its config.
+    """Create a new run folder with its config.
 
     Raises:
-        RunError: there is something at `path` already.
+        RunError: something exists at `path` already.
     """
     require_utf8(path.absolute())
     _refuse_if_there(RunDirectory(path), config)
@@ -157,14 +157,14 @@ def create_run(path: Path, config: Config) -> RunDirectory:
         run = RunDirectory(path, made)
         try:
             with RunLock(path) as lock, _given_up_on_failure(run, lock):
-                _refuse_if_there(run, config)  # of two processes at once, one makes it
+                _refuse_if_there(run, config)  # of two processes at once, only one creates it
                 run.write_config(config)
         except BaseException:
             unmake(made)
             raise
         for folder in made:
             sync_folder(folder.parent)
-    except (OSError, ValueError) as error:  # a ValueError: there is a NUL in the name
+    except (OSError, ValueError) as error:  # a ValueError: the name contains a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path}: cannot make a run here: {reason}") from None
     return run
@@ -181,7 +181,7 @@ def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
 
 def _refuse_if_there(run: RunDirectory, asked: Config) -> None:
     if is_there(run.config):
-        # Of the verbs that make runs, `finetune` alone does not go on with one by itself.
+        # Of the verbs that make runs, only `finetune` does not resume one by itself.
         or_resume = " add --or-resume to go on with it if it is the same,"
         raise RunError(
             f"{run.path}: there is a run already; go on with `{command('resume', run.path)}`,"
@@ -190,10 +190,10 @@ def _refuse_if_there(run: RunDirectory, asked: Config) -> None:
 
 
 def open_run(path: Path | None) -> RunDirectory:
-    """An existing run; None: the newest in `runs/`.
+    """Return an existing run; None: the newest in `runs/`.
 
     Raises:
-        RunError: there is none.
+        RunError: no run was found.
     """
     if path is None:
         found = list_runs(RUNS)
@@ -211,23 +211,23 @@ def open_run(path: Path | None) -> RunDirectory:
 
 
 def list_runs(folder: Path) -> list[RunDirectory]:
-    """The runs in a folder, oldest first by when they began."""
+    """Return the runs in a folder, the one that began first at the front."""
     runs = [run for path in entries(folder) if _is_run(run := RunDirectory(path))]
     return sorted(runs, key=lambda run: (_began(run), run.path.name))
 
 
 def new_run_path(name: str, folder: Path = RUNS) -> Path:
-    """`runs/<name>-<n>`, or in another folder, with the first free n."""
+    """Return `runs/<name>-<n>`, or one in another folder, with the first free n."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "run"
     stem = not_a_device(f"{stem}-1").removesuffix("-1")
     number = 1
-    while os.path.lexists(folder / f"{stem}-{number}"):  # also a link that leads nowhere
+    while os.path.lexists(folder / f"{stem}-{number}"):  # also a broken link
         number += 1
     return folder / f"{stem}-{number}"
 
 
 def _is_run(run: RunDirectory) -> bool:
-    """Tell whether it is one. What cannot be looked into now is; what is hidden is half made."""
+    """Return True for a run, or a folder that cannot be read now; hidden ones are half made."""
     try:
         return not run.path.name.startswith(".") and is_there(run.config)
     except UnreadableError:
@@ -235,8 +235,8 @@ def _is_run(run: RunDirectory) -> bool:
 
 
 def _began(run: RunDirectory) -> float:
-    """When the run's record was begun; config.toml is written again on the way. A folder into which
-    nobody may look comes before all others.
+    """Return the time at which the run's record was begun; config.toml is rewritten during a run.
+    A folder without read permission sorts before all others.
     """
     try:
         with run.metrics.open("rb") as file:

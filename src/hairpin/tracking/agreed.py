@@ -1,8 +1,8 @@
-"""The trackers that a user has named for a run here, kept outside of it.
+"""Record, kept outside the run, of the trackers that a user has named for it on this machine.
 
 A run's config may have come from anywhere, and says which tools follow it and where they write.
-What the user has named on this machine stays agreed for that run, at its place and with those
-settings, so that a resume need not name it again; a run that was copied here has nothing of it.
+A tool that the user has named on this machine stays agreed for that run, at its path and with those
+settings, so that a resume need not name it again; a run that was copied here has no agreed tools.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from hairpin.files import private_folder, write_atomically
 
 
 def remember(run: Path, track: Track, tools: Iterable[str]) -> None:
-    """Keep that these tools may follow the run; where that cannot be kept, they are named again."""
+    """Record that these tools may follow the run; if that fails, they have to be named again."""
     named = sorted(set(tools))
     if named:
         with suppress(OSError):

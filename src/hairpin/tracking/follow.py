@@ -1,4 +1,4 @@
-"""All trackers of a run, beside its record: whoever drains the loop hands them each event."""
+"""All trackers of a run: the consumer of the loop hands them each event after its record."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,9 +20,9 @@ class Trackers:
     """The trackers that a run's settings name, none of which can stop or change it.
 
     Args:
-        run: whose events they are told.
-        tools: those of them that are agreed to (`tools.followed`).
-        notice: is told in a line why one was given up.
+        run: the run whose events they receive.
+        tools: the agreed ones (`tools.followed`).
+        notice: called with one line that says why a tracker was given up.
     """
 
     def __init__(self, run: Run, tools: Sequence[str], notice: Callable[[str], None]) -> None:
@@ -32,7 +32,7 @@ class Trackers:
         self._followers: list[Follower] = []
 
     def follow(self, event: events.Event) -> None:
-        """Take note of the run's next event, which is in its record already."""
+        """Hand the trackers the run's next event, which is in its record already."""
         if isinstance(event, events.Plan | events.Resume):
             try:
                 self._open(event)
@@ -43,7 +43,7 @@ class Trackers:
             follower.tell(event)
 
     def close(self) -> None:
-        """Wait a little until they have everything; the last event was an `End`."""
+        """Wait briefly until they have everything; the last event was an `End`."""
         for follower in self._followers:
             follower.close()
 
@@ -68,7 +68,7 @@ class Trackers:
             self._followers.append(follower)
 
     def _summary(self) -> dict[str, float]:
-        """What the run came to, as numbers."""
+        """Return the run's results as numbers."""
         found = self._run.summary()
         best = found.best
         numbers = {
@@ -85,8 +85,8 @@ class Trackers:
 
 
 def shown_config(config: Config) -> Mapping[str, Any]:
-    """The settings as dotted key → plain value, of paths their last names; how it is tracked is no
-    setting of training.
+    """Return the settings as dotted key → plain value, with paths cut to their last names and
+    without the tracking settings, which do not affect training.
     """
     tree = {table: values for table, values in shared_tree(config).items() if table != "track"}
     return flat(tree)

@@ -1,4 +1,4 @@
-"""The tools that a run can be followed with; none is imported before it is used."""
+"""Tracking tools for a run; none is imported before it is used."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from hairpin.tracking.wandb import WeightsAndBiases
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool.
+    """A tracking tool.
 
     Args:
-        module: that its extra installs.
-        make: gives a tracker that has not begun.
-        stays_here: whether it does nothing but write files in the run's folder.
+        module: the one that its extra installs.
+        make: makes a tracker that has not started.
+        stays_here: True if it only writes files in the run's folder.
     """
 
     module: str
@@ -35,13 +35,13 @@ TOOLS = {
 
 
 def followed(asked: Track, named: Iterable[str], notice: Callable[[str], None]) -> tuple[str, ...]:
-    """The tools of a config that follow the run. A config may have come from anywhere, and must
-    not make this machine send anything anywhere: such a tool is named in the call, or left out.
+    """Return the tools of a config that follow the run. A config may have come from anywhere and
+    must not make this machine send data: a tool that does is named in the call, or left out.
 
     Args:
-        asked: what the config says.
+        asked: the config's tracking settings.
         named: tools that the call names.
-        notice: is told of those that are left out, and of an address that the config gives.
+        notice: called for each tool left out, and for an address that the config gives.
     """
     agreed = set(named)
     tools = tuple(t for t in dict.fromkeys(asked.tools) if t in agreed or TOOLS[t].stays_here)
@@ -62,10 +62,10 @@ def _words(asked: Track, tools: tuple[str, ...]) -> Iterator[str]:
 
 
 def require_installed(tools: Iterable[str]) -> None:
-    """Nothing, if what the tools need is there.
+    """Check that the packages the tools need are installed.
 
     Raises:
-        UserError: a line for each that is not.
+        UserError: a line for each that is missing.
     """
     missing = [
         f"track.tools: {name} is not installed: pip install 'hairpin[{name}]', or take it out"

@@ -21,8 +21,8 @@ _ADDRESS = "https://api.wandb.ai"
 class WeightsAndBiases:
     """Logs rows with the update and the tokens trained on as their x axes.
 
-    W&B takes nothing back. What it has already is not sent again where a run does updates again,
-    which come to the same numbers.
+    W&B takes nothing back. Rows that it has already are not sent again where a run repeats
+    updates, which give the same numbers.
     """
 
     can_rewind = False
@@ -37,7 +37,7 @@ class WeightsAndBiases:
             project=run.asked.project,
             name=run.name,
             id=identity,
-            # Offline, only what goes on is told to: it is appended when it is sent.
+            # Offline, only a resumed run gets this: its rows are appended when it is sent.
             resume="allow" if mode == "online" or run.identity else None,
             dir=str(run.path),
             mode=mode,
@@ -76,10 +76,10 @@ class WeightsAndBiases:
 
 
 def _how_to_send(path: Path, identity: str, version: str) -> str:
-    """Return what sends a run that went on offline, each time with a folder of its own.
+    """Return the command that sends a run resumed offline, with a folder for each resume.
 
-    Since version 0.30 `wandb sync` appends what goes on with a run, in the order of the times in
-    the folders' names; before, it does so where it is told to.
+    Since version 0.30 `wandb sync` appends the rows of a resumed run, in the order of the times
+    in the folders' names; before, it does so only with an option.
     """
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     append = "--append " if numbers < (0, 30) else ""
@@ -100,8 +100,8 @@ def _private(settings: Any) -> dict[str, Any]:
 
 
 def wandb_mode(asked: str | None) -> str:
-    """Whether "online" or "offline": as asked, else what WANDB_MODE says, else online where there
-    is a key to log in with.
+    """Return "online" or "offline": as asked, else as WANDB_MODE says, else online if there is a
+    key to log in with.
     """
     mode = asked or os.environ.get("WANDB_MODE")
     return mode or ("online" if _has_key() else "offline")

@@ -1,4 +1,4 @@
-"""A state and a job from a task: all that the loop needs, before anything has happened."""
+"""Assembly of a state and a job from a task: all that the loop needs."""
 
 from contextlib import nullcontext
 
@@ -31,10 +31,10 @@ from hairpin.watch import Watcher
 
 
 def new_state(task: Task, world: World | None = None, *, from_start: bool = True) -> TrainState:
-    """The state before the first update; without `from_start`, one that is about to be loaded."""
+    """Return the state before the first update; without `from_start`, one to load into."""
     config, how, world = task.config, task.config.execution, world or World()
     sharded = world.size > 1 and how.parallel == "fsdp"
-    # No process has room for all of a model that is sharded.
+    # No process has room for the whole of a sharded model.
     with torch.device("meta") if sharded else nullcontext():
         model = task.new_model()
     if not sharded:
@@ -59,7 +59,7 @@ def build_job(
     watcher: Watcher,
     world: World | None = None,
 ) -> Job:
-    """Everything that the loop needs, from a task and a state."""
+    """Build everything that the loop needs, from a task and a state."""
     config = task.config
     context, tokens = config.model.context, config.train.tokens_per_update
     world, how, micro_batch = world or World(), config.execution, config.execution.micro_batch

@@ -1,9 +1,9 @@
-"""Checks before a run begins: for room on its disk, and that it begins at update 0 only where
-nothing was lost.
+"""Checks before a run begins: its disk has room, and it starts at update 0 only if nothing was
+lost.
 
-A run that is killed before its first checkpoint has saved nothing, and begins again by itself. Of
-one that has saved something and finds it no more (a folder that is not mounted, a disk that was
-wiped), nobody but its owner can say that it is lost.
+A run that is killed before its first checkpoint has saved nothing, and begins again by itself. If
+one has saved checkpoints and cannot find them (a folder that is not mounted, a wiped disk), only
+its owner can declare them lost.
 """
 
 import shutil
@@ -21,22 +21,22 @@ from hairpin.reading import is_there
 from hairpin.runs.directory import RunDirectory
 from hairpin.runs.metrics import read_record
 
-# The line about a checkpoint is written before it is saved, and before that it is known whether
-# the one before was. So so many lines may be about checkpoints of which none was committed.
+# The line about a checkpoint is written before it is saved, once the outcome of the previous one
+# is known. So this many lines may be about checkpoints of which none was committed.
 _MOST_UNCOMMITTED = 2
 
 
 def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
-    """Check that no checkpoint of the run was ever committed; returns how many updates its record
-    has, which are made again.
+    """Check that no checkpoint of the run was ever committed; return the number of updates in its
+    record, which are repeated.
 
     Args:
-        run: it has no checkpoint that is whole.
-        damaged: what is wrong with those that it has.
+        run: a run without an intact checkpoint.
+        damaged: the problems of those that it has.
 
     Raises:
-        RunError: there was one. Nothing was changed.
-        UnreadableError: that cannot be told now.
+        RunError: one was committed. Nothing was changed.
+        UnreadableError: that cannot be determined now.
     """
     saved = updates = 0
     for event in read_record(run.metrics):
@@ -56,20 +56,20 @@ def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
 
 
 def require_disk(run: RunDirectory, config: Config, *, is_new: bool, restart: bool) -> None:
-    """Check that the disk has room for what the run is going to keep.
+    """Check that the disk has room for the files that the run will keep.
 
     Args:
         run: its folder.
-        config: settled.
-        is_new: whether nothing of it was trained yet.
-        restart: whether what was saved is set aside, and stays.
+        config: filled in.
+        is_new: True if nothing was trained yet.
+        restart: True if saved files are set aside, and stay on disk.
 
     Raises:
-        RunError: it has not.
+        RunError: it does not.
     """
     model, optimizer = config.model.architecture, config.optimizer.kind
     if model not in BUILT_IN["model"] or optimizer not in BUILT_IN["optimizer"]:
-        return  # what a plugin's state takes shows when it is saved
+        return  # the size of a plugin's state shows when it is saved
     assert config.tokenizer.vocabulary
     shape = Shape.of(config.model, config.tokenizer.vocabulary)
     there = 0 if restart else bytes_in(run.checkpoints, run.best)

@@ -1,7 +1,7 @@
 """Wall time that a run may take, and the one correction that meets it.
 
-The number of updates is first set from a probe. It is corrected once, from the speed that training
-itself has shown, as late as the schedule allows: no learning rate given so far may depend on it.
+The number of updates is first set from a probe. It is corrected once, from the measured speed of
+training, as late as the schedule allows: no learning rate used so far may depend on it.
 """
 
 import time
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from hairpin.planning.choose import CLOSING_SECONDS
 
-# What is kept back for the unforeseen, as a share of the time that is left.
+# Reserve for the unforeseen, as a share of the time left.
 _MARGIN = 0.04
-# The correction comes after this share of the budget, or of the updates that are free of it.
+# The correction comes after this share of the budget, or of the updates unaffected by it.
 _CORRECTION_SHARE = 0.35
 _FREE_SHARE = 0.8
 
@@ -22,7 +22,7 @@ class Budget:
 
     Args:
         seconds: from `started` to the end of the process.
-        started: when it began, on `time.monotonic`.
+        started: start time, on `time.monotonic`.
     """
 
     seconds: float
@@ -30,12 +30,12 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """Seconds that remain."""
+        """Return the seconds that remain."""
         return self.started + self.seconds - time.monotonic()
 
 
 class Pace:
-    """Corrects a run's length once, so that it meets its budget.
+    """Correction, made once, of a run's length to meet its budget.
 
     Args:
         budget: the time.
@@ -53,22 +53,22 @@ class Pace:
         self._pause_seconds = 0.0
 
     def took(self, seconds: float) -> None:
-        """An update took so long."""
+        """Count an update that took this long."""
         self._updates += 1
         self._update_seconds += seconds
 
     def paused(self, seconds: float, *, milestones: int) -> None:
-        """Training paused so long for so many milestones; 0: for a checkpoint of one of them."""
+        """Count a pause for this many milestones; 0: for a checkpoint of one of them."""
         self._pauses += milestones
         self._pause_seconds += seconds
 
     def correction_due(self, done: int) -> bool:
-        """Whether the length is to be corrected after `done` updates."""
+        """Return True if the length should be corrected after `done` updates."""
         used = 1 - self._budget.left / self._budget.seconds
         return done >= self._latest or (done > 0 and used >= _CORRECTION_SHARE)
 
     def updates_that_fit(self, done: int) -> int:
-        """The length at which the run ends in time; at least two updates more than are `done`."""
+        """Return the length that ends in time; at least two updates more than are `done`."""
         milestone = self._pause_seconds / max(1, self._pauses)
         to_come = max(1, self._milestones + 1 - self._pauses)
         left = (self._budget.left - CLOSING_SECONDS - milestone * to_come) * (1 - _MARGIN)

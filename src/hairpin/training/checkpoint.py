@@ -1,4 +1,4 @@
-"""What a run's checkpoints hold, and whether a run may go on from one.
+"""Contents of a run's checkpoints, and the check that a run may resume from one.
 
 checkpoints/step-00000100/
 model.safetensors  optimizer.safetensors  rng.safetensors
@@ -31,8 +31,8 @@ from hairpin.training.memory import is_out_of_memory
 from hairpin.training.state import TrainState
 from hairpin.training.threads import threads_of
 
-# Settings (a whole table ends in a dot) that may change where a run goes on: they change nothing
-# that was computed so far. Those of its length must give the same learning rates so far.
+# Settings (a whole table ends in a dot) that may change on resume: they change nothing computed so
+# far. Those of its length must give the same learning rates so far.
 _FREE = (
     "data.texts",
     "data.column",
@@ -51,7 +51,7 @@ _FREE = (
 )
 _LENGTH = ("train.updates", "train.tokens", "train.epochs", "schedule.")
 _MACHINE = ("execution.", "plugins")
-_OLDER_THREADS = ("execution.threads", "auto")  # of runs older than the setting, which took all
+_OLDER_THREADS = ("execution.threads", "auto")  # for runs older than the setting, which used all
 _COUNTS = ("update", "position", "tokens", "record_bytes")
 _COMPARED_UPDATES = 100_000
 
@@ -59,12 +59,12 @@ _COMPARED_UPDATES = 100_000
 def run_store(
     run: RunDirectory, config: Config, facts: dict[str, str], world: World | None = None
 ) -> CheckpointStore:
-    """The checkpoints of a run.
+    """Return the store of a run's checkpoints.
 
     Args:
         run: its folder.
         config: its settings.
-        facts: hashes of what the checkpoints belong to.
+        facts: hashes that tie the checkpoints to text and tokenizer.
         world: the processes that train.
     """
     return CheckpointStore(
@@ -80,11 +80,11 @@ def run_store(
 
 
 def snapshot(state: TrainState, config: Config, record_bytes: int) -> Snapshot:
-    """What a checkpoint of the run is made of.
+    """Return the contents of a checkpoint of the run.
 
     Args:
-        state: what training has become.
-        config: the settings that made it; they belong in the checkpoint.
+        state: the state of training.
+        config: the settings that made it, to be saved in the checkpoint.
         record_bytes: the durable length of metrics.jsonl that belongs to the state.
     """
     return Snapshot(
@@ -97,7 +97,7 @@ def snapshot(state: TrainState, config: Config, record_bytes: int) -> Snapshot:
 
 
 def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
-    """Make `state` what the checkpoint holds; returns the record's length in bytes.
+    """Load the checkpoint into `state`; return the record's length in bytes.
 
     Raises:
         RunError: the checkpoint does not fit the run's model.
@@ -119,7 +119,7 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
 
 
 class _Groups(Mapping[str, dict[str, Tensor]]):
-    """A checkpoint's groups of tensors, each read when it is asked for and held no longer."""
+    """A checkpoint's groups of tensors, each read on access and not kept."""
 
     def __init__(self, checkpoint: Checkpoint, state: TrainState) -> None:
         self._checkpoint = checkpoint
@@ -139,19 +139,19 @@ class _Groups(Mapping[str, dict[str, Tensor]]):
 def changes_since(
     checkpoint: Checkpoint, config: Config, facts: dict[str, str], processes: int | None = None
 ) -> tuple[str, ...]:
-    """What makes the updates from here on differ from those that this machine would have made
-    before, a line each; none: they are the same bits.
+    """Return a line for each reason why updates from here on differ from those that this machine
+    would have made before; none: they are the same bits.
 
     Args:
-        checkpoint: where the run goes on.
-        config: the run's, settled.
+        checkpoint: the one to resume from.
+        config: the run's, filled in.
         facts: hashes of the run's data and tokenizer.
-        processes: how many train from here on; None: nobody trains.
+        processes: the number that train from here on; None: no training.
 
     Raises:
-        RunError: the settings, the text or the tokenizer are not those that the checkpoint was
-            made with. What comes after it may change (the length, the curve from there on,
-            evaluation, checkpoints), and where it is computed.
+        RunError: the settings, the text or the tokenizer differ from the checkpoint's. Settings
+            of what follows may change (the length, the curve from there on, evaluation,
+            checkpoints), and so may the machine.
     """
     problems = [
         f"{checkpoint.path.parent.parent}: its {name.removesuffix('_sha256')} is not what update "
@@ -185,8 +185,8 @@ def changes_since(
 def _machine_changes(
     checkpoint: Checkpoint, config: Config, processes: int
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs between the machine of the checkpoint and this one, as far as it is known
-    and rounds sums in another order.
+    """Yield known differences between the checkpoint's machine and this one that change the order
+    in which sums are rounded.
     """
     said = checkpoint.manifest
     for what, was, now in (
@@ -199,7 +199,7 @@ def _machine_changes(
 
 
 def config_of(checkpoint: Checkpoint) -> Config:
-    """The settings that made the checkpoint."""
+    """Return the settings that made the checkpoint."""
     path = checkpoint.file("config.toml")
     return build_config(file=path, content=checkpoint.read("config.toml").tobytes())
 
@@ -207,16 +207,16 @@ def config_of(checkpoint: Checkpoint) -> Config:
 def load_weights(
     run: RunDirectory, which: str = "best", *, tokenizer_sha256: str | None = None
 ) -> tuple[dict[str, Tensor], str]:
-    """The weights of a run and a phrase that says which: the best, or the last.
+    """Return the best or last weights of a run and a phrase that names them.
 
     Args:
         run: its folder.
         which: "best" or "last".
-        tokenizer_sha256: of the tokenizer that they are going to be used with.
+        tokenizer_sha256: hash of the tokenizer that they will be used with.
 
     Raises:
-        RunError: nothing was saved yet, it is damaged or cannot be read now, or it was trained
-            with another tokenizer.
+        RunError: nothing was saved yet, the weights are damaged or cannot be read now, or were
+            trained with another tokenizer.
     """
 
     def find() -> Path | None:
@@ -224,7 +224,7 @@ def load_weights(
             return best
         if steps := CheckpointStore(run.checkpoints).steps():
             return steps[-1]
-        return best_folder(run.best)  # what was imported has no other
+        return best_folder(run.best)  # imported weights have no other
 
     def use(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, Tensor]]:
         return checkpoint, checkpoint.tensors("model")
@@ -245,7 +245,7 @@ def load_weights(
 
 
 def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
-    """The differences that make it another run."""
+    """Yield the differences that make it another run."""
     for difference in differences(before, config):
         if difference[0] == "data.sources" and _drawn(before) == _drawn(config):
             continue
@@ -254,7 +254,7 @@ def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _drawn(config: Config) -> list[tuple[Any, ...]]:
-    """What decides the samples of a mixture, wherever its files are."""
+    """Return the facts that determine a mixture's samples, without the paths of its files."""
     return [(s.name, s.weight, s.split, s.hash) for s in config.data.sources]
 
 
@@ -263,9 +263,9 @@ def _is_in(key: str, settings: tuple[str, ...]) -> bool:
 
 
 def _same_rates(before: Config, config: Config, updates: int) -> bool:
-    """Whether the two give the same learning rate to each of the first updates."""
+    """Return True if both give the same learning rate to each of the first updates."""
     if (before.schedule, before.train) == (config.schedule, config.train):
-        return True  # whoever looks at a plugin's run need not have its curve
+        return True  # readers of a plugin's run need not have its curve
     was, now = schedule_of(before), schedule_of(config)
     stride = -(-updates // _COMPARED_UPDATES) or 1
     return all(was(u) == now(u) for u in (*range(0, updates, stride), max(0, updates - 1)))

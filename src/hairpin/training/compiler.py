@@ -1,4 +1,4 @@
-"""Whether a run's blocks are compiled, and where the compiler keeps what it made."""
+"""Compilation of a run's blocks: the choice, and the folder of the compiler's cache."""
 
 import os
 from pathlib import Path
@@ -15,21 +15,21 @@ _LEAST_BUDGET_SECONDS = 600.0
 
 
 class CompileError(Exception):
-    """Blocks cannot be compiled on this machine; its words say why."""
+    """Blocks cannot be compiled on this machine; the message gives the reason."""
 
 
 def compile_model(model: GPT, config: Config) -> None:
     """Compile a model's blocks for the micro-batches of a run, at the first pass.
 
-    What is kept for the next time is code that will be run, so it lies where nobody else can put
-    any: in `TORCHINDUCTOR_CACHE_DIR` where that is set, else in hairpin's own cache.
+    The cache holds code that will be run, so it lies where nobody else can write: in
+    `TORCHINDUCTOR_CACHE_DIR` if that is set, else in hairpin's own cache.
 
     Args:
-        model: where it is going to train.
+        model: on the device it will train on.
         config: with micro-batch and tokens per update.
 
     Raises:
-        CompileError: the folder is not the user's alone.
+        CompileError: others can write to the folder.
     """
     folder = Path(os.environ.get(_CACHE) or cache_folder() / "compiled")
     try:
@@ -43,15 +43,15 @@ def compile_model(model: GPT, config: Config) -> None:
 
 
 def choices(config: Config, budget_seconds: float | None) -> tuple[bool, ...]:
-    """Whether to compile: one answer, or both, of which the faster is to be taken.
+    """Return the options for compiling: one, or both to be timed for the faster.
 
     A minute of compiling pays in any run on a GPU, where a block is a hundred small kernels. On a
-    CPU it may not, as most of the time is in matrix products that compiling leaves as they are; so
-    it is tried where a time budget has room for that.
+    CPU it may not, as most of the time is in matrix products that compiling does not change; so
+    it is tried if the time budget allows.
 
     Args:
         config: with a device.
-        budget_seconds: wall time for the whole run; None: the config says how long it is.
+        budget_seconds: wall time for the whole run; None: the config sets the length.
     """
     how = config.execution
     if config.model.architecture not in BUILT_IN["model"]:
@@ -65,7 +65,7 @@ def choices(config: Config, budget_seconds: float | None) -> tuple[bool, ...]:
 
 
 def reason(error: BaseException) -> str:
-    """Why compiling failed, in a line: the innermost error is the one that says."""
+    """Return the reason why compiling failed, in a line, from the innermost error."""
     while inner := error.__cause__ or getattr(error, "inner_exception", None):
         error = inner
     lines = str(error).strip().splitlines() or [""]

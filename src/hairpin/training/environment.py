@@ -1,4 +1,4 @@
-"""What ran a run: versions, hardware, threads, git commit, command line."""
+"""Environment of a run: versions, hardware, threads, git commit, command line."""
 
 import os
 import platform
@@ -25,9 +25,9 @@ def describe_environment(
     """Return facts about this process and machine, as plain JSON values.
 
     Args:
-        device: that is computed on.
-        processes: how many train.
-        threads: of computation in each; None: all that this process has.
+        device: the device of the computation.
+        processes: number that train.
+        threads: compute threads in each; None: all that this process has.
     """
     return {
         "command": shown_command(sys.argv),
@@ -63,9 +63,9 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the folder that hairpin was started in, if it is a checkout.
+    """Return the commit of the folder that hairpin was started in, if it is a checkout.
 
-    It is read from git's files, since git itself runs programs that a checkout's settings name.
+    It is read from git's files, since git itself runs programs named in a checkout's settings.
     """
     try:
         here = Path.cwd()
@@ -81,7 +81,7 @@ def _git_commit() -> str | None:
 
 
 def _commit_of(folder: Path, ref: str) -> str:
-    """Return the commit of a branch, from a file of its own or from the packed ones."""
+    """Return the commit of a branch, from its own file or from packed-refs."""
     common = folder / "commondir"
     folders = [folder, folder / _start_of(common)] if common.is_file() else [folder]
     for each in folders:
@@ -92,7 +92,7 @@ def _commit_of(folder: Path, ref: str) -> str:
 
 
 def _start_of(file: Path) -> str:
-    if not file.is_file():  # a pipe would be waited for
+    if not file.is_file():  # reading a pipe would block
         raise FileNotFoundError(file)
     with file.open(encoding="utf-8") as content:
         return content.read(_MOST_CHARACTERS).strip()

@@ -30,11 +30,11 @@ class Measured:
         loss: mean nats per target.
         tokens: number of targets.
         bits_per_byte: the nats of all targets, in bits, over the bytes of text they stand for; an
-            end-of-text costs bits and stands for no byte. Tokenizers can be compared by it. None
-            where targets are labels.
-        accuracy: the share of labels that were right; None where targets are tokens.
-        confusion: [i][j], how many targets of label i were taken for label j.
-        sources: of a mixture, each source's own.
+            end-of-text costs bits and stands for no byte. It is comparable between tokenizers.
+            None where targets are labels.
+        accuracy: the share of labels predicted correctly; None where targets are tokens.
+        confusion: [i][j], number of targets of label i predicted as label j.
+        sources: of a mixture, the result of each source.
     """
 
     loss: float
@@ -46,14 +46,14 @@ class Measured:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of text that a target stands for; 0 where that is not known."""
+        """Mean bytes of text per target; 0 if unknown."""
         if not self.bits_per_byte or not math.isfinite(self.bits_per_byte):
             return 0.0
         return self.loss / math.log(2) / self.bits_per_byte
 
     @property
     def perplexity(self) -> float:
-        """e to the loss; infinite where that is beyond a float."""
+        """e to the loss; infinite on overflow."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
@@ -62,27 +62,27 @@ class EvaluationSet(Protocol):
 
     @property
     def count(self) -> int:
-        """Sequences in the set."""
+        """The number of sequences in the set."""
         ...
 
     def batches(self, sequences: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets, int64 [up to `sequences`, T]; missing targets are `IGNORED`."""
+        """Yield inputs and targets, int64 [up to `sequences`, T]; missing targets are `IGNORED`."""
         ...
 
 
 class Tally(Protocol):
-    """Adds up one measurement, batch by batch."""
+    """Accumulator of one measurement, batch by batch."""
 
     def add(self, model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> None:
         """Count a batch; its tensors are on the CPU."""
         ...
 
     def combine(self, world: World) -> None:
-        """Add up what all processes have counted."""
+        """Add up the counts of all processes."""
         ...
 
     def measured(self) -> Measured:
-        """What it comes to; at least one target was counted."""
+        """Return the result; at least one target was counted."""
         ...
 
 
@@ -91,7 +91,7 @@ class TextTally:
 
     Args:
         token_bytes: int [vocabulary], the bytes of text each token stands for.
-        device: where the model is.
+        device: the model's device.
     """
 
     def __init__(
@@ -124,13 +124,13 @@ class Evaluator:
     """A model's loss on a fixed set.
 
     Args:
-        model: what the tally knows to measure.
+        model: one that the tally can measure.
         tally: makes one for each measurement.
         numerics: device and precision.
         sequences: of the set in one forward pass; it changes memory and speed only.
-        stopped: asked before each pass; once it is true the evaluation is given up.
-        world: the processes that measure together, each some of the set.
-        begins: called where a measurement begins.
+        stopped: called before each pass; once it is true the evaluation is abandoned.
+        world: the processes that measure together, each a part of the set.
+        begins: called as a measurement begins.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Evaluator:
     def measure(
         self, chosen: EvaluationSet, on_progress: Callable[[int, int], None] | None = None
     ) -> Measured | None:
-        """The loss on a set, of a mixture that of each source too; None if it was given up."""
+        """Return the loss on a set, for a mixture also by source; None if abandoned."""
         if isinstance(chosen, MixedWindows):
             return measure_mixture(chosen, self.measure, on_progress)
         self._begins()
@@ -173,14 +173,14 @@ class Evaluator:
 
 
 def _in_turns(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Batches in lists of `size`, the last of which may be shorter."""
+    """Yield batches in lists of `size`, the last of which may be shorter."""
     while together := list(islice(batches, size)):
         yield together
 
 
 def _own(together: list[Batch], rank: int) -> Batch:
-    """This process's batch; where there is none left for it, one without targets: all processes
-    have to pass through a model that they share.
+    """Return this process's batch; if none is left for it, one without targets: all processes must
+    run the forward pass of a model that they share.
     """
     if rank < len(together):
         return together[rank]
@@ -193,8 +193,8 @@ def measure_mixture(
     measure: Callable[..., Measured | None],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Measured | None:
-    """The loss on each source, and their mean by the shares in training: that of a token as it is
-    drawn there, whatever the sizes of the sets. None if it was given up.
+    """Return the loss on each source, and their mean weighted by the shares in training, whatever
+    the sizes of the sets. None if it was abandoned.
     """
     sources: dict[str, Measured] = {}
     done = 0
@@ -221,7 +221,7 @@ def measure_mixture(
 
 
 def by_source(train: Measured, val: Measured) -> dict[str, dict[str, float | None]] | None:
-    """What the evaluation of a mixture says of each source; null is what is not finite."""
+    """Return a mixture's evaluation by source; null for values that are not finite."""
     if train.sources is None or val.sources is None:
         return None
     values = {
@@ -239,15 +239,15 @@ def by_source(train: Measured, val: Measured) -> dict[str, dict[str, float | Non
 
 
 def exact_zero(device: str) -> Tensor:
-    """A scalar to sum in: float64 where there is one, since a long sum of float32 would depend on
-    how it is batched.
+    """Return a scalar to sum in: float64 if the device has it, since a long float32 sum would
+    depend on how it is batched.
     """
     return torch.zeros((), dtype=torch.float32 if device == "mps" else torch.float64, device=device)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; what was on before is on after."""
+    """Turn dropout off inside the block and restore it afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,6 @@
-"""What is to be known of an update that went wrong: its parameter, its samples and their text.
+"""Evidence about an update that went wrong: its parameter, its samples and their text.
 
-Looking costs a forward pass of each sample. It draws no random number and touches no weight.
+It costs a forward pass of each sample, draws no random number and touches no weight.
 """
 
 import math
@@ -16,13 +16,13 @@ from hairpin.training.numerics import Numerics
 from hairpin.training.step import StepResult
 from hairpin.training.task import Samples
 
-_PIECE_TOKENS = 32  # a place in a sample is found to within so many
+_PIECE_TOKENS = 32  # precision, in tokens, of a position in a sample
 _EXCERPT_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an `events.Incident` says of an update."""
+    """Details of an update for an `events.Incident`."""
 
     update: int
     loss: float
@@ -35,7 +35,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Looks closer at updates that went wrong.
+    """Examiner of updates that went wrong.
 
     Args:
         model: `forward(inputs, targets)` gives (sum of losses, number of targets).
@@ -50,7 +50,7 @@ class Examiner:
     decode: Callable[[Sequence[int]], str]
 
     def examine(self, result: StepResult) -> Evidence:
-        """What there is to know; waits for the device."""
+        """Return the evidence; waits for the device."""
         norms = result.clipped.parameter_norms.tolist()
         names = [name for name, p in self.model.named_parameters() if p.grad is not None]
         return Evidence(
@@ -65,7 +65,7 @@ class Examiner:
 
     @torch.no_grad()
     def _excerpt(self, inputs_BT: Tensor, targets_BT: Tensor) -> str:
-        """Text from where a loss is not finite, or the largest, with the weights as they are."""
+        """Return text from the first non-finite or largest loss, with the current weights."""
         rows = [row for row in range(len(inputs_BT)) if (targets_BT[row] != IGNORED).any()]
         if not rows:
             return ""
@@ -75,11 +75,11 @@ class Examiner:
             start = self._worst_place(inputs_BT[row], targets_BT[row])
         end = int((targets_BT[row] != IGNORED).nonzero().max()) + 1
         text = self.decode(inputs_BT[row, start:end].tolist())
-        return text.strip("\ufffd")[:_EXCERPT_CHARACTERS]  # a cut character decodes to that
+        return text.strip("\ufffd")[:_EXCERPT_CHARACTERS]  # a truncated character decodes to that
 
     def _worst_place(self, inputs_T: Tensor, targets_T: Tensor) -> int:
-        """Where in a sample the piece begins whose loss stands out; 0 if all targets are in one, as
-        a label is, since it is the text before them that they are about.
+        """Return the start of the piece of a sample whose loss stands out; 0 if all targets are in
+        one piece, such as a label, since they are about the text before them.
         """
         starts, losses = [], []
         for start in range(0, len(targets_T), _PIECE_TOKENS):
@@ -98,7 +98,7 @@ class Examiner:
 
 
 def _worst(values: Sequence[float]) -> int:
-    """The index of the first that is not finite, else of the largest."""
+    """Return the index of the first non-finite value, else of the largest."""
     for index, value in enumerate(values):
         if not math.isfinite(value):
             return index

@@ -1,4 +1,4 @@
-"""Updates that went wrong: what is recorded of them, and whether the run stops or goes back.
+"""Handling of updates that went wrong: recording them, stopping, or rewinding.
 
 The guard has decided on the device as the update was made; here, an update later, the host follows.
 """
@@ -18,19 +18,19 @@ from hairpin.training.numbers import Numbers
 from hairpin.training.state import TrainState
 from hairpin.training.step import StepResult
 
-# Of the lines that a rewind sets aside, these stay true: what became of the process and the plan.
+# Lines that stay true after a rewind, about the process and the plan.
 _KEPT_LINES = ("resume", "correction", "extend", "rewind")
 
 
 @dataclass
 class Incidents:
-    """What a run does about updates that went wrong.
+    """Handler of updates that went wrong.
 
     Args:
         asked: the settings.
-        examiner: looks closer at an update.
-        notice: told of checkpoints that are damaged.
-        bad: the update that the run has to go back behind, and why.
+        examiner: examines an update.
+        notice: called for damaged checkpoints.
+        bad: the update to rewind past, with the reason.
     """
 
     asked: GuardSettings
@@ -39,13 +39,13 @@ class Incidents:
     bad: tuple[Evidence, str] | None = None
 
     def look_at(self, result: StepResult, numbers: Numbers, rewinds: int) -> events.Incident | None:
-        """What is to be recorded besides an update's numbers; afterwards `bad` says whether the
-        run has to go back. An overflow is said by the numbers themselves.
+        """Return the incident to record besides an update's numbers, and set `bad` if the run must
+        rewind. An overflow shows in the numbers themselves.
 
         Args:
             result: the update's.
-            numbers: what was read of it.
-            rewinds: how often the run has gone back before.
+            numbers: its numbers, as read.
+            rewinds: number of earlier rewinds.
 
         Raises:
             NonFiniteError, SpikeError: the run has to stop.
@@ -70,8 +70,8 @@ class Incidents:
     def rewind(
         self, state: TrainState, run: RunDirectory, store: CheckpointStore, record: Record
     ) -> events.Rewind:
-        """Make the state the last checkpoint's, with the samples after the bad update next; the
-        record is cut back to it and goes on with what happened.
+        """Restore the state of the last checkpoint, with the samples after the bad update next; the
+        record is cut back to it and continues with the incident.
 
         Raises:
             HairpinError: there is no checkpoint.
@@ -92,7 +92,7 @@ class Incidents:
             skipped_samples=bad.position + bad.samples - state.position,
         )
         state.position = bad.position + bad.samples
-        state.rewinds = rewinds  # the checkpoint may know of fewer
+        state.rewinds = rewinds  # the checkpoint may count fewer
         record.cut_back(record_bytes, run.discarded_metrics(), _KEPT_LINES)
         self.bad = None
         return event

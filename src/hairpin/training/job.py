@@ -1,4 +1,4 @@
-"""A job: what a training needs, put together, and the verbs that the loop is made of."""
+"""A job: everything that training needs, and the steps that the loop calls."""
 
 import math
 import time
@@ -40,27 +40,27 @@ class Job:
     """One training, ready to go.
 
     Args:
-        state: what it has become so far.
+        state: the state so far.
         schedule: update → learning rate; its length is the run's.
         batches: position → samples.
         samples_per_update: sequences in one update.
         stepper: takes the single step.
-        incidents: what becomes of an update that went wrong.
+        incidents: handles updates that went wrong.
         evaluator: measures a loss on a fixed set.
-        train_set, val_set: what it measures it on.
+        train_set, val_set: the sets it measures.
         sample_writers: takes the whole model; each of them gives (prompt, continuation).
-        milestones: how often, in updates, it evaluates and saves.
+        milestones: the intervals, in updates, of evaluations and saves.
         run: its folder.
         config: its settings.
         store: its checkpoints.
         record: its metrics.jsonl.
-        stop: whether somebody asked for the end.
+        stop: the request to stop, if any.
         world: the processes that do the same job together.
-        keeps_start: whether the weights before update 0 are saved: those of a trained model may
+        keeps_start: True if the weights before update 0 are saved: those of a trained model may
             stay the best, and a rewind may go back to them.
-        slowdown: is told the speed of updates, on a CPU.
+        slowdown: receives the speed of updates, on a CPU.
         pace: the time budget that may still correct the run's length.
-        correct: takes the corrected number of updates; gives the config for it, or None where the
+        correct: takes the corrected number of updates; returns the config for it, or None if the
             schedule cannot have that length.
     """
 
@@ -95,11 +95,11 @@ class Job:
         return self.schedule.updates
 
     def step(self) -> StepResult | None:
-        """Launch the next update; its numbers are read later. None: somebody asked for the end
-        before its last micro-step, and it is as if it had not begun.
+        """Launch the next update; its numbers are read later. None: a stop was requested before
+        its last micro-step, and it is as if it had not begun.
 
         Raises:
-            HairpinError: the checkpoint that was being saved meanwhile could not be.
+            HairpinError: the checkpoint being saved in the background failed.
         """
         self.store.check()
         state = self.state
@@ -127,13 +127,13 @@ class Job:
         return result
 
     def warm_up(self) -> None:
-        """What several processes do before their first update."""
+        """Run the warm-up that several processes need before their first update."""
         if self.world.size > 1:
             self.stepper.warm_up(self._own_batch())
 
     def _own_batch(self) -> tuple[Tensor, Tensor]:
-        """This process's samples of the update; all have as many, and those that are too many have
-        no targets.
+        """Return this process's samples of the update; all have the same number, and surplus ones
+        have no targets.
         """
         own = self.world.rows(self.samples_per_update)
         short = -(-self.samples_per_update // self.world.size) - len(own)
@@ -146,8 +146,8 @@ class Job:
         return inputs[rows], targets
 
     def _agree(self, tokens: int) -> int:
-        """Return the target tokens of the update in all processes, and settle what else they have
-        to agree on before it: to stop, to correct the length, to save because it is time.
+        """Return the target tokens of the update in all processes, and agree with them on stopping,
+        correcting the length, and saving because it is time.
         """
         due = self.pace is not None and self.pace.correction_due(self.state.update + 1)
         every_seconds = self.config.checkpoint.every_seconds
@@ -160,12 +160,12 @@ class Job:
         return tokens
 
     def read(self, result: StepResult, following: StepResult | None = None) -> Iterator[Event]:
-        """Wait for an update's numbers and record them, how far it moved the weights where that was
-        looked at, and what went wrong in it.
+        """Wait for an update's numbers and record them, with its update ratios, if measured, and
+        its incidents.
 
         Args:
             result: the update's.
-            following: the update launched after it, if one was: it took until then.
+            following: the update launched after it, if any: its launch ends this one's time.
 
         Raises:
             NonFiniteError, SpikeError: the guard stopped it.
@@ -203,18 +203,18 @@ class Job:
 
     @property
     def must_rewind(self) -> bool:
-        """Whether an update that was read says to go back."""
+        """True if an update that was read requires a rewind."""
         return self.incidents.bad is not None
 
     def rewind(self) -> Iterator[Event]:
-        """Go back to the last checkpoint, and on with samples that were not seen yet."""
+        """Go back to the last checkpoint, and continue with samples not seen yet."""
         event = self.incidents.rewind(self.state, self.run, self.store, self.record)
         self.record.write(event)
         yield event
 
     def evaluation_due(self) -> bool:
-        """Whether an evaluation belongs here and was not made: at the start, at the end, and
-        every so many updates between them.
+        """True if an evaluation is due and was not made: at the start, at the end, and at the set
+        interval between them.
         """
         update = self.state.update
         ends = (0, self.updates, *self.milestones.ends)
@@ -222,14 +222,14 @@ class Job:
         return belongs and self.state.evaluated != update
 
     def checkpoint_due(self) -> bool:
-        """Tell whether to save here: a new best always, and what was not saved for long."""
+        """True if a save is due: for a new best, or when the last one is long ago."""
         update = self.state.update
         every = self.milestones.checkpoint_every
         belongs = update == self.updates or due(update, every)
         return belongs or self.state.is_best or self._unsaved_too_long
 
     def milestone(self) -> Iterator[Event]:
-        """Evaluate, and let the model write."""
+        """Evaluate and sample."""
         start_time = time.perf_counter()
         yield from self.evaluate()
         yield from self.sample()
@@ -237,14 +237,14 @@ class Job:
             self.pace.paused(time.perf_counter() - start_time, milestones=1)
 
     def evaluate(self) -> Iterator[Event]:
-        """Measure the training and validation loss; nothing if a stop was asked for meanwhile."""
+        """Measure training and validation loss; yield nothing if a stop was requested."""
         train = self.evaluator.measure(self.train_set)
         val = self.evaluator.measure(self.val_set)
         if train and val:
             yield self._evaluated(train, val)
 
     def sample(self) -> Iterator[Event]:
-        """Let the model write something; of several processes the first one does."""
+        """Generate samples; of several processes the first one does."""
         if not self.config.evaluate.sample_tokens:
             return
         with self.state.spread.gathered() as model:
@@ -258,7 +258,7 @@ class Job:
                     yield event
 
     def save(self) -> Event:
-        """Begin to save a checkpoint; training may go on meanwhile. Its event belongs to the
+        """Begin to save a checkpoint; training may continue meanwhile. Its event belongs to the
         history that the checkpoint names, and is set aside with it if a crash comes first.
         """
         state, start_time = self.state, time.perf_counter()
@@ -272,16 +272,16 @@ class Job:
         return event
 
     def finish(self) -> None:
-        """Wait until all that was saved is on disk."""
+        """Wait until everything saved is on disk."""
         self.store.finish()
 
     def correction_due(self) -> bool:
-        """Whether this is the moment to meet the time budget."""
+        """True if the length should be corrected now to meet the time budget."""
         return self._correcting
 
     def correct_length(self) -> Iterator[Event]:
-        """Set the number of updates to what the measured speed allows: once, while no learning
-        rate given so far depends on it.
+        """Set the number of updates to that which the measured speed allows: once, while no
+        learning rate used so far depends on it.
         """
         planned, config = self.updates, self.world.share(self._corrected)
         self.pace, self._correcting = None, False
@@ -293,14 +293,14 @@ class Job:
             yield event
 
     def _corrected(self) -> dict[str, Any] | None:
-        """The settings with the length that the time budget allows; None: as planned."""
+        """Return the settings with the length that the time budget allows; None: as planned."""
         assert self.pace
         updates = self.pace.updates_that_fit(self.state.update)
         config = self.correct(updates) if updates != self.updates else None
         return to_tree(config) if config else None
 
     def interrupted(self) -> Interrupted:
-        """The error that ends a run on a signal."""
+        """Return the error that ends a run on a signal."""
         path = self.run.path
         return Interrupted(
             f"stopped after update {self.state.update} of {self.updates}; go on with "

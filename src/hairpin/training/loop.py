@@ -1,6 +1,6 @@
 """The training loop.
 
-It is a generator of events: whoever drains it decides what is shown. The verbs are `Job`'s.
+It is a generator of events: its consumer decides what is shown. The steps are `Job`'s.
 """
 
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from hairpin.training.step import StepResult
 
 
 def train(job: Job) -> Iterator[Event]:
-    """Train from where the job's state is to the end of its schedule.
+    """Train from the job's state to the end of its schedule.
 
     Raises:
         NonFiniteError, SpikeError: the guard stopped an update; weights are as before it.
         Interrupted: a signal asked for the end; a checkpoint was saved.
-        HairpinError: a checkpoint could not be saved; those before it are whole.
+        HairpinError: a checkpoint could not be saved; those before it are intact.
     """
     state = job.state
     unread: StepResult | None = None
-    if job.evaluation_due():  # before update 0, or where a stop came in the way of it
+    if job.evaluation_due():  # before update 0, or where a stop prevented it
         yield from job.milestone()
         if state.update > 0 or (job.keeps_start and state.is_best):
             yield job.save()

@@ -1,11 +1,11 @@
-"""How much of what the model writes was learned by heart: looked for in the training text.
+"""Memorisation: the share of generated text that is verbatim in the training text.
 
-At the end of a run it continues a few places of the validation text, and stretches of what it wrote
-that stand word for word in the training text are counted. Text repeats itself (licences, tables,
-idioms), so the same is done with what the validation text itself says at such places.
+At the end of a run the model continues a few passages of the validation text, and stretches of the
+generated text that are verbatim in the training text are counted. Text repeats itself (licences,
+tables, idioms), so the same is done with the validation text's own continuations.
 
-All of it is a function of the weights, the text and the settings: a run that is resumed says the
-same. How much is written and searched follows from how much was trained, to cost little of that.
+All of it is a function of the weights, the text and the settings: a resumed run gives
+the same result. The amounts generated and searched follow from the amount trained, to cost little.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,18 +33,18 @@ _MOST_SEARCHED_BYTES = 256_000_000
 _VALIDATION_BYTES = 200_000
 _PART_BYTES = 1 << 20
 _LEAST_SEARCHED_BYTES = 4 * _PART_BYTES
-# Trained tokens that take so long that one more token in each sample, or searching a byte, costs
-# about a hundredth of it: on two cores, and on a GPU.
+# Trained tokens for which one more token in each sample, or searching a byte, costs about a
+# hundredth of the time: on two cores, and on a GPU.
 _TRAINED_PER_WRITTEN = {"cpu": 2_000, "cuda": 50_000, "mps": 50_000}
 _SEARCHED_PER_TRAINED = {"cpu": 10, "cuda": 1, "mps": 1}
-# Stands for end-of-text, and in no UTF-8: no stretch goes from one document into the next.
+# Marks end-of-text, and is not valid in UTF-8: no stretch spans two documents.
 _BOUNDARY = b"\xff"
 _KEPT_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
 class MemorisationMeasure:
-    """Measures memorisation at the end of a run.
+    """Measurement of memorisation at the end of a run.
 
     Args:
         train, val: the two streams.
@@ -60,11 +60,11 @@ class MemorisationMeasure:
     def __call__(
         self, state: TrainState, stopped: Callable[[], bool]
     ) -> events.Memorisation | None:
-        """What there is to say; None: the run was too short to write enough, or was stopped.
+        """Return the result; None: the run was too short to generate enough, or was stopped.
 
         Args:
-            state: at the end; nothing of it is changed.
-            stopped: asked on the way.
+            state: at the end; it is not changed.
+            stopped: polled on the way.
         """
         device = state.model.token_embedding.weight.device.type
         context = state.model.shape.context
@@ -104,28 +104,28 @@ class MemorisationMeasure:
         )
 
     def _prompts(self, tokens: int) -> Tensor:
-        """Places of the validation text, evenly spread, [samples, tokens]."""
+        """Return passages of the validation text, evenly spread, [samples, tokens]."""
         starts = [sample * len(self.val) // _SAMPLES for sample in range(_SAMPLES)]
         return torch.stack([torch.from_numpy(self.val.read(at, tokens)) for at in starts])
 
     def _validation_texts(self, tokens: int, sample_bytes: float) -> list[bytes]:
-        """Validation text in pieces like the samples, evenly spread, as much as there may be."""
+        """Return pieces of validation text like the samples, evenly spread, as many as allowed."""
         tokens = min(tokens, len(self.val))
         count = min(len(self.val) // tokens, max(_SAMPLES, int(_VALIDATION_BYTES / sample_bytes)))
         starts = [piece * len(self.val) // count for piece in range(count)]
         return [max(self._texts(self.val.read(at, tokens).tolist()), key=len) for at in starts]
 
     def _texts(self, ids: list[int]) -> list[bytes]:
-        """The bytes between the end-of-texts."""
+        """Return the bytes between end-of-text tokens."""
         end = self.tokenizer.end_of_text
         cuts = [-1, *(place for place, token in enumerate(ids) if token == end), len(ids)]
         return [self.tokenizer.decode_bytes(ids[a + 1 : b]) for a, b in pairwise(cuts)]
 
     def _parts(self, overlap_tokens: int, most_bytes: int) -> Iterator[tuple[bytes, int]]:
-        """Parts of the training text, and how many bytes of each were not in another: all of it, or
+        """Yield parts of the training text, with the number of bytes not in another: all of it, or
         as much as may be searched, evenly spread.
 
-        A part has so many tokens of the next one as well; every token but end-of-text has a byte.
+        A part overlaps the next by `overlap_tokens`; every token but end-of-text has a byte.
         """
         length, table = len(self.train), self.tokenizer.pieces()
         table[self.tokenizer.end_of_text] = _BOUNDARY
@@ -151,14 +151,14 @@ def write_after(
     stopped: Callable[[], bool],
     sampling: Sampling | None = None,
 ) -> Tensor | None:
-    """What the model writes after each prompt, [B, tokens], all of them at once; None: stopped.
+    """Generate after all prompts at once, [B, tokens]; None: stopped.
 
     Args:
         model: its training mode is restored.
-        prompts_BT: token ids, fewer than the model sees.
-        tokens: to write after each.
+        prompts_BT: token ids, fewer than the context.
+        tokens: to generate after each.
         seed: the same seed gives the same text; no other random stream is read or moved.
-        stopped: asked before each token.
+        stopped: polled before each token.
         sampling: how a token is drawn; None: at temperature 0.8 from the 50 likeliest.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "memorisation"))

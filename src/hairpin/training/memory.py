@@ -1,4 +1,4 @@
-"""Memory: how much a machine has, whether a model can fit in it, and how a lack of it shows."""
+"""Memory: the amount installed, the check that a model fits, and errors when it runs out."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether the error says that a device, or the host, has too little memory."""
+    """Return True if the error means that a device, or the host, is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
@@ -59,10 +59,10 @@ def require_room(config: Config, shape: Shape) -> None:
 
     Args:
         config: with a device.
-        shape: of the model; a plugin's is not known from its sizes.
+        shape: of the model; sizes alone do not give a plugin's.
 
     Raises:
-        ConfigError: they cannot, whatever else the machine gives up.
+        ConfigError: they cannot, even if all other memory is freed.
     """
     if shape.architecture not in BUILT_IN["model"]:
         return
@@ -85,7 +85,7 @@ def smaller(config: Config, keys: str) -> str:
 
     Args:
         config: of the run, whose start may decide its shape.
-        keys: others than --size that make a model from random weights smaller, in words.
+        keys: settings besides --size that shrink a model with random weights, in words.
     """
     if config.start.path is None:
         return f"take a smaller --size{keys}"
@@ -95,10 +95,10 @@ def smaller(config: Config, keys: str) -> str:
 
 @contextmanager
 def noticing_shortage(run: Path) -> Iterator[None]:
-    """Say in one line, inside the block, that memory ran out while the run at `run` trained.
+    """Turn a lack of memory inside the block into a one-line error about the run at `run`.
 
     Raises:
-        HairpinError: it did. What was saved is whole.
+        HairpinError: memory ran out. Saved files are intact.
     """
     try:
         yield

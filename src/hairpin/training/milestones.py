@@ -1,4 +1,4 @@
-"""When a run evaluates and saves."""
+"""Schedule of a run's evaluations and saves."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from hairpin.config.settings import Config
 
 @dataclass(frozen=True)
 class Milestones:
-    """How often, in updates, a run evaluates and saves; `ends`: where it ended before it was made
-    longer, which is evaluated too.
+    """Intervals, in updates, of a run's evaluations and saves; `ends`: earlier ends of a run that
+    was extended, which are evaluated too.
     """
 
     evaluate_every: int
@@ -17,12 +17,12 @@ class Milestones:
 
     @staticmethod
     def of(config: Config) -> "Milestones":
-        """Those of a settled config."""
+        """Return those of a config that is filled in."""
         assert config.evaluate.every_updates and config.checkpoint.every_updates
         ends = tuple(extension.at for extension in config.schedule.extensions)
         return Milestones(config.evaluate.every_updates, config.checkpoint.every_updates, ends)
 
 
 def due(update: int, every: int) -> bool:
-    """Whether something done every so many updates is done after this many."""
+    """Return True if something done every `every` updates is due after `update`."""
     return update % every == 0

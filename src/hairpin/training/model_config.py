@@ -1,7 +1,7 @@
-"""The shape of a network from the config.json that transformers keeps beside its weights.
+"""The shape of a network from the config.json that transformers keeps with its weights.
 
-A setting that hairpin's network does not compute with is refused, never passed over: the weights
-would load, and mean something else.
+A setting that hairpin's network does not support is refused, never ignored: the weights would load
+and compute something else.
 """
 
 import json
@@ -23,7 +23,7 @@ _SIZES = {
     "vocabulary": (2, 1 << 31),
 }
 _ROTARY_BASE = 10_000.0
-Computed = Mapping[str, Sequence[Any]]  # key -> values; the first is meant by no value
+Computed = Mapping[str, Sequence[Any]]  # key -> values; the first is the default
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class _Family:
     """A kind of network as config.json describes it.
 
     Args:
-        name: as people write it.
+        name: for display.
         sizes: ours -> its key.
-        computed: the values under which it is what hairpin computes.
+        computed: the values with which hairpin's network agrees.
         inner: its key of the MLP's inner width.
-        same: keys whose value follows from the shape -> what it follows to.
-        rotary: whether it has rotary positions.
+        same: keys whose value follows from the shape -> that value.
+        rotary: True if it has rotary positions.
     """
 
     name: str
@@ -112,11 +112,11 @@ _ARCHITECTURES = {"gpt2": "gpt2", "nanochat": "modern", "qwen3": "qwen3"}
 
 
 def read_shape(file: Path) -> tuple[Shape, str]:
-    """The shape that a config.json describes, with as many ids as there are rows; and the name of
-    the kind of network.
+    """Return the shape that a config.json describes, with an id for each row, and the name of the
+    kind of network.
 
     Raises:
-        RunError: it is damaged, or not a network of hairpin's; every such setting has its line.
+        RunError: it is damaged, or not a supported network; each such setting has its line.
     """
     config = json_object(file)
     family = _FAMILIES.get(str(config.get("model_type")))
@@ -131,10 +131,10 @@ def read_shape(file: Path) -> tuple[Shape, str]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Return the JSON object in a file.
 
     Raises:
-        RunError: it cannot be read, or holds none.
+        RunError: it cannot be read, or has no object.
     """
     try:
         with reading(path):
@@ -157,7 +157,7 @@ def _shape(config: dict[str, Any], family: _Family) -> Shape:
 
 
 def _objections(config: dict[str, Any], family: _Family) -> Iterator[str]:
-    """What keeps the network from being hairpin's, a line each."""
+    """Yield a line for each setting that hairpin's network does not support."""
     good = set()
     for name, (least, most) in _SIZES.items():
         key = family.sizes[name]
@@ -177,7 +177,7 @@ def _objections(config: dict[str, Any], family: _Family) -> Iterator[str]:
 
 
 def _misfits(config: dict[str, Any], family: _Family) -> Iterator[str]:
-    """Sizes that do not fit each other, or that hairpin's network has otherwise."""
+    """Yield sizes that do not fit each other or hairpin's network."""
     shape = _shape(config, family)
     width, heads = family.sizes["width"], family.sizes["heads"]
     if shape.width % shape.heads:

@@ -1,6 +1,6 @@
 """A model as transformers writes it: config.json, safetensors, a tokenizer's files.
 
-GPT-2, and NanoChat and Qwen3 where they are networks of hairpin's, as those that it exports are.
+GPT-2, and NanoChat and Qwen3 if hairpin supports their settings, as for those that it exports.
 """
 
 import json
@@ -33,14 +33,14 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model that transformers wrote, as hairpin has it.
+    """A model saved by transformers, converted to hairpin's form.
 
     Args:
         shape: of its network.
-        tokenizer: whose ids are the rows of its embedding.
+        tokenizer: its ids are the rows of the embedding.
         tensors: hairpin's, float32.
         kind: of network, in a word.
-        notices: lines about what was not taken as it is there.
+        notices: lines about parts that were changed or left out.
     """
 
     shape: Shape
@@ -56,7 +56,7 @@ def read_model(folder: Path) -> Model:
     The embedding has a row for each id of the tokenizer; rows behind those are left out.
 
     Raises:
-        RunError: something is missing, damaged or not hairpin's; every such setting has its line.
+        RunError: something is missing, damaged or unsupported; each such setting has its line.
     """
     shape_in_file, kind = read_shape(folder / "config.json")
     found = _tokenizer(folder, shape_in_file.vocabulary)
@@ -91,7 +91,7 @@ def read_model(folder: Path) -> Model:
 
 
 def _tie_the_other_way(plain: dict[str, Tensor], shape: Shape) -> None:
-    """Where a tied folder has only the head, it is the embedding too."""
+    """Use the head as the embedding if a tied folder has only the head."""
     name = embedding_name(shape)
     if shape.tied and name not in plain and HEAD in plain:
         plain[name] = plain[HEAD]
@@ -146,7 +146,7 @@ def _about_weights(
 
 
 def _counted(texts: Sequence[str], what: str) -> str:
-    """The first few of some texts behind their number: "2 added tokens (<a>, <b>)"."""
+    """Return the first few of some texts after their number: "2 added tokens (<a>, <b>)"."""
     few = ", ".join(texts[:5]) + (", …" if len(texts) > 5 else "")
     return f"{len(texts):,} {what}{'s' * (len(texts) > 1)} ({few})"
 
@@ -177,7 +177,7 @@ def _tokenizer(folder: Path, rows: int) -> Found:
 
 
 def _state(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """The file that names the weights, and all of them under the names that they have there."""
+    """Return the file that names the weights, and all of them under their names there."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
         return whole, _load(whole)

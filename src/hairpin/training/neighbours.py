@@ -1,10 +1,10 @@
-"""Threads that sleep at once while other programs want this machine's cores.
+"""Threads that sleep without spinning while other programs want this machine's cores.
 
-Spinning pays where nothing else runs, and costs most where something does. GNU's OpenMP library is
-told once, before it is loaded, how long to spin; but where a process has more OpenMP threads than
+Spinning pays where nothing else runs, and costs most where something does. GNU's OpenMP library
+reads once, as it loads, how long to spin; but where a process has more OpenMP threads than
 there are processors, it spins a hundred turns and no more (its manual, GOMP_SPINCOUNT). So while
 others take cores from this process, which the system counts as involuntary context switches, a
-second team of threads is held that has nothing to do. No sum is computed otherwise, so no bit
+second team of idle threads is kept. No sum is computed differently, so no bit
 changes; with another OpenMP library nothing changes at all.
 """
 
@@ -20,7 +20,7 @@ import torch
 from hairpin.waiting import spins_by_default
 
 _LOOK_SECONDS = 0.5
-# Involuntary switches a second. On two cores training alone showed 10 to 44, beside one or two busy
+# Involuntary switches a second. On two cores training alone showed 10 to 44, with one or two busy
 # processes 500 to 1,250, and 5,000 and more with threads that sleep at once.
 _BUSY, _QUIET = 150.0, 80.0
 _QUIET_LOOKS = 6  # before threads spin again
@@ -28,7 +28,7 @@ _PARALLEL_NUMBERS = 2**20  # enough for all threads to take part
 
 
 class Neighbours:
-    """Watches for other programs, once in a while.
+    """Monitor that checks for other programs from time to time.
 
     Args:
         switches: involuntary context switches of this process so far.
@@ -48,11 +48,11 @@ class Neighbours:
 
     @property
     def are_there(self) -> bool:
-        """Tell whether threads sleep at once by now."""
+        """True if threads sleep without spinning now."""
         return bool(self._teams)
 
     def look(self) -> None:
-        """See whether others take cores from this process, and have threads sleep or spin."""
+        """Check if others take cores from this process, and have threads sleep or spin."""
         now = self._clock()
         elapsed = now - self._looked
         if elapsed < _LOOK_SECONDS:
@@ -74,8 +74,8 @@ class Neighbours:
 
 
 def may_have_neighbours(device: str) -> bool:
-    """Tell whether there is something to do: several threads on a CPU, and a user who has not said
-    how they wait.
+    """Return True if this applies: several threads on a CPU, and a user who has not set how they
+    wait.
     """
     return (
         device == "cpu"
@@ -86,7 +86,7 @@ def may_have_neighbours(device: str) -> bool:
 
 
 class _IdleTeam:
-    """Threads of OpenMP that have nothing to do; they belong to a thread that waits."""
+    """Idle OpenMP threads; they belong to a waiting thread."""
 
     def __init__(self) -> None:
         self._is_over = threading.Event()
@@ -101,7 +101,7 @@ class _IdleTeam:
 
 
 def _teams_needed() -> int:
-    """Return how many teams it takes to have more threads than processors."""
+    """Return the number of teams needed to have more threads than processors."""
     processors = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     in_team = torch.get_num_threads() - 1  # the first thread of each is counted once, for all
     return max(1, (processors - 1) // in_team)
@@ -115,7 +115,7 @@ def _involuntary_switches() -> int:
 
 @contextmanager
 def minding_neighbours(device: str) -> Iterator[Callable[[], None]]:
-    """Watch for other programs inside the block; gives what is to be called after each update."""
+    """Watch for other programs inside the block; yield the function to call after each update."""
     if not may_have_neighbours(device):
         yield lambda: None
         return

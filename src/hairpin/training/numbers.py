@@ -1,7 +1,7 @@
 """An update's numbers on their way from the device to the host.
 
-On CUDA they are one small tensor, copied to pinned memory behind the update's own work. Whoever
-reads them, an update later, waits for that copy and for nothing after it.
+On CUDA they are one small tensor, copied to pinned memory behind the update's own work. Reading
+them, an update later, waits for that copy and for nothing after it.
 """
 
 import math
@@ -17,13 +17,13 @@ from hairpin.optim.guard import Verdict
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the host is told of an update.
+    """The host's numbers of an update.
 
     Args:
         loss: mean nats per target.
         grad_norm: before clipping.
-        loss_scale: what the loss was multiplied by; None: nothing.
-        clipped: whether it was above the threshold.
+        loss_scale: the factor of the loss; None: not scaled.
+        clipped: True if the norm was above the threshold.
         skip, halted, non_finite, spike, overflow: as in `Verdict`.
         leader: the parameter whose gradient has the largest norm, and `leader_share`: its share
             of the squared global norm, in four digits; None where that norm is 0 or not finite.
@@ -49,7 +49,7 @@ def send(
     loss_scale: Tensor | None,
     names: Sequence[str],
 ) -> Callable[[], Numbers]:
-    """Send an update's numbers to the host; what is returned waits for them and gives them.
+    """Send an update's numbers to the host; return a function that waits for them.
 
     Args:
         loss, clipped, verdict, loss_scale: of the update.
@@ -76,7 +76,7 @@ def send(
 
 
 def send_scalars(scalars: Sequence[Tensor], device: str) -> Callable[[], list[float]]:
-    """Send scalars, of any kind; what is returned waits for them and gives them.
+    """Send scalars, of any type, to the host; return a function that waits for them.
 
     Args:
         scalars: on the device, integers below 2^24; nobody changes them in place.

@@ -16,14 +16,14 @@ _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class Numerics:
-    """Where the model runs and in which format it multiplies.
+    """The model's device and the format of its products.
 
     Args:
         device: "cpu", "cuda" or "mps".
         precision: "float32", "tf32", "bfloat16" or "float16". Weights, moments, gradients and the
             loss are float32 under all of them.
-        keeps_casts: whether `autocast` keeps what it has cast to the end of its block, which costs
-            the memory of all weights in the format.
+        keeps_casts: True if `autocast` keeps its casts to the end of its block, which costs the
+            memory of all weights in the format.
     """
 
     device: str
@@ -32,11 +32,11 @@ class Numerics:
 
     @property
     def product_dtype(self) -> torch.dtype | None:
-        """The format that weights are cast to for products; None: they are not."""
+        """The format that weights are cast to for products; None: no cast."""
         return _AUTOCAST.get(self.precision)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Forward passes inside it multiply in the format; weights are cast once for all."""
+        """Run forward passes inside it in the format; weights are cast only once."""
         if self.precision not in _AUTOCAST:
             return nullcontext()
         return torch.autocast(
@@ -44,27 +44,25 @@ class Numerics:
         )
 
     def full_precision(self) -> AbstractContextManager[object]:
-        """Inside `autocast`, for what is not a forward pass; the casts stay in its cache."""
+        """Disable `autocast` inside it, outside forward passes; the casts stay in its cache."""
         if self.precision not in _AUTOCAST:
             return nullcontext()
         return torch.autocast(self.device, enabled=False)
 
     def to_device(self, tensor: Tensor) -> Tensor:
-        """A tensor of the host's on the device; on CUDA the copy waits its turn there, and nobody
-        waits for it here.
-        """
+        """Copy a host tensor to the device; on CUDA the copy is asynchronous to the host."""
         if self.device != "cuda":
             return tensor.to(self.device)
         return tensor.contiguous().pin_memory().to(self.device, non_blocking=True)
 
     def configure(self, *, deterministic: bool) -> None:
-        """Set what PyTorch keeps for the whole process."""
+        """Set PyTorch's global options for the process."""
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         if self.device == "cuda":
             torch.use_deterministic_algorithms(deterministic)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all its work."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         elif self.device == "mps":
@@ -72,8 +70,8 @@ class Numerics:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Inside, Python's garbage collector leaves alone what is there already: to go through all
-        of it takes a tenth of a second or more, in which a GPU would run out of work.
+        """Keep Python's garbage collector off existing objects inside the block: a full collection
+        takes a tenth of a second or more, in which a GPU would run out of work.
         """
         if self.device != "cuda":
             yield
@@ -87,10 +85,10 @@ class Numerics:
 
 
 def formats(device: str) -> list[str]:
-    """The precisions that `auto` chooses among, the safe one first.
+    """Return the precisions that `auto` chooses among, the safe one first.
 
-    On a CPU bfloat16 may be emulated, and very slowly; so it is for timing to tell. A GPU without
-    it (a T4) emulates it as well, which PyTorch counts as support unless it is asked not to.
+    On a CPU bfloat16 may be emulated, and very slowly; so it is timed. A GPU without it (a T4)
+    emulates it as well, which PyTorch counts as support by default.
     """
     if device == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -99,18 +97,18 @@ def formats(device: str) -> list[str]:
 
 
 def usable_gigabytes(device: str) -> float:
-    """Memory that a run may take (10^9 bytes): most of what a GPU has free; elsewhere 3, as the
-    machine is its owner's.
+    """Return the memory that a run may take (10^9 bytes): most of a GPU's free memory; elsewhere
+    3, as the machine is used for other things.
     """
     if device != "cuda":
         return CPU_GIGABYTES
-    torch.cuda.empty_cache()  # what a run before this one left
+    torch.cuda.empty_cache()  # memory left by a run before this one
     free_bytes, _ = torch.cuda.mem_get_info()
     return max(0.1, round(GPU_MEMORY_SHARE * free_bytes / 1e9, 1))
 
 
 def choose_device(asked: str) -> str:
-    """The device for `asked`; "auto" takes CUDA, else MPS, else the CPU.
+    """Return the device for `asked`; "auto" takes CUDA, else MPS, else the CPU.
 
     Raises:
         ConfigError: the machine has no such device.

@@ -1,4 +1,4 @@
-"""Where weights come from when a run does not begin at random: a run, or a model's folder."""
+"""Origin of the first weights of a run that are not random: a run, or a model's folder."""
 
 import hashlib
 import re
@@ -25,17 +25,17 @@ _KINDS = (
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Weights to begin from, with all that gives them their meaning.
+    """Weights to start from, with their shape, tokenizer and hash.
 
     Args:
         path: the folder that they are from.
         shape: of their network; no dropout.
-        tokenizer: whose ids are the rows of the embedding.
+        tokenizer: its ids are the rows of the embedding.
         tensors: a GPT's parameters by hairpin's names, float32 on the CPU, all finite.
         sha256: over names, shapes and bytes in the order of the names, in hex: equal weights have
             equal hashes, wherever they lie.
-        words: which weights they are.
-        notices: lines about what was not taken as it is there.
+        words: name of the weights.
+        notices: lines about parts that were changed or left out.
     """
 
     path: Path
@@ -48,16 +48,16 @@ class Origin:
 
 
 def open_origin(path: Path, weights: str = "best") -> Origin:
-    """The weights of a run, or of a model as transformers writes it: GPT-2, and NanoChat and Qwen3
-    where their networks are hairpin's.
+    """Read the weights of a run, or of a model saved by transformers: GPT-2, and NanoChat and Qwen3
+    if hairpin supports their settings.
 
     Args:
         path: a folder.
         weights: of a run, "best" or "last".
 
     Raises:
-        RunError: the folder is neither, or is damaged, or its network is not hairpin's.
-        UserError: it has no tokenizer, and GPT-2's cannot be had.
+        RunError: the folder is neither, or is damaged, or its network is not supported.
+        UserError: it has no tokenizer, and GPT-2's cannot be loaded.
     """
     notices: tuple[str, ...] = ()
     if RunDirectory(path).config.is_file():
@@ -78,7 +78,7 @@ def open_origin(path: Path, weights: str = "best") -> Origin:
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hex, over the names, shapes and bytes of tensors, whatever their order."""
+    """Return SHA-256, in hex, over names, shapes and bytes of tensors, in any order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -88,7 +88,7 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _from_run(run: RunDirectory, weights: str) -> tuple[Shape, Tokenizer, dict[str, Tensor], str]:
-    """A run's shape, tokenizer and weights, and which they are; a classifier's head is left out."""
+    """Return a run's shape, tokenizer, weights and their name; a classifier's head is left out."""
     tokenizer = load_tokenizer(run.tokenizer)
     saved, which = load_weights(run, weights, tokenizer_sha256=tokenizer.hash())
     shape = replace(Shape.of(run.read_config().model, tokenizer.vocabulary), dropout=0.0)
@@ -100,13 +100,13 @@ def _from_run(run: RunDirectory, weights: str) -> tuple[Shape, Tokenizer, dict[s
 
 
 def _neither(path: Path) -> str:
-    """What is wrong with a path that is no run's and no checkpoint's."""
+    """Return the problem with a path that is neither a run nor a checkpoint."""
     if path.is_dir():
         return f"{path}: neither a run nor a model in safetensors: {_KINDS}"
     if path.exists():
         return f"{path}: is a file; name the folder that it is in, a run or a model"
-    # A config has absolute paths, and people type names of models. `runs/book-3` is a run that is
-    # not there, if there are runs; `someone/model` is a model.
+    # A config has absolute paths, and people type names of models. `runs/book-3` is a missing run
+    # if there are runs; `someone/model` is a model.
     here = Path.cwd()
     name = path.relative_to(here) if path.is_relative_to(here) else path
     is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name.as_posix())

@@ -31,16 +31,16 @@ from hairpin.watch import Watcher
 def pretraining(
     config: Config, tokenizer: Tokenizer | None, budget: Budget | None, watcher: Watcher
 ) -> Task:
-    """The task of learning a text, with all that `config` leaves open chosen.
+    """Return the task of learning a text, with everything that `config` leaves open filled in.
 
     Args:
         config: as asked; `None` means choose.
         tokenizer: the run's own, if it has one already.
-        budget: wall time; None: the config says how long.
-        watcher: told of the preparation.
+        budget: wall time; None: the config sets the length.
+        watcher: receives events of the preparation.
 
     Raises:
-        ConfigError, CorpusError, RunError: what was asked for cannot be.
+        ConfigError, CorpusError, RunError: the request is impossible.
     """
     settled = settle(config, budget, watcher, tokenizer)
     config, prepared, shape = settled.config, settled.prepared, settled.shape
@@ -71,13 +71,13 @@ def pretraining(
 def evaluation_set(
     prepared: Prepared, side: Literal["train", "val"], context: int, most_tokens: int | None
 ) -> Windows | MixedWindows:
-    """A fixed set to measure a loss on; of a mixture one of each source.
+    """Return a fixed set to measure a loss on; for a mixture one of each source.
 
     Args:
         prepared: the text.
-        side: which stream.
+        side: the stream.
         context: T, tokens in a window.
-        most_tokens: about how many; None: all.
+        most_tokens: approximate size; None: all.
     """
 
     def stream(text: Prepared) -> TokenStream:
@@ -150,7 +150,7 @@ def _sources(settled: Settled) -> dict[str, dict[str, float]] | None:
 
 
 def text_of(data: Data) -> str:
-    """What is trained on, in a few words."""
+    """Describe the training text in a few words."""
     if data.corpus:
         return data.corpus
     if data.sources:
@@ -160,7 +160,7 @@ def text_of(data: Data) -> str:
 
 
 def _text_and_column(settled: Settled) -> str:
-    """Name what is trained on, and of tables the column."""
+    """Name the training text, and for tables the column."""
     text, prepared = text_of(settled.config.data), settled.prepared
     surveys = {f" of {source.name}": source.prepared.survey for source in prepared.sources}
     columns = [

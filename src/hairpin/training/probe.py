@@ -1,5 +1,5 @@
-"""Measuring this machine: how fast a model's update really is, in which precision, compiled or not,
-and how many sequences fit.
+"""Measurements of this machine: the speed of a model's update, by precision, compiled or not, and
+the number of sequences that fit.
 """
 
 import itertools
@@ -38,8 +38,8 @@ _REFERENCE = Shape(vocabulary=2048, context=128, layers=4, heads=4, width=192)
 _REFERENCE_SEQUENCES = 16
 _FLOPS_SECONDS = 0.8
 _LONG_SECONDS = 1.0
-_SLOW_FLOPS = 2e9  # a second, on an old machine that is busy
-_HOPELESS = 2.0  # times as long as another way: it is not timed again
+_SLOW_FLOPS = 2e9  # a second, on an old, busy machine
+_HOPELESS = 2.0  # times as slow as another way: it is not timed again
 # Of the time with all threads. More is a moment's neighbour, whom a run gets along with by itself
 # (training/neighbours.py), and who may be gone before it ends.
 _ONE_THREAD_GAIN = 0.6
@@ -47,13 +47,13 @@ _ONE_THREAD_GAIN = 0.6
 
 @dataclass(frozen=True)
 class Speed:
-    """What an update takes here, and the way of doing it that is the fastest.
+    """Time of an update here, and the fastest way of computing it.
 
     Args:
         precision: of the matrix products.
         seconds_per_update: of one that is not the first.
-        micro_batch: sequences in one forward pass, if they had to become fewer.
-        compiled: whether blocks are.
+        micro_batch: sequences in one forward pass, if reduced.
+        compiled: True if blocks are compiled.
         threads: "all", or "one" where that is faster.
     """
 
@@ -69,10 +69,10 @@ def measure_flops(device: str, precision: str, *, seconds: float = _FLOPS_SECOND
     """Return the floating-point operations a second that training a small model reaches here.
 
     Args:
-        device: where.
+        device: the device.
         precision: one format, or "auto" for the faster.
-        seconds: about how long to measure. On a machine that is slow, or busy, passes are smaller
-            and fewer, not longer.
+        seconds: approximate time to measure. On a slow or busy machine, passes are smaller and
+            fewer, not longer.
     """
     model = GPT(_REFERENCE).to(device)
     candidates = _candidates(device, precision)
@@ -80,7 +80,7 @@ def measure_flops(device: str, precision: str, *, seconds: float = _FLOPS_SECOND
 
 
 def _flops_in(model: GPT, numerics: Numerics, seconds: float) -> float:
-    """Return the rate of the fastest pass: what else the machine does only slows the others."""
+    """Return the rate of the fastest pass: other work on the machine only slows passes."""
     ids = torch.randint(0, _REFERENCE.vocabulary, (_REFERENCE_SEQUENCES, _REFERENCE.context + 1))
     deadline, sequences, best = time.perf_counter() + seconds, 1, 0.0
     while True:
@@ -111,15 +111,15 @@ def measure_update(
     compiling: tuple[bool, ...] = (False,),
     notice: Callable[[str], None] = lambda line: None,
 ) -> Speed:
-    """The time of one update of this very run, on a model that is thrown away.
+    """Time one update of this very run, on a model that is thrown away.
 
     Args:
         config: with micro-batch and tokens per update.
         model: like the run's.
         batches: of the run.
-        seconds: about how long to measure all formats together; 0: no longer than it must take.
-        compiling: whether to compile; both: as is faster.
-        notice: told where compiling fails, or a micro-batch does not fit.
+        seconds: approximate time for all formats together; 0: as short as possible.
+        compiling: True to compile; both: the faster.
+        notice: called if compiling fails, or a micro-batch does not fit.
 
     Raises:
         ConfigError: not even one sequence fits.
@@ -170,9 +170,9 @@ def _time_what_fits(
 
     Args:
         config, model, batches: as in `measure_update`.
-        seconds: about how long to measure.
-        way: how to compute it.
-        fastest: seconds of another way; one that is far slower is not timed with care.
+        seconds: approximate time to measure.
+        way: the way of computing it.
+        fastest: seconds of another way; one that is far slower is not timed carefully.
     """
     config = with_values(config, {"execution.precision": way.precision})
     while True:
@@ -189,7 +189,7 @@ def _time_what_fits(
                     "execution.micro_batch: not even one sequence fits in memory; "
                     + smaller(config, " or model.context")
                 ) from None
-        # Out of the handler, so that nothing holds on to what did not fit.
+        # Outside the handler, so that nothing keeps a reference to what did not fit.
         model.zero_grad(set_to_none=True)
         if config.execution.device == "cuda":
             torch.cuda.empty_cache()
@@ -201,7 +201,7 @@ def _time_what_fits(
 def _time_way(
     config: Config, model: GPT, batches: Samples, seconds: float, way: _Way, fastest: float
 ) -> float:
-    """Return the seconds of an update as the config has it.
+    """Return the seconds of an update by the config.
 
     Raises:
         RuntimeError, MemoryError: it does not fit.
@@ -255,7 +255,7 @@ def _time_updates(
 ) -> float:
     """Return the seconds of an update.
 
-    One that takes long is not timed whole but reckoned from one and two micro-batches; where a
+    A long one is not timed whole but extrapolated from one and two micro-batches; if a
     micro-batch `is_large` and takes long, from one and two sequences.
     """
     micro_batch = min(samples, stepper.micro_batch)
@@ -279,7 +279,7 @@ def _time_updates(
 
 
 def _reckoned(stepper: Stepper, batches: Samples, unit: int, count: int, alone: float) -> float:
-    """Return the seconds of an update of `count` units, of which one alone took so long."""
+    """Return the seconds of an update of `count` units, of which one took `alone` seconds."""
     if count == 1:
         return alone
     each = _time_step(stepper, batches, 2 * unit) - alone

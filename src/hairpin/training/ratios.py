@@ -1,7 +1,7 @@
-"""How far one update moves the weights: a look at a sample of them before it and after it.
+"""Update ratios: the change that one update makes, from a sample of weights before and after.
 
-RMS of the change over RMS of the weights, by part of the network, says whether the learning rate
-fits: Karpathy's rule of thumb for it is about 1e-3 (CS231n, "Ratio of weights:updates"). Looking
+RMS of the change over RMS of the weights, by part of the network, shows if the learning rate
+fits: Karpathy's rule of thumb is about 1e-3 (CS231n, "Ratio of weights:updates"). Measuring
 draws no random number, touches no weight, and waits for no device.
 """
 
@@ -20,7 +20,7 @@ _MOST_ENTRIES = 65_536  # of one parameter
 
 @dataclass(frozen=True)
 class WeightSample:
-    """Copies of some entries of every parameter that trains, as they are before an update."""
+    """Copies of some entries of every trainable parameter, from before an update."""
 
     entries: dict[str, Tensor]
 
@@ -28,13 +28,12 @@ class WeightSample:
     def compare(
         self, model: Named, total: Callable[[Tensor], Tensor] | None = None
     ) -> Callable[[], dict[str, float]]:
-        """Look at the same entries after the update; what is returned waits for the ratios, and
-        gives them with four digits. A part whose weights were all 0 has none.
+        """Read the same entries after the update; return a function that waits for the ratios, with
+        four digits. A part whose weights were all 0 has none.
 
         Args:
             model: the one that the sample is of.
-            total: sums a tensor over processes, where each has a part of every parameter; None:
-                they are whole.
+            total: sums a tensor over processes, if parameters are sharded; None: they are whole.
         """
         sums: dict[
             str, list[Tensor]
@@ -62,13 +61,13 @@ class WeightSample:
 
 @torch.no_grad()
 def sample_weights(model: Named) -> WeightSample:
-    """Copy up to 65,536 entries of each parameter that trains, evenly spread."""
+    """Copy up to 65,536 entries of each trainable parameter, evenly spread."""
     named = model.named_parameters()
     return WeightSample({n: _some_entries(p).clone() for n, p in named if p.requires_grad})
 
 
 def part_of(name: str) -> str:
-    """The part of the network that a parameter belongs to, by its name."""
+    """Return the part of the network that a parameter belongs to, by its name."""
     if "norm." in name:
         return "norm"
     for part in ("attention", "mlp", "position", "embedding", "head"):

@@ -1,6 +1,6 @@
-"""A rehearsal: how long the parts of a run take here, measured for a few seconds without training.
+"""Rehearsal: timing of the parts of a run here, for a few seconds and without training.
 
-Token ids are random: what they say changes nothing in how long they take.
+Token ids are random: their values do not affect the time.
 """
 
 import tempfile
@@ -33,15 +33,15 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was measured.
+    """Results of a rehearsal.
 
     Args:
-        config: with precision, whether blocks are compiled, and a micro-batch that fits.
+        config: with precision, compilation, and a micro-batch that fits.
         seconds_per_update: of one that is not the first.
         seconds_per_sequence: of evaluation.
         seconds_per_sampled_token: of the samples on the way.
         model_seconds: to make a model.
-        copied_bytes_per_second: in memory, as a snapshot is.
+        copied_bytes_per_second: in memory, as for a snapshot.
         saved_bytes_per_second: hashed, written and made durable.
     """
 
@@ -56,19 +56,19 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class RandomSamples:
-    """Random token ids in the place of a text's."""
+    """Random token ids instead of a text's."""
 
     vocabulary: int
     context: int
 
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, int64 [count, T] each."""
+        """Return inputs and targets, int64 [count, T] each."""
         generator = torch.Generator().manual_seed(position)
         ids = torch.randint(0, self.vocabulary, (count, self.context + 1), generator=generator)
         return ids[:, :-1], ids[:, 1:]
 
     def where(self, position: int, count: int) -> str:
-        """Where they are, in words."""
+        """Describe their place in the data."""
         return f"random ids {position} to {position + count - 1}"
 
 
@@ -85,8 +85,8 @@ def rehearse(
         config: with micro-batch and tokens per update.
         shape: of the model.
         budget: as in `settle_speed`.
-        notice: told of what does not go as asked.
-        folder: on the disk that checkpoints are going to be on; nothing is left in it.
+        notice: called for each deviation from the request.
+        folder: on the disk of the checkpoints; it is left empty.
 
     Raises:
         ConfigError: not even one sequence fits in memory.
@@ -134,7 +134,7 @@ def _seconds_per_sampled_token(config: Config, model: GPT) -> float:
     if not asked.sample_tokens or not can_write(model):
         return 0.0
     tokens = generate(model, [0], Sampling(asked.temperature, asked.top_k), seed=0)
-    list(islice(tokens, 2))  # what the first ones make ready
+    list(islice(tokens, 2))  # one-time setup of the first ones
     times = []
     for _ in range(_SAMPLE_TOKENS):
         start = time.perf_counter()
@@ -144,7 +144,7 @@ def _seconds_per_sampled_token(config: Config, model: GPT) -> float:
 
 
 def _bytes_per_second(folder: Path) -> tuple[float, float]:
-    """Of copying in memory, and of saving."""
+    """Return the speeds of copying in memory and of saving."""
     content = torch.randint(0, 256, (_WRITTEN_BYTES,), dtype=torch.uint8)
     content.clone()
     start = time.perf_counter()
@@ -152,7 +152,7 @@ def _bytes_per_second(folder: Path) -> tuple[float, float]:
     copied = _WRITTEN_BYTES / (time.perf_counter() - start)
     try:
         return copied, _saved_per_second(content, folder)
-    except OSError:  # the folder cannot be written to, or its disk is full, which is said elsewhere
+    except OSError:  # the folder is not writable, or its disk is full, which is reported elsewhere
         return copied, _saved_per_second(content, None)
 
 

@@ -1,6 +1,6 @@
 """From a run folder with a config to a job, and through the loop: the same way for every task.
 
-A new run and one that goes on take it alike: a run that has a checkpoint begins there.
+New and resumed runs take the same path: a run that has a checkpoint begins there.
 """
 
 import time
@@ -42,7 +42,7 @@ from hairpin.training.task import Task
 from hairpin.training.threads import computing_with, threads_of
 from hairpin.watch import Watcher
 
-# Settles a config into a task: (config, the run's tokenizer if it has one, budget, watcher).
+# Fills in a config and makes a task: (config, the run's tokenizer if it has one, budget, watcher).
 TaskMaker = Callable[[Config, Tokenizer | None, Budget | None, Watcher], Task]
 
 
@@ -56,19 +56,19 @@ def train_run(
     world: World | None = None,
     restart: bool = False,
 ) -> Iterator[Event]:
-    """Train the run to its end from where it is, yielding what happens.
+    """Train the run from its current state to its end, yielding events.
 
     Args:
         run: a folder with a config, in which `None` means choose; the caller holds its lock.
-        make_task: settles the config.
-        config: in place of the run's own, in which it is written once it is known to fit.
-        budget: wall time; fills only what the config leaves open.
-        watcher: told of preparation and notices.
-        world: the processes that train it together; the first one settles, and writes.
-        restart: whether it begins at update 0, whatever was saved.
+        make_task: fills in the config.
+        config: used instead of the run's own, and written to it once it is known to fit.
+        budget: wall time; fills only settings that the config leaves open.
+        watcher: receives preparation events and notices.
+        world: the processes that train it together; the first one fills in, and writes.
+        restart: True to begin at update 0, ignoring saved state.
 
     Raises:
-        HairpinError: it did not come to its end; a line says why, and what was saved is whole.
+        HairpinError: it did not finish; a line gives the reason, and saved files are intact.
     """
     with kept_out(), noticing_shortage(run.path):
         yield from _train_run(run, make_task, config, budget, watcher, world or World(), restart)
@@ -130,9 +130,9 @@ def _begin(
     world: World,
     restart: bool,
 ) -> tuple[Task, CheckpointStore, Checkpoint | None, Sequence[str]]:
-    """The task, the run's checkpoints, the one to go on from, and what has changed since it.
+    """Return the task, the run's checkpoints, the one to resume from, and the changes since it.
 
-    The first process chooses what the config leaves open, and writes it into the run once it is
+    The first process fills in what the config leaves open, and writes it into the run once it is
     known to fit the checkpoint; the others take it from there.
     """
     own: list[Task] = []
@@ -148,14 +148,14 @@ def _begin(
 
     tree = world.share(settle)
     config = own[0].config if own else validate(tree)
-    facts = _facts(own[0]) if own else {}  # who writes manifests needs them
+    facts = _facts(own[0]) if own else {}  # the process that writes manifests needs them
     store = run_store(run, config, facts, world)
     watcher.stage("verifying the checkpoint", 0, 0)
     checkpoint = store.newest(watcher.notice, partial(_begin_at_0, run, watcher, restart))
 
     def write() -> Sequence[str]:
         changes = changes_since(checkpoint, config, facts, world.size) if checkpoint else ()
-        # Where the run goes on, all of the checkpoint is read before anything is written.
+        # On resume, all of the checkpoint is read before anything is written.
         if not checkpoint or not is_there(run.tokenizer):
             _write_what_it_is(run, own[0], world)
         return changes
@@ -166,7 +166,7 @@ def _begin(
 
 
 def _begin_at_0(run: RunDirectory, watcher: Watcher, restart: bool, damaged: Sequence[str]) -> None:
-    """Say that the run begins again, where it may without being asked."""
+    """Announce that the run begins again, if that needs no request."""
     if not restart and (updates := require_nothing_lost(run, damaged)):
         watcher.notice(
             f"{run.path}: no checkpoint was saved yet, so it begins again at update 0; the "
@@ -177,14 +177,14 @@ def _begin_at_0(run: RunDirectory, watcher: Watcher, restart: bool, damaged: Seq
 def _kept_of_record(
     run: RunDirectory, checkpoint: Checkpoint | None, length: int
 ) -> tuple[int, str | None]:
-    """How much of the record stays, and what is wrong with that."""
+    """Return the length of the record to keep, and the problem with it, if any."""
     if checkpoint is None:
         return start_bytes(run.metrics), None
     return kept_bytes(run.metrics, length, checkpoint.step)
 
 
 def _memorised(task: Task, job: Job, watcher: Watcher) -> Iterator[Event]:
-    """What was learned by heart, if that is measured."""
+    """Yield the memorisation, if it is measured."""
     if not task.measure_memorisation:
         return
     watcher.stage("looking for what was learned by heart", 0, 0)
@@ -207,7 +207,7 @@ def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> No
         except ConfigError:  # far slower than probed: better late than not at all
             return None
         if schedule_of(config).settled < job.state.update:
-            return None  # rates that were used already would have been others
+            return None  # rates that were used already would differ
         job.run.write_config(config)
         return config
 
@@ -215,10 +215,10 @@ def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> No
 
 
 def _require_parallel(config: Config, world: World) -> None:
-    """Nothing, if so many processes can train what the config wants.
+    """Check that the config supports the number of processes.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: it does not.
     """
     how, problems = config.execution, []
     if world.size == 1:
@@ -241,7 +241,7 @@ def _require_parallel(config: Config, world: World) -> None:
 
 
 def _going_on(task: Task, checkpoint: Checkpoint, changes: Sequence[str]) -> Iterator[Event]:
-    """What is said where a run goes on; and its new length, if that was changed since."""
+    """Yield the events of a resume, and the new length, if it was changed since."""
     config, before = task.config, config_of(checkpoint)
     updates, planned = config.train.updates, before.train.updates
     assert updates and planned
@@ -254,14 +254,14 @@ def _going_on(task: Task, checkpoint: Checkpoint, changes: Sequence[str]) -> Ite
 
 
 def _facts(task: Task) -> dict[str, str]:
-    """What a checkpoint belongs to."""
+    """Return the hashes that tie a checkpoint to its text and tokenizer."""
     assert task.config.data.hash
     return {"data_sha256": task.config.data.hash, "tokenizer_sha256": task.tokenizer.hash()}
 
 
 def _write_what_it_is(run: RunDirectory, task: Task, world: World) -> None:
-    """The settled config, the tokenizer and the environment. The config comes before the
-    tokenizer: a run that has a tokenizer is settled.
+    """Write the filled-in config, the tokenizer and the environment. The config comes before the
+    tokenizer: a run with a tokenizer has a complete config.
     """
     run.write_config(task.config)
     if not is_there(run.tokenizer):

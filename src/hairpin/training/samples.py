@@ -17,17 +17,17 @@ _PROMPT_PLACES = 15
 
 @dataclass(frozen=True)
 class SampleWriter:
-    """Continues a prompt with the model as it is now.
+    """Writer that continues a prompt with the model's current weights.
 
     Args:
-        model: whose weights are read.
+        model: its weights are read.
         tokenizer: the run's.
-        prompt: text to go on from.
+        prompt: text to continue.
         tokens: length of the continuation; an end-of-text ends it early.
         sampling: how a token is drawn.
         seed: the same for every sample.
-        stopped: asked before each token.
-        shown: what people see in place of the prompt; None: the prompt.
+        stopped: polled before each token.
+        shown: text shown instead of the prompt; None: the prompt.
     """
 
     model: GPT
@@ -40,7 +40,7 @@ class SampleWriter:
     shown: str | None = None
 
     def __call__(self) -> tuple[str, str]:
-        """The prompt as people see it, and how the model goes on."""
+        """Return the prompt as shown, and the continuation."""
         ids = prompt_ids(self.tokenizer, self.prompt)
         written: list[int] = []
         for token in islice(generate(self.model, ids, self.sampling, seed=self.seed), self.tokens):
@@ -59,7 +59,7 @@ def sample_writer(
     stopped: Callable[[], bool],
     shown: str | None = None,
 ) -> SampleWriter:
-    """A writer of samples as the settings of `evaluate` want them.
+    """Return a writer of samples by the settings of `evaluate`.
 
     Args:
         config: of the run.
@@ -79,16 +79,16 @@ def sample_writer(
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt as the model saw beginnings in training: after an end-of-text."""
+    """Return a prompt's ids after an end-of-text, as texts begin in training."""
     return [tokenizer.end_of_text, *(int(token) for token in tokenizer.encode(prompt))]
 
 
 def cut_of_prompt(length: int, context: int) -> str | None:
-    """Return a line that says how much of a prompt the model does not see; None: it sees all.
+    """Return a line about the part of a prompt that the model does not see; None: it sees all.
 
     Args:
         length: of the prompt's ids, with the end-of-text.
-        context: how many the model sees.
+        context: number that the model sees.
     """
     cut = window_start(length, context)
     if not cut:
@@ -110,7 +110,7 @@ def prompt_warnings(config: Config, tokenizer: Tokenizer, prompt: str | None) ->
 
 
 def prompt_from(tokens: Tokens, tokenizer: Tokenizer) -> str:
-    """A line or so of the stream, beginning where a line does, that is typical of it.
+    """Return about one line of the stream, from the start of a line, that is typical of it.
 
     Of the openings at some places in the stream, the one with the median share of letters: neither
     a table nor a title.
@@ -125,7 +125,7 @@ def _share_of_letters(text: str) -> float:
 
 
 def _opening(tokens: Tokens, tokenizer: Tokenizer, place: int) -> str:
-    """The first line or so that begins after `place`."""
+    """Return about the first line that begins after `place`."""
     count = min(len(tokens), _SEARCHED_TOKENS)
     text = _text_of(tokens.read(place, count).tolist(), tokenizer)
     start = text.find("\n") + 1
@@ -138,5 +138,5 @@ def _opening(tokens: Tokens, tokenizer: Tokenizer, place: int) -> str:
 
 
 def _text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """Decoded text, without what a cut character leaves at either end."""
+    """Return decoded text, without truncated characters at either end."""
     return tokenizer.decode(ids).strip("\ufffd")

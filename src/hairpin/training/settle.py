@@ -1,9 +1,9 @@
-"""Settling a config: what it leaves open is measured and filled in, the rest is left alone.
+"""Filling in a config: open settings are measured and filled in, the rest is unchanged.
 
     start → shape → shards → micro-batch → precision, compiled or not → length
 
-A settled config comes back unchanged and nothing is measured, so that a repeat and a resume use
-what the first run chose.
+A complete config is returned unchanged and nothing is measured, so that a repeat and a resume use
+the values of the first run.
 """
 
 from collections.abc import Callable
@@ -45,16 +45,16 @@ _EPOCHS_THAT_MEMORISE = 20
 
 @dataclass(frozen=True)
 class Settled:
-    """A config with nothing left open, and the text it is about.
+    """A complete config, and its text.
 
     Args:
         config: all of it.
         prepared: tokenizer and token streams.
         shape: of the model.
         seconds_per_update: as probed.
-        origin: what training starts from, if that was looked at.
-        without_length: the config as it was when only the run's length was left to choose, where
-            the time budget chose it; None where the length was asked for.
+        origin: the weights that training starts from, if they were read.
+        without_length: the config when only the run's length was open, if the time budget chose
+            it; None if the length was set.
     """
 
     config: Config
@@ -81,8 +81,8 @@ class Settled:
         }
 
     def corrected(self, updates: int) -> Config:
-        """The config for another length. What was used already, warmup and the evaluation set,
-        stays as it is.
+        """Return the config for another length. Warmup and the evaluation set, already in use, stay
+        as they are.
         """
         assert self.without_length
         used = {
@@ -101,16 +101,16 @@ class Settled:
 def settle(
     config: Config, budget: Budget | None, watcher: Watcher, tokenizer: Tokenizer | None = None
 ) -> Settled:
-    """Choose what `config` leaves open, for this text, this machine and this much time.
+    """Fill in what `config` leaves open, for this text, machine and time budget.
 
     Args:
         config: as asked; `None` means choose.
-        budget: wall time; None: the config says how long.
-        watcher: told of the preparation.
+        budget: wall time; None: the config sets the length.
+        watcher: receives events of the preparation.
         tokenizer: the run's own, if it has one already.
 
     Raises:
-        ConfigError, CorpusError: what was asked for cannot be.
+        ConfigError, CorpusError: the request is impossible.
     """
     config, origin = settle_start(config, tokenizer)
     asked_vocabulary = config.tokenizer.vocabulary
@@ -152,8 +152,8 @@ def settle(
 
 
 def settle_start(config: Config, tokenizer: Tokenizer | None) -> tuple[Config, Origin | None]:
-    """The device, and the shape of what training starts from; a run that has a tokenizer has
-    taken both already.
+    """Fill in the device, and the shape of the weights that training starts from; a run that has a
+    tokenizer has both already.
     """
     config = with_values(config, {"execution.device": choose_device(config.execution.device)})
     if tokenizer and config.execution.threads == "auto":  # a run older than the setting
@@ -165,7 +165,7 @@ def settle_start(config: Config, tokenizer: Tokenizer | None) -> tuple[Config, O
 
 
 def learned_values(prepared: Prepared) -> dict[str, Any]:
-    """What a config learns of its text: what was read as what, how it was divided, its hash."""
+    """Return settings learned from the text: formats read, the split, and its hash."""
     values = {
         "data.hash": prepared.survey.hash,
         "tokenizer.vocabulary": prepared.tokenizer.vocabulary,
@@ -182,7 +182,7 @@ def learned_values(prepared: Prepared) -> dict[str, Any]:
 
 
 def batches_of(prepared: Prepared, context: int, seed: int) -> Batches | MixedBatches:
-    """The training batches of a text, or of a mixture."""
+    """Return the training batches of a text, or of a mixture."""
     if not prepared.sources:
         return Batches(prepared.train, context, seed)
     return MixedBatches(
@@ -194,7 +194,7 @@ def batches_of(prepared: Prepared, context: int, seed: int) -> Batches | MixedBa
 
 
 def memorisation_warning(settled: Settled) -> str | None:
-    """A line where so many passes over so little text would be learned by heart."""
+    """Return a warning if this many passes over a small text would be memorised."""
     often = {
         name: epochs
         for name, epochs in settled.source_epochs.items()
@@ -229,7 +229,7 @@ def _settle_shape(config: Config, budget: Budget | None, watcher: Watcher) -> Co
 
 
 def settle_micro_batch(config: Config, shape: Shape) -> Config:
-    """As many sequences in a forward pass as help and fit, where that is open.
+    """Fill in the number of sequences in a forward pass that helps and fits, if it is unset.
 
     Args:
         config: with tokens per update.
@@ -249,15 +249,15 @@ def settle_speed(
     budget: Budget | None,
     notice: Callable[[str], None],
 ) -> tuple[Config, float]:
-    """Precision, compiled or not, a micro-batch that fits, and seconds per update; measured with
-    care only where something hangs on it.
+    """Fill in precision, compilation and a micro-batch that fits; return seconds per update too.
+    Measure carefully only if the result is needed.
 
     Args:
         config: with micro-batch and tokens per update.
         model: like the run's, to be thrown away.
         batches: of the run.
-        budget: wall time that the length hangs on; None: the config says how long.
-        notice: told where compiling fails, or a micro-batch does not fit.
+        budget: wall time that sets the length; None: the config sets it.
+        notice: called if compiling fails, or a micro-batch does not fit.
 
     Raises:
         ConfigError: not even one sequence fits in memory.
@@ -292,8 +292,8 @@ def settle_speed(
 
 
 def without_timing(config: Config) -> Config:
-    """Return the config with what would be timed chosen by the kind of device alone, so that the
-    same command computes the same bits each time on one machine.
+    """Return the config with timed settings chosen by the kind of device alone, so that the same
+    command computes the same bits each time on one machine.
     """
     on_cuda = config.execution.device == "cuda"
     chosen = {

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM, a closed terminal: a wish to stop that the loop looks at where it is safe.
+"""Ctrl-C, SIGTERM, a closed terminal: a stop request that the loop checks where it is safe.
 
-Of several processes each may be told at another moment, or one alone: they agree on it once in an
+Several processes may be signalled at different moments, or only one of them: they agree once in an
 update, and none stops before that.
 """
 
@@ -14,11 +14,11 @@ from types import FrameType
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-_PATIENCE = 2  # signals; the next one leaves at once
+_PATIENCE = 2  # signals; the next one exits at once
 
 
 class StopRequest:
-    """Whether somebody asked for the end, and by which signal."""
+    """Request to stop, with the signal that made it."""
 
     def __init__(self, *, alone: bool = True) -> None:
         self.signal_number: int | None = None
@@ -32,11 +32,11 @@ class StopRequest:
         return self._agreed or (self._alone and self.signal_number is not None)
 
     def noted(self) -> tuple[int, ...]:
-        """How often each signal was noted here, 0 or 1: what the others are told."""
+        """The count of each signal noted here, 0 or 1, to share with other processes."""
         return tuple(int(self.signal_number == number) for number in _SIGNALS)
 
     def agree(self, noted: Sequence[int]) -> None:
-        """Take in the sums of what all have noted."""
+        """Apply the sums of all processes' counts."""
         told = [number for number, count in zip(_SIGNALS, noted, strict=True) if count]
         if told:
             self._agreed = True
@@ -44,10 +44,10 @@ class StopRequest:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Inside, SIGINT, SIGTERM and SIGHUP are noted for the loop to see. A second one changes
+        """Note SIGINT, SIGTERM and SIGHUP inside the block for the loop. A second one changes
         nothing: clusters send two, and the last updates are being saved. A third raises at once.
 
-        One that is ignored stays so: `nohup`, and a script's jobs in the background, want that.
+        An ignored signal stays ignored: `nohup`, and a script's jobs in the background, want that.
         Only the main thread may set handlers; in any other the signals are left as they are.
         """
         if threading.current_thread() is not threading.main_thread():
