@@ -1,21 +1,21 @@
-"""A word, once, where training has become far slower than this process has seen it."""
+"""Notice, given once, that training has become far slower than this process has seen it."""
 
 import time
 from collections import deque
 from collections.abc import Callable
 from statistics import median
 
-_UPDATES = 20  # whose median is a speed: evaluations and checkpoints between them do not count
+_UPDATES = 20  # median speed over these; evaluations and checkpoints do not count
 _FAR_BELOW = 0.4
-_PATIENCE_SECONDS = 10.0  # a program that starts, or a backup of a moment, is no news
+_PATIENCE_SECONDS = 10.0  # a starting program, or a short backup, is not reported
 
 
 class Slowdown:
-    """Watches the speed of updates.
+    """Monitor of the speed of updates.
 
     Args:
-        notice: told in a line, once, that it fell, and what to do about it.
-        measured: tokens a second that the machine showed before the start.
+        notice: called once, with a line that says that it fell, and what to do about it.
+        measured: tokens a second measured before the start.
         clock: seconds from an arbitrary moment.
     """
 
@@ -33,7 +33,7 @@ class Slowdown:
         self._has_said = False
 
     def took(self, tokens_per_second: float) -> None:
-        """Take in the speed of the next update."""
+        """Count the speed of the next update."""
         self._recent.append(tokens_per_second)
         if self._has_said or len(self._recent) < _UPDATES:
             return

@@ -1,7 +1,7 @@
-"""How a model is spread over the processes: whole, replicated (DDP), or sharded (FSDP2).
+"""Distribution of a model over processes: whole, replicated (DDP), or sharded (FSDP2).
 
-`Spread` is one model as its process sees it: the parameters that this process keeps and moves, the
-gradients for them, and the whole model where somebody writes with it. A sharded parameter is cut
+`Spread` is one model as its process sees it: the parameters that this process keeps and updates,
+their gradients, and the whole model for generation. A sharded parameter is cut
 along its first dimension (Zhao et al. 2023), and what is kept of it here is a plain tensor, so that
 clipping, optimizers and checkpoints know nothing of shards.
 """
@@ -30,10 +30,10 @@ _CONSTANT_BUFFERS: dict[str, Any] = {next(name for name in _NAMES if name in _KN
 
 
 class Spread:
-    """A model that this process has to itself.
+    """Model trained by this process alone.
 
     Args:
-        model: it is called as `model(inputs, targets)`.
+        model: called as `model(inputs, targets)`.
     """
 
     pieces: dict[str, Piece]  # by parameter name; none where parameters are whole
@@ -44,45 +44,45 @@ class Spread:
 
     @property
     def shards(self) -> Shards | None:
-        """Knows of which matrices the parameters are parts; None: they are whole."""
+        """Maps sharded parameters to whole matrices; None: they are whole."""
         return None
 
     @property
     def total(self) -> Callable[[Tensor], Tensor] | None:
-        """Sums what is added up over parts of parameters; None: they are whole."""
+        """Sums values over shards of parameters; None: they are whole."""
         return None
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """A forward pass for training: the sum of losses, the number of targets."""
+        """Run a forward pass for training; return the sum of losses and the number of targets."""
         loss_sum, count = self.model(inputs, targets)
         return loss_sum, count
 
     @contextmanager
     def micro_step(self, *, is_last: bool) -> Iterator[None]:
-        """Around the passes of one micro-step, the last of an update or not."""
+        """Wrap the passes of one micro-step, the last of an update or not."""
         yield
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names, and what this process keeps of each parameter."""
+        """Return names, and this process's part of each parameter."""
         yield from self.model.named_parameters()
 
     def forget_gradients(self) -> None:
-        """Begin a new update."""
+        """Clear gradients for a new update."""
         for parameter in self.model.parameters():
             parameter.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradients of what this process keeps, by parameter name."""
+        """Return the gradients of this process's parameters, by name."""
         return {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
 
     def rows_of(self, name: str) -> tuple[int, int] | None:
-        """Which rows of a parameter this process keeps; None: all."""
+        """Return the rows of a parameter that this process keeps; None: all."""
         piece = self.pieces.get(name)
         return (piece.start, piece.stop) if piece else None
 
     @contextmanager
     def gathered(self) -> Iterator[GPT | None]:
-        """The whole model, for the process that writes with it; None in the others."""
+        """Gather the whole model for the process that generates with it; None in the others."""
         yield self.model
 
 
@@ -97,7 +97,7 @@ class Replicated(Spread):
     def __init__(self, model: GPT, world: World) -> None:
         super().__init__(model)
         self._world = world
-        # Of a classifier, a language head of its own is left without a gradient.
+        # A classifier's separate language head gets no gradient.
         self._parallel = nn.parallel.DistributedDataParallel(
             model,
             find_unused_parameters=hasattr(model, "class_head") and model.head is not None,
@@ -126,11 +126,11 @@ class Sharded(Spread):
     """A part of each parameter, of its gradient and its moments in every process.
 
     Blocks are gathered one at a time, in forward and backward passes. Gradients are summed and cut
-    at every micro-step: to put that off, each process would have to hold those of the whole model.
+    at every micro-step: to defer that, each process would have to hold those of the whole model.
 
     Args:
-        model: without values, on "meta"; its `blocks` and itself are sharded in place, on the
-            device, and begin with their first values.
+        model: without values, on "meta"; its `blocks` and the model itself are sharded in place,
+            on the device, and get their initial values.
         world: the processes.
         numerics: device and precision; where products are in 16 bits, blocks that are matrices
             alone are gathered in them.
@@ -168,7 +168,7 @@ class Sharded(Spread):
             if part.size(0) != piece.stop - piece.start:
                 raise AssertionError(f"{name}: cut otherwise than it was thought to be")
             self.pieces[name] = piece
-            # The same memory: what the optimizer moves is what is gathered next.
+            # The same memory: the optimizer's updates are gathered next.
             self._local[name] = nn.Parameter(part, requires_grad=parameter.requires_grad)
         with torch.no_grad():
             for name, value in model.first_values():
@@ -187,11 +187,11 @@ class Sharded(Spread):
         return self._world.sum_
 
     def rows(self, parameter: Tensor) -> int:
-        """How many rows the whole matrix has of which this process has the `parameter`."""
+        """Return the number of rows of the whole matrix whose shard is `parameter`."""
         return self._whole_rows[id(parameter)]
 
     def gather(self, parts: Sequence[Tensor], rows: int) -> list[Tensor]:
-        """The whole matrices, of so many rows each, of which this process has these parts."""
+        """Gather the whole matrices, with these numbers of rows, from the processes' parts."""
         size, each = self._world.size, -(-rows // self._world.size)
         padded = parts[0].new_zeros(len(parts), each, parts[0].size(1))
         for place, part in zip(padded, parts, strict=True):
@@ -202,7 +202,7 @@ class Sharded(Spread):
         return list(torch.cat(found, dim=1)[:, :rows])
 
     def own(self, whole: Tensor) -> Tensor:
-        """This process's rows of a whole matrix."""
+        """Return this process's rows of a whole matrix."""
         rows = self._world.rows(len(whole))
         return whole[rows.start : rows.stop]
 
@@ -233,15 +233,15 @@ class Sharded(Spread):
             yield None
 
     def _let_go(self) -> None:
-        """Free what a pass without a backward pass has gathered and kept: it would be old as soon
-        as the parts are changed.
+        """Free parameters gathered in a pass without a backward pass: they become stale as soon as
+        the shards change.
         """
         for module in self._modules:
             module.reshard()
 
 
 def spread_model(model: GPT, world: World, how: str, numerics: Numerics) -> Spread:
-    """The model spread over the world.
+    """Spread the model over the processes.
 
     Args:
         model: on the device; with "fsdp" on "meta", without values.
@@ -256,13 +256,13 @@ def spread_model(model: GPT, world: World, how: str, numerics: Numerics) -> Spre
 
 
 def _summed(state: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    """The gradients of a bucket summed over the processes: DDP's own hook takes their mean."""
+    """Sum a bucket's gradients over the processes: DDP's own hook takes their mean."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
     return future
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """What this process has of a sharded tensor, in the same memory."""
+    """Return this process's part of a sharded tensor, in the same memory."""
     part: Tensor = tensor.detach().to_local()  # type: ignore[attr-defined]
     return part

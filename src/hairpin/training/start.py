@@ -14,11 +14,11 @@ from hairpin.training.spread import Spread
 
 
 def open_start(config: Config) -> Origin:
-    """What `start.path` names.
+    """Open the weights that `start.path` names.
 
     Raises:
         RunError: it is neither a run nor a model in safetensors, or is damaged.
-        ConfigError: its weights are not those that the config was made with.
+        ConfigError: its weights differ from those that the config was made with.
     """
     assert config.start.path
     origin = open_origin(Path(config.start.path), config.start.weights)
@@ -31,7 +31,7 @@ def open_start(config: Config) -> Origin:
 
 
 def with_start(config: Config, origin: Origin) -> Config:
-    """The config with the shape and tokenizer of what it starts from.
+    """Return the config with the shape and tokenizer of the weights it starts from.
 
     Raises:
         ConfigError: it asks for another shape or tokenizer.
@@ -73,11 +73,11 @@ def with_start(config: Config, origin: Origin) -> Config:
 
 
 def load_start(config: Config, origin: Origin | None) -> Callable[[Spread], None] | None:
-    """What puts the first weights into a model; None where they are random.
+    """Return a function that loads the first weights into a model; None if they are random.
 
     Args:
         config: of the run.
-        origin: what `start.path` names, if it was opened already.
+        origin: the weights that `start.path` names, if opened already.
     """
     if config.start.path is None:
         return None
@@ -85,9 +85,9 @@ def load_start(config: Config, origin: Origin | None) -> Callable[[Spread], None
     @torch.no_grad()
     def load(spread: Spread) -> None:
         tensors = (origin or open_start(config)).tensors
-        # Copied and let go: they are as large as the model, and training goes on for long.
+        # Copied and freed: they are as large as the model, and training is long.
         for name, parameter in spread.named_parameters():
-            if name in tensors:  # a classifier's own head is not there
+            if name in tensors:  # a classifier's own head is missing
                 # A shorter context has fewer positions.
                 start, stop = spread.rows_of(name) or (0, parameter.size(0))
                 parameter.copy_(tensors[name][start:stop])

@@ -1,4 +1,4 @@
-"""Everything that a checkpoint holds: what training has become after so many updates."""
+"""Everything that a checkpoint holds: the state of training after some updates."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from hairpin.training.spread import Spread
 
 @dataclass(frozen=True)
 class Best:
-    """The best evaluation so far: after how many updates, and its validation loss in nats."""
+    """The best evaluation so far: its number of updates and its validation loss in nats."""
 
     update: int
     val_loss: float
@@ -25,19 +25,19 @@ class Best:
 
 @dataclass
 class TrainState:
-    """The whole state of a training run; config and data are what it runs on.
+    """The whole state of a training run; config and data are separate.
 
     Args:
         model: its parameters are the float32 masters.
         optimizer: its moments.
-        guard: what it compares the next updates with.
+        guard: the statistics that it judges the next updates by.
         update: updates completed; the next update's index. Drives the learning rate.
         position: samples consumed; the next sample's position. Drives the data.
         tokens: target tokens of all updates, skipped ones too.
         best: the best evaluation so far.
-        rewinds: how often the run went back to a checkpoint.
-        evaluated: the last evaluation was after this many updates; -1: there was none. A stop may
-            come in the way of one, which is then made up for when the run goes on.
+        rewinds: number of times the run went back to a checkpoint.
+        evaluated: the last evaluation was after this many updates; -1: there was none. One that
+            a stop prevents is made when the run resumes.
         scaling: of the loss, in float16.
         spread: the model over several processes; None: this one has it to itself.
     """
@@ -52,28 +52,28 @@ class TrainState:
     best: Best | None = None
     evaluated: int = -1
     scaling: LossScale | None = None
-    spread: Spread = None  # type: ignore[assignment]  # made of the model where none is given
+    spread: Spread = None  # type: ignore[assignment]  # made from the model if none is given
 
     def __post_init__(self) -> None:
-        """Spread the model over this process alone, if nobody has spread it."""
+        """Spread the model over this process alone, if it is not spread yet."""
         self.spread = self.spread or Spread(self.model)
 
     @property
     def is_best(self) -> bool:
-        """Whether no evaluation was better than that of the weights as they are."""
+        """True if no evaluation was better than that of the current weights."""
         return self.best is not None and self.best.update == self.update
 
     def model_tensors(self) -> dict[str, Tensor]:
-        """The weights by parameter name, or this process's part of them; tied weights once."""
+        """Return the weights by parameter name, or this process's part; tied weights once."""
         return {name: parameter.detach() for name, parameter in self.spread.named_parameters()}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """The moments by parameter name."""
+        """Return the moments by parameter name."""
         return optimizer_tensors(self.spread, self.optimizer)
 
     def rng_tensors(self) -> dict[str, Tensor]:
-        """The default random streams. Training seeds them before each use, so that this is only
-        for code of a user's own that draws from them.
+        """Return the default random streams. Training seeds them before each use, so this is only
+        for a user's own code that draws from them.
         """
         streams = {"cpu": torch.get_rng_state()}
         if next(self.model.parameters()).device.type == "cuda":
@@ -81,7 +81,7 @@ class TrainState:
         return streams
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything that is a tensor, in the groups that a checkpoint keeps apart."""
+        """Return all tensors, in a checkpoint's separate groups."""
         return {
             "model": self.model_tensors(),
             "optimizer": self.optimizer_tensors(),
@@ -91,7 +91,7 @@ class TrainState:
         }
 
     def pieces(self) -> dict[str, dict[str, Piece]]:
-        """Which rows the tensors of a group are, where every process has some of them."""
+        """Return the rows of each group's tensors, if they are sharded over processes."""
         of_weights = self.spread.pieces
         if not of_weights:
             return {}
@@ -103,7 +103,7 @@ class TrainState:
         return {"model": of_weights, "optimizer": of_moments}
 
     def rows_of(self, group: str, name: str) -> tuple[int, int] | None:
-        """Which rows of a saved tensor this process wants; None: all."""
+        """Return the rows of a saved tensor that this process needs; None: all."""
         if group == "optimizer":
             kind, _, name = name.partition(".")
             if kind == "step":
@@ -111,7 +111,7 @@ class TrainState:
         return self.spread.rows_of(name) if group in ("model", "optimizer") else None
 
     def counters(self) -> dict[str, Any]:
-        """What is not a tensor, as plain JSON values."""
+        """Return everything else, as plain JSON values."""
         return {
             "update": self.update,
             "position": self.position,
@@ -123,13 +123,13 @@ class TrainState:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, dict[str, Tensor]], counters: Mapping[str, Any]) -> None:
-        """Become the saved state.
+        """Load the saved state.
 
         Args:
-            tensors, counters: what `tensors` and `counters` gave.
+            tensors, counters: as returned by `tensors` and `counters`.
 
         Raises:
-            KeyError, RuntimeError: they are of another model.
+            KeyError, RuntimeError: they belong to another model.
         """
         _put(tensors["model"], dict(self.spread.named_parameters()))
         load_optimizer_tensors(self.spread, self.optimizer, tensors["optimizer"])
@@ -149,10 +149,10 @@ class TrainState:
 
 
 def _put(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    """The saved weights into the parameters.
+    """Copy the saved weights into the parameters.
 
     Raises:
-        RuntimeError: they are others, or of other sizes.
+        RuntimeError: their names or sizes differ.
     """
     if missing := sorted(parameters.keys() - saved.keys()):
         raise RuntimeError(f"it has no {missing[0]}")

@@ -1,8 +1,8 @@
 """The single step: accumulate → clip → guard → lr → update.
 
 Nothing here waits for the device. A step's results are tensors; its numbers are on their way to the
-host when it returns, and whoever needs them reads them later. The guard's verdict is one of them:
-where it says `skip` the step touches neither weights nor moments, and once it says `halted` nor
+host when it returns, and are read later. The guard's verdict is one of them:
+if it is `skip` the step touches neither weights nor moments, and once it is `halted` nor
 does any later one.
 """
 
@@ -27,24 +27,24 @@ from hairpin.training.spread import Spread
 
 
 class GivenUpError(Exception):
-    """An update was given up between two micro-steps, as if it had not begun."""
+    """An update was abandoned between two micro-steps, as if it had not begun."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one update was.
+    """Result of one update.
 
     Args:
         update: its index from 0.
-        position, samples: which samples it trained on.
+        position, samples: the samples it trained on.
         lr: its learning rate.
         loss: mean nats per target token, a scalar on the device.
         clipped: the gradient's norms.
-        verdict: what the guard said of it.
+        verdict: the guard's.
         tokens: target tokens in it.
-        launched: when it began, on `time.perf_counter`.
-        read: waits for its numbers, and gives them.
-        read_ratios: waits for how far it moved the weights, by part; None: nobody looked.
+        launched: its start time, on `time.perf_counter`.
+        read: waits for its numbers, and returns them.
+        read_ratios: waits for its update ratios, by part; None: not measured.
     """
 
     update: int
@@ -62,7 +62,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Stepper:
-    """Takes steps with one model.
+    """Taker of steps with one model.
 
     Args:
         spread: the model; called with (inputs, targets) it gives (sum of losses, their number).
@@ -72,11 +72,11 @@ class Stepper:
         seed: of dropout; every micro-step draws from (seed, update, micro-step), and of several
             processes each from its own rank too.
         micro_batch: sequences in one forward pass.
-        guard: says which updates may touch the weights.
-        stopped: asked before each micro-step; once it is true the update is given up.
+        guard: decides if an update may touch the weights.
+        stopped: polled before each micro-step; once it is true the update is abandoned.
         scaling: of the loss, for float16; None: the loss is used as it is.
         world: the processes that take the step together.
-        loss: (model, inputs, targets) → the same two, in place of the model's own.
+        loss: (model, inputs, targets) → the same two, instead of the model's own.
     """
 
     spread: Spread
@@ -101,18 +101,18 @@ class Stepper:
         samples: int | None = None,
         tokens: int | None = None,
     ) -> StepResult:
-        """One update, whatever number of micro-steps that takes.
+        """Do one update, in as many micro-steps as needed.
 
         Args:
-            batch: inputs and targets of this process's part of the samples, as many in each.
+            batch: inputs and targets of this process's part of the samples, of equal size in all.
             update: its index.
             position: the first sample it trains on, in all processes.
             lr: its learning rate.
-            samples: how many it trains on, in all processes; None: those of the batch.
+            samples: number it trains on, in all processes; None: those of the batch.
             tokens: target tokens, in all processes; None: those of the batch.
 
         Raises:
-            GivenUpError: it was given up; weights and moments are as before it.
+            GivenUpError: it was abandoned; weights and moments are as before it.
         """
         launched = time.perf_counter()
         inputs, targets = batch
@@ -133,8 +133,8 @@ class Stepper:
         )
 
     def warm_up(self, batch: tuple[Tensor, Tensor]) -> None:
-        """One pass without targets, which changes nothing. DDP settles at its first update in which
-        order it sums: a resumed run's first sums would be rounded otherwise than an unbroken one's.
+        """Run one pass without targets, which changes nothing. DDP fixes its order of summation at
+        its first update: a resumed run's first sums would else be rounded differently.
         """
         inputs, targets = batch
         self._accumulate(inputs, torch.full_like(targets, IGNORED), 1, 0, None)
@@ -143,11 +143,11 @@ class Stepper:
     def _accumulate(
         self, inputs: Tensor, targets: Tensor, tokens: int, update: int, scale: Tensor | None
     ) -> Tensor:
-        """Gradients of the mean loss over all `tokens`, times `scale`; returns the loss itself.
+        """Accumulate gradients of the mean loss over all `tokens`, times `scale`; return the loss.
 
         Each micro-batch's sum is divided by the tokens of the whole update, so that micro-batches
         with fewer targets weigh less and the result does not depend on how the update is cut.
-        Processes add up theirs, and the loss.
+        Processes add up their gradients, and the loss.
         """
         self.spread.forget_gradients()
         loss = torch.zeros((), device=self.numerics.device)

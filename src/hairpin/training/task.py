@@ -1,4 +1,4 @@
-"""A task: what a run trains, on what, and how it is measured.
+"""A task: a run's model, data and evaluation.
 
 All else, from warmup and clipping to checkpoints and the record, is the same for every task:
 `training/run.py` makes a job of it and `training/loop.py` trains.
@@ -30,33 +30,33 @@ class Samples(Protocol):
     """Training samples as a pure function of their position."""
 
     def at(self, position: int, count: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, int64 [count, T] each; a target may be `IGNORED`."""
+        """Return inputs and targets, int64 [count, T] each; a target may be `IGNORED`."""
         ...
 
     def where(self, position: int, count: int) -> str:
-        """Where in the data these samples are, in words."""
+        """Describe the place of these samples in the data."""
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a run trains, on what, and how it is measured.
+    """A run's model, data and evaluation.
 
     Args:
-        config: settled, with nothing left open.
+        config: filled in, with nothing left open.
         tokenizer: the run's.
         new_model: makes the model with random weights, on the CPU.
-        load_start: gives it the weights that training starts from; None: the random ones.
+        load_start: loads the weights that training starts from; None: the random ones.
         batches: position → samples.
-        train_set, val_set: what is evaluated.
+        train_set, val_set: sets to evaluate.
         tally: adds up one evaluation.
-        sample_writers: takes the model and whether a stop was asked for; gives who writes the
-            samples on the way.
-        plan: what is going to happen.
-        warnings: lines that people should read before it does.
+        sample_writers: takes the model and a function that tells if a stop was requested; returns
+            the writers of samples.
+        plan: the plan of the run.
+        warnings: lines to read before the run starts.
         corrected: number of updates → the config for that length; None: the length is as asked.
-        measure_memorisation: takes the state at the end and whether a stop was asked for; says
-            what was learned by heart. None: nobody asks.
+        measure_memorisation: takes the state at the end and a function that tells if a stop was
+            requested; returns the memorisation. None: not measured.
     """
 
     config: Config

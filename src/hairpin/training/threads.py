@@ -1,8 +1,8 @@
-"""Threads of computation: all that PyTorch would take, or one.
+"""Compute threads: all that PyTorch would use, or one.
 
-On a machine that does other things too, the others wait at the end of every product for the one
-that has lost its core; there, and for very small models, a single thread is faster. Which is taken
-decides the last bits of sums, so a run keeps what it began with.
+On a machine with other work, threads wait at the end of every product for the one that has lost its
+core; there, and for very small models, a single thread is faster. The choice
+changes the last bits of sums, so a run keeps the one it began with.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from hairpin.waiting import threads_are_decided
 
 
 def may_use_one_thread(device: str) -> bool:
-    """Tell whether one thread is another way of computing here, and the user's environment leaves
-    it open.
+    """Return True if using one thread makes a difference here, and the user's environment does not
+    fix the number.
     """
     return device == "cpu" and torch.get_num_threads() > 1 and not threads_are_decided()
 
 
 def threads_of(config: Config) -> int:
-    """Return how many threads a run computes with in this process."""
+    """Return the number of threads a run computes with in this process."""
     return 1 if config.execution.threads == "one" else torch.get_num_threads()
 
 
@@ -30,8 +30,8 @@ def threads_of(config: Config) -> int:
 def computing_with(threads: str) -> Iterator[None]:
     """Compute with one thread inside the block, or with all.
 
-    The number is always set, never left as it is: setting it also tells MKL to keep to it, and two
-    processes that do the same run have to do the same sums.
+    The number is always set, never left as it is: setting it also makes MKL keep it, and two
+    processes that do the same run must do the same sums.
 
     Args:
         threads: "one", or "all" that this process has.
