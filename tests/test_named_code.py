@@ -1,15 +1,18 @@
 """Only code that was named is run: not what lies in the working folder."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from faults.rows.modules import MODULES
 from hairpin.experiments.channel import Child
+from hairpin.experiments.worker import _answer
 from hairpin.training import environment
 from helpers import some_text
 
@@ -85,6 +88,21 @@ def test_a_worker_imports_nothing_of_the_working_folder(
     assert child.process.wait(60) == 0
     child.answers.close()
     assert not list(marks.iterdir())
+
+
+def test_a_worker_is_done_before_its_last_answer_is_read(tmp_path: Path) -> None:
+    """The parent may close the pipe at that: it was taken for the parent's end, now and then."""
+    busy, seen = threading.Event(), list[tuple[str, bool]]()
+
+    class Answers(io.StringIO):
+        def write(self, text: str) -> int:
+            seen.append((text, busy.is_set()))
+            return len(text)
+
+    request = {"folder": str(tmp_path / "run"), "config": {"no": "config"}}
+    assert _answer(request, Answers(), busy)
+    ((text, was_busy),) = seen
+    assert "failed" in json.loads(text) and not was_busy
 
 
 @pytest.mark.parametrize("command", [["--version"], ["schedule", "--updates", "9"]])

@@ -81,10 +81,8 @@ def main() -> None:
     # If the parent is gone, or Ctrl-C stops all, reporting is left to the parent.
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while (line := requests.get()) is not None:
-            busy.set()
-            if not _answer(json.loads(line), answers):
+            if not _answer(json.loads(line), answers, busy):
                 return
-            busy.clear()
 
 
 def _listen(
@@ -97,21 +95,28 @@ def _listen(
         signal.raise_signal(signal.SIGTERM)
 
 
-def _answer(request: dict[str, Any], answers: TextIO) -> bool:
-    """Train one run; return True if another may follow."""
+def _answer(request: dict[str, Any], answers: TextIO, busy: threading.Event) -> bool:
+    """Train one run; return True if another may follow.
+
+    `busy` is cleared before the last answer: at that the parent may close the pipe of requests,
+    which is not to be taken for its end.
+    """
 
     def say(what: dict[str, Any]) -> None:
         answers.write(json.dumps(what) + "\n")
         answers.flush()
 
+    busy.set()
     try:
         state = train_trial(Path(request["folder"]), request["config"], say)
+        over: dict[str, Any] = {"over": state}
     except Interrupted:
         return False
     except HairpinError as error:
-        say({"failed": list(error.problems)})
-    else:
-        say({"over": state})
+        over = {"failed": list(error.problems)}
+    finally:
+        busy.clear()
+    say(over)
     return True
 
 
