@@ -58,7 +58,7 @@ def unmarked(opening: bytes) -> str | None:
         if _share(text, _is_text) < _PLAUSIBLE or not _has_nuls_of(whole, codec, width):
             continue
         is_wide = width == 4 or _nul_share(whole, codec) >= _NULS_OF_LATIN
-        if is_wide or not _is_utf8(opening) or control_share(opening) >= _CONTROLS_OF_CYRILLIC:
+        if is_wide or not is_utf8(opening) or control_share(opening) >= _CONTROLS_OF_CYRILLIC:
             return codec.upper().replace("-LE", "LE").replace("-BE", "BE")
     return None
 
@@ -87,9 +87,10 @@ def _nul_share(whole: bytes, codec: str) -> float:
     return high.count(0) / max(1, len(high))
 
 
-def _is_utf8(opening: bytes) -> bool:
+def is_utf8(opening: bytes) -> bool:
+    """Tell whether the beginning of a file is UTF-8; its last character may be cut."""
     try:
-        codecs.utf_8_decode(opening, "strict", False)  # the end may be half a letter
+        codecs.utf_8_decode(opening, "strict", False)
     except UnicodeDecodeError:
         return False
     return True

@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hairpin.data.other_encodings import control_share, marked, unmarked
+from hairpin.data.other_encodings import control_share, is_utf8, marked, unmarked
 
 OPENING_BYTES = 8192
 _MOSTLY = 0.5  # NULs and control characters in the opening of a file that is not text
@@ -288,13 +288,7 @@ def _signed(path: Path, opening: bytes) -> Kind | None:
 
 def _is_plain(opening: bytes) -> bool:
     """Tell whether it is UTF-8 without control characters, as signatures can be letters too."""
-    if control_share(opening) > 0:
-        return False
-    try:
-        opening.decode()
-    except UnicodeDecodeError as error:
-        return error.start >= len(opening) - 3 and error.reason == "unexpected end of data"
-    return True
+    return control_share(opening) == 0 and is_utf8(opening)
 
 
 def _is_notebook(path: Path, opening: bytes) -> bool:

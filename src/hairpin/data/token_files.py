@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hairpin.data.other_encodings import is_utf8
 from hairpin.data.recognising import Kind
 
 _GPT2_TOKENS = 50257
@@ -28,19 +29,9 @@ def _made_by(suffix: str, opening: bytes) -> str | None:
         return None
     if int.from_bytes(opening[:4], "little") in _LLMC:
         return "a file of token ids, as llm.c's scripts write"
-    if _is_utf8(opening) or opening[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    is_text = b"\0" not in opening and is_utf8(opening)
+    if is_text or opening[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return None
     ids = np.frombuffer(opening[: len(opening) // 2 * 2], "<u2")
     is_one = len(np.unique(ids)) > 1 and int(ids.max()) < _GPT2_TOKENS
     return "a file of token ids, as nanoGPT's prepare.py writes" if is_one else None
-
-
-def _is_utf8(opening: bytes) -> bool:
-    """Tell whether it is text as far as it goes; the last character may be cut."""
-    if b"\0" in opening:
-        return False
-    try:
-        opening.decode()
-    except UnicodeDecodeError as error:
-        return error.start >= len(opening) - 3 and error.reason == "unexpected end of data"
-    return True
