@@ -3,15 +3,17 @@
 The same network in fewer and faster operations: one matrix for query, key and value,
 `scaled_dot_product_attention`, PyTorch's norms and GELU. Names are those of the book's repository.
 
-Shape suffixes as in `model`.
+A part whose passes are those of the plain one under the same names takes them from it. Shape
+suffixes as in `model`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hairpin.book.model import FeedForward, GPTModel, TransformerBlock
 
 
 class PyTorchMultiHeadAttention(nn.Module):
@@ -60,10 +62,7 @@ class FeedForwardFast(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, C] → [B, T, C]."""
-        out: Tensor = self.layers(x)
-        return out
+    forward = FeedForward.forward
 
 
 class TransformerBlockFast(nn.Module):
@@ -83,11 +82,7 @@ class TransformerBlockFast(nn.Module):
         self.norm2 = nn.LayerNorm(cfg["emb_dim"])
         self.drop_shortcut = nn.Dropout(cfg["drop_rate"])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, C] → [B, T, C]."""
-        x = x + self.drop_shortcut(self.att(self.norm1(x)))
-        out: Tensor = x + self.drop_shortcut(self.ff(self.norm2(x)))
-        return out
+    forward = TransformerBlock.forward
 
 
 class GPTModelFast(nn.Module):
@@ -108,9 +103,4 @@ class GPTModelFast(nn.Module):
         self.final_norm = nn.LayerNorm(cfg["emb_dim"])
         self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
 
-    def forward(self, in_idx: Tensor) -> Tensor:
-        """[B, T] token ids → [B, T, V] logits; T is at most the context length."""
-        positions_T = torch.arange(in_idx.shape[1], device=in_idx.device)
-        x_BTC = self.drop_emb(self.tok_emb(in_idx) + self.pos_emb(positions_T))
-        logits_BTV: Tensor = self.out_head(self.final_norm(self.trf_blocks(x_BTC)))
-        return logits_BTV
+    forward = GPTModel.forward
