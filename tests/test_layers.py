@@ -33,7 +33,7 @@ LAYERS = {
     "runs": "commands errors files reading config",
     "output": "",
     "watch": "errors runs",
-    "data": "errors files reading config",
+    "data": "given errors files reading config",
     "data.batches": "data",
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",

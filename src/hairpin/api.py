@@ -301,7 +301,7 @@ def prepare(
     """
     from hairpin.data.blend import prepare_text, words_of
 
-    asked = asked_config(texts, corpus, None, listed(overrides), settings or {})
+    asked = asked_config(texts, corpus, None, listed(overrides), as_settings(settings))
     require_text(asked)
     place = new_or_empty_folder(Path(out), remedy="name another with --out")
     with place as folder, closing(guarded(_watcher(watcher))) as shown:

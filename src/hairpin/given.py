@@ -54,9 +54,6 @@ def as_settings(given: Any, name: str = "settings") -> dict[str, Any]:
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number of NumPy or PyTorch as Python's, and anything else as it is."""
-    if isinstance(value, str | bytes | int | float | list | tuple | dict) or value is None:
-        # np.float64 is a float, but prints as NumPy's.
-        return float(value) if isinstance(value, float) and type(value) is not float else value
+    """Return a single value of NumPy or PyTorch as Python's, and anything else as it is."""
     is_one = getattr(value, "shape", None) == () and callable(getattr(value, "item", None))
     return value.item() if is_one else value

@@ -7,6 +7,8 @@ them directly would give the names of their columns, which are words too.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hairpin.given import plain_number
+
 
 def rows_of(given: Iterable[Any]) -> Iterator[Any]:
     """Yield each row: a text, or a dict with names as keys; anything else as it is."""
@@ -48,9 +50,4 @@ def _named(row: Any) -> Any:
     """Return a row with texts as keys: a data frame may number its columns."""
     if not isinstance(row, Mapping):
         return row
-    return {str(key): _plain(value) for key, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Return a single NumPy value as a Python one."""
-    return value.item() if getattr(value, "shape", None) == () else value
+    return {str(key): plain_number(value) for key, value in row.items()}
