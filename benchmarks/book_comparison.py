@@ -39,9 +39,9 @@ from hairpin.config import data as settings
 from hairpin.data.batches import IGNORED, Tokens, Windows
 from hairpin.data.shards import Prepared, prepare
 from hairpin.data.tokenizers import Tokenizer
-from hairpin.files import write_atomically
+from hairpin.machine.numerics import Numerics
+from hairpin.system.files import write_atomically
 from hairpin.training.evaluate import Evaluator, TextTally
-from hairpin.training.numerics import Numerics
 
 CONTEXT, SEQUENCES, VOCABULARY = 128, 8, 4096
 CONFIG: dict[str, Any] = {

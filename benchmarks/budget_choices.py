@@ -24,8 +24,8 @@ from hairpin.config.load import build_config, parse_override
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.model.gpt import GPT
-from hairpin.training.probe import measure_update
-from hairpin.training.settle import settle
+from hairpin.planning.measure.probe import measure_update
+from hairpin.planning.measure.settle import settle
 
 VALIDATION_TOKENS = 65_536
 

@@ -19,12 +19,12 @@ import torch
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.load import build_config
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
-from hairpin.training.numerics import Numerics
 from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper

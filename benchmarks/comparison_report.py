@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from hairpin.analysis.formats import format_lr
+from hairpin.reports.formats import format_lr
 
 Row = dict[str, Any]
 VERMILLION, BLUE, GREY = "#D55E00", "#0072B2", "#666666"

@@ -19,20 +19,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from hairpin.analysis.comparison import SIGNIFICANCE
-from hairpin.analysis.outcomes import BITS, outcome_of_run
-from hairpin.analysis.statistics import (
-    Difference,
-    paired_difference,
-    smallest_shown,
-    unpaired_difference,
-)
 from hairpin.config.load import build_config, to_tree
 from hairpin.experiments.arms import AskedArm
 from hairpin.experiments.conduct import available_workers
 from hairpin.experiments.progress import NoProgress, Preparing
 from hairpin.experiments.settling import settle_arms
 from hairpin.experiments.workers import Workers
+from hairpin.reports.comparison import SIGNIFICANCE
+from hairpin.reports.outcomes import BITS, outcome_of_run
+from hairpin.reports.statistics import (
+    Difference,
+    paired_difference,
+    smallest_shown,
+    unpaired_difference,
+)
 from hairpin.runs.experiment import Experiment, ExperimentDirectory, Trial
 
 PEAK_LR = 1.5e-2

@@ -13,16 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hairpin.analysis.comparison import read_arms
-from hairpin.analysis.formats import format_lr
 from hairpin.experiments import verbs
 from hairpin.experiments.arms import AskedArm, Request
 from hairpin.experiments.conduct import Crew, available_workers, tuning_trials
 from hairpin.experiments.progress import NoProgress, Preparing
 from hairpin.experiments.settling import settle_arms
 from hairpin.experiments.workers import Workers
+from hairpin.reports.comparison import read_arms
+from hairpin.reports.formats import format_lr
+from hairpin.reports.terminal.experiment import ExperimentBar
 from hairpin.runs.experiment import Experiment, ExperimentDirectory
-from hairpin.terminal.experiment import ExperimentBar
 
 FINE = tuple(2 ** (step / 2) for step in range(-4, 5))
 

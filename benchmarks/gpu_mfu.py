@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hairpin.config.load import build_config
+from hairpin.machine.numerics import Numerics
 from hairpin.model.compiled import compile_blocks
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -32,7 +33,6 @@ from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning.sizes import flops_per_token
-from hairpin.training.numerics import Numerics
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper, StepResult
 

@@ -10,7 +10,7 @@ import pytest
 
 import hairpin
 from hairpin.run import Run
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import some_text, tiny
 
 ARCHITECTURES = ("gpt2", "modern", "qwen3")

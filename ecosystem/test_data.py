@@ -14,7 +14,7 @@ import hairpin
 from corpora import corpus_of, problem_of, texts_of
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import some_text, tiny
 
 TEXTS = [some_text(300, seed) for seed in range(40)]

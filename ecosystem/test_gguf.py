@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 
 import hairpin
 from ecosystem.small_runs import STRANGE, TOKENIZERS, small_run
-from hairpin.convert.huggingface import config_json
 from hairpin.data import bpe
 from hairpin.data.added_tokens import Added
 from hairpin.model.generate import Sampling
 from hairpin.model.shape import Shape
-from hairpin.model.transformers_weights import to_transformers
-from hairpin.training.origin import open_origin
+from hairpin.weights.convert.huggingface import config_json
+from hairpin.weights.origin import open_origin
+from hairpin.weights.transformers_weights import to_transformers
 from helpers import lively_model, some_text
 
 RUNS: list[tuple[str, dict[str, Any]]] = [

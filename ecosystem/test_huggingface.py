@@ -19,14 +19,14 @@ from transformers import (
 
 import hairpin
 from ecosystem.small_runs import ARCHITECTURES, STRANGE, TOKENIZERS, small_run
-from hairpin.convert.huggingface import export_folder
-from hairpin.convert.source import open_source
 from hairpin.errors import RunError
-from hairpin.finetuning.template import render
 from hairpin.model.generate import Sampling
 from hairpin.model.shape import Shape
-from hairpin.model.transformers_weights import to_transformers
-from hairpin.training.origin import open_origin
+from hairpin.tasks.template import render
+from hairpin.weights.convert.huggingface import export_folder
+from hairpin.weights.convert.source import open_source
+from hairpin.weights.origin import open_origin
+from hairpin.weights.transformers_weights import to_transformers
 from helpers import lively_model, random_ids, some_text
 
 HELD_OUT = some_text(1500, seed=77)

@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 
 import hairpin
 from ecosystem.small_runs import ARCHITECTURES, small_run
-from hairpin.inference import Trained
+from hairpin.tasks.inference import Trained
 from helpers import some_text
 
 # docs/huggingface.md shows the first of them.

@@ -24,13 +24,13 @@ import torch._dynamo  # the first optimizer of a process imports it: a second fo
 
 import hairpin.api
 import hairpin.cli.main
-import hairpin.finetuning.task
-import hairpin.terminal.watcher
+import hairpin.reports.terminal.run_display
+import hairpin.tasks.finetuning
+import hairpin.tasks.pretraining
+import hairpin.tasks.samples
 import hairpin.training.evaluate
 import hairpin.training.job
-import hairpin.training.pretrain
-import hairpin.training.run
-import hairpin.training.samples
+import hairpin.training.train_run
 from faults import deeds, mutants
 from faults.filecalls import FileCalls
 from faults.outputs import replace_output
@@ -43,9 +43,9 @@ from hairpin.training.evaluate import Evaluator
 from hairpin.training.step import Stepper
 
 # Modules in which names are replaced.
-pretrain: Any = hairpin.training.pretrain
-training_run: Any = hairpin.training.run
-samples: Any = hairpin.training.samples
+pretrain: Any = hairpin.tasks.pretraining
+training_run: Any = hairpin.training.train_run
+samples: Any = hairpin.tasks.samples
 
 
 def live(plan: Plan, arguments: list[str], run: Path, side: Path, cache: Path) -> None:

@@ -22,7 +22,7 @@ from hairpin.training.state import TrainState
 stores: Any = import_module("hairpin.checkpoints.store")
 tensors: Any = import_module("hairpin.checkpoints.tensors")
 assembly: Any = import_module("hairpin.training.assembly")
-training_run: Any = import_module("hairpin.training.run")
+training_run: Any = import_module("hairpin.training.train_run")
 states: Any = import_module("hairpin.training.state")
 steps: Any = import_module("hairpin.training.step")
 writing: Any = import_module("hairpin.checkpoints.writing")

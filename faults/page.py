@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from faults.runner import Result
-from hairpin.version import __version__
+from hairpin.system.version import __version__
 
 
 def results_page(

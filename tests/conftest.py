@@ -12,7 +12,7 @@ from hypothesis import settings
 from hairpin.api import train
 from hairpin.cli.main import main
 from hairpin.run import Run
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import Done, Hairpin, text_file, tiny
 
 # A busy machine is slow, and that is no fault of the code. A commit passes or fails: properties are

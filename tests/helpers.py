@@ -28,8 +28,8 @@ from hairpin.model.shape import Shape
 from hairpin.optim.guard import Guard
 from hairpin.run import Run
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
+from hairpin.runs.folder import RunDirectory
 from hairpin.training.checkpoint import snapshot
 from hairpin.training.state import TrainState
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hairpin.config.load import build_config
 from hairpin.run import Run
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.folder import RunDirectory
 
 Event = dict[str, Any]
 

@@ -21,7 +21,12 @@ from faults.deeds import plant
 
 _processes = get_context("forkserver")
 _processes.set_forkserver_preload(
-    ["hairpin.training.run", "hairpin.training.pretrain", "torch.distributed.fsdp", "torch._dynamo"]
+    [
+        "hairpin.training.train_run",
+        "hairpin.tasks.pretraining",
+        "torch.distributed.fsdp",
+        "torch._dynamo",
+    ]
 )
 _LIMIT_SECONDS = 120.0
 

@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from hairpin.allocator import keep_memory
+from hairpin.system.allocator import keep_memory
 keeps = keep_memory()
 print(keeps)
 def faults():

@@ -22,8 +22,8 @@ from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.run import Run
-from hairpin.schedules import cosine
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
+from hairpin.schedules.curves import cosine
 from helpers import (
     BOOK_TINY,
     WordsOfTwo,

@@ -22,7 +22,7 @@ from hairpin.book.report.page import agreement, write_page
 from hairpin.book.report.pictures import losses_figure, rates_figure
 from hairpin.book.report.printed import PRINTED_LOSSES, Finding, findings
 from hairpin.errors import CorpusError, RunError
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import Done, Hairpin, some_text, text_file, tiny
 from test_docs import commands, parse
 

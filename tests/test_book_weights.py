@@ -16,19 +16,19 @@ from hairpin.config.guard import Guard as GuardSettings
 from hairpin.config.load import build_config
 from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
-from hairpin.model.book_weights import from_book, to_book
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
-from hairpin.model.gpt2_weights import from_gpt2, to_gpt2
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
-from hairpin.training.numerics import Numerics
+from hairpin.runs.watcher import Quiet
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
-from hairpin.watch import Quiet
+from hairpin.weights.book_weights import from_book, to_book
+from hairpin.weights.gpt2_weights import from_gpt2, to_gpt2
 from helpers import BOOK_TINY, lively_model, of_kind, random_ids, shaken, text_file
 
 SHAPE = Shape(64, 8, layers=2, heads=2, width=16, tied=False)

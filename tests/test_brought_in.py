@@ -15,14 +15,14 @@ from tokenizers import AddedToken, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 import hairpin as package
-from hairpin.convert.huggingface import config_json
 from hairpin.data.added_tokens import END_OF_TEXT
 from hairpin.data.encoding import Part, encoded_parts
 from hairpin.data.tokenizers import BpeTokenizer, load_tokenizer
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
-from hairpin.model.transformers_weights import to_transformers
-from hairpin.training.origin import open_origin
+from hairpin.weights.convert.huggingface import config_json
+from hairpin.weights.origin import open_origin
+from hairpin.weights.transformers_weights import to_transformers
 from helpers import (
     GPT2_END,
     GPT2_IDS,

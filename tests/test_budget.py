@@ -25,15 +25,15 @@ from hairpin.planning.choose import (
     rung_for,
     rung_of,
 )
+from hairpin.planning.measure import probe
+from hairpin.planning.measure import settle as settling
+from hairpin.planning.measure.probe import Speed
+from hairpin.planning.measure.settle import settle_speed
 from hairpin.run import Run
-from hairpin.schedules import CURVES, Schedule
+from hairpin.runs.watcher import Quiet
+from hairpin.schedules.curves import CURVES, Schedule
 from hairpin.training import budget as budget_module
-from hairpin.training import probe
-from hairpin.training import settle as settling
 from hairpin.training.budget import Budget, Pace
-from hairpin.training.probe import Speed
-from hairpin.training.settle import settle_speed
-from hairpin.watch import Quiet
 from helpers import Watching, of_kind, text_file, tiny
 
 

@@ -20,7 +20,7 @@ from hairpin.data.checking.near import (
 )
 from hairpin.data.checking.oddities import OddityFinder
 from hairpin.data.checking.verbatim import WINDOW_BYTES, Windows
-from hairpin.estimating.checked import check_lines, check_problems
+from hairpin.planning.plan.checked import check_lines, check_problems
 
 STARTS = ("ba", "de", "fi", "go", "lu", "mo", "na", "pe", "ri", "sa", "to", "vu", "xe", "zi")
 ENDS = ("lan", "mer", "tic", "dow", "rst", "nel", "pau", "gis")

@@ -19,7 +19,7 @@ from hairpin.errors import CheckpointError, HairpinError, RunError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.folder import RunDirectory
 from hairpin.training.checkpoint import load_state, load_weights
 from hairpin.training.state import Best, TrainState
 from helpers import a_guard, random_ids
@@ -363,7 +363,7 @@ def test_a_full_disk_leaves_what_was_there_and_no_half(
     for name in ("tensors", "writing", "manifest"):
         monkeypatch.setattr(f"hairpin.checkpoints.{name}.write_hashed", half_of)
     if failing == "rename":
-        monkeypatch.setattr("hairpin.files.move", fails)
+        monkeypatch.setattr("hairpin.system.files.move", fails)
     with pytest.raises(HairpinError, match="No space left"):
         save(store, advance(state, 3.0), 2)
     monkeypatch.undo()

@@ -13,14 +13,14 @@ import hairpin
 from hairpin.config.settings import Optimizer
 from hairpin.data.batches import IGNORED
 from hairpin.errors import ConfigError, Interrupted
-from hairpin.finetuning.examples import collate
-from hairpin.finetuning.labelled import labelled_example
 from hairpin.model.classifier import Classifier, freeze_below
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.run import Run
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
+from hairpin.tasks.examples import collate
+from hairpin.tasks.labelled import labelled_example
 from helpers import (
     Watching,
     assert_same_history,

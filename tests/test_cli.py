@@ -21,9 +21,9 @@ from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.model.products import refuse as refuse_precision
 from hairpin.run import Run
-from hairpin.schedules import CURVES
+from hairpin.schedules.curves import CURVES
+from hairpin.system.version import __version__
 from hairpin.training.evaluate import Measured
-from hairpin.version import __version__
 from helpers import TINY, TINY_FLAGS, Done, Hairpin, text_file
 
 VERBS = [command.name or "" for commands in GROUPS.values() for command in commands]
@@ -705,7 +705,7 @@ def test_evaluate_without_a_text_takes_the_validation_text(
 def test_evaluate_writes_strict_json_of_any_loss(
     hairpin: Hairpin, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hairpin.inference import Trained
+    from hairpin.tasks.inference import Trained
 
     monkeypatch.setattr(Trained, "measure", lambda *_: Measured(800.0, 3, float("nan")))
     facts = strict_json(hairpin("evaluate", finished, "--json").out)
@@ -779,7 +779,7 @@ def test_the_python_api_takes_what_the_flags_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import hairpin
-    from hairpin.watch import Quiet
+    from hairpin.runs.watcher import Quiet
 
     monkeypatch.chdir(tmp_path)
     run = hairpin.train(text_file(tmp_path), settings=TINY, watcher=Quiet())

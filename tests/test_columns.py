@@ -17,7 +17,7 @@ from hairpin.data.blend import notices_of
 from hairpin.data.json_tables import JsonLines
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import some_text
 
 Rows = list[dict[str, Any]]

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hairpin.cli.main import hairpin
-from hairpin.commands import command, quoted_words
 from hairpin.config.load import build_config
 from hairpin.errors import RunError
-from hairpin.runs.directory import create_run
-from hairpin.terminal.watcher import _next_steps
+from hairpin.reports.terminal.run_display import _next_steps
+from hairpin.runs.folder import create_run
+from hairpin.system.shell import command, quoted_words
 
 SOURCE = Path(__file__).parents[1] / "src" / "hairpin"
 _VERBS = "|".join(verb for verb in hairpin.commands if verb)

@@ -14,15 +14,15 @@ from torch._dynamo.utils import counters
 import hairpin
 from hairpin.config.load import build_config, with_values
 from hairpin.errors import Interrupted
-from hairpin.files import private_folder
+from hairpin.machine import compiler
 from hairpin.model import compiled
 from hairpin.model.compiled import compile_blocks, eager_blocks
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.model.whole_head import whole_cross_entropy
 from hairpin.run import Run
-from hairpin.training import compiler
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
+from hairpin.system.files import private_folder
 from helpers import (
     Watching,
     assert_same_history,

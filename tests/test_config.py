@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from hairpin import plugins
 from hairpin.config.checks import schedule_of
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import (
@@ -24,7 +23,8 @@ from hairpin.config.reference import fields_of
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.errors import ConfigError
-from hairpin.schedules import CURVES, Schedule
+from hairpin.plugins import registry as plugins
+from hairpin.schedules.curves import CURVES, Schedule
 
 KEYS = list(known_keys())
 # A key may have the name of another trainer's setting only at another place.

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from hairpin.analysis.clipping import Clipping
-from hairpin.analysis.diagnostics import Diagnostics, Memorised, diagnose, lines_with
-from hairpin.analysis.summary import summarize
 from hairpin.config.load import build_config
 from hairpin.config.settings import Config
+from hairpin.reports.clipping import Clipping
+from hairpin.reports.diagnostics import Diagnostics, Memorised, diagnose, lines_with
+from hairpin.reports.summary import summarize
 
 PLAN = {
     "event": "plan", "text": "book", "parameters": 10, "updates": 100, "warmup": 2,

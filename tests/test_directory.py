@@ -7,9 +7,8 @@ import pytest
 
 from hairpin.config.load import build_config
 from hairpin.errors import RunError
-from hairpin.files import sha256_of, sync_file, sync_folder, write_atomically, write_json
 from hairpin.runs import events
-from hairpin.runs.directory import (
+from hairpin.runs.folder import (
     RUNS,
     RunDirectory,
     create_run,
@@ -17,7 +16,8 @@ from hairpin.runs.directory import (
     new_run_path,
     open_run,
 )
-from hairpin.runs.metrics import Record
+from hairpin.runs.record import Record
+from hairpin.system.files import sha256_of, sync_file, sync_folder, write_atomically, write_json
 
 
 def begun(path: Path, time: float) -> RunDirectory:

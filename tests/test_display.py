@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import pytest
 from rich.console import Console
 
+from hairpin.reports.terminal.display import Display, Stages, standard_console
 from hairpin.runs import events
-from hairpin.terminal.display import Display, Stages, standard_console
 
 BAR = re.compile("[━╸╺]")
 

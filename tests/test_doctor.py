@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from hairpin.doctor import devices, machine, numbers
 from hairpin.doctor.findings import Finding
 from hairpin.doctor.plain import plain_adamw
+from hairpin.machine.numerics import Numerics
 from hairpin.model import gpt
 from hairpin.model.generate import Sampling
 from hairpin.optim import muon, optimizers
-from hairpin.training.numerics import Numerics
 from helpers import Hairpin
 from test_lock import no_flock
 

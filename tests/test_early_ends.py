@@ -44,7 +44,9 @@ def check_others_say_that_one_is_lost(others: list[Ended]) -> None:
 
 
 # Before the others know of a run, and when they do.
-@pytest.mark.parametrize("place", ["hairpin.driving:create_run", "hairpin.training.run:_facts"])
+@pytest.mark.parametrize(
+    "place", ["hairpin.launch.train:create_run", "hairpin.training.train_run:_facts"]
+)
 @pytest.mark.parametrize("deed", [*CODES, *KILLED, "SIGHUP"])
 def test_the_others_end_as_the_first_one_does(
     tmp_path: Path, command: list[str], deed: str, place: str
@@ -70,7 +72,7 @@ def test_every_deed_is_tried() -> None:
 def test_one_that_fails_between_two_words_ends_the_others(
     tmp_path: Path, command: list[str], store_of_first: bool, how: str, place: str
 ) -> None:
-    fault = Fault(0, place=f"hairpin.training.run:{place}", deed="a refusal")
+    fault = Fault(0, place=f"hairpin.training.train_run:{place}", deed="a refusal")
     words = [*command, "--parallel", how]
     ended = together(2, words, tmp_path / "side", fault, store_of_first=store_of_first)
     if store_of_first:  # what it noted goes with it, soon
@@ -83,7 +85,10 @@ def test_one_that_fails_between_two_words_ends_the_others(
 @pytest.mark.parametrize("deed", ["a refusal", "a bug", "SIGTERM", "SIGKILL", "a sudden end"])
 @pytest.mark.parametrize(
     ("store_of_first", "place"),
-    [(False, "hairpin.following:load_plugins"), (True, "hairpin.training.run:load_tokenizer")],
+    [
+        (False, "hairpin.launch.follow:load_plugins"),
+        (True, "hairpin.training.train_run:load_tokenizer"),
+    ],
 )
 def test_a_follower_that_ends_ends_the_first_one(
     tmp_path: Path, command: list[str], place: str, deed: str, store_of_first: bool
@@ -99,7 +104,7 @@ def test_a_follower_that_ends_ends_the_first_one(
 
 
 @pytest.mark.parametrize(
-    "place", ["hairpin.distributed.company:Word", "hairpin.following:load_plugins"]
+    "place", ["hairpin.distributed.company:Word", "hairpin.launch.follow:load_plugins"]
 )
 @pytest.mark.parametrize("deed", ["Ctrl-C", "SIGTERM"])
 def test_a_signal_to_a_follower_that_waits_ends_both(

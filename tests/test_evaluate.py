@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hairpin.data.batches import IGNORED, Windows
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.training.evaluate import Evaluator, Measured, TextTally, evaluating
-from hairpin.training.numerics import Numerics
 from helpers import Ring, lively_model, random_ids
 
 CPU = Numerics("cpu")

@@ -19,24 +19,24 @@ from hairpin.data.batches import IGNORED
 from hairpin.data.records import Row
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import CorpusError
-from hairpin.finetuning.examples import Example, ExampleBatches, ExampleSet, collate
-from hairpin.finetuning.instructions import (
+from hairpin.machine.numerics import Numerics
+from hairpin.model.shape import Shape
+from hairpin.tasks.examples import Example, ExampleBatches, ExampleSet, collate
+from hairpin.tasks.instructions import (
     instruction_examples,
     prompt_of,
     question_of,
     read_instructions,
 )
-from hairpin.finetuning.labelled import (
+from hairpin.tasks.labelled import (
     LabelTally,
     labelled_examples,
     labels_of,
     lonely_labels,
     names_of_labels,
 )
-from hairpin.finetuning.template import render
-from hairpin.model.shape import Shape
+from hairpin.tasks.template import render
 from hairpin.training.evaluate import Evaluator, TextTally
-from hairpin.training.numerics import Numerics
 from helpers import lively_model
 
 END = 256  # of the byte tokenizer

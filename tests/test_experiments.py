@@ -16,9 +16,6 @@ from typing import Any
 import pytest
 
 from benchmarks.false_differences import share_found
-from hairpin.analysis.comparison import Comparison, Contrast
-from hairpin.analysis.conclusions import as_json, conclude, lines_of
-from hairpin.analysis.outcomes import NATS, Outcome, outcome_of_file
 from hairpin.config.load import build_config, validate, with_values
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments import verbs
@@ -26,7 +23,9 @@ from hairpin.experiments.arms import AskedArm, Request, arms_of_factors, arms_of
 from hairpin.experiments.conduct import pilot_deviation, runs_of
 from hairpin.experiments.find_lr import Rate, suggest
 from hairpin.experiments.settling import Comparable, settle_arms
-from hairpin.runs.directory import RunDirectory
+from hairpin.reports.comparison import Comparison, Contrast
+from hairpin.reports.conclusions import as_json, conclude, lines_of
+from hairpin.reports.outcomes import NATS, Outcome, outcome_of_file
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
     Arm,
@@ -34,7 +33,8 @@ from hairpin.runs.experiment import (
     ExperimentDirectory,
     Trial,
 )
-from hairpin.watch import Quiet
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.watcher import Quiet
 from helpers import TINY, Hairpin, text_file
 
 TREE: dict[str, Any] = {

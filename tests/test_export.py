@@ -17,20 +17,20 @@ from safetensors.torch import load_file
 
 import hairpin as package
 from hairpin.config.load import build_config
-from hairpin.convert import bring_in, huggingface
-from hairpin.convert.gguf import gguf_tensors
-from hairpin.convert.huggingface import config_json, export_folder
-from hairpin.convert.source import open_source
-from hairpin.convert.tokenizer_files import Vocabulary, chat_template
 from hairpin.data import bpe
 from hairpin.data.gpt2_files import read_tokenizer
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, train_bpe
 from hairpin.errors import ConfigError, RunError, UserError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.model.transformers_weights import from_transformers, misfit, to_transformers
 from hairpin.run import Run
-from hairpin.training.origin import open_origin
+from hairpin.weights.convert import bring_in, huggingface
+from hairpin.weights.convert.gguf import gguf_tensors
+from hairpin.weights.convert.huggingface import config_json, export_folder
+from hairpin.weights.convert.source import open_source
+from hairpin.weights.convert.tokenizer_files import Vocabulary, chat_template
+from hairpin.weights.origin import open_origin
+from hairpin.weights.transformers_weights import from_transformers, misfit, to_transformers
 from helpers import (
     Hairpin,
     evaluations,
@@ -263,7 +263,7 @@ def test_large_weights_become_parts_with_an_index(qwen3: Run, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_config_json_is_read_back_as_the_shape(kind: str, tmp_path: Path) -> None:
-    from hairpin.training.model_config import read_shape
+    from hairpin.weights.model_config import read_shape
 
     (tmp_path / "config.json").write_text(json.dumps(config_json(SHAPES[kind], 0.1)))
     assert read_shape(tmp_path / "config.json")[0] == SHAPES[kind]

@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hairpin import api, schedules
-from hairpin.analysis.curves import draw_extension
-from hairpin.analysis.plots import schedule_figure
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, to_toml
 from hairpin.errors import ConfigError, Interrupted, RunError
-from hairpin.extensions import POLICIES, Extended, extended
+from hairpin.launch.extend import longer
+from hairpin.reports.curves import draw_extension
+from hairpin.reports.plots import schedule_figure
 from hairpin.run import Run
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.folder import RunDirectory
 from hairpin.runs.lock import RunLock
-from hairpin.schedules import CURVES, Schedule
-from hairpin.starting.extend import longer
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
+from hairpin.schedules.curves import CURVES, Schedule
+from hairpin.schedules.extensions import POLICIES, Extended, extended
 from helpers import (
     Hairpin,
     Watching,

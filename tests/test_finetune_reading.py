@@ -15,9 +15,9 @@ from hairpin.data.python_records import paths_of_records
 from hairpin.data.records import read_rows
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
-from hairpin.finetuning.divided import Divided, divide, other_examples
+from hairpin.reports.terminal.run_display import plan_line
 from hairpin.runs import events
-from hairpin.terminal.watcher import plan_line
+from hairpin.tasks.divided import Divided, divide, other_examples
 
 Records = Sequence[dict[str, Any]]
 END = 256  # of the byte tokenizer

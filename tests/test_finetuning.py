@@ -14,7 +14,7 @@ import hairpin
 from hairpin.errors import ConfigError, Interrupted, NonFiniteError
 from hairpin.model.generate import Sampling
 from hairpin.run import Run
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import (
     RESPONSES,
     TEMPLATE,

@@ -16,7 +16,7 @@ from hairpin.api import schedule as package_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, to_toml
 from hairpin.errors import ConfigError, CorpusError, PluginError, RunError
-from hairpin.given import listed, plain_number
+from hairpin.system.arguments import listed, plain_number
 from helpers import text_file, tiny
 
 SILENT = hairpin.Quiet()

@@ -11,11 +11,11 @@ import pytest
 import hairpin
 from hairpin.config.load import build_config
 from hairpin.config.shared import name_of_path, without_paths
-from hairpin.convert.huggingface import export_folder
-from hairpin.convert.source import open_source
 from hairpin.errors import ConfigError, HairpinError, shown_command
+from hairpin.reports.trackers.follow import shown_config
 from hairpin.run import Run
-from hairpin.tracking.follow import shown_config
+from hairpin.weights.convert.huggingface import export_folder
+from hairpin.weights.convert.source import open_source
 from helpers import TINY_FLAGS, Hairpin, Watching, some_text, tiny
 
 PRIVATE_FOLDER = "ann-of-green gables"  # a blank ends no path
@@ -119,7 +119,7 @@ def test_what_trackers_are_told(run: Run, base: Path) -> None:
 def test_shards_and_pictures(base: Path, run: Run, tmp_path: Path) -> None:
     hairpin.api.prepare(base / "river.txt", out=tmp_path / "shards", watcher=Watching())
     hairpin.api.load(run.path)
-    from hairpin.analysis.plots import write_plots
+    from hairpin.reports.plots import write_plots
 
     write_plots(run.record(), tmp_path / "plots", clip_threshold=1.0, clip_kind="norm")
     files = [p for name in ("shards", "plots") for p in (tmp_path / name).rglob("*") if p.is_file()]
@@ -207,7 +207,7 @@ def test_other_words_of_the_command_line_are_kept(
 
 
 def test_weights_and_biases_is_told_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hairpin.tracking.wandb import _private
+    from hairpin.reports.trackers.wandb import _private
 
     class Settings:
         model_fields: dict[str, Any] = {"host": 1, "x_disable_meta": 1, "console": 1}  # noqa: RUF012

@@ -15,9 +15,9 @@ from hairpin.config.load import read_toml
 from hairpin.data.tokenizers import train_bpe
 from hairpin.errors import HairpinError, Interrupted
 from hairpin.run import Run
-from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event, Update
-from hairpin.watch import Quiet
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.watcher import Quiet
 from helpers import (
     Watching,
     assert_same_history,

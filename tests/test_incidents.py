@@ -19,21 +19,21 @@ from hairpin.data.batches import IGNORED, Batches
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.distributed.world import World
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.run import Run
 from hairpin.runs.events import Event, Rewind, Update
+from hairpin.runs.watcher import Quiet
 from hairpin.training import assembly
-from hairpin.training import run as training_run
 from hairpin.training import step as training_step
+from hairpin.training import train_run as training_run
 from hairpin.training.evidence import Evidence, Examiner
-from hairpin.training.numerics import Numerics
 from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper
 from hairpin.training.task import Task
-from hairpin.watch import Quiet
 from helpers import (
     Watching,
     a_guard,

@@ -12,15 +12,15 @@ from hairpin.config.load import build_config
 from hairpin.config.settings import Optimizer
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError, RunError
-from hairpin.inference import Trained, load_trained
 from hairpin.model.decode import Decoder
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.products import Precision
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
-from hairpin.runs.directory import RunDirectory, create_run
-from hairpin.training.samples import SampleWriter, prompt_from
+from hairpin.runs.folder import RunDirectory, create_run
+from hairpin.tasks.inference import Trained, load_trained
+from hairpin.tasks.samples import SampleWriter, prompt_from
 from hairpin.training.state import Best, TrainState
 from helpers import TINY, a_guard, lively_model, save_state, some_text
 

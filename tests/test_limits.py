@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hairpin.analysis.held import history
-from hairpin.analysis.summary import summarize
 from hairpin.checkpoints.tensors import read_tensors
 from hairpin.config.load import build_config
 from hairpin.errors import CheckpointError, RunError
-from hairpin.runs.directory import RunDirectory
-from hairpin.runs.metrics import first_event
-from hairpin.training.origin import open_origin
+from hairpin.reports.held import history
+from hairpin.reports.summary import summarize
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import first_event
+from hairpin.weights.origin import open_origin
 from helpers import gpt2_folder
 
 _UPDATES = 60_000
@@ -133,10 +133,10 @@ def test_a_long_record_is_read_in_little_memory(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from hairpin.run import Run
-from hairpin.runs.directory import RunDirectory
-from hairpin.starting.extend import is_finished, is_imported
-from hairpin.analysis import plots
-from hairpin.pages.run_page import run_page
+from hairpin.runs.folder import RunDirectory
+from hairpin.launch.extend import is_finished, is_imported
+from hairpin.reports import plots
+from hairpin.reports.page.run_page import run_page
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

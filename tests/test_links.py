@@ -17,7 +17,13 @@ from hairpin.errors import HairpinError, RunError
 from hairpin.experiments import compare
 from hairpin.experiments.compare import Options, compare_finished
 from hairpin.experiments.worker import train_trial
-from hairpin.files import (
+from hairpin.run import Run
+from hairpin.runs import events
+from hairpin.runs.entries import refuse_links
+from hairpin.runs.experiment import ExperimentDirectory
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import Record, truncate_record
+from hairpin.system.files import (
     is_link,
     make_folders,
     new_folder,
@@ -27,12 +33,6 @@ from hairpin.files import (
     unmake,
     write_atomically,
 )
-from hairpin.run import Run
-from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
-from hairpin.runs.entries import refuse_links
-from hairpin.runs.experiment import ExperimentDirectory
-from hairpin.runs.metrics import Record, truncate_record
 from helpers import TINY_FLAGS, Hairpin, text_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")

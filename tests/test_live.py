@@ -14,10 +14,10 @@ from hairpin.checkpoints.live import read_live
 from hairpin.checkpoints.manifest import Checkpoint, described_checkpoint, open_checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.doctor.verify_run import check_run
 from hairpin.errors import CheckpointError, RunError
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.folder import RunDirectory
 from hairpin.training.checkpoint import load_weights
-from hairpin.verifying.whole import check_run
 
 
 def save(run: RunDirectory, step: int) -> None:

@@ -18,6 +18,9 @@ from torch import Tensor
 import hairpin
 from hairpin.config.settings import Optimizer
 from hairpin.errors import ConfigError, HairpinError, Interrupted, RunError
+from hairpin.machine import memory, numerics
+from hairpin.machine.memory import installed_bytes
+from hairpin.machine.numerics import Numerics, formats, usable_gigabytes
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
@@ -25,14 +28,12 @@ from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
 from hairpin.run import Run
-from hairpin.training import memory, numbers, numerics
+from hairpin.runs.watcher import Quiet
+from hairpin.training import numbers
 from hairpin.training import step as training_step
 from hairpin.training.job import Job
-from hairpin.training.memory import installed_bytes
-from hairpin.training.numerics import Numerics, formats, usable_gigabytes
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
-from hairpin.watch import Quiet
 from helpers import (
     TEMPLATE,
     Watching,

@@ -19,10 +19,10 @@ from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.runs import events
-from hairpin.training import memorisation
-from hairpin.training.memorisation import MemorisationMeasure, write_after
+from hairpin.runs.watcher import Quiet
+from hairpin.tasks import memorisation
+from hairpin.tasks.memorisation import MemorisationMeasure, write_after
 from hairpin.training.state import TrainState
-from hairpin.watch import Quiet
 from helpers import Watching, a_guard, lively_model, of_kind, random_ids, text_file, tiny
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

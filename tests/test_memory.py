@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hairpin.config.load import build_config
+from hairpin.machine.numerics import Numerics
 from hairpin.model import attention, head
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -23,7 +24,6 @@ from hairpin.planning.gpus import (
 )
 from hairpin.planning.memory import Job, activation_bytes, moment_bytes, peak_memory
 from hairpin.planning.sizes import count_parameters, flops_per_token, matrix_parameters
-from hairpin.training.numerics import Numerics
 from helpers import random_ids
 
 GPT2 = Shape(50_257, 1024, layers=12, heads=12, width=768)

@@ -9,7 +9,7 @@ import pytest
 
 from hairpin.errors import HairpinError, RunError
 from hairpin.runs.events import Correction, End, Event, Rewind, Sample, Start, Update
-from hairpin.runs.metrics import Record, read_record, truncate_record
+from hairpin.runs.record import Record, read_record, truncate_record
 
 UPDATE = Update(
     0, lr=1e-3, loss=4.25, grad_norm=2.5, clipped=True, tokens=64, tokens_per_second=9.5

@@ -19,8 +19,8 @@ from faults.plan import Plan
 from hairpin.api import runs
 from hairpin.errors import CorpusError, RunError, UserError
 from hairpin.experiments.compare import Options, compare_finished
-from hairpin.runs.directory import RUNS, list_runs, new_run_path, open_run
-from hairpin.training import pretrain
+from hairpin.runs.folder import RUNS, list_runs, new_run_path, open_run
+from hairpin.tasks import pretraining as pretrain
 from helpers import TINY_FLAGS, Hairpin, gpt2_folder, text_file
 from test_links import tree
 
@@ -92,7 +92,7 @@ def bad_plugin(folder: Path) -> list[object]:
 def plugin_that_fails_at_its_first_call(folder: Path) -> list[object]:
     """Found when the job is put together: config, tokenizer and record are written by then."""
     code = (
-        "from hairpin.plugins import register_optimizer\n"
+        "from hairpin.plugins.registry import register_optimizer\n"
         "def broken(settings, parameters):\n"
         "    raise ValueError('not today')\n"
         "register_optimizer('broken', broken)\n"
@@ -127,7 +127,8 @@ MISTAKES: dict[Callable[[Path], list[object]], str] = {
 
 @pytest.fixture(autouse=True)
 def forget_plugins() -> Iterator[None]:
-    from hairpin import plugin_files, plugins
+    from hairpin.plugins import files as plugin_files
+    from hairpin.plugins import registry as plugins
 
     yield
     for found in list(plugins.REGISTERED.values()):
@@ -167,7 +168,7 @@ def test_a_mistyped_text_is_said_before_anything_is_made(
     hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that is killed meanwhile leaves no run that stands in the corrected one's way."""
-    monkeypatch.setattr("hairpin.driving.create_run", lambda *_: pytest.fail("it was made"))
+    monkeypatch.setattr("hairpin.launch.train.create_run", lambda *_: pytest.fail("it was made"))
     mixture = ["--source", "a=text.txt:0.5", "--source", "b=nosuch.txt:0.5"]
     text_file(tmp_path)
     for arguments in (["nosuch.txt"], ["text.txt", "nosuch.txt"], mixture):
@@ -377,7 +378,7 @@ def test_a_failed_prepare_export_or_book_takes_back_the_folders_that_it_made(
     before = tree(tmp_path)
     assert hairpin("prepare", "nosuch.txt", "--out", "deep/out").refusal
     monkeypatch.setattr(
-        "hairpin.convert.huggingface._write_weights",
+        "hairpin.weights.convert.huggingface._write_weights",
         failing_with(OSError(errno.ENOSPC, "No space left on device")),
     )
     assert "No space left" in hairpin("export", "run", "deep/out").refusal

@@ -22,8 +22,8 @@ from hairpin.data.mixture import Mixture
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import ConfigError, CorpusError, Interrupted, RunError
 from hairpin.run import Run
+from hairpin.runs.watcher import Quiet
 from hairpin.training.job import Job
-from hairpin.watch import Quiet
 from helpers import (
     TINY_FLAGS,
     Hairpin,

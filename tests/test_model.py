@@ -10,8 +10,8 @@ from torch import Tensor
 from hairpin.data.batches import IGNORED
 from hairpin.errors import RunError
 from hairpin.model.gpt import GPT
-from hairpin.model.gpt2_weights import from_gpt2, to_gpt2
 from hairpin.model.shape import Shape
+from hairpin.weights.gpt2_weights import from_gpt2, to_gpt2
 from helpers import lively_model, random_ids
 
 KINDS = list(itertools.product((True, False), repeat=2))  # tied, bias

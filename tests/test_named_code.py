@@ -13,7 +13,7 @@ import pytest
 from faults.rows.modules import MODULES
 from hairpin.experiments.channel import Child
 from hairpin.experiments.worker import _answer
-from hairpin.training import environment
+from hairpin.machine import environment
 from helpers import some_text
 
 CHILD = """
@@ -135,7 +135,7 @@ def test_matplotlibrc_of_the_working_folder_is_not_heeded(tmp_path: Path) -> Non
         "text.usetex: True\nfigure.facecolor: red\n", encoding="utf-8"
     )
     program = (
-        "import hairpin.analysis.plots, matplotlib; from matplotlib import rcParams; "
+        "import hairpin.reports.plots, matplotlib; from matplotlib import rcParams; "
         "assert matplotlib.matplotlib_fname() == 'matplotlibrc'; "
         "assert not rcParams['text.usetex'] and rcParams['figure.facecolor'] == 'white'"
     )

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hairpin
+from hairpin.machine import neighbours as module
+from hairpin.machine.neighbours import Neighbours, may_have_neighbours, minding_neighbours
 from hairpin.run import Run
-from hairpin.training import neighbours as module
-from hairpin.training.neighbours import Neighbours, may_have_neighbours, minding_neighbours
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import assert_same_end, text_file, tiny
 
 

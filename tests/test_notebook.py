@@ -11,10 +11,10 @@ import pytest
 
 import hairpin
 from hairpin.errors import RunError
+from hairpin.reports.terminal.notebook import Notebook, in_notebook
 from hairpin.run import Run
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
-from hairpin.terminal.notebook import Notebook, in_notebook
+from hairpin.runs.folder import RunDirectory
 from helpers import text_file, tiny
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from hairpin import api, driving
+from hairpin import api
 from hairpin.errors import Interrupted, RunError
+from hairpin.launch import train as driving
 from hairpin.run import Run
-from hairpin.runs.metrics import first_event
-from hairpin.watch import Quiet
+from hairpin.runs.record import first_event
+from hairpin.runs.watcher import Quiet
 from helpers import (
     TINY_FLAGS,
     Hairpin,

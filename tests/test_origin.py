@@ -18,14 +18,14 @@ from hairpin.config.settings import Optimizer
 from hairpin.data.tokenizers import BpeTokenizer, Gpt2Tokenizer, train_bpe
 from hairpin.errors import RunError, UserError
 from hairpin.model.gpt import GPT
-from hairpin.model.gpt2_weights import to_gpt2
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.run import Run
-from hairpin.runs.directory import RunDirectory
-from hairpin.training.origin import Origin, open_origin, weights_sha256
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.watcher import Quiet
 from hairpin.training.state import TrainState
-from hairpin.watch import Quiet
+from hairpin.weights.gpt2_weights import to_gpt2
+from hairpin.weights.origin import Origin, open_origin, weights_sha256
 from helpers import (
     GPT2_CONFIG,
     GPT2_END,

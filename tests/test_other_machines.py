@@ -13,23 +13,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hairpin import files
 from hairpin.checkpoints import store as store_module
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
-from hairpin.files import move, new_folder, not_a_device, write_atomically
-from hairpin.finetuning.predicting import probabilities
+from hairpin.machine.memory import is_out_of_memory
 from hairpin.model import layers
 from hairpin.model.classifier import Classifier
 from hairpin.optim import optimizers
 from hairpin.optim.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from hairpin.runs.directory import new_run_path
 from hairpin.runs.experiment import Arm
+from hairpin.runs.folder import new_run_path
 from hairpin.runs.holder import Holder
 from hairpin.runs.lock import RunLock
-from hairpin.training.memory import is_out_of_memory
+from hairpin.system import files
+from hairpin.system.files import move, new_folder, not_a_device, write_atomically
+from hairpin.tasks.predicting import probabilities
 from test_lock import no_flock
 
 # --- Windows ---

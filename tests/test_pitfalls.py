@@ -18,8 +18,8 @@ from hairpin.data.streams import dtype_for, open_shards
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError
 from hairpin.run import Run
-from hairpin.schedules import CURVES
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
+from hairpin.schedules.curves import CURVES
 from helpers import TINY, TINY_FLAGS, Hairpin, some_text, text_file
 
 
@@ -93,7 +93,7 @@ def test_a_warmup_that_leaves_no_room_is_refused_before_anything_is_made(
 def test_train_takes_a_file_or_a_folder_and_no_flag(
     hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("hairpin.starting.asked.DEFAULT_BUDGET", "2s")
+    monkeypatch.setattr("hairpin.launch.request.DEFAULT_BUDGET", "2s")
     text = text_file(tmp_path, 20_000)
     if kind == "folder":
         folder = tmp_path / "texts"

@@ -14,16 +14,16 @@ import pytest
 import hairpin as package
 from hairpin.config.load import build_config, to_tree, with_values
 from hairpin.errors import ConfigError, RunError, UserError
-from hairpin.estimating.cluster import ClusterPlan
-from hairpin.estimating.counts import parse_count, parse_counts
-from hairpin.estimating.plan import Plan
 from hairpin.model.gpt import GPT
 from hairpin.planning.amounts import Amount
 from hairpin.planning.choose import fill_length, fill_size
 from hairpin.planning.disk import milestones
-from hairpin.runs.directory import RunDirectory
+from hairpin.planning.plan.cluster import ClusterPlan
+from hairpin.planning.plan.counts import parse_count, parse_counts
+from hairpin.planning.plan.plan import Plan
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.watcher import Quiet
 from hairpin.training.beginning import require_disk
-from hairpin.watch import Quiet
 from helpers import TINY_FLAGS, Hairpin, some_text, text_file, tiny
 
 # Left open: the micro-batch, evaluations, checkpoints, precision, the vocabulary.
@@ -206,7 +206,7 @@ def test_a_size_and_tokens_are_enough_without_text() -> None:
 
 
 def test_what_does_not_fit_is_not_measured_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hairpin.estimating import costs, filled
+    from hairpin.planning.plan import costs, filled
 
     for module in (filled, costs):
         monkeypatch.setattr(module, "free_bytes", lambda device: 10**9)
@@ -231,7 +231,9 @@ def test_what_says_nothing_is_planned_as_it_would_be_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three minutes; and without a text the standard library's source."""
-    monkeypatch.setattr("hairpin.training.probe.measure_flops", lambda device, precision: 1.0)
+    monkeypatch.setattr(
+        "hairpin.planning.measure.probe.measure_flops", lambda device, precision: 1.0
+    )
     plan = planned(text_file(tmp_path), overrides=["execution.device=cpu"], check_text=False)
     assert plan.config.schedule.kind == "wsd"
     assert plan.config.model.size == "nano"
@@ -242,7 +244,7 @@ def test_what_says_nothing_is_planned_as_it_would_be_trained(
 def test_text_in_parts_is_estimated_near_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hairpin.estimating.text._PREPARED_BYTES", 0)
+    monkeypatch.setattr("hairpin.planning.plan.text._PREPARED_BYTES", 0)
     text = text_file(tmp_path, 60_000)
     settings = {**OPEN, "train.epochs": 2}
     guessed = planned(text, settings=settings, probe=False)
@@ -297,7 +299,7 @@ def test_a_disk_that_is_too_small_is_said(
 ) -> None:
     """By a plan, and by training before it begins, with the same figures."""
     full = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=10))
-    monkeypatch.setattr("hairpin.estimating.costs.shutil", full)
+    monkeypatch.setattr("hairpin.planning.plan.costs.shutil", full)
     said = "\n".join(planned(text_file(tmp_path), settings=tiny(), probe=False).lines())
     # 7,680 weights of 4 bytes and their two moments: three checkpoints, a fifth more for the one
     # that is being written, and the best weights.
@@ -352,7 +354,7 @@ def test_a_full_disk_does_not_stop_a_plan(tmp_path: Path, monkeypatch: pytest.Mo
         if path.is_relative_to(tmp_path / "runs"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hairpin.training.rehearsal.write_hashed", fails)
+    monkeypatch.setattr("hairpin.planning.measure.timing.write_hashed", fails)
     out = tmp_path / "runs" / "run"
     plan = package.plan(text_file(tmp_path), out=out, settings=tiny(), watcher=Quiet())
     assert "checkpoints" in "\n".join(plan.lines())

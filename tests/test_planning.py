@@ -112,13 +112,13 @@ NO_TORCH = [
     "hairpin.model.shape",
     "hairpin.config.load",
     "hairpin.config.checks",
-    "hairpin.runs.directory",
-    "hairpin.runs.metrics",
+    "hairpin.runs.folder",
+    "hairpin.runs.record",
     "hairpin.runs.events",
-    "hairpin.analysis.curves",
-    "hairpin.analysis.formats",
-    "hairpin.analysis.plots",
-    "hairpin.analysis.summary",
+    "hairpin.reports.curves",
+    "hairpin.reports.formats",
+    "hairpin.reports.plots",
+    "hairpin.reports.summary",
     "hairpin.cli.main",
 ]
 
@@ -140,7 +140,7 @@ def test_the_function_train_stays_one_after_training_was_imported() -> None:
     code = (
         "import hairpin\n"
         "before = hairpin.train\n"
-        "import hairpin.training.pretrain, hairpin.training.loop, hairpin.api\n"
+        "import hairpin.tasks.pretraining, hairpin.training.loop, hairpin.api\n"
         "assert hairpin.train is before is hairpin.api.train and callable(hairpin.train)\n"
         "assert hairpin.schedules.cosine and hairpin.load and hairpin.resume\n"
         "assert set(hairpin.__all__) <= set(dir(hairpin))\n"

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hairpin.analysis.curves import draw_schedule, plotted_updates
-from hairpin.analysis.plots import (
+from hairpin.reports.curves import draw_schedule, plotted_updates
+from hairpin.reports.plots import (
     loss_figure,
     lr_figure,
     norm_figure,
@@ -18,8 +18,8 @@ from hairpin.analysis.plots import (
     write_plots,
     write_schedule_plot,
 )
-from hairpin.analysis.series import COLUMNS, highest, smoothed, thin
-from hairpin.schedules import constant, cosine, cosine_restarts, wsd
+from hairpin.reports.series import COLUMNS, highest, smoothed, thin
+from hairpin.schedules.curves import constant, cosine, cosine_restarts, wsd
 
 Event = dict[str, Any]
 NAMES = ["loss.png", "learning-rate.png", "gradient-norm.png"]
@@ -183,7 +183,7 @@ def test_the_clip_line_is_drawn_for_norms_alone(
         saved[path.name] = figure
         return path
 
-    monkeypatch.setattr("hairpin.analysis.plots.save_figure", save)
+    monkeypatch.setattr("hairpin.reports.plots.save_figure", save)
     write_plots(_record(50, {3: 8.0}), tmp_path, clip_threshold=1.0, clip_kind=kind)
     axes = _axes(saved["gradient-norm.png"])
     assert (len(axes.lines), axes.get_title(loc="left")) == (lines, title)
@@ -227,7 +227,7 @@ def test_a_resumed_run_is_drawn_as_one(tmp_path: Path, monkeypatch: pytest.Monke
         saved[path.name] = figure
         return path
 
-    monkeypatch.setattr("hairpin.analysis.plots.save_figure", save)
+    monkeypatch.setattr("hairpin.reports.plots.save_figure", save)
     whole = _record(50)
     at = whole.index(next(e for e in whole if e["event"] == "update" and e["update"] == 30))
     resumed = [*whole[: at + 8], {"event": "resume", "update": 30, "time": 0.0}, *whole[at:]]

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hairpin
-from hairpin import plugin_files, plugins
 from hairpin.config.load import build_config
 from hairpin.config.settings import Optimizer as OptimizerSettings
 from hairpin.errors import ConfigError, Interrupted, PluginError, RunError, UserError
@@ -25,8 +24,10 @@ from hairpin.optim.optimizers import (
     optimizer_tensors,
     step_unless,
 )
+from hairpin.plugins import files as plugin_files
+from hairpin.plugins import registry as plugins
 from hairpin.run import Run
-from hairpin.schedules import Schedule
+from hairpin.schedules.curves import Schedule
 from helpers import (
     Hairpin,
     Watching,
@@ -85,8 +86,8 @@ def a_plugin(folder: Path, body: str, name: str = "mine.py") -> Path:
         "import torch\n"
         "from torch import nn\n"
         "from torch.nn import functional as F\n"
-        "from hairpin.plugins import *\n"
-        "from hairpin.plugins import register_loss, register_model\n"
+        "from hairpin.plugins.registry import *\n"
+        "from hairpin.plugins.registry import register_loss, register_model\n"
         "\n" + body,
         encoding="utf-8",
     )
@@ -603,7 +604,7 @@ def test_an_error_of_hairpins_own_stays_a_traceback(
 ) -> None:
     plugins.register_schedule("mine", lambda schedule, update: schedule.peak_lr)
 
-    monkeypatch.setattr("hairpin.training.run.train", math.sqrt)
+    monkeypatch.setattr("hairpin.training.train_run.train", math.sqrt)
     with pytest.raises(TypeError):
         hairpin.train(text, out=text.parent / "run", settings=SETTINGS, watcher=Watching())
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import hairpin as package
-from hairpin.analysis.label_plots import accuracy_figure, confusion_figure
-from hairpin.analysis.plots import lr_figure, write_plots
 from hairpin.errors import CorpusError, RunError
-from hairpin.finetuning.predicting import Prediction
+from hairpin.reports.label_plots import accuracy_figure, confusion_figure
+from hairpin.reports.plots import lr_figure, write_plots
+from hairpin.reports.terminal.measured import confusion_lines, measured_lines, prediction_lines
+from hairpin.reports.terminal.run_display import plan_line
 from hairpin.run import Run
-from hairpin.terminal.measured import confusion_lines, measured_lines, prediction_lines
-from hairpin.terminal.watcher import plan_line
+from hairpin.runs.watcher import Quiet
+from hairpin.tasks.predicting import Prediction
 from hairpin.training.evaluate import Measured
-from hairpin.watch import Quiet
 from helpers import (
     FINETUNE,
     TEMPLATE,

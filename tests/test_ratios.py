@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 import hairpin
 from hairpin.config.settings import Optimizer
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
 from hairpin.run import Run
+from hairpin.runs.watcher import Quiet
 from hairpin.training.job import Job
-from hairpin.training.numerics import Numerics
 from hairpin.training.ratios import part_of, sample_weights
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper, StepResult
-from hairpin.watch import Quiet
 from helpers import (
     Watching,
     a_guard,

@@ -17,20 +17,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hairpin as package
-from hairpin.analysis.formats import harmless
-from hairpin.analysis.series import smoothed
 from hairpin.api import report, train
 from hairpin.config.recipes import RECIPES
 from hairpin.errors import RunError, UserError
-from hairpin.extensions import extended
-from hairpin.pages.chart import COLORS, DASHES, MARKERS, plain
-from hairpin.pages.markup import data_script, escape
-from hairpin.pages.phases import phases
-from hairpin.pages.several import short_names, style
-from hairpin.pages.shell import page
-from hairpin.pages.write import LivePage, write_report
+from hairpin.reports.formats import harmless
+from hairpin.reports.page.chart import COLORS, DASHES, MARKERS, plain
+from hairpin.reports.page.compare_page import short_names, style
+from hairpin.reports.page.markup import data_script, escape
+from hairpin.reports.page.phases import phases
+from hairpin.reports.page.shell import page
+from hairpin.reports.page.write import LivePage, write_report
+from hairpin.reports.series import smoothed
 from hairpin.runs import events
-from hairpin.schedules import constant, cosine, cosine_restarts, linear, wsd
+from hairpin.schedules.curves import constant, cosine, cosine_restarts, linear, wsd
+from hairpin.schedules.extensions import extended
 from helpers import Hairpin, Watching, text_file, tiny
 from made_up import HOSTILE, MEMORISATION, Event, end, eventful, incident, made_up_run, training
 
@@ -579,7 +579,7 @@ def test_training_leaves_a_page_and_writes_it_on_the_way(
                 seen.append(("live", len(found.line("loss", "validation")[0])))
 
     run = tmp_path / "run" / "report.html"
-    monkeypatch.setattr("hairpin.pages.write._SHARE", 1.0)
+    monkeypatch.setattr("hairpin.reports.page.write._SHARE", 1.0)
     watcher = Looking()
     trained = train(text_file(tmp_path), out=run.parent, settings=tiny(), watcher=watcher)
     assert watcher.notices == []
@@ -599,7 +599,7 @@ def test_a_page_that_cannot_be_written_stops_no_run(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hairpin.pages.write.write_atomically", full)
+    monkeypatch.setattr("hairpin.reports.page.write.write_atomically", full)
     watcher = Watching()
     run = train(text_file(tmp_path), out=tmp_path / "run", settings=tiny(), watcher=watcher)
     assert run.summary().status == "finished"

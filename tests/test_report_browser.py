@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from browser import Browser, Page, browser_path, running_browser
-from hairpin.analysis import formats
-from hairpin.pages.write import write_report
+from hairpin.reports import formats
+from hairpin.reports.page.write import write_report
 from made_up import HOSTILE, end, eventful, made_up_run, training
 
 PATH = browser_path()

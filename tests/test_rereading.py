@@ -16,8 +16,8 @@ from hairpin.data.rereading import READING, open_alike, said_of_reading
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
-from hairpin.inference import Trained
 from hairpin.model.shape import Shape
+from hairpin.tasks.inference import Trained
 from helpers import TINY, lively_model, some_text
 
 DOCUMENTS = [some_text(150, seed) for seed in range(60)]

@@ -9,7 +9,7 @@ import pytest
 import hairpin
 from hairpin.errors import Interrupted
 from hairpin.run import Run
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import (
     TINY_FLAGS,
     Hairpin,

@@ -15,6 +15,7 @@ import hairpin
 from hairpin.config.settings import Optimizer
 from hairpin.data.batches import Batches
 from hairpin.errors import Interrupted, NonFiniteError
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
@@ -22,12 +23,11 @@ from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
 from hairpin.run import Run
+from hairpin.runs.watcher import Quiet
 from hairpin.training import assembly
-from hairpin.training import run as training_run
-from hairpin.training.numerics import Numerics
+from hairpin.training import train_run as training_run
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
-from hairpin.watch import Quiet
 from helpers import (
     Ring,
     Watching,

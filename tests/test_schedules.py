@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from hairpin import schedules
 from hairpin.errors import ConfigError
-from hairpin.schedules import CURVES, Schedule, constant, cosine, cosine_restarts, linear, wsd
+from hairpin.schedules.curves import (
+    CURVES,
+    Schedule,
+    constant,
+    cosine,
+    cosine_restarts,
+    linear,
+    wsd,
+)
 
 KINDS = tuple(CURVES)
 DECAYING = tuple(kind for kind, curve in CURVES.items() if curve.decays)

@@ -16,9 +16,9 @@ from hairpin import api
 from hairpin.data.shards import prepare
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import ConfigError, Interrupted, RunError
+from hairpin.launch.request import asked_config
 from hairpin.run import Run
-from hairpin.starting.asked import asked_config
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import (
     GPT2_IDS,
     GPT2_SHAPE,

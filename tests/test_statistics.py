@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hairpin.analysis.statistics import (
+from hairpin.reports.statistics import (
     holm,
     mean_difference,
     paired_difference,

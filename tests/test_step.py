@@ -9,13 +9,13 @@ from torch import Tensor
 
 from hairpin.config.settings import Optimizer
 from hairpin.data.batches import IGNORED, Batches, Windows
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.optimizers import build_optimizer
-from hairpin.schedules import cosine
+from hairpin.schedules.curves import cosine
 from hairpin.training.evaluate import Evaluator, TextTally
-from hairpin.training.numerics import Numerics
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper, StepResult
 from helpers import Ring, a_guard, some_text

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hairpin.analysis.formats import (
+from hairpin.reports.formats import (
     format_bytes,
     format_count,
     format_duration,
@@ -15,10 +15,10 @@ from hairpin.analysis.formats import (
     format_updates,
     harmless,
 )
-from hairpin.analysis.held import history
-from hairpin.analysis.summary import Summary, summarize
+from hairpin.reports.held import history
+from hairpin.reports.summary import Summary, summarize
 from hairpin.runs import events
-from hairpin.runs.metrics import Record, read_record
+from hairpin.runs.record import Record, read_record
 
 
 def _update(update: int, **changed: Any) -> events.Update:

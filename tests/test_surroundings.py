@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hairpin
-from hairpin.surroundings import alone_step_by_step, kept_out
+from hairpin.machine.torch_settings import alone_step_by_step, kept_out
 from helpers import text_file, tiny, updates_without_times
 
 

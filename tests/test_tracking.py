@@ -17,19 +17,19 @@ import hairpin
 from hairpin.config.load import build_config, to_tree
 from hairpin.errors import ConfigError, HairpinError, Interrupted, UserError
 from hairpin.experiments.worker import train_trial
+from hairpin.reports.trackers import follower as following
+from hairpin.reports.trackers import tools
+from hairpin.reports.trackers.feed import Opening
+from hairpin.reports.trackers.follower import Follower
+from hairpin.reports.trackers.kept import Kept
+from hairpin.reports.trackers.mlflow import tracking_uri
+from hairpin.reports.trackers.points import Point, point_of
+from hairpin.reports.trackers.reasons import reason_of
+from hairpin.reports.trackers.tracker import Tracked, Written
+from hairpin.reports.trackers.wandb import WeightsAndBiases, wandb_mode
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.lock import RunLock
-from hairpin.tracking import follower as following
-from hairpin.tracking import tools
-from hairpin.tracking.feed import Opening
-from hairpin.tracking.follower import Follower
-from hairpin.tracking.kept import Kept
-from hairpin.tracking.mlflow import tracking_uri
-from hairpin.tracking.points import Point, point_of
-from hairpin.tracking.reasons import reason_of
-from hairpin.tracking.tracker import Tracked, Written
-from hairpin.tracking.wandb import WeightsAndBiases, wandb_mode
 from helpers import (
     Hairpin,
     Watching,
@@ -347,7 +347,9 @@ def test_updates_that_a_resume_sets_aside_are_not_told_twice(
 def test_updates_that_a_rewind_sets_aside_are_not_told_twice(
     text: Path, use: Any, monkeypatch: pytest.MonkeyPatch, can_rewind: bool
 ) -> None:
-    monkeypatch.setattr("hairpin.tracking.follower._BATCH_SECONDS", 0.0)  # told as it happens
+    monkeypatch.setattr(
+        "hairpin.reports.trackers.follower._BATCH_SECONDS", 0.0
+    )  # told as it happens
     use(lambda: Memory(can_rewind=can_rewind))
     Bad([41], NAN).plant(monkeypatch)
     run = train(text, "run", **{k: v for k, v in REWIND.items() if SETTINGS.get(k) != v})

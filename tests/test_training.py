@@ -21,13 +21,13 @@ from hairpin.distributed.world import World
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError
 from hairpin.run import Run
 from hairpin.runs.events import Event, Update
+from hairpin.runs.watcher import Quiet
 from hairpin.training import assembly
-from hairpin.training import run as training_run
+from hairpin.training import train_run as training_run
 from hairpin.training.checkpoint import load_state
 from hairpin.training.job import Job
 from hairpin.training.state import TrainState
 from hairpin.training.task import Task
-from hairpin.watch import Quiet
 from helpers import (
     Watching,
     a_guard,
@@ -504,7 +504,7 @@ def test_a_sample_that_a_signal_stops_costs_that_sample_at_most(
 
 
 def test_a_sample_cut_short_is_not_recorded(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hairpin.training.samples import SampleWriter
+    from hairpin.tasks.samples import SampleWriter
 
     write = SampleWriter.__call__
 

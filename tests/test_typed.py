@@ -19,6 +19,7 @@ from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError
+from hairpin.launch.request import asked_config
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import (
     LADDER,
@@ -27,10 +28,9 @@ from hairpin.planning.choose import (
     fill_size,
     is_open,
 )
-from hairpin.runs.directory import RunDirectory
-from hairpin.starting.asked import asked_config
-from hairpin.training.origin import Origin
-from hairpin.training.start import with_start
+from hairpin.runs.folder import RunDirectory
+from hairpin.weights.origin import Origin
+from hairpin.weights.start import with_start
 from helpers import Hairpin, Watching, text_file, tiny
 
 KEYS = frozenset(known_keys())

@@ -20,8 +20,8 @@ from hairpin import Run, schedules
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.optim.gradients import Clipped, Clipper
-from hairpin.plugins import register_schedule
-from hairpin.schedules import Schedule
+from hairpin.plugins.registry import register_schedule
+from hairpin.schedules.curves import Schedule
 
 
 def best_of(run: Run) -> float | None:

@@ -15,10 +15,10 @@ from faults.unreadable import make_unreadable
 from hairpin.checkpoints.manifest import open_checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.doctor.verify_run import check_run
 from hairpin.errors import HairpinError, Interrupted, RunError, UnreadableError
 from hairpin.run import Run
-from hairpin.verifying.whole import check_run
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 from helpers import Hairpin, Watching, assert_same_history, text_file, tiny
 
 ERRORS = (

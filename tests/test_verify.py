@@ -9,10 +9,10 @@ import pytest
 import hairpin as package
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
+from hairpin.doctor.verify_resume import compare
 from hairpin.run import Run
-from hairpin.runs.directory import RunDirectory
-from hairpin.verifying.resume import compare
-from hairpin.watch import Quiet
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.watcher import Quiet
 from helpers import TINY_FLAGS, Hairpin, text_file, tiny
 
 

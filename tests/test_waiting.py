@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hairpin
-from hairpin import waiting
 from hairpin.config.load import build_config
 from hairpin.errors import CorpusError, Interrupted
+from hairpin.machine.threads import computing_with, may_use_one_thread
+from hairpin.planning.measure import probe
 from hairpin.run import Run
 from hairpin.runs.events import Event, Update
-from hairpin.training import probe
+from hairpin.runs.watcher import Quiet
+from hairpin.system import spinning as waiting
 from hairpin.training.slowdown import Slowdown
 from hairpin.training.step import Stepper
-from hairpin.training.threads import computing_with, may_use_one_thread
-from hairpin.watch import Quiet
 from helpers import Watching, assert_same_history, of_kind, text_file, tiny
 
 OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
@@ -176,7 +176,7 @@ def reseal(manifest: Path) -> None:
 
     from hairpin.checkpoints.manifest import write_manifest
     from hairpin.checkpoints.tensors import FileFacts
-    from hairpin.files import sha256_of
+    from hairpin.system.files import sha256_of
 
     said: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
     files = {

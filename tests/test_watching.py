@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import hairpin
-from hairpin import output
-from hairpin.analysis.diagnostics import diagnose, lines_with
-from hairpin.analysis.formats import (
+from hairpin.config.settings import Config
+from hairpin.errors import HairpinError, Interrupted, one_line
+from hairpin.reports.diagnostics import diagnose, lines_with
+from hairpin.reports.formats import (
     format_bytes,
     format_count,
     format_duration,
@@ -34,18 +35,17 @@ from hairpin.analysis.formats import (
     format_norm,
     harmless_pieces,
 )
-from hairpin.analysis.summary import summarize
-from hairpin.config.settings import Config
-from hairpin.errors import HairpinError, Interrupted, one_line
+from hairpin.reports.summary import summarize
+from hairpin.reports.terminal.display import Display, Stages
+from hairpin.reports.terminal.measured import measured_lines
+from hairpin.reports.terminal.notebook import Notebook
+from hairpin.reports.terminal.run_display import Terminal, plan_line
 from hairpin.run import Run
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory, list_runs
-from hairpin.terminal.display import Display, Stages
-from hairpin.terminal.measured import measured_lines
-from hairpin.terminal.notebook import Notebook
-from hairpin.terminal.watcher import Terminal, plan_line
+from hairpin.runs.folder import RunDirectory, list_runs
+from hairpin.runs.watcher import Guarded, Quiet
+from hairpin.system import output
 from hairpin.training.signals import StopRequest
-from hairpin.watch import Guarded, Quiet
 from helpers import TINY_FLAGS, Hairpin, of_kind, text_file, tiny, updates_without_times
 
 # --- what displays are shown ---
@@ -159,7 +159,7 @@ SKIPPING = tiny(train__updates=4, guard__on_non_finite="skip", guard__most_skips
 NAN_GRADIENT = """
 from torch.nn import functional as F
 import torch
-from hairpin.plugins import register_loss
+from hairpin.plugins.registry import register_loss
 def losses(logits, targets):
     flat = logits.flatten(0, 1).float(), targets.flatten()
     out = F.cross_entropy(*flat, reduction="none").view_as(targets)
@@ -288,7 +288,9 @@ def test_a_bar_that_fails_in_its_thread_is_given_up_without_a_traceback(
     display = Display(console=a_console(terminal=True))
     with pytest.raises(ZeroDivisionError), display:
         assert display._live
-        monkeypatch.setattr("hairpin.terminal.live.Bar.__rich_console__", Bad.__rich_console__)
+        monkeypatch.setattr(
+            "hairpin.reports.terminal.live.Bar.__rich_console__", Bad.__rich_console__
+        )
         assert drawn.wait(10)
         while display._live.failure is None:
             time.sleep(0.01)
@@ -525,7 +527,7 @@ WRITTEN = ["a\t\u200e", "\u200f\r", "\nb\x1b[2J", "é\u202e"]
 @pytest.fixture
 def writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that writes known text."""
-    from hairpin.inference import Trained
+    from hairpin.tasks.inference import Trained
 
     monkeypatch.setattr(Trained, "write", lambda *_, **__: iter(WRITTEN))
 
@@ -613,8 +615,8 @@ def test_a_folder_into_which_nobody_may_look_has_a_row(
 def test_a_stage_without_a_size_shows_itself(
     monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    monkeypatch.setattr("hairpin.terminal.live.SECONDS_BEFORE_STAGES", 0.01)
-    monkeypatch.setattr("hairpin.terminal.live._SECONDS_BEFORE_A_LINE", 0.01)
+    monkeypatch.setattr("hairpin.reports.terminal.live.SECONDS_BEFORE_STAGES", 0.01)
+    monkeypatch.setattr("hairpin.reports.terminal.live._SECONDS_BEFORE_A_LINE", 0.01)
     console = a_console(terminal=terminal)
     assert isinstance(console.file, io.StringIO)
     with Stages(console=console) as stages:

@@ -9,6 +9,7 @@ from torch import Tensor
 from hairpin.config.settings import Optimizer
 from hairpin.data.batches import IGNORED
 from hairpin.errors import ConfigError
+from hairpin.machine.numerics import Numerics
 from hairpin.model.classifier import Classifier
 from hairpin.model.decode import Decoder
 from hairpin.model.generate import Sampling, generate
@@ -17,7 +18,6 @@ from hairpin.model.head import cross_entropy
 from hairpin.model.products import PRECISIONS, Precision, refuse
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
-from hairpin.training.numerics import Numerics
 from helpers import lively_model, random_ids
 from matrix_reads import WideReads, filled_memory, tail_of
 

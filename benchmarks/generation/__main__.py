@@ -35,8 +35,8 @@ from benchmarks.generation.results import (
 )
 from benchmarks.speed.peers import environment
 from hairpin.model.gpt import GPT, derived_seed
-from hairpin.model.gpt2_weights import to_gpt2
 from hairpin.model.shape import Shape
+from hairpin.weights.gpt2_weights import to_gpt2
 
 HERE = Path(__file__).parent
 SHAPES = {"14M": Shape(8192, 256, 6, 6, 384), "124M": Shape(50_257, 1024, 12, 12, 768)}

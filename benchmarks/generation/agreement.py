@@ -14,9 +14,9 @@ from torch import Tensor
 
 import hairpin
 from hairpin.data.shards import prepare
-from hairpin.inference import Trained
 from hairpin.model.decode import Decoder
 from hairpin.model.products import PRECISIONS, Precision
+from hairpin.tasks.inference import Trained
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from hairpin.model.book_weights import to_book
 from hairpin.model.gpt import GPT
-from hairpin.model.gpt2_weights import to_gpt2
 from hairpin.model.shape import Shape
+from hairpin.weights.book_weights import to_book
+from hairpin.weights.gpt2_weights import to_gpt2
 
 TORCH = "torch==2.13.0"
 T = TypeVar("T")

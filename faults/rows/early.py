@@ -12,13 +12,13 @@ from faults.row import Row
 # Functions of the first process, from its first line to the loop, and of the other.
 _FIRST = (
     "hairpin.cli.main:with_dotted_flags",
-    "hairpin.driving:create_run",
-    "hairpin.driving:begin",
-    "hairpin.training.run:describe_environment",
-    "hairpin.training.run:new_state",
-    "hairpin.training.run:build_job",
+    "hairpin.launch.train:create_run",
+    "hairpin.launch.train:begin",
+    "hairpin.training.train_run:describe_environment",
+    "hairpin.training.train_run:new_state",
+    "hairpin.training.train_run:build_job",
 )
-_OTHER = ("hairpin.following:load_plugins", "hairpin.training.run:load_tokenizer")
+_OTHER = ("hairpin.launch.follow:load_plugins", "hairpin.training.train_run:load_tokenizer")
 _LIMIT_SECONDS = 60.0
 
 

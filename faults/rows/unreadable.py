@@ -15,7 +15,7 @@ from faults.rig import UPDATES, Rig
 from faults.row import Row
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.folder import RunDirectory
 from hairpin.training.checkpoint import load_weights
 
 _STOPPED = UPDATES - 5

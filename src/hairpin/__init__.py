@@ -23,36 +23,36 @@ if (
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hairpin.waiting import bound_spinning
+from hairpin.system.spinning import bound_spinning
 
 if TYPE_CHECKING:
     from hairpin import schedules
     from hairpin.api import finetune, load, plan, report, resume, train
-    from hairpin.convert.verbs import export, import_model
     from hairpin.experiments.verbs import ablate, compare, find_lr
     from hairpin.optim.lr_scheduler import ScheduleLR
     from hairpin.run import Run
-    from hairpin.version import __version__
-    from hairpin.watch import Quiet
+    from hairpin.runs.watcher import Quiet
+    from hairpin.system.version import __version__
+    from hairpin.weights.convert.verbs import export, import_model
 
 bound_spinning()  # read when torch is loaded, which any of the names below may do
 
 _HOMES = {
-    "Quiet": "hairpin.watch",
+    "Quiet": "hairpin.runs.watcher",
     "Run": "hairpin.run",
     "ScheduleLR": "hairpin.optim.lr_scheduler",
     "ablate": "hairpin.experiments.verbs",
     "compare": "hairpin.experiments.verbs",
     "find_lr": "hairpin.experiments.verbs",
-    "export": "hairpin.convert.verbs",
+    "export": "hairpin.weights.convert.verbs",
     "finetune": "hairpin.api",
-    "import_model": "hairpin.convert.verbs",
+    "import_model": "hairpin.weights.convert.verbs",
     "load": "hairpin.api",
     "plan": "hairpin.api",
     "report": "hairpin.api",
     "resume": "hairpin.api",
     "train": "hairpin.api",
-    "__version__": "hairpin.version",
+    "__version__": "hairpin.system.version",
 }
 
 __all__ = [

@@ -15,20 +15,11 @@ from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
 from hairpin.data.python_records import Records, paths_of_records
 from hairpin.distributed.launch import is_restarted
-from hairpin.driving import go_on, train_new
 from hairpin.errors import RunError
-from hairpin.estimating.cluster import ClusterPlan
-from hairpin.estimating.plan import Plan
-from hairpin.following import led
-from hairpin.given import AnyPath, Time, as_settings, listed
-from hairpin.pages.write import write_report
-from hairpin.plugin_files import load_plugins
-from hairpin.reading import is_there
-from hairpin.run import Run
-from hairpin.runs.directory import RUNS, RunDirectory, list_runs, open_run
-from hairpin.runs.place import new_or_empty_folder
-from hairpin.schedules import Schedule
-from hairpin.starting.asked import (
+from hairpin.launch.begin import begun_before, require_same
+from hairpin.launch.extend import changed
+from hairpin.launch.follow import led
+from hairpin.launch.request import (
     DEFAULT_CORPUS,
     NO_TEXT,
     Text,
@@ -44,9 +35,18 @@ from hairpin.starting.asked import (
     with_tables,
     with_tracks,
 )
-from hairpin.starting.begin import begun_before, require_same
-from hairpin.starting.extend import changed
-from hairpin.watch import Watcher, guarded
+from hairpin.launch.train import go_on, train_new
+from hairpin.planning.plan.cluster import ClusterPlan
+from hairpin.planning.plan.plan import Plan
+from hairpin.plugins.files import load_plugins
+from hairpin.reports.page.write import write_report
+from hairpin.run import Run
+from hairpin.runs.folder import RUNS, RunDirectory, list_runs, open_run
+from hairpin.runs.place import new_or_empty_folder
+from hairpin.runs.watcher import Watcher, guarded
+from hairpin.schedules.curves import Schedule
+from hairpin.system.access import is_there
+from hairpin.system.arguments import AnyPath, Time, as_settings, listed
 
 
 def load(path: AnyPath | None = None) -> Run:
@@ -274,7 +274,7 @@ def plan(
     Raises:
         UserError: the request is invalid; a line for each reason.
     """
-    from hairpin.estimating.ask import Question, answer
+    from hairpin.planning.plan.ask import Question, answer
 
     load_plugins(plugin)
     asked = Question(
@@ -316,8 +316,8 @@ def prepare(
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:
     if watcher is not None:
         return watcher
-    from hairpin.terminal.notebook import Notebook, in_notebook
-    from hairpin.terminal.watcher import Terminal
+    from hairpin.reports.terminal.notebook import Notebook, in_notebook
+    from hairpin.reports.terminal.run_display import Terminal
 
     return Notebook() if in_notebook() else Terminal(on_stderr=on_stderr)
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hairpin.analysis.diagnostics import Diagnostics, diagnose, lines_with
-from hairpin.analysis.held import History, history
-from hairpin.analysis.summary import Summary, summarize
-from hairpin.commands import command
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
-from hairpin.runs.directory import RunDirectory
+from hairpin.reports.diagnostics import Diagnostics, diagnose, lines_with
+from hairpin.reports.held import History, history
+from hairpin.reports.summary import Summary, summarize
 from hairpin.runs.entries import refuse_links
-from hairpin.runs.metrics import read_record
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import read_record
+from hairpin.system.shell import command
 
 if TYPE_CHECKING:
-    from hairpin.analysis.pictures import Pictures
-    from hairpin.inference import Trained, TrainedClassifier
     from hairpin.model.products import Precision
+    from hairpin.reports.pictures import Pictures
+    from hairpin.tasks.inference import Trained, TrainedClassifier
     from hairpin.training.evaluate import Measured
 
 
@@ -78,7 +78,7 @@ class Run:
         Raises:
             RunError: nothing was saved yet, or what was saved is damaged.
         """
-        from hairpin.inference import load_trained
+        from hairpin.tasks.inference import load_trained
 
         return load_trained(self.directory, weights=weights, device=device)
 
@@ -138,7 +138,7 @@ class Run:
         Raises:
             RunError: it is no classifier, nothing was saved yet, or what was saved is damaged.
         """
-        from hairpin.inference import TrainedClassifier
+        from hairpin.tasks.inference import TrainedClassifier
 
         if self.config.finetune.kind != "classify":
             raise RunError(
@@ -155,7 +155,7 @@ class Run:
         Raises:
             RunError: something in the run's folder is a link.
         """
-        from hairpin.analysis.plots import write_plots
+        from hairpin.reports.plots import write_plots
 
         refuse_links(self.path)
         return write_plots(self.events(), self.directory.plots, **self._clipping())
@@ -170,8 +170,8 @@ class Run:
         Raises:
             RunError: this run has no such plot.
         """
-        from hairpin.analysis.pictures import Pictures
-        from hairpin.analysis.plots import run_figures
+        from hairpin.reports.pictures import Pictures
+        from hairpin.reports.plots import run_figures
 
         figures = run_figures(self.events(), **self._clipping())
         if missing := [name for name in names if name not in figures]:
@@ -182,7 +182,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the summary, and the plots if there is an update to plot."""
-        from hairpin.analysis.pictures import page_of
+        from hairpin.reports.pictures import page_of
 
         has_updates = bool(self.events().updates)
         return page_of(str(self.path), self.lines(), self.plot() if has_updates else None)

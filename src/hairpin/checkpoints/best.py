@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hairpin.checkpoints.manifest import open_checkpoint
 from hairpin.errors import CheckpointError
-from hairpin.reading import is_there
+from hairpin.system.access import is_there
 
 _LOOKS = 10
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from hairpin.checkpoints.manifest import Checkpoint, described_checkpoint
 from hairpin.errors import CheckpointError, UnreadableError
-from hairpin.reading import reading
+from hairpin.system.access import reading
 
 T = TypeVar("T")
 _PAUSE_SECONDS = 0.002

@@ -23,7 +23,7 @@ from hairpin.checkpoints.pieces import file_name, read_rows, whole_tensors
 from hairpin.checkpoints.tensors import FileFacts, tensors_in, write_hashed
 from hairpin.checkpoints.verified import Bytes, damage, read_verified, verify
 from hairpin.errors import CheckpointError, RunError
-from hairpin.reading import open_plain
+from hairpin.system.access import open_plain
 
 FORMAT = 2
 _NAME = "manifest.json"

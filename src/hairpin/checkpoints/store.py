@@ -29,7 +29,8 @@ from hairpin.checkpoints.tensors import FileFacts
 from hairpin.checkpoints.writing import commit, commit_together
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, HairpinError, UnreadableError
-from hairpin.files import (
+from hairpin.system.access import entries, is_there
+from hairpin.system.files import (
     IS_WINDOWS,
     SPARE_SPACE,
     link_or_copy,
@@ -40,7 +41,6 @@ from hairpin.files import (
     sync_folder,
     write_atomically,
 )
-from hairpin.reading import entries, is_there
 
 
 class CheckpointStore:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hairpin.checkpoints.verified import Bytes
 from hairpin.errors import CheckpointError, UnreadableError
-from hairpin.reading import open_plain
+from hairpin.system.access import open_plain
 
 _DTYPES = {
     torch.float64: "F64",

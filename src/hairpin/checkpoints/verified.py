@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hairpin.errors import CheckpointError
-from hairpin.reading import open_plain
+from hairpin.system.access import open_plain
 
 Bytes = NDArray[np.uint8]
 _BLOCK_BYTES = 1 << 22

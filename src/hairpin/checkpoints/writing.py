@@ -10,7 +10,7 @@ from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.tensors import FileFacts, write_hashed, write_tensors
 from hairpin.distributed.world import World
 from hairpin.errors import HairpinError
-from hairpin.files import as_json, new_folder
+from hairpin.system.files import as_json, new_folder
 
 
 def commit(snapshot: Snapshot, final: Path, facts: Mapping[str, Any], world_size: int) -> None:

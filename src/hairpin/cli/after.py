@@ -24,8 +24,8 @@ from hairpin.cli.shown import say, write
 if TYPE_CHECKING:
     from hairpin.data.records import Row
     from hairpin.model.products import Precision
+    from hairpin.reports.terminal.measured import Measurement
     from hairpin.run import Run
-    from hairpin.terminal.measured import Measurement
 
 Named = TypeVar("Named", str, Path)
 
@@ -76,7 +76,7 @@ def sample(
     from hairpin import api
     from hairpin.errors import ConfigError, CorpusError
     from hairpin.model.generate import Sampling
-    from hairpin.plugin_files import load_plugins
+    from hairpin.plugins.files import load_plugins
 
     load_plugins(plugin)
     try:
@@ -140,9 +140,9 @@ def evaluate(
     on the run's own validation text, all of it. Without RUN: the newest in ./runs.
     Of a fine-tuned run TEXT is a file of records, and of a classifier the accuracy is measured.
     """
-    from hairpin.plugin_files import load_plugins
-    from hairpin.terminal.measured import measured_lines
-    from hairpin.terminal.watcher import counting_bar
+    from hairpin.plugins.files import load_plugins
+    from hairpin.reports.terminal.measured import measured_lines
+    from hairpin.reports.terminal.run_display import counting_bar
 
     load_plugins(plugin)
     run, texts = _divided(run_and_texts)
@@ -191,7 +191,7 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
     text in each line; -: standard input, with a text in each line. Without RUN: the newest in
     ./runs.
     """
-    from hairpin.terminal.measured import prediction_lines
+    from hairpin.reports.terminal.measured import prediction_lines
 
     run, found = _divided(run_and_texts)
     classifier = run.classifier(weights=weights)

@@ -55,7 +55,7 @@ def schedule(
       hairpin schedule --updates 135 --lr 0.01 --set schedule.warmup_updates=27
     """
     from hairpin import api
-    from hairpin.analysis.curves import draw_schedule
+    from hairpin.reports.curves import draw_schedule
 
     curve = api.schedule(
         config=config, overrides=overrides, settings=settings_of(flags), plugin=plugin
@@ -65,7 +65,7 @@ def schedule(
     if not given:
         click.echo(f"  no --lr given: the peak of {curve.peak_lr:g} is an example")
     if png:
-        from hairpin.analysis.plots import write_schedule_plot
+        from hairpin.reports.plots import write_schedule_plot
 
         png.parent.mkdir(parents=True, exist_ok=True)
         write_schedule_plot(curve, png)

@@ -40,7 +40,7 @@ def book(iterations: int | None, text: Path | None, out: Path, beside: Path | No
     All of it takes five to fifteen minutes on a CPU and 5 GB of memory.
     """
     from hairpin.book.report.verb import run_book
-    from hairpin.terminal.watcher import counting_bar
+    from hairpin.reports.terminal.run_display import counting_bar
 
     with counting_bar("training") as on_iteration:
         page, words = run_book(text, out, iterations, beside, on_iteration)

@@ -38,9 +38,9 @@ def runs(folder: Path | None) -> None:
 
 def _row(run: "Run") -> tuple[str, ...]:
     """Return the cells of a run's row; the last is a classifier's accuracy."""
-    from hairpin.analysis.formats import harmless_name
     from hairpin.errors import UnreadableError
-    from hairpin.watch import reason_of
+    from hairpin.reports.formats import harmless_name
+    from hairpin.runs.watcher import reason_of
 
     name = harmless_name(str(run.path))
     try:
@@ -54,7 +54,7 @@ def _row(run: "Run") -> tuple[str, ...]:
 
 
 def _outcome(run: "Run") -> tuple[str, ...]:
-    from hairpin.analysis.formats import format_count, format_loss, harmless_name
+    from hairpin.reports.formats import format_count, format_loss, harmless_name
 
     summary = run.summary()
     best = summary.best
@@ -92,7 +92,7 @@ def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
     Takes some seconds. A device that computes wrongly is exit code 1; all else is 0.
     """
     from hairpin.doctor.examine import examine
-    from hairpin.terminal.watcher import counting_bar
+    from hairpin.reports.terminal.run_display import counting_bar
 
     with counting_bar("examining") as on_progress:
         findings = examine(

@@ -19,7 +19,7 @@ from hairpin.cli.shown import say
 from hairpin.config.names import FLAGS
 
 if TYPE_CHECKING:
-    from hairpin.analysis.comparison import Comparison
+    from hairpin.reports.comparison import Comparison
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,7 +154,7 @@ def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     Nothing is left behind but a page with the plot and the reason.
     """
     from hairpin.experiments import verbs
-    from hairpin.terminal.experiment import ExperimentBar
+    from hairpin.reports.terminal.experiment import ExperimentBar
 
     flags = settings_of({key: given.pop(key) for key in FLAGS})
     with ExperimentBar() as progress:
@@ -169,8 +169,8 @@ def _show(
     given: dict[str, Any], run: "Callable[[dict[str, Any]], tuple[Comparison, Path | None]]"
 ) -> None:
     """Run an experiment with its progress bar, then print the result."""
-    from hairpin.analysis.conclusions import as_json, lines_of
-    from hairpin.terminal.experiment import ExperimentBar
+    from hairpin.reports.conclusions import as_json, lines_of
+    from hairpin.reports.terminal.experiment import ExperimentBar
 
     as_object = given.pop("as_json")
     options = {"settings": settings_of({key: given.pop(key) for key in FLAGS}), **given}

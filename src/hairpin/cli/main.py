@@ -13,7 +13,6 @@ from typing import NoReturn
 
 import click
 
-from hairpin import output
 from hairpin.cli.after import evaluate, predict, sample
 from hairpin.cli.before import prepare, schedule
 from hairpin.cli.book import book
@@ -25,13 +24,14 @@ from hairpin.cli.report import report
 from hairpin.cli.share import export, import_
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
-from hairpin.commands import command
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.company import in_company
 from hairpin.distributed.launch import is_follower, world_size
 from hairpin.errors import HairpinError, UserError, one_line
-from hairpin.reading import require_working_folder
-from hairpin.version import __version__
+from hairpin.system import output
+from hairpin.system.access import require_working_folder
+from hairpin.system.shell import command
+from hairpin.system.version import __version__
 
 GROUPS = {
     "start": (train, finetune, resume),

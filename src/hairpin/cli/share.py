@@ -23,8 +23,8 @@ def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
 
     Without RUN: the newest in ./runs. docs/huggingface.md says what becomes of each network.
     """
-    from hairpin.analysis.formats import harmless_name
-    from hairpin.convert import verbs
+    from hairpin.reports.formats import harmless_name
+    from hairpin.weights.convert import verbs
 
     if len(run_and_out) > 2:
         raise click.UsageError("export takes a run and one place to write it to")
@@ -43,9 +43,9 @@ def import_(folder: Path, out: Path | None) -> None:
     GPT-2's, and what hairpin exported. The run can write, be measured and be fine-tuned, and
     `hairpin train TEXT --from` goes on from it. Pickles are never read.
     """
-    from hairpin.analysis.formats import harmless_name
     from hairpin.cli.shown import say
-    from hairpin.convert.verbs import import_model
+    from hairpin.reports.formats import harmless_name
+    from hairpin.weights.convert.verbs import import_model
 
     run = import_model(folder, out=out, on_notice=lambda line: say(line, err=True))
     count = run.summary().parameters or 0

@@ -14,14 +14,14 @@ _WIDEST = 10_000  # characters of a row in a pipe or a file, where lines are not
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines, escaping everything that could control a terminal."""
-    from hairpin.analysis.formats import harmless
+    from hairpin.reports.formats import harmless
 
     click.echo(harmless(text), err=err)
 
 
 def say_table(table: "Table") -> None:
     """Print a table, whose cells are already escaped."""
-    from hairpin.terminal.display import standard_console
+    from hairpin.reports.terminal.display import standard_console
 
     console = standard_console()
     if not console.is_terminal:
@@ -33,7 +33,7 @@ def write(pieces: Iterable[str]) -> None:
     """Write a text piece by piece, and a line break: to a pipe or a file its exact bytes in UTF-8,
     to a terminal with control characters escaped.
     """
-    from hairpin.analysis.formats import harmless_pieces
+    from hairpin.reports.formats import harmless_pieces
 
     binary = None if sys.stdout.isatty() else getattr(sys.stdout, "buffer", None)
     if binary is None:

@@ -49,9 +49,9 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
     from rich.table import Table
 
     from hairpin import api
-    from hairpin.analysis.formats import harmless
-    from hairpin.terminal.watcher import counting_bar
-    from hairpin.verifying.whole import check_run
+    from hairpin.doctor.verify_run import check_run
+    from hairpin.reports.formats import harmless
+    from hairpin.reports.terminal.run_display import counting_bar
 
     run = api.load(path)
     with counting_bar("verifying") as on_progress:
@@ -75,8 +75,8 @@ def _prove(
     import shutil
     import tempfile
 
-    from hairpin.terminal.watcher import counting_bar
-    from hairpin.verifying.resume import prove_resume, short_config
+    from hairpin.doctor.verify_resume import prove_resume, short_config
+    from hairpin.reports.terminal.run_display import counting_bar
 
     short = short_config(config, updates)
     folder = Path(tempfile.mkdtemp(prefix="hairpin-verify-"))

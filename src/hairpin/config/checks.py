@@ -9,10 +9,10 @@ from hairpin.config.curve import Schedule as Curve
 from hairpin.config.settings import Config
 from hairpin.config.shapes import architecture, shapes
 from hairpin.errors import ConfigError, HairpinError, PluginError
-from hairpin.extensions import extended
-from hairpin.plugin_files import blame, is_present
-from hairpin.plugins import BUILT_IN, KEYS, known, registered
-from hairpin.schedules import CURVES, Schedule
+from hairpin.plugins.files import blame, is_present
+from hairpin.plugins.registry import BUILT_IN, KEYS, known, registered
+from hairpin.schedules.curves import CURVES, Schedule
+from hairpin.schedules.extensions import extended
 
 DEFAULT_CURVE = "cosine"
 DEFAULT_WARMUP_FRACTION = 0.05

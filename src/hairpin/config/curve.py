@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hairpin.config.table import Count, Fraction, LearningRate, Table
-from hairpin.plugins import BUILT_IN
+from hairpin.plugins.registry import BUILT_IN
 
 
 class Extension(Table):

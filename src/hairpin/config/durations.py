@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 
 from hairpin.errors import ConfigError
-from hairpin.given import Time, plain_number
+from hairpin.system.arguments import Time, plain_number
 
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _PATTERN = re.compile(

@@ -37,7 +37,7 @@ from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
 from hairpin.errors import ConfigError, is_secret
-from hairpin.reading import reading
+from hairpin.system.access import reading
 
 # Tables that another recipe replaces in a run's own file; text, size and length stay.
 _OF_A_RECIPE = ("model.", "optimizer.", "schedule.", "clip.")

@@ -19,7 +19,7 @@ from hairpin.config.plugin import Plugin
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.config.table import Table
-from hairpin.plugins import BUILT_IN, KEYS
+from hairpin.plugins.registry import BUILT_IN, KEYS
 
 _INTRO = """\
 # Settings

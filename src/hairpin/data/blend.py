@@ -35,7 +35,7 @@ from hairpin.data.tokenizers import (
     train_bpe,
 )
 from hairpin.errors import CorpusError, UserError
-from hairpin.files import new_folder, remove
+from hairpin.system.files import new_folder, remove
 
 Asked = settings.Tokenizer | Tokenizer
 

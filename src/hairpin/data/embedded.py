@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hairpin.data.cache import cache_folder, shown
 from hairpin.errors import CorpusError
-from hairpin.files import write_atomically
+from hairpin.system.files import write_atomically
 
 VERDICT_ADDRESS = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/"

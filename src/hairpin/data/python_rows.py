@@ -7,7 +7,7 @@ them directly would give the names of their columns, which are words too.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hairpin.given import plain_number
+from hairpin.system.arguments import plain_number
 
 
 def rows_of(given: Iterable[Any]) -> Iterator[Any]:

@@ -31,7 +31,7 @@ from hairpin.data.streams import (
 )
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Ids, Tokenizer, train_bpe
 from hairpin.errors import CorpusError, UserError
-from hairpin.files import move, remove, sync_folder
+from hairpin.system.files import move, remove, sync_folder
 
 _STALE_SECONDS = 24 * 3600
 _LEAST_CONTEXT = 8  # below it there is no run of two updates to be had

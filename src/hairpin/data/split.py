@@ -29,7 +29,7 @@ from hairpin.data.pieces import first_cut, last_cut
 from hairpin.data.separators import Marks, told
 from hairpin.data.survey_keys import settled, survey_path
 from hairpin.errors import CorpusError
-from hairpin.files import write_atomically
+from hairpin.system.files import write_atomically
 
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails", "mixed"]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from hairpin.data.cache import shown
 from hairpin.data.tokenizers import Ids, Tokenizer, load_tokenizer
 from hairpin.errors import CorpusError
-from hairpin.files import write_atomically
+from hairpin.system.files import write_atomically
 
 FORMAT = 1
 SHARD_TOKENS = 2**27

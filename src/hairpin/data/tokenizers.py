@@ -30,8 +30,8 @@ from hairpin.data.added_tokens import END_OF_TEXT, Added, Marks
 from hairpin.data.cache import shown
 from hairpin.data.words import Merging
 from hairpin.errors import RunError, UserError
-from hairpin.files import write_atomically
-from hairpin.reading import reading
+from hairpin.system.access import reading
+from hairpin.system.files import write_atomically
 
 Ids = npt.NDArray[np.uint32]
 

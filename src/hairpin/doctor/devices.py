@@ -14,11 +14,11 @@ from hairpin.config.settings import Config
 from hairpin.doctor.findings import Finding
 from hairpin.doctor.numbers import compare_gradients, make_sample
 from hairpin.errors import one_line
+from hairpin.machine.compiler import CompileError, compile_model, reason
+from hairpin.machine.numerics import Numerics, formats
 from hairpin.model.gpt import GPT
-from hairpin.training.compiler import CompileError, compile_model, reason
-from hairpin.training.numerics import Numerics, formats
-from hairpin.training.probe import measure_flops
-from hairpin.waiting import waits_without_end
+from hairpin.planning.measure.probe import measure_flops
+from hairpin.system.spinning import waits_without_end
 
 LEAST_TORCH = (2, 10)
 _SHORT_SECONDS = 0.3

@@ -59,7 +59,7 @@ def _findings(device: str, precision: str, folder: Path, compiling: bool) -> Ite
 def _with_torch(asked: str, precision: str, compiling: bool) -> Iterator[Finding]:
     from hairpin.doctor import devices
     from hairpin.doctor.numbers import look_at_numbers
-    from hairpin.training.numerics import choose_device, formats
+    from hairpin.machine.numerics import choose_device, formats
 
     device = choose_device(asked)
     yield from devices.look_at_torch()

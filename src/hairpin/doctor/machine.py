@@ -19,9 +19,9 @@ import psutil
 from hairpin.data.cache import cache_folder, shown
 from hairpin.doctor.findings import Finding
 from hairpin.errors import HairpinError, one_line
-from hairpin.files import private_folder, sync_file, sync_folder
 from hairpin.runs.lock import RunLock
-from hairpin.version import __version__
+from hairpin.system.files import private_folder, sync_file, sync_folder
+from hairpin.system.version import __version__
 
 LEAST_PYTHON = (3, 11)
 _LITTLE_DISK_BYTES = 2e9

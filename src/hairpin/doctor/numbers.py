@@ -17,11 +17,11 @@ from hairpin.data.batches import IGNORED
 from hairpin.doctor.findings import Finding
 from hairpin.doctor.plain import plain_adamw, plain_logits, plain_loss, plain_muon
 from hairpin.errors import one_line
+from hairpin.machine.numerics import Numerics
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
-from hairpin.training.numerics import Numerics
 
 # The context exceeds one query block of the CPU's attention, the vocabulary is not a multiple of
 # what output heads are padded to, and some targets are ignored.

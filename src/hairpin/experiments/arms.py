@@ -11,8 +11,8 @@ from hairpin.config.layers import get
 from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.pages.several import short_names
-from hairpin.starting.asked import agreed_config
+from hairpin.launch.request import agreed_config
+from hairpin.reports.page.compare_page import short_names
 
 # The three optional parts of a training loop, and the setting that turns each off.
 BELLS: dict[str, tuple[str, Any]] = {

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hairpin.analysis.comparison import Comparison
-from hairpin.analysis.conclusions import as_json, conclude, markdown_of
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import short_tree
 from hairpin.config.settings import Config
@@ -33,10 +31,10 @@ from hairpin.experiments.conduct import (
     seconds_per_run,
 )
 from hairpin.experiments.progress import Preparing, Progress
-from hairpin.files import make_folders, unmake, write_atomically
-from hairpin.given import Time
-from hairpin.pages.several import short_names
-from hairpin.runs.directory import new_run_path
+from hairpin.launch.request import length_of, name_of, require_text
+from hairpin.reports.comparison import Comparison
+from hairpin.reports.conclusions import as_json, conclude, markdown_of
+from hairpin.reports.page.compare_page import short_names
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.experiment import (
     SCALES,
@@ -45,7 +43,9 @@ from hairpin.runs.experiment import (
     Experiment,
     ExperimentDirectory,
 )
-from hairpin.starting.asked import length_of, name_of, require_text
+from hairpin.runs.folder import new_run_path
+from hairpin.system.arguments import Time
+from hairpin.system.files import make_folders, unmake, write_atomically
 
 EXPERIMENTS = Path("experiments")
 DEFAULT_BUDGET = "20m"
@@ -203,8 +203,8 @@ def report(directory: ExperimentDirectory) -> Comparison:
     comparison = conclude(directory.read(), directory)
     results = json.dumps(as_json(comparison), indent=1).encode()
     if not directory.is_told(results):
-        from hairpin.analysis.comparison_plots import write_comparison_plots
-        from hairpin.pages.experiments import comparison_page
+        from hairpin.reports.comparison_plots import write_comparison_plots
+        from hairpin.reports.page.experiments import comparison_page
 
         pictures = write_comparison_plots(comparison, directory.plots)
         names = [f"plots/{picture.name}" for picture in pictures]

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from hairpin.analysis.comparison import ArmResult, read_arms
-from hairpin.analysis.formats import format_duration
-from hairpin.analysis.statistics import smallest_shown
 from hairpin.config.load import to_tree
 from hairpin.errors import RunError
 from hairpin.experiments.progress import Progress
 from hairpin.experiments.workers import Workers
+from hairpin.reports.comparison import ArmResult, read_arms
+from hairpin.reports.formats import format_duration
+from hairpin.reports.statistics import smallest_shown
 from hairpin.runs.entries import is_free, refuse_links
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
@@ -87,7 +87,7 @@ def available_workers(runs: int, device: str, asked: int | None = None) -> tuple
 
 
 def _has_gpu() -> bool:
-    from hairpin.training.numerics import choose_device
+    from hairpin.machine.numerics import choose_device
 
     return choose_device("auto") != "cpu"
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.comparison import ArmResult, read_arms
-from hairpin.analysis.formats import format_lr, format_updates
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
 from hairpin.errors import ConfigError
@@ -30,10 +28,12 @@ from hairpin.experiments.conduct import (
 )
 from hairpin.experiments.progress import Preparing, Progress
 from hairpin.experiments.workers import Workers
-from hairpin.files import write_atomically
-from hairpin.given import Time
+from hairpin.launch.request import length_of, name_of, require_text
+from hairpin.reports.comparison import ArmResult, read_arms
+from hairpin.reports.formats import format_lr, format_updates
 from hairpin.runs.experiment import TUNING_SEEDS, Experiment, ExperimentDirectory
-from hairpin.starting.asked import length_of, name_of, require_text
+from hairpin.system.arguments import Time
+from hairpin.system.files import write_atomically
 
 DEFAULT_BUDGET = "5m"
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -209,9 +209,9 @@ def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
 def _write_page(
     found: Found, result: ArmResult, experiment: Experiment, directory: ExperimentDirectory
 ) -> None:
-    from hairpin.analysis.comparison import Comparison
-    from hairpin.analysis.comparison_plots import write_lr_plot
-    from hairpin.pages.experiments import lr_page, rate_row
+    from hairpin.reports.comparison import Comparison
+    from hairpin.reports.comparison_plots import write_lr_plot
+    from hairpin.reports.page.experiments import lr_page, rate_row
 
     comparison = Comparison(experiment, (result,), (), found.unit, ())
     picture = write_lr_plot(comparison, directory.plots, found.suggestion)

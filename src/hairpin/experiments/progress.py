@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hairpin.watch import Quiet
+from hairpin.runs.watcher import Quiet
 
 
 class Progress(Protocol):

@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
-from hairpin.analysis.formats import format_count
 from hairpin.config.checks import value_of
 from hairpin.config.load import short_tree, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.experiments.arms import LENGTHS, AskedArm
+from hairpin.launch.request import length_of
 from hairpin.planning import choose
+from hairpin.planning.measure.settle import Settled, settle
 from hairpin.planning.sizes import count_parameters
+from hairpin.reports.formats import format_count
 from hairpin.runs.experiment import Arm
-from hairpin.starting.asked import length_of
+from hairpin.runs.watcher import Watcher
+from hairpin.tasks.pretraining import text_of
 from hairpin.training.budget import Budget
-from hairpin.training.pretrain import text_of
-from hairpin.training.settle import Settled, settle
-from hairpin.watch import Watcher
 
 # Two concurrent runs are slower than one alone: they share caches and memory bandwidth.
 _CROWDED = 0.8

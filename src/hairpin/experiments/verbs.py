@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.comparison import Comparison
 from hairpin.config.load import ask, read_toml
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments.arms import Request
@@ -17,9 +16,10 @@ from hairpin.experiments.compare import (
 )
 from hairpin.experiments.find_lr import Found, search
 from hairpin.experiments.progress import NoProgress, Progress
-from hairpin.given import AnyPath, Time, listed
+from hairpin.launch.request import with_text
+from hairpin.reports.comparison import Comparison
 from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory
-from hairpin.starting.asked import with_text
+from hairpin.system.arguments import AnyPath, Time, listed
 
 
 def compare(

@@ -21,16 +21,16 @@ from statistics import fmean
 from typing import Any, TextIO
 
 from hairpin.config.load import validate
-from hairpin.driving import go_on, train_new
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError, UserError
 from hairpin.experiments.channel import pipes_of_child
-from hairpin.files import remove, write_json
+from hairpin.launch.train import go_on, train_new
 from hairpin.run import Run
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
-from hairpin.runs.metrics import read_record
-from hairpin.watch import Quiet
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import read_record
+from hairpin.runs.watcher import Quiet
+from hairpin.system.files import remove, write_json
 
 _LOSSES = 20
 _FIRST_LOOK = 40  # updates; before that a high loss may still come down

@@ -10,8 +10,8 @@ from hairpin.data.batches import IGNORED
 from hairpin.errors import HairpinError, PluginError
 from hairpin.model.gpt import GPT, derived_seed
 from hairpin.model.shape import Shape
-from hairpin.plugin_files import blame
-from hairpin.plugins import BUILT_IN, Registered, registered
+from hairpin.plugins.files import blame
+from hairpin.plugins.registry import BUILT_IN, Registered, registered
 
 _TRIED_SEQUENCES = 2
 _FORWARD = "forward(inputs, targets) gives (sum of losses, number of targets)"

@@ -10,8 +10,8 @@ from hairpin.config.settings import Optimizer as OptimizerSettings
 from hairpin.errors import HairpinError, PluginError
 from hairpin.optim.muon import MuonAdamW, Shards
 from hairpin.optim.uncompiled import AdamW
-from hairpin.plugin_files import blame
-from hairpin.plugins import BUILT_IN, registered
+from hairpin.plugins.files import blame
+from hairpin.plugins.registry import BUILT_IN, registered
 
 # Their fused kernels silently ignore `found_inf` and `grad_scale`: PyTorch's for MPS before
 # https://github.com/pytorch/pytorch/pull/186360.

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 from hairpin.config.settings import Config
-from hairpin.files import SPARE_SPACE, size_words
 from hairpin.model.shape import Shape
 from hairpin.planning.memory import moment_bytes
 from hairpin.planning.sizes import count_parameters
+from hairpin.system.files import SPARE_SPACE, size_words
 
 
 @dataclass(frozen=True)

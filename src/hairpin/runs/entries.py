@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.errors import RunError, UnreadableError
-from hairpin.files import is_link, remove
+from hairpin.system.files import is_link, remove
 
 LOCKS = (".lock", ".lock.held")
 # Left behind by a process that is killed while it makes a folder, or takes its lock.

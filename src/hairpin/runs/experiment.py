@@ -18,9 +18,9 @@ from typing import Any, Literal
 from hairpin.config.load import validate, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
-from hairpin.files import not_a_device, write_json
-from hairpin.reading import reading
-from hairpin.runs.directory import RunDirectory
+from hairpin.runs.folder import RunDirectory
+from hairpin.system.access import reading
+from hairpin.system.files import not_a_device, write_json
 
 FORMAT = 1
 # Tuning seeds are not used for the verdict, so that luck in tuning does not help an arm.

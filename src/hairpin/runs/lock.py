@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Self
 
 from hairpin.errors import RunError
-from hairpin.files import IS_WINDOWS, open_unlinked, unmake
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.holder import Fate, Holder
+from hairpin.system.files import IS_WINDOWS, open_unlinked, unmake
 
 if sys.platform != "win32":
     import fcntl

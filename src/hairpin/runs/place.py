@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hairpin.errors import RunError
-from hairpin.files import move, new_folder, remove, sync_folder, write_json
+from hairpin.system.files import move, new_folder, remove, sync_folder, write_json
 
 _PART = ".tmp-new"  # in a folder that is filled in place
 _NAMES = ".names.json"

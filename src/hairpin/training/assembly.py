@@ -7,27 +7,27 @@ import torch
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
 from hairpin.distributed.world import World
+from hairpin.machine.compiler import compile_model
+from hairpin.machine.numerics import Numerics
 from hairpin.model.plugged import training_loss
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
-from hairpin.runs.directory import RunDirectory
-from hairpin.runs.metrics import Record
-from hairpin.training.compiler import compile_model
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import Record
+from hairpin.runs.watcher import Watcher
 from hairpin.training.evaluate import Evaluator
 from hairpin.training.evidence import Examiner
 from hairpin.training.incidents import Incidents
 from hairpin.training.job import Job
 from hairpin.training.milestones import Milestones
-from hairpin.training.numerics import Numerics
 from hairpin.training.signals import StopRequest
 from hairpin.training.slowdown import Slowdown
 from hairpin.training.spread import spread_model
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper
 from hairpin.training.task import Task
-from hairpin.watch import Watcher
 
 
 def new_state(task: Task, world: World | None = None, *, from_start: bool = True) -> TrainState:

@@ -10,16 +10,16 @@ import shutil
 from collections.abc import Sequence
 
 from hairpin.checkpoints.best import best_folder
-from hairpin.commands import command
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
-from hairpin.files import bytes_in
 from hairpin.model.shape import Shape
 from hairpin.planning.disk import disk_of
-from hairpin.plugins import BUILT_IN
-from hairpin.reading import is_there
-from hairpin.runs.directory import RunDirectory
-from hairpin.runs.metrics import read_record
+from hairpin.plugins.registry import BUILT_IN
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import read_record
+from hairpin.system.access import is_there
+from hairpin.system.files import bytes_in
+from hairpin.system.shell import command
 
 # The line about a checkpoint is written before it is saved, once the outcome of the previous one
 # is known. So this many lines may be about checkpoints of which none was committed.

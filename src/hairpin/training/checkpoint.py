@@ -20,16 +20,16 @@ from hairpin.checkpoints.live import read_live
 from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.commands import command
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, differences, to_toml
 from hairpin.config.settings import Config
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
-from hairpin.runs.directory import RunDirectory
-from hairpin.training.memory import is_out_of_memory
+from hairpin.machine.memory import is_out_of_memory
+from hairpin.machine.threads import threads_of
+from hairpin.runs.folder import RunDirectory
+from hairpin.system.shell import command
 from hairpin.training.state import TrainState
-from hairpin.training.threads import threads_of
 
 # Settings (a whole table ends in a dot) that may change on resume: they change nothing computed so
 # far. Those of its length must give the same learning rates so far.

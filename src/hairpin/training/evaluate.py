@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hairpin.data.batches import IGNORED, MixedWindows
 from hairpin.distributed.world import World, noticing_losses
-from hairpin.training.numerics import Numerics
+from hairpin.machine.numerics import Numerics
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, int64 [B, T] each
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hairpin.data.batches import IGNORED
+from hairpin.machine.numerics import Numerics
 from hairpin.training.evaluate import evaluating
-from hairpin.training.numerics import Numerics
 from hairpin.training.step import StepResult
 from hairpin.training.task import Samples
 

@@ -10,8 +10,8 @@ from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.guard import Guard as GuardSettings
 from hairpin.errors import HairpinError, NonFiniteError, SpikeError
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
-from hairpin.runs.metrics import Record
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import Record
 from hairpin.training.checkpoint import load_state
 from hairpin.training.evidence import Evidence, Examiner
 from hairpin.training.numbers import Numbers

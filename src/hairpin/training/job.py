@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.commands import command
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import to_tree, validate
 from hairpin.config.settings import Config
@@ -18,10 +17,11 @@ from hairpin.distributed.world import World
 from hairpin.errors import Interrupted
 from hairpin.model.gpt import GPT
 from hairpin.runs import events
-from hairpin.runs.directory import RunDirectory
 from hairpin.runs.events import Event
-from hairpin.runs.metrics import Record
-from hairpin.schedules import Schedule
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import Record
+from hairpin.schedules.curves import Schedule
+from hairpin.system.shell import command
 from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import snapshot
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured, by_source

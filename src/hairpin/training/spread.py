@@ -19,9 +19,9 @@ from torch._C._distributed_c10d import GradBucket
 
 from hairpin.checkpoints.pieces import Piece
 from hairpin.distributed.world import World, noticing_losses
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
 from hairpin.optim.muon import Shards
-from hairpin.training.numerics import Numerics
 
 # Newer versions of PyTorch have another name for it.
 _NAMES = ("forward_sync_buffers", "broadcast_buffers")

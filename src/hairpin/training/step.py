@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hairpin.data.batches import IGNORED
 from hairpin.distributed.world import World
+from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import derived_seed
 from hairpin.model.plugged import SumAndCount
 from hairpin.optim.gradients import Clipped, Clipper
@@ -22,7 +23,6 @@ from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
 from hairpin.optim.scaling import LossScale
 from hairpin.training.numbers import Numbers, send
-from hairpin.training.numerics import Numerics
 from hairpin.training.spread import Spread
 
 

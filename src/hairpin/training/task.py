@@ -1,10 +1,10 @@
 """A task: a run's model, data and evaluation.
 
 All else, from warmup and clipping to checkpoints and the record, is the same for every task:
-`training/run.py` makes a job of it and `training/loop.py` trains.
+`training/train_run.py` makes a job of it and `training/loop.py` trains.
 
-    training/pretrain.py           the next token of a text
-    finetuning/task.py             the label of a text
+    tasks/pretraining.py           the next token of a text
+    tasks/finetuning.py             the label of a text
                                    or the response to an instruction
 """
 

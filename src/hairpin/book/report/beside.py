@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.held import history
-from hairpin.analysis.summary import summarize
-from hairpin.commands import command
 from hairpin.errors import RunError
-from hairpin.runs.directory import RunDirectory, open_run
-from hairpin.runs.metrics import read_record
+from hairpin.reports.held import history
+from hairpin.reports.summary import summarize
+from hairpin.runs.folder import RunDirectory, open_run
+from hairpin.runs.record import read_record
+from hairpin.system.shell import command
 
 RECIPE = "book"
 

@@ -12,9 +12,9 @@ import tiktoken
 import torch
 from torch import Tensor, nn
 
-from hairpin.analysis.formats import harmless
 from hairpin.book import train_model
 from hairpin.book.training import Loader
+from hairpin.reports.formats import harmless
 
 EPOCHS = 15
 DEVICE = "cpu"  # on which the printed figures were made

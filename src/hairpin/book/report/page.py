@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hairpin.analysis.formats import format_bytes, format_duration, format_lr
 from hairpin.book.report.beside import BesideRun
 from hairpin.book.report.counted import EPOCHS
 from hairpin.book.report.experiment import EXAMPLE_MIN_LR, Outcome
 from hairpin.book.report.pictures import COSINE, LOSSES, WARMUP, write_pictures
 from hairpin.book.report.printed import NOT_REACHED, PRINTED_LOSSES, Finding, findings
 from hairpin.errors import UserError, one_line
-from hairpin.files import make_folders, unmake, write_atomically
+from hairpin.reports.formats import format_bytes, format_duration, format_lr
+from hairpin.system.files import make_folders, unmake, write_atomically
 
 NAME = "book.md"
 

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hairpin.analysis.figures import (
+from hairpin.book.report.beside import BesideRun
+from hairpin.book.report.experiment import Outcome
+from hairpin.book.report.printed import PRINTED_LOSSES
+from hairpin.reports.figures import (
     BLUE,
     ORANGE,
     SKY,
@@ -19,9 +22,6 @@ from hairpin.analysis.figures import (
     save_figure,
     scale_loss,
 )
-from hairpin.book.report.beside import BesideRun
-from hairpin.book.report.experiment import Outcome
-from hairpin.book.report.printed import PRINTED_LOSSES
 
 WARMUP, COSINE, LOSSES = "book-warmup.png", "book-cosine.png", "book-losses.png"
 

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from hairpin.analysis.formats import format_lr
 from hairpin.book.report.counted import EPOCHS
 from hairpin.book.report.experiment import Outcome
+from hairpin.reports.formats import format_lr
 
 PRINTED_LOSSES = {
     0: ("10.934", "10.939"),

@@ -9,8 +9,8 @@ from hairpin.book.report.page import agreement, folder_for_page, write_page
 from hairpin.book.report.printed import findings
 from hairpin.data.embedded import VERDICT_SHA256, verdict
 from hairpin.errors import CorpusError
-from hairpin.files import sha256_of
-from hairpin.training.environment import describe_environment
+from hairpin.machine.environment import describe_environment
+from hairpin.system.files import sha256_of
 
 
 def run_book(

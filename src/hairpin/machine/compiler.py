@@ -1,0 +1,72 @@
+"""Compilation of a run's blocks: the choice, and the folder of the compiler's cache."""
+
+import os
+from pathlib import Path
+
+from hairpin.config.settings import Config
+from hairpin.data.cache import cache_folder
+from hairpin.model.compiled import compile_blocks
+from hairpin.model.gpt import GPT
+from hairpin.plugins.registry import BUILT_IN
+from hairpin.system.files import private_folder
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's own name; Triton's cache is inside it
+_LEAST_BUDGET_SECONDS = 600.0
+
+
+class CompileError(Exception):
+    """Blocks cannot be compiled on this machine; the message gives the reason."""
+
+
+def compile_model(model: GPT, config: Config) -> None:
+    """Compile a model's blocks for the micro-batches of a run, at the first pass.
+
+    The cache holds code that will be run, so it lies where nobody else can write: in
+    `TORCHINDUCTOR_CACHE_DIR` if that is set, else in hairpin's own cache.
+
+    Args:
+        model: on the device it will train on.
+        config: with micro-batch and tokens per update.
+
+    Raises:
+        CompileError: others can write to the folder.
+    """
+    folder = Path(os.environ.get(_CACHE) or cache_folder() / "compiled")
+    try:
+        private_folder(folder)
+    except OSError as error:
+        raise CompileError(str(error)) from None
+    os.environ[_CACHE] = str(folder)
+    assert config.train.tokens_per_update and config.execution.micro_batch
+    samples = config.train.tokens_per_update // model.shape.context
+    compile_blocks(model, min(samples, config.execution.micro_batch))
+
+
+def choices(config: Config, budget_seconds: float | None) -> tuple[bool, ...]:
+    """Return the options for compiling: one, or both to be timed for the faster.
+
+    A minute of compiling pays in any run on a GPU, where a block is a hundred small kernels. On a
+    CPU it may not, as most of the time is in matrix products that compiling does not change; so
+    it is tried if the time budget allows.
+
+    Args:
+        config: with a device.
+        budget_seconds: wall time for the whole run; None: the config sets the length.
+    """
+    how = config.execution
+    if config.model.architecture not in BUILT_IN["model"]:
+        return (False,)
+    if how.compile != "auto":
+        return (how.compile == "on",)
+    if how.device == "cuda":
+        return (True,)
+    tries = how.device == "cpu" and budget_seconds and budget_seconds >= _LEAST_BUDGET_SECONDS
+    return (False, True) if tries else (False,)
+
+
+def reason(error: BaseException) -> str:
+    """Return the reason why compiling failed, in a line, from the innermost error."""
+    while inner := error.__cause__ or getattr(error, "inner_exception", None):
+        error = inner
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:300]

@@ -1,0 +1,205 @@
+"""Console that prints text verbatim, and its live parts: a bar, and stages that take long."""
+
+import math
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hairpin.reports.formats import format_bytes, format_duration
+from hairpin.reports.terminal.progress import Progress
+
+SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BEFORE_STAGES = 0.5
+_SECONDS_BEFORE_A_LINE = 0.9  # of a stage that reports no progress
+
+
+class _PlainConsole(Console):
+    """A console that parses no markup, highlights or emoji: names and paths come from elsewhere."""
+
+    def __init__(self, *, on_stderr: bool, interactive: bool | None) -> None:
+        super().__init__(
+            stderr=on_stderr,
+            force_interactive=interactive,
+            markup=False,
+            emoji=False,
+            highlight=False,
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, where rich would exit the program."""
+        raise  # noqa: PLE0704 - rich calls this where it has caught it
+
+
+def standard_console(*, on_stderr: bool = False) -> Console:
+    """Return a console on standard output or standard error. FORCE_COLOR never makes it treat a
+    pipe or a file as a terminal.
+
+    NO_COLOR is honoured.
+    """
+    stream = sys.stderr if on_stderr else sys.stdout
+    return _PlainConsole(on_stderr=on_stderr, interactive=None if is_terminal(stream) else False)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return True if the stream is an open terminal; None stands for a missing stream."""
+    with suppress(OSError, ValueError, AttributeError):  # a program's own stream may lack these
+        return stream is not None and stream.isatty()
+    return False
+
+
+class Shown:
+    """Base of displays that may have a live bar on a console, removed when their block is left."""
+
+    def __init__(self, quiet: bool, console: Console | None, clock: Callable[[], float]) -> None:
+        self._quiet = quiet
+        self._console = console or standard_console()
+        self._clock = clock
+        self._live: SteadyLive | None = None
+        self._last_line_time = -math.inf
+        self._lock = threading.RLock()
+        self._stage = ""
+        self._timer: threading.Timer | None = None
+        self._failure: Exception | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove the bar; what was printed above it stays."""
+        self._begin_stage("")
+        with self._lock:
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
+
+    def _require_whole(self) -> None:
+        """Raise an error that occurred in the thread that draws the bar."""
+        failure = self._failure or (self._live.failure if self._live else None)
+        if failure:
+            raise failure
+
+    def _begin_stage(self, stage: str) -> None:
+        """Begin another stage; if it lasts longer than a moment, `_show_late` is called."""
+        with self._lock:
+            if stage == self._stage:
+                return
+            self._stage = stage
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+            if stage and not self._quiet:
+                seconds = SECONDS_BEFORE_STAGES
+                seconds = seconds if self._console.is_interactive else _SECONDS_BEFORE_A_LINE
+                self._timer = threading.Timer(seconds, self._late, (stage,))
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _late(self, stage: str) -> None:
+        with self._lock:
+            if stage != self._stage:
+                return
+            try:
+                self._show_late(stage)
+            except Exception as error:
+                self._failure = error
+
+    def _show_late(self, stage: str) -> None:
+        """Show a stage that has reported no progress for a while."""
+        if not self._console.is_interactive:
+            self._last_line_time = self._clock()
+            self._console.print(Text(stage_words(stage, 0, 0)), soft_wrap=True)
+
+    def _show_live(self, renderable: RenderableType) -> None:
+        if self._live is None:
+            self._live = SteadyLive(renderable, self._console)
+            self._live.start(refresh=True)
+        else:
+            self._live.update(renderable)
+
+
+class SteadyLive(Live):
+    """A live display on a terminal. If drawing fails in its thread, the error is kept in `failure`
+    and no traceback is printed.
+    """
+
+    def __init__(self, renderable: RenderableType, console: Console) -> None:
+        # Other output appears above the bar, but is left alone if it is redirected to a file.
+        super().__init__(
+            renderable,
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=is_terminal(sys.stdout),
+            redirect_stderr=is_terminal(sys.stderr),
+        )
+        self.failure: Exception | None = None
+
+    def refresh(self) -> None:
+        """Draw the display."""
+        try:
+            super().refresh()
+        except Exception as error:
+            if threading.current_thread() is not self._refresh_thread:
+                raise
+            self.failure = error
+
+
+class Bar:
+    """The live bar: position and time left above, the figures of the last update below.
+
+    Args:
+        progress: the run's progress.
+        updates: returns the run's length, or None if unknown.
+        doing: returns what the run does other than updates; empty: nothing.
+    """
+
+    def __init__(
+        self, progress: Progress, updates: Callable[[], int | None], doing: Callable[[], str]
+    ) -> None:
+        self._progress = progress
+        self._updates = updates
+        self._doing = doing
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        progress, updates = self._progress, self._updates()
+        left = progress.seconds_left(updates)
+        time_left = f" {format_duration(left)} left" if math.isfinite(left) else " starting"
+        time_left = f" {self._doing()} …" if self._doing() else time_left
+        bar = ProgressBar(updates, progress.done) if updates else ProgressBar(None, pulse=True)
+        yield row(f"{progress.position(updates)} ", bar, time_left)
+        elapsed = f"{format_duration(progress.elapsed_seconds)} elapsed"
+        figures = "   ".join([*progress.figures(), elapsed])
+        yield Text(figures, "dim", no_wrap=True, overflow="crop")
+
+
+def row(before: str, bar: ProgressBar, after: str) -> Table:
+    """Lay out a bar between two texts."""
+    table = Table.grid(expand=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_column(no_wrap=True)
+    table.add_row(Text(before), bar, Text(after))
+    return table
+
+
+def stage_words(stage: str, done: int, total: int) -> str:
+    """Describe a stage in a line, with the amount done and the total if it has a size."""
+    if not done and not total:
+        return f"{stage} …"
+    return f"{stage}: {amount_of(done, total)}"
+
+
+def amount_of(done: int, total: int) -> str:
+    """Describe the bytes done and their total in words; a total of 0 means unknown."""
+    return format_bytes(done) + (f" of {format_bytes(total)}" if total else "")

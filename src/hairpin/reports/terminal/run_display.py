@@ -1,0 +1,166 @@
+"""Display of a run on a terminal, from its plan to its summary."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hairpin.reports.formats import format_count, format_duration, harmless, harmless_name
+from hairpin.reports.terminal.display import Display, Stages
+from hairpin.reports.terminal.live import is_terminal, standard_console
+from hairpin.runs import events
+from hairpin.runs.events import Event
+from hairpin.runs.folder import RunDirectory
+from hairpin.system.shell import command
+
+_NAME_CHARS, _MOST_COLUMNS = 40, 8  # of columns of a file of records
+
+
+class Terminal:
+    """A watcher of runs: stages, plan, live bar, samples, summary.
+
+    Args:
+        on_stderr: print to standard error, when standard output carries a result.
+    """
+
+    only_shows = True
+
+    def __init__(self, *, on_stderr: bool = False) -> None:
+        self._console = standard_console(on_stderr=on_stderr)
+        self._stages: Stages | None = None
+        self._display: Display | None = None
+        self._report: Path | None = None
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes of a stage of preparation are done."""
+        if self._display is not None:  # while it trains
+            self._display.stage(name)
+            return
+        if self._stages is None:
+            self._stages = Stages(console=self._console).__enter__()
+        self._stages(name, done, total)
+
+    def notice(self, line: str) -> None:
+        """Print a line that people should read, above anything live."""
+        line = harmless(line)  # it may contain the name of somebody else's folder
+        self._console.print(line, style="yellow", soft_wrap=True)
+
+    def begin(self, path: Path) -> None:
+        """Remember the run at `path`, which begins or resumes; its page is named with its plan."""
+        self._report = RunDirectory(path).report
+
+    def show(self, event: Event) -> None:
+        """Show the next event of the run."""
+        if self._display is None:
+            self.close()
+            if isinstance(event, events.Plan):
+                self._line(plan_line(event))
+            if isinstance(event, events.Plan | events.Resume) and self._report:
+                self._line(harmless(f"page: {self._report}"))
+            self._display = Display(console=self._console).__enter__()
+        self._display.show(event)
+        if isinstance(event, events.End):
+            self.close()
+
+    def finish(self, path: Path, summary: Sequence[str]) -> None:
+        """Print the summary of the run at `path`, where its files are, and what to type next."""
+        self.close()
+        lines = ["", *summary, "", *_next_steps(path)]
+        for line in map(harmless, lines):
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def close(self) -> None:
+        """Remove everything live from the screen."""
+        live = [shown for shown in (self._stages, self._display) if shown is not None]
+        self._stages = self._display = None
+        for shown in live:
+            shown.__exit__(None, None, None)
+
+
+def plan_line(plan: events.Plan) -> str:
+    """Describe the plan in a sentence, with the time of day when the run will end."""
+    try:
+        ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    except (OverflowError, ValueError, OSError):  # beyond the calendar, or not a number
+        ends = "?"
+    if plan.examples is None:
+        size = f"{plan.tokens_per_update:,} tokens"
+        data = f"{format_count(plan.train_tokens)} training tokens"
+    else:
+        each = plan.epochs * plan.examples / plan.updates if plan.updates else math.nan
+        size = f"{each:,.0f} examples"
+        data = f"{plan.examples:,} training examples"
+    labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
+    columns = _columns_line(plan.records) if plan.records else ""
+    start = f", from the {harmless(plan.start)}" if plan.start else ""
+    sources = "".join(
+        f"{', ' if at else '; '}{harmless(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
+        for at, (name, each) in enumerate((plan.sources or {}).items())
+    )
+    return (
+        f"plan: {harmless(plan.text)}{labels}{start}{columns}; "
+        f"{format_count(plan.parameters)} parameters, {plan.updates:,} updates of {size} "
+        f"({plan.warmup:,} of warmup), {plan.epochs:.2g} passes over {data}{sources}; "
+        f"about {format_duration(plan.seconds)}, until {ends}"
+    )
+
+
+def _columns_line(records: Mapping[str, Any]) -> str:
+    """Return the columns of a file of records that are read, and those that are not."""
+    *asked, answer = (harmless_name(name, _NAME_CHARS) for name in records["columns"].values())
+    counts = records.get("unused", {})
+    named = [f"{harmless_name(name, _NAME_CHARS)} in {n:,}" for name, n in counts.items()]
+    if len(named) > _MOST_COLUMNS:
+        named[_MOST_COLUMNS:] = [f"{len(named) - _MOST_COLUMNS:,} more columns in some"]
+    unused = f" (not used: {', '.join(named)} of {records['count']:,} records)" if named else ""
+    return f"; {' and '.join(asked)} → {answer}{unused}"
+
+
+def _next_steps(run: Path) -> list[str]:
+    commands = [
+        (command("sample", run), "let it write"),
+        (command("evaluate", run, "FILE"), "measure it on any text"),
+        (command("train", "--config", run / "config.toml"), "repeat the run"),
+    ]
+    kind = RunDirectory(run).read_config().finetune.kind
+    if kind == "classify":
+        commands[0] = (command("predict", run, "TEXT"), "the label of a text")
+    elif kind == "instruct":
+        commands[0] = (command("sample", run), "give it instructions")
+    if kind:
+        commands[1] = (command("evaluate", run, "FILE"), "measure it on other records")
+    width = max(len(command) for command, _ in commands)
+    return [
+        f"page      {RunDirectory(run).report}",
+        f"plots     {run / 'plots'}",
+        f"record    {run / 'metrics.jsonl'}",
+        *(
+            f"{name:<10}{command:<{width}}   {words}"
+            for name, (command, words) in zip(("next", "", ""), commands, strict=True)
+        ),
+    ]
+
+
+@contextmanager
+def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with the time left on standard error if that is a terminal.
+
+    Output printed meanwhile appears above the bar if it goes to the terminal too.
+    """
+    from rich.progress import Progress
+
+    console = standard_console(on_stderr=True)
+    with Progress(
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=is_terminal(sys.stdout),
+    ) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

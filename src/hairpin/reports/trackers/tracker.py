@@ -1,0 +1,75 @@
+"""The interface of trackers, and the facts they get when a run begins."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hairpin.config.track import Track
+from hairpin.reports.trackers.points import Point
+
+
+@dataclass(frozen=True)
+class Written:
+    """The amount of a run that a tool has: all updates below `updates`, and all other points below
+    `others` (both counted as in `Point.update`).
+    """
+
+    updates: int = 0
+    others: int = 0
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The run that a tracker follows.
+
+    Args:
+        path: its folder.
+        asked: the settings of trackers.
+        name: the run's name in the tool.
+        config: dotted key → plain value, all settings.
+        kept: number of updates in the record; later ones that the tool may have are discarded.
+        written: how much of it the tool has, by hairpin's notes; None: nothing.
+        identity: the ID that the tracker returned when it first opened the run; None: it has not
+            yet.
+        notice: called with a line that says what people have to do with what the tool keeps.
+    """
+
+    path: Path
+    asked: Track
+    name: str
+    config: Mapping[str, Any]
+    kept: int
+    written: Written | None
+    identity: str | None
+    notice: Callable[[str], None] = lambda line: None
+
+
+class Tracker(Protocol):
+    """One tool, following one run. All calls come from one thread, one after the other; any of them
+    may raise, or never return: then the run continues without it.
+    """
+
+    # True if the tool can discard points that it was given.
+    can_rewind: bool
+
+    def open(self, run: Tracked) -> tuple[str, Written]:
+        """Begin the run in the tool, or resume it; return its ID there, and how much the tool has.
+
+        Points below that are not given again.
+        """
+        ...
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Take the next points; once this returns, a killed process loses none of them."""
+        ...
+
+    def rewind(self, update: int) -> None:
+        """Discard everything from `update` on; called only if `can_rewind`."""
+        ...
+
+    def close(self, status: str, summary: Mapping[str, float]) -> None:
+        """Handle the end of the process: "finished", "interrupted" or "failed". A resumed run is
+        opened again.
+        """
+        ...

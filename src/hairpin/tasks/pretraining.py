@@ -1,0 +1,172 @@
+"""Pretraining as a task: the next token of a text."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from hairpin.config.checks import schedule_of
+from hairpin.config.data import Data
+from hairpin.config.settings import Config
+from hairpin.data.batches import MixedWindows, Windows, windows_of
+from hairpin.data.naming import quoted
+from hairpin.data.shards import Prepared
+from hairpin.data.streams import TokenStream
+from hairpin.data.tokenizers import Tokenizer
+from hairpin.model.gpt import GPT
+from hairpin.model.plugged import can_write, new_network
+from hairpin.planning.measure.settle import Settled, batches_of, memorisation_warning, settle
+from hairpin.planning.sizes import count_parameters
+from hairpin.plugins.registry import BUILT_IN
+from hairpin.runs import events
+from hairpin.runs.watcher import Watcher
+from hairpin.tasks.memorisation import MemorisationMeasure
+from hairpin.tasks.samples import prompt_from, prompt_warnings, sample_writer
+from hairpin.training.budget import Budget
+from hairpin.training.evaluate import TextTally
+from hairpin.training.task import Task, WriteSample
+from hairpin.weights.start import load_start
+
+
+def pretraining(
+    config: Config, tokenizer: Tokenizer | None, budget: Budget | None, watcher: Watcher
+) -> Task:
+    """Return the task of learning a text, with everything that `config` leaves open filled in.
+
+    Args:
+        config: as asked; `None` means choose.
+        tokenizer: the run's own, if it has one already.
+        budget: wall time; None: the config sets the length.
+        watcher: receives events of the preparation.
+
+    Raises:
+        ConfigError, CorpusError, RunError: the request is impossible.
+    """
+    settled = settle(config, budget, watcher, tokenizer)
+    config, prepared, shape = settled.config, settled.prepared, settled.shape
+    token_bytes = prepared.tokenizer.token_bytes()
+    warning = memorisation_warning(settled)
+    cut = prompt_warnings(config, prepared.tokenizer, config.evaluate.sample_prompt)
+    return Task(
+        config=config,
+        tokenizer=prepared.tokenizer,
+        new_model=lambda: new_network(shape, config.train.seed),
+        load_start=load_start(config, settled.origin),
+        batches=batches_of(prepared, shape.context, config.train.seed),
+        train_set=evaluation_set(prepared, "train", shape.context, config.evaluate.train_tokens),
+        val_set=evaluation_set(prepared, "val", shape.context, config.evaluate.tokens),
+        tally=lambda: TextTally(token_bytes, config.execution.device),
+        sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
+        plan=lambda: _plan(settled),
+        warnings=(*_notices(settled), *((warning,) if warning else ()), *cut),
+        corrected=settled.corrected if settled.without_length else None,
+        measure_memorisation=MemorisationMeasure(
+            prepared.train, prepared.val, prepared.tokenizer, config.train.seed
+        )
+        if config.evaluate.sample_tokens and shape.architecture in BUILT_IN["model"]
+        else None,
+    )
+
+
+def evaluation_set(
+    prepared: Prepared, side: Literal["train", "val"], context: int, most_tokens: int | None
+) -> Windows | MixedWindows:
+    """Return a fixed set to measure a loss on; for a mixture one of each source.
+
+    Args:
+        prepared: the text.
+        side: the stream.
+        context: T, tokens in a window.
+        most_tokens: approximate size; None: all.
+    """
+
+    def stream(text: Prepared) -> TokenStream:
+        return text.train if side == "train" else text.val
+
+    if not prepared.sources:
+        return Windows(stream(prepared), context, most_tokens)
+    return windows_of(
+        {source.name: stream(source.prepared) for source in prepared.sources},
+        {source.name: source.share for source in prepared.sources},
+        context,
+        most_tokens,
+    )
+
+
+def _sample_writers(
+    settled: Settled, model: GPT, stopped: Callable[[], bool]
+) -> tuple[WriteSample, ...]:
+    config, prepared = settled.config, settled.prepared
+    asked = config.evaluate
+    if asked.sample_tokens == 0 or not can_write(model):
+        return ()
+    prompt = asked.sample_prompt
+    if prompt is None:
+        prompt = prompt_from(prepared.val, prepared.tokenizer)
+    return (sample_writer(config, model, prepared.tokenizer, prompt, stopped),)
+
+
+def _plan(settled: Settled) -> events.Plan:
+    config = settled.config
+    assert config.train.updates and config.train.tokens_per_update
+    seconds = config.train.updates * settled.seconds_per_update
+    return events.Plan(
+        text=_text_and_column(settled),
+        parameters=_parameters(settled),
+        updates=config.train.updates,
+        warmup=schedule_of(config).warmup,
+        tokens_per_update=config.train.tokens_per_update,
+        train_tokens=len(settled.prepared.train),
+        val_tokens=len(settled.prepared.val),
+        epochs=settled.epochs,
+        seconds=seconds,
+        ends=time.time() + seconds,
+        start=settled.origin.words if settled.origin else None,
+        sources=_sources(settled),
+    )
+
+
+def _notices(settled: Settled) -> tuple[str, ...]:
+    return settled.origin.notices if settled.origin else ()
+
+
+def _parameters(settled: Settled) -> int:
+    if settled.shape.architecture in BUILT_IN["model"]:
+        return count_parameters(settled.shape).total
+    return sum(parameter.numel() for parameter in new_network(settled.shape).parameters())
+
+
+def _sources(settled: Settled) -> dict[str, dict[str, float]] | None:
+    epochs = settled.source_epochs
+    return {
+        source.name: {
+            "share": source.share,
+            "train_tokens": len(source.prepared.train),
+            "val_tokens": len(source.prepared.val),
+            "epochs": epochs[source.name],
+        }
+        for source in settled.prepared.sources
+    } or None
+
+
+def text_of(data: Data) -> str:
+    """Describe the training text in a few words."""
+    if data.corpus:
+        return data.corpus
+    if data.sources:
+        return ", ".join(source.name for source in data.sources)
+    names = [Path(text).name for text in data.texts]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _text_and_column(settled: Settled) -> str:
+    """Name the training text, and for tables the column."""
+    text, prepared = text_of(settled.config.data), settled.prepared
+    surveys = {f" of {source.name}": source.prepared.survey for source in prepared.sources}
+    columns = [
+        f"{quoted(found.column)}{of_which}"
+        for of_which, found in (surveys or {"": prepared.survey}).items()
+        if found.rows and found.column
+    ]
+    plural = "s" if len(columns) > 1 else ""
+    return f"{text} (column{plural} {', '.join(columns)})" if columns else text
