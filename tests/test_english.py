@@ -9,56 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "hairpin"
-# The rooms whose docstrings and comments are written as CONTRIBUTING.md asks; add yours.
-DONE = (
-    "allocator",
-    "analysis",
-    "api",
-    "audience",
-    "book",
-    "checkpoints",
-    "cli",
-    "commands",
-    "config",
-    "convert",
-    "data",
-    "distributed",
-    "doctor",
-    "driving",
-    "estimating",
-    "experiments",
-    "extensions",
-    "finetuning",
-    "following",
-    "given",
-    "inference",
-    "model",
-    "optim",
-    "output",
-    "pages",
-    "planning.amounts",
-    "planning.choose",
-    "planning.disk",
-    "planning.gpus",
-    "planning.memory",
-    "planning.sizes",
-    "plugin_files",
-    "plugins",
-    "reading",
-    "run",
-    "runs",
-    "schedules",
-    "starting",
-    "surroundings",
-    "terminal",
-    "tracking",
-    "training",
-    "verifying",
-    "version",
-    "waiting",
-    "watch",
-)
-# Files in these rooms that are not done; take yours out. docs/config.md has their docstrings.
+# Files whose docstrings and comments are not yet written as CONTRIBUTING.md asks; take yours out.
 NOT_DONE = (
     "cli.book",  # these four: what commands print as their help
     "cli.experiments",
@@ -71,6 +22,7 @@ NOT_DONE = (
     "config.guard",
     "config.settings",
     "config.track",
+    "system.files",
 )
 FOR_MODULES_ALONE = ("How", "Where")
 
@@ -87,7 +39,7 @@ def is_in(name: str, rooms: tuple[str, ...]) -> bool:
 FILES = {
     name: path.read_text(encoding="utf-8")
     for path in sorted(SOURCE.rglob("*.py"))
-    if is_in(name := name_of(path), DONE) and not is_in(name, NOT_DONE)
+    if not is_in(name := name_of(path), NOT_DONE)
 }
 
 
@@ -133,9 +85,9 @@ def riddle_of(text: str, *, of_module: bool) -> str | None:
     return next((word for word in beginnings if re.match(rf"{word}\b", text)), None)
 
 
-def test_every_room_that_is_done_is_found() -> None:
+def test_every_file_that_is_not_done_is_found() -> None:
     names = [name_of(path) for path in SOURCE.rglob("*.py")]
-    assert not [room for room in DONE if not any(is_in(name, (room,)) for name in names)]
+    assert not [room for room in NOT_DONE if not any(is_in(name, (room,)) for name in names)]
 
 
 def test_the_table_has_the_riddles_and_phrases() -> None:

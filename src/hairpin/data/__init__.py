@@ -1,0 +1,1 @@
+"""Files and tables → documents → tokens → shards → batches, each a pure function of the last."""

@@ -1,0 +1,1 @@
+"""`hairpin compare`, `ablate` and `find-lr`: arms, workers that train them, verdicts."""

@@ -1,0 +1,1 @@
+"""The device and its number formats, threads, memory and compiler, as this machine has them."""

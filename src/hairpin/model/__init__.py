@@ -1,0 +1,1 @@
+"""The networks, their head and loss, and text generation."""

@@ -1,0 +1,1 @@
+"""Clipping, the guard against bad updates, the loss scale, AdamW and Muon."""

@@ -1,0 +1,1 @@
+"""Summary, diagnostics, plots and comparisons; read records only."""

@@ -1,0 +1,1 @@
+"""The run folder: its config, record of events, lock, and the display protocol."""

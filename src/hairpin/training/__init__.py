@@ -1,0 +1,1 @@
+"""The training loop: state, step, evaluation, checkpoints, incidents; the same for every task."""

@@ -1,0 +1,1 @@
+"""`hairpin book`: runs the appendix and writes a page about it."""

@@ -1,0 +1,1 @@
+"""A look at a corpus: copies, leaks between training and validation, odd bytes."""

@@ -1,0 +1,1 @@
+"""Measurements of this machine and text, and the config filled in from them."""

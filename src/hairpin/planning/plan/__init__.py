@@ -1,0 +1,1 @@
+"""`hairpin plan`: the cost of a run or a cluster before any training."""

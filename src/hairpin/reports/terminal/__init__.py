@@ -1,0 +1,1 @@
+"""A run in a terminal or a notebook: bar, lines, events."""

@@ -1,0 +1,1 @@
+"""Export to transformers folders and GGUF files, and import of transformers folders."""
