@@ -64,13 +64,7 @@ NOT_DONE = (
     "cli.experiments",
     "cli.plan",
     "cli.share",
-    "config.curve",
-    "config.data",
-    "config.execution",
-    "config.finetune",
-    "config.guard",
     "config.settings",
-    "config.track",
 )
 FOR_MODULES_ALONE = ("How", "Where")
 

@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hairpin.config.curve import Schedule as Curve
 from hairpin.config.settings import Config
+from hairpin.config.settings import Schedule as Curve
 from hairpin.config.shapes import architecture, shapes
 from hairpin.errors import ConfigError, HairpinError, PluginError
 from hairpin.plugins.files import blame, is_present

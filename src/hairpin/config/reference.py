@@ -12,12 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.curve import Extension, Schedule
-from hairpin.config.data import Data, Source
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.config.plugin import Plugin
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config
+from hairpin.config.settings import Config, Data, Extension, Plugin, Schedule, Source
 from hairpin.config.table import Table
 from hairpin.plugins.registry import BUILT_IN, KEYS
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hairpin.config.track import Track
+from hairpin.config.settings import Track
 from hairpin.data.cache import cache_folder
 from hairpin.system.files import private_folder, write_atomically
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from hairpin.config.track import Track
+from hairpin.config.settings import Track
 from hairpin.errors import UserError
 from hairpin.reports.trackers.mlflow import MLflow
 from hairpin.reports.trackers.tensorboard import TensorBoard

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hairpin.config.track import Track
+from hairpin.config.settings import Track
 from hairpin.reports.trackers.points import Point
 
 
