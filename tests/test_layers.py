@@ -38,7 +38,7 @@ LAYERS = {
     "model.shape": "config",
     "model": "errors plugins plugin_files data.batches model.shape",
     "optim": "errors plugins plugin_files config",
-    "planning": "errors files config data model.shape",
+    "planning": "errors files plugins config data model.shape",
     "training": "commands surroundings allocator waiting errors files reading schedules plugins"
     " config distributed checkpoints runs watch data data.batches model.shape model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"

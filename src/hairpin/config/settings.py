@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from hairpin.config.model import Model
 from hairpin.config.table import Count, Fraction, LearningRate, Names, Table
-from hairpin.plugins.registry import BUILT_IN
+from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS
 
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
@@ -179,12 +179,12 @@ class Tokenizer(Table):
 
 
 class Optimizer(Table):
-    """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) with it."""
+    """How gradients change the weights. A key that the kind does not read has no effect."""
 
     kind: str = Field(
         "adamw",
-        description="AdamW for everything; or Muon for the matrices of blocks and AdamW for the "
-        "rest; or what a plugin registers.",
+        description="; or ".join(kind.words for kind in OPTIMIZERS.values())
+        + "; or what a plugin registers.",
     )
     momentum: Fraction = Field(0.95, description="Decay of Muon's momentum, per update.")
     matrix_lr_scale: float = Field(

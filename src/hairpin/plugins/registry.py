@@ -1,4 +1,8 @@
-"""Users' own schedules, optimizers, models and losses, under names that a config may use.
+"""Everything that a setting can name: hairpin's own optimizers and trackers, and what users' own
+plugins register.
+
+`OPTIMIZERS` and `TRACKERS` have an entry for each that is built in; its code is in a file of its
+own, which is imported when it is used. Curves register themselves in `hairpin.schedules`.
 
 A plugin is one Python file that is named on the command line (`--plugin mine.py`); nothing else
 ever runs it. On import it calls any of these:
@@ -19,15 +23,72 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from hairpin.errors import PluginError
 from hairpin.schedules.curves import CURVES, Schedule, curve
 
+
+def _lazy(module: str, name: str) -> Callable[..., Any]:
+    """Return a function that imports the module when it is called, and calls `name` in it."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return getattr(import_module(f"hairpin.{module}"), name)(*arguments, **named)
+
+    return call
+
+
+@dataclass(frozen=True)
+class OptimizerKind:
+    """A built-in optimizer.
+
+    Args:
+        build: (model, settings, *, shards, precision) → a `torch.optim.Optimizer` over all
+            trainable parameters; the arguments are those of `optim.optimizers.build_optimizer`.
+        words: its description in docs/config.md.
+        settings: the keys of the table `optimizer` that it reads, without `kind`.
+        moments: float32 numbers that it keeps for each parameter, in memory and in checkpoints.
+        block_moments: the same for the matrices of blocks; None: as many.
+        peak_lr: the peak learning rate where none is set; None: AdamW's, which depends on width.
+        stacks_matrices: a step needs stacks of the blocks' matrices, as Muon's products do.
+    """
+
+    build: Callable[..., Any]
+    words: str
+    settings: tuple[str, ...]
+    moments: int
+    block_moments: int | None = None
+    peak_lr: float | None = None
+    stacks_matrices: bool = False
+
+
+_ADAMW = (
+    *("beta1", "beta2", "epsilon", "weight_decay"),
+    *("embedding_lr_scale", "head_lr_scale"),
+)
+OPTIMIZERS = {
+    "adamw": OptimizerKind(
+        _lazy("optim.adamw", "build"),
+        "AdamW (Loshchilov and Hutter 2019) for everything",
+        settings=_ADAMW,
+        moments=2,
+    ),
+    "muon": OptimizerKind(
+        _lazy("optim.muon", "build"),
+        "Muon (Jordan et al. 2024) for the matrices of blocks and AdamW for the rest",
+        settings=(*_ADAMW, "momentum", "matrix_lr_scale"),
+        moments=2,
+        block_moments=1,
+        peak_lr=3e-3,  # for every width: an orthogonal step has the same size in all
+        stacks_matrices=True,
+    ),
+}
+
 # Built-in names of each kind; those that a plugin adds are in `REGISTERED`.
 BUILT_IN = {
     "schedule": tuple(CURVES),
-    "optimizer": ("adamw", "muon"),
+    "optimizer": tuple(OPTIMIZERS),
     "model": ("gpt2", "modern", "qwen3"),
     "loss": ("cross-entropy",),
 }
