@@ -30,7 +30,7 @@ LAYERS = {
     "config": "given errors reading schedules extensions plugins plugin_files",
     "distributed": "errors",
     "checkpoints": "errors files reading distributed",
-    "runs": "commands errors files reading config",
+    "runs": "commands errors files reading plugins config",
     "output": "",
     "watch": "errors runs",
     "data": "given errors files reading config",
@@ -58,7 +58,7 @@ LAYERS = {
     " model planning training finetuning analysis run",
     "starting": "given commands errors reading version schedules extensions plugins plugin_files"
     " config distributed runs data planning training analysis run",
-    "tracking": "errors files config runs data run",
+    "tracking": "errors files plugins plugin_files config runs data run",
     "audience": "output runs watch run pages tracking",
     "driving": "given commands errors plugin_files config distributed data runs watch training"
     " finetuning run audience starting tracking",

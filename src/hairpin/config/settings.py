@@ -14,12 +14,11 @@ from pydantic import AfterValidator, Field
 
 from hairpin.config.model import Model
 from hairpin.config.table import Count, Fraction, LearningRate, Names, Table
-from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS
+from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS, TRACKERS
 
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
-Tool = Literal["tensorboard", "wandb", "mlflow"]
 GLOB_CHARACTERS = frozenset("*?[")
 
 _COLUMN = "The column of a table whose rows are the documents; unset: `text` if there is one, else "
@@ -534,10 +533,13 @@ def _without_credentials(uri: str | None) -> str | None:
 class Track(Table):
     """Trackers that are told what metrics.jsonl is told; they change nothing in a run."""
 
-    tools: Annotated[tuple[Tool, ...], Field(strict=False)] = Field(
+    tools: Names = Field(
         (),
-        description="Any of `tensorboard`, `wandb` and `mlflow`; each needs its extra, as in "
-        "`pip install 'hairpin[wandb]'`.",
+        description="Names of trackers: "
+        + ", ".join(f"`{name}`" for name in TRACKERS)
+        + " (`pip install 'hairpin[wandb]'` and the like install what they need), or what a plugin "
+        "registers. One that a config file alone names, and not the call, follows only if it does "
+        "no more than write in the run's folder.",
     )
     project: str = Field(
         "hairpin",

@@ -17,6 +17,7 @@ ever runs it. On import it calls any of these:
 docs/plugins.md has the contract of each, examples/plugins/ an example.
 """
 
+import difflib
 import inspect
 import math
 import re
@@ -34,7 +35,7 @@ def _lazy(module: str, name: str) -> Callable[..., Any]:
     """Return a function that imports the module when it is called, and calls `name` in it."""
 
     def call(*arguments: Any, **named: Any) -> Any:
-        return getattr(import_module(f"hairpin.{module}"), name)(*arguments, **named)
+        return getattr(import_module(module), name)(*arguments, **named)
 
     return call
 
@@ -69,13 +70,13 @@ _ADAMW = (
 )
 OPTIMIZERS = {
     "adamw": OptimizerKind(
-        _lazy("optim.adamw", "build"),
+        _lazy("hairpin.optim.adamw", "build"),
         "AdamW (Loshchilov and Hutter 2019) for everything",
         settings=_ADAMW,
         moments=2,
     ),
     "muon": OptimizerKind(
-        _lazy("optim.muon", "build"),
+        _lazy("hairpin.optim.muon", "build"),
         "Muon (Jordan et al. 2024) for the matrices of blocks and AdamW for the rest",
         settings=(*_ADAMW, "momentum", "matrix_lr_scale"),
         moments=2,
@@ -85,12 +86,49 @@ OPTIMIZERS = {
     ),
 }
 
+
+@dataclass(frozen=True)
+class TrackerKind:
+    """A built-in tracker.
+
+    Args:
+        make: () → a `tracking.tracker.Tracker` that has not started.
+        package: the module that the extra of the tracker's name installs; None: it needs none.
+        entry: its folder or file in a run's folder, if it may have one there.
+        stays_here: it only writes files in the run's folder, so that a config file alone may
+            enable it.
+        address: the key of the table `track` that says where it writes, if there is one.
+    """
+
+    make: Callable[[], Any]
+    package: str | None = None
+    entry: str | None = None
+    stays_here: bool = False
+    address: str | None = None
+
+
+TRACKERS = {
+    "tensorboard": TrackerKind(
+        _lazy("hairpin.reports.trackers.tensorboard", "TensorBoard"),
+        "tensorboard",
+        "tensorboard",
+        stays_here=True,
+    ),
+    "wandb": TrackerKind(
+        _lazy("hairpin.reports.trackers.wandb", "WeightsAndBiases"), "wandb", "wandb"
+    ),
+    "mlflow": TrackerKind(
+        _lazy("hairpin.reports.trackers.mlflow", "MLflow"), "mlflow", "mlruns", address="mlflow_uri"
+    ),
+}
+
 # Built-in names of each kind; those that a plugin adds are in `REGISTERED`.
 BUILT_IN = {
     "schedule": tuple(CURVES),
     "optimizer": tuple(OPTIMIZERS),
     "model": ("gpt2", "modern", "qwen3"),
     "loss": ("cross-entropy",),
+    "tracker": tuple(TRACKERS),
 }
 # The setting that takes the names of each kind.
 KEYS = {
@@ -107,7 +145,7 @@ class Registered:
     """A component registered by a plugin.
 
     Args:
-        kind: "schedule", "optimizer", "model" or "loss".
+        kind: "schedule", "optimizer", "model", "loss" or "tracker".
         name: its name in the config.
         make: the function or class.
         file, line: where it is defined.
@@ -215,6 +253,20 @@ def register_loss(name: str, losses: Callable[..., Any]) -> None:
     _register("loss", name, losses)
 
 
+def register_tracker(name: str, make: Callable[[], Any]) -> None:
+    """Register `name` as a tracker, which `--track NAME` has follow a run.
+
+    Args:
+        name: lower-case letters, digits, - and _.
+        make: () → a `hairpin.reports.trackers.tracker.Tracker`; a class will do. It is called in the
+            tracker's own thread once for each process of a run, in the first of several processes.
+
+    Raises:
+        PluginError: the name is taken.
+    """
+    _register("tracker", name, make)
+
+
 def known(kind: str) -> tuple[str, ...]:
     """Return all current names of a kind."""
     return (*BUILT_IN[kind], *(name for its, name in REGISTERED if its == kind))
@@ -223,6 +275,17 @@ def known(kind: str) -> tuple[str, ...]:
 def registered(kind: str, name: str) -> Registered | None:
     """Return the component that a plugin registered under a name; None: there is none."""
     return REGISTERED.get((kind, name))
+
+
+def no_such_name(kind: str, name: str) -> str:
+    """Return words about a name that nothing has registered, with the nearest that is known."""
+    names = known(kind)
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f", but {near[0]!r}" if near else ""
+    return (
+        f"there is no {name!r}{meant}; choose one of {', '.join(names)}, or name the file of the "
+        "plugin that has it with --plugin"
+    )
 
 
 def forget(found: Registered) -> None:
