@@ -64,7 +64,6 @@ NOT_DONE = (
     "cli.experiments",
     "cli.plan",
     "cli.share",
-    "config.settings",
 )
 FOR_MODULES_ALONE = ("How", "Where")
 

@@ -48,7 +48,7 @@ class Source(Table):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
         max_length=40,
-        description="What the source is called in the record and in plots.",
+        description="The source's name in the record and in plots.",
     )
     texts: Texts = Field((), description="As `data.texts`.")
     corpus: CorpusName | None = Field(None, description="As `data.corpus`.")
@@ -78,7 +78,7 @@ class Source(Table):
 
 
 class Data(Table):
-    """Which text, and how it is divided."""
+    """The text, and how it is divided."""
 
     texts: Texts = Field(
         (),
@@ -107,8 +107,8 @@ class Data(Table):
     separator: str | None = Field(None, min_length=1, max_length=1000, description=_SEPARATOR)
     on_bad_bytes: Literal["error", "replace"] = Field(
         "error",
-        description="What to do with bytes that are not UTF-8: stop and name file and offset, or "
-        "put U+FFFD in their place and count them.",
+        description="How to treat bytes that are not UTF-8: stop, naming file and offset, or "
+        "replace them with U+FFFD and count them.",
     )
     split: Literal["auto", "documents", "tails"] = Field(
         "auto",
@@ -131,11 +131,11 @@ class Data(Table):
 
     @property
     def is_named(self) -> bool:
-        """Whether any text is named at all."""
+        """True if a text is named."""
         return bool(self.texts or self.corpus or self.sources)
 
     def parts(self) -> Iterator[tuple[Source, "Data"]]:
-        """Each source of a mixture, with the settings of its text alone."""
+        """Yield each source of a mixture, with the settings of its text alone."""
         for source in self.sources:
             own = source.model_dump(exclude={"name", "weight"}, exclude_none=True)
             whole: dict[str, Any] = self.model_dump(exclude={"sources", "hash", "texts", "corpus"})
@@ -143,7 +143,7 @@ class Data(Table):
 
 
 def short_name(text: str) -> str:
-    """A word for a file, a folder or a pattern: of a pattern the folder that it looks in."""
+    """Return a short name for a file, a folder, or the folder that a pattern searches."""
     path = Path(text)
     while {"*", "?"} & set(path.name):
         path = path.parent
@@ -151,7 +151,7 @@ def short_name(text: str) -> str:
 
 
 def named(data: Data, most: int = 3) -> str:
-    """The texts in a word or a few."""
+    """Return a short name for the texts."""
     if data.corpus:
         return data.corpus
     if data.sources:
@@ -161,7 +161,7 @@ def named(data: Data, most: int = 3) -> str:
 
 
 class Tokenizer(Table):
-    """How text becomes tokens."""
+    """The tokenizer, which turns text into tokens."""
 
     kind: Literal["bpe", "bytes", "gpt2"] = Field(
         "bpe",
@@ -178,7 +178,7 @@ class Tokenizer(Table):
 
 
 class Optimizer(Table):
-    """How gradients change the weights. A key that the kind does not read has no effect."""
+    """The rule that turns gradients into updates. Keys that the kind does not read are ignored."""
 
     kind: str = Field(
         "adamw",
@@ -190,8 +190,8 @@ class Optimizer(Table):
         1.0,
         ge=0,
         le=10_000,
-        description="Muon's learning rate, as a multiple of the schedule's, which then means about "
-        "the same with both.",
+        description="Muon's learning rate as a multiple of the schedule's, so that one schedule "
+        "suits both optimizers.",
     )
     embedding_lr_scale: float = Field(
         1.0,
@@ -218,14 +218,14 @@ class Optimizer(Table):
 
 
 class Extension(Table):
-    """How a run goes on that was made longer."""
+    """A part that was added to a run's learning rate when the run was extended."""
 
     at: int = Field(
         ge=2, le=10**15, description="The first update of this part, where the run ended before."
     )
     policy: Literal["rewarm", "constant", "cooldown"] = Field(
-        description="Back to the peak and down the curve again; the last learning rate goes on; "
-        "from there straight down to zero."
+        description="`rewarm`: back up to the peak, then down the curve again; `constant`: keep "
+        "the last learning rate; `cooldown`: from there straight down to zero.",
     )
 
 
@@ -291,16 +291,17 @@ class Clip(Table):
 
 
 class Guard(Table):
-    """What is done about an update whose loss or gradient is not finite, or far above the usual.
+    """The action after an update whose loss or gradient is not finite, or far above the usual.
 
     A skipped update uses up its samples and its learning rate, and leaves weights and moments
-    alone. A rewind goes back to the last checkpoint and on with the samples after the bad batch.
+    alone. A rewind goes back to the last checkpoint and continues with the samples after the bad
+    batch.
     """
 
     on_non_finite: Literal["stop", "skip", "rewind"] = Field(
         "stop",
         description="What to do when a loss or a gradient is NaN or infinite. Weights, moments and "
-        "checkpoints never take it in.",
+        "checkpoints never contain it.",
     )
     most_skips: int = Field(
         3,
@@ -311,8 +312,7 @@ class Guard(Table):
     on_spike: Literal["record", "off", "stop", "skip", "rewind"] = Field(
         "record",
         description="What to do about a spike: a loss or gradient norm above the mean of the last "
-        "updates by more than `spike_deviations`. `record` writes it down and trains on as if "
-        "nothing was; `off` does not look.",
+        "updates by more than `spike_deviations`. `record` only records it; `off` does not check.",
     )
     spike_deviations: float = Field(
         6.0,
@@ -325,26 +325,26 @@ class Guard(Table):
         128,
         ge=8,
         le=100_000,
-        description="Updates that mean and deviation are taken over, skipped ones not among them; "
-        "nothing is a spike until half as many were made. A recorded spike counts there as no "
-        "more than the limit it broke.",
+        description="Updates over which mean and deviation are computed, without skipped ones; "
+        "nothing is a spike before half of them were made. A recorded spike counts as the limit "
+        "that it exceeded.",
     )
     most_rewinds: int = Field(
         3,
         ge=1,
         le=1_000_000,
-        description="How often a run may go back to one of its checkpoints; where one more rewind "
-        "is due it stops.",
+        description="How often a run may rewind to one of its checkpoints; it stops at the next "
+        "rewind.",
     )
 
     @property
     def rewinds(self) -> bool:
-        """Whether a run may go back to a checkpoint."""
+        """True if a run may rewind to a checkpoint."""
         return "rewind" in (self.on_non_finite, self.on_spike)
 
 
 class Train(Table):
-    """How long, and how much in each update."""
+    """The length of the run, and the size of an update."""
 
     updates: Count | None = Field(
         None, description="Optimizer updates; unset: from `tokens`, `epochs` or the time budget."
@@ -360,8 +360,8 @@ class Train(Table):
     )
     loss: str = Field(
         "cross-entropy",
-        description="What updates minimise: the cross entropy of the next token, or what a plugin "
-        "registers. Evaluations are always cross entropy.",
+        description="The loss that updates minimise: the cross entropy of the next token, or what "
+        "a plugin registers. Evaluations are always cross entropy.",
     )
     seed: int = Field(
         0, ge=0, le=2**63 - 1, description="Seed of weights, order of data, dropout and samples."
@@ -369,7 +369,7 @@ class Train(Table):
 
 
 class Start(Table):
-    """What training starts from, where that is not random weights."""
+    """The trained weights that training starts from, if any."""
 
     path: str | None = Field(
         None,
@@ -416,13 +416,13 @@ class Finetune(Table):
     too_long: Literal["error", "keep-start", "keep-end", "drop"] = Field(
         "error",
         description="What to do with an example longer than the context: stop and name it, keep "
-        "its first or its last tokens, or drop it; how many were cut or dropped is said. Of an "
-        "instruction only the input is shortened.",
+        "its first or its last tokens, or drop it; a notice gives the number that were cut or "
+        "dropped. Of an instruction only the input is shortened.",
     )
     no_answer: Literal["error", "drop"] = Field(
         "error",
         description="What to do with a record without a response or a label: stop and name it, or "
-        "drop it and say how many were dropped.",
+        "drop it; a notice gives the number that were dropped.",
     )
     text_column: Column = Field("text", description="Where `classify` finds a text.")
     label_column: Column = Field("label", description="Where it finds the label.")
@@ -464,7 +464,7 @@ class Finetune(Table):
 
 
 class Evaluate(Table):
-    """Evaluation and samples on the way; neither changes training by a bit."""
+    """Evaluations and samples during the run; neither changes training by a bit."""
 
     every_updates: Count | None = Field(
         None, description="Updates between evaluations; unset: a tenth of the run."
@@ -492,15 +492,15 @@ class Evaluate(Table):
         0.8,
         ge=0,
         allow_inf_nan=False,
-        description="Sampling temperature of the samples; 0: always the likeliest.",
+        description="Sampling temperature of the samples; 0: always the most likely token.",
     )
     top_k: int = Field(
-        50, ge=0, le=1_000_000, description="Sample from the K likeliest tokens; 0: from all."
+        50, ge=0, le=1_000_000, description="Sample from the K most likely tokens; 0: from all."
     )
 
 
 class Checkpoint(Table):
-    """What is kept of the way."""
+    """Checkpoints: when they are saved, and which are kept."""
 
     every_updates: Count | None = Field(
         None, description="Updates between checkpoints; unset: at each evaluation."
@@ -513,15 +513,22 @@ class Checkpoint(Table):
         "that a crash costs no more than that; 0: never.",
     )
     keep: int = Field(
-        3, ge=1, le=1_000_000, description="Newest checkpoints kept; the best weights come on top."
+        3,
+        ge=1,
+        le=1_000_000,
+        description="Newest checkpoints kept; the best weights are kept as well.",
     )
     keep_every: Count | None = Field(
-        None, description="Checkpoints after every so many updates are kept too; unset: no others."
+        None,
+        description=(
+            "Also keep each checkpoint whose number of updates is a multiple of this; unset: no "
+            "others."
+        ),
     )
 
 
 def _without_credentials(uri: str | None) -> str | None:
-    """A run's config is shown to people, so that no password belongs there."""
+    """Refuse a user or a password: a run's config is shown to people."""
     if uri is not None and "@" in urlsplit(uri).netloc:
         raise ValueError(
             "a user or password is not to be in a config; put it into MLFLOW_TRACKING_USERNAME and "
@@ -531,7 +538,7 @@ def _without_credentials(uri: str | None) -> str | None:
 
 
 class Track(Table):
-    """Trackers that are told what metrics.jsonl is told; they change nothing in a run."""
+    """Trackers that receive the numbers of metrics.jsonl; they change nothing in a run."""
 
     tools: Names = Field(
         (),
@@ -551,24 +558,24 @@ class Track(Table):
         None,
         min_length=1,
         max_length=100,
-        description="What the tools call the run; unset: the name of its folder.",
+        description="The run's name in the tools; unset: the name of its folder.",
     )
     wandb_mode: Literal["offline", "online"] | None = Field(
         None,
-        description="Whether W&B sends anything; unset: what WANDB_MODE says, else `online` where "
-        "you are logged in, else `offline`, which keeps it all in the run's folder.",
+        description="`online`: W&B sends the data; `offline`: it stays in the run's folder. Unset: "
+        "as WANDB_MODE says, else `online` where you are logged in, else `offline`.",
     )
     mlflow_uri: Annotated[str | None, AfterValidator(_without_credentials)] = Field(
         None,
         min_length=1,
         max_length=1000,
-        description="Where MLflow keeps runs: a folder, or the address of a server; unset: what "
-        "MLFLOW_TRACKING_URI says, else the folder `mlruns` beside the run's.",
+        description="Where MLflow keeps runs: a folder, or the address of a server; unset: as "
+        "MLFLOW_TRACKING_URI says, else the folder `mlruns` next to the run's.",
     )
 
 
 class Execution(Table):
-    """How this machine runs it: kept so that a repeat computes the same bits."""
+    """Device, precision and memory; stored so that a repeat computes the same bits."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where the model runs; `auto`: CUDA, else Apple's MPS, else the CPU."
@@ -576,21 +583,21 @@ class Execution(Table):
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
         "auto",
         description="Number format of the matrix products; weights and moments stay float32. "
-        "`auto` times a step and takes bfloat16 only where it is faster; on a GPU that has none "
-        "float16, for which the loss is scaled.",
+        "`auto` times a step and takes bfloat16 only where it is faster; on a GPU without bfloat16 "
+        "it takes float16, for which the loss is scaled.",
     )
     threads: Literal["auto", "all", "one"] = Field(
         "auto",
         description="Threads on a CPU: `all` that PyTorch takes (`OMP_NUM_THREADS`), or `one`. "
-        "`auto` times both, and takes one where that is clearly faster: very small models, and "
-        "machines that do other things too. The other makes other bits.",
+        "`auto` times both, and takes one where that is clearly faster: for very small models, and "
+        "on machines that are busy with other work. The two give different bits.",
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Whether blocks are compiled (`torch.compile`), which takes a minute at first "
-        "and makes other bits. `auto`: on for CUDA; on a CPU timed, where a time budget of ten "
-        "minutes or more leaves room for it, else off; off in fine-tuning. Where compiling fails "
-        "it is off.",
+        description="Compile the blocks (`torch.compile`), which takes a minute at first and gives "
+        "different bits. `auto`: on for CUDA; on a CPU timed, where a time budget of ten minutes "
+        "or more leaves room for it, else off; off in fine-tuning. Where compiling fails it is "
+        "off.",
     )
     micro_batch: Count | None = Field(
         None,
@@ -627,8 +634,8 @@ class Execution(Table):
 
 
 class Plugin(Table):
-    """A Python file of the user's that registers names (docs/plugins.md). That it stands here runs
-    nothing: it has to be named with `--plugin` each time.
+    """A Python file of the user's that registers names (docs/plugins.md). An entry here runs
+    nothing: the file has to be named with `--plugin` each time.
     """
 
     path: str = Field(description="Absolute path of the file when the run was made.")

@@ -171,6 +171,7 @@ def register_schedule(
     lr: Callable[[Schedule, int], float],
     *,
     decays: bool = True,
+    length_independent_updates: Callable[[Schedule], int] | None = None,
     settled: Callable[[Schedule], int] | None = None,
 ) -> None:
     """Register `name` as a value of `schedule.kind`.
@@ -182,8 +183,9 @@ def register_schedule(
             height h between minimum (0) and peak (1); `schedule.progress(update)` goes from 0 at
             the end of warmup to 1 in the last update.
         decays: it ends at `schedule.min_lr`.
-        settled: returns the number of leading updates whose rate does not depend on the run's
-            length; None: those of warmup and the first after it.
+        length_independent_updates: returns the number of leading updates whose rate does not depend
+            on the run's length; None: those of warmup and the first after it.
+        settled: the former name of `length_independent_updates`.
 
     Raises:
         PluginError: the name is taken. Training with it: a rate is not finite, or below 0.
@@ -199,8 +201,8 @@ def register_schedule(
             )
         return float(rate)
 
-    settles = settled or (lambda schedule: schedule.warmup + 1)
-    curve(name, decays=decays, settled=settles)(checked)
+    independent = length_independent_updates or settled or (lambda schedule: schedule.warmup + 1)
+    curve(name, decays=decays, length_independent_updates=independent)(checked)
 
 
 def register_optimizer(name: str, make: Callable[..., Any]) -> None:
