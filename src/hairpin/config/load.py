@@ -34,8 +34,7 @@ from hairpin.config.layers import (
 )
 from hairpin.config.names import FLAG_OF, advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
-from hairpin.config.settings import Config
-from hairpin.config.table import Table
+from hairpin.config.settings import Config, Table
 from hairpin.errors import ConfigError, is_secret
 from hairpin.system.access import reading
 

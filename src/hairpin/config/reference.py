@@ -14,8 +14,16 @@ from typing import Any
 
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config, Data, Extension, Optimizer, Plugin, Schedule, Source
-from hairpin.config.table import Table
+from hairpin.config.settings import (
+    Config,
+    Data,
+    Extension,
+    Optimizer,
+    Plugin,
+    Schedule,
+    Source,
+    Table,
+)
 from hairpin.plugins.registry import BUILT_IN, KEYS, OPTIMIZERS
 
 _INTRO = """\

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from hairpin.config.model import Model
-from hairpin.config.table import Count, Fraction, LearningRate, Names, Table
 from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS, TRACKERS
+from hairpin.system.arguments import plain_number
 
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
@@ -31,6 +34,19 @@ _SEPARATOR = (
     "command line `\\n`, `\\r`, `\\t` and `\\\\` stand for a newline, a return, a tab and a "
     "backslash. A newline is found where the text has CRLF, too."
 )
+
+
+class Table(BaseModel):
+    """A frozen table whose unknown keys are errors and whose numbers are finite."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return plain_number(value)
 
 
 def _named_text(path: str) -> str:
@@ -174,6 +190,47 @@ class Tokenizer(Table):
         le=1_000_000,
         description="Tokens in the vocabulary, end-of-text included; unset: chosen from the size "
         "of the corpus. Only for `bpe`.",
+    )
+
+
+class Model(Table):
+    """The shape of the network (Radford et al. 2019 names the GPT-2 sizes)."""
+
+    architecture: str = Field(
+        "gpt2",
+        description="GPT-2's network; a modern one: RMSNorm without weights, rotary positions, "
+        "norms of query and key, squared ReLU, a head of its own with capped logits (what "
+        "transformers calls NanoChat); or Qwen3's: RMSNorm with weights, norms of query and key, "
+        "rotary positions, SwiGLU, which more programs can run (docs/huggingface.md). Both want "
+        "`bias` and `qkv_bias` off and no dropout, and `modern` also `tied`. Or what a plugin "
+        "registers.",
+    )
+    size: str | None = Field(
+        None,
+        max_length=40,
+        description="A named shape, from `tiny` to `gpt2-xl`, that fills the keys below that are "
+        "unset; unset: chosen for the time budget.",
+    )
+    layers: int | None = Field(None, ge=1, le=512, description="Transformer blocks.")
+    heads: int | None = Field(None, ge=1, le=512, description="Attention heads in each block.")
+    width: int | None = Field(
+        None, ge=1, le=65_536, description="Width of the residual stream; a multiple of `heads`."
+    )
+    context: int | None = Field(
+        None, ge=2, le=1_048_576, description="Tokens that the model sees at once."
+    )
+    dropout: Fraction = Field(
+        0.0, description="Share of activations dropped in training (embeddings, attention, MLP)."
+    )
+    bias: bool = Field(True, description="Biases in linear layers and norms, as GPT-2 has them.")
+    qkv_bias: bool = Field(
+        True, description="Biases of query, key and value too, where `bias` is on."
+    )
+    tied: bool = Field(True, description="The output head shares the token embedding's weights.")
+    initialisation: Literal["gpt2", "pytorch"] = Field(
+        "gpt2",
+        description="The first weights: GPT-2's normal ones of deviation 0.02, or what PyTorch's "
+        "own layers begin with, for an untied head: embeddings of deviation 1, the rest uniform.",
     )
 
 
