@@ -26,7 +26,7 @@ from hairpin.reports.trackers import tools
 from hairpin.reports.trackers.feed import Kept, Opening, point_of
 from hairpin.reports.trackers.follower import Follower, reason_of
 from hairpin.reports.trackers.mlflow import tracking_uri
-from hairpin.reports.trackers.tracker import Point, Tracked, Written
+from hairpin.reports.trackers.tracker import Point, Tracked, Tracker, Written
 from hairpin.reports.trackers.wandb import WeightsAndBiases, wandb_mode
 from hairpin.run import Run
 from hairpin.runs import events
@@ -691,6 +691,12 @@ def test_what_a_tracker_says_is_told_from_the_runs_own_thread(tmp_path: Path) ->
     assert entered.wait(20)
     follower.close()
     assert told == [("wandb: send it with this", threading.get_ident())]
+
+
+@pytest.mark.parametrize("name", plugins.TRACKERS)
+def test_a_built_in_tracker_is_made_without_its_package(name: str) -> None:
+    tracker = tools.maker_of(name)()
+    assert isinstance(tracker, Tracker) and type(tracker).__module__.startswith("hairpin.")
 
 
 # --- trackers of plugins ---

@@ -64,10 +64,8 @@ class OptimizerKind:
     stacks_matrices: bool = False
 
 
-_ADAMW = (
-    *("beta1", "beta2", "epsilon", "weight_decay"),
-    *("embedding_lr_scale", "head_lr_scale"),
-)
+_LR_SCALES = ("embedding_lr_scale", "head_lr_scale")
+_ADAMW = ("beta1", "beta2", "epsilon", "weight_decay", *_LR_SCALES)
 OPTIMIZERS = {
     "adamw": OptimizerKind(
         _lazy("hairpin.optim.adamw", "build"),
@@ -110,15 +108,18 @@ class TrackerKind:
 TRACKERS = {
     "tensorboard": TrackerKind(
         _lazy("hairpin.reports.trackers.tensorboard", "TensorBoard"),
-        "tensorboard",
-        "tensorboard",
+        package="tensorboard",
+        entry="tensorboard",
         stays_here=True,
     ),
     "wandb": TrackerKind(
-        _lazy("hairpin.reports.trackers.wandb", "WeightsAndBiases"), "wandb", "wandb"
+        _lazy("hairpin.reports.trackers.wandb", "WeightsAndBiases"), package="wandb", entry="wandb"
     ),
     "mlflow": TrackerKind(
-        _lazy("hairpin.reports.trackers.mlflow", "MLflow"), "mlflow", "mlruns", address="mlflow_uri"
+        _lazy("hairpin.reports.trackers.mlflow", "MLflow"),
+        package="mlflow",
+        entry="mlruns",
+        address="mlflow_uri",
     ),
 }
 

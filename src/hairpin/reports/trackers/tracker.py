@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hairpin.config.settings import Track
 
@@ -78,6 +78,7 @@ class Tracked:
     notice: Callable[[str], None] = lambda line: None
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """One tool, following one run. All calls come from one thread, one after the other; any of them
     may raise, or never return: then the run continues without it.
