@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.comparison_report import write_report
 from hairpin.book import GPTModel, train_model, train_model_simple
-from hairpin.config import data as settings
+from hairpin.config import settings
 from hairpin.data.batches import IGNORED, Tokens, Windows
 from hairpin.data.shards import Prepared, prepare
 from hairpin.data.tokenizers import Tokenizer

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hairpin.config.data import Data, Tokenizer
+from hairpin.config.settings import Data, Tokenizer
 from hairpin.data.corpus import open_corpus
 
 LIMIT_MEGABYTES = 500

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.config.guard import Guard as GuardSettings
+from hairpin.config.settings import Guard as GuardSettings
 from hairpin.data.order import SampleOrder
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.corpus import Corpus, open_corpus
 from hairpin.errors import CorpusError
 

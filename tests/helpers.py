@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.config.guard import Guard as GuardSettings
+from hairpin.config.settings import Guard as GuardSettings
 from hairpin.data.order import Indices
 from hairpin.data.tokenizers import train_bpe
 from hairpin.model.gpt import GPT

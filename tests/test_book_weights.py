@@ -12,8 +12,8 @@ from torch import nn
 
 from hairpin import api
 from hairpin.book import GPT_CONFIG_124M, GPTModel, calc_loss_batch
-from hairpin.config.guard import Guard as GuardSettings
 from hairpin.config.load import build_config
+from hairpin.config.settings import Guard as GuardSettings
 from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
 from hairpin.machine.numerics import Numerics

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.checking.check import CorpusCheck, check_corpus
 from hairpin.data.checking.lines import LineCounter
 from hairpin.data.checking.near import (

@@ -20,8 +20,7 @@ from hairpin.config.load import (
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.reference import fields_of
-from hairpin.config.settings import Config
-from hairpin.config.table import Table
+from hairpin.config.settings import Config, Table
 from hairpin.errors import ConfigError
 from hairpin.plugins import registry as plugins
 from hairpin.schedules.curves import CURVES, Schedule

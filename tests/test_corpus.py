@@ -22,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpora import corpus_of, texts_of
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data import embedded, split
 from hairpin.data.corpus import open_corpus, split_stream
 from hairpin.data.other_encodings import marked

@@ -242,7 +242,7 @@ def test_an_optimizer_that_ignores_divisor_and_guard_is_found(
     agrees, text = numbers.compare_skipped(sample, "cpu")
     assert not agrees and "in an update that was called off" in text
     # And what hairpin does where a device's kernels are known for it.
-    monkeypatch.setattr(optimizers, "DEAF_DEVICES", ("cpu",))
+    monkeypatch.setattr(optimizers, "DEVICES_IGNORING_FOUND_INF", ("cpu",))
     assert numbers.compare_skipped(sample, "cpu")[0]
     assert numbers.compare_updates(sample, kind, "cpu")[0]
 

@@ -15,13 +15,6 @@ NOT_DONE = (
     "cli.experiments",
     "cli.plan",
     "cli.share",
-    "config.curve",
-    "config.data",
-    "config.execution",
-    "config.finetune",
-    "config.guard",
-    "config.settings",
-    "config.track",
     "system.files",
 )
 FOR_MODULES_ALONE = ("How", "Where")

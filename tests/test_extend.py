@@ -68,9 +68,9 @@ def test_parts_follow_one_another() -> None:
 
 
 def test_what_hangs_on_the_length() -> None:
-    assert LINE.settled == 1
-    assert extended(LINE, [(5, "cooldown")], 9).settled == 5
-    assert extended(LINE, [(5, "constant")], 9).settled == 9
+    assert LINE.length_independent_updates == 1
+    assert extended(LINE, [(5, "cooldown")], 9).length_independent_updates == 5
+    assert extended(LINE, [(5, "constant")], 9).length_independent_updates == 9
 
 
 @st.composite
@@ -129,7 +129,10 @@ def test_any_extension_goes_on_without_a_jump_and_ends_where_it_says(whole: Exte
 def test_what_is_settled_stays_in_a_longer_run(whole: Extended, more: int) -> None:
     marks = [(part.at, part.policy) for part in whole.parts]
     longer = extended(whole.base, marks, whole.updates + more)
-    assert rates(longer)[: whole.settled] == rates(whole)[: whole.settled]
+    assert (
+        rates(longer)[: whole.length_independent_updates]
+        == rates(whole)[: whole.length_independent_updates]
+    )
     further = extended(whole.base, [*marks, (whole.updates, "rewarm")], whole.updates + 9 + more)
     assert rates(further)[: whole.updates] == rates(whole)
 

@@ -21,13 +21,13 @@ LAYERS = {
     "config": "errors system schedules plugins",
     "distributed": "errors",
     "checkpoints": "errors system distributed",
-    "runs": "errors system config",
+    "runs": "errors system plugins config",
     "data": "errors system config",
     "data.batches": "data",
     "model.shape": "config",
     "model": "errors plugins data.batches model.shape",
     "optim": "errors plugins config",
-    "planning": "errors system config data model.shape",
+    "planning": "errors system plugins config data model.shape",
     "machine": "errors system plugins config distributed data model.shape model planning",
     "training": "errors system schedules plugins config distributed checkpoints runs data"
     " data.batches model.shape model optim planning machine",
@@ -44,7 +44,7 @@ LAYERS = {
     "book.report": "errors system runs data machine reports book",
     "run": "errors system config runs model training tasks reports",
     "reports.page": "errors system schedules config runs reports run",
-    "reports.trackers": "errors system config runs data run",
+    "reports.trackers": "errors system plugins config runs data run",
     "weights.convert": "errors system config checkpoints runs data model.shape model planning"
     " machine weights tasks reports run",
     "launch": "errors system schedules plugins config distributed runs data planning training"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import hairpin
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.shards import Prepared, prepare
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import Interrupted

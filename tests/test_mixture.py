@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hairpin
-from hairpin.config.data import Data, Tokenizer
 from hairpin.config.load import build_config
+from hairpin.config.settings import Data, Tokenizer
 from hairpin.config.sources import parse_source
 from hairpin.data.batches import Batches, MixedBatches, source_seed
 from hairpin.data.blend import prepare_text, survey_text

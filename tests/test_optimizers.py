@@ -15,6 +15,7 @@ from hairpin.optim.optimizers import (
     optimizer_tensors,
     step_unless,
 )
+from hairpin.plugins.registry import OPTIMIZERS
 from helpers import lively_model, random_ids
 
 SHAPE = Shape(64, 8, layers=2, heads=2, width=16, tied=False)
@@ -186,7 +187,7 @@ def test_it_learns() -> None:
     assert losses[0] > 4 and losses[-1] < 0.2
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_pytorchs_compiler_is_not_imported(kind: str) -> None:
     program = f"""if True:
         import sys
@@ -225,3 +226,50 @@ def pytorchs_own(model: GPT, settings: Optimizer) -> torch.optim.Optimizer:
     groups = build_optimizer(model, settings).param_groups
     betas = (settings.beta1, settings.beta2)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=settings.epsilon, fused=True)
+
+
+OTHERS = {"momentum": 0.5, "beta1": 0.5, "beta2": 0.5, "epsilon": 0.5, "weight_decay": 0.5}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_keys_of_a_kind_are_those_that_change_its_steps(kind: str) -> None:
+    def moved(settings: Optimizer) -> dict[str, Tensor]:
+        model = lively_model(SHAPE)
+        optimizer = build_optimizer(model, settings)
+        for seed in range(2):
+            set_gradients(model, seed)
+            step_unless(GO, optimizer, 0.01)
+        return {name: tensor.detach() for name, tensor in model.named_parameters()}
+
+    plain = moved(Optimizer(kind=kind))
+    read = {
+        key
+        for key in set(Optimizer.model_fields) - {"kind"}
+        if not same_bits(plain, moved(Optimizer(kind=kind, **{key: OTHERS.get(key, 3.0)})))
+    }
+    assert read == set(OPTIMIZERS[kind].settings)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_kind_resumes_in_the_same_bits_and_skips_without_a_trace(kind: str) -> None:
+    whole, begun = lively_model(SHAPE), lively_model(SHAPE)
+    settings = Optimizer(kind=kind)
+
+    def trained(model: GPT, optimizer: torch.optim.Optimizer, seeds: range) -> None:
+        for seed in seeds:
+            set_gradients(model, seed)
+            step_unless(GO, optimizer, 0.01)
+
+    trained(whole, build_optimizer(whole, settings), range(4))
+    first = build_optimizer(begun, settings)
+    trained(begun, first, range(2))
+    before = contents(begun, first)
+    for parameter in begun.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    step_unless(HALT, first, 0.01)
+    assert same_bits(before, contents(begun, first))
+    second = build_optimizer(begun, settings)
+    load_optimizer_tensors(begun, second, optimizer_tensors(begun, first))
+    trained(begun, second, range(2, 4))
+    for one, other in zip(whole.parameters(), begun.parameters(), strict=True):
+        assert torch.equal(one, other)

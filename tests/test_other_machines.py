@@ -252,7 +252,7 @@ def test_a_device_whose_fused_kernels_are_deaf_is_told_by_the_host(
         fused(*arguments, **named)
 
     def trained(devices: tuple[str, ...]) -> dict[str, Tensor]:
-        monkeypatch.setattr(optimizers, "DEAF_DEVICES", devices)
+        monkeypatch.setattr(optimizers, "DEVICES_IGNORING_FOUND_INF", devices)
         torch.manual_seed(0)
         model = nn.ModuleDict({"blocks": nn.Linear(6, 6), "head": nn.Linear(6, 4, bias=False)})
         optimizer = build_optimizer(model, Optimizer(kind=kind))

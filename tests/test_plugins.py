@@ -182,6 +182,13 @@ def test_a_schedule_is_drawn(hairpin: Hairpin) -> None:
     assert done.code == 0 and "quadratic" in done.out
 
 
+@pytest.mark.parametrize("keyword", ["length_independent_updates", "settled"])
+def test_a_schedule_says_what_does_not_depend_on_the_runs_length(keyword: str) -> None:
+    given: dict[str, Any] = {keyword: lambda schedule: schedule.updates - 3}
+    plugins.register_schedule("mine", lambda schedule, update: schedule.peak_lr, **given)
+    assert Schedule("mine", updates=10, warmup=0, peak_lr=1.0).length_independent_updates == 7
+
+
 # --- an update that is called off ---
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from hairpin.config.load import known_keys
 from hairpin.config.reference import fields_of, main, reference
-from hairpin.config.settings import Config
-from hairpin.config.table import Table
+from hairpin.config.settings import Config, Table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "config.md"

@@ -9,8 +9,8 @@ import pytest
 
 from corpora import problem_of, texts_of
 from hairpin.cli.after import evaluate
-from hairpin.config.data import Data, Source
 from hairpin.config.load import build_config
+from hairpin.config.settings import Data, Source
 from hairpin.data.corpus import open_corpus
 from hairpin.data.rereading import READING, open_alike, said_of_reading
 from hairpin.data.split import survey

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hairpin.config.data import Data
-from hairpin.config.data import Tokenizer as TokenizerSettings
+from hairpin.config.settings import Data
+from hairpin.config.settings import Tokenizer as TokenizerSettings
 from hairpin.data import bpe, encoding, shards
 from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared, prepare, require_enough, token_blocks

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 import hairpin
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.bpe import byte_of_character, choose_vocabulary, sample_evenly
 from hairpin.data.corpus import open_corpus
 from hairpin.data.pieces import recut
@@ -231,7 +231,7 @@ def test_little_text_gives_fewer_tokens() -> None:
 
 LEARN = """
 import sys
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.corpus import open_corpus
 from hairpin.data.tokenizers import train_bpe
 documents = open_corpus(Data(corpus="python-docs")).documents()

@@ -1,7 +1,9 @@
 """Trackers beside the record: what they are told, and that none of them can harm a run."""
 
+import csv
 import json
 import math
+import re
 import shutil
 import sys
 import threading
@@ -15,17 +17,16 @@ import pytest
 
 import hairpin
 from hairpin.config.load import build_config, to_tree
-from hairpin.errors import ConfigError, HairpinError, Interrupted, UserError
+from hairpin.errors import ConfigError, HairpinError, Interrupted, PluginError, UserError
 from hairpin.experiments.worker import train_trial
+from hairpin.plugins import files as plugin_files
+from hairpin.plugins import registry as plugins
 from hairpin.reports.trackers import follower as following
 from hairpin.reports.trackers import tools
-from hairpin.reports.trackers.feed import Opening
-from hairpin.reports.trackers.follower import Follower
-from hairpin.reports.trackers.kept import Kept
+from hairpin.reports.trackers.feed import Kept, Opening, point_of
+from hairpin.reports.trackers.follower import Follower, reason_of
 from hairpin.reports.trackers.mlflow import tracking_uri
-from hairpin.reports.trackers.points import Point, point_of
-from hairpin.reports.trackers.reasons import reason_of
-from hairpin.reports.trackers.tracker import Tracked, Written
+from hairpin.reports.trackers.tracker import Point, Tracked, Tracker, Written
 from hairpin.reports.trackers.wandb import WeightsAndBiases, wandb_mode
 from hairpin.run import Run
 from hairpin.runs import events
@@ -39,6 +40,7 @@ from helpers import (
     text_file,
     tiny,
 )
+from processes import together
 from test_incidents import NAN, REWIND, Bad
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -101,7 +103,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a tracker in the place of W&B."""
 
     def put(make: Callable[[], Any], name: str = "wandb") -> None:
-        monkeypatch.setitem(tools.TOOLS, name, tools.Tool("json", make))
+        kind = replace(plugins.TRACKERS[name], make=make, package="json")
+        monkeypatch.setitem(plugins.TRACKERS, name, kind)
 
     return put
 
@@ -306,8 +309,21 @@ def test_a_missing_extra_is_a_line_before_anything_begins(
 
 
 def test_a_tracker_that_there_is_not_is_refused(hairpin: Hairpin, tmp_path: Path) -> None:
-    line = hairpin("train", text_file(tmp_path), "--track", "neptune").refusal
-    assert line.startswith("track.tools.0: ") and "'neptune'" in line and "'mlflow'" in line
+    line = hairpin("train", text_file(tmp_path), "--out", "run", "--track", "neptune").refusal
+    assert line.startswith("track.tools: there is no 'neptune'; choose one of") and "mlflow" in line
+    line = hairpin("train", text_file(tmp_path), "--out", "run", "--track", "wandbb").refusal
+    assert line.startswith("track.tools: there is no 'wandbb', but 'wandb'; ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_takes_no_tracker_that_there_is_not(
+    hairpin: Hairpin, tmp_path: Path
+) -> None:
+    settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    assert hairpin("train", text_file(tmp_path), "--out", "run", *settings).code == 0
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    assert "'neptune'" in hairpin("resume", "run", "--track", "neptune").refusal
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
 
 
 # --- a run that goes on ---
@@ -504,8 +520,8 @@ def test_processes_of_an_experiment_follow_what_stays_here_alone(foreign: Path) 
 def test_a_tool_that_is_left_out_need_not_be_installed(
     foreign: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = tools.Tool("no_such_module", Memory)
-    monkeypatch.setitem(tools.TOOLS, "wandb", missing)
+    missing = plugins.TrackerKind(Memory, "no_such_module")
+    monkeypatch.setitem(plugins.TRACKERS, "wandb", missing)
     go_on(foreign, Watching())
 
 
@@ -675,3 +691,255 @@ def test_what_a_tracker_says_is_told_from_the_runs_own_thread(tmp_path: Path) ->
     assert entered.wait(20)
     follower.close()
     assert told == [("wandb: send it with this", threading.get_ident())]
+
+
+@pytest.mark.parametrize("name", plugins.TRACKERS)
+def test_a_built_in_tracker_is_made_without_its_package(name: str) -> None:
+    tracker = tools.maker_of(name)()
+    assert isinstance(tracker, Tracker) and type(tracker).__module__.startswith("hairpin.")
+
+
+# --- trackers of plugins ---
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "plugins" / "csv_tracker.py"
+TRACKER = """\
+from pathlib import Path
+
+from hairpin.plugins.registry import register_tracker
+from hairpin.reports.trackers.tracker import Point, Tracked, Tracker, Written
+
+
+class Mine(Tracker):
+    def open(self, run):
+        {open}
+        return "mine", run.written or Written()
+
+    def write(self, points):
+        {write}
+
+
+register_tracker("mine", Mine)
+"""
+
+
+@pytest.fixture
+def forget() -> Iterator[Callable[[], None]]:
+    """Forget all plugins, as another process would not know them; so does the test's end."""
+
+    def all_of_them() -> None:
+        for found in list(plugins.REGISTERED.values()):
+            plugins.forget(found)
+        plugin_files._LOADED.clear()
+
+    yield all_of_them
+    all_of_them()
+
+
+def a_tracker(folder: Path, open: str = "pass", write: str = "pass") -> Path:
+    path = folder / "mine.py"
+    path.write_text(TRACKER.format(open=open, write=write), encoding="utf-8")
+    return path
+
+
+def rows_of(run: Run) -> list[list[str]]:
+    with (run.path / "points.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def rows_in_record(run: Run) -> list[list[str]]:
+    """Rows that the example should have written, from metrics.jsonl alone."""
+    names = {
+        "update": {"loss": "train/loss", "lr": "train/lr"},
+        "evaluation": {"val_loss": "val/loss"},
+    }
+    tokens, rows = 0, []
+    for event in run.record():
+        tokens += event["tokens"] if event["event"] == "update" else 0
+        rows += [
+            [str(event["update"]), str(tokens), name, str(event[key])]
+            for key, name in names.get(event["event"], {}).items()
+        ]
+    return rows
+
+
+def test_the_example_has_every_number_once_where_a_run_is_resumed(
+    text: Path, forget: Callable[[], None]
+) -> None:
+    watcher = Watching(stop_after_update=5)
+    with pytest.raises(Interrupted):
+        hairpin.train(
+            text,
+            out=text.parent / "run",
+            settings=SETTINGS,
+            plugin=EXAMPLE,
+            track="csv",
+            watcher=watcher,
+        )
+    forget()
+    run = hairpin.resume(text.parent / "run", plugin=EXAMPLE, watcher=Watching())
+    heads, *rows = rows_of(run)
+    assert heads == ["update", "tokens", "name", "value"]
+    compared = ("train/loss", "train/lr", "val/loss")
+    assert [row for row in rows if row[2] in compared] == rows_in_record(run)
+    assert run.config.track.tools == ("csv",)
+
+
+def test_the_page_shows_the_example_as_it_is() -> None:
+    page = (EXAMPLE.parents[2] / "docs" / "trackers.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert shown in EXAMPLE.read_text(encoding="utf-8") and "register_tracker" in shown
+
+
+def test_a_tracker_that_comes_with_a_resume_catches_up(
+    hairpin: Hairpin, tmp_path: Path, forget: Callable[[], None]
+) -> None:
+    settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    text, out = text_file(tmp_path), ("--out", "run")
+    done = hairpin("train", text, *out, *settings)
+    assert done.code == 0, done.err
+    done = hairpin(
+        "resume", "run", "--extend", 4, "--policy", "constant", "--plugin", EXAMPLE, "--track=csv"
+    )
+    assert done.code == 0, done.err
+    run = Run(load_folder(tmp_path / "run"))
+    rows = [row for row in rows_of(run) if row[2] in ("train/loss", "train/lr", "val/loss")]
+    assert rows == rows_in_record(run) and len(of_kind(run.record(), "update")) == 16
+
+
+def load_folder(path: Path) -> Any:
+    return hairpin.load(path).directory
+
+
+def test_a_plugins_tracker_changes_nothing_in_a_run(text: Path, forget: Callable[[], None]) -> None:
+    plain = hairpin.train(text, out=text.parent / "plain", settings=SETTINGS, watcher=Watching())
+    for name, file in (("csv", EXAMPLE), ("mine", a_tracker(text.parent, write="1 / 0"))):
+        watcher = Watching()
+        run = hairpin.train(
+            text,
+            out=text.parent / name,
+            settings=SETTINGS,
+            plugin=file,
+            track=name,
+            watcher=watcher,
+        )
+        assert_same_history(plain, run)
+        assert not run.config.plugins, "it is no part of what made the run"
+        said = [line for line in watcher.notices if line.startswith(f"{name}: ")]
+        place = f"{file}:13: ZeroDivisionError: division by zero; the run goes on without it"
+        assert said == ([f"mine: {place}"] if name == "mine" else [])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('register_tracker("mine", lambda: None)', "AttributeError"),
+        (
+            "from hairpin.reports.trackers.tracker import Tracker\n\n\n"
+            "class Half(Tracker):\n    pass\n\n\n"
+            'register_tracker("mine", Half)',
+            "TypeError",
+        ),
+        (
+            "class Exits:\n    def __init__(self):\n        raise SystemExit(3)\n\n\n"
+            'register_tracker("mine", Exits)',
+            "SystemExit: 3",
+        ),
+    ],
+)
+def test_what_is_no_tracker_is_given_up(
+    text: Path, forget: Callable[[], None], body: str, words: str
+) -> None:
+    plugin = text.parent / "mine.py"
+    plugin.write_text(
+        f"from hairpin.plugins.registry import register_tracker\n{body}\n", encoding="utf-8"
+    )
+    watcher = Watching()
+    run = hairpin.train(
+        text,
+        out=text.parent / "run",
+        settings=SETTINGS,
+        plugin=plugin,
+        track="mine",
+        watcher=watcher,
+    )
+    assert run.summary().status == "finished"
+    (line,) = [line for line in watcher.notices if line.startswith("mine: ")]
+    assert words in line and line.endswith("; the run goes on without it")
+
+
+def test_a_run_goes_on_without_the_plugin_of_its_tracker_and_says_so_in_a_line(
+    hairpin: Hairpin, tmp_path: Path, forget: Callable[[], None]
+) -> None:
+    settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    text = text_file(tmp_path)
+    done = hairpin("train", text, "--out", "run", *settings, "--plugin", EXAMPLE, "--track", "csv")
+    assert done.code == 0, done.err
+    written = (tmp_path / "run" / "points.csv").read_bytes()
+    forget()
+    for command in (
+        ("resume", "run", "--extend", "2", "--policy", "constant"),
+        ("train", "--config", "run/config.toml", "--out", "again"),
+    ):
+        done = hairpin(*command)
+        assert done.code == 0, done.err
+        (line,) = [line for line in done.out.splitlines() if "csv does not follow this run" in line]
+        assert "there is no 'csv'" in line and "--plugin" in line
+    for reads in (("report", "run"), ("runs",), ("verify", "run")):
+        done = hairpin(*reads)
+        assert done.code == 0, done.err
+    assert (tmp_path / "run" / "points.csv").read_bytes() == written
+    assert not (tmp_path / "again" / "points.csv").exists()
+
+
+def test_a_config_alone_enables_no_tracker_of_a_plugin(
+    text: Path, forget: Callable[[], None]
+) -> None:
+    ran = text.parent / "ran"
+    plugin = a_tracker(text.parent, open=f"Path({str(ran)!r}).touch()")
+    config = text.parent / "theirs.toml"
+    config.write_text('[track]\ntools = ["mine"]\n', encoding="utf-8")
+    files: list[list[Path]] = [[], [plugin]]
+    for named in files:
+        watcher = Watching()
+        hairpin.train(
+            text,
+            config=config,
+            out=text.parent / f"run-{len(named)}",
+            settings=SETTINGS,
+            plugin=named,
+            watcher=watcher,
+        )
+        assert not ran.exists()
+        assert [line for line in watcher.notices if "mine does not follow this run" in line]
+    hairpin.train(
+        text,
+        config=config,
+        out=text.parent / "named",
+        settings=SETTINGS,
+        plugin=plugin,
+        track="mine",
+        watcher=Watching(),
+    )
+    assert ran.exists()
+
+
+def test_the_name_of_a_built_in_tracker_is_taken(
+    tmp_path: Path, forget: Callable[[], None]
+) -> None:
+    with pytest.raises(PluginError, match="the tracker 'wandb' is there already"):
+        plugins.register_tracker("wandb", Memory)
+    plugins.register_tracker("mine", Memory)
+    assert plugins.known("tracker") == (*plugins.TRACKERS, "mine")
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_one_alone_feeds_a_plugins_tracker(tmp_path: Path) -> None:
+    plugin = a_tracker(
+        tmp_path,
+        open='(run.path.parent / f\'opened-{__import__("os").environ["RANK"]}\').touch()',
+    )
+    settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    arguments = ["train", str(text_file(tmp_path)), "--out", str(tmp_path / "run"), *settings]
+    ended = together(2, [*arguments, "--plugin", str(plugin), "--track", "mine"], tmp_path / "side")
+    assert [each.code for each in ended] == [0, 0], ended
+    assert [path.name for path in tmp_path.glob("opened-*")] == ["opened-0"]

@@ -8,9 +8,8 @@ from hairpin.system.allocator import keep_memory
 keep_memory()
 
 from benchmarks.speed.job import Clock, open_job  # noqa: E402
-from hairpin.config.execution import Execution  # noqa: E402
-from hairpin.config.guard import Guard as GuardSettings  # noqa: E402
-from hairpin.config.settings import Optimizer  # noqa: E402
+from hairpin.config.settings import Execution, Optimizer  # noqa: E402
+from hairpin.config.settings import Guard as GuardSettings  # noqa: E402
 from hairpin.machine.numerics import Numerics, usable_gigabytes  # noqa: E402
 from hairpin.model.gpt import GPT  # noqa: E402
 from hairpin.model.shape import Shape  # noqa: E402

@@ -13,8 +13,8 @@ import tomli_w
 from faults.fuzz import acting, any_value, damaged, packed
 from faults.rig import Rig, some_text
 from faults.row import Row
-from hairpin.config.data import Data, Tokenizer
 from hairpin.config.load import build_config, known_keys, to_toml
+from hairpin.config.settings import Data, Tokenizer
 from hairpin.data.records import read_rows
 from hairpin.data.shards import prepare
 from hairpin.errors import HairpinError

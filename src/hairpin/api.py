@@ -96,7 +96,8 @@ def train(
         or_resume: if `out` already is a run of the same config, resume it; this is the default
             when torchrun restarts a process. Of several processes the first one decides what is
             trained, and the others follow it.
-        track: trackers: "tensorboard", "wandb", "mlflow"; a config file can enable only the first.
+        track: trackers: "tensorboard", "wandb", "mlflow" or a plugin's; a config file can enable
+            only the first.
         plugin: Python files to run, whose names the settings may use (`hairpin.plugins`).
         watcher: display; None: the terminal. `hairpin.Quiet()` shows nothing.
         started: start of the budget on `time.monotonic`; None: now.

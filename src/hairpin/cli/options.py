@@ -159,7 +159,7 @@ def corpus_option(command: F) -> F:
 
 def track_option(command: F) -> F:
     """Add --track, which may be repeated."""
-    words = "tensorboard, wandb or mlflow follows the run; may be repeated."
+    words = "Have a tracker follow the run: tensorboard, wandb, mlflow, …; may be repeated."
     return click.option("--track", multiple=True, metavar="TOOL", help=words)(command)
 
 

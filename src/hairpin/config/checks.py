@@ -1,16 +1,15 @@
 """Rules that span several keys: contradictions, and the schedule of a config."""
 
-import difflib
 import math
 from collections.abc import Iterator
 from typing import Any
 
-from hairpin.config.curve import Schedule as Curve
 from hairpin.config.settings import Config
+from hairpin.config.settings import Schedule as Curve
 from hairpin.config.shapes import architecture, shapes
 from hairpin.errors import ConfigError, HairpinError, PluginError
 from hairpin.plugins.files import blame, is_present
-from hairpin.plugins.registry import BUILT_IN, KEYS, known, registered
+from hairpin.plugins.registry import BUILT_IN, KEYS, known, no_such_name, registered
 from hairpin.schedules.curves import CURVES, Schedule
 from hairpin.schedules.extensions import extended
 
@@ -163,14 +162,9 @@ def _names(config: Config) -> Iterator[str]:
     if not all(is_present(plugin.sha256) for plugin in config.plugins):
         return
     for kind, key in KEYS.items():
-        name, names = value_of(config, key), known(kind)
-        if name is not None and name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            meant = f", but {near[0]!r}" if near else ""
-            yield (
-                f"{key}: there is no {name!r}{meant}; choose one of {', '.join(names)}, or name "
-                "the file of the plugin that has it with --plugin"
-            )
+        name = value_of(config, key)
+        if name is not None and name not in known(kind):
+            yield f"{key}: {no_such_name(kind, name)}"
 
 
 def decays(kind: str) -> bool:

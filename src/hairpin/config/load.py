@@ -6,6 +6,7 @@ All problems are reported at once, a line each.
 """
 
 import errno
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import tomli_w
 from pydantic import ValidationError
 
 from hairpin.config.checks import contradictions
-from hairpin.config.data import unescaped
 from hairpin.config.layers import (
     RECIPE_RIVALS,
     Statement,
@@ -34,13 +34,13 @@ from hairpin.config.layers import (
 )
 from hairpin.config.names import FLAG_OF, advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
-from hairpin.config.settings import Config
-from hairpin.config.table import Table
+from hairpin.config.settings import Config, Table
 from hairpin.errors import ConfigError, is_secret
 from hairpin.system.access import reading
 
 # Tables that another recipe replaces in a run's own file; text, size and length stay.
 _OF_A_RECIPE = ("model.", "optimizer.", "schedule.", "clip.")
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}  # of a separator that was typed in a shell
 # Used where pydantic's own messages are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
 
@@ -244,6 +244,11 @@ def parse_override(override: str) -> tuple[str, Any]:
     if key.strip() == "data.separator" and value == text:
         value = unescaped(text)
     return key.strip(), value
+
+
+def unescaped(typed: str) -> str:
+    r"""Return the separator that was typed in a shell, where \n arrives as a backslash and an n."""
+    return re.sub(r"\\([nrt\\])", lambda found: _ESCAPES[found[1]], typed)
 
 
 def to_tree(config: Config) -> Tree:

@@ -12,14 +12,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.curve import Extension, Schedule
-from hairpin.config.data import Data, Source
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.config.plugin import Plugin
 from hairpin.config.recipes import RECIPES, SIZES
-from hairpin.config.settings import Config
-from hairpin.config.table import Table
-from hairpin.plugins.registry import BUILT_IN, KEYS
+from hairpin.config.settings import (
+    Config,
+    Data,
+    Extension,
+    Optimizer,
+    Plugin,
+    Schedule,
+    Source,
+    Table,
+)
+from hairpin.plugins.registry import BUILT_IN, KEYS, OPTIMIZERS
 
 _INTRO = """\
 # Settings
@@ -93,6 +98,9 @@ def _table_section(name: str) -> Iterator[str]:
     yield f"## `[{name}]`"
     yield table.__doc__ or ""
     yield _keys(table, list(table.model_fields), f"{name}.")
+    if table is Optimizer:
+        yield "### `optimizer.kind`"
+        yield _optimizers()
     if table is Schedule:
         yield f"### `[[{name}.extensions]]`"
         yield Extension.__doc__ or ""
@@ -101,6 +109,20 @@ def _table_section(name: str) -> Iterator[str]:
         yield f"### `[[{name}.sources]]`"
         yield Source.__doc__ or ""
         yield _keys(Source, list(Source.model_fields))
+
+
+def _optimizers() -> str:
+    """Return a table of the built-in optimizers."""
+    heads = ("kind", "keys that it reads", "moments", "default `schedule.peak_lr`")
+    rows = []
+    for name, kind in OPTIMIZERS.items():
+        moments = str(kind.moments)
+        if kind.block_moments is not None:
+            moments += f"; {kind.block_moments} of the matrices of blocks"
+        keys = [key for key in Optimizer.model_fields if key in kind.settings]
+        lr = f"`{kind.peak_lr:g}`" if kind.peak_lr else "by the width"
+        rows.append((f"`{name}`", ", ".join(f"`{key}`" for key in keys), moments, lr))
+    return _markdown_table(heads, rows)
 
 
 def _keys(table: type[Table], names: Iterable[str], prefix: str = "") -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hairpin.config import data as settings
+from hairpin.config import settings
 from hairpin.data import bpe
 from hairpin.data.cache import cache_folder
 from hairpin.data.columns import table_words

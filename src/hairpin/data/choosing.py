@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from hairpin.config.data import Data, Format
+from hairpin.config.settings import Data, Format
 from hairpin.data.column_kinds import Held
 from hairpin.data.columns import choose_column
 from hairpin.data.finding import Source

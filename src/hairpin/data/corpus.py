@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hairpin.config.data import Data, named
+from hairpin.config.settings import Data, named
 from hairpin.data import embedded
 from hairpin.data.choosing import settle_tables
 from hairpin.data.columns import choose_column

@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from hairpin.config.data import GLOB_CHARACTERS, Data, Format
+from hairpin.config.settings import GLOB_CHARACTERS, Data, Format
 from hairpin.data.arrow import is_saved_dataset, split_folder
 from hairpin.data.cache import cache_folder, shown
 from hairpin.data.folders import (

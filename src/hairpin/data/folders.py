@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hairpin.config.data import GLOB_CHARACTERS, Format
+from hairpin.config.settings import GLOB_CHARACTERS, Format
 from hairpin.data.left_out import LeftOut
 from hairpin.data.recognising import Kind, useless
 

@@ -6,7 +6,7 @@ the former rules read it, a run from that time continues with that text.
 
 from pathlib import Path
 
-from hairpin.config.data import Data, named
+from hairpin.config.settings import Data, named
 from hairpin.data.corpus import Corpus
 from hairpin.data.finding import Search
 from hairpin.data.folders import Found

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hairpin.config.data import Format
+from hairpin.config.settings import Format
 from hairpin.data.arrow import ArrowFile, Parquet, SavedDataset
 from hairpin.data.columns import Table
 from hairpin.data.json_tables import JsonArray, JsonLines

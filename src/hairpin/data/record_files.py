@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.data import Format
+from hairpin.config.settings import Format
 from hairpin.data.kinds import format_of
 from hairpin.data.naming import counted
 from hairpin.data.reading import TextReader

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from hairpin.config.checks import value_of
-from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.config.load import build_config, parse_override
+from hairpin.config.settings import GLOB_CHARACTERS, Data, Format
 from hairpin.data.columns import table_words
 from hairpin.data.corpus import Corpus, open_corpus
 from hairpin.data.kinds import format_of

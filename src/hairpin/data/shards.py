@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hairpin.config import data as settings
+from hairpin.config import settings
 from hairpin.data import bpe
 from hairpin.data.cache import cache_folder, shown
 from hairpin.data.corpus import Corpus, Document, open_corpus

@@ -21,7 +21,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import Corpus
 from hairpin.data.former import former_corpus

@@ -139,7 +139,7 @@ def _is_settled(config: Config) -> bool:
 def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | None) -> None:
     path, updates = run.path, schedule.updates
     if is_finished(run):
-        if policy is None and schedule.settled < updates:
+        if policy is None and schedule.length_independent_updates < updates:
             ways = "; ".join(f"{name}: {words}" for name, words in POLICIES.items())
             raise RunError(
                 f"{path}: finished, and the end of its {schedule.kind} was at its length; say how "
@@ -152,9 +152,10 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
             f"{path}: {done:,} of {updates:,} updates are done, and --policy says what follows the "
             f"last; finish it with `{command('resume', path)}` first"
         )
-    if schedule.settled < done:
+    independent = schedule.length_independent_updates
+    if independent < done:
         raise RunError(
-            f"{path}: of the {done:,} updates done, those from {schedule.settled:,} on had "
+            f"{path}: of the {done:,} updates done, those from {independent:,} on had "
             f"learning rates for a length of {updates:,}; finish it with "
             f"`{command('resume', path)}`, then --extend it with --policy"
         )

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import value_of
-from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
 from hairpin.config.layers import shown, written
 from hairpin.config.load import Asked, ask, parse_override, with_values
-from hairpin.config.settings import Config
+from hairpin.config.settings import Config, named
 from hairpin.data.spool import spool
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.launch.decided import disagreements

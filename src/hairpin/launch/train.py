@@ -29,8 +29,13 @@ from hairpin.launch.begin import begin
 from hairpin.launch.extend import is_finished, is_imported, nothing_to_go_on_with
 from hairpin.launch.observers import Audience
 from hairpin.plugins.files import blame, require_plugins
-from hairpin.reports.trackers.agreed import agreed, remember
-from hairpin.reports.trackers.tools import followed, require_installed
+from hairpin.reports.trackers.tools import (
+    agreed,
+    followed,
+    remember,
+    require_installed,
+    require_known,
+)
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory, create_run, new_run_path
@@ -67,6 +72,7 @@ def train_new(
     config names, those are used that are in `track` or write only to the folder.
     """
     watcher = guarded(watcher)
+    require_known(track)
     tools = followed(asked.track, track, watcher.notice)
     require_installed(tools)
     require_plugins(asked.plugins, "hairpin train …")
@@ -105,6 +111,7 @@ def go_on(
         restart: whether it begins at update 0, even if it is saved or finished.
     """
     watcher, config = guarded(watcher), config or run.config
+    require_known(track)
     if is_finished(run, config) and (not restart or is_imported(run)):
         return _left_as_it_is(run, config, watcher)
     named = {*track, *agreed(run.path, config.track)}

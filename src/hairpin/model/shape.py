@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from hairpin.config.model import Model as ModelSettings
+from hairpin.config.settings import Model as ModelSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hairpin.config.guard import Guard as GuardSettings
+from hairpin.config.settings import Guard as GuardSettings
 from hairpin.optim.scaling import Overflow
 
 # Lower bound of the deviation, as a share of the mean: a loss that hardly moves has noise and no

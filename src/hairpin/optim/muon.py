@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from hairpin.optim.uncompiled import Uncompiled
+from hairpin.config.settings import Optimizer as OptimizerSettings
+from hairpin.optim.adamw import Named, Uncompiled, lr_scale
 
 # The quintic a·x + b·x³ + c·x⁵ of Jordan et al., steep at 0: five of them bring a singular value
 # from anywhere above 0.01 to between 0.7 and 1.2.
@@ -249,3 +250,49 @@ class MuonAdamW(Uncompiled):
             beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
             eps=group["eps"], maximize=False,
         )  # fmt: skip
+
+
+def build(
+    model: Named, settings: OptimizerSettings, *, shards: Shards | None, precision: str
+) -> MuonAdamW:
+    """Build Muon with AdamW, as `OptimizerKind.build` says; Muon's products are bfloat16 where the
+    run's are.
+    """
+    return MuonAdamW(
+        _groups(model, settings),
+        lr=0.0,
+        momentum=settings.momentum,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        shards=shards,
+        product_dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+    )
+
+
+def _groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Return the blocks' matrices for Muon, query, key and value separate; the rest for AdamW."""
+    matrices: dict[int, list[Tensor]] = {}
+    others: dict[float, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("blocks.") and parameter.dim() == 2:
+            pieces = 3 if name.endswith("query_key_value.weight") else 1
+            matrices.setdefault(pieces, []).append(parameter)
+        else:
+            others.setdefault(lr_scale(name, settings), []).append(parameter)
+    muon = [
+        {
+            "params": parameters,
+            "muon": True,
+            "pieces": pieces,
+            "weight_decay": settings.weight_decay,
+            "lr_scale": settings.matrix_lr_scale,
+        }
+        for pieces, parameters in sorted(matrices.items())
+    ]
+    rest = [
+        {"params": parameters, "weight_decay": 0.0, "lr_scale": scale}
+        for scale, parameters in sorted(others.items())
+    ]
+    return muon + rest

@@ -1,29 +1,20 @@
-"""The optimizer with its parameter groups, and an update that the device can skip."""
+"""The optimizer of a config, its state for checkpoints, and an update that the device can skip."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hairpin.config.settings import Optimizer as OptimizerSettings
 from hairpin.errors import HairpinError, PluginError
-from hairpin.optim.muon import MuonAdamW, Shards
-from hairpin.optim.uncompiled import AdamW
+from hairpin.optim.adamw import Named, decay_groups
+from hairpin.optim.muon import Shards
 from hairpin.plugins.files import blame
-from hairpin.plugins.registry import BUILT_IN, registered
+from hairpin.plugins.registry import OPTIMIZERS, registered
 
 # Their fused kernels silently ignore `found_inf` and `grad_scale`: PyTorch's for MPS before
 # https://github.com/pytorch/pytorch/pull/186360.
-DEAF_DEVICES: tuple[str, ...] = ("mps",)
-
-
-class Named(Protocol):
-    """Owner of named parameters: a model, or the shard of one that a process keeps."""
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Return names and parameters."""
-        ...
+DEVICES_IGNORING_FOUND_INF: tuple[str, ...] = ("mps",)
 
 
 def build_optimizer(
@@ -35,9 +26,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build the optimizer over all trainable parameters.
 
-    Matrices decay; biases, norms and single vectors do not. The learning rate is set before every
-    update, so none is given here; a group's `lr_scale` is the constant multiple of it that the
-    group gets.
+    The learning rate is set before every update, so none is given here; a group's `lr_scale` is the
+    constant multiple of it that the group gets.
 
     Args:
         model: with `blocks`, embeddings and heads.
@@ -48,35 +38,21 @@ def build_optimizer(
     Raises:
         PluginError: a plugin's optimizer cannot be made, or is not an optimizer.
     """
-    if settings.kind not in BUILT_IN["optimizer"]:
+    kind = OPTIMIZERS.get(settings.kind)
+    if kind is None:
         return _plugged(model, settings)
-    if settings.kind == "muon":
-        return MuonAdamW(
-            _muon_groups(model, settings),
-            lr=0.0,
-            momentum=settings.momentum,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.epsilon,
-            shards=shards,
-            product_dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
-        )
-    return AdamW(
-        _adamw_groups(model, settings),
-        lr=0.0,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
+    made: torch.optim.Optimizer = kind.build(model, settings, shards=shards, precision=precision)
+    return made
 
 
 def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Return the optimizer that a plugin makes from AdamW's groups."""
+    """Return the optimizer that a plugin makes from groups like AdamW's."""
     found = registered("optimizer", settings.kind)
     if found is None:
         raise PluginError(
             f"optimizer.kind: {settings.kind!r} is a plugin's; name its file with --plugin"
         )
-    groups = _adamw_groups(model, settings)
+    groups = decay_groups(model, settings)
     wanted = {id(parameter) for group in groups for parameter in group["params"]}
     where = f"{found.place}: the optimizer {found.name!r}"
     try:
@@ -92,58 +68,6 @@ def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer
     if len(moved) != len(wanted) or set(moved) != wanted:
         raise PluginError(f"{where} does not have every parameter of its groups once")
     return made
-
-
-def _adamw_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Return groups of matrices and the rest, by learning rate multiple."""
-    groups: dict[tuple[bool, float], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            key = (parameter.dim() < 2, _lr_scale(name, settings))
-            groups.setdefault(key, []).append(parameter)
-    return [
-        {
-            "params": groups[is_vector, scale],
-            "weight_decay": 0.0 if is_vector else settings.weight_decay,
-            "lr_scale": scale,
-        }
-        for is_vector, scale in sorted(groups)
-    ]
-
-
-def _muon_groups(model: Named, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Return the blocks' matrices for Muon, query, key and value separate; the rest for AdamW."""
-    matrices: dict[int, list[Tensor]] = {}
-    others: dict[float, list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.startswith("blocks.") and parameter.dim() == 2:
-            pieces = 3 if name.endswith("query_key_value.weight") else 1
-            matrices.setdefault(pieces, []).append(parameter)
-        else:
-            others.setdefault(_lr_scale(name, settings), []).append(parameter)
-    muon = [
-        {
-            "params": parameters,
-            "muon": True,
-            "pieces": pieces,
-            "weight_decay": settings.weight_decay,
-            "lr_scale": settings.matrix_lr_scale,
-        }
-        for pieces, parameters in sorted(matrices.items())
-    ]
-    rest = [
-        {"params": parameters, "weight_decay": 0.0, "lr_scale": scale}
-        for scale, parameters in sorted(others.items())
-    ]
-    return muon + rest
-
-
-def _lr_scale(name: str, settings: OptimizerSettings) -> float:
-    if "embedding" in name:
-        return settings.embedding_lr_scale
-    return settings.head_lr_scale if "head." in name else 1.0
 
 
 def step_unless(
@@ -162,7 +86,7 @@ def step_unless(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    if skips_itself(optimizer) and halted.device.type not in DEAF_DEVICES:
+    if skips_itself(optimizer) and halted.device.type not in DEVICES_IGNORING_FOUND_INF:
         optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
         optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         optimizer.step()

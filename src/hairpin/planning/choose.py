@@ -15,12 +15,12 @@ from hairpin.config.settings import Config
 from hairpin.data.bpe import choose_vocabulary
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import count_parameters, micro_batch_sequences
+from hairpin.plugins.registry import OPTIMIZERS
 
 DEFAULT_BUDGET_SECONDS = 180.0
 CLOSING_SECONDS = 4.0  # the last checkpoint, the summary and the plots
 GPU_MEMORY_SHARE = 0.9  # of free memory: the rest covers what the estimate misses
 CPU_GIGABYTES = 3.0  # that a run may take on a machine of its own
-MUON_PEAK_LR = 3e-3  # for every width: an orthogonal step has the same size in all
 START_LR_FRACTION = 0.25  # of the peak for random weights, for pretrained weights
 BUDGETED_DECAY_FRACTION = 0.6
 _MOST_PASSES = 10
@@ -157,8 +157,10 @@ def fill_shape(config: Config, rung: Rung) -> Config:
         values["train.tokens_per_update"] = max(1, rung.tokens_per_update // context) * context
     if config.schedule.peak_lr is None:
         fraction = START_LR_FRACTION if config.start.path else 1.0
-        peak_lr = MUON_PEAK_LR * fraction
-        if config.optimizer.kind != "muon":
+        kind = OPTIMIZERS.get(config.optimizer.kind)
+        if kind and kind.peak_lr:
+            peak_lr = kind.peak_lr * fraction
+        else:
             peak_lr = default_peak_lr(width, fraction)
         values["schedule.peak_lr"] = peak_lr
     return with_values(config, values)

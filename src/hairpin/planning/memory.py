@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from hairpin.config.settings import Config
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import count_parameters, matrix_parameters
+from hairpin.plugins.registry import OPTIMIZERS
 
 # Python, torch and hairpin before a model is built, and what the first products and the final plots
 # load: measured with `python -m benchmarks.plan_check --base` (Linux, torch 2.13).
@@ -43,7 +44,7 @@ class Job:
 
     Args:
         shape: of the network.
-        optimizer: "adamw" or "muon".
+        optimizer: its name.
         precision: of matrix products.
         micro_batch: sequences in a forward pass.
         micro_steps: forward passes in an update.
@@ -169,9 +170,11 @@ def _moments(job: Job) -> list[Memory]:
 
 
 def moment_bytes(shape: Shape, optimizer: str) -> int:
-    """Return the moments' size: AdamW has two for everything, Muon one for blocks' matrices."""
+    """Return the moments' size; a plugin's optimizer counts as AdamW."""
+    kind = OPTIMIZERS.get(optimizer, OPTIMIZERS["adamw"])
+    in_blocks = kind.moments if kind.block_moments is None else kind.block_moments
     total, matrices = count_parameters(shape).total, matrix_parameters(shape)
-    return _FLOAT32 * (2 * total - (matrices if optimizer == "muon" else 0))
+    return _FLOAT32 * (kind.moments * (total - matrices) + in_blocks * matrices)
 
 
 def least_bytes(shape: Shape, optimizer: str) -> int:
@@ -265,7 +268,7 @@ def step_bytes(job: Job) -> int:
     needs nothing.
     """
     shape = job.shape
-    if job.optimizer != "muon":
+    if job.optimizer not in OPTIMIZERS or not OPTIMIZERS[job.optimizer].stacks_matrices:
         return 0
     if shape.architecture == "qwen3":
         matrices, rows = 2 * shape.layers, shape.inner

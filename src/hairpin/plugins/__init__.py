@@ -5,6 +5,13 @@ from hairpin.plugins.registry import (
     register_model,
     register_optimizer,
     register_schedule,
+    register_tracker,
 )
 
-__all__ = ["register_loss", "register_model", "register_optimizer", "register_schedule"]
+__all__ = [
+    "register_loss",
+    "register_model",
+    "register_optimizer",
+    "register_schedule",
+    "register_tracker",
+]

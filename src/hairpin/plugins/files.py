@@ -19,7 +19,9 @@ from hairpin.plugins.registry import REGISTERED, Registered, forget, registered
 from hairpin.system.arguments import AnyPath, listed
 from hairpin.system.shell import quoted_words
 
-_REGISTER = "register_schedule, register_optimizer, register_model or register_loss"
+_REGISTER = (
+    "register_schedule, register_optimizer, register_model, register_loss or register_tracker"
+)
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,17 @@ def entries_for(
         files: named by the user.
         names: kind → the name in the config.
     """
-    entries = {str(file.path): file.sha256 for file in files}
+    entries = {str(file.path): file.sha256 for file in files if _makes_runs(file)}
     for kind, name in names.items():
         found = registered(kind, name or "")
         if found and found.file not in entries:
             entries[found.file] = _sha256_of(found)
     return [{"path": path, "sha256": sha256} for path, sha256 in entries.items()]
+
+
+def _makes_runs(file: PluginFile) -> bool:
+    """Return False if a plugin brings only trackers, which change nothing in a run."""
+    return any(found.kind != "tracker" for found in file.brings)
 
 
 def is_present(sha256: str) -> bool:
@@ -175,10 +182,13 @@ def require_plugins(entries: Sequence[Entry], command: str) -> None:
 
 def blame(error: BaseException) -> str | None:
     """Return a line about an error raised in a plugin's code; None if it was not."""
-    if isinstance(error, HairpinError):
-        return None
-    where = _innermost(error, {found.file for found in REGISTERED.values()})
+    where = None if isinstance(error, HairpinError) else place_of(error)
     return f"{where}: {_words(error)}" if where else None
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return the innermost line of a plugin's code in an error's traceback; None: there is none."""
+    return _innermost(error, {found.file for found in REGISTERED.values()})
 
 
 def _innermost(error: BaseException, files: set[str]) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.finetune import Finetune
+from hairpin.config.settings import Finetune
 from hairpin.errors import RunError
 from hairpin.reports.held import history
 from hairpin.reports.summary import Point, Summary, summarize

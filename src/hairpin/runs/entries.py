@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.errors import RunError, UnreadableError
+from hairpin.plugins.registry import TRACKERS
 from hairpin.system.files import is_link, remove
 
 LOCKS = (".lock", ".lock.held")
@@ -26,9 +27,7 @@ _RUN: Mapping[str, Any] = {
     "metrics.discarded-*": {},
     "report.html": {},
     "tracking.json": {},
-    "tensorboard": {},
-    "wandb": {},
-    "mlruns": {},
+    **{kind.entry: {} for kind in TRACKERS.values() if kind.entry},
     "tokenizer": {},
     "plots": {"*": {}},
     ".old-best": {},

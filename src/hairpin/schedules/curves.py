@@ -83,9 +83,9 @@ class Schedule:
         return self.peak_lr if height >= 1.0 else min(self.peak_lr, self.min_lr + above_min)
 
     @property
-    def settled(self) -> int:
+    def length_independent_updates(self) -> int:
         """The number of leading updates whose learning rate does not depend on the run's length."""
-        return CURVES[self.kind].settled(self)
+        return CURVES[self.kind].length_independent_updates(self)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -110,14 +110,16 @@ class Curve:
         lr: the learning rate of an update at or after the end of warmup.
         decays: the last update is at `min_lr`.
         shortest: the fewest updates that must follow warmup, given the schedule.
-        settled: the number of leading updates whose learning rate does not depend on the run's
-            length, given the schedule.
+        length_independent_updates: the number of leading updates whose learning rate does not
+            depend on the run's length, given the schedule.
     """
 
     lr: _LearningRate
     decays: bool
     shortest: Callable[[Schedule], int] = field(default=lambda schedule: 1)
-    settled: Callable[[Schedule], int] = field(default=lambda schedule: schedule.warmup + 1)
+    length_independent_updates: Callable[[Schedule], int] = field(
+        default=lambda schedule: schedule.warmup + 1
+    )
 
 
 CURVES: dict[str, Curve] = {}
@@ -128,7 +130,7 @@ def curve(
     *,
     decays: bool,
     shortest: Callable[[Schedule], int] | None = None,
-    settled: Callable[[Schedule], int] | None = None,
+    length_independent_updates: Callable[[Schedule], int] | None = None,
 ) -> Callable[[_LearningRate], _LearningRate]:
     """Register the decorated function as the curve `name`; see `Curve` for the arguments."""
 
@@ -137,7 +139,7 @@ def curve(
             lr,
             decays,
             shortest or (lambda _: 2 if decays else 1),
-            settled or (lambda s: s.warmup + 1 if decays else s.updates),
+            length_independent_updates or (lambda s: s.warmup + 1 if decays else s.updates),
         )
         return lr
 
@@ -175,7 +177,7 @@ def _cosine_restarts(schedule: Schedule, update: int) -> float:
     "wsd",
     decays=True,
     shortest=lambda schedule: schedule.decay + 1,
-    settled=lambda schedule: schedule.updates - schedule.decay,
+    length_independent_updates=lambda schedule: schedule.updates - schedule.decay,
 )
 def _wsd(schedule: Schedule, update: int) -> float:
     """Warmup, stable, decay: stay at the peak until a final linear decay (Hu et al. 2024)."""

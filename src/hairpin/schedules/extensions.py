@@ -85,7 +85,7 @@ class Extended(Schedule):
         return part(update)
 
     @property
-    def settled(self) -> int:
+    def length_independent_updates(self) -> int:
         """The number of leading updates whose learning rate does not depend on the run's length."""
         last = self.parts[-1]
         return self.updates if last.policy == "constant" else last.at

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hairpin.config.finetune import Finetune
-from hairpin.config.settings import Config
+from hairpin.config.settings import Config, Finetune
 from hairpin.data.batches import IGNORED
 from hairpin.data.naming import quoted
 from hairpin.data.records import Records, Row, Wanted, read_records

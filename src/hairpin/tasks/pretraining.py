@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from hairpin.config.checks import schedule_of
-from hairpin.config.data import Data
-from hairpin.config.settings import Config
+from hairpin.config.settings import Config, Data
 from hairpin.data.batches import MixedWindows, Windows, windows_of
 from hairpin.data.naming import quoted
 from hairpin.data.shards import Prepared

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from hairpin.checkpoints.store import CheckpointStore
-from hairpin.config.guard import Guard as GuardSettings
+from hairpin.config.settings import Guard as GuardSettings
 from hairpin.errors import HairpinError, NonFiniteError, SpikeError
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hairpin.optim.optimizers import Named
+from hairpin.optim.adamw import Named
 from hairpin.training.numbers import send_scalars
 
 _MOST_ENTRIES = 65_536  # of one parameter

@@ -199,14 +199,16 @@ def _memorised(task: Task, job: Job, watcher: Watcher) -> Iterator[Event]:
 
 def _keep_to(budget: Budget, job: Job, corrected: Callable[[int], Config]) -> None:
     """Let the job correct its length while the schedule is free of it."""
-    job.pace = Pace(budget, free_updates=job.schedule.settled, milestones=choose.MILESTONES)
+    job.pace = Pace(
+        budget, free_updates=job.schedule.length_independent_updates, milestones=choose.MILESTONES
+    )
 
     def correct(updates: int) -> Config | None:
         try:
             config = corrected(updates)
         except ConfigError:  # far slower than probed: better late than not at all
             return None
-        if schedule_of(config).settled < job.state.update:
+        if schedule_of(config).length_independent_updates < job.state.update:
             return None  # rates that were used already would differ
         job.run.write_config(config)
         return config

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hairpin.config.data import Data
+from hairpin.config.settings import Data
 from hairpin.data.blend import survey_text
 from hairpin.data.checking.lines import LineCounter, RepeatedLine
 from hairpin.data.checking.near import Hashes, Signature, similar_groups

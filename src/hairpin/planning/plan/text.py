@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from hairpin.config.data import Tokenizer as TokenizerSettings
 from hairpin.config.settings import Config
+from hairpin.config.settings import Tokenizer as TokenizerSettings
 from hairpin.data import bpe
 from hairpin.data.blend import prepare_text, survey_text, text_prepared_already
 from hairpin.data.corpus import open_corpus

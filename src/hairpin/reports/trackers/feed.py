@@ -1,20 +1,83 @@
-"""Feed of one tracker, in the tracker's own thread: the points it was given and those to come."""
+"""Feed of one tracker, in the tracker's own thread: the points it was given and those to come.
 
+`tracking.json` in the run's folder holds the run's ID in each tool, and how much the tool has of
+it.
+"""
+
+import json
+import threading
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from hairpin.reports.trackers.kept import Kept
-from hairpin.reports.trackers.points import UPDATE, Point, point_of
-from hairpin.reports.trackers.tracker import Tracked, Tracker, Written
+from hairpin.reports.trackers.tracker import UPDATE, Point, Tracked, Tracker, Written
 from hairpin.runs import events
+from hairpin.system.files import write_atomically
 
 _MOST_IN_CALL = 1000
+_FILE = "tracking.json"
+_NAMES: dict[str, dict[str, str]] = {
+    "update": {
+        "loss": "train/loss",
+        "lr": "train/lr",
+        "grad_norm": "train/grad_norm",
+        "tokens_per_second": "train/tokens_per_second",
+        "clipped": "train/clipped",
+        "skipped": "train/skipped",
+        "overflow": "train/overflow",
+        "loss_scale": "train/loss_scale",
+    },
+    "evaluation": {
+        "train_loss": "train/evaluated_loss",
+        "val_loss": "val/loss",
+        "val_bits_per_byte": "val/bits_per_byte",
+        "train_accuracy": "train/evaluated_accuracy",
+        "val_accuracy": "val/accuracy",
+    },
+    "checkpoint": {"best": "checkpoint/best"},
+}
+_INCIDENTS = ("spike", "skip", "rewind")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Kept:
+    """The state that a run's folder holds about its trackers; shared by their threads.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _FILE
+        self._lock = threading.Lock()
+        self._tools: dict[str, Any] = {}
+        if self._path.exists():
+            self._tools = json.loads(self._path.read_text(encoding="utf-8"))
+
+    def identity(self, tool: str) -> str | None:
+        """Return the run's ID in the tool; None: it has none yet."""
+        found = self._tools.get(tool, {}).get("id")
+        return None if found is None else str(found)
+
+    def written(self, tool: str) -> Written | None:
+        """Return how much of the run the tool has; None: unknown."""
+        found = self._tools.get(tool)
+        return Written(int(found["updates"]), int(found["others"])) if found else None
+
+    def put(self, tool: str, identity: str, written: Written) -> None:
+        """Store both for a tool."""
+        with self._lock:
+            self._tools[tool] = {
+                "id": identity,
+                "updates": written.updates,
+                "others": written.others,
+            }
+            write_atomically(self._path, (json.dumps(self._tools, indent=1) + "\n").encode())
 
 
 class GivenUpError(Exception):
@@ -157,3 +220,31 @@ class Feed:
             return function(*arguments, **named)
         finally:
             self.busy_since = None
+
+
+def point_of(event: Mapping[str, Any], tokens: int) -> Point | None:
+    """Convert a line of the record to a point; None: trackers do not get this event.
+
+    Args:
+        event: as in metrics.jsonl.
+        tokens: number trained on until then.
+    """
+    kind = event["event"]
+    if kind in _NAMES:
+        values = {name: _number(event, key) for key, name in _NAMES[kind].items() if key in event}
+        return Point(kind, event["update"], tokens, values)
+    if kind in _INCIDENTS:  # a rewind is placed where the run continues
+        update = event.get("to_update", event["update"])
+        return Point(kind, update, tokens, {f"incident/{kind}": 1.0})
+    if kind == "ratios":
+        values = {f"ratio/{part}": value for part, value in event["ratios"].items()}
+        return Point(kind, event["update"], tokens, values)
+    if kind == "sample":
+        return Point(kind, event["update"], tokens, text=event["prompt"] + event["text"])
+    return None
+
+
+def _number(event: Mapping[str, Any], key: str) -> float:
+    """Return a number of the record, which stores a non-finite one as null and a word."""
+    value = event[key]
+    return float(event["non_finite"] if value is None else value)

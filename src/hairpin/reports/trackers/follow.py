@@ -6,11 +6,9 @@ from typing import Any
 from hairpin.config.layers import flat
 from hairpin.config.settings import Config
 from hairpin.config.shared import shared_tree
-from hairpin.reports.trackers.feed import Opening
-from hairpin.reports.trackers.follower import Follower
-from hairpin.reports.trackers.kept import Kept
-from hairpin.reports.trackers.reasons import reason_of
-from hairpin.reports.trackers.tools import TOOLS
+from hairpin.reports.trackers.feed import Kept, Opening
+from hairpin.reports.trackers.follower import Follower, reason_of
+from hairpin.reports.trackers.tools import maker_of
 from hairpin.reports.trackers.tracker import Tracked
 from hairpin.run import Run
 from hairpin.runs import events
@@ -53,7 +51,7 @@ class Trackers:
             return
         kept, history = Kept(self._run.path), self._run.events()
         for tool in self._tools:
-            follower = Follower(tool, TOOLS[tool].make, kept, self._summary, self._notice)
+            follower = Follower(tool, maker_of(tool), kept, self._summary, self._notice)
             tracked = Tracked(
                 path=self._run.path,
                 asked=config.track,

@@ -7,14 +7,16 @@ twice. A tool that can discard points does so when the record is cut back; for o
 points of updates that may be rewound are held back until the next checkpoint.
 """
 
+import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 
-from hairpin.reports.trackers.feed import Feed, GivenUpError, Opening
-from hairpin.reports.trackers.kept import Kept
-from hairpin.reports.trackers.reasons import reason_of
+from hairpin.errors import is_secret, one_line
+from hairpin.plugins.files import place_of
+from hairpin.reports.trackers.feed import Feed, GivenUpError, Kept, Opening
 from hairpin.reports.trackers.tracker import Tracker
 from hairpin.runs import events
 
@@ -23,6 +25,8 @@ LONGEST_CALL_SECONDS = 60.0
 LONGEST_END_SECONDS = 60.0
 _BATCH_SECONDS = 1.0
 _MOST_IN_BATCH = 5000
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_LONGEST_REASON = 200
 
 
 class Follower:
@@ -117,3 +121,19 @@ class Follower:
             except queue.Empty:
                 break
         return batch
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the error's type and its first line, after file and line if a plugin raised it.
+
+    Passwords in addresses and the values of environment variables that hold secrets are left out.
+    """
+    words = str(error).strip()
+    for name, value in os.environ.items():
+        if value and is_secret(name):
+            words = words.replace(value, f"({name})")
+    words = _CREDENTIALS.sub("", words)
+    first = words.splitlines()[0][:_LONGEST_REASON] if words else ""
+    place = place_of(error)
+    parts = [*([place] if place else []), type(error).__name__, *([first] if first else [])]
+    return one_line(": ".join(parts))

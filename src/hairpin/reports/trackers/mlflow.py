@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hairpin.reports.trackers.points import UPDATE, Point
-from hairpin.reports.trackers.tracker import Tracked, Written
+from hairpin.reports.trackers.tracker import UPDATE, Point, Tracked, Tracker, Written
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
 # MLflow's own limits per call, and per value.
@@ -18,14 +17,12 @@ _LOCAL = "mlruns"
 T = TypeVar("T")
 
 
-class MLflow:
+class MLflow(Tracker):
     """Log metrics with the update as their step.
 
     MLflow cannot discard points. When a run repeats updates, which give the same numbers, those
     that MLflow has are not sent again; MLflow itself reports how much of a run it has.
     """
-
-    can_rewind = False
 
     def open(self, run: Tracked) -> tuple[str, Written]:
         uri = tracking_uri(run.asked.mlflow_uri, run.path)
@@ -67,9 +64,6 @@ class MLflow:
         for point in points:
             if point.text is not None:
                 self._client.log_text(self._id, point.text, f"samples/{point.update:08d}.txt")
-
-    def rewind(self, update: int) -> None:
-        raise AssertionError("MLflow takes nothing back")
 
     def close(self, status: str, summary: Mapping[str, float]) -> None:
         from mlflow.entities import Metric

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hairpin.reports.trackers.points import Point
-from hairpin.reports.trackers.tracker import Tracked, Written
+from hairpin.reports.trackers.tracker import Point, Tracked, Tracker, Written
 
 FOLDER = "tensorboard"
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Write event files. Points discarded by a resume or a rewind are purged: readers drop what was
     written from that update on, and it is written again.
     """

@@ -1,12 +1,45 @@
-"""The interface of trackers, and the facts they get when a run begins."""
+"""The interface of trackers: the facts and the points that they get, and the calls that they take.
 
+    class Printer(Tracker):
+        def open(self, run):
+            return run.identity or run.name, run.written or Written()
+
+        def write(self, points):
+            for point in points:
+                print(point.update, point.values)
+
+docs/trackers.md has an example that keeps them.
+"""
+
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from hairpin.config.track import Track
-from hairpin.reports.trackers.points import Point
+from hairpin.config.settings import Track
+
+UPDATE = "update"
+
+
+@dataclass(frozen=True)
+class Point:
+    """An event of the record in the form that trackers take.
+
+    Args:
+        kind: the event's name.
+        update: position as in the record: an update's index from 0, otherwise the number of updates
+            completed.
+        tokens: number trained on until then.
+        values: name → number, such as "train/loss".
+        text: generated text.
+    """
+
+    kind: str
+    update: int
+    tokens: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,14 +78,19 @@ class Tracked:
     notice: Callable[[str], None] = lambda line: None
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """One tool, following one run. All calls come from one thread, one after the other; any of them
     may raise, or never return: then the run continues without it.
+
+    A tracker that inherits from this class needs only `open` and `write`.
     """
 
-    # True if the tool can discard points that it was given.
-    can_rewind: bool
+    # True if the tool can discard points that it was given. To one that cannot, updates that the
+    # guard may rewind are given only when a checkpoint keeps them.
+    can_rewind: bool = False
 
+    @abstractmethod
     def open(self, run: Tracked) -> tuple[str, Written]:
         """Begin the run in the tool, or resume it; return its ID there, and how much the tool has.
 
@@ -60,16 +98,17 @@ class Tracker(Protocol):
         """
         ...
 
+    @abstractmethod
     def write(self, points: Sequence[Point]) -> None:
         """Take the next points; once this returns, a killed process loses none of them."""
         ...
 
     def rewind(self, update: int) -> None:
         """Discard everything from `update` on; called only if `can_rewind`."""
-        ...
+        raise AssertionError(f"{type(self).__name__} cannot discard points")
 
     def close(self, status: str, summary: Mapping[str, float]) -> None:
         """Handle the end of the process: "finished", "interrupted" or "failed". A resumed run is
         opened again.
         """
-        ...
+        return

@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hairpin.reports.trackers.points import Point
-from hairpin.reports.trackers.tracker import Tracked, Written
+from hairpin.reports.trackers.tracker import Point, Tracked, Tracker, Written
 
 _EXIT_CODES = {"finished": 0, "interrupted": 0}
 _ADDRESS = "https://api.wandb.ai"
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Tracker):
     """Logs rows with the update and the tokens trained on as their x axes.
 
     W&B takes nothing back. Rows that it has already are not sent again where a run repeats
     updates, which give the same numbers.
     """
-
-    can_rewind = False
 
     def open(self, run: Tracked) -> tuple[str, Written]:
         import wandb
@@ -65,9 +62,6 @@ class WeightsAndBiases:
             if point.text is not None:
                 row["sample"] = self._wandb.Html(f"<pre>{escape(point.text)}</pre>", inject=False)
             self._run.log(row)
-
-    def rewind(self, update: int) -> None:
-        raise AssertionError("W&B takes nothing back")
 
     def close(self, status: str, summary: Mapping[str, float]) -> None:
         self._run.summary.update({f"summary/{name}": value for name, value in summary.items()})
