@@ -23,7 +23,7 @@ from hairpin.config.load import build_config, to_tree
 from hairpin.experiments.arms import AskedArm
 from hairpin.experiments.conduct import available_workers
 from hairpin.experiments.progress import NoProgress, Preparing
-from hairpin.experiments.settling import settle_arms
+from hairpin.experiments.settling import prepare_arms
 from hairpin.experiments.workers import Workers
 from hairpin.reports.comparison import SIGNIFICANCE
 from hairpin.reports.outcomes import BITS, outcome_of_run
@@ -69,7 +69,7 @@ def trained_pool(seeds: int, directory: ExperimentDirectory) -> dict[str, list[f
         for name, changes in ARMS.items()
     ]
     workers, threads = available_workers(3 * seeds, "cpu")
-    settled = settle_arms(arms, None, "updates", threads, Preparing(NoProgress())).arms
+    settled = prepare_arms(arms, None, "updates", threads, Preparing(NoProgress())).arms
     experiment = Experiment("compare", "python-docs", settled, tuple(range(seeds)), (1.0,))
     trials = [Trial(arm, 1.0, seed) for seed in range(seeds) for arm in settled]
     wanted = [

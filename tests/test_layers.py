@@ -60,7 +60,7 @@ LAYERS = {
     " config distributed runs data planning training analysis run",
     "tracking": "errors files config runs data run",
     "audience": "output runs watch run pages tracking",
-    "driving": "given commands errors plugin_files config distributed data runs watch training"
+    "driving": "commands errors plugin_files config distributed data runs watch training"
     " finetuning run audience starting tracking",
     "experiments": "given errors files config runs watch training planning analysis pages run"
     " starting driving",

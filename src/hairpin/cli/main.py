@@ -25,7 +25,7 @@ from hairpin.cli.share import export, import_
 from hairpin.cli.start import finetune, resume, train
 from hairpin.cli.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.distributed.company import in_company
+from hairpin.distributed.company import joined_processes
 from hairpin.distributed.launch import is_follower, world_size
 from hairpin.errors import HairpinError, UserError, one_line
 from hairpin.system import output
@@ -124,11 +124,11 @@ def _run(arguments: list[str]) -> int:
     if world_size() > 1 and not _is_for_all(arguments):
         return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
     try:
-        with in_company() as company:
-            if is_follower() and (code := company.word().exit_code) is not None:
+        with joined_processes() as processes:
+            if is_follower() and (code := processes.message().exit_code) is not None:
                 return code  # nothing to train, and the first process has reported why
-            company.exit_code = _verb(arguments)
-            return company.exit_code
+            processes.exit_code = _verb(arguments)
+            return processes.exit_code
     except HairpinError as error:  # the processes could not connect
         return _fail(error.problems, error.exit_code)
     except KeyboardInterrupt:  # while waiting for them

@@ -46,7 +46,7 @@ _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a l
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedSettings:
     """Settings that a file and a call ask for, before recipe and defaults.
 
     Args:
@@ -109,17 +109,19 @@ def build_config(
     Raises:
         ConfigError: unknown keys, impossible values, contradictions: a line each.
     """
-    return ask(file=file, content=content, overrides=overrides, flags=flags, varied=varied).config()
+    return read_settings(
+        file=file, content=content, overrides=overrides, flags=flags, varied=varied
+    ).config()
 
 
-def ask(
+def read_settings(
     *,
     file: Path | None = None,
     content: bytes | None = None,
     overrides: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     varied: Mapping[str, Any] | None = None,
-) -> Asked:
+) -> RequestedSettings:
     """Read the settings that `build_config` makes a config of.
 
     Raises:
@@ -132,7 +134,7 @@ def ask(
     if any(get(call.tree, key) is not None for key in ("data.texts", "data.sources")):
         in_file = without_learned(in_file)
     in_file = without_rivals(_without_its_recipe(in_file, call.tree), call.tree)
-    return Asked(merge(in_file, call.tree), call.words, file, call.problems)
+    return RequestedSettings(merge(in_file, call.tree), call.words, file, call.problems)
 
 
 def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:

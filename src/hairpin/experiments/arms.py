@@ -2,16 +2,16 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import value_of
 from hairpin.config.layers import get
-from hairpin.config.load import Asked, ask, parse_override, with_values
+from hairpin.config.load import parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.launch.request import agreed_config
+from hairpin.launch.request import Request, requested_config, requested_settings
 from hairpin.reports.page.compare_page import short_names
 
 # The three optional parts of a training loop, and the setting that turns each off.
@@ -40,52 +40,22 @@ class AskedArm:
     config: Config
 
 
-@dataclass(frozen=True)
-class Request:
-    """The settings that all arms share, as given on the command line.
-
-    Args:
-        config: a TOML file.
-        overrides: "key=value" strings.
-        flags: dotted key → value.
-    """
-
-    config: Path | None = None
-    overrides: tuple[str, ...] = ()
-    flags: Mapping[str, Any] | None = None
-
-    def build(self, varied: Mapping[str, Any], file: Path | None = None) -> Config:
-        """Return the config with some keys varied.
-
-        Args:
-            varied: dotted key → value.
-            file: used instead of `config`.
-
-        Raises:
-            ConfigError: the config is invalid.
-        """
-        return agreed_config(self._asked(varied, file))
-
-    def notes(self) -> list[str]:
-        """Return a line for each requested setting that an experiment overrides."""
-        asked = self._asked({}, None)
-        return [
-            f"{asked.typed[key]}: {words}"
-            for key, (own, words) in _OWN.items()
-            if key in asked.typed and get(asked.tree, key) != own
-        ]
-
-    def _asked(self, varied: Mapping[str, Any], file: Path | None) -> Asked:
-        return ask(
-            file=file or self.config, overrides=self.overrides, flags=self.flags, varied=varied
-        )
+def overridden(request: Request) -> list[str]:
+    """Return a line for each requested setting that an experiment overrides."""
+    asked = requested_settings(request)
+    return [
+        f"{asked.typed[key]}: {words}"
+        for key, (own, words) in _OWN.items()
+        if key in asked.typed and get(asked.tree, key) != own
+    ]
 
 
 def arms_of_files(files: Sequence[Path], request: Request) -> list[AskedArm]:
     """Return an arm for each config file; command-line settings apply to all."""
     names = _names_of(files)
     return [
-        AskedArm(name, {}, request.build({}, file)) for name, file in zip(names, files, strict=True)
+        AskedArm(name, {}, requested_config(replace(request, config=file)))
+        for name, file in zip(names, files, strict=True)
     ]
 
 
@@ -104,7 +74,7 @@ def arms_of_variations(variations: Iterable[str], request: Request) -> list[Aske
     for values in itertools.product(*varied.values()):
         changes = dict(zip(varied, values, strict=True))
         name = ", ".join(f"{_short(key, varied)}={value}" for key, value in changes.items())
-        arms.append(AskedArm(name, changes, request.build(changes)))
+        arms.append(AskedArm(name, changes, requested_config(replace(request, varied=changes))))
     return arms
 
 
@@ -145,12 +115,12 @@ def arms_of_factors(
     Raises:
         ConfigError: a factor is unknown, or there are too many.
     """
-    base = request.build({})
+    base = requested_config(request)
     settings = {name: _bell(name, base) for name in factors}
     for key, values in parse_variations(variations).items():
         if len(values) != 2:
             raise ConfigError(f"--vary {key}: an ablation takes two values, off,on")
-        request.build({key: values[0]})  # the command line may override it
+        requested_config(replace(request, varied={key: values[0]}))  # may contradict the call
         settings[key.rpartition(".")[2]] = (key, values[0], values[1])
     if not 1 <= len(settings) <= _MOST_FACTORS:
         raise ConfigError(

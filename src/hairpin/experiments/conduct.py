@@ -45,7 +45,7 @@ _GIGABYTES_PER_WORKER = 3.5
 
 
 @dataclass(frozen=True)
-class Means:
+class Resources:
     """Resources of an experiment.
 
     Args:
@@ -98,15 +98,15 @@ def runs_of(arms: int, scales: int, seeds: int) -> int:
     return arms * (tuning + seeds)
 
 
-def seconds_per_run(means: Means, arms: int, scales: int, seeds: int) -> float:
+def seconds_per_run(resources: Resources, arms: int, scales: int, seeds: int) -> float:
     """Return the seconds that a run may take so that all fit the budget."""
-    return means.seconds_left * means.workers / runs_of(arms, scales, seeds)
+    return resources.seconds_left * resources.workers / runs_of(arms, scales, seeds)
 
 
-def conduct(
+def run_experiment(
     experiment: Experiment,
     directory: ExperimentDirectory,
-    means: Means,
+    resources: Resources,
     progress: Progress,
     *,
     seconds: float | None,
@@ -117,7 +117,7 @@ def conduct(
     Args:
         experiment: the arms and their settings.
         directory: its folder, which exists.
-        means: the resources.
+        resources: the resources.
         progress: display.
         seconds: about what a run takes; None: already reported.
         seeds_are_open: whether the budget decides the number of seeds.
@@ -128,29 +128,29 @@ def conduct(
     Raises:
         HairpinError: a run could not be trained.
     """
-    with RunLock(directory.path), Workers(means.workers, means.threads) as workers:
-        crew = Crew(experiment, directory, workers, progress)
+    with RunLock(directory.path), Workers(resources.workers, resources.threads) as workers:
+        runner = TrialRunner(experiment, directory, workers, progress)
         if seconds:
-            progress.notice(_price(experiment, means, seconds, over=0))
+            progress.notice(_price(experiment, resources, seconds, over=0))
         if experiment.is_tuned:
-            crew.train("pilot", tuning_trials(experiment.trained, [1.0]))
+            runner.train("pilot", tuning_trials(experiment.trained, [1.0]))
             results = read_arms(experiment, directory)
             measured = _seconds_of(results) or seconds or 0.0
             if seeds_are_open and measured:
-                experiment = _with_seeds_that_fit(experiment, directory, means, measured)
+                experiment = _with_seeds_that_fit(experiment, directory, resources, measured)
                 directory.write(experiment)
-                crew.experiment = experiment
+                runner.experiment = experiment
             pilots = len(experiment.trained) * len(TUNING_SEEDS)
-            progress.notice(_price(experiment, means, measured, over=pilots))
+            progress.notice(_price(experiment, resources, measured, over=pilots))
             progress.notice(_can_show(experiment, results))
-            crew.train("tuning", tuning_trials(experiment.trained, experiment.scales))
+            runner.train("tuning", tuning_trials(experiment.trained, experiment.scales))
             for _ in range(_MOST_EXTENSIONS):
-                crew.train("tuning", list(trials_beyond_edges(experiment, directory)))
-        crew.train("verdict", _verdict(experiment, directory))
+                runner.train("tuning", list(trials_beyond_edges(experiment, directory)))
+        runner.train("verdict", _verdict(experiment, directory))
     return experiment
 
 
-class Crew:
+class TrialRunner:
     """Trains trials and reports overall progress."""
 
     def __init__(
@@ -182,18 +182,18 @@ class Crew:
                 wanted.append((folder, to_tree(config)))
         if not wanted:
             return
-        self._say(stage)
+        self._show_progress(stage)
         self._workers.train(wanted, lambda folder, updates: self._trained(stage, folder, updates))
         for folder, _ in wanted:  # those that diverged are finished too
             self._done[folder] = self._lengths[folder]
-        self._say(stage)
+        self._show_progress(stage)
 
     def _trained(self, stage: str, folder: Path, updates: int) -> None:
         with self._lock:
             self._done[folder] = updates
-            self._say(stage)
+            self._show_progress(stage)
 
-    def _say(self, stage: str) -> None:
+    def _show_progress(self, stage: str) -> None:
         experiment = self.experiment
         planned = runs_of(len(experiment.trained), len(experiment.scales), len(experiment.seeds))
         known = sum(self._lengths.values())
@@ -239,7 +239,7 @@ def _seconds_of(results: Sequence[ArmResult]) -> float | None:
 
 
 def _with_seeds_that_fit(
-    experiment: Experiment, directory: ExperimentDirectory, means: Means, seconds: float
+    experiment: Experiment, directory: ExperimentDirectory, resources: Resources, seconds: float
 ) -> Experiment:
     """Return the experiment with as many seeds as the budget has room for after tuning."""
     arms = len(experiment.trained)
@@ -248,21 +248,21 @@ def _with_seeds_that_fit(
         for trial in tuning_trials(experiment.trained, experiment.scales)
     )
     tuning = arms * len(experiment.scales) * len(TUNING_SEEDS) - over
-    room = means.seconds_left * means.workers / seconds - tuning
+    room = resources.seconds_left * resources.workers / seconds - tuning
     seeds = max(FEWEST_SEEDS, min(MOST_SEEDS, int(room / arms)))
     return replace(experiment, seeds=tuple(range(seeds)))
 
 
-def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> str:
+def _price(experiment: Experiment, resources: Resources, seconds: float, over: int) -> str:
     """Describe the total time, from the seconds per run and the number of finished runs."""
     arms, scales, seeds = len(experiment.trained), len(experiment.scales), len(experiment.seeds)
     runs = runs_of(arms, scales, seeds)
     tuning = f"({scales} learning rates x {len(TUNING_SEEDS)} seeds to tune + {seeds} seeds"
     each = f"{tuning} for the verdict)" if experiment.is_tuned else f"{seeds} seeds"
-    left = (runs - over) * seconds / means.workers
+    left = (runs - over) * seconds / resources.workers
     return (
         f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, "
-        f"{means.workers} at a time; a run takes {format_duration(seconds)}, about "
+        f"{resources.workers} at a time; a run takes {format_duration(seconds)}, about "
         f"{format_duration(left)} to go"
     )
 

@@ -45,7 +45,7 @@ _SHARED = (
 
 
 @dataclass(frozen=True)
-class Comparable:
+class PreparedArms:
     """Arms that can be compared.
 
     Args:
@@ -63,13 +63,13 @@ class Comparable:
     seconds_per_run: float
 
 
-def settle_arms(
+def prepare_arms(
     asked: Sequence[AskedArm],
     seconds_per_run: float | None,
     equal: str | None,
     threads: int,
     watcher: Watcher,
-) -> Comparable:
+) -> PreparedArms:
     """Fill in the settings that arms leave open.
 
     Args:
@@ -85,8 +85,8 @@ def settle_arms(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        first = _settle_first(asked[0].config, seconds_per_run, watcher)
-        settled = [first, *(_settle_like(arm, first, equal, watcher) for arm in asked[1:])]
+        first = _prepare_first(asked[0].config, seconds_per_run, watcher)
+        settled = [first, *(_prepare_like(arm, first, equal, watcher) for arm in asked[1:])]
     finally:
         torch.set_num_threads(before)
     arms: list[Arm] = []
@@ -104,7 +104,7 @@ def settle_arms(
     seconds = max(_seconds_of(found) for found in settled)
     model = _model_of(first, lengths if differ else {})
     text = text_of(first.config.data)
-    return Comparable(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
+    return PreparedArms(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
 
 
 def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
@@ -129,7 +129,7 @@ def _tokens_of(settled: Settled) -> int:
     return train.updates * train.tokens_per_update
 
 
-def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
+def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
     """Fill in the first arm; if no length is set, with a size and a length that fit `seconds`.
 
     Raises:
@@ -151,7 +151,7 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
     return settle(with_values(config, {**shared, "train.updates": updates}), None, watcher)
 
 
-def _settle_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
+def _prepare_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
     """Fill in an arm from the first where it leaves settings open, with the same length."""
     config, like = arm.config, first.config
     values = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.layers import get
-from hairpin.config.load import Asked
+from hairpin.config.load import RequestedSettings
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.data.gpt2_files import read_tokenizer
@@ -22,13 +22,13 @@ _OF_A_RECIPE = ("architecture", "layers", "heads", "width")
 _OF_A_SIZE = ("layers", "heads", "width")
 
 
-def disagreements(asked: Asked) -> list[str]:
+def disagreements(asked: RequestedSettings) -> list[str]:
     """Return a line for each requested setting that contradicts the model of `start.path`."""
     start = get(asked.tree, "start.path")
     return list(_disagreements(asked, Path(start))) if isinstance(start, str) else []
 
 
-def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
+def _disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
     decided = _decided(start)
     for key, theirs in decided.items():
         ours = get(asked.tree, key)
@@ -65,7 +65,7 @@ def _network_of(recipe: Any) -> dict[str, Any]:
     return {"architecture": Config().model.architecture, **RECIPES[recipe].get("model", {})}
 
 
-def _line(asked: Asked, key: str, theirs: str) -> str:
+def _line(asked: RequestedSettings, key: str, theirs: str) -> str:
     """Write the line for one setting, with both as they were typed."""
     value = _plain(get(asked.tree, key))
     where = ", ".join(asked.places[each] for each in (key, "start.path"))
