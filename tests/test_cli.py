@@ -821,7 +821,7 @@ main()
     [
         ("click", -signal.SIGINT),
         ("hairpin.cli.main", -signal.SIGINT),
-        ("hairpin.cli.verify", -signal.SIGINT),
+        ("hairpin.cli.verbs.verify", -signal.SIGINT),
         ("hairpin.api", 130),
         ("the end", -signal.SIGINT),
     ],

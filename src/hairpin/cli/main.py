@@ -13,17 +13,17 @@ from typing import NoReturn
 
 import click
 
-from hairpin.cli.after import evaluate, predict, sample
-from hairpin.cli.before import prepare, schedule
-from hairpin.cli.book import book
-from hairpin.cli.care import doctor, runs
-from hairpin.cli.experiments import ablate, compare, find_lr
 from hairpin.cli.options import refuse_repeats
-from hairpin.cli.plan import plan
-from hairpin.cli.report import report
-from hairpin.cli.share import export, import_
-from hairpin.cli.start import finetune, resume, train
-from hairpin.cli.verify import verify
+from hairpin.cli.verbs.book import book
+from hairpin.cli.verbs.compare import ablate, compare, find_lr
+from hairpin.cli.verbs.doctor import doctor, runs
+from hairpin.cli.verbs.export import export, import_
+from hairpin.cli.verbs.plan import plan
+from hairpin.cli.verbs.predict import evaluate, predict, sample
+from hairpin.cli.verbs.report import report
+from hairpin.cli.verbs.schedule import prepare, schedule
+from hairpin.cli.verbs.train import finetune, resume, train
+from hairpin.cli.verbs.verify import verify
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.company import joined_processes
 from hairpin.distributed.launch import is_follower, world_size
