@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from corpora import problem_of, texts_of
-from hairpin.cli.verbs.predict import evaluate
+from hairpin.cli.verbs.evaluate import evaluate
 from hairpin.config.data import Data, Source
 from hairpin.config.load import build_config
 from hairpin.data.corpus import open_corpus

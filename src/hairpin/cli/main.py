@@ -1,29 +1,24 @@
 """The command line: `hairpin VERB`, thin over the Python API.
 
-Only click is imported here and in the verbs' modules; a verb imports what it needs when it runs.
+Only click is imported here and in the verbs' modules, of which only those are imported that the
+command needs; a verb imports what it needs when it runs.
 """
 
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
+from pkgutil import iter_modules
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from hairpin.cli.options import refuse_repeats
-from hairpin.cli.verbs.book import book
-from hairpin.cli.verbs.compare import ablate, compare, find_lr
-from hairpin.cli.verbs.doctor import doctor, runs
-from hairpin.cli.verbs.export import export, import_
-from hairpin.cli.verbs.plan import plan
-from hairpin.cli.verbs.predict import evaluate, predict, sample
-from hairpin.cli.verbs.report import report
-from hairpin.cli.verbs.schedule import prepare, schedule
-from hairpin.cli.verbs.train import finetune, resume, train
-from hairpin.cli.verbs.verify import verify
+from hairpin.cli import verbs
+from hairpin.cli.options import Verb, refuse_repeats
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.company import joined_processes
 from hairpin.distributed.launch import is_follower, world_size
@@ -33,13 +28,7 @@ from hairpin.system.access import require_working_folder
 from hairpin.system.shell import command
 from hairpin.system.version import __version__
 
-GROUPS = {
-    "start": (train, finetune, resume),
-    "before": (plan, prepare, schedule, find_lr),
-    "after": (sample, evaluate, predict, report, compare, ablate),
-    "share": (export, import_),
-    "care": (runs, verify, doctor, book),
-}
+GROUPS = ("start", "before", "after", "share", "care")  # sections of the help, in this order
 ALIASES = {
     "generate": "sample",
     "pretrain": "train",
@@ -48,30 +37,48 @@ ALIASES = {
     "list": "runs",
 }
 _HELP = frozenset(("-h", "--help", "--version"))
-_TOGETHER = ("train", "resume", "finetune")  # by several processes
 # On these, a process with nothing unsaved exits at once. Windows has no SIGHUP.
 _TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
 
 class Verbs(click.Group):
-    """The verbs in their groups, with suggestions for mistyped ones."""
+    """The verbs, each in the file of its name in `verbs/`, which is imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs' names."""
+        modules = (module.name for module in iter_modules(verbs.__path__))
+        return [module.rstrip("_").replace("_", "-") for module in modules]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Verb | None:
+        """Return a verb; None: there is none of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
+        verb: Verb = getattr(import_module(f"{verbs.__name__}.{name}"), name)
+        return verb
+
+    def in_groups(self, ctx: click.Context) -> dict[str, list[Verb]]:
+        """Return the verbs of each group, in the order of the help."""
+        every = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
+        found = sorted((verb for verb in every if verb), key=lambda verb: verb.place)
+        return {group: [verb for verb in found if verb.group == group] for group in GROUPS}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section of the help for each group."""
-        for title, commands in GROUPS.items():
+        for title, found in self.in_groups(ctx).items():
             with formatter.section(title.capitalize()):
-                formatter.write_dl([(c.name or "", c.get_short_help_str(70)) for c in commands])
+                formatter.write_dl([(c.name or "", c.get_short_help_str(70)) for c in found])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the verb, or raise an error that names the nearest."""
-        import difflib
-
         verb = args[0]
-        if verb not in self.commands:
-            known = [name for name in self.commands if name]
+        known = self.list_commands(ctx)
+        if verb not in known:
+            import difflib
+
             near = [ALIASES[verb]] if ALIASES.get(verb) in known else []
             near = near or difflib.get_close_matches(verb, known, n=1)
             hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
@@ -95,11 +102,6 @@ def hairpin() -> None:
     """
 
 
-for _commands in GROUPS.values():
-    for _command in _commands:
-        hairpin.add_command(_command)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a failed run, 2 for bad input, 129, 130 or 143."""
     for number in _TERMINATE:
@@ -119,11 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     """Run the verb, handle every error, and return the exit code."""
-    # A run's result is its folder; that of all other verbs is their output.
-    output.require("stdout", required=_verb_of(arguments) not in _TOGETHER)
-    if world_size() > 1 and not _is_for_all(arguments):
-        return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
     try:
+        by_several = _is_by_several(arguments)
+        # A run's result is its folder; that of all other verbs is their output.
+        output.require("stdout", required=not by_several)
+        # Other verbs, and refused ones, do not wait for processes: a shell may have the variables
+        # of processes that do not exist.
+        if world_size() > 1 and not (by_several and not _HELP.intersection(arguments)):
+            return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
         with joined_processes() as processes:
             if is_follower() and (code := processes.message().exit_code) is not None:
                 return code  # nothing to train, and the first process has reported why
@@ -157,30 +162,30 @@ def _verb(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _is_for_all(arguments: Sequence[str]) -> bool:
-    """True if several processes run the verb together. Other verbs, and refused ones, do not wait
-    for processes: a shell may have the variables of processes that do not exist.
-    """
-    return _verb_of(arguments) in _TOGETHER and not _HELP.intersection(arguments)
-
-
 def _code_of_refusal(arguments: Sequence[str]) -> int:
     """Return the exit code of a process that leaves all messages to the first one."""
     return 0 if not arguments or _HELP.intersection(arguments) else 2
 
 
-def _verb_of(arguments: Sequence[str]) -> str:
-    verb = arguments[0] if arguments else "--help"
-    return ALIASES.get(verb, verb)
+def _named_verb(arguments: Sequence[str]) -> Verb | None:
+    """Return the verb that the arguments begin with, also by an alias; None: none of ours."""
+    name = arguments[0] if arguments else ""
+    return hairpin.get_command(click.Context(hairpin), ALIASES.get(name, name))
+
+
+def _is_by_several(arguments: Sequence[str]) -> bool:
+    verb = _named_verb(arguments)
+    return bool(verb and verb.by_several)
 
 
 def _require_one_process(arguments: Sequence[str]) -> None:
     """Check that the verb supports several processes, or that there is only one."""
-    verb, asks_for_help = _verb_of(arguments), _HELP.intersection(arguments)
-    is_for_one = verb in hairpin.commands and verb not in _TOGETHER
-    if world_size() > 1 and is_for_one and not asks_for_help:
+    if world_size() == 1 or _HELP.intersection(arguments):
+        return
+    verb = _named_verb(arguments)
+    if verb and not verb.by_several:
         raise UserError(
-            f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
+            f"`hairpin {verb.name}` is for one process, and {world_size()} were started: call it "
             "without torchrun"
         )
 

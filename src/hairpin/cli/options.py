@@ -1,17 +1,39 @@
-"""Options that several verbs share, and the settings that they give."""
+"""The class of the verbs, and the options that several of them share."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hairpin.config.names import FLAGS
 
+if TYPE_CHECKING:
+    from hairpin.run import Run
+
+Named = TypeVar("Named", str, Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TEXT_FLAGS = ("column", "sources")
+
+
+class Verb(click.Command):
+    """A command of `hairpin`.
+
+    Args:
+        group: its section of `hairpin --help`.
+        place: in that section, from 1.
+        by_several: whether processes that torchrun started run it together.
+    """
+
+    def __init__(
+        self, *args: Any, group: str, place: int, by_several: bool = False, **named: Any
+    ) -> None:
+        super().__init__(*args, **named)
+        self.group = group
+        self.place = place
+        self.by_several = by_several
 
 
 def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
@@ -141,14 +163,17 @@ def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -
     return command
 
 
-def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return dotted key → value for the flags that were given."""
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
-    if "sources" in given:
+def settings_apart(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a verb's arguments as those of its Python function: the flags for settings that were
+    given become `settings`, dotted key → value.
+    """
+    flags = {name: given[name] for name in FLAGS if given.get(name) not in (None, ())}
+    if "sources" in flags:
         from hairpin.config.sources import parse_sources
 
-        given["sources"] = parse_sources(given["sources"])
-    return {FLAGS[name]: value for name, value in given.items()}
+        flags["sources"] = parse_sources(flags["sources"])
+    others = {name: value for name, value in given.items() if name not in FLAGS}
+    return {**others, "settings": {FLAGS[name]: value for name, value in flags.items()}}
 
 
 def corpus_option(command: F) -> F:
@@ -189,3 +214,42 @@ def weights_option(command: F) -> F:
         show_default=True,
         help="The best validation's weights, or the last.",
     )(command)
+
+
+def start_option(command: F) -> F:
+    """Add --from."""
+    return click.option(
+        "--from",
+        "start",
+        type=PATH,
+        metavar="RUN|DIR",
+        help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
+    )(command)
+
+
+def run_and_rest(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
+    """Return the run named first, or the newest, and the arguments after it."""
+    from hairpin import api
+
+    names_run = bool(arguments) and _names_run(Path(arguments[0]))
+    return api.load(arguments[0] if names_run else None), arguments[names_run:]
+
+
+def _names_run(path: Path) -> bool:
+    """True for a run, or for a missing path among runs: the mistyped name of one."""
+    from hairpin import api
+
+    if is_file(path / "config.toml"):
+        return True
+    try:
+        return path.parent != Path() and not path.exists() and bool(api.runs(path.parent))
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """True for a file; an argument may be a text instead, too long for a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False
