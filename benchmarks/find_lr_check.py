@@ -14,9 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hairpin.experiments import verbs
-from hairpin.experiments.arms import AskedArm
-from hairpin.experiments.conduct import TrialRunner, available_workers, tuning_trials
-from hairpin.experiments.progress import NoProgress, Preparing
+from hairpin.experiments.arms import RequestedArm
+from hairpin.experiments.conduct import (
+    NoProgress,
+    Preparing,
+    TrialRunner,
+    available_workers,
+    tuning_trials,
+)
 from hairpin.experiments.settling import prepare_arms
 from hairpin.experiments.workers import Workers
 from hairpin.launch.request import Request, requested_config
@@ -65,7 +70,7 @@ def row(corpus: str, asked: argparse.Namespace) -> Iterator[str]:
 def fine_grid(request: Request, folder: Path) -> dict[float, float]:
     """Peak learning rate → final bits per byte of runs of full length; infinite if one diverged."""
     workers, threads = available_workers(2 * len(FINE), "cpu")
-    arm = AskedArm("fine", {}, requested_config(request))
+    arm = RequestedArm("fine", {}, requested_config(request))
     settled = prepare_arms([arm], None, "tokens", threads, Preparing(NoProgress())).arms
     experiment = Experiment("compare", "", settled, (), FINE)
     directory = ExperimentDirectory(folder / "fine")

@@ -19,7 +19,7 @@ from benchmarks.false_differences import share_found
 from hairpin.config.load import build_config, validate, with_values
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments import verbs
-from hairpin.experiments.arms import AskedArm, arms_of_factors, arms_of_variations, overridden
+from hairpin.experiments.arms import RequestedArm, arms_of_factors, arms_of_variations, overridden
 from hairpin.experiments.conduct import pilot_deviation, runs_of
 from hairpin.experiments.find_lr import Rate, suggest
 from hairpin.experiments.settling import PreparedArms, prepare_arms
@@ -565,7 +565,9 @@ def test_a_budget_chooses_size_and_length(tmp_path: Path) -> None:
     where there is no time for any.
     """
     asked = [
-        AskedArm("a", {}, build_config(flags={"data.texts": [str(text_file(tmp_path, 60_000))]}))
+        RequestedArm(
+            "a", {}, build_config(flags={"data.texts": [str(text_file(tmp_path, 60_000))]})
+        )
     ]
     first = prepare_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
     again = prepare_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]

@@ -68,7 +68,7 @@ LAYERS = {
     " analysis starting",
     "following": "errors reading plugin_files distributed runs watch run driving",
     "api": "given errors reading schedules plugin_files config distributed runs watch data"
-    " terminal run pages starting driving following estimating",
+    " analysis terminal run pages starting driving following estimating",
     "cli": "commands reading errors version output watch plugin_files config distributed data"
     " model verifying analysis terminal book.report run convert experiments api doctor",
     "__init__": "version waiting schedules optim watch run convert experiments api",

@@ -10,12 +10,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.checks import example_schedule
+from hairpin.config.checks import example_schedule, schedule_of
 from hairpin.data.python_records import Records, paths_of_records
 from hairpin.distributed.launch import is_restarted
 from hairpin.errors import RunError
-from hairpin.launch.begin import begun_before, require_same
-from hairpin.launch.extend import changed
+from hairpin.launch.begin import begun_by_this_launcher, require_same
+from hairpin.launch.extend import config_to_resume
 from hairpin.launch.follow import leader_decides
 from hairpin.launch.request import (
     Request,
@@ -30,6 +30,7 @@ from hairpin.launch.train import resume_run, train_new
 from hairpin.planning.plan.cluster import ClusterPlan
 from hairpin.planning.plan.plan import Plan
 from hairpin.plugins.files import load_plugins
+from hairpin.reports.curves import draw_extension
 from hairpin.reports.page.write import write_report
 from hairpin.run import Run
 from hairpin.runs.folder import RUNS, RunDirectory, list_runs, open_run
@@ -102,8 +103,8 @@ def train(
         raise RunError("--or-resume: name the run's folder with --out")
     request = Request(
         texts, corpus, column, sources, config, start,
-        out=out or begun_before(RUNS), budget=budget, settings=settings, overrides=overrides,
-        track=track, plugin=plugin,
+        out=out or begun_by_this_launcher(RUNS), budget=budget, settings=settings,
+        overrides=overrides, track=track, plugin=plugin,
     )  # fmt: skip
     checked = for_training(check_request(request))
     there = (
@@ -170,7 +171,7 @@ def resume(
         track: the trackers from here on, which also receive the earlier events; none named:
              TensorBoard alone, if its config names it.
         plugin: those that the run was made with; they run only if named here.
-        accept_plugin: whether one may have changed since.
+        accept_plugin: whether one may have config_to_resume since.
         watcher: as in `train`.
 
     Raises:
@@ -178,7 +179,11 @@ def resume(
     """
     files = load_plugins(plugin)
     run, watcher, tools = load(path), guarded(_watcher(watcher)), listed(track)
-    config = changed(run, files if accept_plugin else (), tools, extend, policy, watcher.notice)
+    config, note = config_to_resume(run, files if accept_plugin else (), tools, extend, policy)
+    if extend is not None:
+        watcher.notice(draw_extension(schedule_of(run.config), schedule_of(config)))
+    if note:
+        watcher.notice(note)
     seconds = default_budget_seconds(config)
     return resume_run(run, seconds, watcher, config=config, track=tools, restart=restart)
 
@@ -258,7 +263,7 @@ def plan(
     Raises:
         UserError: the request is invalid; a line for each reason.
     """
-    from hairpin.planning.plan.ask import PlanOptions, answer
+    from hairpin.planning.plan.ask import PlanOptions, make_plan
 
     request = Request(
         texts, corpus, config=config, out=out, budget=budget, settings=settings,
@@ -266,7 +271,7 @@ def plan(
     )  # fmt: skip
     options = PlanOptions(tokens, parameters, gpus, gpu, context, micro_batch)
     with closing(guarded(_watcher(watcher, on_stderr=True))) as shown:
-        return answer(request, options, shown, probe=probe, check_text=check_text)
+        return make_plan(request, options, shown, probe=probe, check_text=check_text)
 
 
 def prepare(

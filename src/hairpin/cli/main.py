@@ -135,7 +135,7 @@ def _run(arguments: list[str]) -> int:
             processes.exit_code = _verb(arguments)
             return processes.exit_code
     except HairpinError as error:  # the processes could not connect
-        return _fail(error.problems, error.exit_code)
+        return _report(error.problems, error.exit_code)
     except KeyboardInterrupt:  # while waiting for them
         return _stopped()
 
@@ -150,15 +150,15 @@ def _verb(arguments: list[str]) -> int:
         )
         sys.stdout.flush()
     except HairpinError as error:
-        return _fail(error.problems, error.exit_code)
+        return _report(error.problems, error.exit_code)
     except click.ClickException as error:
-        return _fail([_click_line(error)], 2)
+        return _report([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
     except BrokenPipeError:  # the reader of the output is gone
         return 1
     except (UnicodeEncodeError, OSError, MemoryError) as error:
-        return _fail([_line_of(error)], 1)
+        return _report([_message_of(error)], 1)
     return code if isinstance(code, int) else 0
 
 
@@ -190,7 +190,7 @@ def _require_one_process(arguments: Sequence[str]) -> None:
         )
 
 
-def _line_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
+def _message_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; let other programs go, or take a smaller model"
     if isinstance(error, UnicodeEncodeError):  # an argument with a lone surrogate
@@ -228,14 +228,14 @@ def _click_line(error: click.ClickException) -> str:
     return message.rstrip(".") + where
 
 
-def _fail(problems: Sequence[str], code: int) -> int:
+def _report(problems: Sequence[str], code: int) -> int:
     for problem in problems:
         sys.stderr.write(f"hairpin: {one_line(problem)}\n")
     return code
 
 
 def _stopped() -> int:
-    return _fail([] if is_follower() else ["stopped"], 130)
+    return _report([] if is_follower() else ["stopped"], 130)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

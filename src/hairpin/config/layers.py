@@ -94,7 +94,7 @@ def shown(value: Any) -> str:
     return written if len(written) <= _LONGEST_VALUE else written[: _LONGEST_VALUE - 3] + "..."
 
 
-def written(name: str, value: Any, between: str = "=") -> str:
+def assignment(name: str, value: Any, between: str = "=") -> str:
     """Return `name=value` as it was typed, without secrets."""
     if is_secret(name):
         return f"{name}{between}…"

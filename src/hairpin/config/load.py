@@ -21,6 +21,7 @@ from hairpin.config.layers import (
     RECIPE_RIVALS,
     Statement,
     Tree,
+    assignment,
     flat,
     get,
     merge,
@@ -30,7 +31,6 @@ from hairpin.config.layers import (
     with_places,
     without_learned,
     without_rivals,
-    written,
 )
 from hairpin.config.names import FLAG_OF, advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
@@ -167,15 +167,15 @@ def _statements(
     """Yield a statement for each setting of a call."""
     for override in overrides:
         key, value = parse_override(override)
-        yield _said(key, value, written(f"--set {key}", override.partition("=")[2]))
+        yield _statement(key, value, assignment(f"--set {key}", override.partition("=")[2]))
     for key, value in flags.items():
         name, between = (FLAG_OF[key], " ") if key in FLAG_OF else (key, "=")
-        yield _said(key, value, written(name, value, between).strip())
+        yield _statement(key, value, assignment(name, value, between).strip())
     for key, value in varied.items():
-        yield _said(key, value, written(f"--vary {key}", value))
+        yield _statement(key, value, assignment(f"--vary {key}", value))
 
 
-def _said(key: str, value: Any, words: str) -> Statement:
+def _statement(key: str, value: Any, words: str) -> Statement:
     tree = nested(key, value)
     _make_paths_absolute(tree, Path())
     return Statement(tree, words)
@@ -190,7 +190,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_line(problem) for problem in error.errors()) from None
+        raise ConfigError(_problem_line(problem) for problem in error.errors()) from None
     problems = contradictions(config)
     if problems:
         raise ConfigError(problems)
@@ -317,7 +317,7 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
         track["mlflow_uri"] = str(folder.absolute() / uri)
 
 
-def _line(problem: Any) -> str:
+def _problem_line(problem: Any) -> str:
     """Return one of pydantic's problems as a readable line."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":

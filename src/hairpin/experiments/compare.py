@@ -13,7 +13,7 @@ from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments.arms import (
     LENGTHS,
-    AskedArm,
+    RequestedArm,
     arms_of_factors,
     arms_of_files,
     arms_of_variations,
@@ -23,6 +23,8 @@ from hairpin.experiments.conduct import (
     FEWEST_SEEDS,
     MOST_SEEDS,
     SEEDS,
+    Preparing,
+    Progress,
     Resources,
     available_workers,
     open_experiment,
@@ -30,7 +32,6 @@ from hairpin.experiments.conduct import (
     runs_of,
     seconds_per_run,
 )
-from hairpin.experiments.progress import Preparing, Progress
 from hairpin.launch.request import Request, length_of, name_of, require_text
 from hairpin.reports.comparison import Comparison
 from hairpin.reports.conclusions import as_json, conclude, markdown_of
@@ -125,7 +126,7 @@ def compare_configs(
             f"{len(arms)} arms: compare 2 to {_MOST_ARMS}, such as `hairpin compare a.toml b.toml` "
             "or `hairpin compare TEXT --vary recipe=modern,gpt2`"
         )
-    return _experiment("compare", arms, (), request, options, progress)
+    return _run_arms("compare", arms, (), request, options, progress)
 
 
 def ablate_factors(
@@ -141,7 +142,7 @@ def ablate_factors(
         UserError, HairpinError: as in `compare_configs`.
     """
     arms, names = arms_of_factors(factors, variations, request)
-    return _experiment("ablate", arms, names, request, options, progress)
+    return _run_arms("ablate", arms, names, request, options, progress)
 
 
 def compare_finished(
@@ -217,9 +218,9 @@ def report(directory: ExperimentDirectory) -> Comparison:
     return comparison
 
 
-def _experiment(
+def _run_arms(
     kind: Literal["compare", "ablate"],
-    arms: Sequence[AskedArm],
+    arms: Sequence[RequestedArm],
     factors: tuple[str, ...],
     request: Request,
     options: Options,
@@ -257,7 +258,9 @@ def _experiment(
     seconds: float | None = None
     seeds_are_open = False  # the number is fixed once, before results are known
     if experiment is None:
-        experiment, seconds = _new(kind, arms, factors, scales, options, resources, asked, progress)
+        experiment, seconds = _prepare(
+            kind, arms, factors, scales, options, resources, asked, progress
+        )
         _new_directory(out, experiment)
         progress.notice(f"{out}: {experiment.model}")
         seeds_are_open = options.seeds is None and resources.budget_seconds is not None
@@ -269,9 +272,9 @@ def _experiment(
     return report(directory), out
 
 
-def _new(
+def _prepare(
     kind: Literal["compare", "ablate"],
-    arms: Sequence[AskedArm],
+    arms: Sequence[RequestedArm],
     factors: tuple[str, ...],
     scales: tuple[float, ...],
     options: Options,

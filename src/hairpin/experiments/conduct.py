@@ -15,14 +15,14 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from hairpin.config.load import to_tree
 from hairpin.errors import RunError
-from hairpin.experiments.progress import Progress
 from hairpin.experiments.workers import Workers
 from hairpin.reports.comparison import ArmResult, read_arms
 from hairpin.reports.formats import format_duration
@@ -36,12 +36,46 @@ from hairpin.runs.experiment import (
     Trial,
 )
 from hairpin.runs.lock import RunLock
+from hairpin.runs.watcher import Quiet
 
 SEEDS = 5
 FEWEST_SEEDS, MOST_SEEDS = 3, 12
 _MOST_EXTENSIONS = 2
 _USED = 0.92  # of a budget: the rest is a reserve
 _GIGABYTES_PER_WORKER = 3.5
+
+
+class Progress(Protocol):
+    """Display of an experiment."""
+
+    def notice(self, line: str) -> None:
+        """Show a line that users should read."""
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """Show that `done` of `total` updates of the experiment are done."""
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def notice(self, line: str) -> None:
+        """Ignore it."""
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True)
+class Preparing(Quiet):
+    """Forwards the messages of preparation."""
+
+    progress: Progress = field(default_factory=NoProgress)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        self.progress.advance(name, done, total, "")
+
+    def notice(self, line: str) -> None:
+        self.progress.notice(line)
 
 
 @dataclass(frozen=True)
@@ -131,7 +165,7 @@ def run_experiment(
     with RunLock(directory.path), Workers(resources.workers, resources.threads) as workers:
         runner = TrialRunner(experiment, directory, workers, progress)
         if seconds:
-            progress.notice(_price(experiment, resources, seconds, over=0))
+            progress.notice(_cost_text(experiment, resources, seconds, over=0))
         if experiment.is_tuned:
             runner.train("pilot", tuning_trials(experiment.trained, [1.0]))
             results = read_arms(experiment, directory)
@@ -141,8 +175,8 @@ def run_experiment(
                 directory.write(experiment)
                 runner.experiment = experiment
             pilots = len(experiment.trained) * len(TUNING_SEEDS)
-            progress.notice(_price(experiment, resources, measured, over=pilots))
-            progress.notice(_can_show(experiment, results))
+            progress.notice(_cost_text(experiment, resources, measured, over=pilots))
+            progress.notice(_resolution_text(experiment, results))
             runner.train("tuning", tuning_trials(experiment.trained, experiment.scales))
             for _ in range(_MOST_EXTENSIONS):
                 runner.train("tuning", list(trials_beyond_edges(experiment, directory)))
@@ -253,7 +287,7 @@ def _with_seeds_that_fit(
     return replace(experiment, seeds=tuple(range(seeds)))
 
 
-def _price(experiment: Experiment, resources: Resources, seconds: float, over: int) -> str:
+def _cost_text(experiment: Experiment, resources: Resources, seconds: float, over: int) -> str:
     """Describe the total time, from the seconds per run and the number of finished runs."""
     arms, scales, seeds = len(experiment.trained), len(experiment.scales), len(experiment.seeds)
     runs = runs_of(arms, scales, seeds)
@@ -267,7 +301,7 @@ def _price(experiment: Experiment, resources: Resources, seconds: float, over: i
     )
 
 
-def _can_show(experiment: Experiment, results: Sequence[ArmResult]) -> str:
+def _resolution_text(experiment: Experiment, results: Sequence[ArmResult]) -> str:
     """Describe the smallest difference that is likely to be detected."""
     deviation, seeds = pilot_deviation(results), len(experiment.seeds)
     if deviation is None:

@@ -18,15 +18,16 @@ from typing import Any
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
 from hairpin.errors import ConfigError
-from hairpin.experiments.arms import AskedArm, overridden
+from hairpin.experiments.arms import RequestedArm, overridden
 from hairpin.experiments.conduct import (
+    Preparing,
+    Progress,
     Resources,
     TrialRunner,
     available_workers,
     trials_beyond_edges,
     tuning_trials,
 )
-from hairpin.experiments.progress import Preparing, Progress
 from hairpin.experiments.workers import Workers
 from hairpin.launch.request import Request, length_of, name_of, requested_config, require_text
 from hairpin.reports.comparison import ArmResult, read_arms
@@ -159,7 +160,7 @@ def search(
     seconds = parse_duration(request.budget or DEFAULT_BUDGET)
     count, threads = available_workers(2 * len(_SCALES), config.execution.device, workers)
     resources = Resources(count, threads, seconds, time.monotonic())
-    arm = AskedArm("rates", {}, config)
+    arm = RequestedArm("rates", {}, config)
     with tempfile.TemporaryDirectory(prefix="hairpin-find-lr-") as folder:
         directory = ExperimentDirectory(Path(folder))
         experiment = _short_runs(arm, resources, progress)
@@ -179,7 +180,7 @@ def search(
     return found
 
 
-def _short_runs(arm: AskedArm, resources: Resources, progress: Progress) -> Experiment:
+def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> Experiment:
     """Return an experiment of one arm, with runs as long as the search has time for."""
     from hairpin.experiments.settling import prepare_arms
 
@@ -196,7 +197,7 @@ def _short_runs(arm: AskedArm, resources: Resources, progress: Progress) -> Expe
         updates = int(whole.train.updates * min(_SHARE, fits))
         updates = min(whole.train.updates, max(updates, _FEWEST_UPDATES))
         length = {"train.updates": updates, "train.tokens": None, "train.epochs": None}
-        shorter = AskedArm(arm.name, {}, with_values(arm.config, length))
+        shorter = RequestedArm(arm.name, {}, with_values(arm.config, length))
         comparable = prepare_arms([shorter], None, "tokens", resources.threads, watcher)
         (settled,) = comparable.arms
     return Experiment("compare", comparable.text, (settled,), (), _SCALES, model=comparable.model)

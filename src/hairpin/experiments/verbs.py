@@ -14,8 +14,8 @@ from hairpin.experiments.compare import (
     compare_finished,
     report,
 )
+from hairpin.experiments.conduct import NoProgress, Progress
 from hairpin.experiments.find_lr import Found, search
-from hairpin.experiments.progress import NoProgress, Progress
 from hairpin.launch.request import Request, requested_settings
 from hairpin.reports.comparison import Comparison
 from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory

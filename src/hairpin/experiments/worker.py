@@ -82,7 +82,7 @@ def main() -> None:
     # If the parent is gone, or Ctrl-C stops all, reporting is left to the parent.
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while (line := requests.get()) is not None:
-            if not _answer(json.loads(line), answers, busy):
+            if not _train_requested(json.loads(line), answers, busy):
                 return
 
 
@@ -96,7 +96,7 @@ def _listen(
         signal.raise_signal(signal.SIGTERM)
 
 
-def _answer(request: dict[str, Any], answers: TextIO, busy: threading.Event) -> bool:
+def _train_requested(request: dict[str, Any], answers: TextIO, busy: threading.Event) -> bool:
     """Train one run; return True if another may follow.
 
     `busy` is cleared before the last answer: at that the parent may close the pipe of requests,

@@ -29,7 +29,7 @@ def disagreements(asked: RequestedSettings) -> list[str]:
 
 
 def _disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
-    decided = _decided(start)
+    decided = _settings_of_model(start)
     for key, theirs in decided.items():
         ours = get(asked.tree, key)
         if key == "model.context":
@@ -76,16 +76,20 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _decided(start: Path) -> dict[str, Any]:
+def _settings_of_model(start: Path) -> dict[str, Any]:
     """Return dotted key → value; empty if unreadable, which is reported when it is opened."""
     try:
-        found = _of_run(start) if RunDirectory(start).config.is_file() else _of_folder(start)
+        found = (
+            _settings_of_run(start)
+            if RunDirectory(start).config.is_file()
+            else _settings_of_folder(start)
+        )
     except (HairpinError, OSError):
         return {}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _of_run(start: Path) -> dict[str, Any]:
+def _settings_of_run(start: Path) -> dict[str, Any]:
     config = RunDirectory(start).read_config()
     return {
         **{f"model.{name}": getattr(config.model, name) for name in (*_NETWORK, "context")},
@@ -93,7 +97,7 @@ def _of_run(start: Path) -> dict[str, Any]:
     }
 
 
-def _of_folder(start: Path) -> dict[str, Any]:
+def _settings_of_folder(start: Path) -> dict[str, Any]:
     """Return the settings of a model as transformers writes it."""
     from hairpin.weights.model_config import read_shape
 

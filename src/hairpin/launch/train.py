@@ -25,7 +25,7 @@ from hairpin.errors import (
     UserError,
 )
 from hairpin.launch.begin import begin
-from hairpin.launch.extend import is_finished, is_imported, nothing_to_go_on_with
+from hairpin.launch.extend import is_finished, is_imported, nothing_to_resume
 from hairpin.launch.observers import Observers
 from hairpin.launch.request import CheckedRequest
 from hairpin.plugins.files import blame, require_plugins
@@ -139,7 +139,7 @@ def resume_run(
 def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
     """Report that a finished run has nothing left to do; save its changed trackers and plugins."""
     done = f" is finished after {config.train.updates} updates: nothing to do"
-    words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
+    words = f": {nothing_to_resume(run.path)}" if is_imported(run) else done
     watcher.notice(f"{run.path}{words}")
     if config != run.config:
         with RunLock(run.path):

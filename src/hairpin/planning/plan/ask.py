@@ -60,7 +60,7 @@ class PlanOptions:
     micro_batch: int | None = None
 
 
-def answer(
+def make_plan(
     request: Request,
     options: PlanOptions,
     watcher: Watcher,
