@@ -87,6 +87,80 @@ class NamedPath(click.Path):
 
 PATH = NamedPath()
 
+# Each adds itself to a verb, as a decorator.
+run_argument = click.argument("run", required=False, type=PATH)
+start_option = click.option(
+    "--from",
+    "start",
+    type=PATH,
+    metavar="RUN|DIR",
+    help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
+)
+corpus_option = click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+column_option = click.option(
+    "--column", metavar="NAME", help="Of tables: the column that holds the text."
+)
+track_option = click.option(
+    "--track",
+    multiple=True,
+    metavar="TOOL",
+    help="tensorboard, wandb or mlflow follows the run; may be repeated.",
+)
+plugin_option = click.option(
+    "--plugin",
+    multiple=True,
+    metavar="F.py",
+    type=PATH,
+    help="Run a Python file that registers names for the config; may be repeated.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on standard output."
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="The best validation's weights, or the last.",
+)
+
+
+# Options for settings, in the order of the help.
+_SETTINGS = {
+    "config": click.option("--config", type=PATH, help="A TOML file of settings."),
+    "set": click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="TABLE.KEY=VALUE",
+        help="One setting; docs/config.md lists them. `--table.key value` does the same.",
+    ),
+    "recipe": click.option(
+        "--recipe", help="gpt2, qwen3, simple or book: the defaults to start from."
+    ),
+    "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
+    "updates": click.option("--updates", type=int, help="Length of the run in optimizer updates."),
+    "tokens": click.option("--tokens", type=int, help="Length of the run in tokens."),
+    "epochs": click.option(
+        "--epochs", type=float, help="Length of the run in passes over the data."
+    ),
+    "lr": click.option("--lr", type=float, help="Peak learning rate."),
+    "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
+    "column": column_option,
+    "sources": click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="NAME=PATH[:WEIGHT]",
+        help="A source of a mixture, in place of TEXT; its share of the training tokens.",
+    ),
+    "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
+    "device": click.option("--device", help="auto, cpu, cuda or mps."),
+    "parallel": click.option(
+        "--parallel", help="ddp or fsdp: how torchrun's processes share the model."
+    ),
+}
+
 
 def with_settings(command: F) -> F:
     """Add --config, --set and the flags for the most used keys."""
@@ -113,53 +187,10 @@ def with_finetune_settings(command: F) -> F:
     return _with_options(command, ("updates", "epochs", "lr", "seed", "precision", "device"))
 
 
-def column_option(command: F) -> F:
-    """Add --column."""
-    words = "Of tables: the column that holds the text."
-    return click.option("--column", metavar="NAME", help=words)(command)
-
-
 def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -> F:
-    options = {
-        "config": click.option("--config", type=PATH, help="A TOML file of settings."),
-        "set": click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="TABLE.KEY=VALUE",
-            help="One setting; docs/config.md lists them. `--table.key value` does the same.",
-        ),
-        "recipe": click.option(
-            "--recipe", help="gpt2, qwen3, simple or book: the defaults to start from."
-        ),
-        "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
-        "updates": click.option(
-            "--updates", type=int, help="Length of the run in optimizer updates."
-        ),
-        "tokens": click.option("--tokens", type=int, help="Length of the run in tokens."),
-        "epochs": click.option(
-            "--epochs", type=float, help="Length of the run in passes over the data."
-        ),
-        "lr": click.option("--lr", type=float, help="Peak learning rate."),
-        "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
-        "column": column_option,
-        "sources": click.option(
-            "--source",
-            "sources",
-            multiple=True,
-            metavar="NAME=PATH[:WEIGHT]",
-            help="A source of a mixture, in place of TEXT; its share of the training tokens.",
-        ),
-        "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
-        "device": click.option("--device", help="auto, cpu, cuda or mps."),
-        "parallel": click.option(
-            "--parallel", help="ddp or fsdp: how torchrun's processes share the model."
-        ),
-    }
     names = (*flags, "set", *(("config",) if is_file else ()))
-    chosen = [option for name, option in options.items() if name in names]
-    for option in reversed(chosen):
-        command = option(command)
+    for name, option in reversed(_SETTINGS.items()):
+        command = option(command) if name in names else command
     return command
 
 
@@ -174,57 +205,6 @@ def settings_apart(given: dict[str, Any]) -> dict[str, Any]:
         flags["sources"] = parse_sources(flags["sources"])
     others = {name: value for name, value in given.items() if name not in FLAGS}
     return {**others, "settings": {FLAGS[name]: value for name, value in flags.items()}}
-
-
-def corpus_option(command: F) -> F:
-    """Add --corpus."""
-    words = "stdlib, python-docs or verdict, in place of TEXT."
-    return click.option("--corpus", help=words)(command)
-
-
-def track_option(command: F) -> F:
-    """Add --track, which may be repeated."""
-    words = "tensorboard, wandb or mlflow follows the run; may be repeated."
-    return click.option("--track", multiple=True, metavar="TOOL", help=words)(command)
-
-
-def plugin_option(command: F) -> F:
-    """Add --plugin, which may be repeated."""
-    words = "Run a Python file that registers names for the config; may be repeated."
-    return click.option("--plugin", multiple=True, metavar="F.py", type=PATH, help=words)(command)
-
-
-def json_option(command: F) -> F:
-    """Add --json."""
-    words = "One JSON object on standard output."
-    return click.option("--json", "as_json", is_flag=True, help=words)(command)
-
-
-def run_argument(command: F) -> F:
-    """Add RUN, which is optional."""
-    return click.argument("run", required=False, type=PATH)(command)
-
-
-def weights_option(command: F) -> F:
-    """Add --weights best or last."""
-    return click.option(
-        "--weights",
-        type=click.Choice(["best", "last"]),
-        default="best",
-        show_default=True,
-        help="The best validation's weights, or the last.",
-    )(command)
-
-
-def start_option(command: F) -> F:
-    """Add --from."""
-    return click.option(
-        "--from",
-        "start",
-        type=PATH,
-        metavar="RUN|DIR",
-        help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
-    )(command)
 
 
 def run_and_rest(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":

@@ -22,13 +22,8 @@ _OF_A_RECIPE = ("architecture", "layers", "heads", "width")
 _OF_A_SIZE = ("layers", "heads", "width")
 
 
-def disagreements(asked: RequestedSettings) -> list[str]:
-    """Return a line for each requested setting that contradicts the model of `start.path`."""
-    start = get(asked.tree, "start.path")
-    return list(_disagreements(asked, Path(start))) if isinstance(start, str) else []
-
-
-def _disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
+def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
+    """Yield a line for each requested setting that contradicts the model at `start`."""
     decided = _settings_of_model(start)
     for key, theirs in decided.items():
         ours = get(asked.tree, key)

@@ -15,7 +15,7 @@ from typing import Any
 from hairpin.config.checks import value_of
 from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
-from hairpin.config.layers import assignment, shown
+from hairpin.config.layers import assignment, get, shown
 from hairpin.config.load import RequestedSettings, parse_override, read_settings, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
@@ -162,7 +162,8 @@ def requested_config(request: Request, on_notice: OnNotice = lambda line: None) 
         ConfigError: the config is invalid.
     """
     asked = requested_settings(request, on_notice)
-    problems = disagreements(asked)
+    start = get(asked.tree, "start.path")
+    problems = list(disagreements(asked, Path(start))) if isinstance(start, str) else []
     try:
         config = asked.config()
     except ConfigError as error:
