@@ -90,6 +90,10 @@ def test_help_shows_every_verb_in_its_group(hairpin: Hairpin) -> None:
             assert all(row.endswith(".") for row in listed)
 
 
+def test_a_verb_has_the_name_of_its_file_and_a_group() -> None:
+    assert sorted(VERBS) == sorted(command_line.list_commands(click.Context(command_line)))
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_says_what_it_does(verb: str) -> None:
     command = next(c for commands in IN_GROUPS.values() for c in commands if c.name == verb)
