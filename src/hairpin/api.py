@@ -269,6 +269,7 @@ def plan(
         texts, corpus, config=config, out=out, budget=budget, settings=settings,
         overrides=overrides, plugin=plugin,
     )  # fmt: skip
+    load_plugins(request.plugin)
     options = PlanOptions(tokens, parameters, gpus, gpu, context, micro_batch)
     with closing(guarded(_watcher(watcher, on_stderr=True))) as shown:
         return make_plan(request, options, shown, probe=probe, check_text=check_text)

@@ -15,9 +15,9 @@ from hairpin.launch.request import (
     DEFAULT_CORPUS,
     Request,
     and_also,
-    check_request,
     default_budget_seconds,
     length_of,
+    requested_config,
 )
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import fill_shape, rung_of
@@ -114,7 +114,7 @@ def _config_with(request: Request, named: Mapping[str, int | None]) -> Config:
     settings = as_settings(request.settings)
     for key, value in named.items():
         settings = and_also(settings, key, value) if value else settings
-    return check_request(replace(request, settings=settings, budget=None)).config
+    return requested_config(replace(request, settings=settings))
 
 
 def _on_paper(options: PlanOptions) -> dict[str, int | None]:
