@@ -22,7 +22,7 @@ from hairpin.cli.options import Verb, refuse_repeats
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.company import joined_processes
 from hairpin.distributed.launch import is_follower, world_size
-from hairpin.errors import HairpinError, UserError, one_line
+from hairpin.errors import HairpinError, one_line
 from hairpin.system import output
 from hairpin.system.access import require_working_folder
 from hairpin.system.shell import command
@@ -122,17 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """Run the verb, handle every error, and return the exit code."""
     try:
-        by_several = _is_by_several(arguments)
+        verb = _named_verb(arguments)
+        by_several = verb is not None and verb.by_several
         # A run's result is its folder; that of all other verbs is their output.
         output.require("stdout", required=not by_several)
         # Other verbs, and refused ones, do not wait for processes: a shell may have the variables
         # of processes that do not exist.
-        if world_size() > 1 and not (by_several and not _HELP.intersection(arguments)):
-            return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
+        if world_size() > 1 and (not by_several or _asks_for_help(arguments)):
+            return _run_alone(verb, arguments)
         with joined_processes() as processes:
             if is_follower() and (code := processes.message().exit_code) is not None:
                 return code  # nothing to train, and the first process has reported why
-            processes.exit_code = _verb(arguments)
+            processes.exit_code = _run_verb(arguments)
             return processes.exit_code
     except HairpinError as error:  # the processes could not connect
         return _report(error.problems, error.exit_code)
@@ -140,10 +141,29 @@ def _run(arguments: list[str]) -> int:
         return _stopped()
 
 
-def _verb(arguments: list[str]) -> int:
+def _named_verb(arguments: Sequence[str]) -> Verb | None:
+    """Return the verb that the arguments begin with, also by an alias; None: none of ours."""
+    name = arguments[0] if arguments else ""
+    return hairpin.get_command(click.Context(hairpin), ALIASES.get(name, name))
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return not _HELP.isdisjoint(arguments)
+
+
+def _run_alone(verb: Verb | None, arguments: list[str]) -> int:
+    """Run what is for one process although several were started: only the first says anything."""
+    if is_follower():
+        return 0 if not arguments or _asks_for_help(arguments) else 2
+    if verb is None or _asks_for_help(arguments):
+        return _run_verb(arguments)
+    line = f"`hairpin {verb.name}` is for one process, and {world_size()} were started"
+    return _report([f"{line}: call it without torchrun"], 2)
+
+
+def _run_verb(arguments: list[str]) -> int:
     try:
-        _require_one_process(arguments)
-        if arguments and not _HELP.intersection(arguments):
+        if arguments and not _asks_for_help(arguments):
             require_working_folder()
         code = hairpin.main(
             with_dotted_flags(arguments) or ["--help"], prog_name="hairpin", standalone_mode=False
@@ -160,34 +180,6 @@ def _verb(arguments: list[str]) -> int:
     except (UnicodeEncodeError, OSError, MemoryError) as error:
         return _report([_message_of(error)], 1)
     return code if isinstance(code, int) else 0
-
-
-def _code_of_refusal(arguments: Sequence[str]) -> int:
-    """Return the exit code of a process that leaves all messages to the first one."""
-    return 0 if not arguments or _HELP.intersection(arguments) else 2
-
-
-def _named_verb(arguments: Sequence[str]) -> Verb | None:
-    """Return the verb that the arguments begin with, also by an alias; None: none of ours."""
-    name = arguments[0] if arguments else ""
-    return hairpin.get_command(click.Context(hairpin), ALIASES.get(name, name))
-
-
-def _is_by_several(arguments: Sequence[str]) -> bool:
-    verb = _named_verb(arguments)
-    return bool(verb and verb.by_several)
-
-
-def _require_one_process(arguments: Sequence[str]) -> None:
-    """Check that the verb supports several processes, or that there is only one."""
-    if world_size() == 1 or _HELP.intersection(arguments):
-        return
-    verb = _named_verb(arguments)
-    if verb and not verb.by_several:
-        raise UserError(
-            f"`hairpin {verb.name}` is for one process, and {world_size()} were started: call it "
-            "without torchrun"
-        )
 
 
 def _message_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
