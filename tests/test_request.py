@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from hairpin.errors import ConfigError, CorpusError
-from hairpin.launch.request import NO_TEXT, Request, check_request, for_training, requested_config
+from hairpin.launch.request import (
+    NO_TEXT,
+    Request,
+    check_request,
+    requested_config,
+    with_training_defaults,
+)
 
 
 def test_an_argument_may_be_one_thing_a_list_or_an_iterator() -> None:
@@ -51,14 +57,14 @@ def test_texts_are_absolute_and_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_request_without_a_text_trains_on_the_default_corpus() -> None:
     checked = check_request(Request())
     assert not checked.config.data.is_named
-    begun = for_training(checked)
+    begun = with_training_defaults(checked)
     assert (begun.config.data.corpus, begun.name, begun.notes) == ("stdlib", "stdlib", (NO_TEXT,))
 
 
 def test_a_budget_is_in_seconds_and_has_a_default() -> None:
     assert check_request(Request(["a.txt"])).budget_seconds == 180
     assert check_request(Request(["a.txt"], settings={"model.size": "nano"})).budget_seconds is None
-    long = for_training(
+    long = with_training_defaults(
         check_request(Request(["a.txt"], budget="10m", overrides=["train.updates=9"]))
     )
     assert long.budget_seconds == 600

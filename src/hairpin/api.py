@@ -22,9 +22,9 @@ from hairpin.launch.request import (
     Text,
     check_request,
     default_budget_seconds,
-    for_training,
     requested_settings,
     require_text,
+    with_training_defaults,
 )
 from hairpin.launch.train import resume_run, train_new
 from hairpin.planning.plan.cluster import ClusterPlan
@@ -106,7 +106,7 @@ def train(
         out=out or begun_by_this_launcher(RUNS), budget=budget, settings=settings,
         overrides=overrides, track=track, plugin=plugin,
     )  # fmt: skip
-    checked = for_training(check_request(request))
+    checked = with_training_defaults(check_request(request))
     there = (
         RunDirectory(request.folder) if request.folder and (or_resume or is_restarted()) else None
     )

@@ -140,7 +140,7 @@ def check_request(request: Request) -> CheckedRequest:
     return CheckedRequest(request, config, seconds, tuple(notes))
 
 
-def for_training(checked: CheckedRequest) -> CheckedRequest:
+def with_training_defaults(checked: CheckedRequest) -> CheckedRequest:
     """Name the default corpus if no text is named, and note if the budget decides no length."""
     config, notes = checked.config, [*checked.notes]
     if not config.data.is_named:
