@@ -107,9 +107,8 @@ def train(
         overrides=overrides, track=track, plugin=plugin,
     )  # fmt: skip
     checked = with_training_defaults(check_request(request))
-    there = (
-        RunDirectory(request.folder) if request.folder and (or_resume or is_restarted()) else None
-    )
+    may_be_there = or_resume or is_restarted()
+    there = RunDirectory(request.folder) if request.folder and may_be_there else None
     if there and is_there(there.config):
         require_same(there, checked.config, checked.budget_seconds)
         return resume_run(Run(there), checked.budget_seconds, watcher, track=checked.trackers)
