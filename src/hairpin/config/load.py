@@ -24,13 +24,13 @@ from hairpin.config.layers import (
     assignment,
     flat,
     get,
+    join_statements,
     merge,
     nested,
-    one_layer,
-    shown,
+    short_repr,
     with_places,
-    without_learned,
-    without_rivals,
+    without_filled_in,
+    without_overridden,
 )
 from hairpin.config.names import FLAG_OF, advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
@@ -74,11 +74,11 @@ class RequestedSettings:
         """
         recipe = self.tree.get("recipe", default_recipe(self.tree))
         if not isinstance(recipe, str) or recipe not in RECIPES:
-            there_is_no = f"recipe: there is no {shown(recipe)}"
+            there_is_no = f"recipe: there is no {short_repr(recipe)}"
             raise ConfigError(
                 [*self.problems, f"{there_is_no}; choose one of {', '.join(RECIPES)}"]
             )
-        below = without_rivals(RECIPES[recipe], self.tree, RECIPE_RIVALS)
+        below = without_overridden(RECIPES[recipe], self.tree, RECIPE_RIVALS)
         try:
             config = validate(merge(below, {**self.tree, "recipe": recipe}))
         except ConfigError as error:
@@ -130,14 +130,14 @@ def read_settings(
     in_file: Tree = read_toml(file, content) if file else {}
     if file:
         _make_paths_absolute(in_file, file.parent)
-    call = one_layer(_statements(overrides, flags or {}, varied or {}))
+    call = join_statements(_statements(overrides, flags or {}, varied or {}))
     if any(get(call.tree, key) is not None for key in ("data.texts", "data.sources")):
-        in_file = without_learned(in_file)
-    in_file = without_rivals(_without_its_recipe(in_file, call.tree), call.tree)
+        in_file = without_filled_in(in_file)
+    in_file = without_overridden(_without_own_recipe(in_file, call.tree), call.tree)
     return RequestedSettings(merge(in_file, call.tree), call.words, file, call.problems)
 
 
-def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:
+def _without_own_recipe(in_file: Tree, call: Tree) -> Tree:
     """Return a file's settings for a call that names another recipe: without those that it has only
     by its own recipe, which a run writes into its config.toml.
     """
@@ -323,5 +323,5 @@ def _problem_line(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    got = "" if is_secret(key) else f" (got {shown(problem['input'])})"
+    got = "" if is_secret(key) else f" (got {short_repr(problem['input'])})"
     return f"{key}: {message[0].lower()}{message[1:]}{got}"

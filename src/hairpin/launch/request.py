@@ -15,7 +15,7 @@ from typing import Any
 from hairpin.config.checks import value_of
 from hairpin.config.data import named
 from hairpin.config.durations import parse_duration
-from hairpin.config.layers import assignment, get, shown
+from hairpin.config.layers import assignment, get, short_repr
 from hairpin.config.load import RequestedSettings, parse_override, read_settings, with_values
 from hairpin.config.settings import Config
 from hairpin.data.spool import spool
@@ -216,7 +216,7 @@ def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
         ConfigError: they already have a different value.
     """
     if settings.get(key) is not None and settings[key] != value:
-        both = f"{assignment(key, settings[key])} in the settings and {shown(value)}"
+        both = f"{assignment(key, settings[key])} in the settings and {short_repr(value)}"
         raise ConfigError(f"{key}: {both} as an argument disagree; keep one")
     return {**settings, key: value}
 
