@@ -227,21 +227,8 @@ def _run_arms(
     progress: Progress,
 ) -> tuple[Comparison, Path]:
     notes = overridden(request)
-    if problems := options.problems():
-        raise ConfigError(problems)
+    _require_fair(arms, options)
     configs = [arm.config for arm in arms]
-    lengths = [key for key in LENGTHS if any(key in arm.changes for arm in arms)]
-    if lengths and options.equal:
-        raise ConfigError(
-            f"--vary {lengths[0]} and --equal {options.equal}: arms differ in length, or are made "
-            "equal; keep one"
-        )
-    tuned = [arm.name for arm in arms if "schedule.peak_lr" in arm.changes]
-    if tuned and not options.same_lr:
-        raise ConfigError(
-            f"{tuned[0]}: arms that differ in the learning rate are not tuned alike; add "
-            "--same-lr, or look for a rate with `hairpin find-lr`"
-        )
     require_text(configs[0])
     out = request.folder or new_run_path(f"{kind}-{name_of(configs[0])}", EXPERIMENTS)
     asked = options.asked(request.budget) | {
@@ -270,6 +257,28 @@ def _run_arms(
         experiment, directory, resources, progress, seconds=seconds, seeds_are_open=seeds_are_open
     )
     return report(directory), out
+
+
+def _require_fair(arms: Sequence[RequestedArm], options: Options) -> None:
+    """Check the options, and that arms differ only in what is compared.
+
+    Raises:
+        ConfigError: an option is invalid, or contradicts what is varied.
+    """
+    if problems := options.problems():
+        raise ConfigError(problems)
+    lengths = [key for key in LENGTHS if any(key in arm.changes for arm in arms)]
+    if lengths and options.equal:
+        raise ConfigError(
+            f"--vary {lengths[0]} and --equal {options.equal}: arms differ in length, or are made "
+            "equal; keep one"
+        )
+    tuned = [arm.name for arm in arms if "schedule.peak_lr" in arm.changes]
+    if tuned and not options.same_lr:
+        raise ConfigError(
+            f"{tuned[0]}: arms that differ in the learning rate are not tuned alike; add "
+            "--same-lr, or look for a rate with `hairpin find-lr`"
+        )
 
 
 def _prepare(

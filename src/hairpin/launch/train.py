@@ -188,10 +188,9 @@ def _run_to_end(
     observers = Observers(run, watcher, tools, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     begun, refused, given_up = new is not None, False, False
+    loop = _train_as_leader(run, config, budget, watcher, restart)
     try:
-        for event in _attribute_plugin_errors(
-            _train_as_leader(run, config, budget, watcher, restart)
-        ):
+        for event in _attribute_plugin_errors(loop):
             begun = True
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
             observers.show(event, update)
@@ -204,8 +203,7 @@ def _run_to_end(
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
         status, reason = "interrupted", f"stopped; go on with `{command('resume', directory.path)}`"
-        number = _signal_of(stop)
-        if number is None:
+        if (number := _signal_of(stop)) is None:
             raise
         raise Interrupted(reason, number) from None
     finally:
