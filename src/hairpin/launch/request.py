@@ -196,7 +196,7 @@ def _flags_of(request: Request, on_notice: OnNotice) -> dict[str, Any]:
 
     def add(key: str, value: Any) -> None:
         if value is not None:
-            flags.update(and_also(flags, key, value))
+            flags.update(with_argument(flags, key, value))
 
     add("start.path", None if request.start is None else _absolute(request.start))
     add("data.column", request.column)
@@ -209,7 +209,7 @@ def _flags_of(request: Request, on_notice: OnNotice) -> dict[str, Any]:
     return flags
 
 
-def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+def with_argument(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """Return the settings with the value of a dedicated argument.
 
     Raises:

@@ -14,10 +14,10 @@ from hairpin.errors import ConfigError, UserError
 from hairpin.launch.request import (
     DEFAULT_CORPUS,
     Request,
-    and_also,
     default_budget_seconds,
     length_of,
     requested_config,
+    with_argument,
 )
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import fill_shape, rung_of
@@ -113,7 +113,7 @@ def _config_with(request: Request, named: Mapping[str, int | None]) -> Config:
     """Return the config of the request, with the settings that have their own options."""
     settings = as_settings(request.settings)
     for key, value in named.items():
-        settings = and_also(settings, key, value) if value else settings
+        settings = with_argument(settings, key, value) if value else settings
     return requested_config(replace(request, settings=settings))
 
 
