@@ -20,10 +20,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hairpin.config.load import build_config, to_tree
-from hairpin.experiments.arms import AskedArm
-from hairpin.experiments.conduct import available_workers
-from hairpin.experiments.progress import NoProgress, Preparing
-from hairpin.experiments.settling import settle_arms
+from hairpin.experiments.arms import RequestedArm
+from hairpin.experiments.conduct import NoProgress, Preparing, available_workers
+from hairpin.experiments.settling import prepare_arms
 from hairpin.experiments.workers import Workers
 from hairpin.reports.comparison import SIGNIFICANCE
 from hairpin.reports.outcomes import BITS, outcome_of_run
@@ -65,11 +64,11 @@ def main() -> None:
 def trained_pool(seeds: int, directory: ExperimentDirectory) -> dict[str, list[float]]:
     """Final bits per byte of every arm, seed by seed; what is there is kept."""
     arms = [
-        AskedArm(name, {}, build_config(flags={**SETTINGS, **changes}))
+        RequestedArm(name, {}, build_config(flags={**SETTINGS, **changes}))
         for name, changes in ARMS.items()
     ]
     workers, threads = available_workers(3 * seeds, "cpu")
-    settled = settle_arms(arms, None, "updates", threads, Preparing(NoProgress())).arms
+    settled = prepare_arms(arms, None, "updates", threads, Preparing(NoProgress())).arms
     experiment = Experiment("compare", "python-docs", settled, tuple(range(seeds)), (1.0,))
     trials = [Trial(arm, 1.0, seed) for seed in range(seeds) for arm in settled]
     wanted = [

@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hairpin.experiments import verbs
-from hairpin.experiments.arms import AskedArm, Request
-from hairpin.experiments.conduct import Crew, available_workers, tuning_trials
-from hairpin.experiments.progress import NoProgress, Preparing
-from hairpin.experiments.settling import settle_arms
+from hairpin.experiments.arms import RequestedArm
+from hairpin.experiments.conduct import (
+    NoProgress,
+    Preparing,
+    TrialRunner,
+    available_workers,
+    tuning_trials,
+)
+from hairpin.experiments.settling import prepare_arms
 from hairpin.experiments.workers import Workers
+from hairpin.launch.request import Request, requested_config
 from hairpin.reports.comparison import read_arms
 from hairpin.reports.formats import format_lr
 from hairpin.reports.terminal.experiment import ExperimentBar
@@ -53,7 +59,7 @@ def row(corpus: str, asked: argparse.Namespace) -> Iterator[str]:
             corpus=corpus, settings=settings, budget=asked.budget,
             out=Path(folder) / "page.html", progress=progress,
         )  # fmt: skip
-        losses = fine_grid(Request(flags={**settings, "data.corpus": corpus}), Path(folder))
+        losses = fine_grid(Request(settings={**settings, "data.corpus": corpus}), Path(folder))
     best = min(losses, key=lambda lr: losses[lr])
     yield format_lr(found.suggestion)
     yield format_lr(best)
@@ -64,13 +70,13 @@ def row(corpus: str, asked: argparse.Namespace) -> Iterator[str]:
 def fine_grid(request: Request, folder: Path) -> dict[float, float]:
     """Peak learning rate → final bits per byte of runs of full length; infinite if one diverged."""
     workers, threads = available_workers(2 * len(FINE), "cpu")
-    arm = AskedArm("fine", {}, request.build({}))
-    settled = settle_arms([arm], None, "tokens", threads, Preparing(NoProgress())).arms
+    arm = RequestedArm("fine", {}, requested_config(request))
+    settled = prepare_arms([arm], None, "tokens", threads, Preparing(NoProgress())).arms
     experiment = Experiment("compare", "", settled, (), FINE)
     directory = ExperimentDirectory(folder / "fine")
-    with Workers(workers, threads) as crew_workers, ExperimentBar() as progress:
-        crew = Crew(experiment, directory, crew_workers, progress)
-        crew.train("fine grid", tuning_trials(settled, FINE))
+    with Workers(workers, threads) as pool, ExperimentBar() as progress:
+        runner = TrialRunner(experiment, directory, pool, progress)
+        runner.train("fine grid", tuning_trials(settled, FINE))
     (result,) = read_arms(experiment, directory)
     return {
         settled[0].peak_lr * scale: statistics.fmean(o.final[result.unit] for o in outcomes)

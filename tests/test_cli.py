@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from hairpin.api import load
 from hairpin.cli.main import ALIASES, GROUPS, with_dotted_flags
+from hairpin.cli.main import hairpin as command_line
 from hairpin.config.load import known_keys, parse_override
 from hairpin.config.names import FLAGS, FOREIGN_NAMES
 from hairpin.config.settings import Config
@@ -26,7 +28,8 @@ from hairpin.system.version import __version__
 from hairpin.training.evaluate import Measured
 from helpers import TINY, TINY_FLAGS, Done, Hairpin, text_file
 
-VERBS = [command.name or "" for commands in GROUPS.values() for command in commands]
+IN_GROUPS = command_line.in_groups(click.Context(command_line))
+VERBS = [command.name or "" for commands in IN_GROUPS.values() for command in commands]
 SIZED_FLAGS = ["--size", "nano", "--updates", "2", "--precision", "float32"]
 
 
@@ -81,15 +84,19 @@ def test_help_shows_every_verb_in_its_group(hairpin: Hairpin) -> None:
         titles = [title.capitalize() + ":" for title in GROUPS]
         rows = [line.strip() for line in done.out.splitlines()]
         assert [row for row in rows if row in titles] == titles
-        for title, commands in zip(titles, GROUPS.values(), strict=True):
+        for title, commands in zip(titles, IN_GROUPS.values(), strict=True):
             listed = rows[rows.index(title) + 1 :][: len(commands)]
             assert [row.split()[0] for row in listed] == [command.name for command in commands]
             assert all(row.endswith(".") for row in listed)
 
 
+def test_a_verb_has_the_name_of_its_file_and_a_group() -> None:
+    assert sorted(VERBS) == sorted(command_line.list_commands(click.Context(command_line)))
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_says_what_it_does(verb: str) -> None:
-    command = next(c for commands in GROUPS.values() for c in commands if c.name == verb)
+    command = next(c for commands in IN_GROUPS.values() for c in commands if c.name == verb)
     for parameter in command.params:
         if parameter.param_type_name == "option" and parameter.name != "help":
             shown = getattr(parameter, "help", None) or getattr(parameter, "show_default", None)
@@ -821,7 +828,8 @@ main()
     [
         ("click", -signal.SIGINT),
         ("hairpin.cli.main", -signal.SIGINT),
-        ("hairpin.cli.verify", -signal.SIGINT),
+        ("hairpin.cli.options", -signal.SIGINT),
+        ("hairpin.cli.verbs.schedule", 130),
         ("hairpin.api", 130),
         ("the end", -signal.SIGINT),
     ],

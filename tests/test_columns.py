@@ -17,6 +17,7 @@ from hairpin.data.blend import notices_of
 from hairpin.data.json_tables import JsonLines
 from hairpin.data.split import survey
 from hairpin.data.spool import spool
+from hairpin.launch.request import CheckedRequest
 from hairpin.runs.watcher import Quiet
 from helpers import some_text
 
@@ -239,8 +240,8 @@ def test_training_on_rows_says_what_is_not_used(
 ) -> None:
     told: list[str] = []
 
-    def train_new(*given: Any, **how: Any) -> Any:
-        told.extend(given[6])
+    def train_new(checked: CheckedRequest, *given: Any) -> Any:
+        told.extend(checked.notes)
         return SimpleNamespace(path=tmp_path)
 
     monkeypatch.setattr(api, "train_new", train_new)

@@ -8,6 +8,7 @@ import subprocess
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from hairpin.runs.folder import create_run
 from hairpin.system.shell import command, quoted_words
 
 SOURCE = Path(__file__).parents[1] / "src" / "hairpin"
-_VERBS = "|".join(verb for verb in hairpin.commands if verb)
+_VERBS = "|".join(hairpin.list_commands(click.Context(hairpin)))
 _UNFINISHED = re.compile(rf"hairpin (?:{_VERBS})(?: [^`\n]*)? $")
 
 # Whatever a name on the disk can have: no NUL, and no slash, which divides names.

@@ -90,7 +90,8 @@ def test_a_command_that_hairpin_does_not_take_would_be_seen(command: str) -> Non
 def test_every_flag_named_in_line_is_one_of_some_verb() -> None:
     known = {
         option
-        for command in command_line.commands.values()
+        for verbs in command_line.in_groups(click.Context(command_line)).values()
+        for command in verbs
         for parameter in command.params
         for option in parameter.opts
     } | {"--help", "--version"}

@@ -104,7 +104,7 @@ def test_a_follower_that_ends_ends_the_first_one(
 
 
 @pytest.mark.parametrize(
-    "place", ["hairpin.distributed.company:Word", "hairpin.launch.follow:load_plugins"]
+    "place", ["hairpin.distributed.company:LeaderMessage", "hairpin.launch.follow:load_plugins"]
 )
 @pytest.mark.parametrize("deed", ["Ctrl-C", "SIGTERM"])
 def test_a_signal_to_a_follower_that_waits_ends_both(

@@ -19,10 +19,11 @@ from benchmarks.false_differences import share_found
 from hairpin.config.load import build_config, validate, with_values
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments import verbs
-from hairpin.experiments.arms import AskedArm, Request, arms_of_factors, arms_of_variations
+from hairpin.experiments.arms import RequestedArm, arms_of_factors, arms_of_variations, overridden
 from hairpin.experiments.conduct import pilot_deviation, runs_of
 from hairpin.experiments.find_lr import Rate, suggest
-from hairpin.experiments.settling import Comparable, settle_arms
+from hairpin.experiments.settling import PreparedArms, prepare_arms
+from hairpin.launch.request import Request
 from hairpin.reports.comparison import Comparison, Contrast
 from hairpin.reports.conclusions import as_json, conclude, lines_of
 from hairpin.reports.outcomes import NATS, Outcome, outcome_of_file
@@ -399,14 +400,14 @@ def test_what_a_comparison_varies_is_not_said_otherwise(hairpin: Hairpin, tmp_pa
     assert done.refusal.startswith("--size nano, --seeds 3: --runs and --against compare finished")
 
 
-def settled(folder: Path, variation: str) -> Comparable:
+def settled(folder: Path, variation: str) -> PreparedArms:
     """Arms of a small network that differ in this."""
     varied = (variation.partition("=")[0], "train.updates")
     settings = {key: value for key, value in SMALL.items() if key not in varied}
     length = {} if "train.tokens_per_update" not in varied else {"train.updates": 12}
     texts = {"data.texts": [str(text_file(folder))]}
-    arms = arms_of_variations([variation], Request(flags=settings | length | texts))
-    return settle_arms(arms, None, None, 1, Quiet())
+    arms = arms_of_variations([variation], Request(settings=settings | length | texts))
+    return prepare_arms(arms, None, None, 1, Quiet())
 
 
 def test_arms_of_other_lengths_are_not_at_equal_tokens(tmp_path: Path) -> None:
@@ -425,7 +426,7 @@ def test_arms_of_other_lengths_are_not_at_equal_tokens(tmp_path: Path) -> None:
 
 def test_an_experiment_says_what_it_leaves_out() -> None:
     request = Request(overrides=("train.seed=3", "evaluate.sample_tokens=0"))
-    assert request.notes() == [
+    assert overridden(request) == [
         "--set train.seed=3: left out: an experiment has seeds of its own, the same for all arms"
     ]
 
@@ -564,13 +565,15 @@ def test_a_budget_chooses_size_and_length(tmp_path: Path) -> None:
     where there is no time for any.
     """
     asked = [
-        AskedArm("a", {}, build_config(flags={"data.texts": [str(text_file(tmp_path, 60_000))]}))
+        RequestedArm(
+            "a", {}, build_config(flags={"data.texts": [str(text_file(tmp_path, 60_000))]})
+        )
     ]
-    first = settle_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
-    again = settle_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
+    first = prepare_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
+    again = prepare_arms(asked, 6.0, "tokens", 1, Quiet()).arms[0]
     for arm in (first, again):
         config = validate(arm.config)
         assert config.train.updates and 20 <= config.train.updates <= 600
         assert config.model.width == 64 and config.schedule.kind == "cosine"
     with pytest.raises(ConfigError, match="more time"):
-        settle_arms(asked, 0.001, "tokens", 1, Quiet())
+        prepare_arms(asked, 0.001, "tokens", 1, Quiet())

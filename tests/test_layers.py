@@ -53,8 +53,8 @@ LAYERS = {
     " reports run reports.page launch",
     "planning.plan": "errors system schedules config runs data model.shape planning machine"
     " training planning.measure reports launch",
-    "api": "errors system schedules plugins config distributed runs data reports.terminal run"
-    " reports.page launch planning.plan",
+    "api": "errors system schedules plugins config distributed runs data reports reports.terminal"
+    " run reports.page launch planning.plan",
     "cli": "errors system plugins config distributed runs data model doctor reports"
     " reports.terminal book.report run weights.convert experiments api",
     "__init__": "system schedules runs optim run weights.convert experiments api",

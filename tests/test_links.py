@@ -17,6 +17,7 @@ from hairpin.errors import HairpinError, RunError
 from hairpin.experiments import compare
 from hairpin.experiments.compare import Options, compare_finished
 from hairpin.experiments.worker import train_trial
+from hairpin.launch.request import Request
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.entries import refuse_links
@@ -214,15 +215,15 @@ def test_a_trial_deletes_no_checkpoints_through_a_link(
 @pytest.mark.parametrize("entry", ["plots", "report.md", "results.json", "runs/a", "runs/a/x1"])
 def test_an_experiment_writes_through_no_link(finished: Path, tmp_path: Path, entry: str) -> None:
     groups = [(name, [finished / "run"]) for name in ("a", "b")]
-    options = Options(out=tmp_path / "experiment")
-    compare_finished(groups, options)
+    request = Request(out=tmp_path / "experiment")
+    compare_finished(groups, request, Options())
     path = tmp_path / "experiment" / entry
     path.parent.mkdir(parents=True, exist_ok=True)
     remove(path)
     path.symlink_to(mine(tmp_path))
     before = tree(tmp_path)
     for act in (
-        lambda: compare_finished(groups, options),
+        lambda: compare_finished(groups, request, Options()),
         lambda: compare.report(ExperimentDirectory(tmp_path / "experiment")),
     ):
         with pytest.raises(RunError, match=f"{path.name}: is a link to"):

@@ -19,6 +19,7 @@ from faults.plan import Plan
 from hairpin.api import runs
 from hairpin.errors import CorpusError, RunError, UserError
 from hairpin.experiments.compare import Options, compare_finished
+from hairpin.launch.request import Request
 from hairpin.runs.folder import RUNS, list_runs, new_run_path, open_run
 from hairpin.tasks import pretraining as pretrain
 from helpers import TINY_FLAGS, Hairpin, gpt2_folder, text_file
@@ -431,12 +432,12 @@ def test_a_comparison_of_a_damaged_run_leaves_no_experiment(
     record = Path("b/metrics.jsonl").read_text(encoding="utf-8")
     Path("b/metrics.jsonl").write_text("{" + record, encoding="utf-8")
     groups = [(name, [tmp_path / name]) for name in ("a", "b")]
-    options = Options(out=tmp_path / "new" / "experiment")
+    request = Request(out=tmp_path / "new" / "experiment")
     with pytest.raises(RunError):
-        compare_finished(groups, options)
+        compare_finished(groups, request, Options())
     assert not (tmp_path / "new").exists()
     Path("b/metrics.jsonl").write_text(record, encoding="utf-8")
-    compare_finished(groups, options)
+    compare_finished(groups, request, Options())
     assert (tmp_path / "new" / "experiment" / "report.html").is_file()
 
 
@@ -446,7 +447,7 @@ def test_a_killed_comparison_does_not_block_the_next(hairpin: Hairpin, tmp_path:
     out = tmp_path / "experiment"
     out.mkdir()
     (out / ".tmp-experiment.json-1-1").write_text("{", encoding="utf-8")
-    compare_finished([(n, [tmp_path / n]) for n in ("a", "b")], Options(out=out))
+    compare_finished([(n, [tmp_path / n]) for n in ("a", "b")], Request(out=out), Options())
     assert (out / "report.html").is_file()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from faults.rows.modules import MODULES
 from hairpin.experiments.channel import Child
-from hairpin.experiments.worker import _answer
+from hairpin.experiments.worker import _train_requested
 from hairpin.machine import environment
 from helpers import some_text
 
@@ -100,7 +100,7 @@ def test_a_worker_is_done_before_its_last_answer_is_read(tmp_path: Path) -> None
             return len(text)
 
     request = {"folder": str(tmp_path / "run"), "config": {"no": "config"}}
-    assert _answer(request, Answers(), busy)
+    assert _train_requested(request, Answers(), busy)
     ((text, was_busy),) = seen
     assert "failed" in json.loads(text) and not was_busy
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from corpora import problem_of, texts_of
-from hairpin.cli.after import evaluate
+from hairpin.cli.verbs.evaluate import evaluate
 from hairpin.config.load import build_config
 from hairpin.config.settings import Data, Source
 from hairpin.data.corpus import open_corpus

@@ -16,7 +16,7 @@ from hairpin import api
 from hairpin.data.shards import prepare
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import ConfigError, Interrupted, RunError
-from hairpin.launch.request import asked_config
+from hairpin.launch.request import Request, requested_config
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from helpers import (
@@ -183,8 +183,8 @@ def test_what_the_base_decides_is_not_overruled_without_a_word(
 def test_what_the_base_decides_may_be_said_too(base: Run, text: Path) -> None:
     shape = base.config.model
     settings = {"tokenizer.kind": "bytes", "model.layers": shape.layers, "model.tied": True}
-    asked = asked_config(
-        [text], None, None, ["recipe=gpt2"], settings | {"start.path": str(base.path)}
+    asked = requested_config(
+        Request([text], overrides=["recipe=gpt2"], settings=settings, start=base.path)
     )
     assert asked.tokenizer.kind == "bytes"
 
@@ -195,9 +195,9 @@ def test_the_files_of_a_checkpoint_decide_too(tmp_path: Path, text: Path) -> Non
         with pytest.raises(
             ConfigError, match=rf"^{re.escape(key)}: .* was asked for and .*gpt2 has"
         ):
-            asked_config([text], None, None, (), {key: value, "start.path": str(folder)})
+            requested_config(Request([text], settings={key: value}, start=folder))
     with pytest.raises(ConfigError, match=r"^recipe: qwen3 was asked for"):
-        asked_config([text], None, None, ["recipe=qwen3"], {"start.path": str(folder)})
+        requested_config(Request([text], overrides=["recipe=qwen3"], start=folder))
 
 
 def test_a_recipe_with_another_network_is_no_way_out(

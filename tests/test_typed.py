@@ -19,7 +19,7 @@ from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError
-from hairpin.launch.request import asked_config
+from hairpin.launch.request import Request, requested_config
 from hairpin.model.shape import Shape
 from hairpin.planning.choose import (
     LADDER,
@@ -413,7 +413,7 @@ OF_A_START = st.sampled_from(
 def test_whatever_is_typed_beside_a_start_is_kept_or_named(start: Origin, said: list[Said]) -> None:
     flags = {**dict(said), "start.path": str(start.path)}
     try:
-        config = with_start(asked_config(["a.txt"], None, None, (), flags), start)
+        config = with_start(requested_config(Request(["a.txt"], settings=flags)), start)
     except ConfigError as error:
         for line in error.problems:
             words = [word for key, value in said for word in _ways(key, value) if word in line]

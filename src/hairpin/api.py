@@ -10,35 +10,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.checks import example_schedule
-from hairpin.config.durations import parse_duration
-from hairpin.config.load import build_config, with_values
+from hairpin.config.checks import example_schedule, schedule_of
 from hairpin.data.python_records import Records, paths_of_records
 from hairpin.distributed.launch import is_restarted
 from hairpin.errors import RunError
-from hairpin.launch.begin import begun_before, require_same
-from hairpin.launch.extend import changed
-from hairpin.launch.follow import led
+from hairpin.launch.begin import begun_by_this_launcher, require_same
+from hairpin.launch.extend import config_to_resume
+from hairpin.launch.follow import leader_decides
 from hairpin.launch.request import (
-    DEFAULT_CORPUS,
-    NO_TEXT,
+    Request,
     Text,
-    and_also,
-    asked_config,
+    check_request,
     default_budget_seconds,
-    length_of,
-    name_of,
+    requested_settings,
     require_text,
-    tracks_named,
-    with_plugins,
-    with_start,
-    with_tables,
-    with_tracks,
+    with_training_defaults,
 )
-from hairpin.launch.train import go_on, train_new
+from hairpin.launch.train import resume_run, train_new
 from hairpin.planning.plan.cluster import ClusterPlan
 from hairpin.planning.plan.plan import Plan
 from hairpin.plugins.files import load_plugins
+from hairpin.reports.curves import draw_extension
 from hairpin.reports.page.write import write_report
 from hairpin.run import Run
 from hairpin.runs.folder import RUNS, RunDirectory, list_runs, open_run
@@ -46,7 +38,7 @@ from hairpin.runs.place import new_or_empty_folder
 from hairpin.runs.watcher import Watcher, guarded
 from hairpin.schedules.curves import Schedule
 from hairpin.system.access import is_there
-from hairpin.system.arguments import AnyPath, Time, as_settings, listed
+from hairpin.system.arguments import AnyPath, Time, listed
 
 
 def load(path: AnyPath | None = None) -> Run:
@@ -58,7 +50,7 @@ def load(path: AnyPath | None = None) -> Run:
     return Run(open_run(None if path is None else Path(path)))
 
 
-@led
+@leader_decides
 def train(
     *texts: Text,
     corpus: str | None = None,
@@ -106,30 +98,25 @@ def train(
         UserError: the request is invalid; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
-    started = time.monotonic() if started is None else started
+    started = time.monotonic() if started is None else started  # reading a stream takes time too
     watcher = _watcher(watcher)
     if or_resume and out is None:
         raise RunError("--or-resume: name the run's folder with --out")
-    flags = with_tracks(with_tables(with_start(settings, start), column, sources), track)
-    named, notes = tracks_named(track, overrides, settings), list[str]()
-    asked = with_plugins(asked_config(texts, corpus, config, overrides, flags, notes.append), files)
-    if not asked.data.is_named:
-        asked = with_values(asked, {"data.corpus": DEFAULT_CORPUS})
-        notes.append(NO_TEXT)
-    if budget is not None and length_of(asked):
-        notes.append("--budget: the length is given, so the budget chooses the size at most")
-    seconds = parse_duration(budget) if budget is not None else default_budget_seconds(asked)
-    out = out or begun_before(RUNS)
-    there = RunDirectory(Path(out)) if out and (or_resume or is_restarted()) else None
+    request = Request(
+        texts, corpus, column, sources, config, start,
+        out=out or begun_by_this_launcher(RUNS), budget=budget, settings=settings,
+        overrides=overrides, track=track, plugin=plugin,
+    )  # fmt: skip
+    checked = with_training_defaults(check_request(request))
+    may_be_there = or_resume or is_restarted()
+    there = RunDirectory(request.folder) if request.folder and may_be_there else None
     if there and is_there(there.config):
-        require_same(there, asked, seconds)
-        return go_on(Run(there), seconds, watcher, track=named)
-    name = name_of(asked)
-    return train_new(asked, out, name, seconds, started, watcher, notes, track=named)
+        require_same(there, checked.config, checked.budget_seconds)
+        return resume_run(Run(there), checked.budget_seconds, watcher, track=checked.trackers)
+    return train_new(checked, watcher, started)
 
 
-@led
+@leader_decides
 def finetune(
     kind: str,
     data: Records = None,
@@ -155,16 +142,14 @@ def finetune(
         UserError: the request is invalid; a line for each reason.
         NonFiniteError, Interrupted: the run stopped; it can be resumed.
     """
-    files, track, overrides = load_plugins(plugin), listed(track), listed(overrides)
-    named = tracks_named(track, overrides, settings)
-    flags = and_also(with_tracks(with_start(settings, start), track), "finetune.kind", kind)
-    asked = asked_config(paths_of_records(data), None, config, overrides, flags)
-    asked = with_plugins(asked, files)
-    name = f"{name_of(asked)}-{kind}"
-    return train_new(asked, out, name, None, time.monotonic(), _watcher(watcher), track=named)
+    request = Request(
+        paths_of_records(data), config=config, start=start, finetune=kind, out=out,
+        settings=settings, overrides=overrides, track=track, plugin=plugin,
+    )  # fmt: skip
+    return train_new(check_request(request), _watcher(watcher))
 
 
-@led
+@leader_decides
 def resume(
     path: AnyPath | None = None,
     *,
@@ -186,7 +171,7 @@ def resume(
         track: the trackers from here on, which also receive the earlier events; none named:
              TensorBoard alone, if its config names it.
         plugin: those that the run was made with; they run only if named here.
-        accept_plugin: whether one may have changed since.
+        accept_plugin: whether one may have config_to_resume since.
         watcher: as in `train`.
 
     Raises:
@@ -194,9 +179,13 @@ def resume(
     """
     files = load_plugins(plugin)
     run, watcher, tools = load(path), guarded(_watcher(watcher)), listed(track)
-    config = changed(run, files if accept_plugin else (), tools, extend, policy, watcher.notice)
+    config, note = config_to_resume(run, files if accept_plugin else (), tools, extend, policy)
+    if extend is not None:
+        watcher.notice(draw_extension(schedule_of(run.config), schedule_of(config)))
+    if note:
+        watcher.notice(note)
     seconds = default_budget_seconds(config)
-    return go_on(run, seconds, watcher, config=config, track=tools, restart=restart)
+    return resume_run(run, seconds, watcher, config=config, track=tools, restart=restart)
 
 
 def runs(folder: AnyPath | None = None) -> list[Run]:
@@ -232,10 +221,9 @@ def schedule(
     Raises:
         ConfigError: the settings make no schedule, or do not set the run's length.
     """
-    load_plugins(plugin)
-    return example_schedule(
-        build_config(file=_path(config), overrides=listed(overrides), flags=as_settings(settings))
-    )
+    request = Request(config=config, settings=settings, overrides=overrides, plugin=plugin)
+    load_plugins(request.plugin)
+    return example_schedule(requested_settings(request).config())
 
 
 def plan(
@@ -275,15 +263,16 @@ def plan(
     Raises:
         UserError: the request is invalid; a line for each reason.
     """
-    from hairpin.planning.plan.ask import Question, answer
+    from hairpin.planning.plan.ask import PlanOptions, make_plan
 
-    load_plugins(plugin)
-    asked = Question(
-        texts, corpus, config, listed(overrides), as_settings(settings), budget, tokens,
-        parameters, gpus, gpu, context, micro_batch, out,
+    request = Request(
+        texts, corpus, config=config, out=out, budget=budget, settings=settings,
+        overrides=overrides, plugin=plugin,
     )  # fmt: skip
+    load_plugins(request.plugin)
+    options = PlanOptions(tokens, parameters, gpus, gpu, context, micro_batch)
     with closing(guarded(_watcher(watcher, on_stderr=True))) as shown:
-        return answer(asked, shown, probe=probe, check_text=check_text)
+        return make_plan(request, options, shown, probe=probe, check_text=check_text)
 
 
 def prepare(
@@ -302,7 +291,8 @@ def prepare(
     """
     from hairpin.data.blend import prepare_text, words_of
 
-    asked = asked_config(texts, corpus, None, listed(overrides), as_settings(settings))
+    request = Request(texts, corpus, out=out, settings=settings, overrides=overrides)
+    asked = check_request(request).config
     require_text(asked)
     place = new_or_empty_folder(Path(out), remedy="name another with --out")
     with place as folder, closing(guarded(_watcher(watcher))) as shown:

@@ -1,45 +1,34 @@
 """The command line: `hairpin VERB`, thin over the Python API.
 
-Only click is imported here and in the verbs' modules; a verb imports what it needs when it runs.
+Only click is imported here and in the verbs' modules, of which only those are imported that the
+command needs; a verb imports what it needs when it runs.
 """
 
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
+from pkgutil import iter_modules
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from hairpin.cli.after import evaluate, predict, sample
-from hairpin.cli.before import prepare, schedule
-from hairpin.cli.book import book
-from hairpin.cli.care import doctor, runs
-from hairpin.cli.experiments import ablate, compare, find_lr
-from hairpin.cli.options import refuse_repeats
-from hairpin.cli.plan import plan
-from hairpin.cli.report import report
-from hairpin.cli.share import export, import_
-from hairpin.cli.start import finetune, resume, train
-from hairpin.cli.verify import verify
+from hairpin.cli import verbs
+from hairpin.cli.options import Verb, refuse_repeats
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.distributed.company import in_company
+from hairpin.distributed.company import joined_processes
 from hairpin.distributed.launch import is_follower, world_size
-from hairpin.errors import HairpinError, UserError, one_line
+from hairpin.errors import HairpinError, one_line
 from hairpin.system import output
 from hairpin.system.access import require_working_folder
 from hairpin.system.shell import command
 from hairpin.system.version import __version__
 
-GROUPS = {
-    "start": (train, finetune, resume),
-    "before": (plan, prepare, schedule, find_lr),
-    "after": (sample, evaluate, predict, report, compare, ablate),
-    "share": (export, import_),
-    "care": (runs, verify, doctor, book),
-}
+GROUPS = ("start", "before", "after", "share", "care")  # sections of the help, in this order
 ALIASES = {
     "generate": "sample",
     "pretrain": "train",
@@ -48,30 +37,48 @@ ALIASES = {
     "list": "runs",
 }
 _HELP = frozenset(("-h", "--help", "--version"))
-_TOGETHER = ("train", "resume", "finetune")  # by several processes
 # On these, a process with nothing unsaved exits at once. Windows has no SIGHUP.
 _TERMINATE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _DOTTED_FLAG = re.compile(r"--([a-z][a-z_]*\.[A-Za-z0-9_.\-]+)(?:=(.*))?", re.DOTALL)
 
 
 class Verbs(click.Group):
-    """The verbs in their groups, with suggestions for mistyped ones."""
+    """The verbs, each in the file of its name in `verbs/`, which is imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs' names."""
+        modules = (module.name for module in iter_modules(verbs.__path__))
+        return [module.rstrip("_").replace("_", "-") for module in modules]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Verb | None:
+        """Return a verb; None: there is none of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
+        verb: Verb = getattr(import_module(f"{verbs.__name__}.{name}"), name)
+        return verb
+
+    def in_groups(self, ctx: click.Context) -> dict[str, list[Verb]]:
+        """Return the verbs of each group, in the order of the help."""
+        every = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
+        found = sorted((verb for verb in every if verb), key=lambda verb: verb.place)
+        return {group: [verb for verb in found if verb.group == group] for group in GROUPS}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section of the help for each group."""
-        for title, commands in GROUPS.items():
+        for title, found in self.in_groups(ctx).items():
             with formatter.section(title.capitalize()):
-                formatter.write_dl([(c.name or "", c.get_short_help_str(70)) for c in commands])
+                formatter.write_dl([(c.name or "", c.get_short_help_str(70)) for c in found])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the verb, or raise an error that names the nearest."""
-        import difflib
-
         verb = args[0]
-        if verb not in self.commands:
-            known = [name for name in self.commands if name]
+        known = self.list_commands(ctx)
+        if verb not in known:
+            import difflib
+
             near = [ALIASES[verb]] if ALIASES.get(verb) in known else []
             near = near or difflib.get_close_matches(verb, known, n=1)
             hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
@@ -95,11 +102,6 @@ def hairpin() -> None:
     """
 
 
-for _commands in GROUPS.values():
-    for _command in _commands:
-        hairpin.add_command(_command)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, 1 for a failed run, 2 for bad input, 129, 130 or 143."""
     for number in _TERMINATE:
@@ -119,73 +121,68 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     """Run the verb, handle every error, and return the exit code."""
-    # A run's result is its folder; that of all other verbs is their output.
-    output.require("stdout", required=_verb_of(arguments) not in _TOGETHER)
-    if world_size() > 1 and not _is_for_all(arguments):
-        return _verb(arguments) if not is_follower() else _code_of_refusal(arguments)
     try:
-        with in_company() as company:
-            if is_follower() and (code := company.word().exit_code) is not None:
+        verb = _named_verb(arguments)
+        by_several = verb is not None and verb.by_several
+        # A run's result is its folder; that of all other verbs is their output.
+        output.require("stdout", required=not by_several)
+        # Other verbs, and refused ones, do not wait for processes: a shell may have the variables
+        # of processes that do not exist.
+        if world_size() > 1 and (not by_several or _asks_for_help(arguments)):
+            return _run_alone(verb, arguments)
+        with joined_processes() as processes:
+            if is_follower() and (code := processes.message().exit_code) is not None:
                 return code  # nothing to train, and the first process has reported why
-            company.exit_code = _verb(arguments)
-            return company.exit_code
+            processes.exit_code = _run_verb(arguments)
+            return processes.exit_code
     except HairpinError as error:  # the processes could not connect
-        return _fail(error.problems, error.exit_code)
+        return _report(error.problems, error.exit_code)
     except KeyboardInterrupt:  # while waiting for them
         return _stopped()
 
 
-def _verb(arguments: list[str]) -> int:
+def _named_verb(arguments: Sequence[str]) -> Verb | None:
+    """Return the verb that the arguments begin with, also by an alias; None: none of ours."""
+    name = arguments[0] if arguments else ""
+    return hairpin.get_command(click.Context(hairpin), ALIASES.get(name, name))
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return not _HELP.isdisjoint(arguments)
+
+
+def _run_alone(verb: Verb | None, arguments: list[str]) -> int:
+    """Run what is for one process although several were started: only the first says anything."""
+    if is_follower():
+        return 0 if not arguments or _asks_for_help(arguments) else 2
+    if verb is None or _asks_for_help(arguments):
+        return _run_verb(arguments)
+    line = f"`hairpin {verb.name}` is for one process, and {world_size()} were started"
+    return _report([f"{line}: call it without torchrun"], 2)
+
+
+def _run_verb(arguments: list[str]) -> int:
     try:
-        _require_one_process(arguments)
-        if arguments and not _HELP.intersection(arguments):
+        if arguments and not _asks_for_help(arguments):
             require_working_folder()
         code = hairpin.main(
             with_dotted_flags(arguments) or ["--help"], prog_name="hairpin", standalone_mode=False
         )
         sys.stdout.flush()
     except HairpinError as error:
-        return _fail(error.problems, error.exit_code)
+        return _report(error.problems, error.exit_code)
     except click.ClickException as error:
-        return _fail([_click_line(error)], 2)
+        return _report([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
         return _stopped()
     except BrokenPipeError:  # the reader of the output is gone
         return 1
     except (UnicodeEncodeError, OSError, MemoryError) as error:
-        return _fail([_line_of(error)], 1)
+        return _report([_message_of(error)], 1)
     return code if isinstance(code, int) else 0
 
 
-def _is_for_all(arguments: Sequence[str]) -> bool:
-    """True if several processes run the verb together. Other verbs, and refused ones, do not wait
-    for processes: a shell may have the variables of processes that do not exist.
-    """
-    return _verb_of(arguments) in _TOGETHER and not _HELP.intersection(arguments)
-
-
-def _code_of_refusal(arguments: Sequence[str]) -> int:
-    """Return the exit code of a process that leaves all messages to the first one."""
-    return 0 if not arguments or _HELP.intersection(arguments) else 2
-
-
-def _verb_of(arguments: Sequence[str]) -> str:
-    verb = arguments[0] if arguments else "--help"
-    return ALIASES.get(verb, verb)
-
-
-def _require_one_process(arguments: Sequence[str]) -> None:
-    """Check that the verb supports several processes, or that there is only one."""
-    verb, asks_for_help = _verb_of(arguments), _HELP.intersection(arguments)
-    is_for_one = verb in hairpin.commands and verb not in _TOGETHER
-    if world_size() > 1 and is_for_one and not asks_for_help:
-        raise UserError(
-            f"`hairpin {verb}` is for one process, and {world_size()} were started: call it "
-            "without torchrun"
-        )
-
-
-def _line_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
+def _message_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; let other programs go, or take a smaller model"
     if isinstance(error, UnicodeEncodeError):  # an argument with a lone surrogate
@@ -223,14 +220,14 @@ def _click_line(error: click.ClickException) -> str:
     return message.rstrip(".") + where
 
 
-def _fail(problems: Sequence[str], code: int) -> int:
+def _report(problems: Sequence[str], code: int) -> int:
     for problem in problems:
         sys.stderr.write(f"hairpin: {one_line(problem)}\n")
     return code
 
 
 def _stopped() -> int:
-    return _fail([] if is_follower() else ["stopped"], 130)
+    return _report([] if is_follower() else ["stopped"], 130)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,17 +1,39 @@
-"""Options that several verbs share, and the settings that they give."""
+"""The class of the verbs, and the options that several of them share."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hairpin.config.names import FLAGS
 
+if TYPE_CHECKING:
+    from hairpin.run import Run
+
+Named = TypeVar("Named", str, Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TEXT_FLAGS = ("column", "sources")
+
+
+class Verb(click.Command):
+    """A command of `hairpin`.
+
+    Args:
+        group: its section of `hairpin --help`.
+        place: in that section, from 1.
+        by_several: whether processes that torchrun started run it together.
+    """
+
+    def __init__(
+        self, *args: Any, group: str, place: int, by_several: bool = False, **named: Any
+    ) -> None:
+        super().__init__(*args, **named)
+        self.group = group
+        self.place = place
+        self.by_several = by_several
 
 
 def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
@@ -65,6 +87,80 @@ class NamedPath(click.Path):
 
 PATH = NamedPath()
 
+# Each adds itself to a verb, as a decorator.
+run_argument = click.argument("run", required=False, type=PATH)
+start_option = click.option(
+    "--from",
+    "start",
+    type=PATH,
+    metavar="RUN|DIR",
+    help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
+)
+corpus_option = click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+column_option = click.option(
+    "--column", metavar="NAME", help="Of tables: the column that holds the text."
+)
+track_option = click.option(
+    "--track",
+    multiple=True,
+    metavar="TOOL",
+    help="Have a tracker follow the run: tensorboard, wandb, mlflow, …; may be repeated.",
+)
+plugin_option = click.option(
+    "--plugin",
+    multiple=True,
+    metavar="F.py",
+    type=PATH,
+    help="Run a Python file that registers names for the config; may be repeated.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on standard output."
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="The best validation's weights, or the last.",
+)
+
+
+# Options for settings, in the order of the help.
+_SETTINGS = {
+    "config": click.option("--config", type=PATH, help="A TOML file of settings."),
+    "set": click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="TABLE.KEY=VALUE",
+        help="One setting; docs/config.md lists them. `--table.key value` does the same.",
+    ),
+    "recipe": click.option(
+        "--recipe", help="gpt2, qwen3, simple or book: the defaults to start from."
+    ),
+    "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
+    "updates": click.option("--updates", type=int, help="Length of the run in optimizer updates."),
+    "tokens": click.option("--tokens", type=int, help="Length of the run in tokens."),
+    "epochs": click.option(
+        "--epochs", type=float, help="Length of the run in passes over the data."
+    ),
+    "lr": click.option("--lr", type=float, help="Peak learning rate."),
+    "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
+    "column": column_option,
+    "sources": click.option(
+        "--source",
+        "sources",
+        multiple=True,
+        metavar="NAME=PATH[:WEIGHT]",
+        help="A source of a mixture, in place of TEXT; its share of the training tokens.",
+    ),
+    "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
+    "device": click.option("--device", help="auto, cpu, cuda or mps."),
+    "parallel": click.option(
+        "--parallel", help="ddp or fsdp: how torchrun's processes share the model."
+    ),
+}
+
 
 def with_settings(command: F) -> F:
     """Add --config, --set and the flags for the most used keys."""
@@ -91,101 +187,49 @@ def with_finetune_settings(command: F) -> F:
     return _with_options(command, ("updates", "epochs", "lr", "seed", "precision", "device"))
 
 
-def column_option(command: F) -> F:
-    """Add --column."""
-    words = "Of tables: the column that holds the text."
-    return click.option("--column", metavar="NAME", help=words)(command)
-
-
 def _with_options(command: F, flags: tuple[str, ...], *, is_file: bool = True) -> F:
-    options = {
-        "config": click.option("--config", type=PATH, help="A TOML file of settings."),
-        "set": click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="TABLE.KEY=VALUE",
-            help="One setting; docs/config.md lists them. `--table.key value` does the same.",
-        ),
-        "recipe": click.option(
-            "--recipe", help="gpt2, qwen3, simple or book: the defaults to start from."
-        ),
-        "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
-        "updates": click.option(
-            "--updates", type=int, help="Length of the run in optimizer updates."
-        ),
-        "tokens": click.option("--tokens", type=int, help="Length of the run in tokens."),
-        "epochs": click.option(
-            "--epochs", type=float, help="Length of the run in passes over the data."
-        ),
-        "lr": click.option("--lr", type=float, help="Peak learning rate."),
-        "seed": click.option("--seed", type=int, help="Seed of weights, data order and samples."),
-        "column": column_option,
-        "sources": click.option(
-            "--source",
-            "sources",
-            multiple=True,
-            metavar="NAME=PATH[:WEIGHT]",
-            help="A source of a mixture, in place of TEXT; its share of the training tokens.",
-        ),
-        "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
-        "device": click.option("--device", help="auto, cpu, cuda or mps."),
-        "parallel": click.option(
-            "--parallel", help="ddp or fsdp: how torchrun's processes share the model."
-        ),
-    }
     names = (*flags, "set", *(("config",) if is_file else ()))
-    chosen = [option for name, option in options.items() if name in names]
-    for option in reversed(chosen):
-        command = option(command)
+    for name, option in reversed(_SETTINGS.items()):
+        command = option(command) if name in names else command
     return command
 
 
-def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return dotted key → value for the flags that were given."""
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
-    if "sources" in given:
+def settings_apart(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a verb's arguments as those of its Python function: the flags for settings that were
+    given become `settings`, dotted key → value.
+    """
+    flags = {name: given[name] for name in FLAGS if given.get(name) not in (None, ())}
+    if "sources" in flags:
         from hairpin.config.sources import parse_sources
 
-        given["sources"] = parse_sources(given["sources"])
-    return {FLAGS[name]: value for name, value in given.items()}
+        flags["sources"] = parse_sources(flags["sources"])
+    others = {name: value for name, value in given.items() if name not in FLAGS}
+    return {**others, "settings": {FLAGS[name]: value for name, value in flags.items()}}
 
 
-def corpus_option(command: F) -> F:
-    """Add --corpus."""
-    words = "stdlib, python-docs or verdict, in place of TEXT."
-    return click.option("--corpus", help=words)(command)
+def run_and_rest(arguments: Sequence[Named]) -> "tuple[Run, Sequence[Named]]":
+    """Return the run named first, or the newest, and the arguments after it."""
+    from hairpin import api
+
+    names_run = bool(arguments) and _names_run(Path(arguments[0]))
+    return api.load(arguments[0] if names_run else None), arguments[names_run:]
 
 
-def track_option(command: F) -> F:
-    """Add --track, which may be repeated."""
-    words = "Have a tracker follow the run: tensorboard, wandb, mlflow, …; may be repeated."
-    return click.option("--track", multiple=True, metavar="TOOL", help=words)(command)
+def _names_run(path: Path) -> bool:
+    """True for a run, or for a missing path among runs: the mistyped name of one."""
+    from hairpin import api
+
+    if is_file(path / "config.toml"):
+        return True
+    try:
+        return path.parent != Path() and not path.exists() and bool(api.runs(path.parent))
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False
 
 
-def plugin_option(command: F) -> F:
-    """Add --plugin, which may be repeated."""
-    words = "Run a Python file that registers names for the config; may be repeated."
-    return click.option("--plugin", multiple=True, metavar="F.py", type=PATH, help=words)(command)
-
-
-def json_option(command: F) -> F:
-    """Add --json."""
-    words = "One JSON object on standard output."
-    return click.option("--json", "as_json", is_flag=True, help=words)(command)
-
-
-def run_argument(command: F) -> F:
-    """Add RUN, which is optional."""
-    return click.argument("run", required=False, type=PATH)(command)
-
-
-def weights_option(command: F) -> F:
-    """Add --weights best or last."""
-    return click.option(
-        "--weights",
-        type=click.Choice(["best", "last"]),
-        default="best",
-        show_default=True,
-        help="The best validation's weights, or the last.",
-    )(command)
+def is_file(path: Path) -> bool:
+    """True for a file; an argument may be a text instead, too long for a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False

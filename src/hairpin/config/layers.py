@@ -67,7 +67,7 @@ class Layer:
     problems: tuple[str, ...] = ()
 
 
-def one_layer(statements: Iterable[Statement]) -> Layer:
+def join_statements(statements: Iterable[Statement]) -> Layer:
     """Join statements into a layer; equal ones are no problem."""
     first: dict[str, tuple[Any, str]] = {}
     tree: Tree = {}
@@ -85,7 +85,7 @@ def one_layer(statements: Iterable[Statement]) -> Layer:
     return Layer(tree, {key: words for key, (_, words) in first.items()}, tuple(problems))
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return the value as Python writes it, cut to what fits in a line."""
     try:
         written = repr(value)
@@ -94,14 +94,14 @@ def shown(value: Any) -> str:
     return written if len(written) <= _LONGEST_VALUE else written[: _LONGEST_VALUE - 3] + "..."
 
 
-def written(name: str, value: Any, between: str = "=") -> str:
+def assignment(name: str, value: Any, between: str = "=") -> str:
     """Return `name=value` as it was typed, without secrets."""
     if is_secret(name):
         return f"{name}{between}…"
     if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
         value = " ".join(value)
     is_word = isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_WORD
-    return f"{name}{between}{value if is_word else shown(value)}"
+    return f"{name}{between}{value if is_word else short_repr(value)}"
 
 
 def nested(key: str, value: Any) -> Tree:
@@ -140,7 +140,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def without_rivals(below: Mapping[str, Any], above: Tree, rivals: Rivals = RIVALS) -> Tree:
+def without_overridden(below: Mapping[str, Any], above: Tree, rivals: Rivals = RIVALS) -> Tree:
     """Return the lower layer without the keys that the upper one sets in another way."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
     for said, silenced in rivals:
@@ -153,7 +153,7 @@ def without_rivals(below: Mapping[str, Any], above: Tree, rivals: Rivals = RIVAL
     return kept
 
 
-def without_learned(in_file: Tree) -> Tree:
+def without_filled_in(in_file: Tree) -> Tree:
     """Return a file's settings for another text than its own: if a run wrote the file, without what
     the run filled in from its text.
     """

@@ -21,16 +21,16 @@ from hairpin.config.layers import (
     RECIPE_RIVALS,
     Statement,
     Tree,
+    assignment,
     flat,
     get,
+    join_statements,
     merge,
     nested,
-    one_layer,
-    shown,
+    short_repr,
     with_places,
-    without_learned,
-    without_rivals,
-    written,
+    without_filled_in,
+    without_overridden,
 )
 from hairpin.config.names import FLAG_OF, advice_for
 from hairpin.config.recipes import DEFAULT_RECIPE, RECIPES, SIZES
@@ -46,7 +46,7 @@ _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a l
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedSettings:
     """Settings that a file and a call ask for, before recipe and defaults.
 
     Args:
@@ -74,11 +74,11 @@ class Asked:
         """
         recipe = self.tree.get("recipe", default_recipe(self.tree))
         if not isinstance(recipe, str) or recipe not in RECIPES:
-            there_is_no = f"recipe: there is no {shown(recipe)}"
+            there_is_no = f"recipe: there is no {short_repr(recipe)}"
             raise ConfigError(
                 [*self.problems, f"{there_is_no}; choose one of {', '.join(RECIPES)}"]
             )
-        below = without_rivals(RECIPES[recipe], self.tree, RECIPE_RIVALS)
+        below = without_overridden(RECIPES[recipe], self.tree, RECIPE_RIVALS)
         try:
             config = validate(merge(below, {**self.tree, "recipe": recipe}))
         except ConfigError as error:
@@ -109,17 +109,19 @@ def build_config(
     Raises:
         ConfigError: unknown keys, impossible values, contradictions: a line each.
     """
-    return ask(file=file, content=content, overrides=overrides, flags=flags, varied=varied).config()
+    return read_settings(
+        file=file, content=content, overrides=overrides, flags=flags, varied=varied
+    ).config()
 
 
-def ask(
+def read_settings(
     *,
     file: Path | None = None,
     content: bytes | None = None,
     overrides: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     varied: Mapping[str, Any] | None = None,
-) -> Asked:
+) -> RequestedSettings:
     """Read the settings that `build_config` makes a config of.
 
     Raises:
@@ -128,14 +130,14 @@ def ask(
     in_file: Tree = read_toml(file, content) if file else {}
     if file:
         _make_paths_absolute(in_file, file.parent)
-    call = one_layer(_statements(overrides, flags or {}, varied or {}))
+    call = join_statements(_statements(overrides, flags or {}, varied or {}))
     if any(get(call.tree, key) is not None for key in ("data.texts", "data.sources")):
-        in_file = without_learned(in_file)
-    in_file = without_rivals(_without_its_recipe(in_file, call.tree), call.tree)
-    return Asked(merge(in_file, call.tree), call.words, file, call.problems)
+        in_file = without_filled_in(in_file)
+    in_file = without_overridden(_without_own_recipe(in_file, call.tree), call.tree)
+    return RequestedSettings(merge(in_file, call.tree), call.words, file, call.problems)
 
 
-def _without_its_recipe(in_file: Tree, call: Tree) -> Tree:
+def _without_own_recipe(in_file: Tree, call: Tree) -> Tree:
     """Return a file's settings for a call that names another recipe: without those that it has only
     by its own recipe, which a run writes into its config.toml.
     """
@@ -165,15 +167,15 @@ def _statements(
     """Yield a statement for each setting of a call."""
     for override in overrides:
         key, value = parse_override(override)
-        yield _said(key, value, written(f"--set {key}", override.partition("=")[2]))
+        yield _statement(key, value, assignment(f"--set {key}", override.partition("=")[2]))
     for key, value in flags.items():
         name, between = (FLAG_OF[key], " ") if key in FLAG_OF else (key, "=")
-        yield _said(key, value, written(name, value, between).strip())
+        yield _statement(key, value, assignment(name, value, between).strip())
     for key, value in varied.items():
-        yield _said(key, value, written(f"--vary {key}", value))
+        yield _statement(key, value, assignment(f"--vary {key}", value))
 
 
-def _said(key: str, value: Any, words: str) -> Statement:
+def _statement(key: str, value: Any, words: str) -> Statement:
     tree = nested(key, value)
     _make_paths_absolute(tree, Path())
     return Statement(tree, words)
@@ -188,7 +190,7 @@ def validate(tree: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_line(problem) for problem in error.errors()) from None
+        raise ConfigError(_problem_line(problem) for problem in error.errors()) from None
     problems = contradictions(config)
     if problems:
         raise ConfigError(problems)
@@ -320,11 +322,11 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
         track["mlflow_uri"] = str(folder.absolute() / uri)
 
 
-def _line(problem: Any) -> str:
+def _problem_line(problem: Any) -> str:
     """Return one of pydantic's problems as a readable line."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {advice_for(key, known_keys())}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    got = "" if is_secret(key) else f" (got {shown(problem['input'])})"
+    got = "" if is_secret(key) else f" (got {short_repr(problem['input'])})"
     return f"{key}: {message[0].lower()}{message[1:]}{got}"

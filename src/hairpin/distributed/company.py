@@ -2,8 +2,8 @@
 
 All of them join before anything else. Then rank 0 goes ahead, and the others wait for its message:
 the run that it trains, or the exit code with which it ended with nothing to train. If rank 0 leaves
-the block of `in_company` without having sent a message, leaving sends it. If it is killed, it sends
-none, and the others see its connection close.
+the block of `joined_processes` without having sent a message, leaving sends it. If it is killed, it
+sends none, and the others see its connection close.
 
 PyTorch is imported only if there are several processes.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Word:
+class LeaderMessage:
     """A message from rank 0 to the others.
 
     Args:
@@ -34,7 +34,7 @@ class Word:
     exit_code: int | None
 
 
-class Company:
+class Processes:
     """The processes that were started together; a single process sends no messages.
 
     Args:
@@ -47,7 +47,7 @@ class Company:
     def __init__(self, joined: "World | None" = None) -> None:
         self.exit_code = 0
         self._joined = joined
-        self._word: Word | None = None
+        self._message: LeaderMessage | None = None
 
     @property
     def world(self) -> "World":
@@ -56,46 +56,46 @@ class Company:
 
         return self._joined or World()
 
-    def lead(self, run: Path) -> None:
+    def announce_run(self, run: Path) -> None:
         """Tell the others which run rank 0 trains from here on."""
-        self._tell(Word(str(run.absolute()), None))
+        self._send(LeaderMessage(str(run.absolute()), None))
 
-    def finish(self, run: Path) -> None:
+    def announce_end(self, run: Path) -> None:
         """Tell the others that rank 0 is done with the run, unless it has trained it."""
-        self._tell(Word(str(run.absolute()), 0))
+        self._send(LeaderMessage(str(run.absolute()), 0))
 
-    def word(self) -> Word:
+    def message(self) -> LeaderMessage:
         """Wait for rank 0's message and return it.
 
         Raises:
             ProcessLostError: rank 0 ended without sending one.
         """
-        if self._word is None:
-            self._word = Word(*self.world.share(list))
-        return self._word
+        if self._message is None:
+            self._message = LeaderMessage(*self.world.share(list))
+        return self._message
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """Leave the world; rank 0 tells the others its exit code first."""
         if self._joined is None:
             return
         if self._joined.is_first:
             self._joined.note_end(self.exit_code)
             with suppress(Exception):  # if they are gone, they need not be told
-                self._tell(Word(None, self.exit_code))
+                self._send(LeaderMessage(None, self.exit_code))
         self._joined.leave(in_order=self.exit_code == 0)
 
-    def _tell(self, word: Word) -> None:
-        if self._word is None and self._joined is not None:
-            self._word = word
-            self._joined.share(lambda: [word.run, word.exit_code])
+    def _send(self, message: LeaderMessage) -> None:
+        if self._message is None and self._joined is not None:
+            self._message = message
+            self._joined.share(lambda: [message.run, message.exit_code])
 
 
-_entered: list[Company] = []  # one at most
+_entered: list[Processes] = []  # one at most
 
 
 @contextmanager
-def in_company() -> Iterator[Company]:
-    """Join the other processes; a nested block returns the same company.
+def joined_processes() -> Iterator[Processes]:
+    """Join the other processes; a nested block returns the same object.
 
     Raises:
         ProcessLostError: the others cannot be reached.
@@ -108,13 +108,13 @@ def in_company() -> Iterator[Company]:
         from hairpin.distributed.world import join
 
         joined = join()
-    company = Company(joined)
-    _entered.append(company)
+    processes = Processes(joined)
+    _entered.append(processes)
     try:
-        yield company
+        yield processes
     except BaseException as error:
-        company.exit_code = exit_code_of(error)
+        processes.exit_code = exit_code_of(error)
         raise
     finally:
         _entered.clear()
-        company.part()
+        processes.leave()

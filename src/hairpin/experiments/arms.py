@@ -2,20 +2,20 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import value_of
 from hairpin.config.layers import get
-from hairpin.config.load import Asked, ask, parse_override, with_values
+from hairpin.config.load import parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.launch.request import agreed_config
+from hairpin.launch.request import Request, requested_config, requested_settings
 from hairpin.reports.page.compare_page import short_names
 
 # The three optional parts of a training loop, and the setting that turns each off.
-BELLS: dict[str, tuple[str, Any]] = {
+FACTORS: dict[str, tuple[str, Any]] = {
     "warmup": ("schedule.warmup_updates", 0),
     "decay": ("schedule.kind", "constant"),
     "clip": ("clip.kind", "off"),
@@ -32,7 +32,7 @@ _OWN: dict[str, tuple[Any, str]] = {
 
 
 @dataclass(frozen=True)
-class AskedArm:
+class RequestedArm:
     """A config as requested, with its name and how it differs from the others."""
 
     name: str
@@ -40,56 +40,26 @@ class AskedArm:
     config: Config
 
 
-@dataclass(frozen=True)
-class Request:
-    """The settings that all arms share, as given on the command line.
-
-    Args:
-        config: a TOML file.
-        overrides: "key=value" strings.
-        flags: dotted key → value.
-    """
-
-    config: Path | None = None
-    overrides: tuple[str, ...] = ()
-    flags: Mapping[str, Any] | None = None
-
-    def build(self, varied: Mapping[str, Any], file: Path | None = None) -> Config:
-        """Return the config with some keys varied.
-
-        Args:
-            varied: dotted key → value.
-            file: used instead of `config`.
-
-        Raises:
-            ConfigError: the config is invalid.
-        """
-        return agreed_config(self._asked(varied, file))
-
-    def notes(self) -> list[str]:
-        """Return a line for each requested setting that an experiment overrides."""
-        asked = self._asked({}, None)
-        return [
-            f"{asked.typed[key]}: {words}"
-            for key, (own, words) in _OWN.items()
-            if key in asked.typed and get(asked.tree, key) != own
-        ]
-
-    def _asked(self, varied: Mapping[str, Any], file: Path | None) -> Asked:
-        return ask(
-            file=file or self.config, overrides=self.overrides, flags=self.flags, varied=varied
-        )
-
-
-def arms_of_files(files: Sequence[Path], request: Request) -> list[AskedArm]:
-    """Return an arm for each config file; command-line settings apply to all."""
-    names = _names_of(files)
+def overridden(request: Request) -> list[str]:
+    """Return a line for each requested setting that an experiment overrides."""
+    asked = requested_settings(request)
     return [
-        AskedArm(name, {}, request.build({}, file)) for name, file in zip(names, files, strict=True)
+        f"{asked.typed[key]}: {words}"
+        for key, (own, words) in _OWN.items()
+        if key in asked.typed and get(asked.tree, key) != own
     ]
 
 
-def arms_of_variations(variations: Iterable[str], request: Request) -> list[AskedArm]:
+def arms_of_files(files: Sequence[Path], request: Request) -> list[RequestedArm]:
+    """Return an arm for each config file; command-line settings apply to all."""
+    names = _names_of(files)
+    return [
+        RequestedArm(name, {}, requested_config(replace(request, config=file)))
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+def arms_of_variations(variations: Iterable[str], request: Request) -> list[RequestedArm]:
     """Return an arm for each value of a key, or for each combination if several are varied.
 
     Args:
@@ -104,7 +74,7 @@ def arms_of_variations(variations: Iterable[str], request: Request) -> list[Aske
     for values in itertools.product(*varied.values()):
         changes = dict(zip(varied, values, strict=True))
         name = ", ".join(f"{_short(key, varied)}={value}" for key, value in changes.items())
-        arms.append(AskedArm(name, changes, request.build(changes)))
+        arms.append(RequestedArm(name, changes, requested_config(replace(request, varied=changes))))
     return arms
 
 
@@ -134,23 +104,23 @@ def parse_variations(variations: Iterable[str]) -> dict[str, list[Any]]:
 
 def arms_of_factors(
     factors: Sequence[str], variations: Iterable[str], request: Request
-) -> tuple[list[AskedArm], tuple[str, ...]]:
+) -> tuple[list[RequestedArm], tuple[str, ...]]:
     """Return every on/off combination of the factors, all off first, and the factors' names.
 
     Args:
-        factors: of `BELLS`.
+        factors: of `FACTORS`.
         variations: "key=off,on" for any other key.
         request: the shared settings; a factor that is on has its value from there.
 
     Raises:
         ConfigError: a factor is unknown, or there are too many.
     """
-    base = request.build({})
-    settings = {name: _bell(name, base) for name in factors}
+    base = requested_config(request)
+    settings = {name: _factor(name, base) for name in factors}
     for key, values in parse_variations(variations).items():
         if len(values) != 2:
             raise ConfigError(f"--vary {key}: an ablation takes two values, off,on")
-        request.build({key: values[0]})  # the command line may override it
+        requested_config(replace(request, varied={key: values[0]}))  # may contradict the call
         settings[key.rpartition(".")[2]] = (key, values[0], values[1])
     if not 1 <= len(settings) <= _MOST_FACTORS:
         raise ConfigError(
@@ -168,20 +138,20 @@ def arms_of_factors(
         silenced = rivals if changes.get("schedule.warmup_updates") == 0 else {}
         known = {key: value for key, value in changes.items() if value is not _AS_IT_IS}
         name = " + ".join(name for name, is_on in on.items() if is_on) or "none"
-        arms.append(AskedArm(name, on, with_values(base, {**silenced, **known})))
+        arms.append(RequestedArm(name, on, with_values(base, {**silenced, **known})))
     return arms, tuple(settings)
 
 
 _AS_IT_IS = object()
 
 
-def _bell(name: str, base: Config) -> tuple[str, Any, Any]:
+def _factor(name: str, base: Config) -> tuple[str, Any, Any]:
     """Return key, value when off, value when on (from the config)."""
-    if name not in BELLS:
+    if name not in FACTORS:
         raise ConfigError(
-            f"--factors {name}: choose of {', '.join(BELLS)}; any other key by --vary key=off,on"
+            f"--factors {name}: choose of {', '.join(FACTORS)}; any other key by --vary key=off,on"
         )
-    key, off = BELLS[name]
+    key, off = FACTORS[name]
     if value_of(base, key) == off:
         raise ConfigError(f"--factors {name}: {key} is {off!r} in the config, so it is never on")
     return key, off, _AS_IT_IS

@@ -13,25 +13,26 @@ from hairpin.config.settings import Config
 from hairpin.errors import ConfigError, RunError
 from hairpin.experiments.arms import (
     LENGTHS,
-    AskedArm,
-    Request,
+    RequestedArm,
     arms_of_factors,
     arms_of_files,
     arms_of_variations,
+    overridden,
 )
 from hairpin.experiments.conduct import (
     FEWEST_SEEDS,
     MOST_SEEDS,
     SEEDS,
-    Means,
+    Preparing,
+    Progress,
+    Resources,
     available_workers,
-    conduct,
     open_experiment,
+    run_experiment,
     runs_of,
     seconds_per_run,
 )
-from hairpin.experiments.progress import Preparing, Progress
-from hairpin.launch.request import length_of, name_of, require_text
+from hairpin.launch.request import Request, length_of, name_of, require_text
 from hairpin.reports.comparison import Comparison
 from hairpin.reports.conclusions import as_json, conclude, markdown_of
 from hairpin.reports.page.compare_page import short_names
@@ -55,26 +56,23 @@ _MOST_ARMS = 64
 
 @dataclass(frozen=True)
 class Options:
-    """Options of an experiment.
+    """Options of an experiment, beyond its `Request`: there the budget is the total wall time
+    (None: 20 minutes if the configs do not set a length, else unlimited), and `out` the
+    experiment's folder (None: a new one in `experiments/`).
 
     Args:
         seeds: for the verdict; None: 5, or as many as the budget allows.
-        budget: total wall time, such as "40m"; None: 20 minutes if the configs do not set a
-            length, else unlimited.
         same_lr: each arm keeps the learning rate of its config.
         equal: quantity held equal across arms: "tokens", "updates" or "time"; None: tokens, unless
             arms differ in length on purpose.
         smallest_difference: bits per byte below which a difference does not matter.
-        out: the experiment's folder; None: a new one in `experiments/`.
         workers: concurrent runs; None: one for each core that there is memory for.
     """
 
     seeds: int | None = None
-    budget: Time | None = None
     same_lr: bool = False
     equal: str | None = None
     smallest_difference: float = SMALLEST_DIFFERENCE
-    out: Path | None = None
     workers: int | None = None
 
     def problems(self) -> list[str]:
@@ -90,11 +88,15 @@ class Options:
             found.append(f"--workers {self.workers}: 1 or more")
         return found
 
-    def asked(self) -> dict[str, Any]:
-        """Return the options that a later call must repeat to resume the experiment."""
+    def asked(self, budget: Time | None) -> dict[str, Any]:
+        """Return the options that a later call must repeat to resume the experiment.
+
+        Args:
+            budget: total wall time.
+        """
         return {
             "seeds": self.seeds,
-            "budget": self.budget,
+            "budget": budget,
             "same_lr": self.same_lr,
             "equal": self.equal or "tokens",
             "smallest_difference": self.smallest_difference,
@@ -124,7 +126,7 @@ def compare_configs(
             f"{len(arms)} arms: compare 2 to {_MOST_ARMS}, such as `hairpin compare a.toml b.toml` "
             "or `hairpin compare TEXT --vary recipe=modern,gpt2`"
         )
-    return _experiment("compare", arms, (), request.notes(), options, progress)
+    return _run_arms("compare", arms, (), request, options, progress)
 
 
 def ablate_factors(
@@ -140,17 +142,18 @@ def ablate_factors(
         UserError, HairpinError: as in `compare_configs`.
     """
     arms, names = arms_of_factors(factors, variations, request)
-    return _experiment("ablate", arms, names, request.notes(), options, progress)
+    return _run_arms("ablate", arms, names, request, options, progress)
 
 
 def compare_finished(
-    groups: Sequence[tuple[str, Sequence[Path]]], options: Options
+    groups: Sequence[tuple[str, Sequence[Path]]], request: Request, options: Options
 ) -> tuple[Comparison, Path | None]:
     """Compare finished runs, or files of another trainer's losses; nothing is trained.
 
     Args:
         groups: name and runs of each arm; the first is the baseline.
-        options: only `smallest_difference` and `out` are used.
+        request: only `out` is used.
+        options: only `smallest_difference` is used.
 
     Raises:
         RunError: one is missing or damaged.
@@ -165,14 +168,15 @@ def compare_finished(
         Arm(name, {}, sources=tuple(str(path.absolute()) for path in paths))
         for name, (_, paths) in zip(names, groups, strict=True)
     )
-    asked = options.asked() | {"sources": [list(arm.sources) for arm in arms]}
+    asked = options.asked(request.budget) | {"sources": [list(arm.sources) for arm in arms]}
     smallest = options.smallest_difference
     experiment = Experiment("compare", "finished runs", arms, (), (1.0,), "", smallest, "", asked)
     comparison = conclude(experiment, ExperimentDirectory(Path()))  # before anything is written
-    if options.out is None:
+    out = request.folder
+    if out is None:
         return comparison, None
-    open_experiment(options.out, experiment)
-    return report(_new_directory(options.out, experiment)), options.out
+    open_experiment(out, experiment)
+    return report(_new_directory(out, experiment)), out
 
 
 def _new_directory(path: Path, experiment: Experiment) -> ExperimentDirectory:
@@ -214,17 +218,55 @@ def report(directory: ExperimentDirectory) -> Comparison:
     return comparison
 
 
-def _experiment(
+def _run_arms(
     kind: Literal["compare", "ablate"],
-    arms: Sequence[AskedArm],
+    arms: Sequence[RequestedArm],
     factors: tuple[str, ...],
-    notes: Sequence[str],
+    request: Request,
     options: Options,
     progress: Progress,
 ) -> tuple[Comparison, Path]:
+    notes = overridden(request)
+    _require_fair(arms, options)
+    configs = [arm.config for arm in arms]
+    require_text(configs[0])
+    out = request.folder or new_run_path(f"{kind}-{name_of(configs[0])}", EXPERIMENTS)
+    asked = options.asked(request.budget) | {
+        "kind": kind,
+        "arms": [[arm.name, _plain(arm.changes), short_tree(arm.config)] for arm in arms],
+    }
+    draft = Experiment(kind, "", (), (), asked=asked)
+    directory = ExperimentDirectory(out)
+    experiment = open_experiment(out, draft)
+    for line in notes:
+        progress.notice(line)
+    resources = _resources(request, options, configs, len(arms))
+    scales = (1.0,) if options.same_lr else SCALES
+    seconds: float | None = None
+    seeds_are_open = False  # the number is fixed once, before results are known
+    if experiment is None:
+        experiment, seconds = _prepare(
+            kind, arms, factors, scales, options, resources, asked, progress
+        )
+        _new_directory(out, experiment)
+        progress.notice(f"{out}: {experiment.model}")
+        seeds_are_open = options.seeds is None and resources.budget_seconds is not None
+    else:
+        progress.notice(f"{out}: going on with the experiment that is there")
+    experiment = run_experiment(
+        experiment, directory, resources, progress, seconds=seconds, seeds_are_open=seeds_are_open
+    )
+    return report(directory), out
+
+
+def _require_fair(arms: Sequence[RequestedArm], options: Options) -> None:
+    """Check the options, and that arms differ only in what is compared.
+
+    Raises:
+        ConfigError: an option is invalid, or contradicts what is varied.
+    """
     if problems := options.problems():
         raise ConfigError(problems)
-    configs = [arm.config for arm in arms]
     lengths = [key for key in LENGTHS if any(key in arm.changes for arm in arms)]
     if lengths and options.equal:
         raise ConfigError(
@@ -237,53 +279,31 @@ def _experiment(
             f"{tuned[0]}: arms that differ in the learning rate are not tuned alike; add "
             "--same-lr, or look for a rate with `hairpin find-lr`"
         )
-    require_text(configs[0])
-    out = options.out or new_run_path(f"{kind}-{name_of(configs[0])}", EXPERIMENTS)
-    asked = options.asked() | {
-        "kind": kind,
-        "arms": [[arm.name, _plain(arm.changes), short_tree(arm.config)] for arm in arms],
-    }
-    draft = Experiment(kind, "", (), (), asked=asked)
-    directory = ExperimentDirectory(out)
-    experiment = open_experiment(out, draft)
-    for line in notes:
-        progress.notice(line)
-    means = _means(options, configs, len(arms))
-    scales = (1.0,) if options.same_lr else SCALES
-    seconds: float | None = None
-    seeds_are_open = False  # the number is fixed once, before results are known
-    if experiment is None:
-        experiment, seconds = _new(kind, arms, factors, scales, options, means, asked, progress)
-        _new_directory(out, experiment)
-        progress.notice(f"{out}: {experiment.model}")
-        seeds_are_open = options.seeds is None and means.budget_seconds is not None
-    else:
-        progress.notice(f"{out}: going on with the experiment that is there")
-    experiment = conduct(
-        experiment, directory, means, progress, seconds=seconds, seeds_are_open=seeds_are_open
-    )
-    return report(directory), out
 
 
-def _new(
+def _prepare(
     kind: Literal["compare", "ablate"],
-    arms: Sequence[AskedArm],
+    arms: Sequence[RequestedArm],
     factors: tuple[str, ...],
     scales: tuple[float, ...],
     options: Options,
-    means: Means,
+    resources: Resources,
     asked: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[Experiment, float]:
     """Return the experiment with its arms filled in, and about how long a run takes."""
-    from hairpin.experiments.settling import settle_arms
+    from hairpin.experiments.settling import prepare_arms
 
     seeds = options.seeds or SEEDS
-    budget = seconds_per_run(means, len(arms), len(scales), seeds) if means.budget_seconds else None
-    comparable = settle_arms(arms, budget, options.equal, means.threads, Preparing(progress))
+    budget = (
+        seconds_per_run(resources, len(arms), len(scales), seeds)
+        if resources.budget_seconds
+        else None
+    )
+    comparable = prepare_arms(arms, budget, options.equal, resources.threads, Preparing(progress))
     trained = sum(arm.same_as is None for arm in comparable.arms)
-    if options.seeds is None and length_of(arms[0].config) and means.budget_seconds:
-        room = means.seconds_left * means.workers / comparable.seconds_per_run
+    if options.seeds is None and length_of(arms[0].config) and resources.budget_seconds:
+        room = resources.seconds_left * resources.workers / comparable.seconds_per_run
         room -= runs_of(trained, len(scales), 0)
         seeds = max(FEWEST_SEEDS, min(MOST_SEEDS, int(room / trained)))
     experiment = Experiment(
@@ -301,13 +321,15 @@ def _new(
     return experiment, comparable.seconds_per_run
 
 
-def _means(options: Options, configs: Sequence[Config], arms: int) -> Means:
+def _resources(
+    request: Request, options: Options, configs: Sequence[Config], arms: int
+) -> Resources:
     """Return the number of concurrent runs and the time available."""
-    budget = options.budget or (None if length_of(configs[0]) else DEFAULT_BUDGET)
+    budget = request.budget or (None if length_of(configs[0]) else DEFAULT_BUDGET)
     seconds = parse_duration(budget) if budget else None
     device = configs[0].execution.device
     workers, threads = available_workers(2 * arms, device, options.workers)
-    return Means(workers, threads, seconds, time.monotonic())
+    return Resources(workers, threads, seconds, time.monotonic())
 
 
 def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ import statistics
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from hairpin.config.load import to_tree
 from hairpin.errors import RunError
-from hairpin.experiments.progress import Progress
 from hairpin.experiments.workers import Workers
 from hairpin.reports.comparison import ArmResult, read_arms
 from hairpin.reports.formats import format_duration
@@ -36,6 +36,7 @@ from hairpin.runs.experiment import (
     Trial,
 )
 from hairpin.runs.lock import RunLock
+from hairpin.runs.watcher import Quiet
 
 SEEDS = 5
 FEWEST_SEEDS, MOST_SEEDS = 3, 12
@@ -44,8 +45,41 @@ _USED = 0.92  # of a budget: the rest is a reserve
 _GIGABYTES_PER_WORKER = 3.5
 
 
+class Progress(Protocol):
+    """Display of an experiment."""
+
+    def notice(self, line: str) -> None:
+        """Show a line that users should read."""
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """Show that `done` of `total` updates of the experiment are done."""
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def notice(self, line: str) -> None:
+        """Ignore it."""
+
+    def advance(self, stage: str, done: float, total: float, runs: str) -> None:
+        """Ignore it."""
+
+
 @dataclass(frozen=True)
-class Means:
+class Preparing(Quiet):
+    """Forwards the messages of preparation."""
+
+    progress: Progress = field(default_factory=NoProgress)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        self.progress.advance(name, done, total, "")
+
+    def notice(self, line: str) -> None:
+        self.progress.notice(line)
+
+
+@dataclass(frozen=True)
+class Resources:
     """Resources of an experiment.
 
     Args:
@@ -98,15 +132,15 @@ def runs_of(arms: int, scales: int, seeds: int) -> int:
     return arms * (tuning + seeds)
 
 
-def seconds_per_run(means: Means, arms: int, scales: int, seeds: int) -> float:
+def seconds_per_run(resources: Resources, arms: int, scales: int, seeds: int) -> float:
     """Return the seconds that a run may take so that all fit the budget."""
-    return means.seconds_left * means.workers / runs_of(arms, scales, seeds)
+    return resources.seconds_left * resources.workers / runs_of(arms, scales, seeds)
 
 
-def conduct(
+def run_experiment(
     experiment: Experiment,
     directory: ExperimentDirectory,
-    means: Means,
+    resources: Resources,
     progress: Progress,
     *,
     seconds: float | None,
@@ -117,7 +151,7 @@ def conduct(
     Args:
         experiment: the arms and their settings.
         directory: its folder, which exists.
-        means: the resources.
+        resources: the resources.
         progress: display.
         seconds: about what a run takes; None: already reported.
         seeds_are_open: whether the budget decides the number of seeds.
@@ -128,29 +162,29 @@ def conduct(
     Raises:
         HairpinError: a run could not be trained.
     """
-    with RunLock(directory.path), Workers(means.workers, means.threads) as workers:
-        crew = Crew(experiment, directory, workers, progress)
+    with RunLock(directory.path), Workers(resources.workers, resources.threads) as workers:
+        runner = TrialRunner(experiment, directory, workers, progress)
         if seconds:
-            progress.notice(_price(experiment, means, seconds, over=0))
+            progress.notice(_cost_text(experiment, resources, seconds, over=0))
         if experiment.is_tuned:
-            crew.train("pilot", tuning_trials(experiment.trained, [1.0]))
+            runner.train("pilot", tuning_trials(experiment.trained, [1.0]))
             results = read_arms(experiment, directory)
             measured = _seconds_of(results) or seconds or 0.0
             if seeds_are_open and measured:
-                experiment = _with_seeds_that_fit(experiment, directory, means, measured)
+                experiment = _with_seeds_that_fit(experiment, directory, resources, measured)
                 directory.write(experiment)
-                crew.experiment = experiment
+                runner.experiment = experiment
             pilots = len(experiment.trained) * len(TUNING_SEEDS)
-            progress.notice(_price(experiment, means, measured, over=pilots))
-            progress.notice(_can_show(experiment, results))
-            crew.train("tuning", tuning_trials(experiment.trained, experiment.scales))
+            progress.notice(_cost_text(experiment, resources, measured, over=pilots))
+            progress.notice(_resolution_text(experiment, results))
+            runner.train("tuning", tuning_trials(experiment.trained, experiment.scales))
             for _ in range(_MOST_EXTENSIONS):
-                crew.train("tuning", list(trials_beyond_edges(experiment, directory)))
-        crew.train("verdict", _verdict(experiment, directory))
+                runner.train("tuning", list(trials_beyond_edges(experiment, directory)))
+        runner.train("verdict", _verdict(experiment, directory))
     return experiment
 
 
-class Crew:
+class TrialRunner:
     """Trains trials and reports overall progress."""
 
     def __init__(
@@ -182,18 +216,18 @@ class Crew:
                 wanted.append((folder, to_tree(config)))
         if not wanted:
             return
-        self._say(stage)
+        self._show_progress(stage)
         self._workers.train(wanted, lambda folder, updates: self._trained(stage, folder, updates))
         for folder, _ in wanted:  # those that diverged are finished too
             self._done[folder] = self._lengths[folder]
-        self._say(stage)
+        self._show_progress(stage)
 
     def _trained(self, stage: str, folder: Path, updates: int) -> None:
         with self._lock:
             self._done[folder] = updates
-            self._say(stage)
+            self._show_progress(stage)
 
-    def _say(self, stage: str) -> None:
+    def _show_progress(self, stage: str) -> None:
         experiment = self.experiment
         planned = runs_of(len(experiment.trained), len(experiment.scales), len(experiment.seeds))
         known = sum(self._lengths.values())
@@ -239,7 +273,7 @@ def _seconds_of(results: Sequence[ArmResult]) -> float | None:
 
 
 def _with_seeds_that_fit(
-    experiment: Experiment, directory: ExperimentDirectory, means: Means, seconds: float
+    experiment: Experiment, directory: ExperimentDirectory, resources: Resources, seconds: float
 ) -> Experiment:
     """Return the experiment with as many seeds as the budget has room for after tuning."""
     arms = len(experiment.trained)
@@ -248,26 +282,26 @@ def _with_seeds_that_fit(
         for trial in tuning_trials(experiment.trained, experiment.scales)
     )
     tuning = arms * len(experiment.scales) * len(TUNING_SEEDS) - over
-    room = means.seconds_left * means.workers / seconds - tuning
+    room = resources.seconds_left * resources.workers / seconds - tuning
     seeds = max(FEWEST_SEEDS, min(MOST_SEEDS, int(room / arms)))
     return replace(experiment, seeds=tuple(range(seeds)))
 
 
-def _price(experiment: Experiment, means: Means, seconds: float, over: int) -> str:
+def _cost_text(experiment: Experiment, resources: Resources, seconds: float, over: int) -> str:
     """Describe the total time, from the seconds per run and the number of finished runs."""
     arms, scales, seeds = len(experiment.trained), len(experiment.scales), len(experiment.seeds)
     runs = runs_of(arms, scales, seeds)
     tuning = f"({scales} learning rates x {len(TUNING_SEEDS)} seeds to tune + {seeds} seeds"
     each = f"{tuning} for the verdict)" if experiment.is_tuned else f"{seeds} seeds"
-    left = (runs - over) * seconds / means.workers
+    left = (runs - over) * seconds / resources.workers
     return (
         f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, "
-        f"{means.workers} at a time; a run takes {format_duration(seconds)}, about "
+        f"{resources.workers} at a time; a run takes {format_duration(seconds)}, about "
         f"{format_duration(left)} to go"
     )
 
 
-def _can_show(experiment: Experiment, results: Sequence[ArmResult]) -> str:
+def _resolution_text(experiment: Experiment, results: Sequence[ArmResult]) -> str:
     """Describe the smallest difference that is likely to be detected."""
     deviation, seeds = pilot_deviation(results), len(experiment.seeds)
     if deviation is None:

@@ -18,21 +18,21 @@ from typing import Any
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
 from hairpin.errors import ConfigError
-from hairpin.experiments.arms import AskedArm, Request
+from hairpin.experiments.arms import RequestedArm, overridden
 from hairpin.experiments.conduct import (
-    Crew,
-    Means,
+    Preparing,
+    Progress,
+    Resources,
+    TrialRunner,
     available_workers,
     trials_beyond_edges,
     tuning_trials,
 )
-from hairpin.experiments.progress import Preparing, Progress
 from hairpin.experiments.workers import Workers
-from hairpin.launch.request import length_of, name_of, require_text
+from hairpin.launch.request import Request, length_of, name_of, requested_config, require_text
 from hairpin.reports.comparison import ArmResult, read_arms
 from hairpin.reports.formats import format_lr, format_updates
 from hairpin.runs.experiment import TUNING_SEEDS, Experiment, ExperimentDirectory
-from hairpin.system.arguments import Time
 from hairpin.system.files import write_atomically
 
 DEFAULT_BUDGET = "5m"
@@ -135,61 +135,58 @@ class Found:
 
 def search(
     request: Request,
-    budget: Time | None,
     workers: int | None,
-    page: Path | None,
     progress: Progress,
 ) -> Found:
     """Try learning rates in a temporary folder and write the page.
 
     Args:
-        request: the config.
-        budget: wall time for the search; None: 5 minutes.
+        request: the config; the wall time for the search (None: 5 minutes); the page to write
+            (None: `find-lr-<text>.html`).
         workers: concurrent runs.
-        page: to write; None: `find-lr-<text>.html`.
         progress: display.
 
     Raises:
         UserError: the config is invalid.
         HairpinError: every rate diverged, or a run could not be trained.
     """
-    config = request.build({})
+    config = requested_config(request)
     require_text(config)
-    for line in request.notes():
+    for line in overridden(request):
         progress.notice(line)
-    page = page or Path(f"find-lr-{name_of(config)}.html")
+    page = request.folder or Path(f"find-lr-{name_of(config)}.html")
     if page.is_dir() or not page.absolute().parent.is_dir():
         raise ConfigError(f"--out {page}: not a file that can be written")
-    seconds = parse_duration(budget or DEFAULT_BUDGET)
+    seconds = parse_duration(request.budget or DEFAULT_BUDGET)
     count, threads = available_workers(2 * len(_SCALES), config.execution.device, workers)
-    means = Means(count, threads, seconds, time.monotonic())
-    arm = AskedArm("rates", {}, config)
+    resources = Resources(count, threads, seconds, time.monotonic())
+    arm = RequestedArm("rates", {}, config)
     with tempfile.TemporaryDirectory(prefix="hairpin-find-lr-") as folder:
         directory = ExperimentDirectory(Path(folder))
-        experiment = _short_runs(arm, means, progress)
+        experiment = _short_runs(arm, resources, progress)
         updates = experiment.config_of(tuning_trials(experiment.arms, [1.0])[0]).train.updates
         assert updates
-        progress.notice(f"{experiment.model}; {means.workers} runs at a time")
-        with Workers(means.workers, means.threads) as crew_workers:
-            crew = Crew(experiment, directory, crew_workers, progress)
-            crew.train("searching", tuning_trials(experiment.trained, experiment.scales))
+        progress.notice(f"{experiment.model}; {resources.workers} runs at a time")
+        with Workers(resources.workers, resources.threads) as pool:
+            runner = TrialRunner(experiment, directory, pool, progress)
+            runner.train("searching", tuning_trials(experiment.trained, experiment.scales))
             for _ in range(_MOST_FURTHER):
-                if means.seconds_left <= 0:
+                if resources.seconds_left <= 0:
                     break
-                crew.train("searching", list(trials_beyond_edges(experiment, directory)))
+                runner.train("searching", list(trials_beyond_edges(experiment, directory)))
         (result,) = read_arms(experiment, directory)
         found = found_in(result, experiment.text, experiment.model, updates, page)
         _write_page(found, result, experiment, directory)
     return found
 
 
-def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
+def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> Experiment:
     """Return an experiment of one arm, with runs as long as the search has time for."""
-    from hairpin.experiments.settling import settle_arms
+    from hairpin.experiments.settling import prepare_arms
 
-    per_run = means.seconds_left * means.workers / _EXPECTED_RUNS
+    per_run = resources.seconds_left * resources.workers / _EXPECTED_RUNS
     watcher = Preparing(progress)
-    comparable = settle_arms([arm], per_run, "tokens", means.threads, watcher)
+    comparable = prepare_arms([arm], per_run, "tokens", resources.threads, watcher)
     fits = per_run / comparable.seconds_per_run
     (settled,) = comparable.arms
     if length_of(arm.config):
@@ -200,8 +197,8 @@ def _short_runs(arm: AskedArm, means: Means, progress: Progress) -> Experiment:
         updates = int(whole.train.updates * min(_SHARE, fits))
         updates = min(whole.train.updates, max(updates, _FEWEST_UPDATES))
         length = {"train.updates": updates, "train.tokens": None, "train.epochs": None}
-        shorter = AskedArm(arm.name, {}, with_values(arm.config, length))
-        comparable = settle_arms([shorter], None, "tokens", means.threads, watcher)
+        shorter = RequestedArm(arm.name, {}, with_values(arm.config, length))
+        comparable = prepare_arms([shorter], None, "tokens", resources.threads, watcher)
         (settled,) = comparable.arms
     return Experiment("compare", comparable.text, (settled,), (), _SCALES, model=comparable.model)
 

@@ -17,7 +17,7 @@ from hairpin.config.checks import value_of
 from hairpin.config.load import short_tree, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.experiments.arms import LENGTHS, AskedArm
+from hairpin.experiments.arms import LENGTHS, RequestedArm
 from hairpin.launch.request import length_of
 from hairpin.planning import choose
 from hairpin.planning.measure.settle import Settled, settle
@@ -45,7 +45,7 @@ _SHARED = (
 
 
 @dataclass(frozen=True)
-class Comparable:
+class PreparedArms:
     """Arms that can be compared.
 
     Args:
@@ -63,13 +63,13 @@ class Comparable:
     seconds_per_run: float
 
 
-def settle_arms(
-    asked: Sequence[AskedArm],
+def prepare_arms(
+    asked: Sequence[RequestedArm],
     seconds_per_run: float | None,
     equal: str | None,
     threads: int,
     watcher: Watcher,
-) -> Comparable:
+) -> PreparedArms:
     """Fill in the settings that arms leave open.
 
     Args:
@@ -85,15 +85,15 @@ def settle_arms(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        first = _settle_first(asked[0].config, seconds_per_run, watcher)
-        settled = [first, *(_settle_like(arm, first, equal, watcher) for arm in asked[1:])]
+        first = _prepare_first(asked[0].config, seconds_per_run, watcher)
+        settled = [first, *(_prepare_like(arm, first, equal, watcher) for arm in asked[1:])]
     finally:
         torch.set_num_threads(before)
     arms: list[Arm] = []
     for arm, found in zip(asked, settled, strict=True):
         peak_lr = found.config.schedule.peak_lr
         assert peak_lr
-        config = short_tree(_open_again(arm.config, found.config, first.config))
+        config = short_tree(_with_lr_settings_open(arm.config, found.config, first.config))
         twin = next((a.name for a in arms if a.config == config and a.peak_lr == peak_lr), None)
         arms.append(Arm(arm.name, dict(arm.changes), config, peak_lr, twin))
     lengths = {arm.name: _tokens_of(found) for arm, found in zip(asked, settled, strict=True)}
@@ -104,7 +104,7 @@ def settle_arms(
     seconds = max(_seconds_of(found) for found in settled)
     model = _model_of(first, lengths if differ else {})
     text = text_of(first.config.data)
-    return Comparable(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
+    return PreparedArms(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
 
 
 def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
@@ -129,7 +129,7 @@ def _tokens_of(settled: Settled) -> int:
     return train.updates * train.tokens_per_update
 
 
-def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
+def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
     """Fill in the first arm; if no length is set, with a size and a length that fit `seconds`.
 
     Raises:
@@ -151,7 +151,9 @@ def _settle_first(config: Config, seconds: float | None, watcher: Watcher) -> Se
     return settle(with_values(config, {**shared, "train.updates": updates}), None, watcher)
 
 
-def _settle_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
+def _prepare_like(
+    arm: RequestedArm, first: Settled, equal: str | None, watcher: Watcher
+) -> Settled:
     """Fill in an arm from the first where it leaves settings open, with the same length."""
     config, like = arm.config, first.config
     values = {
@@ -170,10 +172,12 @@ def _settle_like(arm: AskedArm, first: Settled, equal: str | None, watcher: Watc
     settled = settle(with_values(config, values), None, watcher)
     if own_length or equal == "updates":
         return settled
-    return _as_long(settled, first, equal, watcher)
+    return _with_equal_length(settled, first, equal, watcher)
 
 
-def _as_long(settled: Settled, first: Settled, equal: str | None, watcher: Watcher) -> Settled:
+def _with_equal_length(
+    settled: Settled, first: Settled, equal: str | None, watcher: Watcher
+) -> Settled:
     """Return the arm with the length that gives it the tokens, or the time, of the first."""
     like, config = first.config.train, settled.config
     assert like.updates and like.tokens_per_update and config.train.tokens_per_update
@@ -194,7 +198,7 @@ def _as_long(settled: Settled, first: Settled, equal: str | None, watcher: Watch
     return settle(with_values(config, {**open_ones, **length}), None, watcher)
 
 
-def _open_again(asked: Config, settled: Config, first: Config) -> Config:
+def _with_lr_settings_open(asked: Config, settled: Config, first: Config) -> Config:
     """Return the filled-in config with the settings that depend on the learning rate as requested,
     and evaluations that suit a comparison: few, of many tokens, the same for every arm.
     """

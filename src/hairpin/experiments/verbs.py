@@ -1,12 +1,12 @@
 """compare, ablate and find_lr as functions; torch is imported only where something is trained."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.load import ask, read_toml
+from hairpin.config.load import read_toml
 from hairpin.errors import ConfigError, RunError
-from hairpin.experiments.arms import Request
 from hairpin.experiments.compare import (
     Options,
     ablate_factors,
@@ -14,9 +14,9 @@ from hairpin.experiments.compare import (
     compare_finished,
     report,
 )
+from hairpin.experiments.conduct import NoProgress, Progress
 from hairpin.experiments.find_lr import Found, search
-from hairpin.experiments.progress import NoProgress, Progress
-from hairpin.launch.request import with_text
+from hairpin.launch.request import Request, requested_settings
 from hairpin.reports.comparison import Comparison
 from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory
 from hairpin.system.arguments import AnyPath, Time, listed
@@ -65,20 +65,21 @@ def compare(
         UserError: the request is invalid; a line for each reason.
         HairpinError: a run could not be trained; the same call resumes.
     """
-    folder = None if out is None else Path(out)
-    options = Options(
-        _count(seeds), budget, same_lr, equal, smallest_difference, folder, _count(workers)
-    )
+    options = Options(_count(seeds), same_lr, equal, smallest_difference, _count(workers))
+    request = Request(
+        corpus=corpus, config=config, out=out, budget=budget, settings=settings,
+        overrides=overrides,
+    )  # fmt: skip
     if only_report:
-        return _only_report(folder)
+        return _only_report(request.folder)
     paths = [Path(arm) for arm in arms]
     if groups := [[Path(path) for path in listed(group)] for group in listed(runs)]:
         if arms or vary:
             raise ConfigError("--runs and --against compare finished runs: no TEXT, no --vary")
-        _refuse_settings(settings, overrides, corpus, config, seeds, budget)
-        return compare_finished([(_group_name(group), group) for group in groups], options)
+        _refuse_settings(request, seeds)
+        return compare_finished([(_group_name(group), group) for group in groups], request, options)
     if len(paths) > 1 and not vary and all((path / "metrics.jsonl").exists() for path in paths):
-        return compare_finished([(path.name, [path]) for path in paths], options)
+        return compare_finished([(path.name, [path]) for path in paths], request, options)
     files = [path for path in paths if path.suffix == ".toml"]
     texts = [path for path in paths if path.suffix != ".toml"]
     if not vary and not files:
@@ -87,7 +88,7 @@ def compare(
         )
     if vary and len(files) == 1 and config is None:
         config, files = files[0], []
-    request = _request(texts, corpus, config, settings, overrides)
+    request = replace(request, texts=texts, config=_readable(config))
     return compare_configs(files, listed(vary), request, options, progress or NoProgress())
 
 
@@ -121,16 +122,17 @@ def ablate(
     Raises:
         UserError, HairpinError: as in `compare`.
     """
-    folder = None if out is None else Path(out)
-    if only_report:
-        return _only_report(folder)
-    options = Options(
-        _count(seeds), budget, same_lr, None, smallest_difference, folder, _count(workers)
-    )
+    options = Options(_count(seeds), same_lr, None, smallest_difference, _count(workers))
     paths = [Path(text) for text in texts]
     if len(paths) == 1 and paths[0].suffix == ".toml" and config is None:
         config, paths = paths[0], []
-    request = _request(paths, corpus, config, settings, overrides)
+    request = Request(
+        paths, corpus, config=config, out=out, budget=budget, settings=settings,
+        overrides=overrides,
+    )  # fmt: skip
+    if only_report:
+        return _only_report(request.folder)
+    _readable(config)
     return ablate_factors(
         list(listed(factors)), listed(vary), request, options, progress or NoProgress()
     )
@@ -159,23 +161,18 @@ def find_lr(
     Raises:
         UserError, HairpinError: as in `compare`.
     """
-    paths = [Path(text) for text in texts]
-    request = _request(paths, corpus, config, settings, overrides)
-    page = None if out is None else Path(out)
-    return search(request, budget, _count(workers), page, progress or NoProgress())
+    request = Request(
+        [Path(text) for text in texts], corpus, config=_readable(config), out=out, budget=budget,
+        settings=settings, overrides=overrides,
+    )  # fmt: skip
+    return search(request, _count(workers), progress or NoProgress())
 
 
-def _request(
-    texts: Sequence[Path],
-    corpus: str | None,
-    config: AnyPath | None,
-    settings: Mapping[str, Any] | None,
-    overrides: str | Iterable[str],
-) -> Request:
-    file = None if config is None else Path(config)
-    if file is not None:
-        read_toml(file)  # a mistake in its name is reported before anything else
-    return Request(file, listed(overrides), with_text(settings, texts, corpus))
+def _readable(config: AnyPath | None) -> AnyPath | None:
+    """Return the config file, after reading it: its mistakes are reported before anything else."""
+    if config is not None:
+        read_toml(Path(config))
+    return config
 
 
 def _count(given: int | None) -> int | None:
@@ -183,18 +180,10 @@ def _count(given: int | None) -> int | None:
     return None if given is None else int(given)
 
 
-def _refuse_settings(
-    settings: Mapping[str, Any] | None,
-    overrides: str | Iterable[str],
-    corpus: str | None,
-    config: AnyPath | None,
-    seeds: int | None,
-    budget: Time | None,
-) -> None:
+def _refuse_settings(request: Request, seeds: int | None) -> None:
     """Refuse training settings if nothing is trained."""
-    flags: dict[str, Any] = {**(settings or {}), **({"data.corpus": corpus} if corpus else {})}
-    others = {"--config": config, "--seeds": seeds, "--budget": budget}
-    said = [*ask(overrides=listed(overrides), flags=flags).typed.values()]
+    others = {"--config": request.config, "--seeds": seeds, "--budget": request.budget}
+    said = [*requested_settings(replace(request, config=None)).typed.values()]
     said += [f"{name} {value}" for name, value in others.items() if value is not None]
     if said:
         raise ConfigError(

@@ -23,7 +23,8 @@ from typing import Any, TextIO
 from hairpin.config.load import validate
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError, UserError
 from hairpin.experiments.channel import pipes_of_child
-from hairpin.launch.train import go_on, train_new
+from hairpin.launch.request import CheckedRequest, Request
+from hairpin.launch.train import resume_run, train_new
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.events import Event
@@ -81,7 +82,7 @@ def main() -> None:
     # If the parent is gone, or Ctrl-C stops all, reporting is left to the parent.
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while (line := requests.get()) is not None:
-            if not _answer(json.loads(line), answers, busy):
+            if not _train_requested(json.loads(line), answers, busy):
                 return
 
 
@@ -95,7 +96,7 @@ def _listen(
         signal.raise_signal(signal.SIGTERM)
 
 
-def _answer(request: dict[str, Any], answers: TextIO, busy: threading.Event) -> bool:
+def _train_requested(request: dict[str, Any], answers: TextIO, busy: threading.Event) -> bool:
     """Train one run; return True if another may follow.
 
     `busy` is cleared before the last answer: at that the parent may close the pipe of requests,
@@ -141,10 +142,10 @@ def train_trial(folder: Path, config: dict[str, Any], say: Callable[[dict[str, A
     forget_peak_memory()
     try:
         if run.config.exists():
-            go_on(Run(run), None, watcher, pictures=False)
+            resume_run(Run(run), None, watcher, pictures=False)
         else:
-            settings = validate(config)
-            train_new(settings, folder, "", None, time.monotonic(), watcher, pictures=False)
+            request = CheckedRequest(Request(out=folder), validate(config))
+            train_new(request, watcher, pictures=False)
     except (DivergedError, NonFiniteError, SpikeError) as error:
         state, reason = "diverged", str(error)
     write_json(

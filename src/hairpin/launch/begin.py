@@ -36,7 +36,7 @@ def begin(run: RunDirectory, asked: Config, budget_seconds: float | None) -> dic
     return first
 
 
-def begun_before(folder: Path) -> Path | None:
+def begun_by_this_launcher(folder: Path) -> Path | None:
     """Return the run that this process's torchrun began before restarting the process; None if
     it did not, or there is none in the folder.
     """

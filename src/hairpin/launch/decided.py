@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.layers import get
-from hairpin.config.load import Asked
+from hairpin.config.load import RequestedSettings
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.data.gpt2_files import read_tokenizer
@@ -22,14 +22,9 @@ _OF_A_RECIPE = ("architecture", "layers", "heads", "width")
 _OF_A_SIZE = ("layers", "heads", "width")
 
 
-def disagreements(asked: Asked) -> list[str]:
-    """Return a line for each requested setting that contradicts the model of `start.path`."""
-    start = get(asked.tree, "start.path")
-    return list(_disagreements(asked, Path(start))) if isinstance(start, str) else []
-
-
-def _disagreements(asked: Asked, start: Path) -> Iterator[str]:
-    decided = _decided(start)
+def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
+    """Yield a line for each requested setting that contradicts the model at `start`."""
+    decided = _settings_of_model(start)
     for key, theirs in decided.items():
         ours = get(asked.tree, key)
         if key == "model.context":
@@ -65,7 +60,7 @@ def _network_of(recipe: Any) -> dict[str, Any]:
     return {"architecture": Config().model.architecture, **RECIPES[recipe].get("model", {})}
 
 
-def _line(asked: Asked, key: str, theirs: str) -> str:
+def _line(asked: RequestedSettings, key: str, theirs: str) -> str:
     """Write the line for one setting, with both as they were typed."""
     value = _plain(get(asked.tree, key))
     where = ", ".join(asked.places[each] for each in (key, "start.path"))
@@ -76,16 +71,20 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _decided(start: Path) -> dict[str, Any]:
+def _settings_of_model(start: Path) -> dict[str, Any]:
     """Return dotted key → value; empty if unreadable, which is reported when it is opened."""
     try:
-        found = _of_run(start) if RunDirectory(start).config.is_file() else _of_folder(start)
+        found = (
+            _settings_of_run(start)
+            if RunDirectory(start).config.is_file()
+            else _settings_of_folder(start)
+        )
     except (HairpinError, OSError):
         return {}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _of_run(start: Path) -> dict[str, Any]:
+def _settings_of_run(start: Path) -> dict[str, Any]:
     config = RunDirectory(start).read_config()
     return {
         **{f"model.{name}": getattr(config.model, name) for name in (*_NETWORK, "context")},
@@ -93,7 +92,7 @@ def _of_run(start: Path) -> dict[str, Any]:
     }
 
 
-def _of_folder(start: Path) -> dict[str, Any]:
+def _settings_of_folder(start: Path) -> dict[str, Any]:
     """Return the settings of a model as transformers writes it."""
     from hairpin.weights.model_config import read_shape
 

@@ -9,8 +9,10 @@ not change a learning rate that was already used:
 """
 
 import math
+import statistics
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,8 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.launch.request import with_plugins
-from hairpin.launch.timing import timing_of
-from hairpin.planning.choose import MILESTONES
+from hairpin.planning.choose import CLOSING_SECONDS, MILESTONES
 from hairpin.plugins.files import PluginFile
-from hairpin.reports.curves import draw_extension
 from hairpin.reports.formats import format_duration
 from hairpin.run import Run
 from hairpin.runs.lock import RunLock
@@ -32,6 +32,9 @@ from hairpin.runs.record import first_event, read_record
 from hairpin.schedules.curves import Schedule
 from hairpin.schedules.extensions import POLICIES
 from hairpin.system.shell import command
+
+# A first start may have prepared the text, which is not repeated: at most this much counts.
+_MOST_STARTING_SECONDS = 30.0
 
 
 def is_finished(run: Run, config: Config | None = None) -> bool:
@@ -54,27 +57,27 @@ def is_imported(run: Run) -> bool:
     return any(event["event"] == "plan" and event.get("updates") == 0 for event in events)
 
 
-def nothing_to_go_on_with(path: Path) -> str:
+def nothing_to_resume(path: Path) -> str:
     """Return the message for a run that `hairpin import` made and that cannot be resumed."""
     begins = command("train", "TEXT", "--from", path)
     return f"imported, with no training to go on with; `{begins}` begins one"
 
 
-def changed(
+def config_to_resume(
     run: Run,
     plugins: Iterable[PluginFile],
     tools: Sequence[str],
     by: str | int | None,
     policy: str | None,
-    notice: Callable[[str], None],
-) -> Config:
-    """Return the config with which a run is to continue; it is written once it is known to fit.
+) -> tuple[Config, str | None]:
+    """Return the config with which a run is to continue, and a line about its length or None; it is
+    written once it is known to fit.
 
     Args:
         run: finished or not.
         plugins: to use as they are now; none: those that it was made with.
         tools: trackers from here on; none: those that it has.
-        by, policy, notice: as in `longer`.
+        by, policy: as in `extended_config`.
 
     Raises:
         ConfigError, RunError: it cannot continue so.
@@ -84,26 +87,22 @@ def changed(
     if tools:
         config = with_values(config, {"track.tools": tuple(tools)})
     if by is None and policy is None:
-        return config
+        return config, None
     with RunLock(run.path):  # another process may be training it
-        return longer(run, config, by, policy, notice)
+        return extended_config(run, config, by, policy)
 
 
-def longer(
-    run: Run,
-    config: Config,
-    by: str | int | None,
-    policy: str | None,
-    notice: Callable[[str], None],
-) -> Config:
-    """Return the config of a longer run, after drawing its learning rate, without writing it.
+def extended_config(
+    run: Run, config: Config, by: str | int | None, policy: str | None
+) -> tuple[Config, str | None]:
+    """Return the config of a longer run, without writing it; and a line if it becomes longer than
+    was asked for.
 
     Args:
         run: finished or not.
         config: of the run.
         by: number of further updates, or a duration such as "10m".
         policy: a name in `POLICIES`; None: as it is.
-        notice: receives the drawing.
 
     Raises:
         ConfigError, RunError: this run cannot be extended like this.
@@ -113,19 +112,15 @@ def longer(
     if policy is not None and policy not in POLICIES:
         raise RunError(f"--policy {policy}: choose one of {', '.join(POLICIES)}")
     if is_imported(run):
-        raise RunError(f"{run.path}: {nothing_to_go_on_with(run.path)}")
+        raise RunError(f"{run.path}: {nothing_to_resume(run.path)}")
     if not _is_settled(config):
         raise RunError(f"{run.path}: not begun yet; `{command('resume', run.path)}` begins it")
     more, note = _updates(run, config, by)
     _refuse_if_rates_would_change(run, schedule_of(config), policy)
-    extended = _longer(config, more, policy, _asked(run))
-    notice(draw_extension(schedule_of(config), schedule_of(extended)))
-    if note:
-        notice(note)
-    return extended
+    return _with_more_updates(config, more, policy, _requested_keys(run)), note
 
 
-def _asked(run: Run) -> frozenset[str]:
+def _requested_keys(run: Run) -> frozenset[str]:
     """Return the settings requested when the run began; the others were chosen."""
     start = first_event(run.directory.metrics) or {}
     return frozenset(flat(start.get("asked", {})))
@@ -182,7 +177,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
         raise RunError(
             f"{run.path}: no update was made yet, so its speed is not known; give --extend UPDATES"
         )
-    planned, asked = config.train.updates or 0, _asked(run)
+    planned, asked = config.train.updates or 0, _requested_keys(run)
     # An unfinished run starts and ends anyway.
     around = timing.around if is_finished(run, config) else 0.0
     more = 0
@@ -206,7 +201,9 @@ def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
     return max(1, math.ceil(updates / MILESTONES))
 
 
-def _longer(config: Config, more: int, policy: str | None, said: frozenset[str]) -> Config:
+def _with_more_updates(
+    config: Config, more: int, policy: str | None, said: frozenset[str]
+) -> Config:
     """Return the config `more` updates longer, with rarer evaluations and checkpoints."""
     schedule, asked = schedule_of(config), config.schedule
     updates = schedule.updates + more
@@ -232,3 +229,75 @@ def _fixed(phase: str, updates: int) -> dict[str, Any]:
         f"schedule.{phase}_tokens": None,
         f"schedule.{phase}_fraction": None,
     }
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a run's parts.
+
+    The record times updates and whole processes; the time that a process spent on neither its start
+    nor its updates went to evaluations, samples and checkpoints.
+
+    Args:
+        update: of one.
+        starting: from the start of a process to its first update.
+        pause: of an evaluation with its sample and checkpoint.
+    """
+
+    update: float
+    starting: float
+    pause: float
+
+    @property
+    def around(self) -> float:
+        """Seconds of a process outside its updates and evaluations: its start and its end."""
+        return self.starting + CLOSING_SECONDS
+
+    def updates_in(self, seconds: float, after: int, every: int) -> int:
+        """Return the number of updates that fit in the time, with the evaluations on the way and
+        the last; 0 if none.
+
+        Args:
+            seconds: without the start and the end of the process.
+            after: the run's updates before these.
+            every: updates between evaluations.
+        """
+        updates = math.floor((seconds - self.pause) / self.update)
+        while updates > 0:
+            cost = updates * self.update + self.pause * _pauses(after, updates, every)
+            if cost <= seconds:
+                return updates
+            updates -= max(1, math.floor((cost - seconds) / (self.update + self.pause)))
+        return 0
+
+
+def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
+    """Read the times from a record; None if no update in it was timed."""
+    updates: list[float] = []
+    begun = starting = pause = training = 0.0
+    pauses = 0
+    for event in events:
+        kind = event["event"]
+        if kind == "start":
+            begun = event.get("time", 0.0)
+        elif kind == "plan" and begun and "ends" in event:
+            starting = max(0.0, event["ends"] - event.get("seconds", 0.0) - begun)
+        elif kind == "resume":
+            training, pauses = 0.0, 0
+        elif kind == "update" and event.get("tokens_per_second"):
+            seconds = event["tokens"] / event["tokens_per_second"]
+            updates.append(seconds)
+            training += seconds
+        elif kind == "evaluation":
+            pauses += 1
+        elif kind == "end" and pauses:
+            pause = max(0.0, event["seconds"] - starting - training) / pauses
+    if not updates:
+        return None
+    return Timing(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
+
+
+def _pauses(after: int, updates: int, every: int) -> int:
+    """Count the evaluations in this many further updates, including the last."""
+    end = after + updates
+    return end // every - after // every + (end % every > 0)

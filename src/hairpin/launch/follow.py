@@ -1,7 +1,7 @@
 """The followers among several processes: they train what the first one decides.
 
-led       makes a training function that the first process calls and the others follow
-follow    take part until the run ends
+leader_decides  let the first process call a training function, and the others follow
+follow          take part until the run ends
 """
 
 import socket
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from hairpin.distributed import launch
-from hairpin.distributed.company import Company, in_company
+from hairpin.distributed.company import Processes, joined_processes
 from hairpin.errors import (
     FollowedError,
     Interrupted,
@@ -22,7 +22,7 @@ from hairpin.errors import (
     SpikeError,
     UserError,
 )
-from hairpin.launch.train import finish_speaking, training
+from hairpin.launch.train import ignore_sigterm, training_function
 from hairpin.plugins.files import load_plugins
 from hairpin.run import Run
 from hairpin.runs.folder import RunDirectory
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 _LOOKS, _LOOK_SECONDS = 20, 0.1
 
 
-def led(act: Callable[P, Run]) -> Callable[P, Run]:
+def leader_decides(act: Callable[P, Run]) -> Callable[P, Run]:
     """Let only the first process call the function, which decides what is trained; the others take
     part, using none of the arguments but `plugin`.
     """
@@ -41,18 +41,18 @@ def led(act: Callable[P, Run]) -> Callable[P, Run]:
     @wraps(act)
     def acted(*args: P.args, **named: P.kwargs) -> Run:
         require_working_folder()
-        with in_company() as company:
+        with joined_processes() as processes:
             if launch.is_follower():
                 plugins: Any = named.get("plugin", ())
-                return follow(company, plugins)
+                return follow(processes, plugins)
             run = act(*args, **named)
-            company.finish(run.path)
+            processes.announce_end(run.path)
             return run
 
     return acted
 
 
-def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
+def follow(processes: Processes, plugins: Iterable[str | Path]) -> Run:
     """Take part in what the first process trains, until it ends.
 
     The first one reports what all of them find together; this one reports only its own errors.
@@ -61,14 +61,14 @@ def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
         FollowedError: it failed, and the first process reports why.
         HairpinError: something went wrong in this process.
     """
-    word = company.word()
-    if word.run is None:
-        raise FollowedError(word.exit_code or 0)
-    directory = RunDirectory(Path(word.run))
-    if word.exit_code is not None:
+    message = processes.message()
+    if message.run is None:
+        raise FollowedError(message.exit_code or 0)
+    directory = RunDirectory(Path(message.run))
+    if message.exit_code is not None:
         return Run(directory)
     load_plugins(plugins)
-    world = company.world
+    world = processes.world
     if not directory.config.is_file():
         raise RunError(
             f"process {world.rank} on {socket.gethostname()} does not see {directory.path}: the "
@@ -77,14 +77,14 @@ def follow(company: Company, plugins: Iterable[str | Path]) -> Run:
     run = Run(directory)
     try:
         world.gather(0)  # the first process may remove the run only once all have seen it
-        for _ in training(run)(budget=None, watcher=Quiet(), world=world):
+        for _ in training_function(run)(budget=None, watcher=Quiet(), world=world):
             pass
     except (NonFiniteError, SpikeError, Interrupted) as error:
         raise FollowedError(error.exit_code) from None
     except ProcessLostError as error:
         if (code := world.noted_end()) is not None:
             raise FollowedError(code) from None
-        finish_speaking(error)
+        ignore_sigterm(error)
         raise
     except UserError as error:
         if _is_taken_back(directory):  # while this process was reading it

@@ -1,4 +1,4 @@
-"""The outputs of a run: the watcher, its page, the trackers, and in the end the plots.
+"""The observers of a run: the watcher, its page, the trackers, and in the end the plots.
 
 None of them changes the run, and its failure does not end the run. The record lists those given up.
 """
@@ -16,8 +16,8 @@ from hairpin.system import output
 Made = TypeVar("Made")
 
 
-class Audience:
-    """All outputs of a run during training.
+class Observers:
+    """Everything that follows a run during training.
 
     Args:
         run: the run.
@@ -33,7 +33,7 @@ class Audience:
         self._trackers = Trackers(run, tools, watcher.notice)
         self._page = LivePage(run, watcher.notice) if pictures else None
         self._noted: set[str] = set()
-        self._losses: list[events.Unwatched] = []
+        self._given_up: list[events.Unwatched] = []
         if pictures:
             watcher.begin(run.path)
 
@@ -56,10 +56,10 @@ class Audience:
             self._page.follow(event)
         self._note(update)
 
-    def losses(self, update: int) -> list[events.Unwatched]:
-        """Return events for the record on outputs given up since the last call."""
+    def given_up(self, update: int) -> list[events.Unwatched]:
+        """Return events for the record on observers given up since the last call."""
         self._note(update)
-        found, self._losses = self._losses, []
+        found, self._given_up = self._given_up, []
         return found
 
     def close(self) -> None:
@@ -88,4 +88,4 @@ class Audience:
         for reason in (*display, *output.failures()):
             if reason not in self._noted:
                 self._noted.add(reason)
-                self._losses.append(events.Unwatched(update, reason))
+                self._given_up.append(events.Unwatched(update, reason))

@@ -1,24 +1,32 @@
-"""The request of a call: its config, a name for its run, and the defaults for what is left out."""
+"""The request of a call, and the checked config that it makes.
+
+    Request  →  check_request  →  CheckedRequest  →  training
+
+`train`, `finetune`, `plan`, `prepare`, `schedule`, `compare`, `ablate` and `find_lr` put their
+arguments into a `Request` at once.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import value_of
 from hairpin.config.durations import parse_duration
-from hairpin.config.layers import shown, written
-from hairpin.config.load import Asked, ask, parse_override, with_values
+from hairpin.config.layers import assignment, get, short_repr
+from hairpin.config.load import RequestedSettings, parse_override, read_settings, with_values
 from hairpin.config.settings import Config, named
 from hairpin.data.spool import spool
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.launch.decided import disagreements
-from hairpin.plugins.files import PluginFile, entries_for
+from hairpin.plugins.files import PluginFile, entries_for, load_plugins
 from hairpin.plugins.registry import KEYS
 from hairpin.system.access import require_utf8
-from hairpin.system.arguments import AnyPath, as_settings
+from hairpin.system.arguments import AnyPath, Time, as_settings, listed
 
 Text = AnyPath | Iterable[Any]
+OnNotice = Callable[[str], None]
 
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
@@ -28,39 +36,133 @@ NO_TEXT = (
 )
 
 
-def asked_config(
-    texts: Iterable[Text],
-    corpus: str | None,
-    config: AnyPath | None,
-    overrides: Iterable[str],
-    settings: Mapping[str, Any],
-    on_notice: Callable[[str], None] = lambda line: None,
-) -> Config:
-    """Return the config that a call asks for.
+@dataclass(frozen=True)
+class Request:
+    """The arguments of a call, as given; a list may be given as one string or path.
 
     Args:
-        texts: files and folders, or iterables of texts or dicts, which are first written to disk.
+        texts: files, folders and patterns, or iterables of texts or dicts; of fine-tuning, records.
         corpus: a corpus by name.
+        column: of tables and dicts, the one that holds the text.
+        sources: of a mixture, name → text, or a dict of the keys of `[[data.sources]]`.
         config: a TOML file of settings.
-        overrides: "key=value" strings.
+        start: a run, or a folder with a model, to start from.
+        finetune: "classify" or "instruct"; None: train on text.
+        out: the folder to write.
+        budget: wall time, such as "10m".
         settings: dotted key → value.
-        on_notice: receives what is read of an iterable's rows.
+        overrides: "key=value" strings.
+        varied: dotted key → value, of an experiment's arm.
+        track: trackers.
+        plugin: Python files to run.
+    """
+
+    texts: Iterable[Text] = ()
+    corpus: str | None = None
+    column: str | None = None
+    sources: Mapping[str, Any] | None = None
+    config: AnyPath | None = None
+    start: AnyPath | None = None
+    finetune: str | None = None
+    out: AnyPath | None = None
+    budget: Time | None = None
+    settings: Mapping[str, Any] | None = None
+    overrides: Iterable[str] = ()
+    varied: Mapping[str, Any] | None = None
+    track: Iterable[str] = ()
+    plugin: AnyPath | Iterable[AnyPath] = ()
+
+    def __post_init__(self) -> None:
+        """Make lists of what may be one thing or an iterator.
+
+        Raises:
+            ConfigError: a dict is given for a list, or a list for a dict.
+        """
+        for name in ("overrides", "track", "plugin"):
+            object.__setattr__(self, name, listed(getattr(self, name)))
+        object.__setattr__(self, "texts", tuple(self.texts))
+        object.__setattr__(self, "settings", as_settings(self.settings))
+
+    @property
+    def folder(self) -> Path | None:
+        """`out` as a path; None: not given."""
+        return None if self.out is None else Path(self.out)
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A request whose config is valid.
+
+    Args:
+        request: the request.
+        config: the settings; those left open are chosen later.
+        budget_seconds: wall time; None: the settings decide the length.
+        notes: lines for people.
+    """
+
+    request: Request
+    config: Config
+    budget_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A name for the run's folder."""
+        name, kind = name_of(self.config), self.request.finetune
+        return f"{name}-{kind}" if kind else name
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers that the call itself names in any way, without those of a file."""
+        request = self.request
+        said = [
+            value for key, value in map(parse_override, request.overrides) if key == "track.tools"
+        ]
+        said.append(as_settings(request.settings).get("track.tools"))
+        lists = [(entry,) if isinstance(entry, str) else entry for entry in said]
+        return (
+            *request.track,
+            *(tool for entry in lists if isinstance(entry, list | tuple) for tool in entry),
+        )
+
+
+def check_request(request: Request) -> CheckedRequest:
+    """Run the plugins of a request, and check its settings.
+
+    Raises:
+        UserError: the request is invalid; a line for each reason.
+    """
+    files, notes = load_plugins(request.plugin), list[str]()
+    config = with_plugins(requested_config(request, notes.append), files)
+    budget = request.budget
+    seconds = default_budget_seconds(config) if budget is None else parse_duration(budget)
+    return CheckedRequest(request, config, seconds, tuple(notes))
+
+
+def with_training_defaults(checked: CheckedRequest) -> CheckedRequest:
+    """Name the default corpus if no text is named, and note if the budget decides no length."""
+    config, notes = checked.config, [*checked.notes]
+    if not config.data.is_named:
+        config = with_values(config, {"data.corpus": DEFAULT_CORPUS})
+        notes.append(NO_TEXT)
+    if checked.request.budget is not None and length_of(config):
+        notes.append("--budget: the length is given, so the budget chooses the size at most")
+    return replace(checked, config=config, notes=tuple(notes))
+
+
+def requested_config(request: Request, on_notice: OnNotice = lambda line: None) -> Config:
+    """Return the config of a request, after checking it against the model that it starts from.
+
+    Args:
+        request: its plugins have been run.
+        on_notice: receives a line about the rows of an iterable.
 
     Raises:
         ConfigError: the config is invalid.
     """
-    file = None if config is None else Path(config)
-    flags = with_text(settings, texts, corpus, on_notice)
-    return agreed_config(ask(file=file, overrides=overrides, flags=flags))
-
-
-def agreed_config(asked: Asked) -> Config:
-    """Return the requested config, after checking it against the model that it starts from.
-
-    Raises:
-        ConfigError: the config is invalid.
-    """
-    problems = disagreements(asked)
+    asked = requested_settings(request, on_notice)
+    start = get(asked.tree, "start.path")
+    problems = list(disagreements(asked, Path(start))) if isinstance(start, str) else []
     try:
         config = asked.config()
     except ConfigError as error:
@@ -70,44 +172,65 @@ def agreed_config(asked: Asked) -> Config:
     return config
 
 
-def with_text(
-    settings: Mapping[str, Any] | None,
-    texts: Iterable[Text],
-    corpus: str | None,
-    on_notice: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Return the settings with the named files and folders, or the corpus by name, if any.
+def requested_settings(
+    request: Request, on_notice: OnNotice = lambda line: None
+) -> RequestedSettings:
+    """Read the settings of a request from its file and its arguments.
 
     Raises:
+        ConfigError: two of them disagree, or the file cannot be read.
         CorpusError: an iterable has a row that is no text.
     """
-    flags: Mapping[str, Any] = as_settings(settings)
-    if paths := [path_of(text, flags.get("data.column"), on_notice) for text in texts]:
-        flags = and_also(flags, "data.texts", paths)
-    return and_also(flags, "data.corpus", corpus) if corpus is not None else dict(flags)
+    return read_settings(
+        file=None if request.config is None else Path(request.config),
+        overrides=request.overrides,
+        flags=_flags_of(request, on_notice),
+        varied=request.varied,
+    )
 
 
-def and_also(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+def _flags_of(request: Request, on_notice: OnNotice) -> dict[str, Any]:
+    """Return the settings of a request, including those that have an argument of their own."""
+    flags = as_settings(request.settings)
+
+    def add(key: str, value: Any) -> None:
+        if value is not None:
+            flags.update(with_argument(flags, key, value))
+
+    add("start.path", None if request.start is None else _absolute(request.start))
+    add("data.column", request.column)
+    column = flags.get("data.column")
+    add("data.sources", source_tables(request.sources, column) if request.sources else None)
+    add("track.tools", tuple(request.track) or None)
+    add("finetune.kind", request.finetune)
+    add("data.texts", [path_of(text, column, on_notice) for text in request.texts] or None)
+    add("data.corpus", request.corpus)
+    return flags
+
+
+def with_argument(settings: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """Return the settings with the value of a dedicated argument.
 
     Raises:
         ConfigError: they already have a different value.
     """
     if settings.get(key) is not None and settings[key] != value:
-        both = f"{written(key, settings[key])} in the settings and {shown(value)}"
+        both = f"{assignment(key, settings[key])} in the settings and {short_repr(value)}"
         raise ConfigError(f"{key}: {both} as an argument disagree; keep one")
     return {**settings, key: value}
 
 
-def path_of(
-    text: Text, column: str | None, on_notice: Callable[[str], None] = lambda line: None
-) -> str:
+def path_of(text: Text, column: str | None, on_notice: OnNotice = lambda line: None) -> str:
     """Return the path of a text: made absolute, or the file that an iterable is written to."""
     if isinstance(text, str | os.PathLike):
         if not os.fspath(text):
             raise CorpusError("a text's name is empty (a variable that is not set?); name a file")
-        return str(require_utf8(Path(text).absolute()))
+        return _absolute(text)
     return str(spool(text, column, on_notice=on_notice))
+
+
+def _absolute(path: AnyPath) -> str:
+    return str(require_utf8(Path(path).absolute()))
 
 
 def source_tables(sources: Mapping[str, Any], column: str | None) -> list[dict[str, Any]]:
@@ -139,30 +262,6 @@ def require_text(config: Config) -> None:
         raise CorpusError("no text given: name files or folders, or a corpus with --corpus")
 
 
-def with_start(settings: Mapping[str, Any] | None, start: AnyPath | None) -> dict[str, Any]:
-    """Return the settings with the run or the folder to start from."""
-    given = as_settings(settings)
-    if start is None:
-        return given
-    return and_also(given, "start.path", str(require_utf8(Path(start).absolute())))
-
-
-def with_tracks(settings: Mapping[str, Any], tools: Iterable[str]) -> dict[str, Any]:
-    """Return the settings with the named trackers; none: those that the config names."""
-    named = tuple(tools)
-    return and_also(settings, "track.tools", named) if named else dict(settings)
-
-
-def tracks_named(
-    tools: Iterable[str], overrides: Iterable[str], settings: Mapping[str, Any] | None
-) -> tuple[str, ...]:
-    """Return the trackers that the call itself names in any way, without those of a file."""
-    said = [value for key, value in map(parse_override, overrides) if key == "track.tools"]
-    said.append(as_settings(settings).get("track.tools"))
-    lists = [(entry,) if isinstance(entry, str) else entry for entry in said]
-    return (*tools, *(t for entry in lists if isinstance(entry, list | tuple) for t in entry))
-
-
 def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:
     """Return the config with the named plugins, which replace those with the same path."""
     names = {kind: value_of(config, key) for kind, key in KEYS.items()}
@@ -175,17 +274,6 @@ def with_plugins(config: Config, files: Iterable[PluginFile]) -> Config:
 def name_of(config: Config) -> str:
     """Return a name for a run of this text."""
     return named(config.data)
-
-
-def with_tables(
-    settings: Mapping[str, Any], column: str | None, sources: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Return the settings with the column of tables and the sources of a mixture."""
-    flags = dict(settings) if column is None else and_also(settings, "data.column", column)
-    if sources:
-        tables = source_tables(sources, flags.get("data.column"))
-        flags = and_also(flags, "data.sources", tables)
-    return flags
 
 
 def default_budget_seconds(config: Config) -> float | None:

@@ -1,7 +1,7 @@
 """Trains a run to its end: runs the loop, and leaves an `end` in the record.
 
     train_new   makes a folder for a run, then trains in it
-    go_on       resumes a run that exists
+    resume_run  resumes a run that exists
 
 PyTorch is imported only once the run's folder exists.
 """
@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hairpin.config.settings import Config
 from hairpin.data.finding import require_there
-from hairpin.distributed.company import in_company
+from hairpin.distributed.company import joined_processes
 from hairpin.errors import (
     HairpinError,
     Interrupted,
@@ -26,8 +25,9 @@ from hairpin.errors import (
     UserError,
 )
 from hairpin.launch.begin import begin
-from hairpin.launch.extend import is_finished, is_imported, nothing_to_go_on_with
-from hairpin.launch.observers import Audience
+from hairpin.launch.extend import is_finished, is_imported, nothing_to_resume
+from hairpin.launch.observers import Observers
+from hairpin.launch.request import CheckedRequest
 from hairpin.plugins.files import blame, require_plugins
 from hairpin.reports.trackers.tools import (
     agreed,
@@ -42,7 +42,6 @@ from hairpin.runs.folder import RunDirectory, create_run, new_run_path
 from hairpin.runs.lock import RunLock
 from hairpin.runs.record import Record
 from hairpin.runs.watcher import Guarded, Watcher, guarded
-from hairpin.system.arguments import AnyPath
 from hairpin.system.shell import command
 
 if TYPE_CHECKING:
@@ -55,41 +54,49 @@ _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(sig
 
 
 def train_new(
-    asked: Config,
-    out: AnyPath | None,
-    name: str,
-    budget_seconds: float | None,
-    started: float,
+    checked: CheckedRequest,
     watcher: Watcher,
-    notices: Iterable[str] = (),
+    started: float | None = None,
     *,
-    track: Iterable[str] = (),
     pictures: bool = True,
 ) -> Run:
-    """Make the run's folder, then train in it; without `pictures`, draw no plots.
+    """Make the run's folder, then train in it.
 
     A user's mistake that is found before the first update leaves no run. Of the trackers that the
-    config names, those are used that are in `track` or write only to the folder.
+    config names, those are used that the call itself names or that write only to the folder.
+
+    Args:
+        checked: the request.
+        watcher: display.
+        started: start of the budget on `time.monotonic`; None: now.
+        pictures: whether plots are drawn at the end.
     """
-    watcher = guarded(watcher)
+    started = time.monotonic() if started is None else started
+    watcher, asked, track = guarded(watcher), checked.config, checked.trackers
     require_known(track)
     tools = followed(asked.track, track, watcher.notice)
     require_installed(tools)
     require_plugins(asked.plugins, "hairpin train …")
     require_there(asked.data)
-    directory = create_run(Path(out) if out else new_run_path(name), asked)
-    for line in notices:
+    directory = create_run(checked.request.folder or new_run_path(checked.name), asked)
+    for line in checked.notes:
         watcher.notice(line)
     with RunLock(directory.path) as lock:
-        _say(lock, watcher)
-        begin(directory, asked, budget_seconds)
+        _notify(lock, watcher)
+        begin(directory, asked, checked.budget_seconds)
         remember(directory.path, asked.track, track)
-        return _drain(
-            directory, budget_seconds, started, watcher, tools, new=lock, pictures=pictures
+        return _run_to_end(
+            directory,
+            checked.budget_seconds,
+            started,
+            watcher,
+            tools,
+            new=lock,
+            pictures=pictures,
         )
 
 
-def go_on(
+def resume_run(
     run: Run,
     budget_seconds: float | None,
     watcher: Watcher,
@@ -119,12 +126,12 @@ def go_on(
     require_installed(tools)
     require_plugins(config.plugins, command("resume", run.path))
     with RunLock(run.path) as lock:
-        _say(lock, watcher)
+        _notify(lock, watcher)
         remember(run.path, config.track, named)
         begun = begin(run.directory, config, budget_seconds)
         budget_seconds = begun.get("budget_seconds")
         now = time.monotonic()
-        return _drain(
+        return _run_to_end(
             run.directory,
             budget_seconds,
             now,
@@ -139,7 +146,7 @@ def go_on(
 def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
     """Report that a finished run has nothing left to do; save its changed trackers and plugins."""
     done = f" is finished after {config.train.updates} updates: nothing to do"
-    words = f": {nothing_to_go_on_with(run.path)}" if is_imported(run) else done
+    words = f": {nothing_to_resume(run.path)}" if is_imported(run) else done
     watcher.notice(f"{run.path}{words}")
     if config != run.config:
         with RunLock(run.path):
@@ -150,19 +157,19 @@ def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
     return run
 
 
-def finish_speaking(error: HairpinError) -> None:
+def ignore_sigterm(error: HairpinError) -> None:
     """If a process was lost, let this one report it and end, ignoring torchrun's signals."""
     if isinstance(error, ProcessLostError):
         with suppress(ValueError):  # only the main thread may
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _say(lock: RunLock, watcher: Watcher) -> None:
+def _notify(lock: RunLock, watcher: Watcher) -> None:
     if lock.note:
         watcher.notice(lock.note)
 
 
-def _drain(
+def _run_to_end(
     directory: RunDirectory,
     budget_seconds: float | None,
     started: float,
@@ -185,37 +192,37 @@ def _drain(
     from hairpin.training.budget import Budget
 
     run, budget = Run(directory), Budget(budget_seconds, started) if budget_seconds else None
-    audience = Audience(run, watcher, tools, pictures=pictures)
+    observers = Observers(run, watcher, tools, pictures=pictures)
     update, status, reason = run.summary().updates, "failed", None
     begun, refused, given_up = new is not None, False, False
+    loop = _train_as_leader(run, config, budget, watcher, restart)
     try:
-        for event in _blaming(_leading(run, config, budget, watcher, restart)):
+        for event in _attribute_plugin_errors(loop):
             begun = True
             update = getattr(event, "update", update) + isinstance(event, _COUNTED_FROM_0)
-            audience.show(event, update)
+            observers.show(event, update)
         status = "finished"
     except HairpinError as error:
-        finish_speaking(error)
+        ignore_sigterm(error)
         status, reason = "interrupted" if error.exit_code > 128 else "failed", str(error)
         refused = isinstance(error, UserError) and not begun
         given_up = isinstance(error, UserError) and new is not None and not update
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
         status, reason = "interrupted", f"stopped; go on with `{command('resume', directory.path)}`"
-        number = _signal_of(stop)
-        if number is None:
+        if (number := _signal_of(stop)) is None:
             raise
         raise Interrupted(reason, number) from None
     finally:
         if directory.path.is_dir() and not refused:
             end = events.End(update, status, time.monotonic() - started, reason)
-            _write(directory, *audience.losses(update), end)
-            audience.show(end, update, is_shown=not given_up)
-        audience.close()
+            _write(directory, *observers.given_up(update), end)
+            observers.show(end, update, is_shown=not given_up)
+        observers.close()
         if new and given_up:
             directory.give_up(new)
-    audience.finish()
-    _write(directory, *audience.losses(update))
+    observers.finish()
+    _write(directory, *observers.given_up(update))
     return run
 
 
@@ -236,21 +243,22 @@ def _write(directory: RunDirectory, *last: events.Event) -> None:
         record.sync()
 
 
-def _leading(
+def _train_as_leader(
     run: Run, config: Config | None, budget: "Budget | None", watcher: Watcher, restart: bool
 ) -> Iterator[events.Event]:
     """Train, after sending the request to the other processes, if any."""
-    with in_company() as company:
-        company.lead(run.path)
-        company.world.gather(0)  # wait until all have seen it: a mistake may remove it
-        train = training(run)
+    with joined_processes() as processes:
+        processes.announce_run(run.path)
+        world = processes.world
+        world.gather(0)  # wait until all have seen it: a mistake may remove it
+        train = training_function(run)
         yield from train(
-            config=config, budget=budget, watcher=watcher, world=company.world, restart=restart
+            config=config, budget=budget, watcher=watcher, world=world, restart=restart
         )
-        company.world.leave()
+        world.leave()
 
 
-def training(run: Run) -> Callable[..., Iterator[events.Event]]:
+def training_function(run: Run) -> Callable[..., Iterator[events.Event]]:
     """Return the training function for a run of its kind."""
     from hairpin.tasks.finetuning import finetuning
     from hairpin.tasks.pretraining import pretraining
@@ -260,7 +268,7 @@ def training(run: Run) -> Callable[..., Iterator[events.Event]]:
     return partial(train_run, run.directory, make_task)
 
 
-def _blaming(loop: Iterable[events.Event]) -> Iterator[events.Event]:
+def _attribute_plugin_errors(loop: Iterable[events.Event]) -> Iterator[events.Event]:
     """Yield the loop's events; turn a plugin's error into a line that names the place."""
     try:
         yield from loop

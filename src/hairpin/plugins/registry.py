@@ -262,7 +262,7 @@ def register_tracker(name: str, make: Callable[[], Any]) -> None:
     Args:
         name: lower-case letters, digits, - and _.
         make: () → a `hairpin.reports.trackers.tracker.Tracker`; a class will do. It is called in
-            the tracker's own thread once for each process of a run, in the first of several processes.
+            the tracker's own thread once for each process of a run, in the first of several.
 
     Raises:
         PluginError: the name is taken.

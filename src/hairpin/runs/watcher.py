@@ -79,24 +79,24 @@ class Guarded:
         self.failure: str | None = None
 
     def stage(self, name: str, done: int, total: int) -> None:
-        self._tell(lambda: self._watcher.stage(name, done, total))
+        self._call(lambda: self._watcher.stage(name, done, total))
 
     def notice(self, line: str) -> None:
-        self._tell(lambda: self._watcher.notice(line))
+        self._call(lambda: self._watcher.notice(line))
 
     def begin(self, path: Path) -> None:
-        self._tell(lambda: self._watcher.begin(path))
+        self._call(lambda: self._watcher.begin(path))
 
     def show(self, event: Event) -> None:
-        self._tell(lambda: self._watcher.show(event))
+        self._call(lambda: self._watcher.show(event))
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
-        self._tell(lambda: self._watcher.finish(path, summary))
+        self._call(lambda: self._watcher.finish(path, summary))
 
     def close(self) -> None:
-        self._tell(self._watcher.close)
+        self._call(self._watcher.close)
 
-    def _tell(self, call: Callable[[], None]) -> None:
+    def _call(self, call: Callable[[], None]) -> None:
         if self.failure is not None:
             return
         try:

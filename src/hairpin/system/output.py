@@ -49,7 +49,7 @@ class Outlet(io.RawIOBase):
             self.failure = f"{self.label}: {reason}"
             if self.raises:
                 raise OSError(getattr(error, "errno", None), reason, self.label) from error
-            _say(f"hairpin: {self.failure}; going on without it\n")
+            _write_to_stderr(f"hairpin: {self.failure}; going on without it\n")
             return len(data)
         return written
 
@@ -107,7 +107,7 @@ def failures() -> list[str]:
     return [outlet.failure for outlet in _outlets.values() if outlet.failure is not None]
 
 
-def _say(line: str) -> None:
+def _write_to_stderr(line: str) -> None:
     """Write to standard error directly, past all layers of the program."""
     if (outlet := _outlets.get("stderr")) and outlet.failure is None:
         outlet.write(line.encode())

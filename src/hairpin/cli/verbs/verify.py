@@ -5,11 +5,16 @@ from pathlib import Path
 
 import click
 
-from hairpin.cli.options import PATH, json_option
+from hairpin.cli.options import PATH, Verb, json_option
 from hairpin.cli.shown import say, say_table
 
 
-@click.command(short_help="Check a run's files; prove exact resume on this machine.")
+@click.command(
+    cls=Verb,
+    group="care",
+    place=2,
+    short_help="Check a run's files; prove exact resume on this machine.",
+)
 @click.argument("run_or_config", required=False, type=PATH)
 @click.option("--resume", "prove", is_flag=True, help="Train, kill, resume and compare.")
 @click.option("--updates", type=click.IntRange(6, 100_000), default=60, show_default=True)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
-from hairpin.cli.options import PATH
+from hairpin.cli.options import PATH, Verb
 from hairpin.cli.shown import say
 
 
-@click.command(short_help="Write a page about runs, in one HTML file.")
+@click.command(
+    cls=Verb, group="after", place=4, short_help="Write a page about runs, in one HTML file."
+)
 @click.argument("runs", nargs=-1, metavar="[RUN]...", type=PATH)
 @click.option(
     "--out",

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
-from hairpin.cli.options import PATH
+from hairpin.cli.options import PATH, Verb
 from hairpin.cli.shown import say
 
 
-@click.command(short_help="Run the book's appendix D beside what it prints.")
+@click.command(
+    cls=Verb, group="care", place=4, short_help="Run the book's appendix D beside what it prints."
+)
 @click.option(
     "--iterations",
     type=click.IntRange(1, 135),

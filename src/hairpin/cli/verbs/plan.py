@@ -1,5 +1,6 @@
 """hairpin plan."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,21 @@ import click
 
 from hairpin.cli.options import (
     PATH,
+    Verb,
     corpus_option,
     json_option,
     plugin_option,
-    settings_of,
+    settings_apart,
     with_plan_settings,
 )
 
 
-@click.command(short_help="Say what a run will cost, and what its text is like.")
+@click.command(
+    cls=Verb,
+    group="before",
+    place=1,
+    short_help="Say what a run will cost, and what its text is like.",
+)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_plan_settings
 @click.option("--tokens", metavar="1B", help="Length of the run in tokens.")
@@ -33,14 +40,7 @@ from hairpin.cli.options import (
 @click.option("--micro-batch", type=int, help="With --gpus: sequences a card takes at once.")
 @plugin_option
 def plan(
-    texts: tuple[Path, ...],
-    config: Path | None,
-    overrides: tuple[str, ...],
-    no_probe: bool,
-    no_text_check: bool,
-    as_json: bool,
-    plugin: tuple[Path, ...],
-    **flags: Any,
+    texts: tuple[Path, ...], no_probe: bool, no_text_check: bool, as_json: bool, **given: Any
 ) -> None:
     """What a run will cost, before any training, and what its text is like.
 
@@ -51,22 +51,11 @@ def plan(
       hairpin plan --size gpt2 --tokens 1B --no-probe
       hairpin plan --parameters 7B --tokens 140B --gpus 8,16,32,64
     """
-    import json
-
     from hairpin import api
 
-    names = ("budget", "corpus", "out", "parameters", "gpus", "gpu", "context", "micro_batch")
-    asked = {name: flags.pop(name) for name in (*names, "tokens")}
-    found = api.plan(
-        *texts,
-        config=config,
-        overrides=overrides,
-        settings=settings_of(flags),
-        probe=not no_probe,
-        check_text=not no_text_check,
-        plugin=plugin,
-        **asked,
-    )
+    tokens = given.pop("tokens")  # not the flag of that name: this one may be "140B"
+    arguments = settings_apart(given) | {"tokens": tokens}
+    found = api.plan(*texts, **arguments, probe=not no_probe, check_text=not no_text_check)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=1))
     else:

@@ -1,13 +1,15 @@
-"""hairpin export, hairpin import."""
+"""hairpin export."""
 
 from pathlib import Path
 
 import click
 
-from hairpin.cli.options import PATH, weights_option
+from hairpin.cli.options import PATH, Verb, weights_option
 
 
-@click.command(short_help="Write a run for transformers, or for llama.cpp.")
+@click.command(
+    cls=Verb, group="share", place=1, short_help="Write a run for transformers, or for llama.cpp."
+)
 @click.argument("run_and_out", nargs=-1, required=True, metavar="[RUN] OUT", type=PATH)
 @click.option(
     "--to",
@@ -32,21 +34,3 @@ def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
         raise click.UsageError(f"{run_and_out[0]} is a run; say where to write it, too")
     run = run_and_out[0] if len(run_and_out) == 2 else None
     click.echo(harmless_name(verbs.export(run, run_and_out[-1], to=to, weights=weights).words))
-
-
-@click.command("import", short_help="Make a run of a model of transformers.")
-@click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--out", type=PATH, help="The run's folder.")
-def import_(folder: Path, out: Path | None) -> None:
-    """Make a run of the model in DIR: config.json, safetensors, tokenizer.
-
-    GPT-2's, and what hairpin exported. The run can write, be measured and be fine-tuned, and
-    `hairpin train TEXT --from` goes on from it. Pickles are never read.
-    """
-    from hairpin.cli.shown import say
-    from hairpin.reports.formats import harmless_name
-    from hairpin.weights.convert.verbs import import_model
-
-    run = import_model(folder, out=out, on_notice=lambda line: say(line, err=True))
-    count = run.summary().parameters or 0
-    click.echo(harmless_name(f"{run.path}: {count:,} parameters, from {folder}"))

@@ -1,4 +1,4 @@
-"""hairpin compare, hairpin ablate, hairpin find-lr."""
+"""hairpin compare, and what it shares with hairpin ablate."""
 
 import json
 from collections.abc import Callable
@@ -10,13 +10,13 @@ import click
 from hairpin.cli.options import (
     PATH,
     FiniteRange,
+    Verb,
     corpus_option,
     json_option,
-    settings_of,
+    settings_apart,
     with_settings,
 )
 from hairpin.cli.shown import say
-from hairpin.config.names import FLAGS
 
 if TYPE_CHECKING:
     from hairpin.reports.comparison import Comparison
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Grouping(click.Command):
+class Grouping(Verb):
     """A command whose --runs and --against each take all arguments up to the next option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -49,7 +49,8 @@ class Grouping(click.Command):
         return super().parse_args(ctx, rest)
 
 
-def _with_experiment_options(command: F) -> F:
+def with_experiment_options(command: F) -> F:
+    """Add the options that compare and ablate share."""
     for option in reversed(
         (
             corpus_option,
@@ -77,7 +78,12 @@ def _with_experiment_options(command: F) -> F:
     return command
 
 
-@click.command(cls=Grouping, short_help="Tell which arm is better, and whether it was the seed.")
+@click.command(
+    cls=Grouping,
+    group="after",
+    place=5,
+    short_help="Tell which arm is better, and whether it was the seed.",
+)
 @click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=PATH)
 @with_settings
 @click.option("--vary", multiple=True, metavar="KEY=A,B", help="An arm for each value of a key.")
@@ -88,7 +94,7 @@ def _with_experiment_options(command: F) -> F:
 )
 @click.option("--runs", multiple=True, metavar="RUN...", help="Finished runs of the first arm.")
 @click.option("--against", multiple=True, metavar="RUN...", help="Finished runs of another arm.")
-@_with_experiment_options
+@with_experiment_options
 def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None:
     """Which of some arms is better on a text, and is it the arm or the seed?
 
@@ -106,66 +112,10 @@ def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None
 
     groups = click.get_current_context().meta["groups"]
     del given["runs"], given["against"]
-    _show(given, lambda options: verbs.compare(*arms, vary=vary, runs=groups, **options))
+    show_experiment(given, lambda options: verbs.compare(*arms, vary=vary, runs=groups, **options))
 
 
-@click.command(short_help="Tell which parts of a recipe help on a text.")
-@click.argument("texts", nargs=-1, metavar="[TEXT|CONFIG]...", type=PATH)
-@with_settings
-@click.option(
-    "--factors",
-    default="warmup,decay,clip",
-    show_default=True,
-    help="What is turned on and off, in every combination.",
-)
-@click.option("--vary", multiple=True, metavar="KEY=OFF,ON", help="Any other key as a factor.")
-@_with_experiment_options
-def ablate(texts: tuple[Path, ...], factors: str, vary: tuple[str, ...], **given: Any) -> None:
-    """Which parts of a recipe help, on this text: warmup, decay, clipping, or any key.
-
-    \b
-      hairpin ablate book.txt --budget 40m
-      hairpin ablate book.txt --factors clip --vary optimizer.weight_decay=0.0,0.1
-
-    Every combination of the factors is trained, each at the learning rate that suits it best.
-    """
-    from hairpin.experiments import verbs
-
-    names = [name.strip() for name in factors.split(",") if name.strip()]
-    _show(given, lambda options: verbs.ablate(*texts, factors=names, vary=vary, **options))
-
-
-@click.command(short_help="Find a peak learning rate by short runs.")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
-@with_settings
-@corpus_option
-@click.option("--budget", metavar="5m", help="Wall time for the search; 5 minutes if left out.")
-@click.option("--workers", type=int, help="Runs side by side; one for each core.")
-@click.option("--out", type=PATH, help="The page; find-lr-TEXT.html if left out.")
-@json_option
-def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
-    """Find a peak learning rate, by short runs of the whole schedule at rates a factor of two
-    apart.
-
-    \b
-      hairpin find-lr book.txt --size tiny
-      hairpin find-lr book.txt --recipe gpt2 --updates 2000 --budget 10m
-
-    Nothing is left behind but a page with the plot and the reason.
-    """
-    from hairpin.experiments import verbs
-    from hairpin.reports.terminal.experiment import ExperimentBar
-
-    flags = settings_of({key: given.pop(key) for key in FLAGS})
-    with ExperimentBar() as progress:
-        found = verbs.find_lr(*texts, settings=flags, progress=progress, **given)
-    if as_json:
-        click.echo(json.dumps(found.as_json(), allow_nan=False))
-        return
-    say("\n".join(found.lines()))
-
-
-def _show(
+def show_experiment(
     given: dict[str, Any], run: "Callable[[dict[str, Any]], tuple[Comparison, Path | None]]"
 ) -> None:
     """Run an experiment with its progress bar, then print the result."""
@@ -173,9 +123,8 @@ def _show(
     from hairpin.reports.terminal.experiment import ExperimentBar
 
     as_object = given.pop("as_json")
-    options = {"settings": settings_of({key: given.pop(key) for key in FLAGS}), **given}
     with ExperimentBar() as progress:
-        comparison, folder = run(options | {"progress": progress})
+        comparison, folder = run(settings_apart(given) | {"progress": progress})
     if as_object:
         click.echo(json.dumps(as_json(comparison), allow_nan=False))
         return

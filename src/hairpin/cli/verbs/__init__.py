@@ -1,0 +1,1 @@
+"""One file a verb; its file's name is the verb's."""

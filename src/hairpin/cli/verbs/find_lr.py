@@ -1,0 +1,48 @@
+"""hairpin find-lr."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hairpin.cli.options import (
+    PATH,
+    Verb,
+    corpus_option,
+    json_option,
+    settings_apart,
+    with_settings,
+)
+from hairpin.cli.shown import say
+
+
+@click.command(
+    cls=Verb, group="before", place=4, short_help="Find a peak learning rate by short runs."
+)
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
+@with_settings
+@corpus_option
+@click.option("--budget", metavar="5m", help="Wall time for the search; 5 minutes if left out.")
+@click.option("--workers", type=int, help="Runs side by side; one for each core.")
+@click.option("--out", type=PATH, help="The page; find-lr-TEXT.html if left out.")
+@json_option
+def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
+    """Find a peak learning rate, by short runs of the whole schedule at rates a factor of two
+    apart.
+
+    \b
+      hairpin find-lr book.txt --size tiny
+      hairpin find-lr book.txt --recipe gpt2 --updates 2000 --budget 10m
+
+    Nothing is left behind but a page with the plot and the reason.
+    """
+    from hairpin.experiments import verbs
+    from hairpin.reports.terminal.experiment import ExperimentBar
+
+    with ExperimentBar() as progress:
+        found = verbs.find_lr(*texts, **settings_apart(given), progress=progress)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), allow_nan=False))
+        return
+    say("\n".join(found.lines()))
