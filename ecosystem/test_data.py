@@ -13,7 +13,7 @@ from pyarrow import feather, ipc, parquet
 import hairpin
 from corpora import corpus_of, problem_of, texts_of
 from hairpin.data.split import survey
-from hairpin.data.spool import spool
+from hairpin.data.tables.spool import spool
 from hairpin.runs.watcher import Quiet
 from helpers import some_text, tiny
 

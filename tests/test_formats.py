@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora import corpus_of, problem_of, texts_of
-from hairpin.data import columns, reading, record_formats
-from hairpin.data.json_tables import JsonArray, JsonLines
+from hairpin.data import reading
 from hairpin.data.split import survey
-from hairpin.data.spool import spool
-from hairpin.data.text_tables import Tsv, lines_of
+from hairpin.data.tables import columns
+from hairpin.data.tables import csv as csv_tables
+from hairpin.data.tables.json import JsonArray, JsonLines
+from hairpin.data.tables.spool import spool
+from hairpin.data.tables.table import Tsv, lines_of
 from helpers import TINY_FLAGS, Hairpin, some_text
 
 ROWS: list[dict[str, Any]] = [
@@ -129,7 +131,7 @@ def test_a_quote_in_a_tsv_that_nobody_quoted_is_text(tmp_path: Path, lines: list
 def test_the_rows_of_a_long_tsv_are_found_where_its_quotes_begin_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_formats, "_LOOKED_AT_CHARS", 200)
+    monkeypatch.setattr(csv_tables, "_LOOKED_AT_CHARS", 200)
     rows = [("x" * 50, "y")] * 9 + [('a "b"', "z")] * 9 + [("c\nd", "e"), ("f", "g")]
     file = io.StringIO(newline="")
     csv.writer(file, delimiter="\t").writerows([("text", "id"), *rows])
@@ -426,8 +428,8 @@ def test_a_saved_dataset_without_rows_is_a_line(tmp_path: Path) -> None:
 def test_a_row_without_end_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("columns", "json_tables", "text_tables"):
-        monkeypatch.setattr(f"hairpin.data.{module}.LONGEST_ROW_CHARS", 1000)
+    for module in ("columns", "json", "table"):
+        monkeypatch.setattr(f"hairpin.data.tables.{module}.LONGEST_ROW_CHARS", 1000)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 100)
     long = "x" * 5000
     for name, text in {

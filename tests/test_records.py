@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hairpin.data.records import Wanted, read_records, read_rows, read_texts
+from hairpin.data.tables.records import Wanted, read_records, read_rows, read_texts
 from hairpin.errors import CorpusError
 
 COLUMNS = ("label", "text")

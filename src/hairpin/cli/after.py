@@ -22,7 +22,7 @@ from hairpin.cli.options import (
 from hairpin.cli.shown import say, write
 
 if TYPE_CHECKING:
-    from hairpin.data.records import Row
+    from hairpin.data.tables.records import Row
     from hairpin.model.products import Precision
     from hairpin.reports.terminal.measured import Measurement
     from hairpin.run import Run
@@ -241,7 +241,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
     """Return texts and the place of each: a path that is a file is read, - is standard input, and
     anything else is a text.
     """
-    from hairpin.data.records import Row, read_texts
+    from hairpin.data.tables.records import Row, read_texts
     from hairpin.errors import CorpusError
 
     rows: list[Row] = []
@@ -263,7 +263,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
 
 def _is_name(text: str) -> bool:
     """True if a text looks like the name of a readable file."""
-    from hairpin.data.record_files import has_records
+    from hairpin.data.tables.record_files import has_records
 
     path = Path(text)
     is_one_word = not any(map(str.isspace, text))
@@ -271,7 +271,7 @@ def _is_name(text: str) -> bool:
 
 
 def _rows_of_standard_input(column: str) -> "list[Row]":
-    from hairpin.data.records import rows_of_lines
+    from hairpin.data.tables.records import rows_of_lines
     from hairpin.errors import CorpusError
 
     content = sys.stdin.buffer.read()

@@ -15,7 +15,6 @@ from pathlib import Path
 from hairpin.config import data as settings
 from hairpin.data import bpe
 from hairpin.data.cache import cache_folder
-from hairpin.data.columns import table_words
 from hairpin.data.corpus import open_corpus
 from hairpin.data.encoding import divided_parts
 from hairpin.data.shards import (
@@ -27,6 +26,7 @@ from hairpin.data.shards import (
 )
 from hairpin.data.split import Progress, Survey, survey
 from hairpin.data.streams import TokenStream
+from hairpin.data.tables.columns import table_words
 from hairpin.data.tokenizers import (
     ByteTokenizer,
     Gpt2Tokenizer,

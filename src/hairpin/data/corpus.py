@@ -12,14 +12,14 @@ from pathlib import Path
 
 from hairpin.config.data import Data, named
 from hairpin.data import embedded
-from hairpin.data.choosing import settle_tables
-from hairpin.data.columns import choose_column
 from hairpin.data.finding import Search, Source
 from hairpin.data.kinds import table_of
 from hairpin.data.left_out import LeftOut
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
 from hairpin.data.separators import Marks, told
+from hairpin.data.tables.choosing import settle_tables
+from hairpin.data.tables.columns import choose_column
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
-from hairpin.data.arrow import is_saved_dataset, split_folder
 from hairpin.data.cache import cache_folder, shown
 from hairpin.data.folders import (
     CACHE,
@@ -18,11 +17,12 @@ from hairpin.data.folders import (
     of_a_folder,
     recognise_folder,
 )
-from hairpin.data.json_tables import begins_like_rows
 from hairpin.data.kinds import format_of
 from hairpin.data.left_out import LeftOut
 from hairpin.data.reading import kind_of_file, refusal
 from hairpin.data.recognising import Kind, by_suffix
+from hairpin.data.tables.arrow import is_saved_dataset, split_folder
+from hairpin.data.tables.json import begins_like_rows
 from hairpin.errors import CorpusError
 
 _HIDDEN = Kind("hidden file or folder", "", "", has_text=False, many="hidden files or folders")

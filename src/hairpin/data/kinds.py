@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hairpin.config.data import Format
-from hairpin.data.arrow import ArrowFile, Parquet, SavedDataset
-from hairpin.data.columns import Table
-from hairpin.data.json_tables import JsonArray, JsonLines
-from hairpin.data.text_tables import Csv, Tsv
+from hairpin.data.tables.arrow import ArrowFile, Parquet, SavedDataset
+from hairpin.data.tables.columns import Table
+from hairpin.data.tables.json import JsonArray, JsonLines
+from hairpin.data.tables.table import Csv, Tsv
 
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _FORMATS: dict[str, Format] = {

@@ -15,13 +15,13 @@ import numpy as np
 from hairpin.config.checks import value_of
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.config.load import build_config, parse_override
-from hairpin.data.columns import table_words
 from hairpin.data.corpus import Corpus, open_corpus
 from hairpin.data.kinds import format_of
 from hairpin.data.order import Indices
-from hairpin.data.python_rows import is_table
 from hairpin.data.shards import token_blocks
-from hairpin.data.spool import spool
+from hairpin.data.tables.columns import table_words
+from hairpin.data.tables.python_rows import is_table
+from hairpin.data.tables.spool import spool
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hairpin.data.cache import shown
 from hairpin.data.left_out import LeftOut
-from hairpin.data.naming import counted
+from hairpin.data.tables.naming import counted
 
 # Marks that other programs write between documents. Quoted ones are code that mentions them.
 _KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")

@@ -11,7 +11,7 @@ from hairpin.config.durations import parse_duration
 from hairpin.config.layers import shown, written
 from hairpin.config.load import Asked, ask, parse_override, with_values
 from hairpin.config.settings import Config
-from hairpin.data.spool import spool
+from hairpin.data.tables.spool import spool
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.launch.decided import disagreements
 from hairpin.plugins.files import PluginFile, entries_for

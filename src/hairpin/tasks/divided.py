@@ -7,7 +7,7 @@ from typing import Any
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.records import Row, Wanted, read_records
+from hairpin.data.tables.records import Row, Wanted, read_records
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.system.files import sha256_of

@@ -15,7 +15,6 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Windows
 from hairpin.data.blend import prepare_text
-from hairpin.data.records import require_characters
 from hairpin.data.rereading import (
     READING,
     RECORDS,
@@ -26,6 +25,7 @@ from hairpin.data.rereading import (
     tokens_of,
     told_of,
 )
+from hairpin.data.tables.records import require_characters
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError, CorpusError, RunError
 from hairpin.machine.numerics import Numerics, choose_device

@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.column_kinds import NOTHING, TEXT, Held, first_rows, held
-from hairpin.data.columns import LONGEST_ROW_CHARS, not_a_text, too_long
-from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
-from hairpin.data.record_formats import decode_row
-from hairpin.data.text_tables import TextTable, lines_of
+from hairpin.data.tables.column_kinds import NOTHING, TEXT, Held, first_rows, held
+from hairpin.data.tables.columns import LONGEST_ROW_CHARS, not_a_text, too_long
+from hairpin.data.tables.csv import decode_row
+from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.table import TextTable, lines_of
 from hairpin.errors import CorpusError
 
 _KINDS = {

@@ -11,8 +11,8 @@ for lack of another.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from hairpin.data.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
-from hairpin.data.naming import names_of, nearest, quoted
+from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
+from hairpin.data.tables.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 
 # A row is held whole, and an unclosed quote makes one row of all that follows.

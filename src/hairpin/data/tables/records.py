@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.naming import names_of, nearest, quoted
-from hairpin.data.record_files import Contents, Entry, has_records, read_contents, text_of
-from hairpin.data.record_formats import kind_of
+from hairpin.data.tables.csv import kind_of
+from hairpin.data.tables.naming import names_of, nearest, quoted
+from hairpin.data.tables.record_files import Contents, Entry, has_records, read_contents, text_of
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10

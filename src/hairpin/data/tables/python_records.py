@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.spool import write_lines
+from hairpin.data.tables.spool import write_lines
 from hairpin.errors import CorpusError
 
 Records = str | Path | Iterable[Mapping[str, Any]] | None

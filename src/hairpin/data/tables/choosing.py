@@ -5,13 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from hairpin.config.data import Data, Format
-from hairpin.data.column_kinds import Held
-from hairpin.data.columns import choose_column
 from hairpin.data.finding import Source
 from hairpin.data.kinds import table_of
 from hairpin.data.left_out import LeftOut
-from hairpin.data.naming import quoted
 from hairpin.data.recognising import Kind
+from hairpin.data.tables.column_kinds import Held
+from hairpin.data.tables.columns import choose_column
+from hairpin.data.tables.naming import quoted
 from hairpin.errors import CorpusError
 
 # Beyond this the first table with a row decides; a column that others lack is noticed on reading.

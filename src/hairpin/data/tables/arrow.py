@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import shown
-from hairpin.data.column_kinds import NOTHING, TEXT, Held, first_rows, held
-from hairpin.data.naming import names_of, quoted
+from hairpin.data.tables.column_kinds import NOTHING, TEXT, Held, first_rows, held
+from hairpin.data.tables.naming import names_of, quoted
 from hairpin.errors import CorpusError
 
 _ROWS_AT_ONCE, _LOOKED_AT_ONCE = 256, 16

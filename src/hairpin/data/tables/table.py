@@ -6,11 +6,10 @@ from itertools import chain
 from pathlib import Path
 
 from hairpin.data.cache import shown
-from hairpin.data.column_kinds import TEXT, Held, first_rows, held
-from hairpin.data.columns import LONGEST_ROW_CHARS, too_long
-from hairpin.data.naming import quoted
 from hairpin.data.reading import TextReader
-from hairpin.data.record_formats import (
+from hairpin.data.tables.column_kinds import TEXT, Held, first_rows, held
+from hairpin.data.tables.columns import LONGEST_ROW_CHARS, too_long
+from hairpin.data.tables.csv import (
     MisquotedError,
     Numbered,
     csv_delimiter,
@@ -18,6 +17,7 @@ from hairpin.data.record_formats import (
     ragged_row,
     tsv_records,
 )
+from hairpin.data.tables.naming import quoted
 from hairpin.errors import CorpusError
 
 

@@ -19,9 +19,8 @@ from typing import Any
 
 from hairpin.config.data import Format
 from hairpin.data.kinds import format_of
-from hairpin.data.naming import counted
 from hairpin.data.reading import TextReader
-from hairpin.data.record_formats import (
+from hairpin.data.tables.csv import (
     MisquotedError,
     Numbered,
     csv_delimiter,
@@ -31,6 +30,7 @@ from hairpin.data.record_formats import (
     ragged_row,
     tsv_records,
 )
+from hairpin.data.tables.naming import counted
 from hairpin.errors import CorpusError
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")

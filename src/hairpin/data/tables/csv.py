@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from hairpin.data.naming import counted
+from hairpin.data.tables.naming import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 Numbered = tuple[int, list[str]]

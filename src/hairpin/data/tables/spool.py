@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data.cache import cache_folder, shown
-from hairpin.data.column_kinds import (
+from hairpin.data.tables.column_kinds import (
     FILES,
     NOTHING,
     TEXT,
@@ -26,9 +26,9 @@ from hairpin.data.column_kinds import (
     is_missing,
     kind_in_a_word,
 )
-from hairpin.data.columns import choose_column, column_words
-from hairpin.data.naming import quoted
-from hairpin.data.python_rows import is_table, rows_of
+from hairpin.data.tables.columns import choose_column, column_words
+from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.python_rows import is_table, rows_of
 from hairpin.errors import CorpusError
 
 _LINES_AT_ONCE = 1000
