@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from corpora import corpus_of, problem_of, texts_of
 from hairpin.data import reading
 from hairpin.data.split import survey
-from hairpin.data.tables import columns
 from hairpin.data.tables import csv as csv_tables
+from hairpin.data.tables import table as tables
+from hairpin.data.tables.csv import Csv, Tsv
 from hairpin.data.tables.json import JsonArray, JsonLines
 from hairpin.data.tables.spool import spool
-from hairpin.data.tables.table import Tsv, lines_of
 from helpers import TINY_FLAGS, Hairpin, some_text
 
 ROWS: list[dict[str, Any]] = [
@@ -110,7 +110,7 @@ def test_a_tsv_of_a_csv_writer_may_have_line_breaks_in_its_cells(
     assert texts_of(corpus_of(path)) == expected
     table = Tsv(path, "error")
     table.blocks = lambda: in_blocks(file.getvalue(), 5)  # type: ignore[method-assign]
-    assert [text for _, text in table.rows("text") if text] == expected
+    assert [text for _, text in table.texts("text") if text] == expected
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_the_rows_of_a_long_tsv_are_found_where_its_quotes_begin_late(
     file = io.StringIO(newline="")
     csv.writer(file, delimiter="\t").writerows([("text", "id"), *rows])
     table = Tsv(write(tmp_path / "a.tsv", file.getvalue()), "error")
-    assert [text for _, text in table.rows("text")] == [text for text, _ in rows]
-    places = [place.rpartition(":")[2] for place, _ in table.rows("text")]
+    assert [text for _, text in table.texts("text")] == [text for text, _ in rows]
+    places = [place.rpartition(":")[2] for place, _ in table.texts("text")]
     assert places == [str(n) for n in range(2, 21)] + ["22"]
 
 
@@ -428,7 +428,7 @@ def test_a_saved_dataset_without_rows_is_a_line(tmp_path: Path) -> None:
 def test_a_row_without_end_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("columns", "json", "table"):
+    for module in ("csv", "json", "table"):
         monkeypatch.setattr(f"hairpin.data.tables.{module}.LONGEST_ROW_CHARS", 1000)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 100)
     long = "x" * 5000
@@ -441,7 +441,7 @@ def test_a_row_without_end_is_not_held_in_memory(
         assert "million characters" in problem_of(lambda p=path: texts_of(corpus_of(p)))  # type: ignore[misc]
     path = write(tmp_path / "a.csv", 'text\na\n"' + "x y\n" * 2000)
     assert ":3: the quotes" in problem_of(lambda: texts_of(corpus_of(path)))
-    assert columns.LONGEST_ROW_CHARS == 1000
+    assert tables.LONGEST_ROW_CHARS == 1000
 
 
 # --- any text, in any blocks ---
@@ -473,7 +473,7 @@ def test_json_is_read_as_python_reads_it_however_it_is_cut(
     ):
         table = table_type(Path("a.json"), "error")
         table.blocks = lambda text=text: in_blocks(text, size)  # type: ignore[method-assign,misc]
-        found = [text for _, text in table.rows("text")]
+        found = [text for _, text in table.texts("text")]
         assert found == [row["text"] for row in rows]
 
 
@@ -481,7 +481,7 @@ def test_json_is_read_as_python_reads_it_however_it_is_cut(
 def test_lines_are_those_of_the_whole_text(text: str, size: int) -> None:
     for newline in ("", "\n"):
         whole = io.StringIO(text, newline=newline).readlines()
-        assert list(lines_of(in_blocks(text, size), "a", newline)) == whole
+        assert list(Csv(Path("a.csv")).lines(newline, in_blocks(text, size))) == whole
 
 
 def test_a_long_csv_is_what_csv_makes_of_it(tmp_path: Path) -> None:

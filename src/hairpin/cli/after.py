@@ -249,7 +249,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
         path = Path(text)
         if text == "-":
             rows += _rows_of_standard_input(column)
-        elif _is_file(path):
+        elif _is_file(path) or _is_table(path):
             rows += read_texts(path, column)
         elif _is_name(text):
             raise CorpusError(f"{text}: no such file; check the path, or add a blank to a text")
@@ -263,7 +263,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
 
 def _is_name(text: str) -> bool:
     """True if a text looks like the name of a readable file."""
-    from hairpin.data.tables.record_files import has_records
+    from hairpin.data.tables.records import has_records
 
     path = Path(text)
     is_one_word = not any(map(str.isspace, text))
@@ -293,6 +293,16 @@ def _names_run(path: Path) -> bool:
     try:
         return path.parent != Path() and not path.exists() and bool(api.runs(path.parent))
     except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False
+
+
+def _is_table(path: Path) -> bool:
+    """True for a folder that is one table."""
+    from hairpin.data.tables.arrow import is_saved_dataset
+
+    try:
+        return is_saved_dataset(path)
+    except (OSError, ValueError):  # as below
         return False
 
 

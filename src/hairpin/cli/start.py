@@ -125,7 +125,7 @@ def resume(
 @click.command(short_help="Teach a trained model labels, or to follow instructions.")
 @click.argument("kind", type=click.Choice(["classify", "instruct"]))
 @_start_option
-@click.option("--data", type=PATH, help="CSV, TSV, JSON, JSONL or Parquet.")
+@click.option("--data", type=PATH, help="CSV, TSV, JSON, JSONL, Parquet or Arrow.")
 @with_finetune_settings
 @click.option("--out", type=PATH, help="The run's folder.")
 @track_option

@@ -3,14 +3,18 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from hairpin.config.formats import FORMATS
 from hairpin.config.table import Table
 
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
-Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[FORMATS]
 GLOB_CHARACTERS = frozenset("*?[")
 
 _COLUMN = "The column of a table whose rows are the documents; unset: `text` if there is one, else "

@@ -13,13 +13,13 @@ from pathlib import Path
 from hairpin.config.data import Data, named
 from hairpin.data import embedded
 from hairpin.data.finding import Search, Source
-from hairpin.data.kinds import table_of
 from hairpin.data.left_out import LeftOut
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
 from hairpin.data.separators import Marks, told
 from hairpin.data.tables.choosing import settle_tables
 from hairpin.data.tables.columns import choose_column
+from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
@@ -134,13 +134,13 @@ class Corpus:
 
     def _of_table(self, source: Source, data: Data) -> Iterator[Document]:
         assert source.path
-        table = table_of(source.path, source.format, data.on_bad_bytes)
+        table = open_table(source.path, source.format, data.on_bad_bytes)
         columns = table.columns()
         if not columns:
             return
         before = self.replaced
         column = choose_column(table.name, columns, data.column)
-        for place, text in table.rows(column):
+        for place, text in table.texts(column):
             self.replaced = before + table.replaced
             self.rows += 1
             if not text:

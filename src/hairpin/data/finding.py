@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
+from hairpin.config.formats import format_of
 from hairpin.data.cache import cache_folder, shown
 from hairpin.data.folders import (
     CACHE,
@@ -17,11 +18,10 @@ from hairpin.data.folders import (
     of_a_folder,
     recognise_folder,
 )
-from hairpin.data.kinds import format_of
 from hairpin.data.left_out import LeftOut
 from hairpin.data.reading import kind_of_file, refusal
 from hairpin.data.recognising import Kind, by_suffix
-from hairpin.data.tables.arrow import is_saved_dataset, split_folder
+from hairpin.data.tables.arrow import files_of_split, is_saved_dataset
 from hairpin.data.tables.json import begins_like_rows
 from hairpin.errors import CorpusError
 
@@ -62,7 +62,7 @@ class Source:
             return []
         if self.format != "dataset":
             return [self.path]
-        return sorted(path for path in split_folder(self.path).rglob("*") if path.is_file())
+        return files_of_split(self.path)
 
 
 class Search:

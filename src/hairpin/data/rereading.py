@@ -14,9 +14,9 @@ import numpy as np
 
 from hairpin.config.checks import value_of
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
+from hairpin.config.formats import format_of
 from hairpin.config.load import build_config, parse_override
 from hairpin.data.corpus import Corpus, open_corpus
-from hairpin.data.kinds import format_of
 from hairpin.data.order import Indices
 from hairpin.data.shards import token_blocks
 from hairpin.data.tables.columns import table_words

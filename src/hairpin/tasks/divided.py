@@ -1,5 +1,6 @@
 """A run's records as training and validation examples, split the same way each time."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
+from hairpin.data.tables.arrow import files_of_split, is_saved_dataset
 from hairpin.data.tables.records import Row, Wanted, read_records
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
@@ -119,7 +121,7 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
         ConfigError: the file is not the one that the run began with.
     """
     path = Path(config.data.texts[0])
-    digest = sha256_of(path) if path.is_file() else None  # reading reports what is wrong with it
+    digest = _hash_of(path)
     if digest and config.data.hash not in (None, digest):
         raise ConfigError(
             f"{path}: not the file that this config was made with (data.hash); restore it, or "
@@ -148,6 +150,20 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
         found.used,
         found.notices,
     )
+
+
+def _hash_of(path: Path) -> str | None:
+    """Return the hash of a file, or of all files of a saved dataset; None: reading reports what is
+    wrong with it.
+    """
+    if path.is_file():
+        return sha256_of(path)
+    if not is_saved_dataset(path):
+        return None
+    whole = hashlib.sha256()
+    for file in files_of_split(path):
+        whole.update(bytes.fromhex(sha256_of(file)))
+    return whole.hexdigest()
 
 
 def _require_known_names(config: Config) -> None:

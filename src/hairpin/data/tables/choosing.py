@@ -6,12 +6,12 @@ from pathlib import Path
 
 from hairpin.config.data import Data, Format
 from hairpin.data.finding import Source
-from hairpin.data.kinds import table_of
 from hairpin.data.left_out import LeftOut
 from hairpin.data.recognising import Kind
 from hairpin.data.tables.column_kinds import Held
 from hairpin.data.tables.columns import choose_column
 from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
 
 # Beyond this the first table with a row decides; a column that others lack is noticed on reading.
@@ -72,7 +72,7 @@ def _columns_of(source: Source, data: Data) -> Columns:
 
 @lru_cache(maxsize=_MOST_LOOKED_AT)  # a run opens its corpus several times
 def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, int]) -> Columns:
-    return table_of(path, format_, on_bad_bytes).columns()
+    return open_table(path, format_, on_bad_bytes).columns()
 
 
 class _Look:

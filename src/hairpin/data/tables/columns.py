@@ -1,59 +1,20 @@
-"""Tables, and the choice of the column that holds the text.
+"""The choice of a table's column that holds the text.
 
-A `Table` is one file (or one folder of Hugging Face's `datasets`) whose rows are read one after the
-other; one column is read as text, and only the kind of the others matters.
-
-The text column is the one named by the user, else the one called `text`, else the only candidate:
-ids, links, dates, labels and the like are words too, and chats are lists; none of them is chosen
-for lack of another.
+It is the one named by the user, else the one called `text`, else the only candidate: ids, links,
+dates, labels and the like are words too, and chats are lists; none of them is chosen for lack of
+another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
 from hairpin.data.tables.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 
-# A row is held whole, and an unclosed quote makes one row of all that follows.
-LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
 _MOST_SHOWN = 8
 _LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more make it a record
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
-
-
-class Table(Protocol):
-    """A file of rows.
-
-    Attributes:
-        name: for messages.
-        names: the columns seen so far.
-    """
-
-    name: str
-    names: dict[str, None]
-
-    @property
-    def replaced(self) -> int:
-        """U+FFFD characters that replaced bad bytes so far."""
-        ...
-
-    def columns(self) -> Mapping[str, Held]:
-        """Return each column with its kind, from the first rows; none without a row.
-
-        Raises:
-            CorpusError: the file cannot be read.
-        """
-        ...
-
-    def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the place of each row, for messages, and its text; None: it has none.
-
-        Raises:
-            CorpusError: the file is damaged, or a value is not text.
-        """
-        ...
 
 
 def choose_column(
@@ -117,22 +78,6 @@ def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int
         which = "has no text and was" if empty == 1 else "have no text and were"
         parts.append(f"{empty:,} of {rows:,} rows {which} left out")
     return "; ".join(parts) or None
-
-
-def not_a_text(place: str, column: str, kind: str) -> CorpusError:
-    """Return the error for a row whose value is not text."""
-    return CorpusError(
-        f"{place}: {quoted(column)} is {kind}, where a text belongs; mend the row, or name another "
-        "column with --column"
-    )
-
-
-def too_long(place: str) -> CorpusError:
-    """Return the error for a row too long to be held in memory."""
-    return CorpusError(
-        f"{place}: a row of more than {LONGEST_ROW_CHARS // 2**20} million characters, if it is "
-        "one; mend the file, or make a text file of it"
-    )
 
 
 def _only_one(columns: Mapping[str, Held]) -> str | None:
