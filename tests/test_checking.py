@@ -13,13 +13,14 @@ from hairpin.data.checking.check import CorpusCheck, check_corpus
 from hairpin.data.checking.lines import LineCounter
 from hairpin.data.checking.near import (
     SHINGLE_BYTES,
+    WINDOW_BYTES,
     Signature,
+    Windows,
     similar_groups,
     similarity,
     window_hashes,
 )
 from hairpin.data.checking.oddities import OddityFinder
-from hairpin.data.checking.verbatim import WINDOW_BYTES, Windows
 from hairpin.planning.plan.checked import check_lines, check_problems
 
 STARTS = ("ba", "de", "fi", "go", "lu", "mo", "na", "pe", "ri", "sa", "to", "vu", "xe", "zi")

@@ -46,7 +46,7 @@ LAYERS = {
     "inference": "given surroundings errors plugins config runs data data.batches model.shape"
     " model planning training finetuning",
     "verifying": "commands errors reading config checkpoints runs data training",
-    "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
+    "doctor": "errors version waiting files config runs data.batches model.shape model optim"
     " training",
     "analysis": "errors files reading schedules extensions config runs",
     "terminal": "commands runs analysis",
@@ -58,7 +58,7 @@ LAYERS = {
     " model planning training finetuning analysis run",
     "starting": "given commands errors reading version schedules extensions plugins plugin_files"
     " config distributed runs data planning training analysis run",
-    "tracking": "errors files config runs data run",
+    "tracking": "errors files config runs run",
     "audience": "output runs watch run pages tracking",
     "driving": "given commands errors plugin_files config distributed data runs watch training"
     " finetuning run audience starting tracking",

@@ -13,7 +13,7 @@ from typing import Any
 from hairpin.config.checks import example_schedule
 from hairpin.config.durations import parse_duration
 from hairpin.config.load import build_config, with_values
-from hairpin.data.tables.python_records import Records, paths_of_records
+from hairpin.data.tables.spool import Records, paths_of_records
 from hairpin.distributed.launch import is_restarted
 from hairpin.errors import RunError
 from hairpin.launch.begin import begun_before, require_same

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from hairpin.config import data as settings
 from hairpin.data import bpe
-from hairpin.data.cache import cache_folder
 from hairpin.data.corpus import open_corpus
 from hairpin.data.encoding import divided_parts
 from hairpin.data.shards import (
@@ -35,7 +34,7 @@ from hairpin.data.tokenizers import (
     train_bpe,
 )
 from hairpin.errors import CorpusError, UserError
-from hairpin.system.files import new_folder, remove
+from hairpin.system.files import cache_folder, new_folder, remove
 
 Asked = settings.Tokenizer | Tokenizer
 

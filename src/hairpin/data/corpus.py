@@ -5,24 +5,28 @@ Corpus.documents()    -> Document    one after the other, each an iterator of pi
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hairpin.config.data import Data, named
 from hairpin.data import embedded
-from hairpin.data.finding import Search, Source
-from hairpin.data.left_out import LeftOut
+from hairpin.data.finding import FormerSearch, Search, Source
+from hairpin.data.folders import LeftOut
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
-from hairpin.data.separators import Marks, told
 from hairpin.data.tables.choosing import settle_tables
-from hairpin.data.tables.columns import choose_column
+from hairpin.data.tables.columns import choose_column, counted
 from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
+from hairpin.system.files import shown
 
 _MOST_PROBLEMS = 10
+# Marks that other programs write between documents. Quoted ones are code that mentions them.
+_KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")
+_PATTERNS = {mark: re.compile(f"""(?<!["'`]){re.escape(mark)}(?!["'`])""") for mark in _KNOWN}
+_OFTEN = 2
 
 
 class Document:
@@ -35,6 +39,29 @@ class Document:
     def pieces(self) -> Iterator[str]:
         """Yield the text in pieces of about 256 Ki characters, cut where tokens cannot differ."""
         return self._pieces
+
+
+@dataclass
+class Marks:
+    """Counts of one pass over a text.
+
+    Args:
+        files: files that were searched for the separator.
+        separators: separators found.
+        unused: well-known marks between documents seen while no separator is set.
+    """
+
+    files: int = 0
+    separators: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def looked_for(self, blocks: Iterable[str]) -> Iterator[str]:
+        """Pass the blocks on unchanged, counting well-known marks in them."""
+        for block in blocks:
+            for mark, pattern in _PATTERNS.items():
+                if mark in block:
+                    self.unused[mark] += sum(1 for _ in pattern.finditer(block))
+            yield block
 
 
 @dataclass
@@ -52,7 +79,7 @@ class Corpus:
         unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters that replaced bad bytes, in the last pass.
         marks: separators in the last pass, used or missed.
-        is_former: whether files are read by the former rules; see `former`.
+        is_former: whether files are read by the former rules; see `former_corpus`.
     """
 
     name: str
@@ -240,7 +267,7 @@ def open_corpus(data: Data) -> Corpus:
         return Corpus("verdict", [Source(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
-    # With a hash it is a repeat, maybe of a run that read more as text: see `former`.
+    # With a hash it is a repeat, maybe of a run that read more as text: see `former_corpus`.
     search = Search(
         data.format, takes_tables=data.column is not None, checks_named=data.hash is None
     )
@@ -260,3 +287,57 @@ def _joined(data: Data) -> Corpus:
     for corpus in corpora:
         left_out.take(corpus.left_out)
     return Corpus(named(data), sources, data, left_out)
+
+
+def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
+    """Return the corpus as the former rules read it, or None if that makes no difference.
+
+    A run's config holds the hash of its text. If the hash no longer matches, but matches the text
+    as the rules in use before files were recognised by content read it, a run from that time
+    continues with that text.
+
+    Args:
+        corpus: of a run, whose config has the column of its tables.
+        is_refused: whether today's rules refuse one of its files.
+    """
+    data: Data = corpus.data
+    if not data.texts or data.sources:
+        return None
+    search = FormerSearch(data.format, checks_named=False)
+    for text in data.texts:
+        search.add(Path(text))
+    then = [(source.path, source.format) for source in search.sources]
+    now = [(source.path, source.format) for source in corpus.sources]
+    is_same = then == now and "\n" not in (data.separator or "")
+    if search.problems or (is_same and not is_refused):
+        return None
+    return Corpus(named(data), search.sources, data, search.left_out, is_former=True)
+
+
+def told(
+    left_out: LeftOut, undecodable: int, replaced: int, marks: Marks, separator: str | None
+) -> tuple[str, ...]:
+    """Return lines about what was left out or replaced, and about separators."""
+    lines = list(left_out.lines())
+    if undecodable:
+        which = "that is not in the encoding that it declares"
+        if undecodable > 1:
+            which = "that are not in the encoding that they declare"
+        lines.append(f"left out: {counted(undecodable, 'file')} {which}")
+    if replaced:
+        lines.append(
+            f"bytes that are not text were replaced by {counted(replaced, 'U+FFFD character')}"
+        )
+    if separator is not None and marks.files and not marks.separators:
+        lines.append(
+            f'data.separator "{shown(separator)}" is never found: each file is one document'
+        )
+    elif separator is not None and not marks.files:
+        lines.append("data.separator divides text files, and there are none here: it is not used")
+    mark, count = max(marks.unused.items(), key=lambda item: item[1], default=("", 0))
+    if count >= _OFTEN:
+        lines.append(
+            f"{mark} stands {count:,} times in the text, and no separator is set: "
+            f"--data.separator '{mark}' makes a document of each part"
+        )
+    return tuple(lines)

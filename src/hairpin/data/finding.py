@@ -8,23 +8,24 @@ from pathlib import Path
 
 from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.config.formats import format_of
-from hairpin.data.cache import cache_folder, shown
 from hairpin.data.folders import (
     CACHE,
     OWN_FOLDERS,
     Found,
     Inside,
+    LeftOut,
     names_in,
     of_a_folder,
     recognise_folder,
 )
-from hairpin.data.left_out import LeftOut
-from hairpin.data.reading import kind_of_file, refusal
-from hairpin.data.recognising import Kind, by_suffix
+from hairpin.data.reading import kind_of_file, opening_of, refusal
+from hairpin.data.recognising import BINARY, Kind, by_suffix
 from hairpin.data.tables.arrow import files_of_split, is_saved_dataset
 from hairpin.data.tables.json import begins_like_rows
 from hairpin.errors import CorpusError
+from hairpin.system.files import cache_folder, shown
 
+_PACKED_THEN = (".bz2", ".xz")  # left out by name before files were recognised by content
 _HIDDEN = Kind("hidden file or folder", "", "", has_text=False, many="hidden files or folders")
 _SPECIAL = Kind(
     "broken link or special file", "", "", has_text=False, many="broken links or special files"
@@ -278,6 +279,30 @@ class Search:
             f"{shown(os.fsdecode(where))}: cannot be read ({reason}); "
             "check its permissions, or leave it out"
         )
+
+
+class FormerSearch(Search):
+    """A search by the rules in use before files were recognised by content: it takes every file
+    with the name of a text or table and no NUL in its opening.
+    """
+
+    def inside(self, pattern: Path) -> None:
+        return None
+
+    def kind_of_folder(self, place: Path, entries: list[str]) -> Kind | None:
+        return None
+
+    def kind_of_found(self, path: Path) -> Kind | None:
+        if path.suffix.lower() in _PACKED_THEN:
+            return BINARY
+        try:
+            has_nul = b"\0" in opening_of(path)
+        except CorpusError:
+            has_nul = False
+        return by_suffix(path) or (BINARY if has_nul else None)
+
+    def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
+        return found
 
 
 def require_there(data: Data) -> None:

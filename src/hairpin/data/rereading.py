@@ -20,8 +20,7 @@ from hairpin.data.corpus import Corpus, open_corpus
 from hairpin.data.order import Indices
 from hairpin.data.shards import token_blocks
 from hairpin.data.tables.columns import table_words
-from hairpin.data.tables.python_rows import is_table
-from hairpin.data.tables.spool import spool
+from hairpin.data.tables.spool import is_table, spool
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 

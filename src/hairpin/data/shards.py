@@ -17,7 +17,6 @@ from pathlib import Path
 
 from hairpin.config import data as settings
 from hairpin.data import bpe
-from hairpin.data.cache import cache_folder, shown
 from hairpin.data.corpus import Corpus, Document, open_corpus
 from hairpin.data.encoding import ChangedError, Part, divided_parts, encoded_parts
 from hairpin.data.split import Progress, Survey, forget, survey
@@ -31,7 +30,7 @@ from hairpin.data.streams import (
 )
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Ids, Tokenizer, train_bpe
 from hairpin.errors import CorpusError, UserError
-from hairpin.system.files import move, remove, sync_folder
+from hairpin.system.files import cache_folder, move, remove, shown, sync_folder
 
 _STALE_SECONDS = 24 * 3600
 _LEAST_CONTEXT = 8  # below it there is no run of two updates to be had

@@ -13,7 +13,7 @@ import numpy as np
 from hairpin.config.finetune import Finetune
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
-from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.columns import quoted
 from hairpin.data.tables.records import Records, Row, Wanted, read_records
 from hairpin.data.tokenizers import Ids, Tokenizer
 from hairpin.errors import CorpusError

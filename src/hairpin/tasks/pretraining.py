@@ -11,7 +11,7 @@ from hairpin.config.settings import Config
 from hairpin.data.batches import MixedWindows, Windows, windows_of
 from hairpin.data.shards import Prepared
 from hairpin.data.streams import TokenStream
-from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.columns import quoted
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from hairpin.config.data import Data
 from hairpin.data.blend import survey_text
 from hairpin.data.checking.lines import LineCounter, RepeatedLine
-from hairpin.data.checking.near import Hashes, Signature, similar_groups
+from hairpin.data.checking.near import Hashes, Signature, Windows, similar_groups
 from hairpin.data.checking.oddities import Oddity, OddityFinder
-from hairpin.data.checking.verbatim import Windows
 from hairpin.data.corpus import Corpus, Document, open_corpus
 from hairpin.data.split import Progress, Survey, divide, tail_bytes
 

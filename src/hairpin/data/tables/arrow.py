@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.cache import shown
 from hairpin.data.tables.column_kinds import NOTHING, TEXT, Held, first_rows, held
-from hairpin.data.tables.naming import names_of, quoted
+from hairpin.data.tables.columns import names_of, quoted
 from hairpin.data.tables.table import Entry, Table
 from hairpin.errors import CorpusError
+from hairpin.system.files import shown
 
 _ROWS_AT_ONCE, _LOOKED_AT_ONCE = 256, 16
 _BUFFER_BYTES = 1 << 20

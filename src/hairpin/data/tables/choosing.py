@@ -6,11 +6,10 @@ from pathlib import Path
 
 from hairpin.config.data import Data, Format
 from hairpin.data.finding import Source
-from hairpin.data.left_out import LeftOut
+from hairpin.data.folders import LeftOut
 from hairpin.data.recognising import Kind
 from hairpin.data.tables.column_kinds import Held
-from hairpin.data.tables.columns import choose_column
-from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.columns import choose_column, quoted
 from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
 

@@ -5,13 +5,15 @@ dates, labels and the like are words too, and chats are lists; none of them is c
 another.
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
-from hairpin.data.tables.naming import names_of, nearest, quoted
 from hairpin.errors import CorpusError
 
 _USUAL = "text"
+_SHOWN_CHARS, _SHOWN_NAMES = 40, 8
 _MOST_SHOWN = 8
 _LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more make it a record
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
@@ -154,3 +156,33 @@ def _described(columns: Mapping[str, Held]) -> str:
     if len(shown) > _MOST_SHOWN:
         shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]
     return ", ".join(shown)
+
+
+# --- names of columns in messages ---
+
+
+@lru_cache(maxsize=100)  # every record of a file may lack the same name
+def nearest(missing: tuple[str, ...], there: tuple[str, ...]) -> str:
+    """Return ` (did you mean "text" for "txet"?)`, or "" if no name is near."""
+    plain = {name.lower(): name for name in there}
+    pairs = ((name, difflib.get_close_matches(name.lower(), plain, n=1)) for name in missing)
+    close = [f"{quoted(plain[near[0]])} for {quoted(name)}" for name, near in pairs if near]
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def names_of(names: Sequence[str]) -> str:
+    """Return some names, quoted, and the number of others."""
+    shown = [quoted(name) for name in names]
+    if len(shown) > _SHOWN_NAMES:
+        shown[_SHOWN_NAMES:] = [f"and {len(shown) - _SHOWN_NAMES} more"]
+    return ", ".join(shown) or "nothing"
+
+
+def quoted(name: str) -> str:
+    """Return a name in quotes, cut if it is long."""
+    return f'"{name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "…"}"'
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 cell`, `2 cells`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any
 
 from hairpin.data.tables.column_kinds import TEXT
-from hairpin.data.tables.naming import counted, quoted
+from hairpin.data.tables.columns import counted, quoted
 from hairpin.data.tables.table import LONGEST_ROW_CHARS, Entry, TextTable
 from hairpin.errors import CorpusError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.data.reading import TextReader
-from hairpin.data.tables.naming import counted, quoted
+from hairpin.data.tables.columns import counted, quoted
 from hairpin.data.tables.table import (
     LONGEST_ROW_CHARS,
     Entry,

@@ -13,7 +13,7 @@ from typing import Any
 from hairpin.config.formats import SUFFIXES, format_of
 from hairpin.data.reading import TextReader
 from hairpin.data.tables.arrow import is_saved_dataset
-from hairpin.data.tables.naming import names_of, nearest, quoted
+from hairpin.data.tables.columns import names_of, nearest, quoted
 from hairpin.data.tables.table import Entry, Table, kind_of_exact, open_table
 from hairpin.errors import CorpusError
 

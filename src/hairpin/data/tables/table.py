@@ -14,11 +14,11 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from hairpin.config.formats import TABLES
-from hairpin.data.cache import shown
 from hairpin.data.reading import TextReader
 from hairpin.data.tables.column_kinds import NOTHING, TEXT, Held, first_rows, held
-from hairpin.data.tables.naming import quoted
+from hairpin.data.tables.columns import quoted
 from hairpin.errors import CorpusError
+from hairpin.system.files import shown
 
 # A row is held whole, and an unclosed quote makes one row of all that follows.
 LONGEST_ROW_CHARS = 64 * 1024 * 1024

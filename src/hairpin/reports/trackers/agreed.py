@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hairpin.config.track import Track
-from hairpin.data.cache import cache_folder
-from hairpin.system.files import private_folder, write_atomically
+from hairpin.system.files import cache_folder, private_folder, write_atomically
 
 
 def remember(run: Path, track: Track, tools: Iterable[str]) -> None:
