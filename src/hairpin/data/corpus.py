@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hairpin.config.data import Data, named
 from hairpin.data import embedded
-from hairpin.data.finding import FormerSearch, Search, Source
+from hairpin.data.finding import FormerSearch, Search, TextSource
 from hairpin.data.folders import LeftOut
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
@@ -42,7 +42,7 @@ class Document:
 
 
 @dataclass
-class Marks:
+class SeparatorCounts:
     """Counts of one pass over a text.
 
     Args:
@@ -83,7 +83,7 @@ class Corpus:
     """
 
     name: str
-    sources: list[Source]
+    sources: list[TextSource]
     data: Data
     left_out: LeftOut = field(default_factory=LeftOut)
     is_former: bool = False
@@ -92,7 +92,7 @@ class Corpus:
     rows: int = field(default=0, init=False)
     empty: int = field(default=0, init=False)
     unused: dict[str, None] = field(default_factory=dict, init=False)
-    marks: Marks = field(default_factory=Marks, init=False)
+    marks: SeparatorCounts = field(default_factory=SeparatorCounts, init=False)
 
     @property
     def skipped(self) -> int:
@@ -105,7 +105,9 @@ class Corpus:
 
     def notices(self) -> tuple[str, ...]:
         """Return lines about what was left out, replaced or not found in the last pass."""
-        return told(self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator)
+        return reading_notices(
+            self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator
+        )
 
     def documents(self) -> Iterator[Document]:
         """Yield every document; requesting the next one reads the rest of the one before.
@@ -115,18 +117,18 @@ class Corpus:
         """
         self.undecodable = self.replaced = self.rows = self.empty = 0
         self.unused = {}
-        self.marks = Marks()
+        self.marks = SeparatorCounts()
         for number, source in enumerate(self.sources, 1):
             try:
                 yield from self._of_source(source)
             except CorpusError as error:
                 raise CorpusError(self._with_others(error, self.sources[number:])) from None
 
-    def _of_source(self, source: Source) -> Iterator[Document]:
+    def _of_source(self, source: TextSource) -> Iterator[Document]:
         data = source.data or self.data
         return (self._of_text if source.format == "text" else self._of_table)(source, data)
 
-    def _with_others(self, error: CorpusError, rest: list[Source]) -> list[str]:
+    def _with_others(self, error: CorpusError, rest: list[TextSource]) -> list[str]:
         """Return a file's problems with those of the files after it, to be fixed all at once."""
         problems = list(error.problems)
         for number, source in enumerate(rest, 1):
@@ -140,7 +142,7 @@ class Corpus:
                 problems += other.problems
         return problems
 
-    def _of_text(self, source: Source, data: Data) -> Iterator[Document]:
+    def _of_text(self, source: TextSource, data: Data) -> Iterator[Document]:
         blocks = self._blocks(source, data)
         separator = data.separator
         if separator is None:
@@ -159,7 +161,7 @@ class Corpus:
                 for _ in document.pieces():
                     pass
 
-    def _of_table(self, source: Source, data: Data) -> Iterator[Document]:
+    def _of_table(self, source: TextSource, data: Data) -> Iterator[Document]:
         assert source.path
         table = open_table(source.path, source.format, data.on_bad_bytes)
         columns = table.columns()
@@ -179,7 +181,7 @@ class Corpus:
                 pass
         self.unused |= {name: None for name in table.names if name != column}
 
-    def _blocks(self, source: Source, data: Data) -> Iterator[str]:
+    def _blocks(self, source: TextSource, data: Data) -> Iterator[str]:
         if source.path is None:
             yield source.text or ""
         elif data.corpus == "stdlib":
@@ -258,13 +260,13 @@ def open_corpus(data: Data) -> Corpus:
         return _joined(data)
     if data.corpus == "stdlib":
         found = embedded.standard_library()
-        return Corpus("stdlib", [Source(name, path) for name, path in found], data)
+        return Corpus("stdlib", [TextSource(name, path) for name, path in found], data)
     if data.corpus == "python-docs":
         topics = embedded.python_docs()
-        return Corpus("python-docs", [Source(name, text=text) for name, text in topics], data)
+        return Corpus("python-docs", [TextSource(name, text=text) for name, text in topics], data)
     if data.corpus == "verdict":
         path = embedded.verdict()
-        return Corpus("verdict", [Source(path.name, path)], data)
+        return Corpus("verdict", [TextSource(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
     # With a hash it is a repeat, maybe of a run that read more as text: see `former_corpus`.
@@ -314,8 +316,12 @@ def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
     return Corpus(named(data), search.sources, data, search.left_out, is_former=True)
 
 
-def told(
-    left_out: LeftOut, undecodable: int, replaced: int, marks: Marks, separator: str | None
+def reading_notices(
+    left_out: LeftOut,
+    undecodable: int,
+    replaced: int,
+    marks: SeparatorCounts,
+    separator: str | None,
 ) -> tuple[str, ...]:
     """Return lines about what was left out or replaced, and about separators."""
     lines = list(left_out.lines())

@@ -11,7 +11,7 @@ from hairpin.config.formats import format_of
 from hairpin.data.folders import (
     CACHE,
     OWN_FOLDERS,
-    Found,
+    FoundFile,
     Inside,
     LeftOut,
     names_in,
@@ -36,8 +36,8 @@ _OTHER_FORMAT = Kind(
 
 
 @dataclass(frozen=True)
-class Source:
-    """Source of one file's text: a file on disk, a folder that is one dataset, or a text held by
+class TextSource:
+    """The source of a file's text: a file on disk, a folder that is one dataset, or a text held by
     Python.
 
     Args:
@@ -92,7 +92,7 @@ class Search:
         self._asked = asked
         self._takes_tables = takes_tables
         self._checks_named = checks_named
-        self.sources: list[Source] = []
+        self.sources: list[TextSource] = []
         self.problems: list[str] = []
         self.left_out = LeftOut()
         self._taken: set[Path] = set()
@@ -157,11 +157,11 @@ class Search:
             return
         before, problems_before = len(self.sources), len(self.problems)
         already_taken, left_out = len(self._taken), LeftOut()
-        found: list[Found] = []
+        found: list[FoundFile] = []
         for path in self._walk(root, left_out):
             name = shown(path.relative_to(root).as_posix())
             if format_ := self._format_of_found(path, left_out, name, is_named=False):
-                found.append(Found(path, name, format_))
+                found.append(FoundFile(path, name, format_))
         chosen = self.chosen(found, left_out)
         is_mixed = len({one.format == "text" for one in chosen}) == 2
         for one in chosen:
@@ -220,7 +220,7 @@ class Search:
         """Return the kind of a found file that is not text, else None."""
         return by_suffix(path) or kind_of_file(path, is_found=True)
 
-    def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
+    def chosen(self, found: list[FoundFile], left_out: LeftOut) -> list[FoundFile]:
         """Return the files that make up a folder's text, and count the others."""
         return of_a_folder(found, left_out, takes_tables=self._takes_tables)
 
@@ -263,7 +263,7 @@ class Search:
         if absolute not in self._taken:
             self._taken.add(absolute)
             self.sources.append(
-                Source(
+                TextSource(
                     shown(path),
                     absolute,
                     format=format_,
@@ -301,7 +301,7 @@ class FormerSearch(Search):
             has_nul = False
         return by_suffix(path) or (BINARY if has_nul else None)
 
-    def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
+    def chosen(self, found: list[FoundFile], left_out: LeftOut) -> list[FoundFile]:
         return found
 
 

@@ -49,7 +49,7 @@ _MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file in a folder.
 
     Args:
@@ -136,7 +136,9 @@ def _counted(kind: Kind, entry: _Entry) -> str:
     return f"{kind.counted(entry.count)} ({names}{f' and {more:,} more' if more > 0 else ''})"
 
 
-def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) -> list[Found]:
+def of_a_folder(
+    found: list[FoundFile], left_out: LeftOut, *, takes_tables: bool
+) -> list[FoundFile]:
     """Return the files that make up a folder's text: its texts, or its tables if the only texts
     are about them. Of tables in splits, return the train split.
 
@@ -159,7 +161,7 @@ def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) ->
     return texts
 
 
-def _is_card(one: Found) -> bool:
+def _is_card(one: FoundFile) -> bool:
     """Tell whether a text is a data set card, as repositories on the hub have."""
     if one.name.lower() != "readme.md":
         return False
@@ -170,12 +172,12 @@ def _is_card(one: Found) -> bool:
         return False
 
 
-def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
+def _leave_out(those: Sequence[FoundFile], kind: Kind, left_out: LeftOut) -> None:
     for one in those:
         left_out.add(kind, one.name)
 
 
-def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
+def _train_split(tables: list[FoundFile], left_out: LeftOut) -> list[FoundFile]:
     """Drop tables of other splits where names show both train and another split."""
     splits = {one.path: _split_of(one.name) for one in tables}
     others = sorted({split for split in splits.values() if split and split != "train"})

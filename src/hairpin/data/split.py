@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hairpin.config.data import Data
-from hairpin.data.corpus import Corpus, Marks, former_corpus, told
+from hairpin.data.corpus import Corpus, SeparatorCounts, former_corpus, reading_notices
 from hairpin.data.pieces import first_cut, last_cut
 from hairpin.errors import CorpusError
 from hairpin.system.files import cache_folder, write_atomically
@@ -74,7 +74,7 @@ class Survey:
     unused: tuple[str, ...] = ()
     by_tails: bytearray = field(default_factory=bytearray, repr=False, compare=False)
     undecodable: int = 0
-    marks: Marks = field(default_factory=Marks)
+    marks: SeparatorCounts = field(default_factory=SeparatorCounts)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
@@ -130,7 +130,7 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
         found,
         skipped=left_out.total + found.undecodable,
         left_out=left_out.counts(),
-        notices=told(
+        notices=reading_notices(
             left_out, found.undecodable, found.replaced, found.marks, corpus.data.separator
         ),
     )
@@ -307,7 +307,7 @@ def _load(path: Path) -> Survey | None:
             files, separators, unused = plain.pop("marks")
             return Survey(
                 **plain,
-                marks=Marks(files, separators, Counter(unused)),
+                marks=SeparatorCounts(files, separators, Counter(unused)),
                 document_bytes=lengths,
                 in_validation=bytearray(stored["in_validation"].tobytes()),
             )

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hairpin.data import bpe
-from hairpin.data.added_tokens import END_OF_TEXT, Added, Marks
+from hairpin.data.added_tokens import END_OF_TEXT, Added, AddedTokens
 from hairpin.errors import RunError, UserError
 from hairpin.system.access import reading
 from hairpin.system.files import shown, write_atomically
@@ -195,7 +195,7 @@ class BpeTokenizer(RankedTokenizer):
         (self.end_of_text,) = (token.id for token in self._added if token.content == END_OF_TEXT)
         self.vocabulary = len(ids)
         self._ids = np.array(list(self._vocab.values()), dtype=np.uint32)  # of each rank
-        self._marks = Marks(self._added)
+        self._marks = AddedTokens(self._added)
         self._bytes = {token.id: token.content.encode() for token in self._added}
         self._bytes |= dict(zip(self._vocab.values(), self.tokens, strict=True))
 

@@ -139,7 +139,7 @@ class _Groups:
 # --- validation text that is verbatim in the training text ---
 
 
-class Windows:
+class SharedWindows:
     """Windows of validation text, and those that are in the training text too.
 
     First pass all validation text to `want`, then all training text to `search`.

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hairpin.config.data import Data, Format
-from hairpin.data.finding import Source
+from hairpin.data.finding import TextSource
 from hairpin.data.folders import LeftOut
 from hairpin.data.recognising import Kind
 from hairpin.data.tables.column_kinds import Held
@@ -22,8 +22,8 @@ Columns = Mapping[str, Held]
 
 
 def settle_tables(
-    data: Data, sources: Sequence[Source], left_out: LeftOut
-) -> tuple[Data, list[Source]]:
+    data: Data, sources: Sequence[TextSource], left_out: LeftOut
+) -> tuple[Data, list[TextSource]]:
     """Return the settings with the column and format of tables filled in, and the sources without
     the found tables that lack the column.
 
@@ -51,14 +51,14 @@ def settle_tables(
     return data.model_copy(update={"column": column, "format": one}), kept
 
 
-def _first_choice(tables: Sequence[Source], data: Data) -> str | None:
+def _first_choice(tables: Sequence[TextSource], data: Data) -> str | None:
     for source in tables:
         if columns := _columns_of(source, data):
             return choose_column(source.name, columns, None)
     return None
 
 
-def _columns_of(source: Source, data: Data) -> Columns:
+def _columns_of(source: TextSource, data: Data) -> Columns:
     assert source.path
     try:
         status = source.path.stat()
@@ -77,10 +77,10 @@ def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, i
 class _Look:
     """The columns of each table. Empty tables have none, and are kept."""
 
-    def __init__(self, tables: Sequence[Source], data: Data) -> None:
+    def __init__(self, tables: Sequence[TextSource], data: Data) -> None:
         self._asked = data.column
-        self._seen: list[tuple[Source, Columns]] = []
-        self._broken: list[tuple[Source, CorpusError]] = []
+        self._seen: list[tuple[TextSource, Columns]] = []
+        self._broken: list[tuple[TextSource, CorpusError]] = []
         for source in tables:
             try:
                 if columns := _columns_of(source, data):
@@ -138,9 +138,9 @@ class _Look:
             return _USUAL if _USUAL in chosen else chosen[0], []
         return None, problems
 
-    def _without(self, column: str) -> tuple[list[Source], list[str]]:
+    def _without(self, column: str) -> tuple[list[TextSource], list[str]]:
         """Return the found tables that lack the column, and lines about problems with others."""
-        lacking: list[Source] = []
+        lacking: list[TextSource] = []
         wrong: list[str] = []
         lines: list[str] = []
         for source, columns in self._seen:

@@ -53,8 +53,8 @@ class _Cells(TextTable):
             wanted = places if column is None else {column: places[column]}
             for line, cells in records:
                 place = f"{self.name}:{line}"
-                if ragged := ragged_row(cells, header):
-                    yield Entry(place, None, ragged)
+                if len(cells) != len(header):
+                    yield Entry(place, None, _ragged(cells, header))
                 else:
                     yield Entry(place, {name: cells[at] for name, at in wanted.items()})
         except MisquotedError as error:
@@ -202,10 +202,8 @@ def tsv_records(lines: Iterable[str], longest_chars: int) -> Iterator[Numbered]:
                 yield number, row
 
 
-def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
+def _ragged(cells: Sequence[str], header: Sequence[str]) -> str:
     """Describe the problem of a row whose number of cells differs from the header's."""
-    if len(cells) == len(header):
-        return None
     found = f"{counted(len(cells), 'cell')}, and the header has {len(header)}"
     if len(header) == 1:
         return (

@@ -139,8 +139,9 @@ class Table(ABC):
         """
         self.mended = 0
         for place, row in self._objects(column):
-            if not row.keys() <= self.names.keys():
-                self.names |= dict.fromkeys(row)
+            for name in row:
+                if name not in self.names:
+                    self.names[name] = None
             text = row.get(column)
             if text is not None and not isinstance(text, str):
                 raise CorpusError(
