@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora import corpus_of, problem_of, texts_of
+from hairpin.config.formats import TABLES, format_of
 from hairpin.data import reading
 from hairpin.data.split import survey
 from hairpin.data.tables import csv as csv_tables
@@ -23,6 +24,7 @@ from hairpin.data.tables import table as tables
 from hairpin.data.tables.csv import Csv, Tsv
 from hairpin.data.tables.json import JsonArray, JsonLines
 from hairpin.data.tables.spool import spool
+from hairpin.data.tables.table import open_table
 from helpers import TINY_FLAGS, Hairpin, some_text
 
 ROWS: list[dict[str, Any]] = [
@@ -188,6 +190,16 @@ def test_a_survey_is_kept_and_made_anew_where_another_column_is_read(tmp_path: P
     assert by_title.documents == 4 and by_title.hash != by_text.hash
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_each_format_names_its_reader_and_suffixes_of_its_own(tmp_path: Path, name: str) -> None:
+    suffixes = [suffix for table in TABLES.values() for suffix in table.suffixes]
+    assert len(set(suffixes)) == len(suffixes)
+    assert open_table(tmp_path / "a", name, "error").name == str(tmp_path / "a")
+    for suffix in TABLES[name].suffixes:
+        for packed in ("", ".gz", ".ZST"):
+            assert format_of(Path(f"a.b{suffix.upper()}{packed}")) == name
+
+
 # --- which column ---
 
 
@@ -309,7 +321,10 @@ BROKEN: dict[str, tuple[str, str]] = {
     "empty.json": ("", ": is empty; a .json holds"),
     "cut.json": ('[{"text": "a"}, {"text": "b"}', ": the list has no end"),
     "cut-in-a-row.json": ('[{"text": "a"},\n {"text": "b', ":2: not valid JSON: Unterminated"),
-    "no-comma.json": ('[{"text": "a"} {"text": "b"}]', "where a comma or the end of the list"),
+    "no-comma.json": (
+        '[{"text": "a"}\n {"text": "b"}]',
+        ':2: not valid JSON: "{"text": "" where a comma or the end of the list',
+    ),
     "wrong.json": ('[{"text": "a"},\n\n{"text": nope}]' + " " * 99, ":3: not valid JSON: "),
     "texts.json": ('["a"]', ": record 1: should be an object"),
     "ragged.csv": ("text,id\na,1\nb\n", ":3: 1 cell, and the header has 2; put a cell"),

@@ -511,6 +511,21 @@ def test_bytes_that_are_not_utf_8_are_named_as_in_training(tmp_path: Path) -> No
     assert "0xe9" in raised.value.problems[0] and "--set" not in raised.value.problems[0]
 
 
+def test_halves_of_characters_are_replaced_where_bad_bytes_are(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "x.jsonl", '{"text": "a\\ud83c"}\n{"text": "\\ud83c\\udfbc"}\n')
+    records = read_records(path, ["text"], "replace")
+    texts = [row.fields["text"] for row in records.rows(Wanted(("text",)))]
+    assert texts == ["a\ufffd", "\U0001f3bc"] and records.replaced == 1
+
+
+def test_what_follows_a_list_is_refused(tmp_path: Path) -> None:
+    record = '{"label": "a", "text": "b"}'
+    assert problems_of(file_of(tmp_path, "x.json", f"[{record}]\n[{record}]")) == [
+        'x.json:2: not valid JSON: "[{"label":" after the end of the list; name the file .jsonl '
+        "if each of its lines is a record"
+    ]
+
+
 def test_a_wrong_optional_field_is_wrong(tmp_path: Path) -> None:
     path = file_of(tmp_path, "x.json", '[{"label": "a", "text": "b", "input": ["c"]}]')
     assert problems_of(path, "input") == [
