@@ -55,7 +55,7 @@ class SeparatorCounts:
     separators: int = 0
     unused: Counter[str] = field(default_factory=Counter)
 
-    def looked_for(self, blocks: Iterable[str]) -> Iterator[str]:
+    def counting(self, blocks: Iterable[str]) -> Iterator[str]:
         """Pass the blocks on unchanged, counting well-known marks in them."""
         for block in blocks:
             for mark, pattern in _PATTERNS.items():
@@ -146,7 +146,7 @@ class Corpus:
         blocks = self._blocks(source, data)
         separator = data.separator
         if separator is None:
-            streams: Iterable[Iterator[str]] = [self.marks.looked_for(blocks)]
+            streams: Iterable[Iterator[str]] = [self.marks.counting(blocks)]
         else:
             streams = split_stream(blocks, separator, is_exact=self.is_former)
             self.marks.files += 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.tables.column_kinds import NOTHING, TEXT, Held, first_rows, held
+from hairpin.data.tables.column_kinds import NOTHING, TEXT, ColumnKind, column_kind, first_rows
 from hairpin.data.tables.columns import names_of, quoted
 from hairpin.data.tables.table import Entry, Table
 from hairpin.errors import CorpusError
@@ -47,14 +47,16 @@ class _ArrowTable(Table):
         """Yield record batches with these columns."""
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, Held]:
+    def columns(self) -> Mapping[str, ColumnKind]:
         fields = {field.name: field.type for field in self._schema()}
         self.names |= dict.fromkeys(fields)
         # Numbers and pictures are of no use here, and may be large.
         looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
         rows = list(first_rows(self._first(looked_at), dict.values)) if looked_at else []
         return {
-            name: held(name, _kind(type_), [row[name] for row in rows] if name in looked_at else ())
+            name: column_kind(
+                name, _kind(type_), [row[name] for row in rows] if name in looked_at else ()
+            )
             for name, type_ in fields.items()
         }
 

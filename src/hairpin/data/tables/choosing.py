@@ -8,7 +8,7 @@ from hairpin.config.data import Data, Format
 from hairpin.data.finding import TextSource
 from hairpin.data.folders import LeftOut
 from hairpin.data.recognising import Kind
-from hairpin.data.tables.column_kinds import Held
+from hairpin.data.tables.column_kinds import ColumnKind
 from hairpin.data.tables.columns import choose_column, quoted
 from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
@@ -18,7 +18,7 @@ _MOST_LOOKED_AT = 1000
 _MOST_PROBLEMS = 10
 _USUAL = "text"
 
-Columns = Mapping[str, Held]
+Columns = Mapping[str, ColumnKind]
 
 
 def settle_tables(
@@ -44,7 +44,7 @@ def settle_tables(
         column = data.column or _first_choice(tables, data)
         dropped: set[Path | None] = set()
     else:
-        column, dropped = _Look(tables, data).settle(left_out)
+        column, dropped = _ColumnChoice(tables, data).settle(left_out)
     kept = [source for source in sources if source.path not in dropped]
     formats = {source.format for source in kept}
     one = formats.pop() if len(formats) == 1 else data.format
@@ -74,7 +74,7 @@ def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, i
     return open_table(path, format_, on_bad_bytes).columns()
 
 
-class _Look:
+class _ColumnChoice:
     """The columns of each table. Empty tables have none, and are kept."""
 
     def __init__(self, tables: Sequence[TextSource], data: Data) -> None:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
+from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, ColumnKind, is_half_of_a_pair
 from hairpin.errors import CorpusError
 
 _USUAL = "text"
@@ -20,7 +20,7 @@ _AS_ONE_TEXT = 'write each as one text into a column "text"'
 
 
 def choose_column(
-    name: str, columns: Mapping[str, Held], asked: str | None, option: str = "--column"
+    name: str, columns: Mapping[str, ColumnKind], asked: str | None, option: str = "--column"
 ) -> str:
     """Return the column to read: the requested one, else `text`, else the only one that can be the
     text.
@@ -82,7 +82,7 @@ def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int
     return "; ".join(parts) or None
 
 
-def _only_one(columns: Mapping[str, Held]) -> str | None:
+def _only_one(columns: Mapping[str, ColumnKind]) -> str | None:
     """Return the column that is the text because no other can be; None: ambiguous."""
     can_be = _candidates(columns)
     if len(can_be) != 1:
@@ -93,34 +93,34 @@ def _only_one(columns: Mapping[str, Held]) -> str | None:
     return None if _outweighing(columns, name) else name
 
 
-def _candidates(columns: Mapping[str, Held]) -> list[str]:
+def _candidates(columns: Mapping[str, ColumnKind]) -> list[str]:
     """Return the columns that could be the text; a table's only column could, whatever it holds."""
-    texts = [name for name, held in columns.items() if held.kind == TEXT]
+    texts = [name for name, column in columns.items() if column.kind == TEXT]
     if len(columns) == 1:
         return [name for name in texts if columns[name].looks_like != CHATS]
     can_be = [name for name in texts if columns[name].looks_like is None]
     return [name for name in can_be if columns[name].chars] or can_be
 
 
-def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
+def _outweighing(columns: Mapping[str, ColumnKind], name: str) -> str | None:
     """Return a column of chats, or of lists or objects with about as much text, if there is one."""
-    for other, held in columns.items():
-        nested = held.kind not in (TEXT, NOTHING) and held.chars * 2 > columns[name].chars
-        if other != name and (nested or held.words == CHATS):
+    for other, column in columns.items():
+        nested = column.kind not in (TEXT, NOTHING) and column.chars * 2 > columns[name].chars
+        if other != name and (nested or column.words == CHATS):
             return other
     return None
 
 
-def _why_none(columns: Mapping[str, Held], option: str) -> str:
+def _why_none(columns: Mapping[str, ColumnKind], option: str) -> str:
     """Explain why no column is chosen, and what to do."""
     there = _described(columns)
     can_be = _candidates(columns)
     nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
-    written = any(held.kind == TEXT and held.looks_like == CHATS for held in columns.values())
+    written = any(column.kind == TEXT and column.looks_like == CHATS for column in columns.values())
     or_name = f", or name a column with {option}" if can_be or written else ""
     pairs = sum(map(is_half_of_a_pair, columns)) > 1
     how = "; `hairpin finetune instruct` learns answers to instructions" if pairs else ""
-    if chats := [name for name, held in columns.items() if held.words == CHATS]:
+    if chats := [name for name, column in columns.items() if column.words == CHATS]:
         return (
             f"{quoted(chats[0])} holds chats, not text; {_AS_ONE_TEXT}, such as "
             f'"User: … Assistant: …"{or_name}: it has {there}'
@@ -132,27 +132,27 @@ def _why_none(columns: Mapping[str, Held], option: str) -> str:
         )
     if can_be:
         return f"several columns hold text; name one with {option}: it has {there}{how}"
-    if any(held.kind == TEXT for held in columns.values()):
+    if any(column.kind == TEXT for column in columns.values()):
         return f"no column is plainly the text; name one with {option}: it has {there}"
     return f'no column holds text; write a text for each row into a column "text": it has {there}'
 
 
-def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
+def _not_text(chosen: str, columns: Mapping[str, ColumnKind], option: str) -> str:
     """Explain why the chosen column cannot be read, and what to do."""
-    held = columns[chosen]
+    column = columns[chosen]
     others = any(other.kind == TEXT for other in columns.values())
     do = f"name another with {option}" if others else _AS_ONE_TEXT
-    if held.kind == CHATS and others:
+    if column.kind == CHATS and others:
         do = f"{_AS_ONE_TEXT}, or {do}"
     return (
-        f"the column {quoted(chosen)} holds {held.words}, not text; {do}: it has "
+        f"the column {quoted(chosen)} holds {column.words}, not text; {do}: it has "
         f"{_described(columns)}"
     )
 
 
-def _described(columns: Mapping[str, Held]) -> str:
+def _described(columns: Mapping[str, ColumnKind]) -> str:
     """List the columns with their kinds, the first of many."""
-    shown = [f"{quoted(name)} ({held.words})" for name, held in columns.items()]
+    shown = [f"{quoted(name)} ({column.words})" for name, column in columns.items()]
     if len(shown) > _MOST_SHOWN:
         shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]
     return ", ".join(shown)

@@ -111,23 +111,23 @@ class Records:
             CorpusError: there are no records; or up to ten lines, for each record that is
                 malformed or lacks something, and the number of others.
         """
-        taking = _Taking(self._file, self._table, wanted)
-        self._require_columns(taking)
-        rows = [row for entry in self._entries if (row := taking.row(entry))]
-        taking.stop_if_wrong()
+        reader = _RecordReader(self._file, self._table, wanted)
+        self._require_columns(reader)
+        rows = [row for entry in self._entries if (row := reader.row(entry))]
+        reader.stop_if_wrong()
         if not rows:
             raise CorpusError(
                 f"{self._file}: no records in it; add some, with {names_of(wanted.required)}"
             )
         return rows
 
-    def _require_columns(self, taking: "_Taking") -> None:
+    def _require_columns(self, reader: "_RecordReader") -> None:
         """Raise if no record can have the required columns."""
-        wanted = taking.wanted
+        wanted = reader.wanted
         missing = tuple(name for name in wanted.required if name not in self.columns)
         if self._header:
             place, names = self._header
-            taking.problems += [
+            reader.problems += [
                 f"{place}: two columns are called {quoted(name)}; rename one"
                 for name in wanted.names
                 if names.count(name) > 1
@@ -139,16 +139,16 @@ class Records:
             add = "; if that is a record, put a line with the columns' names in front"
             more = nearest(missing, names) + wanted.advised or add
             line = f"{place}: no column {names_of(missing)}; the first line has {names_of(names)}"
-            taking.problems.insert(0, line + more)
+            reader.problems.insert(0, line + more)
         elif missing and self.columns and len(self._entries) > 1:
             there = tuple(self.columns)
-            taking.problems.append(
+            reader.problems.append(
                 f"{self._file}: no record has {names_of(missing)}; they have {names_of(there)}"
                 f"{nearest(missing, there)}{wanted.advised}"
             )
-            taking.problems += [f"{e.place}: {e.problem}" for e in self._entries if e.problem]
-        if self._header or (missing and taking.problems):
-            taking.stop_if_wrong()
+            reader.problems += [f"{e.place}: {e.problem}" for e in self._entries if e.problem]
+        if self._header or (missing and reader.problems):
+            reader.stop_if_wrong()
 
     def _refuse_chats(self, wanted: Wanted) -> None:
         values = [entry.value for entry in self._entries if not entry.problem]
@@ -177,7 +177,7 @@ class Records:
 
 
 @dataclass
-class _Taking:
+class _RecordReader:
     """Takes the requested columns of records, and collects problems."""
 
     file: str

@@ -24,8 +24,8 @@ from hairpin.data.tables.column_kinds import (
     FILES,
     NOTHING,
     TEXT,
+    column_kind,
     first_rows,
-    held,
     is_missing,
     kind_in_a_word,
 )
@@ -168,7 +168,7 @@ def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str
     """Return the column of the first rows that holds the text."""
     rows = [row for row in opening if isinstance(row, Mapping)]
     values = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
-    columns = {name: held(name, _kind(found), found) for name, found in values.items()}
+    columns = {name: column_kind(name, _kind(found), found) for name, found in values.items()}
     chosen = choose_column("row 1", columns, column, "column=…")
     on_notice(column_words(chosen, tuple(name for name in columns if name != chosen)))
     return chosen
@@ -274,7 +274,7 @@ def _are_files(rows: Sequence[Any]) -> bool:
     with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a NUL in it
         if rows[0] and Path(rows[0]).is_file():
             return True
-    return held("", TEXT, rows).looks_like == FILES
+    return column_kind("", TEXT, rows).looks_like == FILES
 
 
 # --- rows of lists, generators, data frames and datasets ---

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from hairpin.config.formats import TABLES
 from hairpin.data.reading import TextReader
-from hairpin.data.tables.column_kinds import NOTHING, TEXT, Held, first_rows, held
+from hairpin.data.tables.column_kinds import NOTHING, TEXT, ColumnKind, column_kind, first_rows
 from hairpin.data.tables.columns import quoted
 from hairpin.errors import CorpusError
 from hairpin.system.files import shown
@@ -111,7 +111,7 @@ class Table(ABC):
         """True if the file holds nothing but white space."""
         return False
 
-    def columns(self) -> Mapping[str, Held]:
+    def columns(self) -> Mapping[str, ColumnKind]:
         """Return each column with its kind, from the first rows; none without a row or a header.
 
         Raises:
@@ -122,7 +122,9 @@ class Table(ABC):
         for row in rows:
             for name, value in row.items():
                 found.setdefault(name, []).append(value)
-        return {name: held(name, self.kind_of(values), values) for name, values in found.items()}
+        return {
+            name: column_kind(name, self.kind_of(values), values) for name, values in found.items()
+        }
 
     def kind_of(self, values: Sequence[Any]) -> str:
         """Return the kind of a column's values, in a word or a few."""
