@@ -15,7 +15,7 @@ from corpora import corpus_of, problem_of, texts_of
 from hairpin.config.load import build_config
 from hairpin.data.split import survey
 from hairpin.data.tables.records import Wanted, read_records, read_rows
-from hairpin.data.tables.spool import spool
+from hairpin.data.tables.spool import paths_of_records, spool
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.runs.watcher import Quiet
 from hairpin.tasks.divided import divide
@@ -214,6 +214,19 @@ def test_fine_tuning_reads_what_training_reads(tmp_path: Path, name: str) -> Non
     found = divide(config, ByteTokenizer())
     assert len(found.train) + len(found.val) == 40 and found.config.data.hash
     assert divide(found.config, ByteTokenizer()).config == found.config
+
+
+def test_records_of_data_frames_and_datasets_are_those_of_a_list() -> None:
+    (expected,) = paths_of_records(LABELLED)
+    table = pa.Table.from_pylist(LABELLED)
+    for held in (table, table.to_pandas(), datasets.Dataset.from_list(LABELLED)):
+        assert paths_of_records(held) == (expected,), type(held)
+    missing = pd.DataFrame({"text": ["a", "b"], "label": pd.array([1, None], "Int64")})
+    (path,) = paths_of_records(missing)
+    assert [dict(row.fields) for row in read_rows(path, ["text"], ["label"])] == [
+        {"text": "a", "label": "1"},
+        {"text": "b", "label": ""},
+    ]
 
 
 def test_bytes_of_records_that_are_not_utf8_are_refused_or_replaced(tmp_path: Path) -> None:

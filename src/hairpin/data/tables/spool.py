@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import math
 import os
 import re
 import tempfile
@@ -74,17 +73,19 @@ def paths_of_records(data: Records) -> tuple[Path, ...]:
     return () if data is None else (spool_records(data),)
 
 
-def spool_records(rows: Iterable[Any], *, cache: Path | None = None) -> Path:
+def spool_records(rows: Any, *, cache: Path | None = None) -> Path:
     """Write records to a file in the cache; return its path.
 
     Args:
-        rows: dicts with the same columns that a file would have: a list, a generator, a dataset.
+        rows: with the same columns that a file would have: a list of dicts, a generator, a data
+            frame, a dataset, …
         cache: instead of the user's cache.
 
     Raises:
         CorpusError: they are not dicts, there are none, or the cache cannot be written.
     """
-    if isinstance(rows, Mapping | bytes) or not isinstance(rows, Iterable):
+    is_many = isinstance(rows, Iterable) or is_table(rows)
+    if isinstance(rows, Mapping | bytes) or not is_many:
         raise CorpusError(f"a {type(rows).__name__} is no list of records; {_RECORDS_ADVICE}")
     return write_lines("records", _record_lines(rows), cache)
 
@@ -204,13 +205,13 @@ def _a(value: Any) -> str:
 
 def _record_lines(rows: Iterable[Any]) -> Iterator[bytes]:
     number = 0
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows_of(rows), 1):
         if not isinstance(row, Mapping):
             frame = "; of a data frame give frame.to_dict('records')" * hasattr(rows, "to_dict")
             raise CorpusError(
                 f"row {number}: a {type(row).__name__} is no record; {_RECORDS_ADVICE}{frame}"
             )
-        yield _line(number, {str(key): _plain(value) for key, value in row.items()})
+        yield _line(number, {key: _plain(value) for key, value in row.items()})
     if not number:
         raise CorpusError(f"no records in it; {_RECORDS_ADVICE}")
 
@@ -237,12 +238,10 @@ def _as_in_json(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy value as a Python one; NaN, which data frames have for missing values, as
-    None.
-    """
+    """Return a NumPy value as a Python one, and what data frames have for a missing one as None."""
     if not isinstance(value, str | bytes | bool | int | float) and hasattr(value, "tolist"):
         value = value.tolist()
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if is_missing(value) else value
 
 
 def _name_of(rows: Any) -> str:
