@@ -17,8 +17,8 @@ from hairpin.config.data import GLOB_CHARACTERS, Data, Format
 from hairpin.config.formats import format_of
 from hairpin.config.load import build_config, parse_override
 from hairpin.data.corpus import Corpus, open_corpus
+from hairpin.data.encoding import token_blocks
 from hairpin.data.order import Indices
-from hairpin.data.shards import token_blocks
 from hairpin.data.tables.columns import table_words
 from hairpin.data.tables.spool import is_table, spool
 from hairpin.data.tokenizers import Tokenizer
