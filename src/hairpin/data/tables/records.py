@@ -334,7 +334,7 @@ def _format_of(path: Path) -> str:
     """Return the format of a file, or of a folder that is one table.
 
     Raises:
-        CorpusError: there is none, or it cannot be looked at.
+        CorpusError: there is none, or it cannot be read.
     """
     try:
         path.stat()
