@@ -146,7 +146,8 @@ def finetune(
 
     Args:
         kind: "classify" or "instruct".
-        data: a CSV, TSV, JSON, JSONL or Parquet file, or a list of dicts; None: the config's.
+        data: a CSV, TSV, JSON, JSONL, Parquet or Arrow file, a list of dicts, a data frame or a
+            dataset; None: the config's.
         start: a run, or a folder with a model in safetensors; None: the config names it.
         config, out, settings, overrides, track, plugin, watcher: as in `train`.
 
