@@ -12,9 +12,13 @@ from pyarrow import feather, ipc, parquet
 
 import hairpin
 from corpora import corpus_of, problem_of, texts_of
+from hairpin.config.load import build_config
 from hairpin.data.split import survey
-from hairpin.data.spool import spool
+from hairpin.data.tables.records import Wanted, read_records, read_rows
+from hairpin.data.tables.spool import paths_of_records, spool
+from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.runs.watcher import Quiet
+from hairpin.tasks.divided import divide
 from helpers import some_text, tiny
 
 TEXTS = [some_text(300, seed) for seed in range(40)]
@@ -186,6 +190,53 @@ def test_a_damaged_dataset_is_a_line(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     next((tmp_path / "saved").glob("*.arrow")).unlink()
     assert "the saved dataset cannot be read" in problem_of(lambda: corpus_of(tmp_path / "saved"))
+
+
+# --- records ---
+
+LABELLED = [{"text": text, "label": n % 2, "score": n / 4} for n, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("name", ["file.arrow", "stream.arrow", "a.feather", "a.pq", "saved"])
+def test_fine_tuning_reads_what_training_reads(tmp_path: Path, name: str) -> None:
+    if name == "saved":
+        datasets.Dataset.from_list(LABELLED).save_to_disk(tmp_path / name, num_shards=3)
+    else:
+        write_arrow(tmp_path / name, pa.Table.from_pylist(LABELLED))
+    rows = read_rows(tmp_path / name, ["text", "label"], ["score"])
+    assert [dict(row.fields) for row in rows] == [
+        {"text": row["text"], "label": str(row["label"]), "score": str(row["score"])}
+        for row in LABELLED
+    ]
+    assert rows[4].place == f"{tmp_path / name} (row 5)"
+    settings = {"finetune.kind": "classify", "start.path": "/base", "model.context": 512}
+    config = build_config(flags=settings | {"data.texts": [str(tmp_path / name)]})
+    found = divide(config, ByteTokenizer())
+    assert len(found.train) + len(found.val) == 40 and found.config.data.hash
+    assert divide(found.config, ByteTokenizer()).config == found.config
+
+
+def test_records_of_data_frames_and_datasets_are_those_of_a_list() -> None:
+    (expected,) = paths_of_records(LABELLED)
+    table = pa.Table.from_pylist(LABELLED)
+    for held in (table, table.to_pandas(), datasets.Dataset.from_list(LABELLED)):
+        assert paths_of_records(held) == (expected,), type(held)
+    missing = pd.DataFrame({"text": ["a", "b"], "label": pd.array([1, None], "Int64")})
+    (path,) = paths_of_records(missing)
+    assert [dict(row.fields) for row in read_rows(path, ["text"], ["label"])] == [
+        {"text": "a", "label": "1"},
+        {"text": "b", "label": ""},
+    ]
+
+
+def test_bytes_of_records_that_are_not_utf8_are_refused_or_replaced(tmp_path: Path) -> None:
+    stored = pa.array([b"fine", b"a\xe9b"], pa.binary())
+    column = pa.StringArray.from_buffers(2, *stored.buffers()[1:])
+    path = write_parquet(tmp_path / "a.parquet", column)
+    assert "(row 2): byte 0xe9 at offset 1" in problem_of(lambda: read_rows(path, ["text"]))
+    records = read_records(path, ["text"], "replace")
+    texts = [row.fields["text"] for row in records.rows(Wanted(("text",)))]
+    assert texts == ["fine", "a\ufffdb"] and records.replaced == 1
 
 
 # --- datasets that Python holds ---

@@ -13,13 +13,14 @@ from hairpin.data.checking.check import CorpusCheck, check_corpus
 from hairpin.data.checking.lines import LineCounter
 from hairpin.data.checking.near import (
     SHINGLE_BYTES,
+    WINDOW_BYTES,
+    SharedWindows,
     Signature,
     similar_groups,
     similarity,
     window_hashes,
 )
 from hairpin.data.checking.oddities import OddityFinder
-from hairpin.data.checking.verbatim import WINDOW_BYTES, Windows
 from hairpin.planning.plan.checked import check_lines, check_problems
 
 STARTS = ("ba", "de", "fi", "go", "lu", "mo", "na", "pe", "ri", "sa", "to", "vu", "xe", "zi")
@@ -148,7 +149,7 @@ def test_windows_by_brute_force() -> None:
     draw = random.Random(4)
     validation = prose(2000, 5)
     training = prose(5000, 6) + validation[300:1000] + prose(500, 7) + validation[1500:1550]
-    windows = Windows()
+    windows = SharedWindows()
     windows.want(validation.encode(), 0)
     windows.begin_search()
     content, start = training.encode(), 0
@@ -164,7 +165,7 @@ def test_windows_by_brute_force() -> None:
 
 
 def test_rows_of_dashes_are_no_leak() -> None:
-    windows = Windows()
+    windows = SharedWindows()
     windows.want(b"-" * 500, 0)
     windows.begin_search()
     windows.search(b"-" * 500, opens=True)

@@ -14,9 +14,9 @@ import pytest
 from corpora import corpus_of, problem_of, texts_of
 from hairpin import api
 from hairpin.data.blend import notices_of
-from hairpin.data.json_tables import JsonLines
 from hairpin.data.split import survey
-from hairpin.data.spool import spool
+from hairpin.data.tables.json import JsonLines
+from hairpin.data.tables.spool import spool
 from hairpin.launch.request import CheckedRequest
 from hairpin.runs.watcher import Quiet
 from helpers import some_text

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
-from hairpin.data.records import Row
+from hairpin.data.tables.records import Row
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import CorpusError
 from hairpin.machine.numerics import Numerics

@@ -11,8 +11,8 @@ import pytest
 
 from hairpin.config.load import build_config, to_toml, to_tree, validate, with_values
 from hairpin.config.settings import Config
-from hairpin.data.python_records import paths_of_records
-from hairpin.data.records import read_rows
+from hairpin.data.tables.records import read_rows
+from hairpin.data.tables.spool import paths_of_records
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.reports.terminal.run_display import plan_line

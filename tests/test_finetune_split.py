@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hairpin.tasks.split import stratified
+from hairpin.tasks.divided import stratified
 
 LABELS = st.sampled_from(["ham", "spam", "eggs"])
 FRACTIONS = st.floats(0.01, 0.99)

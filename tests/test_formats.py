@@ -16,11 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora import corpus_of, problem_of, texts_of
-from hairpin.data import columns, reading, record_formats
-from hairpin.data.json_tables import JsonArray, JsonLines
+from hairpin.config.formats import TABLES, format_of
+from hairpin.data import reading
 from hairpin.data.split import survey
-from hairpin.data.spool import spool
-from hairpin.data.text_tables import Tsv, lines_of
+from hairpin.data.tables import csv as csv_tables
+from hairpin.data.tables import table as tables
+from hairpin.data.tables.csv import Csv, Tsv
+from hairpin.data.tables.json import JsonArray, JsonLines
+from hairpin.data.tables.spool import spool
+from hairpin.data.tables.table import open_table
 from helpers import TINY_FLAGS, Hairpin, some_text
 
 ROWS: list[dict[str, Any]] = [
@@ -108,7 +112,7 @@ def test_a_tsv_of_a_csv_writer_may_have_line_breaks_in_its_cells(
     assert texts_of(corpus_of(path)) == expected
     table = Tsv(path, "error")
     table.blocks = lambda: in_blocks(file.getvalue(), 5)  # type: ignore[method-assign]
-    assert [text for _, text in table.rows("text") if text] == expected
+    assert [text for _, text in table.texts("text") if text] == expected
 
 
 @pytest.mark.parametrize(
@@ -129,13 +133,13 @@ def test_a_quote_in_a_tsv_that_nobody_quoted_is_text(tmp_path: Path, lines: list
 def test_the_rows_of_a_long_tsv_are_found_where_its_quotes_begin_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_formats, "_LOOKED_AT_CHARS", 200)
+    monkeypatch.setattr(csv_tables, "_LOOKED_AT_CHARS", 200)
     rows = [("x" * 50, "y")] * 9 + [('a "b"', "z")] * 9 + [("c\nd", "e"), ("f", "g")]
     file = io.StringIO(newline="")
     csv.writer(file, delimiter="\t").writerows([("text", "id"), *rows])
     table = Tsv(write(tmp_path / "a.tsv", file.getvalue()), "error")
-    assert [text for _, text in table.rows("text")] == [text for text, _ in rows]
-    places = [place.rpartition(":")[2] for place, _ in table.rows("text")]
+    assert [text for _, text in table.texts("text")] == [text for text, _ in rows]
+    places = [place.rpartition(":")[2] for place, _ in table.texts("text")]
     assert places == [str(n) for n in range(2, 21)] + ["22"]
 
 
@@ -184,6 +188,16 @@ def test_a_survey_is_kept_and_made_anew_where_another_column_is_read(tmp_path: P
     by_text, by_title = survey(corpus_of(path)), survey(corpus_of(path, column="title"))
     assert by_text == survey(corpus_of(path)) == survey(corpus_of(path, column="text"))
     assert by_title.documents == 4 and by_title.hash != by_text.hash
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_format_names_its_reader_and_suffixes_of_its_own(tmp_path: Path, name: str) -> None:
+    suffixes = [suffix for table in TABLES.values() for suffix in table.suffixes]
+    assert len(set(suffixes)) == len(suffixes)
+    assert open_table(tmp_path / "a", name, "error").name == str(tmp_path / "a")
+    for suffix in TABLES[name].suffixes:
+        for packed in ("", ".gz", ".ZST"):
+            assert format_of(Path(f"a.b{suffix.upper()}{packed}")) == name
 
 
 # --- which column ---
@@ -307,7 +321,10 @@ BROKEN: dict[str, tuple[str, str]] = {
     "empty.json": ("", ": is empty; a .json holds"),
     "cut.json": ('[{"text": "a"}, {"text": "b"}', ": the list has no end"),
     "cut-in-a-row.json": ('[{"text": "a"},\n {"text": "b', ":2: not valid JSON: Unterminated"),
-    "no-comma.json": ('[{"text": "a"} {"text": "b"}]', "where a comma or the end of the list"),
+    "no-comma.json": (
+        '[{"text": "a"}\n {"text": "b"}]',
+        ':2: not valid JSON: "{"text": "" where a comma or the end of the list',
+    ),
     "wrong.json": ('[{"text": "a"},\n\n{"text": nope}]' + " " * 99, ":3: not valid JSON: "),
     "texts.json": ('["a"]', ": record 1: should be an object"),
     "ragged.csv": ("text,id\na,1\nb\n", ":3: 1 cell, and the header has 2; put a cell"),
@@ -426,8 +443,8 @@ def test_a_saved_dataset_without_rows_is_a_line(tmp_path: Path) -> None:
 def test_a_row_without_end_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("columns", "json_tables", "text_tables"):
-        monkeypatch.setattr(f"hairpin.data.{module}.LONGEST_ROW_CHARS", 1000)
+    for module in ("csv", "json", "table"):
+        monkeypatch.setattr(f"hairpin.data.tables.{module}.LONGEST_ROW_CHARS", 1000)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 100)
     long = "x" * 5000
     for name, text in {
@@ -439,7 +456,7 @@ def test_a_row_without_end_is_not_held_in_memory(
         assert "million characters" in problem_of(lambda p=path: texts_of(corpus_of(p)))  # type: ignore[misc]
     path = write(tmp_path / "a.csv", 'text\na\n"' + "x y\n" * 2000)
     assert ":3: the quotes" in problem_of(lambda: texts_of(corpus_of(path)))
-    assert columns.LONGEST_ROW_CHARS == 1000
+    assert tables.LONGEST_ROW_CHARS == 1000
 
 
 # --- any text, in any blocks ---
@@ -471,7 +488,7 @@ def test_json_is_read_as_python_reads_it_however_it_is_cut(
     ):
         table = table_type(Path("a.json"), "error")
         table.blocks = lambda text=text: in_blocks(text, size)  # type: ignore[method-assign,misc]
-        found = [text for _, text in table.rows("text")]
+        found = [text for _, text in table.texts("text")]
         assert found == [row["text"] for row in rows]
 
 
@@ -479,7 +496,7 @@ def test_json_is_read_as_python_reads_it_however_it_is_cut(
 def test_lines_are_those_of_the_whole_text(text: str, size: int) -> None:
     for newline in ("", "\n"):
         whole = io.StringIO(text, newline=newline).readlines()
-        assert list(lines_of(in_blocks(text, size), "a", newline)) == whole
+        assert list(Csv(Path("a.csv")).lines(newline, in_blocks(text, size))) == whole
 
 
 def test_a_long_csv_is_what_csv_makes_of_it(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ LAYERS = {
     "model": "errors plugins data.batches model.shape",
     "optim": "errors plugins config",
     "planning": "errors system plugins config data model.shape",
-    "machine": "errors system plugins config distributed data model.shape model planning",
+    "machine": "errors system plugins config distributed model.shape model planning",
     "training": "errors system schedules plugins config distributed checkpoints runs data"
     " data.batches model.shape model optim planning machine",
     "weights": "errors system config checkpoints runs data model.shape model training",
@@ -44,7 +44,7 @@ LAYERS = {
     "book.report": "errors system runs data machine reports book",
     "run": "errors system config runs model training tasks reports",
     "reports.page": "errors system schedules config runs reports run",
-    "reports.trackers": "errors system plugins config runs data run",
+    "reports.trackers": "errors system plugins config runs run",
     "weights.convert": "errors system config checkpoints runs data model.shape model planning"
     " machine weights tasks reports run",
     "launch": "errors system schedules plugins config distributed runs data planning training"

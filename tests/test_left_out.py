@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import hairpin as library
 from corpora import corpus_of, problem_of, texts_of
 from hairpin.config.load import build_config
-from hairpin.data import choosing
 from hairpin.data.corpus import split_stream
 from hairpin.data.recognising import recognise
 from hairpin.data.split import survey
+from hairpin.data.tables import choosing
 from hairpin.errors import ConfigError, CorpusError, UserError
 from helpers import TINY_FLAGS, Hairpin, some_text
 from test_formats import as_lines, write

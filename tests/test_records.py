@@ -5,9 +5,10 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hairpin.data.records import Wanted, read_records, read_rows, read_texts
+from hairpin.data.tables.records import Wanted, read_records, read_rows, read_texts
 from hairpin.errors import CorpusError
 
 COLUMNS = ("label", "text")
@@ -231,14 +232,15 @@ def test_compressed_files_are_read_like_plain_ones(tmp_path: Path, suffix: str) 
 
 
 class FakeTable:
-    """As much of pyarrow as is read with: a file's rows."""
+    """As much of pyarrow as is read with: a file's batches of rows."""
 
     class ArrowException(Exception):  # noqa: N818 - pyarrow's name
         """Of damaged files."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **_: Any) -> None:
         if path.read_bytes() != b"PAR1":
             raise self.ArrowException("no magic\nbytes")
+        self.schema_arrow = [FakeField(name) for name in FAKE_COLUMNS]
 
     def __enter__(self) -> Any:
         return self
@@ -246,20 +248,55 @@ class FakeTable:
     def __exit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def read(self) -> Any:
-        return self
+    def iter_batches(self, size: int, columns: list[str], use_threads: bool) -> Iterator[Any]:
+        del size, use_threads
+        arrays = [FakeArray(FAKE_COLUMNS[name]) for name in columns]
+        yield SimpleNamespace(num_rows=2, columns=arrays, schema=SimpleNamespace(names=columns))
 
-    def to_pylist(self) -> list[dict[str, Any]]:
-        return [
-            {"text": "one", "label": 1, "score": 0.5, "ok": True, "when": date(2024, 1, 2)},
-            {"text": "two", "label": 0, "score": math.nan, "ok": None, "when": ["x"]},
-        ]
+
+FAKE_COLUMNS: dict[str, list[Any]] = {
+    "text": ["one", "two"],
+    "label": [1, 0],
+    "score": [0.5, math.nan],
+    "ok": [True, None],
+    "when": [date(2024, 1, 2), ["x"]],
+}
+
+
+class FakeField:
+    """A column's name and type, which is here the type of Python's values."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.type = name, type(FAKE_COLUMNS[name][0])
+
+
+class FakeArray:
+    """The values of a column."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values, self.type = values, type(values[0])
+
+    def cast(self, _: Any) -> "FakeArray":
+        return FakeArray([value.encode() for value in self.values])
+
+    def to_pylist(self) -> list[Any]:
+        return self.values
+
+
+class FakeTypes:
+    """Tests of types: text is the only one that is told from others here."""
+
+    is_string = staticmethod(lambda type_: type_ is str)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda type_: False
 
 
 def test_parquet_is_a_table_of_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = file_of(tmp_path, "x.parquet", "PAR1")
     fake = ModuleType("pyarrow")
     fake.__dict__.update(ArrowException=FakeTable.ArrowException, parquet=ModuleType("parquet"))
+    fake.__dict__.update(types=FakeTypes(), large_binary=lambda: None)
     fake.parquet.ParquetFile = FakeTable
     monkeypatch.setitem(sys.modules, "pyarrow", fake)
     rows = read_rows(path, ["text", "label"], ["score", "ok"])
@@ -306,7 +343,8 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         "ham",
         [
             "x.txt: its name does not say what it holds; records are read from files that end in "
-            ".csv, .tsv, .json, .jsonl, .ndjson, .parquet, and from compressed ones"
+            ".jsonl, .ndjson, .json, .csv, .psv, .tsv, .parquet, .pq, .arrow, .feather, and from "
+            "compressed ones"
         ],
     ),
     ("x.csv", "", ['x.csv: the file is empty; it should hold "label", "text"']),
@@ -381,7 +419,7 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
     (
         "x.json",
         '[{"label": "a",\n "text": "b"}\n {}]',
-        ["x.json:3: not valid JSON: Expecting ',' delimiter (column 2)"],
+        ['x.json:3: not valid JSON: "{}]" where a comma or the end of the list belongs'],
     ),
     (
         "x.json",
@@ -415,8 +453,8 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
             'object in which "a" stands twice'
         ],
     ),
-    ("x.json", "[" * 200_000, ["x.json: not records: lists within lists without end"]),
-    ("x.jsonl", "[" * 200_000, ["x.jsonl:1: no record: lists within lists without end"]),
+    ("x.json", "[" * 200_000, ["x.json: record 1: lists within lists without end; mend the file"]),
+    ("x.jsonl", "[" * 200_000, ["x.jsonl:1: lists within lists without end; mend the file"]),
     (
         "x.json",
         '[["a", "b"], null, {"label": "a", "text": "b", "text": "c"}]',
@@ -471,6 +509,21 @@ def test_bytes_that_are_not_utf_8_are_named_as_in_training(tmp_path: Path) -> No
     with pytest.raises(CorpusError) as raised:  # for those who have no such setting
         read_texts(path, "text")
     assert "0xe9" in raised.value.problems[0] and "--set" not in raised.value.problems[0]
+
+
+def test_halves_of_characters_are_replaced_where_bad_bytes_are(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "x.jsonl", '{"text": "a\\ud83c"}\n{"text": "\\ud83c\\udfbc"}\n')
+    records = read_records(path, ["text"], "replace")
+    texts = [row.fields["text"] for row in records.rows(Wanted(("text",)))]
+    assert texts == ["a\ufffd", "\U0001f3bc"] and records.replaced == 1
+
+
+def test_what_follows_a_list_is_refused(tmp_path: Path) -> None:
+    record = '{"label": "a", "text": "b"}'
+    assert problems_of(file_of(tmp_path, "x.json", f"[{record}]\n[{record}]")) == [
+        'x.json:2: not valid JSON: "[{"label":" after the end of the list; name the file .jsonl '
+        "if each of its lines is a record"
+    ]
 
 
 def test_a_wrong_optional_field_is_wrong(tmp_path: Path) -> None:

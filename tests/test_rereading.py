@@ -12,7 +12,7 @@ from hairpin.cli.verbs.evaluate import evaluate
 from hairpin.config.load import build_config
 from hairpin.config.settings import Data, Source
 from hairpin.data.corpus import open_corpus
-from hairpin.data.rereading import READING, open_alike, said_of_reading
+from hairpin.data.rereading import READING, open_alike, reading_settings
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
@@ -32,7 +32,7 @@ def trained_on(text: Path, **data: Any) -> Trained:
 
 def read(own: Data, *texts: Path, **said: Any) -> list[str]:
     """The documents of texts that are read for a run."""
-    asked = said_of_reading((), {f"data.{key}": value for key, value in said.items()})
+    asked = reading_settings((), {f"data.{key}": value for key, value in said.items()})
     return [text for corpus in open_alike(own, texts, asked) for text in
             texts_of(corpus)]  # fmt: skip
 
@@ -196,11 +196,11 @@ def test_what_does_not_say_how_a_text_is_read_is_refused(tmp_path: Path) -> None
 
 def test_a_fine_tuned_run_takes_the_names_of_columns(tmp_path: Path) -> None:
     known = ("finetune.text_column", "data.on_bad_bytes")
-    assert said_of_reading(["finetune.text_column=body"], {}, known) == {
+    assert reading_settings(["finetune.text_column=body"], {}, known) == {
         "finetune.text_column": "body"
     }
     with pytest.raises(ConfigError, match="does not say how a text is read"):
-        said_of_reading(["data.separator=x"], {}, known)
+        reading_settings(["data.separator=x"], {}, known)
 
 
 BAD: dict[str, bytes] = {

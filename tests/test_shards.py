@@ -17,7 +17,8 @@ from hairpin.config.settings import Data
 from hairpin.config.settings import Tokenizer as TokenizerSettings
 from hairpin.data import bpe, encoding, shards
 from hairpin.data.corpus import open_corpus
-from hairpin.data.shards import Prepared, prepare, require_enough, token_blocks
+from hairpin.data.encoding import token_blocks
+from hairpin.data.shards import Prepared, prepare, require_enough
 from hairpin.data.split import survey
 from hairpin.data.streams import (
     StreamRecord,

@@ -15,8 +15,8 @@ from faults.rig import Rig, some_text
 from faults.row import Row
 from hairpin.config.load import build_config, known_keys, to_toml
 from hairpin.config.settings import Data, Tokenizer
-from hairpin.data.records import read_rows
 from hairpin.data.shards import prepare
+from hairpin.data.tables.records import read_rows
 from hairpin.errors import HairpinError
 
 _MOST_SECONDS = 30

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.checks import example_schedule, schedule_of
-from hairpin.data.python_records import Records, paths_of_records
+from hairpin.data.tables.spool import Records, paths_of_records
 from hairpin.distributed.launch import is_restarted
 from hairpin.errors import RunError
 from hairpin.launch.begin import begun_by_this_launcher, require_same
@@ -134,7 +134,8 @@ def finetune(
 
     Args:
         kind: "classify" or "instruct".
-        data: a CSV, TSV, JSON, JSONL or Parquet file, or a list of dicts; None: the config's.
+        data: a CSV, TSV, JSON, JSONL, Parquet or Arrow file, a list of dicts, a data frame or a
+            dataset; None: the config's.
         start: a run, or a folder with a model in safetensors; None: the config names it.
         config, out, settings, overrides, track, plugin, watcher: as in `train`.
 

@@ -7,11 +7,12 @@ how); the config that a run stores has every choice filled in.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from hairpin.config.formats import FORMATS
 from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS, TRACKERS
 from hairpin.system.arguments import plain_number
 
@@ -20,7 +21,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 CorpusName = Literal["stdlib", "python-docs", "verdict"]
-Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[FORMATS]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 GLOB_CHARACTERS = frozenset("*?[")
 

@@ -34,7 +34,7 @@ class Added:
         }
 
 
-class Marks:
+class AddedTokens:
     """The added tokens that a text can become: all but end-of-text.
 
     Args:

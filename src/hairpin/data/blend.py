@@ -14,8 +14,6 @@ from pathlib import Path
 
 from hairpin.config import settings
 from hairpin.data import bpe
-from hairpin.data.cache import cache_folder
-from hairpin.data.columns import table_words
 from hairpin.data.corpus import open_corpus
 from hairpin.data.encoding import divided_parts
 from hairpin.data.shards import (
@@ -27,6 +25,7 @@ from hairpin.data.shards import (
 )
 from hairpin.data.split import Progress, Survey, survey
 from hairpin.data.streams import TokenStream
+from hairpin.data.tables.columns import table_words
 from hairpin.data.tokenizers import (
     ByteTokenizer,
     Gpt2Tokenizer,
@@ -35,7 +34,7 @@ from hairpin.data.tokenizers import (
     train_bpe,
 )
 from hairpin.errors import CorpusError, UserError
-from hairpin.system.files import new_folder, remove
+from hairpin.system.files import cache_folder, new_folder, remove
 
 Asked = settings.Tokenizer | Tokenizer
 

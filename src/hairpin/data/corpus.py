@@ -5,24 +5,28 @@ Corpus.documents()    -> Document    one after the other, each an iterator of pi
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hairpin.config.settings import Data, named
 from hairpin.data import embedded
-from hairpin.data.choosing import settle_tables
-from hairpin.data.columns import choose_column
-from hairpin.data.finding import Search, Source
-from hairpin.data.kinds import table_of
-from hairpin.data.left_out import LeftOut
+from hairpin.data.finding import FormerSearch, Search, TextSource
+from hairpin.data.folders import LeftOut
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
-from hairpin.data.separators import Marks, told
+from hairpin.data.tables.choosing import settle_tables
+from hairpin.data.tables.columns import choose_column, counted
+from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
+from hairpin.system.files import shown
 
 _MOST_PROBLEMS = 10
+# Marks that other programs write between documents. Quoted ones are code that mentions them.
+_KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")
+_PATTERNS = {mark: re.compile(f"""(?<!["'`]){re.escape(mark)}(?!["'`])""") for mark in _KNOWN}
+_OFTEN = 2
 
 
 class Document:
@@ -35,6 +39,29 @@ class Document:
     def pieces(self) -> Iterator[str]:
         """Yield the text in pieces of about 256 Ki characters, cut where tokens cannot differ."""
         return self._pieces
+
+
+@dataclass
+class SeparatorCounts:
+    """Counts of one pass over a text.
+
+    Args:
+        files: files that were searched for the separator.
+        separators: separators found.
+        unused: well-known marks between documents seen while no separator is set.
+    """
+
+    files: int = 0
+    separators: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def counting(self, blocks: Iterable[str]) -> Iterator[str]:
+        """Pass the blocks on unchanged, counting well-known marks in them."""
+        for block in blocks:
+            for mark, pattern in _PATTERNS.items():
+                if mark in block:
+                    self.unused[mark] += sum(1 for _ in pattern.finditer(block))
+            yield block
 
 
 @dataclass
@@ -52,11 +79,11 @@ class Corpus:
         unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters that replaced bad bytes, in the last pass.
         marks: separators in the last pass, used or missed.
-        is_former: whether files are read by the former rules; see `former`.
+        is_former: whether files are read by the former rules; see `former_corpus`.
     """
 
     name: str
-    sources: list[Source]
+    sources: list[TextSource]
     data: Data
     left_out: LeftOut = field(default_factory=LeftOut)
     is_former: bool = False
@@ -65,7 +92,7 @@ class Corpus:
     rows: int = field(default=0, init=False)
     empty: int = field(default=0, init=False)
     unused: dict[str, None] = field(default_factory=dict, init=False)
-    marks: Marks = field(default_factory=Marks, init=False)
+    marks: SeparatorCounts = field(default_factory=SeparatorCounts, init=False)
 
     @property
     def skipped(self) -> int:
@@ -78,7 +105,9 @@ class Corpus:
 
     def notices(self) -> tuple[str, ...]:
         """Return lines about what was left out, replaced or not found in the last pass."""
-        return told(self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator)
+        return reading_notices(
+            self.left_out, self.undecodable, self.replaced, self.marks, self.data.separator
+        )
 
     def documents(self) -> Iterator[Document]:
         """Yield every document; requesting the next one reads the rest of the one before.
@@ -88,18 +117,18 @@ class Corpus:
         """
         self.undecodable = self.replaced = self.rows = self.empty = 0
         self.unused = {}
-        self.marks = Marks()
+        self.marks = SeparatorCounts()
         for number, source in enumerate(self.sources, 1):
             try:
                 yield from self._of_source(source)
             except CorpusError as error:
                 raise CorpusError(self._with_others(error, self.sources[number:])) from None
 
-    def _of_source(self, source: Source) -> Iterator[Document]:
+    def _of_source(self, source: TextSource) -> Iterator[Document]:
         data = source.data or self.data
         return (self._of_text if source.format == "text" else self._of_table)(source, data)
 
-    def _with_others(self, error: CorpusError, rest: list[Source]) -> list[str]:
+    def _with_others(self, error: CorpusError, rest: list[TextSource]) -> list[str]:
         """Return a file's problems with those of the files after it, to be fixed all at once."""
         problems = list(error.problems)
         for number, source in enumerate(rest, 1):
@@ -113,11 +142,11 @@ class Corpus:
                 problems += other.problems
         return problems
 
-    def _of_text(self, source: Source, data: Data) -> Iterator[Document]:
+    def _of_text(self, source: TextSource, data: Data) -> Iterator[Document]:
         blocks = self._blocks(source, data)
         separator = data.separator
         if separator is None:
-            streams: Iterable[Iterator[str]] = [self.marks.looked_for(blocks)]
+            streams: Iterable[Iterator[str]] = [self.marks.counting(blocks)]
         else:
             streams = split_stream(blocks, separator, is_exact=self.is_former)
             self.marks.files += 1
@@ -132,15 +161,15 @@ class Corpus:
                 for _ in document.pieces():
                     pass
 
-    def _of_table(self, source: Source, data: Data) -> Iterator[Document]:
+    def _of_table(self, source: TextSource, data: Data) -> Iterator[Document]:
         assert source.path
-        table = table_of(source.path, source.format, data.on_bad_bytes)
+        table = open_table(source.path, source.format, data.on_bad_bytes)
         columns = table.columns()
         if not columns:
             return
         before = self.replaced
         column = choose_column(table.name, columns, data.column)
-        for place, text in table.rows(column):
+        for place, text in table.texts(column):
             self.replaced = before + table.replaced
             self.rows += 1
             if not text:
@@ -152,7 +181,7 @@ class Corpus:
                 pass
         self.unused |= {name: None for name in table.names if name != column}
 
-    def _blocks(self, source: Source, data: Data) -> Iterator[str]:
+    def _blocks(self, source: TextSource, data: Data) -> Iterator[str]:
         if source.path is None:
             yield source.text or ""
         elif data.corpus == "stdlib":
@@ -231,16 +260,16 @@ def open_corpus(data: Data) -> Corpus:
         return _joined(data)
     if data.corpus == "stdlib":
         found = embedded.standard_library()
-        return Corpus("stdlib", [Source(name, path) for name, path in found], data)
+        return Corpus("stdlib", [TextSource(name, path) for name, path in found], data)
     if data.corpus == "python-docs":
         topics = embedded.python_docs()
-        return Corpus("python-docs", [Source(name, text=text) for name, text in topics], data)
+        return Corpus("python-docs", [TextSource(name, text=text) for name, text in topics], data)
     if data.corpus == "verdict":
         path = embedded.verdict()
-        return Corpus("verdict", [Source(path.name, path)], data)
+        return Corpus("verdict", [TextSource(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
-    # With a hash it is a repeat, maybe of a run that read more as text: see `former`.
+    # With a hash it is a repeat, maybe of a run that read more as text: see `former_corpus`.
     search = Search(
         data.format, takes_tables=data.column is not None, checks_named=data.hash is None
     )
@@ -260,3 +289,61 @@ def _joined(data: Data) -> Corpus:
     for corpus in corpora:
         left_out.take(corpus.left_out)
     return Corpus(named(data), sources, data, left_out)
+
+
+def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
+    """Return the corpus as the former rules read it, or None if that makes no difference.
+
+    A run's config holds the hash of its text. If the hash no longer matches, but matches the text
+    as the rules in use before files were recognised by content read it, a run from that time
+    continues with that text.
+
+    Args:
+        corpus: of a run, whose config has the column of its tables.
+        is_refused: whether today's rules refuse one of its files.
+    """
+    data: Data = corpus.data
+    if not data.texts or data.sources:
+        return None
+    search = FormerSearch(data.format, checks_named=False)
+    for text in data.texts:
+        search.add(Path(text))
+    then = [(source.path, source.format) for source in search.sources]
+    now = [(source.path, source.format) for source in corpus.sources]
+    is_same = then == now and "\n" not in (data.separator or "")
+    if search.problems or (is_same and not is_refused):
+        return None
+    return Corpus(named(data), search.sources, data, search.left_out, is_former=True)
+
+
+def reading_notices(
+    left_out: LeftOut,
+    undecodable: int,
+    replaced: int,
+    marks: SeparatorCounts,
+    separator: str | None,
+) -> tuple[str, ...]:
+    """Return lines about what was left out or replaced, and about separators."""
+    lines = list(left_out.lines())
+    if undecodable:
+        which = "that is not in the encoding that it declares"
+        if undecodable > 1:
+            which = "that are not in the encoding that they declare"
+        lines.append(f"left out: {counted(undecodable, 'file')} {which}")
+    if replaced:
+        lines.append(
+            f"bytes that are not text were replaced by {counted(replaced, 'U+FFFD character')}"
+        )
+    if separator is not None and marks.files and not marks.separators:
+        lines.append(
+            f'data.separator "{shown(separator)}" is never found: each file is one document'
+        )
+    elif separator is not None and not marks.files:
+        lines.append("data.separator divides text files, and there are none here: it is not used")
+    mark, count = max(marks.unused.items(), key=lambda item: item[1], default=("", 0))
+    if count >= _OFTEN:
+        lines.append(
+            f"{mark} stands {count:,} times in the text, and no separator is set: "
+            f"--data.separator '{mark}' makes a document of each part"
+        )
+    return tuple(lines)

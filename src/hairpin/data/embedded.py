@@ -11,9 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from hairpin.data.cache import cache_folder, shown
 from hairpin.errors import CorpusError
-from hairpin.system.files import write_atomically
+from hairpin.system.files import cache_folder, shown, write_atomically
 
 VERDICT_ADDRESS = (
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/"

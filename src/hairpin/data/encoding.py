@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hairpin.data.added_tokens import Marks
-from hairpin.data.corpus import Corpus
+from hairpin.data.added_tokens import AddedTokens
+from hairpin.data.corpus import Corpus, Document
 from hairpin.data.split import Survey, divide, tail_bytes
 from hairpin.data.tokenizers import Ids, Tokenizer
 from hairpin.errors import CorpusError
@@ -67,13 +67,25 @@ def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
 def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[Part, Ids]]:
     """Yield each part with its ids, with end-of-text before those that open a document."""
     opening = np.array([tokenizer.end_of_text], dtype=np.uint32)
-    for batch in _batches(_with_whole_marks(parts, Marks(tokenizer.added_tokens()))):
+    for batch in _batches(_with_whole_marks(parts, AddedTokens(tokenizer.added_tokens()))):
         all_ids = tokenizer.encode_batch([part.text for part in batch])
         for part, ids in zip(batch, all_ids, strict=True):
             yield part, np.concatenate((opening, ids)) if part.opens else ids
 
 
-def _with_whole_marks(parts: Iterable[Part], marks: Marks) -> Iterator[Part]:
+def token_blocks(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Ids, int]]:
+    """Yield (ids, bytes of text) of whole documents, with end-of-text before each of them."""
+
+    def parts() -> Iterator[Part]:
+        for document in documents:
+            for number, piece in enumerate(document.pieces()):
+                yield Part(False, number == 0, piece, len(piece.encode()))
+
+    for part, ids in encoded_parts(parts(), tokenizer):
+        yield ids, part.text_bytes
+
+
+def _with_whole_marks(parts: Iterable[Part], marks: AddedTokens) -> Iterator[Part]:
     """Yield the parts, recut so that none ends inside the text of an added token, which was unknown
     when they were cut.
     """

@@ -6,25 +6,26 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from hairpin.config.formats import format_of
 from hairpin.config.settings import GLOB_CHARACTERS, Data, Format
-from hairpin.data.arrow import is_saved_dataset, split_folder
-from hairpin.data.cache import cache_folder, shown
 from hairpin.data.folders import (
     CACHE,
     OWN_FOLDERS,
-    Found,
+    FoundFile,
     Inside,
+    LeftOut,
     names_in,
     of_a_folder,
     recognise_folder,
 )
-from hairpin.data.json_tables import begins_like_rows
-from hairpin.data.kinds import format_of
-from hairpin.data.left_out import LeftOut
-from hairpin.data.reading import kind_of_file, refusal
-from hairpin.data.recognising import Kind, by_suffix
+from hairpin.data.reading import kind_of_file, opening_of, refusal
+from hairpin.data.recognising import BINARY, Kind, by_suffix
+from hairpin.data.tables.arrow import files_of_split, is_saved_dataset
+from hairpin.data.tables.json import begins_like_rows
 from hairpin.errors import CorpusError
+from hairpin.system.files import cache_folder, shown
 
+_PACKED_THEN = (".bz2", ".xz")  # left out by name before files were recognised by content
 _HIDDEN = Kind("hidden file or folder", "", "", has_text=False, many="hidden files or folders")
 _SPECIAL = Kind(
     "broken link or special file", "", "", has_text=False, many="broken links or special files"
@@ -35,8 +36,8 @@ _OTHER_FORMAT = Kind(
 
 
 @dataclass(frozen=True)
-class Source:
-    """Source of one file's text: a file on disk, a folder that is one dataset, or a text held by
+class TextSource:
+    """The source of a file's text: a file on disk, a folder that is one dataset, or a text held by
     Python.
 
     Args:
@@ -62,7 +63,7 @@ class Source:
             return []
         if self.format != "dataset":
             return [self.path]
-        return sorted(path for path in split_folder(self.path).rglob("*") if path.is_file())
+        return files_of_split(self.path)
 
 
 class Search:
@@ -91,7 +92,7 @@ class Search:
         self._asked = asked
         self._takes_tables = takes_tables
         self._checks_named = checks_named
-        self.sources: list[Source] = []
+        self.sources: list[TextSource] = []
         self.problems: list[str] = []
         self.left_out = LeftOut()
         self._taken: set[Path] = set()
@@ -156,11 +157,11 @@ class Search:
             return
         before, problems_before = len(self.sources), len(self.problems)
         already_taken, left_out = len(self._taken), LeftOut()
-        found: list[Found] = []
+        found: list[FoundFile] = []
         for path in self._walk(root, left_out):
             name = shown(path.relative_to(root).as_posix())
             if format_ := self._format_of_found(path, left_out, name, is_named=False):
-                found.append(Found(path, name, format_))
+                found.append(FoundFile(path, name, format_))
         chosen = self.chosen(found, left_out)
         is_mixed = len({one.format == "text" for one in chosen}) == 2
         for one in chosen:
@@ -219,7 +220,7 @@ class Search:
         """Return the kind of a found file that is not text, else None."""
         return by_suffix(path) or kind_of_file(path, is_found=True)
 
-    def chosen(self, found: list[Found], left_out: LeftOut) -> list[Found]:
+    def chosen(self, found: list[FoundFile], left_out: LeftOut) -> list[FoundFile]:
         """Return the files that make up a folder's text, and count the others."""
         return of_a_folder(found, left_out, takes_tables=self._takes_tables)
 
@@ -262,7 +263,7 @@ class Search:
         if absolute not in self._taken:
             self._taken.add(absolute)
             self.sources.append(
-                Source(
+                TextSource(
                     shown(path),
                     absolute,
                     format=format_,
@@ -278,6 +279,30 @@ class Search:
             f"{shown(os.fsdecode(where))}: cannot be read ({reason}); "
             "check its permissions, or leave it out"
         )
+
+
+class FormerSearch(Search):
+    """A search by the rules in use before files were recognised by content: it takes every file
+    with the name of a text or table and no NUL in its opening.
+    """
+
+    def inside(self, pattern: Path) -> None:
+        return None
+
+    def kind_of_folder(self, place: Path, entries: list[str]) -> Kind | None:
+        return None
+
+    def kind_of_found(self, path: Path) -> Kind | None:
+        if path.suffix.lower() in _PACKED_THEN:
+            return BINARY
+        try:
+            has_nul = b"\0" in opening_of(path)
+        except CorpusError:
+            has_nul = False
+        return by_suffix(path) or (BINARY if has_nul else None)
+
+    def chosen(self, found: list[FoundFile], left_out: LeftOut) -> list[FoundFile]:
+        return found
 
 
 def require_there(data: Data) -> None:

@@ -1,5 +1,6 @@
 """Choosing a folder's text: which of its files, and which folders hold none.
 
+LeftOut               counts what is left out of a text
 of_a_folder(…)        texts or tables, and which split of a data set
 recognise_folder(…)   hairpin's own folders, caches and other programs' folders
 """
@@ -7,12 +8,11 @@ recognise_folder(…)   hairpin's own folders, caches and other programs' folder
 import fnmatch
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.config.settings import GLOB_CHARACTERS, Format
-from hairpin.data.left_out import LeftOut
 from hairpin.data.recognising import Kind, useless
 
 # Texts next to the tables of a data set that only describe it.
@@ -45,10 +45,11 @@ _TABLES = Kind(
     "--column NAME includes them, --set data.format=text reads them as plain text",
     many="tables among the texts",
 )
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file in a folder.
 
     Args:
@@ -62,7 +63,82 @@ class Found:
     format: Format
 
 
-def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) -> list[Found]:
+@dataclass
+class _Entry:
+    """The count of one kind, and the first few names."""
+
+    count: int
+    names: list[str]
+
+
+class LeftOut:
+    """Files and folders left out of a text, counted by kind."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Kind, _Entry] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, kind: Kind, name: str) -> None:
+        """Count one more.
+
+        Args:
+            kind: its kind.
+            name: its name, for messages.
+        """
+        entry = self._entries.setdefault(kind, _Entry(0, []))
+        entry.count += 1
+        entry.names.append(name)
+        del entry.names[_MOST_NAMES:]
+
+    def take(self, other: "LeftOut") -> None:
+        """Add another's counts."""
+        for kind, entry in other._entries.items():
+            mine = self._entries.setdefault(kind, _Entry(0, []))
+            mine.count += entry.count
+            mine.names = (mine.names + entry.names)[:_MOST_NAMES]
+
+    @property
+    def total(self) -> int:
+        """The number of files and folders left out."""
+        return sum(entry.count for entry in self._entries.values())
+
+    def counts(self) -> dict[str, int]:
+        """Return the count of each kind by name."""
+        found: dict[str, int] = {}
+        for kind, entry in self._entries.items():
+            found[kind.name] = found.get(kind.name, 0) + entry.count
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line with advice for each kind that contains text, and one line for the rest."""
+        others: dict[str, tuple[Kind, _Entry]] = {}
+        for kind, entry in self._entries.items():
+            if kind.has_text:
+                yield f"left out: {_counted(kind, entry)}: {kind.advice}"
+            else:
+                _, same = others.setdefault(kind.name, (kind, _Entry(0, [])))
+                same.count += entry.count
+                same.names += entry.names
+        if others:
+            by_count = sorted(others.values(), key=lambda other: -other[1].count)
+            counted = (
+                _counted(kind, entry) if entry.count <= _MOST_NAMES else kind.counted(entry.count)
+                for kind, entry in by_count
+            )
+            yield f"left out: {', '.join(counted)}"
+
+
+def _counted(kind: Kind, entry: _Entry) -> str:
+    names = ", ".join(entry.names[:_MOST_NAMES])
+    more = entry.count - _MOST_NAMES
+    return f"{kind.counted(entry.count)} ({names}{f' and {more:,} more' if more > 0 else ''})"
+
+
+def of_a_folder(
+    found: list[FoundFile], left_out: LeftOut, *, takes_tables: bool
+) -> list[FoundFile]:
     """Return the files that make up a folder's text: its texts, or its tables if the only texts
     are about them. Of tables in splits, return the train split.
 
@@ -85,7 +161,7 @@ def of_a_folder(found: list[Found], left_out: LeftOut, *, takes_tables: bool) ->
     return texts
 
 
-def _is_card(one: Found) -> bool:
+def _is_card(one: FoundFile) -> bool:
     """Tell whether a text is a data set card, as repositories on the hub have."""
     if one.name.lower() != "readme.md":
         return False
@@ -96,12 +172,12 @@ def _is_card(one: Found) -> bool:
         return False
 
 
-def _leave_out(those: Sequence[Found], kind: Kind, left_out: LeftOut) -> None:
+def _leave_out(those: Sequence[FoundFile], kind: Kind, left_out: LeftOut) -> None:
     for one in those:
         left_out.add(kind, one.name)
 
 
-def _train_split(tables: list[Found], left_out: LeftOut) -> list[Found]:
+def _train_split(tables: list[FoundFile], left_out: LeftOut) -> list[FoundFile]:
     """Drop tables of other splits where names show both train and another split."""
     splits = {one.path: _split_of(one.name) for one in tables}
     others = sorted({split for split in splits.values() if split and split != "train"})

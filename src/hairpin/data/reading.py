@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from hairpin.data.cache import shown
 from hairpin.data.other_encodings import WESTERN, control_share, legacy, marked
 from hairpin.data.recognising import (
     BINARY,
@@ -21,9 +20,10 @@ from hairpin.data.recognising import (
     Kind,
     is_mostly_binary,
     recognise,
+    token_ids,
 )
-from hairpin.data.token_files import token_ids
 from hairpin.errors import CorpusError
+from hairpin.system.files import shown
 
 BLOCK_BYTES = 256 * 1024
 # A kilobyte of zstd can expand to 30 MB: small reads keep memory bounded.

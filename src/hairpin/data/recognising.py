@@ -2,6 +2,7 @@
 
 recognise(path, opening)   by the first bytes; None: it may be text, or a table
 by_suffix(path)            by the name alone, for files found in a folder
+token_ids(path, opening)   files of token ids
 """
 
 import codecs
@@ -9,6 +10,8 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from hairpin.data.other_encodings import control_share, is_utf8, marked, unmarked
 
@@ -18,6 +21,8 @@ _SOME = 0.005  # of them, without which a few letters at the beginning prove not
 _SHORT_BYTES = 4
 _SAVE = "save it as plain text"
 COMPRESSED = "compressed file"
+_GPT2_TOKENS = 50257
+_LLMC = (20240520, 20240801)  # the first number of llm.c's files, of 16 and of 32 bits an id
 
 
 @dataclass(frozen=True)
@@ -312,3 +317,32 @@ def _zip_kind(path: Path, opening: bytes) -> Kind:
         if any(re.match(pattern, name) for name in names):
             return kind
     return _packed("a zip")
+
+
+# --- files of token ids, which other trainers prepare: no text can be had of them here ---
+
+
+def token_ids(path: Path, opening: bytes) -> Kind | None:
+    """Return the kind of a file of token ids, with who wrote it; None: it is something else.
+
+    Args:
+        path: the file.
+        opening: its first bytes.
+    """
+    if not (words := _made_by(path.suffix, opening)):
+        return None
+    name, advice = "file of token ids", "give the text it was made of"
+    return Kind(name, words, advice, many="files of token ids")
+
+
+def _made_by(suffix: str, opening: bytes) -> str | None:
+    if suffix.lower() != ".bin" or len(opening) < 4:
+        return None
+    if int.from_bytes(opening[:4], "little") in _LLMC:
+        return "a file of token ids, as llm.c's scripts write"
+    is_text = b"\0" not in opening and is_utf8(opening)
+    if is_text or opening[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return None
+    ids = np.frombuffer(opening[: len(opening) // 2 * 2], "<u2")
+    is_one = len(np.unique(ids)) > 1 and int(ids.max()) < _GPT2_TOKENS
+    return "a file of token ids, as nanoGPT's prepare.py writes" if is_one else None

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from hairpin.config.checks import value_of
+from hairpin.config.formats import format_of
 from hairpin.config.load import build_config, parse_override
 from hairpin.config.settings import GLOB_CHARACTERS, Data, Format
-from hairpin.data.columns import table_words
 from hairpin.data.corpus import Corpus, open_corpus
-from hairpin.data.kinds import format_of
+from hairpin.data.encoding import token_blocks
 from hairpin.data.order import Indices
-from hairpin.data.python_rows import is_table
-from hairpin.data.shards import token_blocks
-from hairpin.data.spool import spool
+from hairpin.data.tables.columns import table_words
+from hairpin.data.tables.spool import is_table, spool
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 
@@ -38,7 +37,7 @@ RECORDS = (
 )
 
 
-def said_of_reading(
+def reading_settings(
     overrides: Iterable[str], settings: Mapping[str, Any], known: Sequence[str] = READING
 ) -> dict[str, Any]:
     """Return the settings of a call for reading a text, as dotted key → value.
@@ -62,7 +61,7 @@ def said_of_reading(
     return {key: value_of(asked, key) for key in keys}
 
 
-def several(texts: Any) -> list[Any]:
+def as_list(texts: Any) -> list[Any]:
     """Return one text or several as a list: paths, and rows held by Python.
 
     Raises:
@@ -94,8 +93,8 @@ def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list
 
     Args:
         own: the run's settings.
-        texts: as from `several`; rows are written to disk first.
-        said: as from `said_of_reading`, which takes precedence.
+        texts: as from `as_list`; rows are written to disk first.
+        said: as from `reading_settings`, which takes precedence.
 
     Raises:
         CorpusError: a line for each that cannot be read; or a column is named without a table.
@@ -145,7 +144,7 @@ def tokens_of(corpora: Iterable[Corpus], tokenizer: Tokenizer) -> InMemory:
     return InMemory(np.concatenate(blocks).astype(np.int64) if blocks else np.empty(0, np.int64))
 
 
-def told_of(corpus: Corpus) -> list[str]:
+def pass_notices(corpus: Corpus) -> list[str]:
     """Return lines about what was left out or replaced in the last pass."""
     column = corpus.data.column if corpus.rows else None
     of_tables = table_words(column, tuple(corpus.unused), corpus.rows, corpus.empty)

@@ -11,15 +11,13 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.config import settings
 from hairpin.data import bpe
-from hairpin.data.cache import cache_folder, shown
-from hairpin.data.corpus import Corpus, Document, open_corpus
-from hairpin.data.encoding import ChangedError, Part, divided_parts, encoded_parts
+from hairpin.data.corpus import Corpus, open_corpus
+from hairpin.data.encoding import ChangedError, divided_parts, encoded_parts
 from hairpin.data.split import Progress, Survey, forget, survey
 from hairpin.data.streams import (
     FORMAT,
@@ -29,9 +27,9 @@ from hairpin.data.streams import (
     open_shards,
     write_manifest,
 )
-from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Ids, Tokenizer, train_bpe
+from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Tokenizer, train_bpe
 from hairpin.errors import CorpusError, UserError
-from hairpin.system.files import move, remove, sync_folder
+from hairpin.system.files import cache_folder, move, remove, shown, sync_folder
 
 _STALE_SECONDS = 24 * 3600
 _LEAST_CONTEXT = 8  # below it there is no run of two updates to be had
@@ -209,18 +207,6 @@ def _write(folder: Path, job: _Job, tokenizer: Tokenizer) -> None:
         for writer in writers.values():
             writer.abandon()
     write_manifest(folder, tokenizer, streams, data_hash=found.hash, split=found.split)
-
-
-def token_blocks(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Ids, int]]:
-    """Yield (ids, bytes of text) of whole documents, with end-of-text before each of them."""
-
-    def parts() -> Iterator[Part]:
-        for document in documents:
-            for number, piece in enumerate(document.pieces()):
-                yield Part(False, number == 0, piece, len(piece.encode()))
-
-    for part, ids in encoded_parts(parts(), tokenizer):
-        yield ids, part.text_bytes
 
 
 # --- the cache's folders ---

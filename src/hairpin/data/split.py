@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import sys
 import time
 from array import array
 from collections import Counter
@@ -22,17 +23,17 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hairpin.config.settings import Data
-from hairpin.data.cache import cache_folder
-from hairpin.data.corpus import Corpus
-from hairpin.data.former import former_corpus
+from hairpin.data.corpus import Corpus, SeparatorCounts, former_corpus, reading_notices
 from hairpin.data.pieces import first_cut, last_cut
-from hairpin.data.separators import Marks, told
-from hairpin.data.survey_keys import settled, survey_path
 from hairpin.errors import CorpusError
-from hairpin.system.files import write_atomically
+from hairpin.system.files import cache_folder, write_atomically
 
 Progress = Callable[[str, int, int], None]
 Split = Literal["documents", "tails", "mixed"]
+
+_FORMAT = 4
+# A file that changed this shortly before the survey may change again unseen: clocks are coarse.
+_SETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Survey:
     unused: tuple[str, ...] = ()
     by_tails: bytearray = field(default_factory=bytearray, repr=False, compare=False)
     undecodable: int = 0
-    marks: Marks = field(default_factory=Marks)
+    marks: SeparatorCounts = field(default_factory=SeparatorCounts)
     left_out: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
@@ -129,7 +130,7 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
         found,
         skipped=left_out.total + found.undecodable,
         left_out=left_out.counts(),
-        notices=told(
+        notices=reading_notices(
             left_out, found.undecodable, found.replaced, found.marks, corpus.data.separator
         ),
     )
@@ -306,9 +307,39 @@ def _load(path: Path) -> Survey | None:
             files, separators, unused = plain.pop("marks")
             return Survey(
                 **plain,
-                marks=Marks(files, separators, Counter(unused)),
+                marks=SeparatorCounts(files, separators, Counter(unused)),
                 document_bytes=lengths,
                 in_validation=bytearray(stored["in_validation"].tobytes()),
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
         return None
+
+
+def survey_path(corpus: Corpus, cache: Path) -> Path | None:
+    """Return the path for the survey of exactly these files and settings, or None if none can be
+    kept.
+    """
+    signature = hashlib.sha256()
+    data = corpus.data.model_dump(mode="json", exclude={"hash"})
+    how_it_is_read = (_FORMAT, corpus.is_former, data, sys.version)
+    signature.update(json.dumps(how_it_is_read, sort_keys=True).encode())
+    for source in corpus.sources:
+        if source.path is None:
+            return None
+        for path in source.files():
+            try:
+                status = path.stat()
+            except OSError:
+                return None
+            stamp = (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            signature.update(ascii((source.format, *stamp)).encode())
+    return cache / "surveys" / f"{signature.hexdigest()}.npz"
+
+
+def settled(corpus: Corpus, start_time: float) -> bool:
+    """Tell whether no file changed in the last moments, so that a later change would show."""
+    try:
+        newest = max(p.stat().st_mtime for source in corpus.sources for p in source.files())
+    except (OSError, ValueError):
+        return False
+    return newest < start_time - _SETTLED_SECONDS

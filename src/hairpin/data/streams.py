@@ -21,10 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from hairpin.data.cache import shown
 from hairpin.data.tokenizers import Ids, Tokenizer, load_tokenizer
 from hairpin.errors import CorpusError
-from hairpin.system.files import write_atomically
+from hairpin.system.files import shown, write_atomically
 
 FORMAT = 1
 SHARD_TOKENS = 2**27

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from hairpin.data.cache import cache_folder, shown
 from hairpin.doctor.findings import Finding
 from hairpin.errors import HairpinError, one_line
 from hairpin.runs.lock import RunLock
-from hairpin.system.files import private_folder, sync_file, sync_folder
+from hairpin.system.files import cache_folder, private_folder, shown, sync_file, sync_folder
 from hairpin.system.version import __version__
 
 LEAST_PYTHON = (3, 11)

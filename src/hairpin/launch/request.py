@@ -17,7 +17,7 @@ from hairpin.config.durations import parse_duration
 from hairpin.config.layers import assignment, get, short_repr
 from hairpin.config.load import RequestedSettings, parse_override, read_settings, with_values
 from hairpin.config.settings import Config, named
-from hairpin.data.spool import spool
+from hairpin.data.tables.spool import spool
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.launch.decided import disagreements
 from hairpin.plugins.files import PluginFile, entries_for, load_plugins

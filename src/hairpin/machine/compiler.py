@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 from hairpin.config.settings import Config
-from hairpin.data.cache import cache_folder
 from hairpin.model.compiled import compile_blocks
 from hairpin.model.gpt import GPT
 from hairpin.plugins.registry import BUILT_IN
-from hairpin.system.files import private_folder
+from hairpin.system.files import cache_folder, private_folder
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's own name; Triton's cache is inside it
 _LEAST_BUDGET_SECONDS = 600.0

@@ -264,3 +264,20 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder of the user's cache, whose contents can all be made again: `HAIRPIN_CACHE`
+    if it is set, else this platform's own.
+    """
+    import platformdirs
+
+    return Path(os.environ.get("HAIRPIN_CACHE") or platformdirs.user_cache_dir("hairpin"))
+
+
+def shown(path: Path | str) -> str:
+    """Format a path for one line of a message: control characters and stray bytes are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(path)
+    )

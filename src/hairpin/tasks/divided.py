@@ -1,5 +1,7 @@
 """A run's records as training and validation examples, split the same way each time."""
 
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.records import Row, Wanted, read_records
+from hairpin.data.tables.arrow import files_of_split, is_saved_dataset
+from hairpin.data.tables.records import Row, Wanted, read_records
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.system.files import sha256_of
@@ -25,7 +28,6 @@ from hairpin.tasks.labelled import (
     lonely_labels,
     names_of_labels,
 )
-from hairpin.tasks.split import stratified
 from hairpin.tasks.template import NAMES, unknown_names
 
 _OTHER_COLUMNS = "name yours with --set finetune.text_column=… and finetune.label_column=…"
@@ -119,7 +121,7 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
         ConfigError: the file is not the one that the run began with.
     """
     path = Path(config.data.texts[0])
-    digest = sha256_of(path) if path.is_file() else None  # reading reports what is wrong with it
+    digest = _hash_of(path)
     if digest and config.data.hash not in (None, digest):
         raise ConfigError(
             f"{path}: not the file that this config was made with (data.hash); restore it, or "
@@ -148,6 +150,20 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
         found.used,
         found.notices,
     )
+
+
+def _hash_of(path: Path) -> str | None:
+    """Return the hash of a file, or of all files of a saved dataset; None: reading reports what is
+    wrong with it.
+    """
+    if path.is_file():
+        return sha256_of(path)
+    if not is_saved_dataset(path):
+        return None
+    whole = hashlib.sha256()
+    for file in files_of_split(path):
+        whole.update(bytes.fromhex(sha256_of(file)))
+    return whole.hexdigest()
 
 
 def _require_known_names(config: Config) -> None:
@@ -285,3 +301,98 @@ def other_examples(
     found = _read(path, config, tokenizer)
     _require_some(path, found)
     return found.examples, found.notices
+
+
+# --- the split: a share of each class, and no text in both halves ---
+#
+# A text's rank is the hash of (seed, text). Of each class, the lowest ranks are for validation. So
+# the order of the file does not matter, and a new example moves few others.
+
+
+@dataclass(frozen=True, order=True)
+class _Group:
+    """The examples with one text: they stay together."""
+
+    rank: bytes
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def stratified(
+    labels: Sequence[str], keys: Sequence[str], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Return the indices of training and of validation examples, each in ascending order.
+
+    Every class with at least two different texts has an example in each half; one with a single
+    text is for training. A text with several labels counts towards its most frequent.
+
+    Args:
+        labels: the class of each example; all the same for data without classes.
+        keys: the text of each example; those with equal texts go to the same half.
+        fraction: the share of validation; 0 leaves all to training.
+        seed: a different one gives a different split.
+
+    Raises:
+        ValueError: the fraction is not at least 0 and below 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"a validation share of {fraction} is not in [0, 1)")
+    classes = _classes(labels, keys, seed)
+    wanted = _shares(
+        {label: sum(map(len, each)) for label, each in classes.items()}, fraction, seed
+    )
+    chosen: set[int] = set()
+    for label, groups in classes.items():
+        for group in _first(groups, wanted[label]) if fraction else ():
+            chosen.update(group.indices)
+    everyone = range(len(labels))
+    return [i for i in everyone if i not in chosen], sorted(chosen)
+
+
+def _classes(labels: Sequence[str], keys: Sequence[str], seed: int) -> dict[str, list[_Group]]:
+    """Return the groups of each class, in order of rank."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        same[key].append(index)
+    classes: dict[str, list[_Group]] = defaultdict(list)
+    for key, indices in same.items():
+        counts = Counter(labels[index] for index in indices)
+        label = min(counts, key=lambda label: (-counts[label], label))
+        classes[label].append(_Group(_rank(seed, key), tuple(indices)))
+    return {label: sorted(groups) for label, groups in classes.items()}
+
+
+def _shares(sizes: Mapping[str, int], fraction: float, seed: int) -> dict[str, int]:
+    """Return the number of validation examples for each class, by largest remainder: each within
+    one of its share, and in total the share of the whole, rounded.
+    """
+    wanted = {label: int(size * fraction) for label, size in sizes.items()}
+    missing = round(sum(sizes.values()) * fraction) - sum(wanted.values())
+
+    def urgency(label: str) -> tuple[float, bytes]:
+        return wanted[label] - sizes[label] * fraction, _rank(seed, label)
+
+    for label in sorted(sizes, key=urgency)[: max(missing, 0)]:
+        wanted[label] += 1
+    return wanted
+
+
+def _first(groups: list[_Group], wanted: int) -> list[_Group]:
+    """Return groups with about `wanted` examples: at least one if there are two, and not all."""
+    if len(groups) == 1:
+        return []
+    taken, count = [], 0
+    for group in groups:
+        if 2 * count + len(group) < 2 * wanted:  # closer with the group than without
+            taken.append(group)
+            count += len(group)
+    smallest = min(groups, key=len)
+    if len(taken) == len(groups):
+        taken.remove(smallest)
+    return taken or [smallest]
+
+
+def _rank(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed}\n{text}".encode("utf-8", "surrogatepass")).digest()

@@ -14,7 +14,7 @@ from torch import Tensor
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.data.order import Indices, SampleOrder
-from hairpin.data.records import Row
+from hairpin.data.tables.records import Row
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10

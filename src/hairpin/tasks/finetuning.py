@@ -10,7 +10,7 @@ from typing import Any
 from hairpin.config.checks import schedule_of
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.records import Row
+from hairpin.data.tables.records import Row
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError
 from hairpin.model.classifier import Classifier, freeze_below

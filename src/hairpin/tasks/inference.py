@@ -15,17 +15,17 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Windows
 from hairpin.data.blend import prepare_text
-from hairpin.data.records import require_characters
 from hairpin.data.rereading import (
     READING,
     RECORDS,
+    as_list,
     files_of,
     open_alike,
-    said_of_reading,
-    several,
+    pass_notices,
+    reading_settings,
     tokens_of,
-    told_of,
 )
+from hairpin.data.tables.records import require_characters
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError, CorpusError, RunError
 from hairpin.machine.numerics import Numerics, choose_device
@@ -201,8 +201,8 @@ class Trained:
         evaluator = Evaluator(self.model, tally, Numerics(self.device), sequences)
         asked = {**(settings or {}), **({} if column is None else {"data.column": column})}
         known = RECORDS if self.config.finetune.kind else READING
-        said = said_of_reading(overrides, asked, known)
-        named = several(texts)
+        said = reading_settings(overrides, asked, known)
+        named = as_list(texts)
         if said and not named:
             raise ConfigError(
                 f"{', '.join(said)}: without a text the run's own validation text is read, as its "
@@ -228,7 +228,7 @@ class Trained:
             return evaluation_set(prepared, "val", context, None)
         corpora = open_alike(self.config.data, texts, said)
         tokens = tokens_of(corpora, self.tokenizer)
-        for line in (line for corpus in corpora for line in told_of(corpus)):
+        for line in (line for corpus in corpora for line in pass_notices(corpus)):
             on_notice(line)
         if len(tokens) < 2:
             raise CorpusError("nothing to evaluate: the text is empty")

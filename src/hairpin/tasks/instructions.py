@@ -12,8 +12,8 @@ import numpy as np
 
 from hairpin.config.settings import Config, Finetune
 from hairpin.data.batches import IGNORED
-from hairpin.data.naming import quoted
-from hairpin.data.records import Records, Row, Wanted, read_records
+from hairpin.data.tables.columns import quoted
+from hairpin.data.tables.records import Records, Row, Wanted, read_records
 from hairpin.data.tokenizers import Ids, Tokenizer
 from hairpin.errors import CorpusError
 from hairpin.tasks.examples import Example, Examples, refuse

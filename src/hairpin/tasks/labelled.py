@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.data.order import Indices
-from hairpin.data.records import Row
+from hairpin.data.tables.records import Row
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.distributed.world import World
 from hairpin.errors import CorpusError

@@ -9,7 +9,7 @@ import torch
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.data.order import Indices
-from hairpin.data.records import require_characters
+from hairpin.data.tables.records import require_characters
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.classifier import Classifier
 from hairpin.tasks.examples import collate, refuse

@@ -8,9 +8,9 @@ from typing import Literal
 from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config, Data
 from hairpin.data.batches import MixedWindows, Windows, windows_of
-from hairpin.data.naming import quoted
 from hairpin.data.shards import Prepared
 from hairpin.data.streams import TokenStream
+from hairpin.data.tables.columns import quoted
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network

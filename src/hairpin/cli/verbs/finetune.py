@@ -25,7 +25,7 @@ from hairpin.cli.options import (
 )
 @click.argument("kind", type=click.Choice(["classify", "instruct"]))
 @start_option
-@click.option("--data", type=PATH, help="CSV, TSV, JSON, JSONL or Parquet.")
+@click.option("--data", type=PATH, help="CSV, TSV, JSON, JSONL, Parquet or Arrow.")
 @with_finetune_settings
 @click.option("--out", type=PATH, help="The run's folder.")
 @track_option

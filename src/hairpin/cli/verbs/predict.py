@@ -11,7 +11,7 @@ import click
 from hairpin.cli.options import Verb, is_file, json_option, run_and_rest, weights_option
 
 if TYPE_CHECKING:
-    from hairpin.data.records import Row
+    from hairpin.data.tables.records import Row
 
 
 @click.command(cls=Verb, group="after", place=3, short_help="Tell the labels of texts.")
@@ -49,7 +49,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
     """Return texts and the place of each: a path that is a file is read, - is standard input, and
     anything else is a text.
     """
-    from hairpin.data.records import Row, read_texts
+    from hairpin.data.tables.records import Row, read_texts
     from hairpin.errors import CorpusError
 
     rows: list[Row] = []
@@ -57,7 +57,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
         path = Path(text)
         if text == "-":
             rows += _rows_of_standard_input(column)
-        elif is_file(path):
+        elif is_file(path) or _is_table(path):
             rows += read_texts(path, column)
         elif _is_name(text):
             raise CorpusError(f"{text}: no such file; check the path, or add a blank to a text")
@@ -71,7 +71,7 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
 
 def _is_name(text: str) -> bool:
     """True if a text looks like the name of a readable file."""
-    from hairpin.data.record_files import has_records
+    from hairpin.data.tables.records import has_records
 
     path = Path(text)
     is_one_word = not any(map(str.isspace, text))
@@ -79,7 +79,7 @@ def _is_name(text: str) -> bool:
 
 
 def _rows_of_standard_input(column: str) -> "list[Row]":
-    from hairpin.data.records import rows_of_lines
+    from hairpin.data.tables.records import rows_of_lines
     from hairpin.errors import CorpusError
 
     content = sys.stdin.buffer.read()
@@ -90,3 +90,13 @@ def _rows_of_standard_input(column: str) -> "list[Row]":
         raise CorpusError(
             f"standard input:{line}: byte 0x{content[error.start]:02x} is not UTF-8; mend the text"
         ) from None
+
+
+def _is_table(path: Path) -> bool:
+    """True for a folder that is one table."""
+    from hairpin.data.tables.arrow import is_saved_dataset
+
+    try:
+        return is_saved_dataset(path)
+    except (OSError, ValueError):  # a text too long for a name, or with a NUL in it
+        return False

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from hairpin.config.settings import Data
 from hairpin.data.blend import survey_text
 from hairpin.data.checking.lines import LineCounter, RepeatedLine
-from hairpin.data.checking.near import Hashes, Signature, similar_groups
+from hairpin.data.checking.near import Hashes, SharedWindows, Signature, similar_groups
 from hairpin.data.checking.oddities import Oddity, OddityFinder
-from hairpin.data.checking.verbatim import Windows
 from hairpin.data.corpus import Corpus, Document, open_corpus
 from hairpin.data.split import Progress, Survey, divide, tail_bytes
 
@@ -139,7 +138,7 @@ class _Look:
     signatures: list[Hashes] = field(default_factory=list)
     oddities: OddityFinder = field(default_factory=OddityFinder)
     lines: LineCounter = field(default_factory=LineCounter)
-    windows: Windows = field(default_factory=Windows)
+    windows: SharedWindows = field(default_factory=SharedWindows)
 
     def first_pass(self) -> None:
         """Check everything except for validation text in training text."""

@@ -15,11 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hairpin.config.settings import Track
-from hairpin.data.cache import cache_folder
 from hairpin.errors import UserError
 from hairpin.plugins.registry import TRACKERS, known, no_such_name, registered
 from hairpin.reports.trackers.tracker import Tracker
-from hairpin.system.files import private_folder, write_atomically
+from hairpin.system.files import cache_folder, private_folder, write_atomically
 
 
 def followed(asked: Track, named: Iterable[str], notice: Callable[[str], None]) -> tuple[str, ...]:

@@ -5,13 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from hairpin.config.settings import Data, Format
-from hairpin.data.column_kinds import Held
-from hairpin.data.columns import choose_column
-from hairpin.data.finding import Source
-from hairpin.data.kinds import table_of
-from hairpin.data.left_out import LeftOut
-from hairpin.data.naming import quoted
+from hairpin.data.finding import TextSource
+from hairpin.data.folders import LeftOut
 from hairpin.data.recognising import Kind
+from hairpin.data.tables.column_kinds import ColumnKind
+from hairpin.data.tables.columns import choose_column, quoted
+from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
 
 # Beyond this the first table with a row decides; a column that others lack is noticed on reading.
@@ -19,12 +18,12 @@ _MOST_LOOKED_AT = 1000
 _MOST_PROBLEMS = 10
 _USUAL = "text"
 
-Columns = Mapping[str, Held]
+Columns = Mapping[str, ColumnKind]
 
 
 def settle_tables(
-    data: Data, sources: Sequence[Source], left_out: LeftOut
-) -> tuple[Data, list[Source]]:
+    data: Data, sources: Sequence[TextSource], left_out: LeftOut
+) -> tuple[Data, list[TextSource]]:
     """Return the settings with the column and format of tables filled in, and the sources without
     the found tables that lack the column.
 
@@ -45,21 +44,21 @@ def settle_tables(
         column = data.column or _first_choice(tables, data)
         dropped: set[Path | None] = set()
     else:
-        column, dropped = _Look(tables, data).settle(left_out)
+        column, dropped = _ColumnChoice(tables, data).settle(left_out)
     kept = [source for source in sources if source.path not in dropped]
     formats = {source.format for source in kept}
     one = formats.pop() if len(formats) == 1 else data.format
     return data.model_copy(update={"column": column, "format": one}), kept
 
 
-def _first_choice(tables: Sequence[Source], data: Data) -> str | None:
+def _first_choice(tables: Sequence[TextSource], data: Data) -> str | None:
     for source in tables:
         if columns := _columns_of(source, data):
             return choose_column(source.name, columns, None)
     return None
 
 
-def _columns_of(source: Source, data: Data) -> Columns:
+def _columns_of(source: TextSource, data: Data) -> Columns:
     assert source.path
     try:
         status = source.path.stat()
@@ -72,16 +71,16 @@ def _columns_of(source: Source, data: Data) -> Columns:
 
 @lru_cache(maxsize=_MOST_LOOKED_AT)  # a run opens its corpus several times
 def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, int]) -> Columns:
-    return table_of(path, format_, on_bad_bytes).columns()
+    return open_table(path, format_, on_bad_bytes).columns()
 
 
-class _Look:
+class _ColumnChoice:
     """The columns of each table. Empty tables have none, and are kept."""
 
-    def __init__(self, tables: Sequence[Source], data: Data) -> None:
+    def __init__(self, tables: Sequence[TextSource], data: Data) -> None:
         self._asked = data.column
-        self._seen: list[tuple[Source, Columns]] = []
-        self._broken: list[tuple[Source, CorpusError]] = []
+        self._seen: list[tuple[TextSource, Columns]] = []
+        self._broken: list[tuple[TextSource, CorpusError]] = []
         for source in tables:
             try:
                 if columns := _columns_of(source, data):
@@ -139,9 +138,9 @@ class _Look:
             return _USUAL if _USUAL in chosen else chosen[0], []
         return None, problems
 
-    def _without(self, column: str) -> tuple[list[Source], list[str]]:
+    def _without(self, column: str) -> tuple[list[TextSource], list[str]]:
         """Return the found tables that lack the column, and lines about problems with others."""
-        lacking: list[Source] = []
+        lacking: list[TextSource] = []
         wrong: list[str] = []
         lines: list[str] = []
         for source, columns in self._seen:

@@ -1,24 +1,25 @@
-r"""Formats of labelled data: lines of cells, and JSON.
+r"""CSV and TSV: lines of cells, of which the first names the columns.
+
+A .csv follows RFC 4180: quotes, line breaks in cells; , or ; or tab or | between them, as its
+header has it.
 
 A .tsv has one record per line, and its quotes are text: people and corpora write them unescaped.
 But a cell that is quoted as a whole, as CSV writers do for one with a quote in it, loses its
 quotes; and if all quotes are a CSV writer's, cells may have line breaks, so that the output of
 Python's csv is read back.
-
-In JSON a number keeps its text, so that none is too large and 1.50 keeps its zero; and values that
-Python accepts but that are ambiguous are marked.
 """
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from hairpin.data.naming import counted
+from hairpin.data.tables.column_kinds import TEXT
+from hairpin.data.tables.columns import counted, quoted
+from hairpin.data.tables.table import LONGEST_ROW_CHARS, Entry, TextTable
+from hairpin.errors import CorpusError
 
 DELIMITERS = (",", ";", "\t", "|")
 Numbered = tuple[int, list[str]]
@@ -28,8 +29,71 @@ _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
 _WRITTEN_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(\t|\r\n|\r|\n|\Z)')
 _OPEN_CELL = re.compile(r'"[^"]*(?:""[^"]*)*"?\Z')
 _LOOKED_AT_CHARS = 1 << 20
-_LONGEST_CHARS = 2**31 - 1  # the most that csv allows on every machine
 _NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n|\Z)', re.I)  # as Excel writes it
+
+
+class _Cells(TextTable):
+    """Lines of cells; the first names the columns."""
+
+    def records(self) -> Iterator[Numbered]:
+        """Yield the number of each record's first line, and its cells.
+
+        Raises:
+            MisquotedError: the quotes do not match.
+        """
+        raise NotImplementedError
+
+    def rows(self, column: str | None = None) -> Iterator[Entry]:
+        try:
+            records = self.records()
+            line, names = next(records, (1, []))
+            header = [name.strip() for name in names]
+            self._begin(line, header, column)
+            places = {name: header.index(name) for name in header}
+            wanted = places if column is None else {column: places[column]}
+            for line, cells in records:
+                place = f"{self.name}:{line}"
+                if len(cells) != len(header):
+                    yield Entry(place, None, _ragged(cells, header))
+                else:
+                    yield Entry(place, {name: cells[at] for name, at in wanted.items()})
+        except MisquotedError as error:
+            yield Entry(f"{self.name}:{error.line}", None, error.words)
+
+    def _begin(self, line: int, header: Sequence[str], column: str | None) -> None:
+        if not any(header) and not self.is_exact:
+            raise CorpusError(
+                f'{self.name}: is empty; its first line should name the columns, one of them "text"'
+            )
+        self.header = f"{self.name}:{line}", tuple(header)
+        self.names |= dict.fromkeys(header)
+        if column is not None and header.count(column) > 1:
+            raise CorpusError(
+                f"{self.name}:{line}: two columns are called {quoted(column)}; rename one"
+            )
+
+    def kind_of(self, values: Sequence[Any]) -> str:
+        full = [cell for cell in values if cell.strip()]
+        return "numbers" if full and all(map(_is_number, full)) else TEXT
+
+
+class Csv(_Cells):
+    """Cells divided by what the header has most of; a quoted cell may have line breaks."""
+
+    def records(self) -> Iterator[Numbered]:
+        blocks = self.blocks()
+        opening = next(blocks, "")
+        delimiter = csv_delimiter(opening, self.expected)
+        return csv_records(self.lines("", chain((opening,), blocks)), delimiter, LONGEST_ROW_CHARS)
+
+
+class Tsv(_Cells):
+    """A line is a record, unless a CSV writer made the file; quotes are text except around a whole
+    cell.
+    """
+
+    def records(self) -> Iterator[Numbered]:
+        return tsv_records(self.lines(""), LONGEST_ROW_CHARS)
 
 
 class MisquotedError(ValueError):
@@ -106,7 +170,7 @@ def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DE
     return max(choices, key=found)
 
 
-def tsv_records(lines: Iterable[str], longest_chars: int = _LONGEST_CHARS) -> Iterator[Numbered]:
+def tsv_records(lines: Iterable[str], longest_chars: int) -> Iterator[Numbered]:
     """Yield the number of each record's first line, and its cells; skip blank lines.
 
     Args:
@@ -138,10 +202,8 @@ def tsv_records(lines: Iterable[str], longest_chars: int = _LONGEST_CHARS) -> It
                 yield number, row
 
 
-def ragged_row(cells: Sequence[str], header: Sequence[str]) -> str | None:
+def _ragged(cells: Sequence[str], header: Sequence[str]) -> str:
     """Describe the problem of a row whose number of cells differs from the header's."""
-    if len(cells) == len(header):
-        return None
     found = f"{counted(len(cells), 'cell')}, and the header has {len(header)}"
     if len(header) == 1:
         return (
@@ -204,57 +266,9 @@ def _tsv_cells(line: str) -> list[str]:
     return cells
 
 
-@dataclass(frozen=True)
-class Refused:
-    """Description of something that Python's reader accepts and that is not a JSON value."""
-
-    words: str
-
-
-def decode_json(text: str) -> Any:
-    """Decode a text: dict, list, str, bool, None or `Refused`.
-
-    Raises:
-        json.JSONDecodeError: it is not JSON.
-        RecursionError: it goes too deep.
-    """
-    return _DECODER.decode(text)
-
-
-def decode_row(text: str, start: int = 0) -> tuple[Any, int]:
-    """Decode the value that begins at `start`, with numbers as floats; return it and its end.
-
-    Raises:
-        json.JSONDecodeError: it is not JSON.
-        RecursionError: it goes too deep.
-    """
-    return _ROWS.raw_decode(text, start)
-
-
-def kind_of(value: Any) -> str:
-    """Return the kind of a value, for a message."""
-    if isinstance(value, Refused):
-        return value.words
-    kinds = {list: "a list", dict: "an object", type(None): "null"}
-    return kinds.get(type(value), "a single value")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
-    fields = dict(pairs)
-    if len(fields) == len(pairs):
-        return fields
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    return Refused(f'an object in which "{twice}" stands twice')
-
-
-def _constant(name: str) -> Refused:
-    return Refused(f"{name}, which JSON does not have")
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=str, parse_float=str, parse_constant=_constant
-)
-
-# Faster: of a row only one text is needed, and of the others only their kind.
-_ROWS = json.JSONDecoder(parse_int=float, parse_float=float, parse_constant=float)
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

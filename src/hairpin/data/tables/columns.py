@@ -1,63 +1,26 @@
-"""Tables, and the choice of the column that holds the text.
+"""The choice of a table's column that holds the text.
 
-A `Table` is one file (or one folder of Hugging Face's `datasets`) whose rows are read one after the
-other; one column is read as text, and only the kind of the others matters.
-
-The text column is the one named by the user, else the one called `text`, else the only candidate:
-ids, links, dates, labels and the like are words too, and chats are lists; none of them is chosen
-for lack of another.
+It is the one named by the user, else the one called `text`, else the only candidate: ids, links,
+dates, labels and the like are words too, and chats are lists; none of them is chosen for lack of
+another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+import difflib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-from hairpin.data.column_kinds import CHATS, NOTHING, TEXT, Held, is_half_of_a_pair
-from hairpin.data.naming import names_of, nearest, quoted
+from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, ColumnKind, is_half_of_a_pair
 from hairpin.errors import CorpusError
 
-# A row is held whole, and an unclosed quote makes one row of all that follows.
-LONGEST_ROW_CHARS = 64 * 1024 * 1024
 _USUAL = "text"
+_SHOWN_CHARS, _SHOWN_NAMES = 40, 8
 _MOST_SHOWN = 8
 _LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more make it a record
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
 
 
-class Table(Protocol):
-    """A file of rows.
-
-    Attributes:
-        name: for messages.
-        names: the columns seen so far.
-    """
-
-    name: str
-    names: dict[str, None]
-
-    @property
-    def replaced(self) -> int:
-        """U+FFFD characters that replaced bad bytes so far."""
-        ...
-
-    def columns(self) -> Mapping[str, Held]:
-        """Return each column with its kind, from the first rows; none without a row.
-
-        Raises:
-            CorpusError: the file cannot be read.
-        """
-        ...
-
-    def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the place of each row, for messages, and its text; None: it has none.
-
-        Raises:
-            CorpusError: the file is damaged, or a value is not text.
-        """
-        ...
-
-
 def choose_column(
-    name: str, columns: Mapping[str, Held], asked: str | None, option: str = "--column"
+    name: str, columns: Mapping[str, ColumnKind], asked: str | None, option: str = "--column"
 ) -> str:
     """Return the column to read: the requested one, else `text`, else the only one that can be the
     text.
@@ -119,23 +82,7 @@ def table_words(column: str | None, unused: Sequence[str], rows: int, empty: int
     return "; ".join(parts) or None
 
 
-def not_a_text(place: str, column: str, kind: str) -> CorpusError:
-    """Return the error for a row whose value is not text."""
-    return CorpusError(
-        f"{place}: {quoted(column)} is {kind}, where a text belongs; mend the row, or name another "
-        "column with --column"
-    )
-
-
-def too_long(place: str) -> CorpusError:
-    """Return the error for a row too long to be held in memory."""
-    return CorpusError(
-        f"{place}: a row of more than {LONGEST_ROW_CHARS // 2**20} million characters, if it is "
-        "one; mend the file, or make a text file of it"
-    )
-
-
-def _only_one(columns: Mapping[str, Held]) -> str | None:
+def _only_one(columns: Mapping[str, ColumnKind]) -> str | None:
     """Return the column that is the text because no other can be; None: ambiguous."""
     can_be = _candidates(columns)
     if len(can_be) != 1:
@@ -146,34 +93,34 @@ def _only_one(columns: Mapping[str, Held]) -> str | None:
     return None if _outweighing(columns, name) else name
 
 
-def _candidates(columns: Mapping[str, Held]) -> list[str]:
+def _candidates(columns: Mapping[str, ColumnKind]) -> list[str]:
     """Return the columns that could be the text; a table's only column could, whatever it holds."""
-    texts = [name for name, held in columns.items() if held.kind == TEXT]
+    texts = [name for name, column in columns.items() if column.kind == TEXT]
     if len(columns) == 1:
         return [name for name in texts if columns[name].looks_like != CHATS]
     can_be = [name for name in texts if columns[name].looks_like is None]
     return [name for name in can_be if columns[name].chars] or can_be
 
 
-def _outweighing(columns: Mapping[str, Held], name: str) -> str | None:
+def _outweighing(columns: Mapping[str, ColumnKind], name: str) -> str | None:
     """Return a column of chats, or of lists or objects with about as much text, if there is one."""
-    for other, held in columns.items():
-        nested = held.kind not in (TEXT, NOTHING) and held.chars * 2 > columns[name].chars
-        if other != name and (nested or held.words == CHATS):
+    for other, column in columns.items():
+        nested = column.kind not in (TEXT, NOTHING) and column.chars * 2 > columns[name].chars
+        if other != name and (nested or column.words == CHATS):
             return other
     return None
 
 
-def _why_none(columns: Mapping[str, Held], option: str) -> str:
+def _why_none(columns: Mapping[str, ColumnKind], option: str) -> str:
     """Explain why no column is chosen, and what to do."""
     there = _described(columns)
     can_be = _candidates(columns)
     nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
-    written = any(held.kind == TEXT and held.looks_like == CHATS for held in columns.values())
+    written = any(column.kind == TEXT and column.looks_like == CHATS for column in columns.values())
     or_name = f", or name a column with {option}" if can_be or written else ""
     pairs = sum(map(is_half_of_a_pair, columns)) > 1
     how = "; `hairpin finetune instruct` learns answers to instructions" if pairs else ""
-    if chats := [name for name, held in columns.items() if held.words == CHATS]:
+    if chats := [name for name, column in columns.items() if column.words == CHATS]:
         return (
             f"{quoted(chats[0])} holds chats, not text; {_AS_ONE_TEXT}, such as "
             f'"User: … Assistant: …"{or_name}: it has {there}'
@@ -185,27 +132,57 @@ def _why_none(columns: Mapping[str, Held], option: str) -> str:
         )
     if can_be:
         return f"several columns hold text; name one with {option}: it has {there}{how}"
-    if any(held.kind == TEXT for held in columns.values()):
+    if any(column.kind == TEXT for column in columns.values()):
         return f"no column is plainly the text; name one with {option}: it has {there}"
     return f'no column holds text; write a text for each row into a column "text": it has {there}'
 
 
-def _not_text(chosen: str, columns: Mapping[str, Held], option: str) -> str:
+def _not_text(chosen: str, columns: Mapping[str, ColumnKind], option: str) -> str:
     """Explain why the chosen column cannot be read, and what to do."""
-    held = columns[chosen]
+    column = columns[chosen]
     others = any(other.kind == TEXT for other in columns.values())
     do = f"name another with {option}" if others else _AS_ONE_TEXT
-    if held.kind == CHATS and others:
+    if column.kind == CHATS and others:
         do = f"{_AS_ONE_TEXT}, or {do}"
     return (
-        f"the column {quoted(chosen)} holds {held.words}, not text; {do}: it has "
+        f"the column {quoted(chosen)} holds {column.words}, not text; {do}: it has "
         f"{_described(columns)}"
     )
 
 
-def _described(columns: Mapping[str, Held]) -> str:
+def _described(columns: Mapping[str, ColumnKind]) -> str:
     """List the columns with their kinds, the first of many."""
-    shown = [f"{quoted(name)} ({held.words})" for name, held in columns.items()]
+    shown = [f"{quoted(name)} ({column.words})" for name, column in columns.items()]
     if len(shown) > _MOST_SHOWN:
         shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]
     return ", ".join(shown)
+
+
+# --- names of columns in messages ---
+
+
+@lru_cache(maxsize=100)  # every record of a file may lack the same name
+def nearest(missing: tuple[str, ...], there: tuple[str, ...]) -> str:
+    """Return ` (did you mean "text" for "txet"?)`, or "" if no name is near."""
+    plain = {name.lower(): name for name in there}
+    pairs = ((name, difflib.get_close_matches(name.lower(), plain, n=1)) for name in missing)
+    close = [f"{quoted(plain[near[0]])} for {quoted(name)}" for name, near in pairs if near]
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def names_of(names: Sequence[str]) -> str:
+    """Return some names, quoted, and the number of others."""
+    shown = [quoted(name) for name in names]
+    if len(shown) > _SHOWN_NAMES:
+        shown[_SHOWN_NAMES:] = [f"and {len(shown) - _SHOWN_NAMES} more"]
+    return ", ".join(shown) or "nothing"
+
+
+def quoted(name: str) -> str:
+    """Return a name in quotes, cut if it is long."""
+    return f'"{name if len(name) <= _SHOWN_CHARS else name[:_SHOWN_CHARS] + "…"}"'
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 cell`, `2 cells`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

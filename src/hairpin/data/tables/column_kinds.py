@@ -73,7 +73,7 @@ _CHAT_IN_CELL = re.compile(
 
 
 @dataclass(frozen=True)
-class Held:
+class ColumnKind:
     """The kind of a column.
 
     Args:
@@ -92,7 +92,7 @@ class Held:
         return self.looks_like or self.kind
 
 
-def held(name: str, kind: str, values: Iterable[Any]) -> Held:
+def column_kind(name: str, kind: str, values: Iterable[Any]) -> ColumnKind:
     """Return the kind of a column.
 
     Args:
@@ -103,11 +103,11 @@ def held(name: str, kind: str, values: Iterable[Any]) -> Held:
     there = [value for value in values if not is_missing(value)]
     if kind == TEXT:
         texts = [value for value in there if isinstance(value, str) and value.strip()]
-        return Held(TEXT, _looks_like(name, texts), sum(map(len, texts)))
+        return ColumnKind(TEXT, _looks_like(name, texts), sum(map(len, texts)))
     nested = [value for value in there if isinstance(value, list | tuple | Mapping)]
     if nested and (name.lower() in _CHAT_NAMES.split() or any(map(_is_chat, nested))):
         kind = CHATS
-    return Held(kind, None, sum(len(text) for value in nested for text in _texts_in(value)))
+    return ColumnKind(kind, None, sum(len(text) for value in nested for text in _texts_in(value)))
 
 
 def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -> Iterator[Row]:

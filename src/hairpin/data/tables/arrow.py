@@ -3,31 +3,26 @@ Arrow's columns.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.cache import shown
-from hairpin.data.column_kinds import NOTHING, TEXT, Held, first_rows, held
-from hairpin.data.naming import names_of, quoted
+from hairpin.data.tables.column_kinds import NOTHING, TEXT, ColumnKind, column_kind, first_rows
+from hairpin.data.tables.columns import names_of, quoted
+from hairpin.data.tables.table import Entry, Table
 from hairpin.errors import CorpusError
+from hairpin.system.files import shown
 
 _ROWS_AT_ONCE, _LOOKED_AT_ONCE = 256, 16
 _BUFFER_BYTES = 1 << 20
 
 
-class _ArrowTable:
+class _ArrowTable(Table):
     """Table of Arrow columns, read a few rows at a time."""
 
     kind = "Arrow"
-
-    def __init__(self, path: Path, on_bad_bytes: str) -> None:
-        self.name = shown(path)
-        self.replaced = 0
-        self.names: dict[str, None] = {}
-        self._path = path
-        self._is_strict = on_bad_bytes == "error"
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -36,7 +31,7 @@ class _ArrowTable:
         try:
             yield
         except (pyarrow.ArrowException, OSError) as error:
-            if self._path.is_file() and self._path.stat().st_size == 0:
+            if self.path.is_file() and self.path.stat().st_size == 0:
                 what = "the file is empty; make it again, or leave it out"
             else:
                 what = (
@@ -52,14 +47,16 @@ class _ArrowTable:
         """Yield record batches with these columns."""
         raise NotImplementedError
 
-    def columns(self) -> Mapping[str, Held]:
+    def columns(self) -> Mapping[str, ColumnKind]:
         fields = {field.name: field.type for field in self._schema()}
         self.names |= dict.fromkeys(fields)
         # Numbers and pictures are of no use here, and may be large.
         looked_at = [name for name, type_ in fields.items() if _has_texts(type_)]
         rows = list(first_rows(self._first(looked_at), dict.values)) if looked_at else []
         return {
-            name: held(name, _kind(type_), [row[name] for row in rows] if name in looked_at else ())
+            name: column_kind(
+                name, _kind(type_), [row[name] for row in rows] if name in looked_at else ()
+            )
             for name, type_ in fields.items()
         }
 
@@ -69,26 +66,43 @@ class _ArrowTable:
             values = [_values(batch.column(name)) for name in columns]
             yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
 
-    def rows(self, column: str) -> Iterator[tuple[str, str | None]]:
-        self.replaced, number = 0, 0
-        for batch in self._batches([column]):
-            for value in _as_bytes(batch.column(column)):
-                number += 1
-                place = f"{self.name} (row {number})"
-                yield place, None if value is None else self._decoded(place, value)
+    def rows(self, column: str | None = None) -> Iterator[Entry]:
+        names = [field.name for field in self._schema()] if column is None else [column]
+        number = 0
+        for batch in self._batches(names):
+            places = [f"{self.name} (row {number + n})" for n in range(1, batch.num_rows + 1)]
+            number += batch.num_rows
+            columns = [self._decoded(array, places) for array in batch.columns]
+            for place, *values in zip(places, *columns, strict=True):
+                yield Entry(place, dict(zip(batch.schema.names, values, strict=True)))
 
-    def _decoded(self, place: str, value: bytes) -> str:
+    def _decoded(self, array: Any, places: Sequence[str]) -> Iterator[Any]:
+        """Yield the values of a column."""
+        if _kind(array.type) in (TEXT, NOTHING):
+            for place, value in zip(places, _as_bytes(array), strict=True):
+                yield None if value is None else self._text(place, value)
+            return
+        try:
+            values = array.to_pylist()
+        except UnicodeDecodeError:
+            raise CorpusError(
+                f"{places[0]}: a text in it or in the rows after it is not UTF-8; make the file "
+                "again"
+            ) from None
+        yield from map(_exact, values)
+
+    def _text(self, place: str, value: bytes) -> str:
         try:
             return value.decode()
         except UnicodeDecodeError as error:
-            if self._is_strict:
+            if self.on_bad_bytes == "error":
                 raise CorpusError(
                     f"{place}: byte 0x{value[error.start]:02x} at offset {error.start} of the text "
                     "is not UTF-8; mend the row, or go on without such bytes: "
                     "--set data.on_bad_bytes=replace"
                 ) from None
         text = value.decode(errors="replace")
-        self.replaced += text.count("\ufffd") - value.count(b"\xef\xbf\xbd")
+        self.mended += text.count("\ufffd") - value.count(b"\xef\xbf\xbd")
         return text
 
 
@@ -100,7 +114,7 @@ class Parquet(_ArrowTable):
     def _open(self) -> Any:
         _, parquet = _pyarrow(self.name)
         # Row groups may be larger than memory: buffered, not read ahead.
-        return parquet.ParquetFile(self._path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        return parquet.ParquetFile(self.path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
     def _schema(self) -> Any:
         with self._reading(), self._open() as file:
@@ -122,14 +136,14 @@ class ArrowFile(_ArrowTable):
         pyarrow, _ = _pyarrow(self.name)
         from pyarrow import feather, ipc
 
-        source = pyarrow.OSFile(str(self._path))
+        source = pyarrow.OSFile(str(self.path))
         opening = bytes(source.read(6))
         source.seek(0)
         if opening == b"ARROW1":
             return ipc.open_file(source)
         if opening[:4] == b"FEA1":  # Feather from before 2020, which has no batches
             source.close()
-            return feather.read_table(self._path, use_threads=False).to_reader(_ROWS_AT_ONCE)
+            return feather.read_table(self.path, use_threads=False).to_reader(_ROWS_AT_ONCE)
         return ipc.open_stream(source)
 
     def _schema(self) -> Any:
@@ -149,7 +163,7 @@ class SavedDataset(_ArrowTable):
     """A folder that `save_to_disk` wrote; of several splits `train`, or the only one."""
 
     def _open(self) -> Any:
-        folder = split_folder(self._path)
+        folder = split_folder(self.path)
         if _is_without_rows(folder):
             raise CorpusError(f"{self.name}: the saved dataset has no rows; save one that has some")
         _pyarrow(self.name)
@@ -205,6 +219,11 @@ def split_folder(folder: Path) -> Path:
         f"{shown(folder)}: no split is called train; name one of {names_of(splits)} as "
         f"{shown(folder)}/SPLIT"
     )
+
+
+def files_of_split(folder: Path) -> list[Path]:
+    """Return the files of the split to read, in a fixed order."""
+    return sorted(path for path in split_folder(folder).rglob("*") if path.is_file())
 
 
 def _is_without_rows(folder: Path) -> bool:
@@ -277,6 +296,15 @@ def _as_bytes(array: Any) -> list[bytes | None]:
         array = array.cast(pyarrow.large_binary())
     values: list[bytes | None] = array.to_pylist()
     return values
+
+
+def _exact(value: Any) -> Any:
+    """Return a value as JSON has it: a number or a date as its text, NaN as None."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str | bool | list | dict | bytes | None):
+        return value
+    return str(value)
 
 
 def _first_line(error: Exception) -> str:

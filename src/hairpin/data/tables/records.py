@@ -1,4 +1,4 @@
-"""Labelled texts and instructions: the records of a file -> rows of text.
+"""Labelled texts and instructions: the rows of a table -> records of text.
 
 All problems of a file are reported at once, a line each with its place.
 """
@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hairpin.data.naming import names_of, nearest, quoted
-from hairpin.data.record_files import Contents, Entry, has_records, read_contents, text_of
-from hairpin.data.record_formats import kind_of
+from hairpin.config.formats import SUFFIXES, format_of
+from hairpin.data.reading import TextReader
+from hairpin.data.tables.arrow import is_saved_dataset
+from hairpin.data.tables.columns import names_of, nearest, quoted
+from hairpin.data.tables.table import Entry, Table, kind_of_exact, open_table
 from hairpin.errors import CorpusError
 
 _MOST_PROBLEMS = 10
@@ -70,28 +72,30 @@ class Records:
 
     Args:
         file: its name, for messages.
-        contents: of the file.
+        table: the file, opened to be read exactly.
 
     Attributes:
         columns: each column, and the number of records with a value in it.
-        replaced: U+FFFD characters that replaced bad bytes.
     """
 
-    def __init__(self, file: str, contents: Contents) -> None:
+    def __init__(self, file: str, table: Table) -> None:
         self._file = file
-        self._entries = contents.entries
-        self._header = contents.header
-        self.replaced = contents.replaced
-        self.columns: dict[str, int] = dict.fromkeys(
-            contents.header[1] if contents.header else (), 0
-        )
-        for entry in contents.entries:
+        self._table = table
+        self._entries = list(table.rows())
+        self._header = table.header
+        self.columns: dict[str, int] = dict.fromkeys(self._header[1] if self._header else (), 0)
+        for entry in self._entries:
             if isinstance(entry.value, dict):
                 for name, value in entry.value.items():
                     self.columns[name] = self.columns.get(name, 0) + _is_something(value)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def replaced(self) -> int:
+        """U+FFFD characters that replaced bad bytes so far."""
+        return self._table.replaced
 
     def unused(self, used: Collection[str]) -> dict[str, int]:
         """Return the columns with values that are not used, and the number of records with a
@@ -107,23 +111,23 @@ class Records:
             CorpusError: there are no records; or up to ten lines, for each record that is
                 malformed or lacks something, and the number of others.
         """
-        taking = _Taking(self._file, wanted)
-        self._require_columns(taking)
-        rows = [row for entry in self._entries if (row := taking.row(entry))]
-        taking.stop_if_wrong()
+        reader = _RecordReader(self._file, self._table, wanted)
+        self._require_columns(reader)
+        rows = [row for entry in self._entries if (row := reader.row(entry))]
+        reader.stop_if_wrong()
         if not rows:
             raise CorpusError(
                 f"{self._file}: no records in it; add some, with {names_of(wanted.required)}"
             )
         return rows
 
-    def _require_columns(self, taking: "_Taking") -> None:
+    def _require_columns(self, reader: "_RecordReader") -> None:
         """Raise if no record can have the required columns."""
-        wanted = taking.wanted
+        wanted = reader.wanted
         missing = tuple(name for name in wanted.required if name not in self.columns)
         if self._header:
             place, names = self._header
-            taking.problems += [
+            reader.problems += [
                 f"{place}: two columns are called {quoted(name)}; rename one"
                 for name in wanted.names
                 if names.count(name) > 1
@@ -135,16 +139,16 @@ class Records:
             add = "; if that is a record, put a line with the columns' names in front"
             more = nearest(missing, names) + wanted.advised or add
             line = f"{place}: no column {names_of(missing)}; the first line has {names_of(names)}"
-            taking.problems.insert(0, line + more)
+            reader.problems.insert(0, line + more)
         elif missing and self.columns and len(self._entries) > 1:
             there = tuple(self.columns)
-            taking.problems.append(
+            reader.problems.append(
                 f"{self._file}: no record has {names_of(missing)}; they have {names_of(there)}"
                 f"{nearest(missing, there)}{wanted.advised}"
             )
-            taking.problems += [f"{e.place}: {e.problem}" for e in self._entries if e.problem]
-        if self._header or (missing and taking.problems):
-            taking.stop_if_wrong()
+            reader.problems += [f"{e.place}: {e.problem}" for e in self._entries if e.problem]
+        if self._header or (missing and reader.problems):
+            reader.stop_if_wrong()
 
     def _refuse_chats(self, wanted: Wanted) -> None:
         values = [entry.value for entry in self._entries if not entry.problem]
@@ -173,10 +177,11 @@ class Records:
 
 
 @dataclass
-class _Taking:
+class _RecordReader:
     """Takes the requested columns of records, and collects problems."""
 
     file: str
+    table: Table
     wanted: Wanted
     problems: list[str] = field(default_factory=list)
 
@@ -196,7 +201,8 @@ class _Taking:
         if not isinstance(entry.value, dict):
             names = names_of(self.wanted.required)
             self.problems.append(
-                f"{entry.place}: should be an object with {names}, and is {kind_of(entry.value)}"
+                f"{entry.place}: should be an object with {names}, and is "
+                f"{kind_of_exact(entry.value)}"
             )
             return None
         fields = self._fields(entry.place, entry.value)
@@ -219,10 +225,11 @@ class _Taking:
             elif found is None and (name in wanted.optional or name in missing):
                 found = ""
             if isinstance(found, str):
-                fields[name] = found
+                may_mend = self.table.on_bad_bytes == "replace"
+                fields[name] = self.table.mend(found) if may_mend else found
             else:
                 self.problems.append(
-                    f"{place}: {quoted(name)} should be a text, and is {kind_of(found)}"
+                    f"{place}: {quoted(name)} should be a text, and is {kind_of_exact(found)}"
                 )
         return fields
 
@@ -236,17 +243,27 @@ class _Taking:
 
 
 def read_records(path: Path, expected: Sequence[str], on_bad_bytes: str = "error") -> Records:
-    """Read the records of a file.
+    """Read the records of a file, or of a folder that is one table.
 
     Args:
-        path: its suffix decides the format.
-        expected: columns that it may have.
+        path: its name decides the format.
+        expected: columns that it may have, used to recognise a CSV file's delimiter.
         on_bad_bytes: as in `config.data.Data`.
 
     Raises:
         CorpusError: the file cannot be read, is of no known kind, or is empty.
     """
-    return Records(str(path), read_contents(path, expected, on_bad_bytes))
+    format_ = _format_of(path)
+    if format_ == "text":
+        raise CorpusError(
+            f"{path}: its name does not say what it holds; records are read from files that end "
+            f"in {', '.join(SUFFIXES)}, and from compressed ones"
+        )
+    table = open_table(path, format_, on_bad_bytes, expected=expected, is_exact=True)
+    if table.is_blank():
+        names = ", ".join(f'"{name}"' for name in expected)
+        raise CorpusError(f"{path}: the file is empty; it should hold {names}")
+    return Records(str(path), table)
 
 
 def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
@@ -266,12 +283,18 @@ def read_texts(path: Path, column: str) -> list[Row]:
             advised.
     """
     try:
-        if has_records(path):
+        if _format_of(path) != "text":
             return read_rows(path, [column])
-        return rows_of_lines(text_of(path, "error")[0], str(path), column)
+        text = "".join(TextReader(path, "error").blocks())
+        return rows_of_lines(text, str(path), column)
     except CorpusError as error:
         lines = [line.partition(", or go on without")[0] for line in error.problems]
         raise CorpusError(lines) from None
+
+
+def has_records(path: Path) -> bool:
+    """True if a file's name is that of a file of records."""
+    return format_of(path) != "text"
 
 
 def rows_of_lines(text: str, name: str, column: str) -> list[Row]:
@@ -305,6 +328,26 @@ def require_characters(text: str, place: str) -> None:
             f"{place}: {what} at character {found.start()} is not UTF-8 text; type it again, or "
             "put it in a file"
         )
+
+
+def _format_of(path: Path) -> str:
+    """Return the format of a file, or of a folder that is one table.
+
+    Raises:
+        CorpusError: there is none, or it cannot be read.
+    """
+    try:
+        path.stat()
+        if is_saved_dataset(path):
+            return "dataset"
+        if path.is_dir():
+            raise CorpusError(f"{path}: is a folder; name a file in it")
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: no such file; check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"{path}: cannot be read ({reason}); check its permissions") from None
+    return format_of(path)
 
 
 def _is_something(value: Any) -> bool:
