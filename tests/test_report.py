@@ -24,9 +24,9 @@ from hairpin.reports.formats import harmless
 from hairpin.reports.page.chart import COLORS, DASHES, MARKERS, plain
 from hairpin.reports.page.compare_page import short_names, style
 from hairpin.reports.page.markup import data_script, escape
-from hairpin.reports.page.phases import phases
 from hairpin.reports.page.shell import page
 from hairpin.reports.page.write import LivePage, write_report
+from hairpin.reports.phases import phases
 from hairpin.reports.series import smoothed
 from hairpin.runs import events
 from hairpin.schedules.curves import constant, cosine, cosine_restarts, linear, wsd

@@ -8,6 +8,7 @@ import numpy as np
 
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
+from hairpin.reports.charts import BITS_UNIT, counted, unit_of
 from hairpin.reports.formats import (
     format_count,
     format_duration,
@@ -28,7 +29,6 @@ from hairpin.reports.page.chart import (
     clock,
     line,
 )
-from hairpin.reports.page.curves import BITS_UNIT, counted, unit_of
 from hairpin.reports.page.facts import count_words, sample_html, settings_that_differ
 from hairpin.reports.page.markup import data_script, escape, note, section, table
 from hairpin.reports.page.run_page import contents, written

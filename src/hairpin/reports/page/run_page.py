@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from hairpin.config.settings import Config
 from hairpin.config.shared import without_paths
+from hairpin.reports.charts import charts_of, counted
+from hairpin.reports.event_text import incident_words, incidents_of
 from hairpin.reports.formats import (
     format_count,
     format_duration,
@@ -14,7 +16,6 @@ from hairpin.reports.formats import (
 )
 from hairpin.reports.held import others
 from hairpin.reports.page.chart import charts_data, charts_html, charts_script, clock
-from hairpin.reports.page.curves import charts_of, counted
 from hairpin.reports.page.diagnosis import diagnosis_lines, overlap_html
 from hairpin.reports.page.facts import (
     data_html,
@@ -23,7 +24,6 @@ from hairpin.reports.page.facts import (
     samples_html,
     settings_html,
 )
-from hairpin.reports.page.incidents import incident_words, incidents_of
 from hairpin.reports.page.markup import (
     data_script,
     details,

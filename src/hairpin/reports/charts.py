@@ -9,6 +9,7 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.reports.curves import plotted_updates
+from hairpin.reports.event_text import incident_marks, turn_marks
 from hairpin.reports.formats import (
     format_count,
     format_loss,
@@ -17,9 +18,8 @@ from hairpin.reports.formats import (
 )
 from hairpin.reports.held import of_kind, others
 from hairpin.reports.page.chart import COLORS, DASHES, MARKERS, Chart, line
-from hairpin.reports.page.incidents import incident_marks, turn_marks
-from hairpin.reports.page.phases import phases
 from hairpin.reports.page.sources import source_charts
+from hairpin.reports.phases import phases
 from hairpin.reports.series import Event, Floats, highest, series, smoothed, thin
 from hairpin.schedules.curves import Schedule
 
