@@ -19,9 +19,10 @@ from hairpin.book.report.beside import BesideRun, read_beside
 from hairpin.book.report.counted import Losses
 from hairpin.book.report.experiment import Outcome, make_loaders, run_listings
 from hairpin.book.report.page import agreement, write_page
-from hairpin.book.report.pictures import losses_figure, rates_figure
+from hairpin.book.report.pictures import losses_chart, step_chart
 from hairpin.book.report.printed import PRINTED_LOSSES, Finding, findings
 from hairpin.errors import CorpusError, RunError
+from hairpin.reports.figures import draw
 from hairpin.runs.watcher import Quiet
 from helpers import Done, Hairpin, some_text, text_file, tiny
 from test_docs import commands, parse
@@ -289,16 +290,16 @@ def lines_of(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_the_picture_of_the_losses_counts_updates_made() -> None:
-    lines = lines_of(losses_figure(OUTCOME, of_the_story=True, beside=BESIDE))
+    lines = lines_of(draw(losses_chart(OUTCOME, of_the_story=True, beside=BESIDE)))
     # After the step of index 0 one update is made; the recipe counts updates itself.
     assert lines["listings, validation"][:2] == [(1, 10.939), (6, 9.462)]
     assert lines["recipe, training"] == [(0, 10.9), (5, 8.3), (10, 6.7)]
     assert (16, 6.876) in lines["as printed"] and len(lines["as printed"]) == 8
-    assert "as printed" not in lines_of(losses_figure(OUTCOME, of_the_story=False))
+    assert "as printed" not in lines_of(draw(losses_chart(OUTCOME, of_the_story=False)))
 
 
 def test_the_picture_of_the_rates_has_every_step() -> None:
-    lines = lines_of(rates_figure("D.1", [0.0001, 0.005, 0.01, 0.01]))
+    lines = lines_of(draw(step_chart("D.1", [0.0001, 0.005, 0.01, 0.01])))
     assert [(0, 0.0001), (1, 0.005), (2, 0.01), (3, 0.01)] in lines.values()
     assert any("1e-2 at update 2" in label for label in lines)
 

@@ -49,11 +49,11 @@ LAYERS = {
     "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
     " training",
     "analysis": "errors files reading schedules extensions config runs",
+    "pages": "errors version files config runs analysis",
     "terminal": "commands runs analysis",
     "book": "",
     "book.report": "commands errors files runs data training analysis book",
     "run": "commands errors config runs model training inference analysis",
-    "pages": "errors version files schedules extensions config runs analysis run",
     "convert": "surroundings given errors version files config checkpoints runs data model.shape"
     " model planning training finetuning analysis run",
     "starting": "given commands errors reading version schedules extensions plugins plugin_files"

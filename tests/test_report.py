@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,19 +20,27 @@ import hairpin as package
 from hairpin.api import report, train
 from hairpin.config.recipes import RECIPES
 from hairpin.errors import RunError, UserError
+from hairpin.reports.chart import COLORS, DASHES, MARKERS, style
 from hairpin.reports.formats import harmless
-from hairpin.reports.page.chart import COLORS, DASHES, MARKERS, plain
-from hairpin.reports.page.compare_page import short_names, style
+from hairpin.reports.page.chart import plain
+from hairpin.reports.page.compare_page import short_names
 from hairpin.reports.page.markup import data_script, escape
 from hairpin.reports.page.shell import page
 from hairpin.reports.page.write import LivePage, write_report
 from hairpin.reports.phases import phases
 from hairpin.reports.series import smoothed
+from hairpin.run import Run
 from hairpin.runs import events
+from hairpin.runs.folder import RunDirectory
 from hairpin.schedules.curves import constant, cosine, cosine_restarts, linear, wsd
 from hairpin.schedules.extensions import extended
 from helpers import Hairpin, Watching, text_file, tiny
 from made_up import HOSTILE, MEMORISATION, Event, end, eventful, incident, made_up_run, training
+
+
+def directories(runs: Iterable[Run]) -> list[RunDirectory]:
+    return [run.directory for run in runs]
+
 
 VOID = {"meta", "link", "input", "img", "br", "hr"}
 
@@ -96,7 +104,7 @@ def written(tmp_path: Path) -> Callable[..., Read]:
 
     def write(record: list[Event], **settings: Any) -> Read:
         run = made_up_run(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", record, **settings)
-        return Read(write_report([run]).read_text(encoding="utf-8"))
+        return Read(write_report([run.directory]).read_text(encoding="utf-8"))
 
     return write
 
@@ -219,7 +227,7 @@ def test_what_went_wrong_is_marked(written: Callable[..., Read]) -> None:
     marks = written([*record, end(100)]).chart("norm")["marks"]
     assert [(mark["x"], mark["kind"]) for mark in marks] == [(20, "spike"), (40, "skip")]
     assert marks[1]["words"].startswith(
-        "non-finite, skipped: loss 9.500, gradient norm 77, most in blocks.0.mlp.up.weight; "
+        "non-finite, skipped: loss 9.500, gradient norm 77, largest in blocks.0.mlp.up.weight; "
         "samples 320 to 327: “"
     )
 
@@ -385,7 +393,7 @@ def test_several_runs_are_laid_on_top_of_each_other(tmp_path: Path) -> None:
         made_up_run(tmp_path / "b", [*training(200, low=2.0), end(200)], schedule__peak_lr=2e-3),
         made_up_run(tmp_path / "c", training(50, planned=300)),
     ]
-    found = Read(write_report(runs, tmp_path / "all.html").read_text(encoding="utf-8"))
+    found = Read(write_report(directories(runs), tmp_path / "all.html").read_text(encoding="utf-8"))
     names = ["a", "b", "c"]
     assert [run["name"] for run in found.data["runs"]] == names
     for chart in found.data["charts"]:
@@ -411,7 +419,7 @@ def test_runs_that_do_not_compare_are_said_not_to(tmp_path: Path) -> None:
         made_up_run(tmp_path / "a", done, data__hash="00" * 32, tokenizer__kind="bytes"),
         made_up_run(tmp_path / "b", done, data__hash="11" * 32),
     ]
-    text = write_report(runs, tmp_path / "all.html").read_text(encoding="utf-8")
+    text = write_report(directories(runs), tmp_path / "all.html").read_text(encoding="utf-8")
     main_text = " ".join(Read(text).texts["main"])
     assert "different text" in main_text
     assert "different tokenizers" in main_text
@@ -427,11 +435,11 @@ def test_losses_of_labels_and_of_text_are_on_no_page_together(tmp_path: Path) ->
     )  # fmt: skip
     for runs in ([text, labels], [labels, text, text]):
         with pytest.raises(RunError) as raised:
-            write_report(runs, tmp_path / "all.html")
+            write_report(directories(runs), tmp_path / "all.html")
         (line,) = raised.value.problems
         assert line.startswith(f"{labels.path} is a classifier") and str(text.path) in line
         assert not (tmp_path / "all.html").exists()
-    assert write_report([labels, labels], tmp_path / "all.html").exists()
+    assert write_report(directories([labels, labels]), tmp_path / "all.html").exists()
 
 
 def test_names_of_runs_tell_them_apart() -> None:
@@ -455,7 +463,9 @@ def test_no_address_stands_in_the_file(kind: str, tmp_path: Path) -> None:
     runs = [made_up_run(tmp_path / "a", record)]
     if kind == "several":
         runs.append(made_up_run(tmp_path / "b", eventful()))
-    text = write_report(runs, tmp_path / "page.html", full=True).read_text(encoding="utf-8")
+    text = write_report(directories(runs), tmp_path / "page.html", full=True).read_text(
+        encoding="utf-8"
+    )
     assert "http://" not in text and "https://" not in text and "//" + "example" not in text
     assert "@import" not in text and "url(" not in text
     found = Read(text)
@@ -484,7 +494,7 @@ def test_the_policy_forbids_all_but_its_own_style_and_script(written: Callable[.
 
 
 def test_a_page_without_a_script_runs_none() -> None:
-    found = Read(page("<i>", "<h1>x</h1>"))
+    found = Read(page("page.html", "<i>"))
     assert found.texts["title"] == ["<i>"]
     assert "script" not in found.texts
     assert "script-src 'none'" in str(found.all("meta")[1]["content"])
@@ -493,7 +503,7 @@ def test_a_page_without_a_script_runs_none() -> None:
 @pytest.mark.parametrize("script", ["x = '</script>'", "y = '</SCRIPT'", "// <!-- z"])
 def test_a_script_that_would_end_itself_is_refused(script: str) -> None:
     with pytest.raises(ValueError, match="end of its own element"):
-        page("t", "", scripts=script)
+        page("page.html", "t", scripts=script)
 
 
 # What a text may do to the page around it, and halves of characters.
@@ -531,7 +541,7 @@ def test_no_text_of_a_run_becomes_markup(text: str, tmp_path_factory: Any) -> No
                 if key in event:
                     event[key] = words or "-"
         run = made_up_run(folder / "run", record)
-        return Read(write_report([run]).read_text(encoding="utf-8"))
+        return Read(write_report([run.directory]).read_text(encoding="utf-8"))
 
     plain_one = page_with("plain", tmp_path_factory.mktemp("plain"))
     found = page_with(text.replace("\r\n", "\n") or "-", tmp_path_factory.mktemp("nasty"))
@@ -611,7 +621,7 @@ def test_a_page_that_cannot_be_written_stops_no_run(
 def test_a_mistake_in_the_page_stops_no_run_either(tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run", [{"event": "evaluation", "update": "three"}])
     notices: list[str] = []
-    live = LivePage(run, notices.append)
+    live = LivePage(run.directory, notices.append)
     for _ in range(3):
         live.follow(events.Resume(0, 0.0))
     assert len(notices) == 1
@@ -626,7 +636,7 @@ def test_the_page_takes_little_of_the_runs_time(tmp_path: Path) -> None:
         return now + next(ticks)
 
     run = made_up_run(tmp_path / "run", training(5))
-    live = LivePage(run, lambda line: None, clock)
+    live = LivePage(run.directory, lambda line: None, clock)
     update = events.Update(0, 1e-3, 2.0, 1.0, False, 64, 1000.0)
     evaluation = events.Evaluation(4, 256, 2.0, 2.0)
     times: list[float] = []
@@ -646,7 +656,7 @@ def test_a_reader_sees_the_old_page_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = made_up_run(tmp_path / "run", training(20))
-    page_path = write_report([run])
+    page_path = write_report([run.directory])
     old = page_path.read_bytes()
 
     def crash(self: Path, target: Path) -> None:
@@ -654,7 +664,7 @@ def test_a_reader_sees_the_old_page_or_the_new_one(
 
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(UserError, match=r"report\.html: cannot be written \(Input/output error\)"):
-        write_report([run])
+        write_report([run.directory])
     assert page_path.read_bytes() == old
     assert [path.name for path in run.path.iterdir() if path.name.startswith(".tmp")] == []
 

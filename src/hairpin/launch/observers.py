@@ -31,7 +31,7 @@ class Audience:
         self._watcher = watcher
         self._pictures = pictures
         self._trackers = Trackers(run, tools, watcher.notice)
-        self._page = LivePage(run, watcher.notice) if pictures else None
+        self._page = LivePage(run.directory, watcher.notice) if pictures else None
         self._noted: set[str] = set()
         self._losses: list[events.Unwatched] = []
         if pictures:

@@ -1,58 +1,107 @@
-"""Events of a run other than updates: in words, and as marks on its charts."""
+"""Events of a run in words, for the terminal, notebooks, the page and the summary.
 
-from collections.abc import Iterator, Sequence
+The functions take an event of `runs.events`, or the same event as a line of metrics.jsonl; lines
+of older versions may lack fields. Text of unknown origin is made harmless, not escaped for HTML.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hairpin.reports.formats import format_loss, format_norm, format_updates, harmless_name
-from hairpin.reports.held import of_kind, others
-from hairpin.reports.page.chart import Mark
-from hairpin.reports.series import Event
+from hairpin.reports.formats import (
+    format_duration,
+    format_loss,
+    format_norm,
+    format_updates,
+    harmless,
+    harmless_name,
+)
+from hairpin.runs import events
 
-_MOST_MARKS = 200
+AnyEvent = events.Event | Mapping[str, Any]
+
+TO_MEET_THE_BUDGET = ", to meet the time budget"
+_LONGEST_NAME, _LONGEST_EXCERPT = 80, 200  # characters
 
 
-def incident_words(event: Event) -> str:
-    """Describe in a sentence what went wrong in an update."""
-    done = {
-        "spike": "spike, trained on all the same",
-        "skip": f"{event.get('reason', '')}, skipped",
-        "rewind": f"{event.get('reason', '')}, back to the checkpoint after "
-        f"{format_updates(event.get('to_update', 0))}",
-    }[event["event"]]
-    loss, norm = event.get("loss"), event.get("grad_norm")
-    last = event.get("position", 0) + event.get("samples", 1) - 1
-    excerpt = harmless_name(event.get("excerpt", ""), 200)
+def evaluation_fields(event: AnyEvent) -> list[str]:
+    """Return the place and the results of an evaluation, the validation loss third."""
+    fields = _fields(event)
+    words = [
+        f"evaluation after {format_updates(fields['update'])}",
+        f"train {format_loss(fields.get('train_loss'))}",
+        f"validation {format_loss(fields.get('val_loss'))}",
+    ]
+    if (bits := fields.get("val_bits_per_byte")) is not None:
+        words.append(f"{bits:.3f} bits per byte")
+    train_accuracy, val_accuracy = fields.get("train_accuracy"), fields.get("val_accuracy")
+    if val_accuracy is not None and train_accuracy is not None:
+        words.append(f"{val_accuracy:.1%} right ({train_accuracy:.1%} in training)")
+    if sources := fields.get("sources"):
+        losses = (
+            f"{harmless_name(name)} {format_loss(each['val_loss'])}"
+            for name, each in sources.items()
+        )
+        words.append(f"({', '.join(losses)})")
+    return words
+
+
+def incident_text(event: AnyEvent) -> str:
+    """Describe what went wrong in an update and what was done about it."""
+    fields = _fields(event)
+    last = fields.get("position", 0) + fields.get("samples", 1) - 1
     return (
-        f"{done}: loss {_shown(loss, format_loss)}, gradient norm {_shown(norm, format_norm)}, "
-        f"most in {harmless_name(str(event.get('parameter', '?')), 80)}; samples "
-        f"{event.get('position', 0):,} to {last:,}: “{excerpt}”"
+        f"{_action(fields)}: loss {_number(fields.get('loss'), format_loss)}, "
+        f"gradient norm {_number(fields.get('grad_norm'), format_norm)}, "
+        f"largest in {harmless_name(str(fields.get('parameter', '?')), _LONGEST_NAME)}; "
+        f"samples {fields.get('position', 0):,} to {last:,}: "
+        f"“{harmless_name(fields.get('excerpt', ''), _LONGEST_EXCERPT)}”"
     )
 
 
-def incidents_of(events: Sequence[Event]) -> list[Event]:
-    """Return the spikes, skips and rewinds."""
-    return list(of_kind(events, "spike", "skip", "rewind"))
+def resume_text(event: AnyEvent) -> str:
+    """Tell where a run was resumed."""
+    return f"resumed after {format_updates(_fields(event).get('update', 0))}"
 
 
-def incident_marks(events: Sequence[Event]) -> Iterator[Mark]:
-    """Yield the last incidents as marks on a chart."""
-    for event in incidents_of(events)[-_MOST_MARKS:]:
-        yield Mark(event["update"], event["event"], incident_words(event))
+def new_length_text(event: AnyEvent) -> str:
+    """Describe an extension, or a correction of the length."""
+    fields = _fields(event)
+    change = length_change(fields["planned_updates"], fields["updates"])
+    if fields["event"] == "correction":
+        return f"corrected {change}{TO_MEET_THE_BUDGET}"
+    policy = fields.get("policy")
+    return f"extended {change}" + (f", {policy}" if policy else "")
 
 
-def turn_marks(events: Sequence[Event]) -> Iterator[Mark]:
-    """Yield marks where the run was resumed, extended or corrected."""
-    for event in others(events):
-        update = event.get("update", 0)
-        match event["event"]:
-            case "resume":
-                yield Mark(update, "resume", f"resumed after {format_updates(update)}")
-            case "extend" | "correction":
-                policy = f", {event['policy']}" if event.get("policy") else ""
-                name = "extended" if event["event"] == "extend" else "corrected"
-                words = f"from {event['planned_updates']:,} to {event['updates']:,} updates"
-                yield Mark(update, event["event"], f"{name} {words}{policy}")
+def length_change(planned: int, updates: int) -> str:
+    """Describe the change of a run's length."""
+    return f"from {planned:,} to {updates:,} updates"
 
 
-def _shown(value: float | None, written: Any) -> str:
-    return "not finite" if value is None else str(written(value))
+def end_text(event: events.End) -> str:
+    """Describe the end of a process, with the reason if it failed."""
+    words = f"{event.status} after {format_updates(event.update)}, {format_duration(event.seconds)}"
+    return words if event.reason is None else f"{words}: {harmless(event.reason)}"
+
+
+def _fields(event: AnyEvent) -> Mapping[str, Any]:
+    if isinstance(event, events.Event):
+        return {"event": type(event).__name__.lower(), **vars(event)}
+    return event
+
+
+def _action(fields: Mapping[str, Any]) -> str:
+    reason = fields.get("reason", "")
+    match fields["event"]:
+        case "spike":
+            return "spike, applied anyway"
+        case "skip":
+            return f"{reason}, skipped"
+    skipped = fields.get("skipped_samples")
+    return f"{reason}, rewound to the checkpoint after {format_updates(fields['to_update'])}" + (
+        "" if skipped is None else f", skipping {skipped:,} samples"
+    )
+
+
+def _number(value: float | None, written: Callable[[float], str]) -> str:
+    return "not finite" if value is None else written(value)

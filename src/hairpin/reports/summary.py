@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from hairpin.reports.event_text import TO_MEET_THE_BUDGET, length_change
 from hairpin.reports.formats import (
     format_count,
     format_duration,
@@ -108,12 +109,11 @@ class Summary:
             rows.append(("incidents", self._incident_words()))
         if self.correction is not None:
             planned, updates = self.correction
-            rows.append(
-                ("corrected", f"from {planned:,} to {updates:,} updates, to meet the time budget")
-            )
+            words = length_change(planned, updates) + TO_MEET_THE_BUDGET
+            rows.append(("corrected", words))
         for planned, updates, policy in self.extensions:
-            words = f"from {planned:,} to {updates:,} updates"
-            rows.append(("extended", words + (f": {policy}" if policy else "")))
+            words = length_change(planned, updates)
+            rows.append(("extended", words + (f", {policy}" if policy else "")))
         if self.overfitting_after is not None:
             rows.append(("overfitting", self._overfitting_words()))
         return rows
