@@ -14,10 +14,10 @@ import hairpin as package
 from hairpin.config.load import build_config
 from hairpin.errors import CorpusError, RunError
 from hairpin.reports.charts import accuracy_chart, lr_chart
+from hairpin.reports.event_text import plan_text
 from hairpin.reports.figures import draw
 from hairpin.reports.plots import confusion_figure, write_plots
 from hairpin.reports.terminal.measured import confusion_lines, measured_lines, prediction_lines
-from hairpin.reports.terminal.run_display import plan_line
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.tasks.predicting import Prediction
@@ -544,7 +544,7 @@ def test_the_plan_counts_examples(classifier: Run, hairpin: Hairpin, base: Run) 
 
     facts = of_kind(classifier.record(), "plan")[0]
     plan = events.Plan(**{key: value for key, value in facts.items() if key != "event"})
-    line = plan_line(plan)
+    line = plan_text(plan)
     assert line.startswith("plan: labels.csv with 3 labels, from the best weights, update 60, of ")
     assert "120 updates of 8 examples (3 of warmup)" in line
     assert "passes over 270 training examples" in line

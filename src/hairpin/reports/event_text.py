@@ -4,10 +4,13 @@ The functions take an event of `runs.events`, or the same event as a line of met
 of older versions may lack fields. Text of unknown origin is made harmless, not escaped for HTML.
 """
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from hairpin.reports.formats import (
+    format_count,
     format_duration,
     format_loss,
     format_norm,
@@ -20,7 +23,36 @@ from hairpin.runs import events
 AnyEvent = events.Event | Mapping[str, Any]
 
 TO_MEET_THE_BUDGET = ", to meet the time budget"
-_LONGEST_NAME, _LONGEST_EXCERPT = 80, 200  # characters
+_LONGEST_NAME, _LONGEST_EXCERPT, _LONGEST_COLUMN = 80, 200, 40  # characters
+_MOST_COLUMNS = 8
+
+
+def plan_text(plan: events.Plan) -> str:
+    """Describe the plan in a sentence, with the time of day when the run will end."""
+    try:
+        ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
+    except (OverflowError, ValueError, OSError):  # beyond the calendar, or not a number
+        ends = "?"
+    if plan.examples is None:
+        size = f"{plan.tokens_per_update:,} tokens"
+        data = f"{format_count(plan.train_tokens)} training tokens"
+    else:
+        each = plan.epochs * plan.examples / plan.updates if plan.updates else math.nan
+        size = f"{each:,.0f} examples"
+        data = f"{plan.examples:,} training examples"
+    labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
+    columns = _columns(plan.records) if plan.records else ""
+    start = f", from the {harmless(plan.start)}" if plan.start else ""
+    sources = "".join(
+        f"{', ' if at else '; '}{harmless(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
+        for at, (name, each) in enumerate((plan.sources or {}).items())
+    )
+    return (
+        f"plan: {harmless(plan.text)}{labels}{start}{columns}; "
+        f"{format_count(plan.parameters)} parameters, {plan.updates:,} updates of {size} "
+        f"({plan.warmup:,} of warmup), {plan.epochs:.2g} passes over {data}{sources}; "
+        f"about {format_duration(plan.seconds)}, until {ends}"
+    )
 
 
 def evaluation_fields(event: AnyEvent) -> list[str]:
@@ -88,6 +120,17 @@ def _fields(event: AnyEvent) -> Mapping[str, Any]:
     if isinstance(event, events.Event):
         return {"event": type(event).__name__.lower(), **vars(event)}
     return event
+
+
+def _columns(records: Mapping[str, Any]) -> str:
+    """Return the columns of a file of records that are read, and those that are not."""
+    *asked, answer = (harmless_name(name, _LONGEST_COLUMN) for name in records["columns"].values())
+    counts = records.get("unused", {})
+    named = [f"{harmless_name(name, _LONGEST_COLUMN)} in {n:,}" for name, n in counts.items()]
+    if len(named) > _MOST_COLUMNS:
+        named[_MOST_COLUMNS:] = [f"{len(named) - _MOST_COLUMNS:,} more columns in some"]
+    unused = f" (not used: {', '.join(named)} of {records['count']:,} records)" if named else ""
+    return f"; {' and '.join(asked)} → {answer}{unused}"
 
 
 def _action(fields: Mapping[str, Any]) -> str:

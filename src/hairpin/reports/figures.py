@@ -39,7 +39,7 @@ PALETTE = {
     "grey": "#666666",
     "black": "black",
 }
-BLUE, ORANGE, VERMILLION, GREY = (PALETTE[c] for c in ("blue", "orange", "vermillion", "grey"))
+BLUE, ORANGE, GREY = PALETTE["blue"], PALETTE["orange"], PALETTE["grey"]
 _MARKERS = {
     "circle": "o",
     "square": "s",
@@ -71,8 +71,7 @@ def draw(chart: Chart) -> Figure:
     """Draw a chart's picture: without the planned curve and the marks, which the page has."""
     picture = chart.picture
     assert picture
-    figure, ax = new_figure(picture.title, _y_label(chart, picture))
-    ax.set_xlabel(picture.x_label, fontsize=12)
+    figure, ax = _chart_figure(picture.title, _y_label(chart, picture), picture.x_label)
     done = [line for line in chart.lines if line.look != "planned"]
     for line in done:
         # The points on a single curve name it well enough.
@@ -100,17 +99,26 @@ def _y_label(chart: Chart, picture: Picture) -> str:
     return f"{name} ({unit[:-1]}, logarithmic)" if bracket else f"{name}, logarithmic"
 
 
-def new_figure(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """Make a figure with one pair of axes, updates along the bottom."""
-    figure = Figure(figsize=(10, 5.6), dpi=130, layout="constrained", facecolor="white")
+def base_figure(
+    title: str, y_label: str, height: float = 5.6, *, title_pad: float = 20
+) -> tuple[Figure, Axes]:
+    """Make a figure with one pair of axes."""
+    figure = Figure(figsize=(10, height), dpi=130, layout="constrained", facecolor="white")
     ax = figure.add_subplot()
-    ax.set_title(title, fontsize=14, loc="left", pad=14)
+    ax.set_title(title, fontsize=14, loc="left", pad=title_pad)
     ax.set_ylabel(y_label, fontsize=12)
     ax.tick_params(labelsize=11)
     ax.grid(color="#DDDDDD", lw=0.7)
-    ax.margins(x=0.02)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
+    return figure, ax
+
+
+def _chart_figure(title: str, y_label: str, x_label: str) -> tuple[Figure, Axes]:
+    """Make a figure with updates along the bottom."""
+    figure, ax = base_figure(title, y_label, title_pad=14)
+    ax.set_xlabel(x_label, fontsize=12)
+    ax.margins(x=0.02)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda update, _: f"{update:,.0f}"))
     return figure, ax
@@ -161,7 +169,7 @@ def _scale(ax: Axes, chart: Chart) -> None:
     """Scale the y axis: logarithmic, to make late, slow progress visible, or from the floor up."""
     if chart.log:
         ax.set_yscale("log")
-        log_ticks(ax.yaxis, *ax.get_ylim())
+        _log_ticks(ax.yaxis, *ax.get_ylim())
     if chart.kind == "share":
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     elif chart.kind == "lr":
@@ -195,12 +203,12 @@ def _add_right_axis(ax: Axes, second: SecondAxis) -> None:
     axis = ax.secondary_yaxis("right", functions=_times(second.factor))
     axis.set_ylabel(second.name, fontsize=11, color=GREY)
     if ax.get_yscale() == "log":
-        log_ticks(axis.yaxis, *ax.get_ylim())
+        _log_ticks(axis.yaxis, *ax.get_ylim())
     axis.tick_params(labelsize=10, colors=GREY)
     axis.spines["right"].set_color("#BBBBBB")
 
 
-def log_ticks(axis: Axis, low: float, high: float) -> None:
+def _log_ticks(axis: Axis, low: float, high: float) -> None:
     """Use plain numbers as ticks of a logarithmic axis; more per decade if there are few decades.
 
     If all of them are outside, LogLocator chooses evenly spaced ones by itself.

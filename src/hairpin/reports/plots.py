@@ -1,6 +1,12 @@
-"""Plots of a run as PNG files: loss, learning rate, gradient norm; and of a schedule."""
+"""Plots of a run as PNG files (loss, learning rate, gradient norm …), and as PNG inside HTML for a
+notebook, which needs no file and no network.
+"""
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +27,12 @@ from hairpin.reports.charts import (
     source_loss_chart,
 )
 from hairpin.reports.figures import draw, save_figure
-from hairpin.reports.formats import harmless_name
+from hairpin.reports.formats import harmless, harmless_name
 from hairpin.reports.held import history
 from hairpin.reports.series import COLUMNS, Event
 from hairpin.schedules.curves import Schedule
 
+_DOTS_PER_INCH = 110  # in a notebook
 _MOST_WRITTEN = 16  # labels up to which every cell shows its count
 _LONGEST_NAME = 24  # characters, as in the table on the terminal
 
@@ -62,6 +69,36 @@ def run_figures(record: Sequence[Event], config: Config) -> dict[str, Figure]:
     if labels and confusion:
         figures["confusion"] = confusion_figure(confusion[1], labels)
     return figures
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """PNG files in memory by name."""
+
+    png: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Figure]) -> "Pictures":
+        """Draw the figures."""
+        return cls({name: _png(figure) for name, figure in figures.items()})
+
+    def _repr_html_(self) -> str:
+        """Return HTML with the pictures one below the other, at most as wide as the page."""
+        return "\n".join(
+            f'<img alt="{escape(name)}" style="max-width:100%;height:auto" '
+            f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+            for name, content in self.png.items()
+        )
+
+
+def page_of(title: str, lines: Sequence[str], pictures: Pictures | None) -> str:
+    """Return a run's notebook page: its name, its summary, its plots."""
+    text = escape(harmless("\n".join(lines)))
+    shown = pictures._repr_html_() if pictures else ""
+    return (
+        f"<div><strong>{escape(harmless(title))}</strong>"
+        f'<pre style="white-space:pre-wrap;margin:0.5em 0">{text}</pre>{shown}</div>'
+    )
 
 
 def write_schedule_plot(schedule: Schedule, path: Path) -> None:
@@ -110,3 +147,9 @@ def _drawable(name: str) -> str:
         character if font.get_char_index(ord(character)) else ascii(character)[1:-1]
         for character in name
     )
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+    return file.getvalue()

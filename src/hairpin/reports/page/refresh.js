@@ -1,4 +1,4 @@
-// The page of a run that is training reads itself again, and comes back to where it was.
+// The page of a run that is training reloads itself, and comes back to where it was.
 {
   const live = document.querySelector(".live");
   const button = live.querySelector("button");

@@ -28,13 +28,13 @@ from hairpin.reports.terminal.live import (
     SECONDS_BEFORE_STAGES,
     SECONDS_BETWEEN_LINES,
     Bar,
+    Progress,
     Shown,
     amount_of,
     row,
     stage_words,
     standard_console,
 )
-from hairpin.reports.terminal.progress import Progress
 from hairpin.runs import events
 
 __all__ = ["Display", "Stages", "standard_console"]

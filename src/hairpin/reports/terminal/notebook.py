@@ -16,12 +16,11 @@ from hairpin.reports.event_text import (
     evaluation_fields,
     incident_text,
     new_length_text,
+    plan_text,
     resume_text,
 )
 from hairpin.reports.formats import format_updates, harmless
-from hairpin.reports.terminal.live import stage_words
-from hairpin.reports.terminal.progress import Progress
-from hairpin.reports.terminal.run_display import plan_line
+from hairpin.reports.terminal.live import Progress, stage_words
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory
 
@@ -96,7 +95,7 @@ class Notebook:
             case events.Plan():
                 self._updates = event.updates
                 self._progress.counted = "examples" if event.labels else "tok"
-                self._add(plan_line(event))
+                self._add(plan_text(event))
             case events.Resume():
                 self._updates = event.updates or self._updates
                 self._progress.done = event.update
@@ -115,7 +114,7 @@ class Notebook:
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
         """Show the summary and the plots of the finished run at `path` in a new output."""
-        from hairpin.reports.pictures import Pictures, page_of
+        from hairpin.reports.plots import Pictures, page_of
 
         if self._stage:
             self._stage = self._stage_name = ""
