@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from hairpin import api
 from hairpin.book.report import verb
-from hairpin.book.report.beside import BesideRun, read_beside
+from hairpin.book.report.beside import RecipeRun, read_recipe_run
 from hairpin.book.report.counted import Losses
 from hairpin.book.report.experiment import Outcome, make_loaders, run_listings
 from hairpin.book.report.page import agreement, write_page
@@ -210,7 +210,7 @@ ENVIRONMENT = {
     "memory_bytes": 8_000_000_000,
     "packages": {"torch": "2.10"},
 }
-BESIDE = BesideRun(
+BESIDE = RecipeRun(
     Path("runs/verdict-1"),
     "verdict",
     [0, 5, 10],
@@ -225,7 +225,7 @@ BESIDE = BesideRun(
 
 
 def test_each_figure_stands_beside_what_came_out() -> None:
-    rows = {row.name: row for row in findings(OUTCOME, of_the_story=True)}
+    rows = {row.name: row for row in findings(OUTCOME, is_books_text=True)}
     assert rows["largest gradient of a batch"].measured == "0.0411"
     assert rows["sample after epoch 1, its beginning"].agrees == "yes"
     assert rows["sample after epoch 2, its beginning"].agrees == "no"
@@ -241,23 +241,23 @@ def test_each_figure_stands_beside_what_came_out() -> None:
 
 
 def test_of_another_text_only_what_no_text_changes_is_compared() -> None:
-    rows = findings(replace(OUTCOME, warmup_steps=3), of_the_story=False)
+    rows = findings(replace(OUTCOME, warmup_steps=3), is_books_text=False)
     assert sum(row.agrees == "yes" for row in rows) == 4  # two learning rates, the small matrix
     assert not any(row.agrees == "no" for row in rows)
 
 
 @pytest.mark.parametrize("beside", [None, BESIDE])
-@pytest.mark.parametrize("of_the_story", [True, False])
+@pytest.mark.parametrize("is_books_text", [True, False])
 def test_the_page_is_fit_for_the_docs(
-    tmp_path: Path, beside: BesideRun | None, of_the_story: bool
+    tmp_path: Path, beside: RecipeRun | None, is_books_text: bool
 ) -> None:
     path = write_page(
         OUTCOME,
         tmp_path,
         text_name="The Verdict",
-        of_the_story=of_the_story,
+        is_books_text=is_books_text,
         environment=ENVIRONMENT,
-        beside=beside,
+        recipe_run=beside,
     )
     page = path.read_text(encoding="utf-8")
     assert path == tmp_path / "book.md"
@@ -275,7 +275,7 @@ def test_the_page_is_fit_for_the_docs(
             cells = len(re.findall(r"(?<!\\)\|", line))
             columns = columns if before.startswith("|") else cells
             assert cells == columns, line
-    assert ("speak of 20" in page) is of_the_story
+    assert ("speak of 20" in page) is is_books_text
     assert ("recipe `book`, on verdict" in page) is (beside is not None)
     assert "1m 15s, of it 1m 00s in `train_model`" in page
     assert r"A \| processor, 2 threads, 8 GB of memory" in page
@@ -290,12 +290,12 @@ def lines_of(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_the_picture_of_the_losses_counts_updates_made() -> None:
-    lines = lines_of(draw(losses_chart(OUTCOME, of_the_story=True, beside=BESIDE)))
+    lines = lines_of(draw(losses_chart(OUTCOME, is_books_text=True, recipe_run=BESIDE)))
     # After the step of index 0 one update is made; the recipe counts updates itself.
     assert lines["listings, validation"][:2] == [(1, 10.939), (6, 9.462)]
     assert lines["recipe, training"] == [(0, 10.9), (5, 8.3), (10, 6.7)]
     assert (16, 6.876) in lines["as printed"] and len(lines["as printed"]) == 8
-    assert "as printed" not in lines_of(draw(losses_chart(OUTCOME, of_the_story=False)))
+    assert "as printed" not in lines_of(draw(losses_chart(OUTCOME, is_books_text=False)))
 
 
 def test_the_picture_of_the_rates_has_every_step() -> None:
@@ -380,7 +380,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
     text = text_file(tmp_path)
     changes = tiny(recipe="book", tokenizer__kind="bytes", train__seed=5)
     run = api.train(text, out=tmp_path / "run", settings=changes, watcher=Quiet())
-    beside = read_beside(run.path)
+    beside = read_recipe_run(run.path)
     assert beside.updates == [0, 4, 8, 12] and beside.length == 12
     assert beside.text == "text.txt"
     assert beside.train[-1] < beside.train[0]
@@ -389,7 +389,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
     kept = [line for line in metrics.read_text("utf-8").splitlines() if '"evaluation"' not in line]
     metrics.write_text("\n".join(kept) + "\n", encoding="utf-8")
     with pytest.raises(RunError, match="was never evaluated; go on with `hairpin resume"):
-        read_beside(run.path)
+        read_recipe_run(run.path)
 
 
 def test_a_page_of_another_text_through_the_command_line(

@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 
 import hairpin as package
 from hairpin.api import report, train
+from hairpin.config.load import build_config
 from hairpin.config.recipes import RECIPES
 from hairpin.errors import RunError, UserError
 from hairpin.reports.chart import COLORS, DASHES, MARKERS, style
-from hairpin.reports.formats import harmless
+from hairpin.reports.charts import loss_chart, norm_chart
+from hairpin.reports.figures import draw
+from hairpin.reports.formats import harmless, short_names
 from hairpin.reports.page.chart import plain
-from hairpin.reports.page.compare_page import short_names
+from hairpin.reports.page.experiments import lr_page, rate_row
 from hairpin.reports.page.markup import data_script, escape
 from hairpin.reports.page.shell import page
 from hairpin.reports.page.write import LivePage, write_report
@@ -548,6 +551,35 @@ def test_no_text_of_a_run_becomes_markup(text: str, tmp_path_factory: Any) -> No
     assert [tag for tag, _ in found.elements] == [tag for tag, _ in plain_one.elements]
 
 
+def test_no_text_of_an_experiment_becomes_markup(tmp_path: Path) -> None:
+    picture = tmp_path / "learning-rates.png"
+    picture.write_bytes(b"\x89PNG")
+
+    def page_with(words: str) -> Read:
+        rows = [rate_row(1e-3, 2.0, [2.0], diverged=False), [words] * 4]
+        return Read(lr_page([words, words], rows, words, picture))
+
+    plain_one, found = page_with("plain"), page_with(HOSTILE)
+    assert [tag for tag, _ in found.elements] == [tag for tag, _ in plain_one.elements]
+    assert found.texts["h1"] == [harmless(HOSTILE)]
+    (image,) = found.all("img")
+    assert image["src"] == "data:image/png;base64,iVBORw=="
+
+
+def test_pictures_show_the_curves_of_the_page(written: Callable[..., Read]) -> None:
+    record = [*training(120, every=20), end(120)]
+    config = build_config(flags={"train.updates": 120, "clip.threshold": 1.0})
+    found = written(record)
+    for chart in (loss_chart(record), norm_chart(record, config)):
+        axes = draw(chart).axes[0]
+        for drawn in axes.lines:
+            label = str(drawn.get_label())
+            if label in [line.name for line in chart.lines]:
+                xs, ys = found.line(chart.name, label)
+                assert list(np.asarray(drawn.get_xdata())) == xs, label
+                assert np.asarray(drawn.get_ydata()).tolist() == pytest.approx(ys, rel=1e-4)
+
+
 @given(value=st.floats(allow_nan=True, allow_infinity=True))
 def test_numbers_keep_five_digits(value: float) -> None:
     short = plain(value)
@@ -731,6 +763,15 @@ def test_it_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(Path("a", "report.html")), "report.html"]
+
+
+def test_templates_cost_nothing_before_a_page_is_written() -> None:
+    program = (
+        "import sys, hairpin.api, hairpin.audience, hairpin.cli.main, hairpin.experiments.compare\n"
+        "assert not {'jinja2', 'markupsafe'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_memorised_text_is_shown(written: Callable[..., Read]) -> None:

@@ -476,7 +476,7 @@ def test_it_reads_itself_again_by_itself_unless_paused(browser: Browser, tmp_pat
     page.wait("window.old = Boolean(document.querySelector('.live'))")
     page.wait("window.old === undefined && document.readyState === 'complete'")
     page.wait("document.querySelector('.live button').click(), window.old = true")
-    assert page.js("document.querySelector('.live button').textContent") == "Go on reading"
+    assert page.js("document.querySelector('.live button').textContent") == "Resume"
     page.js("new Promise((done) => setTimeout(done, 1000))")
     assert page.js("window.old === true")
     page.js("document.querySelector('.live button').click()")

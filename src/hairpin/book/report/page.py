@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hairpin.book.report.beside import BesideRun
+from hairpin.book.report.beside import RecipeRun
 from hairpin.book.report.counted import EPOCHS
 from hairpin.book.report.experiment import EXAMPLE_MIN_LR, Outcome
 from hairpin.book.report.pictures import COSINE, LOSSES, WARMUP, write_pictures
@@ -49,9 +49,9 @@ def write_page(
     folder: Path,
     *,
     text_name: str,
-    of_the_story: bool,
+    is_books_text: bool,
     environment: dict[str, Any],
-    beside: BesideRun | None = None,
+    recipe_run: RecipeRun | None = None,
 ) -> Path:
     """Write book.md and its pictures into `folder`, replacing an earlier page.
 
@@ -59,34 +59,34 @@ def write_page(
         outcome: the listings' results.
         folder: an existing folder.
         text_name: name of the text.
-        of_the_story: the text is the book's own.
+        is_books_text: the text is the book's own.
         environment: result of `describe_environment`.
-        beside: a run of hairpin's own loop, to compare.
+        recipe_run: a run of hairpin's own loop, to compare.
     """
-    write_pictures(outcome, folder, of_the_story=of_the_story, beside=beside)
-    rows = findings(outcome, of_the_story=of_the_story)
+    write_pictures(outcome, folder, is_books_text=is_books_text, recipe_run=recipe_run)
+    rows = findings(outcome, is_books_text=is_books_text)
     best = min(outcome.losses, key=lambda at: at.val)
     page = _template().render(
         text_name=one_line(text_name),
         outcome=outcome,
         steps=outcome.batches * EPOCHS,
-        of_the_story=of_the_story,
+        is_books_text=is_books_text,
         agreement=agreement(rows),
         figures=[
             (row.name, _code(row.printed), _code(row.measured or NOT_REACHED), row.agrees)
             for row in rows
         ],
         pictures={"warmup": WARMUP, "cosine": COSINE, "losses": LOSSES},
-        loss_heads=_loss_heads(of_the_story=of_the_story, has_recipe=beside is not None),
-        losses=_loss_rows(outcome, of_the_story, beside),
+        loss_heads=_loss_heads(is_books_text=is_books_text, has_recipe=recipe_run is not None),
+        losses=_loss_rows(outcome, is_books_text, recipe_run),
         lowest={
             "val": f"{best.val:.3f}",
             "iteration": best.iteration,
             "last": f"{outcome.losses[-1].val:.3f}",
         },
-        beside=_lowest_of_recipe(beside) if beside else None,
+        recipe=_lowest_of_recipe(recipe_run) if recipe_run else None,
         samples=[one_line(text) for text in outcome.samples],
-        costs=_cost_rows(outcome, environment, beside),
+        costs=_cost_rows(outcome, environment, recipe_run),
         lrs={
             "minimum": format_lr(EXAMPLE_MIN_LR),
             "last": format_lr(outcome.cosine_lrs[-1]),
@@ -125,43 +125,47 @@ def _template() -> "Template":
     return environment.get_template(NAME)
 
 
-def _loss_heads(*, of_the_story: bool, has_recipe: bool) -> list[str]:
+def _loss_heads(*, is_books_text: bool, has_recipe: bool) -> list[str]:
     heads = ["iteration", "training", "validation"]
-    if of_the_story:
+    if is_books_text:
         heads += ["training, printed", "validation, printed"]
     if has_recipe:
         heads += ["training, recipe", "validation, recipe"]
     return heads
 
 
-def _loss_rows(outcome: Outcome, of_the_story: bool, beside: BesideRun | None) -> list[list[str]]:
+def _loss_rows(
+    outcome: Outcome, is_books_text: bool, recipe_run: RecipeRun | None
+) -> list[list[str]]:
     recipe = (
         {}
-        if beside is None
-        else dict(zip(beside.updates, zip(beside.train, beside.val, strict=True), strict=True))
+        if recipe_run is None
+        else dict(
+            zip(recipe_run.updates, zip(recipe_run.train, recipe_run.val, strict=True), strict=True)
+        )
     )
     rows = []
     for at in outcome.losses:
         row = [f"{at.iteration}", f"{at.train:.3f}", f"{at.val:.3f}"]
-        if of_the_story:
+        if is_books_text:
             row += PRINTED_LOSSES.get(at.iteration, ("", ""))
-        if beside:
+        if recipe_run:
             row += [f"{loss:.3f}" for loss in recipe.get(at.iteration, ())] or ["", ""]
         rows.append(row)
     return rows
 
 
-def _lowest_of_recipe(beside: BesideRun) -> dict[str, Any]:
-    lowest = min(beside.val)
+def _lowest_of_recipe(recipe_run: RecipeRun) -> dict[str, Any]:
+    lowest = min(recipe_run.val)
     return {
         "lowest": f"{lowest:.3f}",
-        "updates": beside.updates[beside.val.index(lowest)],
-        "last": f"{beside.val[-1]:.3f}",
+        "updates": recipe_run.updates[recipe_run.val.index(lowest)],
+        "last": f"{recipe_run.val[-1]:.3f}",
     }
 
 
 def _cost_rows(
-    outcome: Outcome, environment: dict[str, Any], beside: BesideRun | None
+    outcome: Outcome, environment: dict[str, Any], recipe_run: RecipeRun | None
 ) -> list[tuple[str, ...]]:
     took = f"{format_duration(outcome.seconds)}, of it {format_duration(outcome.training_seconds)}"
     rows: list[tuple[str, ...]] = [
@@ -172,16 +176,16 @@ def _cost_rows(
             *_machine(environment),
         )
     ]
-    if beside:
-        seconds = "?" if beside.seconds is None else format_duration(beside.seconds)
-        speed = beside.tokens_per_second
+    if recipe_run:
+        seconds = "?" if recipe_run.seconds is None else format_duration(recipe_run.seconds)
+        speed = recipe_run.tokens_per_second
         rows.append(
             (
-                f"recipe `book`, on {one_line(beside.text)}",
-                f"{beside.length:,}",
-                f"{seconds}, of it {format_duration(beside.update_seconds)} in updates"
+                f"recipe `book`, on {one_line(recipe_run.text)}",
+                f"{recipe_run.length:,}",
+                f"{seconds}, of it {format_duration(recipe_run.update_seconds)} in updates"
                 + (f" ({speed:,.0f} tokens/s)" if speed else ""),
-                *_machine(beside.environment),
+                *_machine(recipe_run.environment),
             )
         )
     return rows

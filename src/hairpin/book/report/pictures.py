@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hairpin.book.report.beside import BesideRun
+from hairpin.book.report.beside import RecipeRun
 from hairpin.book.report.experiment import Outcome
 from hairpin.book.report.printed import PRINTED_LOSSES
 from hairpin.reports.chart import DASHES, Chart, Line, Picture, all_positive
@@ -16,13 +16,13 @@ WARMUP, COSINE, LOSSES = "book-warmup.png", "book-cosine.png", "book-losses.png"
 
 
 def write_pictures(
-    outcome: Outcome, folder: Path, *, of_the_story: bool, beside: BesideRun | None
+    outcome: Outcome, folder: Path, *, is_books_text: bool, recipe_run: RecipeRun | None
 ) -> list[Path]:
     """Draw the three pictures into `folder`."""
     charts = {
         WARMUP: step_chart("Figure D.1: linear warmup", outcome.warmup_lrs),
         COSINE: step_chart("Figure D.2: linear warmup, then cosine decay", outcome.cosine_lrs),
-        LOSSES: losses_chart(outcome, of_the_story=of_the_story, beside=beside),
+        LOSSES: losses_chart(outcome, is_books_text=is_books_text, recipe_run=recipe_run),
     }
     return [save_figure(draw(chart), folder / name) for name, chart in charts.items()]
 
@@ -32,7 +32,9 @@ def step_chart(title: str, rates: Sequence[float]) -> Chart:
     return rates_chart(title, np.arange(len(rates), dtype=np.float64), np.array(rates))
 
 
-def losses_chart(outcome: Outcome, *, of_the_story: bool, beside: BesideRun | None = None) -> Chart:
+def losses_chart(
+    outcome: Outcome, *, is_books_text: bool, recipe_run: RecipeRun | None = None
+) -> Chart:
     """Chart both losses against the updates before them, with the printed ones as rings."""
     made = [at.iteration + 1 for at in outcome.losses]
     lines = [
@@ -40,14 +42,18 @@ def losses_chart(outcome: Outcome, *, of_the_story: bool, beside: BesideRun | No
         _line("listings, validation", made, [at.val for at in outcome.losses], "vermillion"),
     ]
     title = "Losses of the appendix's listings"
-    if beside is not None:
+    if recipe_run is not None:
         title += ", and of hairpin's own loop"
         lines += [
-            _line("recipe, training", beside.updates, beside.train, "sky", "square", DASHES[1]),
-            _line("recipe, validation", beside.updates, beside.val, "orange", dash=DASHES[1]),
+            _line(
+                "recipe, training", recipe_run.updates, recipe_run.train, "sky", "square", DASHES[1]
+            ),
+            _line(
+                "recipe, validation", recipe_run.updates, recipe_run.val, "orange", dash=DASHES[1]
+            ),
         ]
     positive = all_positive(*(line.y for line in lines))
-    if of_the_story:
+    if is_books_text:
         reached = [at.iteration for at in outcome.losses if at.iteration in PRINTED_LOSSES]
         points = [(i + 1, float(loss)) for i in reached for loss in PRINTED_LOSSES[i]]
         x, y = (np.array(values, np.float64) for values in zip(*points, strict=True))

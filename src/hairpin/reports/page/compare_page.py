@@ -16,6 +16,7 @@ from hairpin.reports.formats import (
     format_lr,
     format_norm,
     harmless_name,
+    short_names,
 )
 from hairpin.reports.held import history, of_kind
 from hairpin.reports.page.chart import charts_data, charts_script, clock, figure_of
@@ -30,7 +31,6 @@ from hairpin.runs.record import read_record
 
 _POINTS = 6000  # of all runs together, in each chart
 _MOST_ROWS = 30
-_MOST_PARTS = 3  # of a path; earlier ones identify the machine and its user
 _EVALUATED = ("val_loss", "val_bits_per_byte", "val_accuracy")
 
 
@@ -95,25 +95,6 @@ def _require_one_loss(directories: Sequence[RunDirectory], configs: Sequence[Con
             f"{first[True].path} is a classifier, whose loss is per example, and "
             f"{first[False].path} a language model, whose loss is per token; name runs of one kind"
         )
-
-
-def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
-    """Return the last parts of each path, as many as needed to tell all apart; numbered if the
-    parts that others may see are not enough.
-    """
-    paths = [_without_user(parts) for parts in paths]
-    longest = min(_MOST_PARTS, max(map(len, paths)))
-    for count in range(1, longest + 1):
-        names = ["/".join(parts[-count:]) for parts in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{parts[-1]} ({number})" for number, parts in enumerate(paths, 1)]
-
-
-def _without_user(parts: Sequence[str]) -> Sequence[str]:
-    """Return a path's parts below a user's home folder, whose name is the user's."""
-    is_home = len(parts) > 3 and parts[1].lower() in ("home", "users")
-    return parts[3:] if is_home else parts
 
 
 def _charts(runs: Sequence[RunData]) -> list[Chart]:

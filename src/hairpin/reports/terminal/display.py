@@ -28,8 +28,8 @@ from hairpin.reports.terminal.live import (
     SECONDS_BEFORE_STAGES,
     SECONDS_BETWEEN_LINES,
     Bar,
+    LiveDisplay,
     Progress,
-    Shown,
     amount_of,
     row,
     stage_words,
@@ -40,7 +40,7 @@ from hairpin.runs import events
 __all__ = ["Display", "Stages", "standard_console"]
 
 
-class Display(Shown):
+class Display(LiveDisplay):
     """Show the events of one process of a run.
 
         with Display(updates=2400) as display:
@@ -79,7 +79,7 @@ class Display(Shown):
 
     def show(self, event: events.Event) -> None:
         """Show an event according to its kind; kinds that need no words show nothing."""
-        self._require_whole()
+        self._raise_failure()
         self._begin_stage("")
         match event:
             case events.Update():
@@ -147,7 +147,7 @@ class Display(Shown):
             self._print(Text("    ") + line)
 
 
-class Stages(Shown):
+class Stages(LiveDisplay):
     """Show the progress of preparation, as an `on_progress(stage, done_bytes, total_bytes)`.
 
     Stages that take less than half a second are not shown.
@@ -178,7 +178,7 @@ class Stages(Shown):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` bytes of `stage` are done; a total of 0 means unknown."""
-        self._require_whole()
+        self._raise_failure()
         self._begin_stage(stage)
         now = self._clock()
         if self._quiet or now - self._start_time < SECONDS_BEFORE_STAGES:

@@ -66,7 +66,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     return False
 
 
-class Shown:
+class LiveDisplay:
     """Base of displays that may have a live bar on a console, removed when their block is left."""
 
     def __init__(self, quiet: bool, console: Console | None, clock: Callable[[], float]) -> None:
@@ -93,7 +93,7 @@ class Shown:
             if live is not None:
                 live.stop()
 
-    def _require_whole(self) -> None:
+    def _raise_failure(self) -> None:
         """Raise an error that occurred in the thread that draws the bar."""
         failure = self._failure or (self._live.failure if self._live else None)
         if failure:
