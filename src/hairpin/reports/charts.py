@@ -1,6 +1,6 @@
 """The charts of a run and of a schedule, the same for pictures and for the page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +29,18 @@ from hairpin.reports.formats import (
     format_norm,
     harmless_name,
 )
-from hairpin.reports.held import history, of_kind, others
+from hairpin.reports.held import of_kind, others
 from hairpin.reports.phases import phases, plotted_updates, schedule_title
-from hairpin.reports.series import Event, Floats, highest, series, smoothed, source_series
-from hairpin.reports.summary import Point, summarize
+from hairpin.reports.series import (
+    Event,
+    Floats,
+    highest,
+    series,
+    smoothed,
+    source_series,
+    values_of,
+)
+from hairpin.reports.summary import Point, best_evaluation
 from hairpin.schedules.curves import CURVES, Schedule
 
 BITS_UNIT = "of validation text"
@@ -43,35 +51,36 @@ _PLANNED_POINTS = 500
 Matrix = Sequence[Sequence[int]]
 
 
-def charts_of(events: Sequence[Event], config: Config) -> list[Chart]:
-    """Return all charts that the record has data for.
+def charts_of(events: Sequence[Event], config: Config) -> Iterator[Chart]:
+    """Yield all charts that the record has data for, one by one: of a long run each is large.
 
     Args:
         events: the record's valid events (`analysis.held.history`).
         config: the run's.
     """
-    events = history(events)
-    made = [
-        loss_chart(events),
-        bits_chart(events),
-        accuracy_chart(events),
-        source_loss_chart(events),
-        source_bits_chart(events),
-        lr_chart(events, config),
-        norm_chart(events, config),
-        ratios_chart(events),
-        speed_chart(events),
-    ]
-    return [chart for chart in made if chart]
+    make: tuple[Callable[[], Chart | None], ...] = (
+        lambda: loss_chart(events),
+        lambda: bits_chart(events),
+        lambda: accuracy_chart(events),
+        lambda: source_loss_chart(events),
+        lambda: source_bits_chart(events),
+        lambda: lr_chart(events, config),
+        lambda: norm_chart(events, config),
+        lambda: ratios_chart(events),
+        lambda: speed_chart(events),
+    )
+    for each in make:
+        if chart := each():
+            yield chart
 
 
 def loss_chart(events: Sequence[Event]) -> Chart:
     """Chart the loss of each update's own batch, raw and smoothed, and the evaluations."""
     updates, losses = series(events, "update", "loss")
     evaluated, train = series(events, "evaluation", "train_loss")
-    _, val = series(events, "evaluation", "val_loss")
+    val = values_of(events, "evaluation", "val_loss")
     unit = f"nats per {unit_of(events)}"
-    best = summarize(events).best
+    best = best_evaluation(events)
     points: tuple[KeyPoint, ...] = ()
     if best is not None and best.val_loss is not None:
         points = (KeyPoint(best.update, best.val_loss, "best validation", "orange", "star"),)
@@ -126,8 +135,8 @@ def bits_chart(events: Sequence[Event]) -> Chart | None:
 def accuracy_chart(events: Sequence[Event]) -> Chart | None:
     """Chart a classifier's share of correct labels."""
     evaluated, train = series(events, "evaluation", "train_accuracy")
-    _, val = series(events, "evaluation", "val_accuracy")
-    _, losses = series(events, "evaluation", "val_loss")
+    val = values_of(events, "evaluation", "val_accuracy")
+    losses = values_of(events, "evaluation", "val_loss")
     if not np.isfinite(val).any():
         return None
     unit = "share of labels that are right"
@@ -255,7 +264,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
     """Chart the gradient norm before clipping, the threshold, and the updates that were clipped."""
     updates, norms = series(events, "update", "grad_norm")
     norms = np.where(norms > 0, norms, np.nan)  # a logarithmic axis has no zero
-    clipped = series(events, "update", "clipped")[1] == 1
+    clipped = values_of(events, "update", "clipped") == 1
     lines = [Line("gradient norm", updates, norms, look="thin")]
     marked = clipped & np.isfinite(norms)
     if marked.any():
@@ -457,14 +466,14 @@ def _length_marks(events: Sequence[Event]) -> tuple[Mark, ...]:
 
 def _tokens_axis(events: Sequence[Event]) -> SecondAxis | None:
     """Return the unit of tokens, or a classifier's examples, if the record has their number."""
-    _, tokens = series(events, "update", "tokens")
+    tokens = values_of(events, "update", "tokens")
     return SecondAxis(counted(events), float(tokens.mean())) if tokens.sum() > 0 else None
 
 
 def _bits_axis(events: Sequence[Event]) -> SecondAxis | None:
     """Return the unit of bits per byte: for a fixed text they are proportional to the loss."""
-    _, val = series(events, "evaluation", "val_loss")
-    _, bits = series(events, "evaluation", "val_bits_per_byte")
+    val = values_of(events, "evaluation", "val_loss")
+    bits = values_of(events, "evaluation", "val_bits_per_byte")
     usable = np.isfinite(val) & np.isfinite(bits) & (val > 0) & (bits > 0)
     if not usable.any():
         return None

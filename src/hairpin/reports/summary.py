@@ -201,7 +201,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
     events = history(record)
     updates, rest = events.updates, events.others
     points = [_point(event) for event in of_kind(rest, "evaluation")]
-    best = min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
+    best = _best(points)
     ends = of_kind(rest, "end")
     processes = of_kind(rest, "start", "resume", "end")
     ended = bool(processes) and processes[-1]["event"] == "end"
@@ -237,6 +237,15 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         overfitting_after=best.update if best and _overfitted(best, points[-1]) else None,
         counted="examples" if any(event.get("labels") for event in rest) else "tokens",
     )
+
+
+def best_evaluation(events: Iterable[dict[str, Any]]) -> Point | None:
+    """Return the evaluation with the lowest validation loss of a record's valid events."""
+    return _best([_point(event) for event in of_kind(events, "evaluation")])
+
+
+def _best(points: Sequence[Point]) -> Point | None:
+    return min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
 
 
 def _overfitted(best: Point, last: Point) -> bool:

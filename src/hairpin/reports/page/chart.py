@@ -10,7 +10,7 @@ from hairpin.reports.chart import Chart, Line
 from hairpin.reports.held import of_kind
 from hairpin.reports.page.markup import Table
 from hairpin.reports.page.shell import asset
-from hairpin.reports.series import Event, Floats, series, thin
+from hairpin.reports.series import Event, Floats, series, thin, values_of
 
 SCRIPTS = ("scales.js", "chart.js", "charts.js")
 # Points by a curve's look; those of updates remain distinguishable after zooming in.
@@ -21,7 +21,7 @@ _IN_PAGE = ("name", "unit", "kind", "lines", "log", "floor", "bands", "rules", "
 
 @dataclass(frozen=True)
 class Figure:
-    """The words around a chart.
+    """A chart as the page has it: the words around it, and the data that it is drawn from.
 
     Args:
         name: id of the element.
@@ -29,6 +29,7 @@ class Figure:
         unit: of the values.
         notes: remarks needed to read it.
         table: the same values as a table; None: there are none.
+        data: for `charts.js`.
     """
 
     name: str
@@ -36,24 +37,25 @@ class Figure:
     unit: str
     notes: Sequence[str]
     table: Table | None
+    data: dict[str, Any]
 
 
-def figure_of(chart: Chart) -> Figure:
-    """Return the words around a chart."""
+def figure_of(chart: Chart, columns: Mapping[str, int] = COLUMNS) -> Figure:
+    """Return a chart as the page has it, its lines thinned to `columns` by their look."""
     table = Table(f"{chart.title}, as a table", chart.head, chart.rows) if chart.rows else None
     notes = [*chart.notes, *_thinned(chart)]
-    return Figure(chart.name, chart.title, chart.unit, notes, table)
+    data = _chart_data(chart, columns)
+    return Figure(chart.name, chart.title, chart.unit, notes, table, data)
 
 
 def charts_data(
-    charts: Sequence[Chart],
+    figures: Sequence[Figure],
     clocks: Sequence[dict[str, Any]],
     runs: Sequence[dict[str, Any]],
-    columns: Mapping[str, int] = COLUMNS,
 ) -> dict[str, Any]:
     """Return the data for the scripts: the charts, and each run's clock, name and style."""
     return {
-        "charts": [_chart_data(chart, columns) for chart in charts],
+        "charts": [figure.data for figure in figures],
         "runs": [{**run, "clock": times} for run, times in zip(runs, clocks, strict=True)],
     }
 
@@ -72,7 +74,7 @@ def clock(events: Sequence[Event], most: int = 400) -> dict[str, Any]:
     """
     plan = next(reversed(of_kind(events, "plan")), {})
     updates, tokens_of_each = series(events, "update", "tokens")
-    _, rates = series(events, "update", "tokens_per_second")
+    rates = values_of(events, "update", "tokens_per_second")
     x = np.concatenate([[0.0], updates + 1])
     counts = np.concatenate([[0.0], tokens_of_each])
     spent = counts / np.concatenate([[np.nan], np.where(rates == 0, np.nan, rates)])

@@ -61,12 +61,12 @@ def compare_page(directories: Sequence[RunDirectory], now: float) -> str:
     for one, name, config in zip(directories, names, configs, strict=True):
         events = history(read_record(one.metrics))
         runs.append(RunData(name, events, summarize(events), config))
-    charts = _charts(runs)
+    figures = [figure_of(chart, columns={}) for chart in _charts(runs)]  # thinned already
     styles = [{"name": harmless_name(run.name), **style(at)} for at, run in enumerate(runs)]
     lowest = _lowest(runs)
     title = f"{len(runs)} runs compared"
     clocks = [clock(run.events) for run in runs]
-    data = charts_data(charts, clocks, styles, columns={})  # they are thinned already
+    data = charts_data(figures, clocks, styles)
     return page(
         "compare.html",
         f"{title} · hairpin",
@@ -78,7 +78,7 @@ def compare_page(directories: Sequence[RunDirectory], now: float) -> str:
         outcomes=_outcomes_table(runs, lowest),
         has_best=lowest is not None,
         cautions=_cautions(runs),
-        charts=[figure_of(chart) for chart in charts],
+        charts=figures,
         counted=counted(runs[0].events),
         settings=_settings_table(runs),
         samples=_last_samples(runs),

@@ -58,10 +58,10 @@ def run_page(run: RunDirectory, now: float, *, full: bool = False) -> str:
     events, config = history(read_record(run.metrics)), run.read_config()
     summary = summarize(events)
     name = run.path.absolute().name
-    charts = charts_of(events, config)
+    figures = [figure_of(chart) for chart in charts_of(events, config)]
     start = first(events, "start")
     data = charts_data(
-        charts,
+        figures,
         [clock(events)],
         [{"name": harmless_name(name), "color": "blue", "dash": "", "marker": "circle"}],
     )
@@ -78,7 +78,7 @@ def run_page(run: RunDirectory, now: float, *, full: bool = False) -> str:
         written=format_time(now),
         progress=_progress(summary, events, now),
         tiles=_tiles(summary),
-        charts=[figure_of(chart) for chart in charts],
+        charts=figures,
         counted=counted(events),
         confusion=_confusion_table(events),
         samples=samples_of(events),
