@@ -1,6 +1,6 @@
 """The charts of a run and of a schedule, the same for pictures and for the page."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.reports.chart import (
     DASHES,
+    FORMATS,
     Chart,
     KeyPoint,
     Line,
@@ -98,10 +99,7 @@ def loss_chart(events: Sequence[Event]) -> Chart:
         log=all_positive(losses, train, val),
         marks=_incident_marks(events),
         head=("update", "training", "validation"),
-        rows=tuple(
-            (f"{update:,.0f}", _loss(a), _loss(b))
-            for update, a, b in _some(list(zip(evaluated, train, val, strict=True)))
-        ),
+        rows=_rows(evaluated, (train, _loss), (val, _loss)),
         picture=Picture(
             _loss_title(best),
             f"loss ({unit})",
@@ -125,10 +123,7 @@ def bits_chart(events: Sequence[Event]) -> Chart | None:
         (Line("validation", evaluated, bits, color="vermillion", look="marked"),),
         log=all_positive(bits),
         head=("update", "bits per byte"),
-        rows=tuple(
-            (f"{update:,.0f}", _loss(value))
-            for update, value in _some(list(zip(evaluated, bits, strict=True)))
-        ),
+        rows=_rows(evaluated, (bits, _loss)),
     )
 
 
@@ -159,10 +154,7 @@ def accuracy_chart(events: Sequence[Event]) -> Chart | None:
         ),
         floor=0.0,
         head=("update", "training", "validation"),
-        rows=tuple(
-            (f"{update:,.0f}", f"{a:.1%}", f"{b:.1%}")
-            for update, a, b in _some(list(zip(evaluated, train, val, strict=True)))
-        ),
+        rows=_rows(evaluated, (train, FORMATS["share"]), (val, FORMATS["share"])),
         picture=Picture(
             title,
             unit,
@@ -272,7 +264,6 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
         lines.append(Line("clipped", xs, ys, color="vermillion", look="dots", marker="speck"))
     kind, threshold = config.clip.kind, config.clip.threshold
     share = f"; {clipped.mean():.1%} clipped" if len(clipped) and kind != "off" else ""
-    rows = _some(list(zip(updates, norms, clipped, strict=True)))
     return Chart(
         "norm",
         "Gradient norm",
@@ -283,9 +274,7 @@ def norm_chart(events: Sequence[Event], config: Config) -> Chart:
         rules=((threshold, f"threshold {threshold:g}"),) if kind == "norm" else (),
         marks=_incident_marks(events),
         head=("update", "gradient norm", "clipped"),
-        rows=tuple(
-            (f"{u:,.0f}", format_norm(float(norm)), "yes" if was else "") for u, norm, was in rows
-        ),
+        rows=_rows(updates, (norms, format_norm), (clipped, lambda was: "yes" if was else "")),
         picture=Picture(_norm_title(clipped, kind), "global L2 norm", top=_tokens_axis(events)),
     )
 
@@ -318,10 +307,7 @@ def ratios_chart(events: Sequence[Event]) -> Chart | None:
         tuple(lines),
         log=True,
         head=("update", *parts),
-        rows=tuple(
-            (f"{x[at]:,.0f}", *(format_lr(float(values[part][at])) for part in parts))
-            for at in _some(list(range(len(x))))
-        ),
+        rows=_rows(x, *((values[part], format_lr) for part in parts)),
     )
 
 
@@ -341,10 +327,7 @@ def speed_chart(events: Sequence[Event]) -> Chart:
         floor=0.0,
         marks=_length_marks(events),
         head=("update", f"{name} per second"),
-        rows=tuple(
-            (f"{update:,.0f}", format_count(value))
-            for update, value in _some(list(zip(updates, speed, strict=True)))
-        ),
+        rows=_rows(updates, (speed, format_count)),
     )
 
 
@@ -510,12 +493,20 @@ def _norm_title(clipped: NDArray[np.bool_], clip_kind: str) -> str:
     return f"{title}: {clipped.mean():.1%} of {len(clipped):,} updates clipped"
 
 
-def _some(rows: list[Any]) -> list[Any]:
-    """Pick at most `_MOST_ROWS` rows, evenly spread, including the last."""
-    if len(rows) <= _MOST_ROWS:
-        return rows
-    step = (len(rows) - 1) / (_MOST_ROWS - 1)
-    return [rows[round(at * step)] for at in range(_MOST_ROWS)]
+def _rows(
+    updates: Floats, *columns: tuple[NDArray[Any], Callable[[Any], str]]
+) -> tuple[tuple[str, ...], ...]:
+    """Return formatted values at no more than `_MOST_ROWS` updates, evenly spread, including
+    the last.
+    """
+    count = len(updates)
+    kept: Iterable[int] = range(count)
+    if count > _MOST_ROWS:
+        kept = (round(at * (count - 1) / (_MOST_ROWS - 1)) for at in range(_MOST_ROWS))
+    return tuple(
+        (f"{updates[at]:,.0f}", *(written(values[at]) for values, written in columns))
+        for at in kept
+    )
 
 
 def _loss(value: float) -> str:
