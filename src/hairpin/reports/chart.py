@@ -80,7 +80,7 @@ class SecondAxis:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture shows in addition, since it cannot be zoomed or pointed at.
+    """Additions for a picture, which cannot be zoomed or pointed at.
 
     Args:
         title: a sentence with the outcome.

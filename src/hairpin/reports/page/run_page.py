@@ -39,7 +39,7 @@ _MOST_LABELS = 40
 _LABEL_CHARACTERS = 24
 _MOST_INCIDENTS = 200
 _LONGEST_OVERLAP = 5_000  # characters
-# A sign beside the status, so as not to depend on colour alone.
+# A sign before the status, which must not depend on colour alone.
 _SIGNS = {"finished": "✓", "failed": "✕", "interrupted": "‖"}
 
 
