@@ -91,7 +91,7 @@ def test_plain_lines_of_a_run() -> None:
 def test_an_update_that_went_wrong_is_a_line_that_cannot_touch_the_terminal() -> None:
     what = (1009, math.inf, 1234.0, "head.weight", 4036, 4, "a\nb\x1b[2J[red]")
     rest = ": loss inf, gradient norm 1.23e3, largest in head.weight; samples 4,036 to 4,039: "
-    rest += r"“a\nb\x1b[2J[red]”"
+    rest += r'"a\nb\x1b[2J[red]"'
     assert _shown(
         [
             events.Spike(*what),

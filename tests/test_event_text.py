@@ -24,7 +24,7 @@ WHERE: dict[str, Any] = {
     "excerpt": "a\nb\x1b[2J",
 }
 WHERE_TEXT = (
-    ": loss 9.500, gradient norm 77, largest in head.weight; samples 320 to 327: “a\\nb\\x1b[2J”"
+    ': loss 9.500, gradient norm 77, largest in head.weight; samples 320 to 327: "a\\nb\\x1b[2J"'
 )
 
 

@@ -258,7 +258,7 @@ def test_a_finished_run_goes_on_as_its_policy_says(
     drawn = f"Learning rate, cosine: 20 updates, 3 of warmup, {policy} from update 12"
     said = f"after 12 updates: extended from 12 to 20 updates, {policy}"
     assert lines.index(drawn) < lines.index("resumed after 12 updates") < lines.index(said)
-    assert f"extended    from 12 to 20 updates: {policy}" in lines
+    assert f"extended    from 12 to 20 updates, {policy}" in lines
     record = run.record()
     (event,) = of_kind(record, "extend")
     expected = {"update": 12, "planned_updates": 12, "updates": 20, "policy": policy}

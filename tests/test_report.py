@@ -231,7 +231,7 @@ def test_what_went_wrong_is_marked(written: Callable[..., Read]) -> None:
     assert [(mark["x"], mark["kind"]) for mark in marks] == [(20, "spike"), (40, "skip")]
     assert marks[1]["words"].startswith(
         "non-finite, skipped: loss 9.500, gradient norm 77, largest in blocks.0.mlp.up.weight; "
-        "samples 320 to 327: “"
+        'samples 320 to 327: "'
     )
 
 

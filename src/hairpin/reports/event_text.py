@@ -86,7 +86,7 @@ def incident_text(event: AnyEvent) -> str:
         f"gradient norm {_number(fields.get('grad_norm'), format_norm)}, "
         f"largest in {harmless_name(str(fields.get('parameter', '?')), _LONGEST_NAME)}; "
         f"samples {fields.get('position', 0):,} to {last:,}: "
-        f"“{harmless_name(fields.get('excerpt', ''), _LONGEST_EXCERPT)}”"
+        f'"{harmless_name(fields.get("excerpt", ""), _LONGEST_EXCERPT)}"'
     )
 
 
