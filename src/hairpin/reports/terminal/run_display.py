@@ -81,17 +81,17 @@ class Terminal:
 
 def _next_steps(run: Path) -> list[str]:
     commands = [
-        (command("sample", run), "let it write"),
-        (command("evaluate", run, "FILE"), "measure it on any text"),
+        (command("sample", run), "generate text"),
+        (command("evaluate", run, "FILE"), "evaluate it on any text"),
         (command("train", "--config", run / "config.toml"), "repeat the run"),
     ]
     kind = RunDirectory(run).read_config().finetune.kind
     if kind == "classify":
         commands[0] = (command("predict", run, "TEXT"), "the label of a text")
     elif kind == "instruct":
-        commands[0] = (command("sample", run), "give it instructions")
+        commands[0] = (command("sample", run), "follow instructions")
     if kind:
-        commands[1] = (command("evaluate", run, "FILE"), "measure it on other records")
+        commands[1] = (command("evaluate", run, "FILE"), "evaluate it on other records")
     width = max(len(command) for command, _ in commands)
     return [
         f"page      {RunDirectory(run).report}",
