@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 
 from hairpin import api
 from hairpin.book.report import verb
-from hairpin.book.report.beside import BesideRun, read_beside
+from hairpin.book.report.beside import RecipeRun, read_recipe_run
 from hairpin.book.report.counted import Losses
 from hairpin.book.report.experiment import Outcome, make_loaders, run_listings
 from hairpin.book.report.page import agreement, write_page
-from hairpin.book.report.pictures import losses_figure, rates_figure
+from hairpin.book.report.pictures import losses_chart, step_chart
 from hairpin.book.report.printed import PRINTED_LOSSES, Finding, findings
 from hairpin.errors import CorpusError, RunError
+from hairpin.reports.figures import draw
 from hairpin.runs.watcher import Quiet
 from helpers import Done, Hairpin, some_text, text_file, tiny
 from test_docs import commands, parse
@@ -209,7 +210,7 @@ ENVIRONMENT = {
     "memory_bytes": 8_000_000_000,
     "packages": {"torch": "2.10"},
 }
-BESIDE = BesideRun(
+BESIDE = RecipeRun(
     Path("runs/verdict-1"),
     "verdict",
     [0, 5, 10],
@@ -224,7 +225,7 @@ BESIDE = BesideRun(
 
 
 def test_each_figure_stands_beside_what_came_out() -> None:
-    rows = {row.name: row for row in findings(OUTCOME, of_the_story=True)}
+    rows = {row.name: row for row in findings(OUTCOME, is_books_text=True)}
     assert rows["largest gradient of a batch"].measured == "0.0411"
     assert rows["sample after epoch 1, its beginning"].agrees == "yes"
     assert rows["sample after epoch 2, its beginning"].agrees == "no"
@@ -240,23 +241,23 @@ def test_each_figure_stands_beside_what_came_out() -> None:
 
 
 def test_of_another_text_only_what_no_text_changes_is_compared() -> None:
-    rows = findings(replace(OUTCOME, warmup_steps=3), of_the_story=False)
+    rows = findings(replace(OUTCOME, warmup_steps=3), is_books_text=False)
     assert sum(row.agrees == "yes" for row in rows) == 4  # two learning rates, the small matrix
     assert not any(row.agrees == "no" for row in rows)
 
 
 @pytest.mark.parametrize("beside", [None, BESIDE])
-@pytest.mark.parametrize("of_the_story", [True, False])
+@pytest.mark.parametrize("is_books_text", [True, False])
 def test_the_page_is_fit_for_the_docs(
-    tmp_path: Path, beside: BesideRun | None, of_the_story: bool
+    tmp_path: Path, beside: RecipeRun | None, is_books_text: bool
 ) -> None:
     path = write_page(
         OUTCOME,
         tmp_path,
         text_name="The Verdict",
-        of_the_story=of_the_story,
+        is_books_text=is_books_text,
         environment=ENVIRONMENT,
-        beside=beside,
+        recipe_run=beside,
     )
     page = path.read_text(encoding="utf-8")
     assert path == tmp_path / "book.md"
@@ -274,7 +275,7 @@ def test_the_page_is_fit_for_the_docs(
             cells = len(re.findall(r"(?<!\\)\|", line))
             columns = columns if before.startswith("|") else cells
             assert cells == columns, line
-    assert ("speak of 20" in page) is of_the_story
+    assert ("speak of 20" in page) is is_books_text
     assert ("recipe `book`, on verdict" in page) is (beside is not None)
     assert "1m 15s, of it 1m 00s in `train_model`" in page
     assert r"A \| processor, 2 threads, 8 GB of memory" in page
@@ -289,16 +290,16 @@ def lines_of(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_the_picture_of_the_losses_counts_updates_made() -> None:
-    lines = lines_of(losses_figure(OUTCOME, of_the_story=True, beside=BESIDE))
+    lines = lines_of(draw(losses_chart(OUTCOME, is_books_text=True, recipe_run=BESIDE)))
     # After the step of index 0 one update is made; the recipe counts updates itself.
     assert lines["listings, validation"][:2] == [(1, 10.939), (6, 9.462)]
     assert lines["recipe, training"] == [(0, 10.9), (5, 8.3), (10, 6.7)]
     assert (16, 6.876) in lines["as printed"] and len(lines["as printed"]) == 8
-    assert "as printed" not in lines_of(losses_figure(OUTCOME, of_the_story=False))
+    assert "as printed" not in lines_of(draw(losses_chart(OUTCOME, is_books_text=False)))
 
 
 def test_the_picture_of_the_rates_has_every_step() -> None:
-    lines = lines_of(rates_figure("D.1", [0.0001, 0.005, 0.01, 0.01]))
+    lines = lines_of(draw(step_chart("D.1", [0.0001, 0.005, 0.01, 0.01])))
     assert [(0, 0.0001), (1, 0.005), (2, 0.01), (3, 0.01)] in lines.values()
     assert any("1e-2 at update 2" in label for label in lines)
 
@@ -379,7 +380,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
     text = text_file(tmp_path)
     changes = tiny(recipe="book", tokenizer__kind="bytes", train__seed=5)
     run = api.train(text, out=tmp_path / "run", settings=changes, watcher=Quiet())
-    beside = read_beside(run.path)
+    beside = read_recipe_run(run.path)
     assert beside.updates == [0, 4, 8, 12] and beside.length == 12
     assert beside.text == "text.txt"
     assert beside.train[-1] < beside.train[0]
@@ -388,7 +389,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
     kept = [line for line in metrics.read_text("utf-8").splitlines() if '"evaluation"' not in line]
     metrics.write_text("\n".join(kept) + "\n", encoding="utf-8")
     with pytest.raises(RunError, match="was never evaluated; go on with `hairpin resume"):
-        read_beside(run.path)
+        read_recipe_run(run.path)
 
 
 def test_a_page_of_another_text_through_the_command_line(

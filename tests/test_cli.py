@@ -467,7 +467,7 @@ def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
     assert stopped.status == "interrupted"
     done = hairpin("resume", "run")
     assert (done.code, done.err) == (0, "")
-    assert f"going on after {stopped.updates} updates" in done.out.replace(",", "")
+    assert f"resumed after {stopped.updates} updates" in done.out.replace(",", "")
     summary = load(tmp_path / "run").summary()
     assert (summary.status, summary.updates) == ("finished", 250)
 

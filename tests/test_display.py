@@ -78,12 +78,11 @@ def test_plain_lines_of_a_run() -> None:
         ]
     )
     assert shown == [
-        "going on after 100 updates",
+        "resumed after 100 updates",
         "evaluation after 100 updates  train 3.000  validation 3.250  1.500 bits per byte",
         "    def f(x):",
         "        return x",
-        "after 101 updates: the run is now 2,400 updates long, not 2,600, to end inside its "
-        "time budget",
+        "after 101 updates: corrected from 2,600 to 2,400 updates, to meet the time budget",
         "update 120/2,400  loss 3.210  lr 1.2e-3  grad 0.87 (clipped)  18,250 tok/s",
         "finished after 2,400 updates, 9m 58s",
     ]
@@ -91,8 +90,8 @@ def test_plain_lines_of_a_run() -> None:
 
 def test_an_update_that_went_wrong_is_a_line_that_cannot_touch_the_terminal() -> None:
     what = (1009, math.inf, 1234.0, "head.weight", 4036, 4, "a\nb\x1b[2J[red]")
-    rest = "  loss inf  grad 1.23e3, most in head.weight; samples 4,036 to 4,039: "
-    rest += r"a\nb\x1b[2J[red]"
+    rest = ": loss inf, gradient norm 1.23e3, largest in head.weight; samples 4,036 to 4,039: "
+    rest += r'"a\nb\x1b[2J[red]"'
     assert _shown(
         [
             events.Spike(*what),
@@ -100,9 +99,9 @@ def test_an_update_that_went_wrong_is_a_line_that_cannot_touch_the_terminal() ->
             events.Rewind(*what, "spike", 1000, 40),
         ]
     ) == [
-        f"update 1,009: spike{rest}",
+        f"update 1,009: spike, applied anyway{rest}",
         f"update 1,009: non-finite, skipped{rest}",
-        "update 1,009: spike, back to the checkpoint after 1,000 updates and on past 40 samples"
+        "update 1,009: spike, rewound to the checkpoint after 1,000 updates, skipping 40 samples"
         f"{rest}",
     ]
 
@@ -174,10 +173,10 @@ def test_after_a_resume_the_bar_has_the_length_the_position_and_a_time_left_of_i
 
 def test_an_extension_is_told() -> None:
     assert _shown([events.Extend(1200, 1200, 2400, "rewarm")]) == [
-        "after 1,200 updates: the run is now 2,400 updates long, not 1,200 (rewarm)"
+        "after 1,200 updates: extended from 1,200 to 2,400 updates, rewarm"
     ]
     assert _shown([events.Extend(60, 1200, 2400)]) == [
-        "after 60 updates: the run is now 2,400 updates long, not 1,200"
+        "after 60 updates: extended from 1,200 to 2,400 updates"
     ]
 
 

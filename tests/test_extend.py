@@ -14,8 +14,9 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.load import build_config, to_toml
 from hairpin.errors import ConfigError, Interrupted, RunError
 from hairpin.launch.extend import extended_config
+from hairpin.reports.charts import schedule_chart
 from hairpin.reports.curves import draw_extension
-from hairpin.reports.plots import schedule_figure
+from hairpin.reports.figures import draw
 from hairpin.run import Run
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.lock import RunLock
@@ -219,7 +220,7 @@ def test_old_and_new_are_drawn() -> None:
     assert "\x1b[36m" in draw_extension(old, new, color=True)
     whole = extended(old, [(100, "rewarm")], 200)
     assert "rewarm           update 100" in draw_extension(old, whole)
-    assert schedule_figure(whole).axes
+    assert draw(schedule_chart(whole, 2000)).axes
 
 
 # --- runs ---
@@ -258,9 +259,9 @@ def test_a_finished_run_goes_on_as_its_policy_says(
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     drawn = f"Learning rate, cosine: 20 updates, 3 of warmup, {policy} from update 12"
-    said = f"after 12 updates: the run is now 20 updates long, not 12 ({policy})"
-    assert lines.index(drawn) < lines.index("going on after 12 updates") < lines.index(said)
-    assert f"extended    from 12 to 20 updates: {policy}" in lines
+    said = f"after 12 updates: extended from 12 to 20 updates, {policy}"
+    assert lines.index(drawn) < lines.index("resumed after 12 updates") < lines.index(said)
+    assert f"extended    from 12 to 20 updates, {policy}" in lines
     record = run.record()
     (event,) = of_kind(record, "extend")
     expected = {"update": 12, "planned_updates": 12, "updates": 20, "policy": policy}

@@ -15,7 +15,7 @@ from hairpin.data.tables.records import read_rows
 from hairpin.data.tables.spool import paths_of_records
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
-from hairpin.reports.terminal.run_display import plan_line
+from hairpin.reports.event_text import plan_text
 from hairpin.runs import events
 from hairpin.tasks.divided import Divided, divide, other_examples
 
@@ -54,7 +54,7 @@ def problems_of(path: Path, kind: str = "instruct", **finetune: Any) -> tuple[st
 
 def plan_of(found: Divided) -> str:
     plan = events.Plan("tasks.jsonl", 1, 1, 0, 8, 8, 8, 1.0, 1.0, 1.0, records=found.used.as_json())
-    return plan_line(plan)
+    return plan_text(plan)
 
 
 # --- columns ---

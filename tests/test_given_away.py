@@ -121,7 +121,7 @@ def test_shards_and_pictures(base: Path, run: Run, tmp_path: Path) -> None:
     hairpin.api.load(run.path)
     from hairpin.reports.plots import write_plots
 
-    write_plots(run.record(), tmp_path / "plots", clip_threshold=1.0, clip_kind="norm")
+    write_plots(run.record(), tmp_path / "plots", run.config)
     files = [p for name in ("shards", "plots") for p in (tmp_path / name).rglob("*") if p.is_file()]
     assert len(files) > 5
     for path in files:

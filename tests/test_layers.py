@@ -43,7 +43,7 @@ LAYERS = {
     "book": "",
     "book.report": "errors system runs data machine reports book",
     "run": "errors system config runs model training tasks reports",
-    "reports.page": "errors system schedules config runs reports run",
+    "reports.page": "errors system config runs reports",
     "reports.trackers": "errors system plugins config runs run",
     "weights.convert": "errors system config checkpoints runs data model.shape model planning"
     " machine weights tasks reports run",

@@ -146,7 +146,7 @@ run = Run(RunDirectory(Path(sys.argv[1])))
 before = peak()
 assert is_finished(run) and not is_imported(run)
 assert run.summary().updates == 60_000
-run_page(run, 0.0)
+run_page(run.directory, 0.0)
 run.lines()
 print(peak() - before)
 """

@@ -93,12 +93,12 @@ def test_everything_that_happens_has_its_line() -> None:
     notebook.show(events.Evaluation(9, 1, 1.0, 2.0, train_accuracy=0.5, val_accuracy=0.25))
     (html,) = outputs.shown
     assert "reading" not in html
-    for words in ("going on after 8 updates", "now 30 updates", "now 40 updates", "25.0% right"):
+    for words in ("resumed after 8 updates", "to 30 updates", "to 40 updates", "25.0% right"):
         assert words in html
     for number in range(40):
         notebook.notice(f"line {number}")
     assert outputs.shown[0].count("line ") == 9 and "line 39" in outputs.shown[0]
-    assert "going on" in outputs.shown[0], "the first lines stay"
+    assert "resumed" in outputs.shown[0], "the first lines stay"
 
 
 def test_a_run_shows_itself(tmp_path: Path) -> None:

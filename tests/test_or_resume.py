@@ -69,7 +69,7 @@ def test_it_begins_goes_on_and_says_that_it_is_finished(
     run = stop(tmp_path, 6)
     gone_on = hairpin(*command)
     assert (gone_on.code, gone_on.err) == (0, "")
-    assert "going on after 8 updates" in gone_on.out
+    assert "resumed after 8 updates" in gone_on.out
     assert_same_history(whole, run)
     again = hairpin(*command)
     assert (again.code, again.err) == (0, "")
@@ -143,7 +143,7 @@ def test_torchrun_implies_it_where_it_starts_a_process_again(
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     assert "--or-resume" in hairpin(*command[:-1]).refusal
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert "going on after 8 updates" in hairpin(*command[:-1]).out
+    assert "resumed after 8 updates" in hairpin(*command[:-1]).out
     assert hairpin(*command[:-1], "--lr", "0.5").code == 2
 
 

@@ -9,21 +9,25 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hairpin.reports.curves import draw_schedule, plotted_updates
-from hairpin.reports.plots import (
-    loss_figure,
-    lr_figure,
-    norm_figure,
-    schedule_figure,
-    write_plots,
-    write_schedule_plot,
-)
+from hairpin.config.load import build_config
+from hairpin.config.settings import Config
+from hairpin.reports.charts import loss_chart, lr_chart, norm_chart, schedule_chart
+from hairpin.reports.curves import draw_schedule
+from hairpin.reports.figures import draw
+from hairpin.reports.phases import plotted_updates
+from hairpin.reports.plots import write_plots, write_schedule_plot
 from hairpin.reports.series import COLUMNS, highest, smoothed, thin
 from hairpin.schedules.curves import constant, cosine, cosine_restarts, wsd
 
 Event = dict[str, Any]
 NAMES = ["loss.png", "learning-rate.png", "gradient-norm.png"]
 BOOK = cosine(updates=135, warmup=27, peak_lr=1e-2, initial_lr=1e-4, min_lr=1e-5)
+
+
+def _config(clip: str = "norm") -> Config:
+    """The settings of a run that clips at 1."""
+    flags = {"clip.kind": clip} | ({} if clip == "off" else {"clip.threshold": 1.0})
+    return build_config(flags=flags)
 
 
 def _record(updates: int, norms: dict[int, float | None] | None = None) -> list[Event]:
@@ -73,7 +77,7 @@ def _png_size(path: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("record", [[], _record(50)], ids=["empty", "run"])
 def test_the_files(record: list[Event], tmp_path: Path) -> None:
     folder = tmp_path / "run" / "plots"
-    paths = write_plots(record, folder, clip_threshold=1.0, clip_kind="norm")
+    paths = write_plots(record, folder, _config())
     assert paths == [folder / name for name in NAMES]
     assert sorted(folder.iterdir()) == sorted(paths)
     assert {_png_size(path) for path in paths} == {(1300, 728)}
@@ -81,17 +85,17 @@ def test_the_files(record: list[Event], tmp_path: Path) -> None:
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_plots(_record(20), tmp_path / name, clip_threshold=1.0, clip_kind="norm")
+        write_plots(_record(20), tmp_path / name, _config())
     for name in NAMES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_threads_may_draw_at_once(tmp_path: Path) -> None:
     record = _record(20)
-    write_plots(record, tmp_path / "alone", clip_threshold=1.0, clip_kind="norm")
+    write_plots(record, tmp_path / "alone", _config())
 
     def draw(name: str) -> None:
-        write_plots(record, tmp_path / name, clip_threshold=1.0, clip_kind="norm")
+        write_plots(record, tmp_path / name, _config())
 
     threads = [threading.Thread(target=draw, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -105,14 +109,14 @@ def test_threads_may_draw_at_once(tmp_path: Path) -> None:
 
 def test_the_loss_figure_holds_the_record() -> None:
     record = _record(50)
-    figure = loss_figure(record)
+    figure = draw(loss_chart(record))
     evaluations = [e for e in record if e["event"] == "evaluation"]
     updates = [e for e in record if e["event"] == "update"]
-    assert _line(figure, "train, each update") == (
+    assert _line(figure, "training, each update") == (
         [e["update"] for e in updates],
         [e["loss"] for e in updates],
     )
-    for label, key in (("validation", "val_loss"), ("train, evaluated", "train_loss")):
+    for label, key in (("validation", "val_loss"), ("training, evaluated", "train_loss")):
         assert _line(figure, label) == (
             [0, 10, 20, 30, 40, 50],
             [e[key] for e in evaluations],
@@ -127,11 +131,11 @@ def test_the_loss_figure_holds_the_record() -> None:
 def test_the_best_validation_is_marked_where_it_was() -> None:
     record = _record(50)
     record[-1]["val_loss"] = 7.0
-    assert _line(loss_figure(record), "best validation")[0] == [40]
+    assert _line(draw(loss_chart(record)), "best validation")[0] == [40]
 
 
 def test_the_upper_axis_is_tokens_and_the_right_one_bits_per_byte() -> None:
-    figure = loss_figure(_record(50))
+    figure = draw(loss_chart(_record(50)))
     figure.draw_without_rendering()
     axes = _axes(figure)
     top, right = axes.child_axes
@@ -146,23 +150,23 @@ def test_null_leaves_a_gap() -> None:
     for event in record:
         if event["event"] == "update" and event["update"] == 20:
             event["loss"] = None
-    for label in ("train, each update", "train, smoothed"):
-        _, losses = _line(loss_figure(record), label)
+    for label in ("training, each update", "training, smoothed"):
+        _, losses = _line(draw(loss_chart(record)), label)
         assert [u for u in range(50) if math.isnan(losses[u])] == [20]
-    _, norms = _line(norm_figure(record, 1.0, "norm"), "gradient norm before clipping")
+    _, norms = _line(draw(norm_chart(record, _config())), "gradient norm")
     assert [u for u in range(50) if math.isnan(norms[u])] == [20]
 
 
 def test_the_clip_line_and_the_clipped_updates() -> None:
-    figure = norm_figure(_record(50, {3: 8.0, 7: 2.0, 30: 0.0}), 1.0, "norm")
+    figure = draw(norm_chart(_record(50, {3: 8.0, 7: 2.0, 30: 0.0}), _config()))
     axes = _axes(figure)
     (marks,) = axes.collections
     assert np.asarray(marks.get_offsets()).tolist() == [[3, 8.0], [7, 2.0]]
-    assert _line(figure, "clip threshold, 1")[1] == [1.0, 1.0]
+    assert _line(figure, "threshold 1")[1] == [1.0, 1.0]
     assert axes.get_yscale() == "log"
     title = axes.get_title(loc="left")
     assert title == "Gradient norm before clipping: 4.0% of 50 updates clipped"
-    _, norms = _line(figure, "gradient norm before clipping")
+    _, norms = _line(figure, "gradient norm")
     assert math.isnan(norms[30])  # zero has no place on a logarithmic axis
 
 
@@ -184,13 +188,13 @@ def test_the_clip_line_is_drawn_for_norms_alone(
         return path
 
     monkeypatch.setattr("hairpin.reports.plots.save_figure", save)
-    write_plots(_record(50, {3: 8.0}), tmp_path, clip_threshold=1.0, clip_kind=kind)
+    write_plots(_record(50, {3: 8.0}), tmp_path, _config(kind))
     axes = _axes(saved["gradient-norm.png"])
     assert (len(axes.lines), axes.get_title(loc="left")) == (lines, title)
 
 
 def test_marks_on_the_learning_rate() -> None:
-    figure = lr_figure(_record(50))
+    figure = draw(lr_chart(_record(50), _config()))
     marks = {str(line.get_label()) for line in _axes(figure).lines[1:]}
     assert marks == {
         "first: 2e-4 at update 0",
@@ -205,7 +209,7 @@ def test_marks_on_the_learning_rate() -> None:
 def test_a_record_of_one_update_at_zero(tmp_path: Path) -> None:
     update = {"event": "update", "update": 0, "lr": 0.0, "loss": 5.0, "grad_norm": 0.0}
     record = [update | {"clipped": False, "tokens": 64, "tokens_per_second": 1.0}]
-    paths = write_plots(record, tmp_path, clip_threshold=None, clip_kind="off")
+    paths = write_plots(record, tmp_path, _config("off"))
     assert [_png_size(path) for path in paths] == [(1300, 728)] * 3
 
 
@@ -214,7 +218,7 @@ def test_a_narrow_range_of_losses_still_has_ticks() -> None:
     for event in record:
         for key in ("loss", "train_loss", "val_loss"):
             event[key] = 9.0 + 0.001 * event["update"]
-    figure = loss_figure(record)
+    figure = draw(loss_chart(record))
     axes = _axes(figure)
     low, high = axes.get_ylim()
     assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 2
@@ -231,15 +235,15 @@ def test_a_resumed_run_is_drawn_as_one(tmp_path: Path, monkeypatch: pytest.Monke
     whole = _record(50)
     at = whole.index(next(e for e in whole if e["event"] == "update" and e["update"] == 30))
     resumed = [*whole[: at + 8], {"event": "resume", "update": 30, "time": 0.0}, *whole[at:]]
-    write_plots(resumed, tmp_path, clip_threshold=1.0, clip_kind="norm")
-    assert _line(saved["loss.png"], "train, each update")[0] == list(range(50))
+    write_plots(resumed, tmp_path, _config())
+    assert _line(saved["loss.png"], "training, each update")[0] == list(range(50))
 
 
 def test_a_long_record_is_thinned_but_keeps_its_spikes() -> None:
     norms: dict[int, float | None] = {17: 50.0, 123_456: 77.0}
     record = _record(150_000, norms | dict.fromkeys(range(60_000, 90_000), 1.5))
-    figure = norm_figure(record, 1.0, "norm")
-    xs, ys = _line(figure, "gradient norm before clipping")
+    figure = draw(norm_chart(record, _config()))
+    xs, ys = _line(figure, "gradient norm")
     assert len(xs) <= 2 * COLUMNS + 2
     assert {(17, 50.0), (123_456, 77.0)} <= set(zip(xs, ys, strict=True))
     (marks,) = _axes(figure).collections
@@ -280,7 +284,7 @@ def test_smoothing() -> None:
 
 
 def test_a_schedule_s_figure_marks_its_corners(tmp_path: Path) -> None:
-    axes = _axes(schedule_figure(BOOK))
+    axes = _axes(draw(schedule_chart(BOOK, 2 * COLUMNS)))
     assert [str(line.get_label()) for line in axes.lines[1:]] == [
         "first: 1e-4 at update 0",
         "end of warmup, peak: 1e-2 at update 27",

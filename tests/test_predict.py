@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import hairpin as package
+from hairpin.config.load import build_config
 from hairpin.errors import CorpusError, RunError
-from hairpin.reports.label_plots import accuracy_figure, confusion_figure
-from hairpin.reports.plots import lr_figure, write_plots
+from hairpin.reports.charts import accuracy_chart, lr_chart
+from hairpin.reports.event_text import plan_text
+from hairpin.reports.figures import draw
+from hairpin.reports.plots import confusion_figure, write_plots
 from hairpin.reports.terminal.measured import confusion_lines, measured_lines, prediction_lines
-from hairpin.reports.terminal.run_display import plan_line
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.tasks.predicting import Prediction
@@ -487,19 +489,21 @@ def record(confusions: list[Any], losses: list[float], labels: tuple[str, ...]) 
 def test_the_plots_of_a_classifier_say_what_the_record_says(tmp_path: Path) -> None:
     first, second, third = [[5, 1], [2, 0]], [[6, 0], [1, 1]], [[0, 6], [0, 2]]
     events = record([first, second, third], [1.0, 0.25, 0.5], ("ham", "spam"))
-    written = write_plots(events, tmp_path, clip_threshold=1.0, clip_kind="norm")
+    written = write_plots(events, tmp_path, build_config())
     assert [path.name for path in written[3:]] == ["accuracy.png", "confusion.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
-    (ax,) = accuracy_figure(events).axes
+    chart = accuracy_chart(events)
+    assert chart
+    (ax,) = draw(chart).axes
     lines = {str(line.get_label()): list(map(float, line.get_ydata())) for line in ax.lines}  # type: ignore[arg-type]
-    assert lines["validation"] == [5 / 8, 7 / 8, 2 / 8] and lines["train"] == [0.5] * 3
+    assert lines["validation"] == [5 / 8, 7 / 8, 2 / 8] and lines["training"] == [0.5] * 3
     assert lines["lowest validation loss"] == [7 / 8]
     assert lines["always the commonest label"] == [6 / 8] * 2
     assert ax.get_title("left").startswith("Accuracy: 87.5%")
 
     update = {"event": "update", "update": 0, "lr": 0.1, "loss": 1.0, "grad_norm": 1.0, "tokens": 8}
-    (top,) = lr_figure([*events, update]).axes[0].child_axes
+    (top,) = draw(lr_chart([*events, update], build_config())).axes[0].child_axes
     assert top.get_xlabel() == "examples"
 
     figure = confusion_figure(second, ("ham", "spam"))
@@ -513,12 +517,14 @@ def test_the_plots_of_a_classifier_say_what_the_record_says(tmp_path: Path) -> N
 def test_without_a_matrix_the_accuracy_is_still_drawn(tmp_path: Path) -> None:
     events = record([[[1, 0], [0, 1]]], [1.0], ("a", "b"))
     del events[1]["val_confusion"]
-    written = write_plots(events, tmp_path, clip_threshold=1.0, clip_kind="norm")
+    written = write_plots(events, tmp_path, build_config())
     assert written[-1].name == "accuracy.png"
-    (ax,) = accuracy_figure(events).axes
+    chart = accuracy_chart(events)
+    assert chart
+    (ax,) = draw(chart).axes
     assert "always the commonest label" not in {line.get_label() for line in ax.lines}
     # Nothing was evaluated: still no error.
-    write_plots(events[:1], tmp_path, clip_threshold=1.0, clip_kind="norm")
+    write_plots(events[:1], tmp_path, build_config())
 
 
 def test_a_measurement_of_labels_in_lines() -> None:
@@ -538,7 +544,7 @@ def test_the_plan_counts_examples(classifier: Run, hairpin: Hairpin, base: Run) 
 
     facts = of_kind(classifier.record(), "plan")[0]
     plan = events.Plan(**{key: value for key, value in facts.items() if key != "event"})
-    line = plan_line(plan)
+    line = plan_text(plan)
     assert line.startswith("plan: labels.csv with 3 labels, from the best weights, update 60, of ")
     assert "120 updates of 8 examples (3 of warmup)" in line
     assert "passes over 270 training examples" in line

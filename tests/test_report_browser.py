@@ -43,8 +43,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made_up_run(folder / name, [*training(n, low=low), end(n)], schedule__peak_lr=low / 1000)
         for name, n, low in (("one", 100, 2.0), ("two", 200, 3.0), ("<b>three", 150, 4.0))
     ]
-    found = {name: write_report([run]) for name, run in runs.items()}
-    return found | {"several": write_report(three, folder / "several.html")}
+    found = {name: write_report([run.directory]) for name, run in runs.items()}
+    return found | {
+        "several": write_report([run.directory for run in three], folder / "several.html")
+    }
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_hostile_text_runs_nothing_and_stands_there_as_it_is(open_page: Open) ->
 
 def test_the_policy_holds_whatever_gets_into_the_page(browser: Browser, tmp_path: Path) -> None:
     """A page with the worst in it, unescaped: the browser itself is to refuse it."""
-    path = write_report([made_up_run(tmp_path / "run", training(5))])
+    path = write_report([made_up_run(tmp_path / "run", training(5)).directory])
     bad = (
         "<script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>"
         "<img src='file:///x.png'><link rel=stylesheet href='x.css'>"
@@ -466,7 +468,7 @@ def test_a_page_that_reads_itself_again_comes_back_to_where_it_was(
 
 def test_it_reads_itself_again_by_itself_unless_paused(browser: Browser, tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run", training(20, planned=300))
-    path = write_report([run])
+    path = write_report([run.directory])
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole.replace('data-refresh="10"', 'data-refresh="0.3"'), encoding="utf-8")
     page = browser.new_page()
@@ -474,13 +476,13 @@ def test_it_reads_itself_again_by_itself_unless_paused(browser: Browser, tmp_pat
     page.wait("window.old = Boolean(document.querySelector('.live'))")
     page.wait("window.old === undefined && document.readyState === 'complete'")
     page.wait("document.querySelector('.live button').click(), window.old = true")
-    assert page.js("document.querySelector('.live button').textContent") == "Go on reading"
+    assert page.js("document.querySelector('.live button').textContent") == "Resume"
     page.js("new Promise((done) => setTimeout(done, 1000))")
     assert page.js("window.old === true")
     page.js("document.querySelector('.live button').click()")
     page.wait("window.old === undefined && document.readyState === 'complete'")
     done = [*training(300), end(300)]
-    write_report([made_up_run(tmp_path / "done", done)], path)
+    write_report([made_up_run(tmp_path / "done", done).directory], path)
     page.wait("document.querySelector('.live') === null && document.readyState === 'complete'")
     assert page.problems == []
     page.close()

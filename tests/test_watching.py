@@ -26,6 +26,7 @@ import hairpin
 from hairpin.config.settings import Config
 from hairpin.errors import HairpinError, Interrupted, one_line
 from hairpin.reports.diagnostics import diagnose, lines_with
+from hairpin.reports.event_text import plan_text
 from hairpin.reports.formats import (
     format_bytes,
     format_count,
@@ -39,7 +40,7 @@ from hairpin.reports.summary import summarize
 from hairpin.reports.terminal.display import Display, Stages
 from hairpin.reports.terminal.measured import measured_lines
 from hairpin.reports.terminal.notebook import Notebook
-from hairpin.reports.terminal.run_display import Terminal, plan_line
+from hairpin.reports.terminal.run_display import Terminal
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory, list_runs
@@ -123,7 +124,7 @@ def test_a_display_can_be_shown_whatever_happens(
     notebook.close()
     for event in history:
         if isinstance(event, events.Plan):
-            plan_line(event)
+            plan_text(event)
     with Stages(console=console, clock=clock) as stages:
         for name, done, total in [("", 0, 0), ("[/]", 10**400, 0), ("x", 0, 10**400), ("x", 5, 1)]:
             stages(name, done, total)

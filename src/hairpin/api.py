@@ -207,7 +207,7 @@ def report(*paths: AnyPath, out: AnyPath | None = None, full: bool = False) -> P
     """
     named = [Path(path) for each in paths for path in listed(each)]
     found = [load(path) for path in dict.fromkeys(named)] or [load()]
-    return write_report(found, _path(out), full=full)
+    return write_report([run.directory for run in found], _path(out), full=full)
 
 
 def schedule(

@@ -20,7 +20,7 @@ from hairpin.system.shell import command
 
 if TYPE_CHECKING:
     from hairpin.model.products import Precision
-    from hairpin.reports.pictures import Pictures
+    from hairpin.reports.plots import Pictures
     from hairpin.tasks.inference import Trained, TrainedClassifier
     from hairpin.training.evaluate import Measured
 
@@ -158,7 +158,7 @@ class Run:
         from hairpin.reports.plots import write_plots
 
         refuse_links(self.path)
-        return write_plots(self.events(), self.directory.plots, **self._clipping())
+        return write_plots(self.events(), self.directory.plots, self.config)
 
     def plot(self, *names: str) -> "Pictures":
         """Return the same plots, which a notebook shows inline.
@@ -170,10 +170,9 @@ class Run:
         Raises:
             RunError: this run has no such plot.
         """
-        from hairpin.reports.pictures import Pictures
-        from hairpin.reports.plots import run_figures
+        from hairpin.reports.plots import Pictures, run_figures
 
-        figures = run_figures(self.events(), **self._clipping())
+        figures = run_figures(self.events(), self.config)
         if missing := [name for name in names if name not in figures]:
             raise RunError(
                 f"{self.path}: there is no plot {missing[0]!r}; choose from {', '.join(figures)}"
@@ -182,12 +181,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the summary, and the plots if there is an update to plot."""
-        from hairpin.reports.pictures import page_of
+        from hairpin.reports.plots import page_of
 
         has_updates = bool(self.events().updates)
         return page_of(str(self.path), self.lines(), self.plot() if has_updates else None)
-
-    def _clipping(self) -> dict[str, Any]:
-        clip = self.config.clip
-        threshold = None if clip.kind == "off" else clip.threshold
-        return {"clip_threshold": threshold, "clip_kind": clip.kind}

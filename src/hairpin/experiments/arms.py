@@ -12,7 +12,7 @@ from hairpin.config.load import parse_override, with_values
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
 from hairpin.launch.request import Request, requested_config, requested_settings
-from hairpin.reports.page.compare_page import short_names
+from hairpin.reports.formats import short_names
 
 # The three optional parts of a training loop, and the setting that turns each off.
 FACTORS: dict[str, tuple[str, Any]] = {

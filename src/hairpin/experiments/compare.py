@@ -35,7 +35,7 @@ from hairpin.experiments.conduct import (
 from hairpin.launch.request import Request, length_of, name_of, require_text
 from hairpin.reports.comparison import Comparison
 from hairpin.reports.conclusions import as_json, conclude, markdown_of
-from hairpin.reports.page.compare_page import short_names
+from hairpin.reports.formats import short_names
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.experiment import (
     SCALES,

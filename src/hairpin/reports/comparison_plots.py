@@ -11,13 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from hairpin.reports.chart import COLORS
 from hairpin.reports.comparison import ArmResult, Comparison, Contrast
-from hairpin.reports.figures import BLUE, GREY, ORANGE, VERMILLION, save_figure
+from hairpin.reports.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PALETTE,
+    base_figure,
+    save_figure,
+)
 from hairpin.reports.formats import format_count, format_lr
 
-_COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#332288", "#666666")
+_COLORS = (*(PALETTE[name] for name in COLORS), "#332288", GREY)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_HEIGHT = 5.6
 _FAR = 0.45  # a loss is cut off beyond this share of the spread of the arms' best losses
 
 
@@ -57,7 +64,9 @@ def _lr_figure(comparison: Comparison) -> Figure:
     """Plot a line and a band for each arm over the learning rates that it tried, diverged runs at
     the top, and the verdict's runs as a larger mark.
     """
-    figure, ax = _axes("Final validation loss against the peak learning rate", comparison.unit)
+    figure, ax = base_figure(
+        "Final validation loss against the peak learning rate", comparison.unit
+    )
     shown = [r for r in comparison.arms if r.tuning and r.arm.same_as is None]
     diverged: list[tuple[float, str, str]] = []
     for index, result in enumerate(shown):
@@ -125,7 +134,7 @@ def _difference_figure(comparison: Comparison, contrasts: Sequence[Contrast]) ->
     is_ablation = comparison.experiment.kind == "ablate"
     base = "off" if is_ablation else comparison.arms[0].arm.name
     title = "Effects" if is_ablation else f"Difference from {base}"
-    figure, ax = _axes(f"{title}: mean, 95% interval, single seeds", "", height)
+    figure, ax = base_figure(f"{title}: mean, 95% interval, single seeds", "", height)
     smallest = comparison.experiment.smallest_difference
     ax.axvspan(-smallest, smallest, color="#EEEEEE", lw=0, label="does not matter")
     ax.axvline(0, color=GREY, lw=1)
@@ -143,7 +152,7 @@ def _difference_figure(comparison: Comparison, contrasts: Sequence[Contrast]) ->
 
 def _curve_figure(comparison: Comparison) -> Figure:
     """Plot validation loss over tokens: the mean over seeds, and the band of all seeds."""
-    figure, ax = _axes("Validation loss over training", comparison.unit)
+    figure, ax = base_figure("Validation loss over training", comparison.unit)
     shown = [r for r in comparison.arms if r.arm.same_as is None and r.outcomes]
     for index, result in enumerate(shown):
         color, marker = _style(index)
@@ -171,21 +180,9 @@ def _curve_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _axes(title: str, unit: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(10, height), dpi=130, layout="constrained", facecolor="white")
-    ax = figure.add_subplot()
-    ax.set_title(title, fontsize=14, loc="left", pad=20)
-    ax.set_ylabel(unit, fontsize=12)
-    ax.grid(color="#DDDDDD", lw=0.7)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=11)
-    ax.spines[["top", "right"]].set_visible(False)
-    return figure, ax
-
-
 def _legend(figure: Figure, entries: int) -> None:
     figure.legend(loc="outside lower center", ncols=min(4, entries), fontsize=11, frameon=False)
 
 
 def _style(index: int) -> tuple[str, str]:
-    return _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+    return _COLORS[index % len(_COLORS)], _MARKERS[index % len(_MARKERS)]

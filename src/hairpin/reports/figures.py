@@ -1,4 +1,4 @@
-"""Colours and axes that all plots share.
+"""Drawing of charts as PNG, with the colours and axes that all plots share.
 
 Figures are made without pyplot and its global state, so that any thread may draw. Colours are those
 of Okabe and Ito, which people with any colour vision can distinguish.
@@ -7,7 +7,7 @@ of Okabe and Ito, which people with any colour vision can distinguish.
 import io
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,46 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+)
 
+from hairpin.reports.chart import Chart, KeyPoint, Line, Picture, SecondAxis
 from hairpin.reports.formats import format_count, format_lr
-from hairpin.reports.held import others
-from hairpin.reports.series import Event, Floats, series
+from hairpin.reports.series import thin
 from hairpin.system.files import write_atomically
 
-BLUE, SKY, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#666666"
+PALETTE = {
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "grey": "#666666",
+    "black": "black",
+}
+BLUE, ORANGE, GREY = PALETTE["blue"], PALETTE["orange"], PALETTE["grey"]
+_MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "triangle": "^",
+    "diamond": "D",
+    "wedge": "v",
+    "star": "*",
+}
+_LOOKS: dict[str, dict[str, Any]] = {
+    "line": {"lw": 2},
+    "thin": {"lw": 0.8},
+    "faint": {"lw": 0.7, "alpha": 0.6},
+    "marked": {"lw": 1.4},
+    "points": {"ls": ""},
+    "rings": {"ls": "", "marker": "o", "ms": 12, "mfc": "none", "mec": "black", "mew": 1.2},
+}
 _DENSE = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]
 
 # matplotlib prefers a matplotlibrc of the working folder to the user's own; one that came along
@@ -35,31 +67,61 @@ if Path(mpl.matplotlib_fname()).absolute().parent == Path.cwd() and (
     mpl.rcdefaults()
 
 
-def new_figure(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """Make a figure with one pair of axes, updates along the bottom."""
-    figure = Figure(figsize=(10, 5.6), dpi=130, layout="constrained", facecolor="white")
+def draw(chart: Chart) -> Figure:
+    """Draw a chart's picture: without the planned curve and the marks, which the page has."""
+    picture = chart.picture
+    assert picture
+    figure, ax = _chart_figure(picture.title, _y_label(chart, picture), picture.x_label)
+    done = [line for line in chart.lines if line.look != "planned"]
+    for line in done:
+        # The points on a single curve name it well enough.
+        _draw_line(ax, line, in_legend=len(done) > 1 or not picture.points)
+    for point in picture.points:
+        _draw_point(ax, point)
+    for height, name in chart.rules:
+        ax.axhline(height, color="black", lw=1.3, ls="--", zorder=4, label=name)
+    if picture.baseline:
+        height, name = picture.baseline
+        ax.axhline(height, color=GREY, lw=1.2, ls="--", label=name)
+    _scale(ax, chart)
+    if picture.top:
+        _add_top_axis(ax, picture.top)
+    if picture.right:
+        _add_right_axis(ax, picture.right)
+    _finish(ax)
+    return figure
+
+
+def _y_label(chart: Chart, picture: Picture) -> str:
+    if not chart.log:
+        return picture.y_label
+    name, bracket, unit = picture.y_label.partition(" (")
+    return f"{name} ({unit[:-1]}, logarithmic)" if bracket else f"{name}, logarithmic"
+
+
+def base_figure(
+    title: str, y_label: str, height: float = 5.6, *, title_pad: float = 20
+) -> tuple[Figure, Axes]:
+    """Make a figure with one pair of axes."""
+    figure = Figure(figsize=(10, height), dpi=130, layout="constrained", facecolor="white")
     ax = figure.add_subplot()
-    ax.set_title(title, fontsize=14, loc="left", pad=14)
+    ax.set_title(title, fontsize=14, loc="left", pad=title_pad)
     ax.set_ylabel(y_label, fontsize=12)
-    ax.set_xlabel("update", fontsize=12)
     ax.tick_params(labelsize=11)
     ax.grid(color="#DDDDDD", lw=0.7)
-    ax.margins(x=0.02)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda update, _: f"{update:,.0f}"))
     return figure, ax
 
 
-def finish(ax: Axes) -> None:
-    """Put the legend below the axes, where it hides nothing; without data, a remark instead."""
-    if any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in ax.lines):
-        assert isinstance(ax.figure, Figure)
-        ax.figure.legend(loc="outside lower center", ncols=5, fontsize=11, frameon=False)
-    else:
-        ax.set(xticks=[], yticks=[])
-        ax.text(0.5, 0.5, "nothing recorded yet", transform=ax.transAxes, ha="center", color=GREY)
+def _chart_figure(title: str, y_label: str, x_label: str) -> tuple[Figure, Axes]:
+    """Make a figure with updates along the bottom."""
+    figure, ax = base_figure(title, y_label, title_pad=14)
+    ax.set_xlabel(x_label, fontsize=12)
+    ax.margins(x=0.02)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda update, _: f"{update:,.0f}"))
+    return figure, ax
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -71,45 +133,82 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def add_tokens_axis(ax: Axes, events: Sequence[Event]) -> None:
-    """Add an axis along the top with tokens, if the record has their number per update; for a
-    classifier, with one target per example, examples.
-    """
-    _, tokens = series(events, "update", "tokens")
-    if not tokens.sum() > 0:
+def _draw_line(ax: Axes, line: Line, *, in_legend: bool) -> None:
+    color, label = PALETTE[line.color], line.name if in_legend else None
+    if line.look == "dots":
+        ax.scatter(line.x, line.y, s=9, color=color, zorder=3, linewidths=0, label=label)
         return
-    each = float(tokens.mean())
-    axis = ax.secondary_xaxis("top", functions=(times(each), times(1 / each)))
-    name = "examples" if any(event.get("labels") for event in others(events)) else "tokens"
-    axis.set_xlabel(name, fontsize=11, color=GREY, labelpad=7)
+    style = dict(_LOOKS[line.look])
+    if line.look in ("marked", "points"):
+        style |= {"marker": _MARKERS[line.marker], "ms": 5, "mec": "white", "mew": 0.8}
+    if line.dash and "lw" in style:
+        # The pattern is in pixels of the page, matplotlib's in widths of the line.
+        style["ls"] = (0, tuple(float(part) / style["lw"] for part in line.dash.split()))
+    xs, ys = thin(line.x, line.y) if line.look in ("line", "thin", "faint") else (line.x, line.y)
+    ax.plot(xs, ys, color=color, **style, label=label)
+
+
+def _draw_point(ax: Axes, point: KeyPoint) -> None:
+    is_star = point.marker == "star"
+    ax.plot(
+        point.x,
+        point.y,
+        color=PALETTE[point.color],
+        ls="",
+        marker=_MARKERS[point.marker],
+        ms=17 if is_star else 9,
+        mec="black" if is_star else "white",
+        mew=0.8,
+        clip_on=False,
+        zorder=5,
+        label=point.name,
+    )
+
+
+def _scale(ax: Axes, chart: Chart) -> None:
+    """Scale the y axis: logarithmic, to make late, slow progress visible, or from the floor up."""
+    if chart.log:
+        ax.set_yscale("log")
+        _log_ticks(ax.yaxis, *ax.get_ylim())
+    if chart.kind == "share":
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    elif chart.kind == "lr":
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_lr(value)))
+    if chart.floor is not None:
+        values = np.concatenate([line.y for line in chart.lines if line.look != "planned"])
+        finite = values[np.isfinite(values)]
+        highest = 1.02 if chart.kind == "share" else 1.06 * float(finite.max(initial=0.0))
+        ax.set_ylim(bottom=chart.floor, top=highest or None)
+
+
+def _finish(ax: Axes) -> None:
+    """Put the legend below the axes, where it hides nothing; without data, a remark instead."""
+    if any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in ax.lines):
+        assert isinstance(ax.figure, Figure)
+        ax.figure.legend(loc="outside lower center", ncols=5, fontsize=11, frameon=False)
+    else:
+        ax.set(xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "nothing recorded yet", transform=ax.transAxes, ha="center", color=GREY)
+
+
+def _add_top_axis(ax: Axes, second: SecondAxis) -> None:
+    axis = ax.secondary_xaxis("top", functions=_times(second.factor))
+    axis.set_xlabel(second.name, fontsize=11, color=GREY, labelpad=7)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: format_count(tokens)))
     axis.tick_params(labelsize=10, colors=GREY)
     axis.spines["top"].set_color("#BBBBBB")
 
 
-def scale_loss(ax: Axes, *losses: Floats) -> None:
-    """Use a logarithmic axis if all losses are above 0, to make late, slow progress visible."""
-    finite = np.concatenate(losses)
-    finite = finite[np.isfinite(finite)]
-    if len(finite) and finite.min() > 0:
-        ax.set_yscale("log")
-        ax.set_ylabel(ax.get_ylabel().replace(")", ", logarithmic)"), fontsize=12)
-        log_ticks(ax.yaxis, *ax.get_ylim())
+def _add_right_axis(ax: Axes, second: SecondAxis) -> None:
+    axis = ax.secondary_yaxis("right", functions=_times(second.factor))
+    axis.set_ylabel(second.name, fontsize=11, color=GREY)
+    if ax.get_yscale() == "log":
+        _log_ticks(axis.yaxis, *ax.get_ylim())
+    axis.tick_params(labelsize=10, colors=GREY)
+    axis.spines["right"].set_color("#BBBBBB")
 
 
-def mark_lr(ax: Axes, updates: Floats, lr: Floats, last_name: str = "last") -> None:
-    """Mark the first update, the peak and the last update with dots and their values."""
-    peak, last = int(np.nanargmax(lr)), len(lr) - 1
-    marks = {0: ("first", GREY), last: (last_name, VERMILLION)}
-    marks[peak] = ("end of warmup, peak" if 0 < peak < last else "peak", ORANGE)
-    for index, (name, color) in sorted(marks.items()):
-        words = f"{name}: {format_lr(lr[index])} at update {updates[index]:,.0f}"
-        ax.plot(updates[index], lr[index], **dot(color), label=words)
-    ax.set_ylim(bottom=0, top=1.06 * float(np.nanmax(lr)) or None)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_lr(value)))
-
-
-def log_ticks(axis: Axis, low: float, high: float) -> None:
+def _log_ticks(axis: Axis, low: float, high: float) -> None:
     """Use plain numbers as ticks of a logarithmic axis; more per decade if there are few decades.
 
     If all of them are outside, LogLocator chooses evenly spaced ones by itself.
@@ -121,17 +220,6 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def marks(color: str, marker: str) -> dict[str, Any]:
-    """Return the style of points joined by a line."""
-    return {"color": color, "marker": marker, "ms": 5, "mec": "white", "mew": 0.8}
-
-
-def dot(color: str) -> dict[str, Any]:
-    """Return the style of a single important point."""
-    style = {"ls": "", "marker": "o", "ms": 9, "mec": "white", "color": color}
-    return style | {"mew": 0.8, "clip_on": False, "zorder": 5}
-
-
-def times(factor: float) -> Callable[[Any], Any]:
-    """Return a function that multiplies by a factor, for a second axis."""
-    return lambda values: values * factor
+def _times(factor: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return functions that multiply and divide by a factor, for a second axis."""
+    return lambda values: values * factor, lambda values: values / factor

@@ -1,11 +1,12 @@
-"""Numbers formatted for people, and untrusted text made safe for a terminal."""
+"""Numbers and names formatted for people, and untrusted text made safe for a terminal."""
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from hairpin.system.files import size_words
 
+_MOST_PARTS = 3  # of a path; earlier ones identify the machine and its user
 _LARGE = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 # All C0 and C1 controls but tab and newline, the bidirectional controls, the line and paragraph
@@ -126,6 +127,19 @@ def harmless_name(name: str, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
 
 
+def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
+    """Return the last parts of each path, as many as needed to tell all apart; numbered if the
+    parts that others may see are not enough.
+    """
+    paths = [_without_user(parts) for parts in paths]
+    longest = min(_MOST_PARTS, max(map(len, paths)))
+    for count in range(1, longest + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{parts[-1]} ({number})" for number, parts in enumerate(paths, 1)]
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
@@ -150,3 +164,9 @@ def _scaled(n: float, units: tuple[tuple[float, str], ...]) -> str:
             text = f"{value:.{digits}f}"
             return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
     return f"{n:,.0f}"
+
+
+def _without_user(parts: Sequence[str]) -> Sequence[str]:
+    """Return a path's parts below a user's home folder, whose name is the user's."""
+    is_home = len(parts) > 3 and parts[1].lower() in ("home", "users")
+    return parts[3:] if is_home else parts

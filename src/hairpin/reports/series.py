@@ -19,11 +19,17 @@ Event = dict[str, Any]
 def series(events: Iterable[Event], name: str, key: str) -> tuple[Floats, Floats]:
     """Return the updates and values of a key; null is NaN."""
     if name == "update" and isinstance(events, Events):
-        updates = events.updates
-        return np.array(updates.column("update")), np.array(updates.column(key))
-    points = [(e["update"], e.get(key)) for e in of_kind(events, name)]
-    ys = [math.nan if value is None else float(value) for _, value in points]
-    return np.array([x for x, _ in points], np.float64), np.array(ys, np.float64)
+        return np.array(events.updates.column("update")), values_of(events, name, key)
+    xs = [event["update"] for event in of_kind(events, name)]
+    return np.array(xs, np.float64), values_of(events, name, key)
+
+
+def values_of(events: Iterable[Event], name: str, key: str) -> Floats:
+    """Return the values of a key alone; null is NaN."""
+    if name == "update" and isinstance(events, Events):
+        return np.array(events.updates.column(key))
+    found = [event.get(key) for event in of_kind(events, name)]
+    return np.array([math.nan if y is None else float(y) for y in found], np.float64)
 
 
 def thin(xs: Floats, ys: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from hairpin.reports.event_text import TO_MEET_THE_BUDGET, length_change
 from hairpin.reports.formats import (
     format_count,
     format_duration,
@@ -108,12 +109,11 @@ class Summary:
             rows.append(("incidents", self._incident_words()))
         if self.correction is not None:
             planned, updates = self.correction
-            rows.append(
-                ("corrected", f"from {planned:,} to {updates:,} updates, to meet the time budget")
-            )
+            words = length_change(planned, updates) + TO_MEET_THE_BUDGET
+            rows.append(("corrected", words))
         for planned, updates, policy in self.extensions:
-            words = f"from {planned:,} to {updates:,} updates"
-            rows.append(("extended", words + (f": {policy}" if policy else "")))
+            words = length_change(planned, updates)
+            rows.append(("extended", words + (f", {policy}" if policy else "")))
         if self.overfitting_after is not None:
             rows.append(("overfitting", self._overfitting_words()))
         return rows
@@ -201,7 +201,7 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
     events = history(record)
     updates, rest = events.updates, events.others
     points = [_point(event) for event in of_kind(rest, "evaluation")]
-    best = min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
+    best = _best(points)
     ends = of_kind(rest, "end")
     processes = of_kind(rest, "start", "resume", "end")
     ended = bool(processes) and processes[-1]["event"] == "end"
@@ -237,6 +237,15 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
         overfitting_after=best.update if best and _overfitted(best, points[-1]) else None,
         counted="examples" if any(event.get("labels") for event in rest) else "tokens",
     )
+
+
+def best_evaluation(events: Iterable[dict[str, Any]]) -> Point | None:
+    """Return the evaluation with the lowest validation loss of a record's valid events."""
+    return _best([_point(event) for event in of_kind(events, "evaluation")])
+
+
+def _best(points: Sequence[Point]) -> Point | None:
+    return min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
 
 
 def _overfitted(best: Point, last: Point) -> bool:

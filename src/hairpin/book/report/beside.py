@@ -17,7 +17,7 @@ RECIPE = "book"
 
 
 @dataclass(frozen=True)
-class BesideRun:
+class RecipeRun:
     """The data of such a run that the page shows.
 
     Args:
@@ -43,7 +43,7 @@ class BesideRun:
     environment: dict[str, Any]
 
 
-def read_beside(path: Path) -> BesideRun:
+def read_recipe_run(path: Path) -> RecipeRun:
     """Read the run at `path`.
 
     Raises:
@@ -62,7 +62,7 @@ def read_beside(path: Path) -> BesideRun:
     if not finite:
         raise RunError(f"{path}: was never evaluated; go on with `{command('resume', path)}`")
     summary = summarize(record)
-    return BesideRun(
+    return RecipeRun(
         path=path,
         text=next((event["text"] for event in record if event["event"] == "plan"), "unknown"),
         updates=[int(point["update"]) for point in finite],

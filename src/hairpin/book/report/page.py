@@ -1,12 +1,12 @@
 """The page about a run of the appendix: book.md, with its pictures in the same folder."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hairpin.book.report.beside import BesideRun
+from hairpin.book.report.beside import RecipeRun
 from hairpin.book.report.counted import EPOCHS
 from hairpin.book.report.experiment import EXAMPLE_MIN_LR, Outcome
 from hairpin.book.report.pictures import COSINE, LOSSES, WARMUP, write_pictures
@@ -14,6 +14,9 @@ from hairpin.book.report.printed import NOT_REACHED, PRINTED_LOSSES, Finding, fi
 from hairpin.errors import UserError, one_line
 from hairpin.reports.formats import format_bytes, format_duration, format_lr
 from hairpin.system.files import make_folders, unmake, write_atomically
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 NAME = "book.md"
 
@@ -46,9 +49,9 @@ def write_page(
     folder: Path,
     *,
     text_name: str,
-    of_the_story: bool,
+    is_books_text: bool,
     environment: dict[str, Any],
-    beside: BesideRun | None = None,
+    recipe_run: RecipeRun | None = None,
 ) -> Path:
     """Write book.md and its pictures into `folder`, replacing an earlier page.
 
@@ -56,23 +59,41 @@ def write_page(
         outcome: the listings' results.
         folder: an existing folder.
         text_name: name of the text.
-        of_the_story: the text is the book's own.
+        is_books_text: the text is the book's own.
         environment: result of `describe_environment`.
-        beside: a run of hairpin's own loop, to compare.
+        recipe_run: a run of hairpin's own loop, to compare.
     """
-    write_pictures(outcome, folder, of_the_story=of_the_story, beside=beside)
-    rows = findings(outcome, of_the_story=of_the_story)
-    sections = [
-        *_opening(outcome, text_name, of_the_story),
-        *_figures(rows),
-        *_losses(outcome, of_the_story, beside),
-        *_samples(outcome),
-        *_cost(outcome, environment, beside),
-        *(_recipe_notes() if beside else ()),
-        *(_contradictions(outcome) if of_the_story else ()),
-    ]
+    write_pictures(outcome, folder, is_books_text=is_books_text, recipe_run=recipe_run)
+    rows = findings(outcome, is_books_text=is_books_text)
+    best = min(outcome.losses, key=lambda at: at.val)
+    page = _template().render(
+        text_name=one_line(text_name),
+        outcome=outcome,
+        steps=outcome.batches * EPOCHS,
+        is_books_text=is_books_text,
+        agreement=agreement(rows),
+        figures=[
+            (row.name, _code(row.printed), _code(row.measured or NOT_REACHED), row.agrees)
+            for row in rows
+        ],
+        pictures={"warmup": WARMUP, "cosine": COSINE, "losses": LOSSES},
+        loss_heads=_loss_heads(is_books_text=is_books_text, has_recipe=recipe_run is not None),
+        losses=_loss_rows(outcome, is_books_text, recipe_run),
+        lowest={
+            "val": f"{best.val:.3f}",
+            "iteration": best.iteration,
+            "last": f"{outcome.losses[-1].val:.3f}",
+        },
+        recipe=_lowest_of_recipe(recipe_run) if recipe_run else None,
+        samples=[one_line(text) for text in outcome.samples],
+        costs=_cost_rows(outcome, environment, recipe_run),
+        lrs={
+            "minimum": format_lr(EXAMPLE_MIN_LR),
+            "last": format_lr(outcome.cosine_lrs[-1]),
+        },
+    )
     path = folder / NAME
-    write_atomically(path, ("\n\n".join(sections) + "\n").encode())
+    write_atomically(path, page.encode())
     return path
 
 
@@ -88,121 +109,86 @@ def agreement(rows: Sequence[Finding]) -> str:
     return words + (f", {other} did not" if other else "")
 
 
-def _opening(outcome: Outcome, text_name: str, of_the_story: bool) -> Iterator[str]:
-    yield "# Appendix D, run"
-    yield (
-        "Written by `hairpin book`: the listings of appendix D of *Build a Large Language Model\n"
-        "(From Scratch)*, run in their order with hairpin's plain functions of the same names\n"
-        "(`hairpin.book`), on the CPU, and each printed figure beside what came out."
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    # Markdown needs no escaping but of what would end a cell of a table.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    steps = outcome.batches * EPOCHS
-    yield (
-        f"Text: {one_line(text_name)}, {outcome.batches:,} batches of two windows in an epoch. "
-        f"Training steps: {outcome.iterations:,} of {steps:,}."
-    )
-    if not of_the_story:
-        yield (
-            "The book's figures are about another text, The Verdict, so that few of them can be "
-            "compared."
-        )
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    return environment.get_template(NAME)
 
 
-def _figures(rows: Sequence[Finding]) -> Iterator[str]:
-    yield "## Figures"
-    yield agreement(rows) + "."
-    yield _table(
-        ("figure", "printed", "here", "agrees"),
-        (
-            (row.name, _code(row.printed), _code(row.measured or NOT_REACHED), row.agrees)
-            for row in rows
-        ),
-    )
-    yield f"![Learning rate of each step, figure D.1]({WARMUP})"
-    yield f"![Learning rate of each step, figure D.2]({COSINE})"
-
-
-def _losses(outcome: Outcome, of_the_story: bool, beside: BesideRun | None) -> Iterator[str]:
-    yield "## Losses"
-    yield (
-        "In nats per token. The listings evaluate one batch of training text and one of\n"
-        "validation text, after the step with the index in the first column."
-    )
+def _loss_heads(*, is_books_text: bool, has_recipe: bool) -> list[str]:
     heads = ["iteration", "training", "validation"]
-    if of_the_story:
+    if is_books_text:
         heads += ["training, printed", "validation, printed"]
-    if beside:
+    if has_recipe:
         heads += ["training, recipe", "validation, recipe"]
-        yield (
-            "The recipe's losses are those after as many updates as that index says, one fewer;\n"
-            "its evaluation takes all of the validation text."
-        )
+    return heads
+
+
+def _loss_rows(
+    outcome: Outcome, is_books_text: bool, recipe_run: RecipeRun | None
+) -> list[list[str]]:
     recipe = (
         {}
-        if beside is None
-        else dict(zip(beside.updates, zip(beside.train, beside.val, strict=True), strict=True))
+        if recipe_run is None
+        else dict(
+            zip(recipe_run.updates, zip(recipe_run.train, recipe_run.val, strict=True), strict=True)
+        )
     )
     rows = []
     for at in outcome.losses:
         row = [f"{at.iteration}", f"{at.train:.3f}", f"{at.val:.3f}"]
-        if of_the_story:
+        if is_books_text:
             row += PRINTED_LOSSES.get(at.iteration, ("", ""))
-        if beside:
+        if recipe_run:
             row += [f"{loss:.3f}" for loss in recipe.get(at.iteration, ())] or ["", ""]
         rows.append(row)
-    yield _table(heads, rows)
-    yield f"![Losses against updates]({LOSSES})"
-    best = min(outcome.losses, key=lambda at: at.val)
-    yield (
-        f"Lowest validation loss of the listings: {best.val:.3f}, iteration {best.iteration}; "
-        f"at the end {outcome.losses[-1].val:.3f}."
-        + (
-            f" Of the recipe: {min(beside.val):.3f}, after "
-            f"{beside.updates[beside.val.index(min(beside.val))]} updates; at the end "
-            f"{beside.val[-1]:.3f}."
-            if beside
-            else ""
-        )
-    )
+    return rows
 
 
-def _samples(outcome: Outcome) -> Iterator[str]:
-    if not outcome.samples:
-        return
-    yield "## Samples"
-    yield "After each epoch, always the likeliest token; the book prints three of them."
-    lines = (f"{epoch:2}  {one_line(text)}" for epoch, text in enumerate(outcome.samples, 1))
-    yield "```text\n" + "\n".join(lines) + "\n```"
+def _lowest_of_recipe(recipe_run: RecipeRun) -> dict[str, Any]:
+    lowest = min(recipe_run.val)
+    return {
+        "lowest": f"{lowest:.3f}",
+        "updates": recipe_run.updates[recipe_run.val.index(lowest)],
+        "last": f"{recipe_run.val[-1]:.3f}",
+    }
 
 
-def _cost(outcome: Outcome, environment: dict[str, Any], beside: BesideRun | None) -> Iterator[str]:
-    yield "## Time and machine"
-    rows = [
+def _cost_rows(
+    outcome: Outcome, environment: dict[str, Any], recipe_run: RecipeRun | None
+) -> list[tuple[str, ...]]:
+    took = f"{format_duration(outcome.seconds)}, of it {format_duration(outcome.training_seconds)}"
+    rows: list[tuple[str, ...]] = [
         (
             "the listings",
             f"{outcome.iterations:,}",
-            f"{format_duration(outcome.seconds)}, of it {format_duration(outcome.training_seconds)}"
-            " in `train_model`",
+            f"{took} in `train_model`",
             *_machine(environment),
         )
     ]
-    if beside:
-        seconds = "?" if beside.seconds is None else format_duration(beside.seconds)
-        speed = beside.tokens_per_second
+    if recipe_run:
+        seconds = "?" if recipe_run.seconds is None else format_duration(recipe_run.seconds)
+        speed = recipe_run.tokens_per_second
         rows.append(
             (
-                f"recipe `book`, on {one_line(beside.text)}",
-                f"{beside.length:,}",
-                f"{seconds}, of it {format_duration(beside.update_seconds)} in updates"
+                f"recipe `book`, on {one_line(recipe_run.text)}",
+                f"{recipe_run.length:,}",
+                f"{seconds}, of it {format_duration(recipe_run.update_seconds)} in updates"
                 + (f" ({speed:,.0f} tokens/s)" if speed else ""),
-                *_machine(beside.environment),
+                *_machine(recipe_run.environment),
             )
         )
-    yield _table(("what", "updates", "wall time", "machine", "torch"), rows)
-    yield (
-        "Wall time includes evaluations and samples"
-        + (", and of the recipe its checkpoints" if beside else "")
-        + ". The book speaks of about 5 minutes on a laptop."
-    )
+    return rows
 
 
 def _machine(environment: dict[str, Any]) -> tuple[str, str]:
@@ -215,53 +201,6 @@ def _machine(environment: dict[str, Any]) -> tuple[str, str]:
     return ", ".join(words), str(environment.get("packages", {}).get("torch", "unknown"))
 
 
-def _recipe_notes() -> Iterator[str]:
-    yield "## What the recipe does otherwise"
-    yield (
-        "`hairpin train --recipe book` has the same sizes, the same distributions of first\n"
-        "weights, and the same peak, warmup and decay. Otherwise it is hairpin's own loop, and no\n"
-        "digit of the two can agree:"
-    )
-    yield "\n".join(
-        (
-            "- each parameter is drawn from the seed and its name, not from one stream in order;",
-            "- an epoch cuts the text at places of its own, so that it is learned by heart later;",
-            "- each document begins with an end-of-text, the samples' prompt too;",
-            "- clipping begins with the first update, and every norm is recorded;",
-            "- the decay ends with the last update exactly at the minimum;",
-            "- biases and norms do not decay;",
-            "- evaluations draw nothing from the stream that training draws from.",
-        )
-    )
-
-
-def _contradictions(outcome: Outcome) -> Iterator[str]:
-    last, at_peak = outcome.cosine_lrs[-1], outcome.warmup_steps
-    yield "## Where the printed text and its listings part"
-    yield "\n".join(
-        (
-            f"- The listing works out and prints {at_peak} warmup steps; the sentences around it,",
-            "  and the captions of both learning-rate figures, speak of 20.",
-            "- `peak_lr = 5e-4` is set before training and never used. The optimizer is made",
-            "  without a learning rate, so the peak is AdamW's default, 1e-3.",
-            "- The decay is said to end at its minimum. In D.2 that is "
-            f"{format_lr(EXAMPLE_MIN_LR)}; the last",
-            f"  step is at {format_lr(last)}, since the curve would arrive one step later.",
-            f"- `train_model` clips after step {at_peak}, not from it: during warmup, and in the",
-            "  first step at the peak, gradients are as large as they are.",
-            "- `find_highest_gradient` looks for the largest entry with its sign. By magnitude the",
-            f"  largest is {outcome.largest_magnitude:.4f}.",
-        )
-    )
-
-
 def _code(text: str | None) -> str:
     """Format text as code in a table; empty for None."""
     return f"`{one_line(text)}`" if text else ""
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )

@@ -2,85 +2,74 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from hairpin.book.report.beside import BesideRun
+from hairpin.book.report.beside import RecipeRun
 from hairpin.book.report.experiment import Outcome
 from hairpin.book.report.printed import PRINTED_LOSSES
-from hairpin.reports.figures import (
-    BLUE,
-    ORANGE,
-    SKY,
-    VERMILLION,
-    finish,
-    mark_lr,
-    marks,
-    new_figure,
-    save_figure,
-    scale_loss,
-)
+from hairpin.reports.chart import DASHES, Chart, Line, Picture, all_positive
+from hairpin.reports.charts import rates_chart
+from hairpin.reports.figures import draw, save_figure
 
 WARMUP, COSINE, LOSSES = "book-warmup.png", "book-cosine.png", "book-losses.png"
 
 
 def write_pictures(
-    outcome: Outcome, folder: Path, *, of_the_story: bool, beside: BesideRun | None
+    outcome: Outcome, folder: Path, *, is_books_text: bool, recipe_run: RecipeRun | None
 ) -> list[Path]:
     """Draw the three pictures into `folder`."""
-    figures = {
-        WARMUP: rates_figure("Figure D.1: linear warmup", outcome.warmup_lrs),
-        COSINE: rates_figure("Figure D.2: linear warmup, then cosine decay", outcome.cosine_lrs),
-        LOSSES: losses_figure(outcome, of_the_story=of_the_story, beside=beside),
+    charts = {
+        WARMUP: step_chart("Figure D.1: linear warmup", outcome.warmup_lrs),
+        COSINE: step_chart("Figure D.2: linear warmup, then cosine decay", outcome.cosine_lrs),
+        LOSSES: losses_chart(outcome, is_books_text=is_books_text, recipe_run=recipe_run),
     }
-    return [save_figure(figure, folder / name) for name, figure in figures.items()]
+    return [save_figure(draw(chart), folder / name) for name, chart in charts.items()]
 
 
-def rates_figure(title: str, rates: Sequence[float]) -> Figure:
-    """Plot the learning rate of each step."""
-    figure, ax = new_figure(title, "learning rate")
-    updates, lr = np.arange(len(rates), dtype=np.float64), np.array(rates)
-    ax.plot(updates, lr, color=BLUE, lw=2)
-    mark_lr(ax, updates, lr)
-    finish(ax)
-    return figure
+def step_chart(title: str, rates: Sequence[float]) -> Chart:
+    """Chart the learning rate of each step."""
+    return rates_chart(title, np.arange(len(rates), dtype=np.float64), np.array(rates))
 
 
-def losses_figure(
-    outcome: Outcome, *, of_the_story: bool, beside: BesideRun | None = None
-) -> Figure:
-    """Plot both losses against the updates before them, with the printed ones as rings."""
-    title = "Losses of the appendix's listings"
-    if beside is not None:
-        title += ", and of hairpin's own loop"
-    figure, ax = new_figure(title, "loss (nats per token)")
-    ax.set_xlabel("updates made", fontsize=12)
+def losses_chart(
+    outcome: Outcome, *, is_books_text: bool, recipe_run: RecipeRun | None = None
+) -> Chart:
+    """Chart both losses against the updates before them, with the printed ones as rings."""
     made = [at.iteration + 1 for at in outcome.losses]
-    train, val = [at.train for at in outcome.losses], [at.val for at in outcome.losses]
-    ax.plot(made, train, **marks(BLUE, "s"), lw=1.6, label="listings, training")
-    ax.plot(made, val, **marks(VERMILLION, "o"), lw=1.6, label="listings, validation")
-    series = [np.array(train), np.array(val)]
-    if beside is not None:
-        style: dict[str, Any] = {"lw": 1.4, "ls": "--"}
-        ax.plot(beside.updates, beside.train, **marks(SKY, "s"), **style, label="recipe, training")
-        ax.plot(
-            beside.updates, beside.val, **marks(ORANGE, "o"), **style, label="recipe, validation"
-        )
-        series += [np.array(beside.train), np.array(beside.val)]
-    if of_the_story:
+    lines = [
+        _line("listings, training", made, [at.train for at in outcome.losses], "blue", "square"),
+        _line("listings, validation", made, [at.val for at in outcome.losses], "vermillion"),
+    ]
+    title = "Losses of the appendix's listings"
+    if recipe_run is not None:
+        title += ", and of hairpin's own loop"
+        lines += [
+            _line(
+                "recipe, training", recipe_run.updates, recipe_run.train, "sky", "square", DASHES[1]
+            ),
+            _line(
+                "recipe, validation", recipe_run.updates, recipe_run.val, "orange", dash=DASHES[1]
+            ),
+        ]
+    positive = all_positive(*(line.y for line in lines))
+    if is_books_text:
         reached = [at.iteration for at in outcome.losses if at.iteration in PRINTED_LOSSES]
         points = [(i + 1, float(loss)) for i in reached for loss in PRINTED_LOSSES[i]]
-        ring: dict[str, Any] = {
-            "ls": "",
-            "marker": "o",
-            "ms": 12,
-            "mfc": "none",
-            "mec": "black",
-            "mew": 1.2,
-        }
-        ax.plot(*zip(*points, strict=True), **ring, label="as printed")
-    scale_loss(ax, *series)
-    finish(ax)
-    return figure
+        x, y = (np.array(values, np.float64) for values in zip(*points, strict=True))
+        lines.append(Line("as printed", x, y, color="black", look="rings"))
+    unit = "nats per token"
+    picture = Picture(title, f"loss ({unit})", "updates made")
+    return Chart("loss", title, unit, "loss", tuple(lines), log=positive, picture=picture)
+
+
+def _line(
+    name: str,
+    updates: Sequence[float],
+    losses: Sequence[float],
+    color: str,
+    marker: str = "circle",
+    dash: str = "",
+) -> Line:
+    x, y = np.array(updates, np.float64), np.array(losses, np.float64)
+    return Line(name, x, y, color=color, look="marked", marker=marker, dash=dash)

@@ -56,15 +56,15 @@ class Finding:
         return "no"
 
 
-def findings(outcome: Outcome, *, of_the_story: bool) -> list[Finding]:
+def findings(outcome: Outcome, *, is_books_text: bool) -> list[Finding]:
     """Return every figure of the appendix, in its order.
 
     Args:
         outcome: results of the listings.
-        of_the_story: they ran on the book's own text, which the printed figures are about.
+        is_books_text: they ran on the book's own text, which the printed figures are about.
     """
     rows = [*_rates(outcome), *_gradients(outcome), *_losses(outcome), *_samples(outcome)]
-    if of_the_story:
+    if is_books_text:
         return rows
     always = {row.name for row in _rates(outcome)[1:] + _gradients(outcome)[:2]}
     return [row if row.name in always else Finding(row.name, None, row.measured) for row in rows]

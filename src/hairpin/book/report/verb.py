@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hairpin.book.report.beside import read_beside
+from hairpin.book.report.beside import read_recipe_run
 from hairpin.book.report.experiment import run_listings
 from hairpin.book.report.page import agreement, folder_for_page, write_page
 from hairpin.book.report.printed import findings
@@ -17,7 +17,7 @@ def run_book(
     text: Path | None,
     out: Path,
     iterations: int | None,
-    beside: Path | None,
+    recipe_run: Path | None,
     on_iteration: Callable[[int, int], None],
 ) -> tuple[Path, str]:
     """Run the appendix; return the page's path and a sentence on how many figures were reproduced.
@@ -26,28 +26,28 @@ def run_book(
         text: a UTF-8 file; None: The Verdict, from the cache or downloaded.
         out: the folder of the page.
         iterations: number of training steps; None: all.
-        beside: a run of the recipe `book`, to compare.
+        recipe_run: a run of the recipe `book`, to compare.
         on_iteration: called with (done, total).
 
     Raises:
         UserError: the text, the vocabulary, the folder or the run cannot be used; raised before the
             work.
     """
-    other = read_beside(beside) if beside else None
+    other = read_recipe_run(recipe_run) if recipe_run else None
     path = text or verdict()
     content = _read(path)
-    of_the_story = sha256_of(path) == VERDICT_SHA256
+    is_books_text = sha256_of(path) == VERDICT_SHA256
     with folder_for_page(out):
         outcome = run_listings(content, iterations=iterations, on_iteration=on_iteration)
         page = write_page(
             outcome,
             out,
-            text_name="The Verdict" if of_the_story else path.name,
-            of_the_story=of_the_story,
+            text_name="The Verdict" if is_books_text else path.name,
+            is_books_text=is_books_text,
             environment=describe_environment("cpu"),
-            beside=other,
+            recipe_run=other,
         )
-    return page, agreement(findings(outcome, of_the_story=of_the_story))
+    return page, agreement(findings(outcome, is_books_text=is_books_text))
 
 
 def _read(path: Path) -> str:

@@ -10,7 +10,7 @@ from hairpin.planning.gpus import MFU
 from hairpin.planning.plan.checked import check_problems
 from hairpin.planning.plan.concerns import concerns
 from hairpin.planning.plan.costs import Costs, OnOneGpu
-from hairpin.reports.curves import plotted_updates
+from hairpin.reports.phases import plotted_updates
 
 _CURVE_POINTS = 100
 

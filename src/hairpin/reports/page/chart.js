@@ -1,4 +1,4 @@
-// One chart: draws its curves into the page's <svg>, and says what stands under the crosshair.
+// One chart: draws its curves into the page's <svg>, and shows the values under the crosshair.
 
 const SHAPES = {
   circle: "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
@@ -50,7 +50,7 @@ class Chart {
     return [Math.max(0, firstNotBelow(xs, low) - 1), Math.min(xs.length, end + 1)];
   }
 
-  /** The lowest and the highest value that is to be seen. */
+  /** The lowest and the highest visible value. */
   heights(low, high) {
     let bottom = Infinity;
     let top = -Infinity;
@@ -151,7 +151,7 @@ class Chart {
       for (const [x, y] of points) {
         if (y === null) pen = false;
         else {
-          // A level line of no length is a dot, where a point stands alone.
+          // A horizontal line of no length is a dot, for a point without neighbours.
           path += pen ? `L${x} ${y}` : `M${x} ${y}h0`;
           pen = true;
         }
@@ -249,7 +249,7 @@ class Chart {
     this.where.textContent = cursor === null ? "latest" : this.page.placeText(cursor);
   }
 
-  /** A point's value, and where it is if that is not where the crosshair is. */
+  /** A point's value, and its position if that differs from the crosshair's. */
   words(line, found) {
     const value = written[this.spec.kind](found.y);
     const { cursor } = this.page;
@@ -257,7 +257,7 @@ class Chart {
     return far ? `${value} at update ${written.updates(found.update)}` : value;
   }
 
-  /** All of it in a sentence. */
+  /** The values under the crosshair in a sentence. */
   sentence() {
     const { cursor } = this.page;
     const values = this.shown().map((line) => {

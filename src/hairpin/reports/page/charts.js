@@ -1,4 +1,4 @@
-// All charts of the page together: one axis, one stretch of the run, one crosshair.
+// All charts of the page together: one axis, one visible range, one crosshair.
 
 class Charts {
   constructor(data) {
@@ -17,13 +17,13 @@ class Charts {
     this.controls();
     new ResizeObserver(() => this.redraw()).observe(document.querySelector(".charts"));
     addEventListener("pagehide", () => this.keep());
-    // A page of paper is about so wide; how wide exactly, no script is told.
+    // Paper is about this wide; scripts cannot find out the exact width.
     addEventListener("beforeprint", () => { this.paper = [680, 264]; this.draw(); });
     addEventListener("afterprint", () => { this.paper = null; this.draw(); });
     this.draw();
   }
 
-  /** An update of a run as a place on the axis, and the other way round. */
+  /** Convert an update of a run to a position on the axis, and back. */
   place(update, run) {
     if (this.axis === "updates") return update;
     const { clock } = this.runs[run];
@@ -44,7 +44,7 @@ class Charts {
     return cache.get(line);
   }
 
-  /** Where the longest of some lines ends. */
+  /** The end of the longest of some lines. */
   last(lines) {
     return lines.reduce((most, line) => Math.max(most, this.along(line).at(-1)), 0);
   }
@@ -59,7 +59,7 @@ class Charts {
     return `update ${written.updates(update)} · ${tokens} ${this.counted} · ${seconds}`;
   }
 
-  /** What is switched on and off together: a run in all charts, or one line of a run's chart. */
+  /** The key of lines that are switched on and off together: a run in all charts, or one line. */
   keyOf(line) {
     if (this.runs.length > 1) return `run ${line.run}`;
     return `${line.chart.spec.name} ${line.name}`;
@@ -97,7 +97,7 @@ class Charts {
     this.redraw();
   }
 
-  /** Make what is seen `factor` times as wide around a place. */
+  /** Make the visible range `factor` times as wide around a position. */
   widen(chart, factor, around) {
     const middle = around ?? (chart.low + chart.high) / 2;
     const low = middle - (middle - chart.low) * factor;
@@ -209,7 +209,7 @@ class Charts {
     act();
   }
 
-  /** Move the crosshair to the next point of the curve that has most; without `fine`, a good bit. */
+  /** Move the crosshair to the next point of the curve with the most; without `fine`, further. */
   step(chart, direction, fine) {
     const lines = chart.shown();
     if (!lines.length) return;
@@ -228,7 +228,7 @@ class Charts {
     this.say(chart, xs[Math.min(xs.length - 1, Math.max(0, at))]);
   }
 
-  /** Put the crosshair somewhere, bring that into sight, and read it out. */
+  /** Move the crosshair, scroll its position into view, and announce the values. */
   say(chart, value) {
     if (this.view && (value < chart.low || value > chart.high)) {
       const half = (chart.high - chart.low) / 2;
@@ -239,7 +239,7 @@ class Charts {
     this.said.textContent = chart.sentence();
   }
 
-  /** What somebody chose outlives the page's reading itself again. */
+  /** Keep a reader's choices when the page reloads. */
   keep() {
     const scales = Object.fromEntries(this.charts.map((chart) => [chart.spec.name, chart.log]));
     const { axis, view } = this;
@@ -293,7 +293,7 @@ function listen(page, chart) {
   });
   plot.addEventListener("dblclick", () => page.whole());
   plot.addEventListener("wheel", (event) => {
-    // The page scrolls under the pointer as ever, until somebody turns to a chart.
+    // The wheel scrolls the page until a chart is clicked.
     if (!event.ctrlKey && !event.metaKey && document.activeElement !== plot) return;
     if (event.deltaY > 0 && page.view === null) return;
     event.preventDefault();
@@ -312,7 +312,7 @@ function add(name, kind, parent, text) {
 function remember(name, value) {
   try {
     sessionStorage.setItem(`hairpin ${name} ${location.pathname}`, JSON.stringify(value));
-  } catch { /* a browser may keep nothing for files; then nothing is kept */ }
+  } catch { /* browsers may have no storage for local files */ }
 }
 
 function recall(name) {
@@ -324,6 +324,6 @@ function recall(name) {
 }
 
 const strip = document.querySelector(".samples:has(.first)");
-if (strip) strip.scrollLeft = strip.scrollWidth; // the last beside the first
-const told = document.getElementById("charts");
-if (told) new Charts(JSON.parse(told.textContent));
+if (strip) strip.scrollLeft = strip.scrollWidth; // the last sample, next to the first
+const data = document.getElementById("charts");
+if (data) new Charts(JSON.parse(data.textContent));

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
+from hairpin.reports.chart import FORMATS, Chart, Line, style
+from hairpin.reports.charts import BITS_UNIT, counted, unit_of
 from hairpin.reports.formats import (
     format_count,
     format_duration,
@@ -15,36 +16,26 @@ from hairpin.reports.formats import (
     format_lr,
     format_norm,
     harmless_name,
+    short_names,
 )
-from hairpin.reports.page.chart import (
-    COLORS,
-    DASHES,
-    MARKERS,
-    WRITTEN,
-    Chart,
-    charts_data,
-    charts_html,
-    charts_script,
-    clock,
-    line,
-)
-from hairpin.reports.page.curves import BITS_UNIT, counted, unit_of
-from hairpin.reports.page.facts import count_words, sample_html, settings_that_differ
-from hairpin.reports.page.markup import data_script, escape, note, section, table
-from hairpin.reports.page.run_page import contents, written
+from hairpin.reports.held import history, of_kind
+from hairpin.reports.page.chart import charts_data, charts_script, clock, figure_of
+from hairpin.reports.page.facts import SampleCard, count_words, sample_card, settings_that_differ
+from hairpin.reports.page.markup import Table
+from hairpin.reports.page.run_page import format_time
 from hairpin.reports.page.shell import page
 from hairpin.reports.series import Event, Floats, series, smoothed, thin
 from hairpin.reports.summary import Summary, summarize
-from hairpin.run import Run
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import read_record
 
 _POINTS = 6000  # of all runs together, in each chart
 _MOST_ROWS = 30
-_MOST_PARTS = 3  # of a path; earlier ones identify the machine and its user
 _EVALUATED = ("val_loss", "val_bits_per_byte", "val_accuracy")
 
 
 @dataclass(frozen=True)
-class _Told:
+class RunData:
     """The data of one run."""
 
     name: str
@@ -53,49 +44,52 @@ class _Told:
     config: Config
 
 
-def several_page(runs: Sequence[Run], now: float) -> str:
+def compare_page(directories: Sequence[RunDirectory], now: float) -> str:
     """Return the page about several runs in their current state.
 
     Args:
-        runs: two or more.
+        directories: two or more runs.
         now: seconds since 1970.
 
     Raises:
         RunError, ConfigError: a run is damaged, or their losses are of labels and of text.
     """
-    names = short_names([run.path.absolute().parts for run in runs])
-    _require_one_loss(runs)
-    told = []
-    for run, name in zip(runs, names, strict=True):
-        events = run.events()
-        told.append(_Told(name, events, summarize(events), run.config))
-    charts = _charts(told)
-    styles = [{"name": harmless_name(one.name), **style(at)} for at, one in enumerate(told)]
+    names = short_names([one.path.absolute().parts for one in directories])
+    configs = [one.read_config() for one in directories]
+    _require_one_loss(directories, configs)
+    runs = []
+    for one, name, config in zip(directories, names, configs, strict=True):
+        events = history(read_record(one.metrics))
+        runs.append(RunData(name, events, summarize(events), config))
+    figures = [figure_of(chart, columns={}) for chart in _charts(runs)]  # thinned already
+    styles = [{"name": harmless_name(run.name), **style(at)} for at, run in enumerate(runs)]
+    lowest = _lowest(runs)
     title = f"{len(runs)} runs compared"
-    parts = [
-        ("outcomes", "Outcomes", _outcomes_html(told)),
-        ("curves", "Curves", charts_html(charts, counted(told[0].events))),
-        ("settings", "Settings that differ", _settings_html(told)),
-        ("samples", "Last samples", _samples_html(told)),
-    ]
-    there = [(key, name, body) for key, name, body in parts if body]
-    body = "\n".join(
-        [
-            f'<header><h1>{escape(title)}</h1><p class="standing">'
-            f"{escape(', '.join(names))}; page written {written(now)}</p></header>",
-            contents([(key, name) for key, name, _ in there]),
-            *(section(*part) for part in there),
-            data_script("charts", charts_data(charts, [clock(one.events) for one in told], styles)),
-        ]
+    clocks = [clock(run.events) for run in runs]
+    data = charts_data(figures, clocks, styles)
+    return page(
+        "compare.html",
+        f"{title} · hairpin",
+        scripts=charts_script(),
+        chart_data=data,
+        heading=title,
+        names=names,
+        written=format_time(now),
+        outcomes=_outcomes_table(runs, lowest),
+        has_best=lowest is not None,
+        cautions=_cautions(runs),
+        charts=figures,
+        counted=counted(runs[0].events),
+        settings=_settings_table(runs),
+        samples=_last_samples(runs),
     )
-    return page(f"{title} · hairpin", body, scripts=charts_script())
 
 
-def _require_one_loss(runs: Sequence[Run]) -> None:
+def _require_one_loss(directories: Sequence[RunDirectory], configs: Sequence[Config]) -> None:
     """Check that all are classifiers, or none: one axis has no place for both losses."""
-    first: dict[bool, Run] = {}
-    for run in runs:
-        first.setdefault(run.config.finetune.kind == "classify", run)
+    first: dict[bool, RunDirectory] = {}
+    for one, config in zip(directories, configs, strict=True):
+        first.setdefault(config.finetune.kind == "classify", one)
     if len(first) > 1:
         raise RunError(
             f"{first[True].path} is a classifier, whose loss is per example, and "
@@ -103,37 +97,9 @@ def _require_one_loss(runs: Sequence[Run]) -> None:
         )
 
 
-def style(at: int) -> dict[str, Any]:
-    """Return colour, dashes and marker of the run at index `at`: the first sixty all differ."""
-    return {
-        "color": COLORS[at % len(COLORS)],
-        "dash": DASHES[at % len(DASHES)],
-        "marker": MARKERS[at % len(MARKERS)],
-    }
-
-
-def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
-    """Return the last parts of each path, as many as needed to tell all apart; numbered if the
-    parts that others may see are not enough.
-    """
-    paths = [_without_user(parts) for parts in paths]
-    longest = min(_MOST_PARTS, max(map(len, paths)))
-    for count in range(1, longest + 1):
-        names = ["/".join(parts[-count:]) for parts in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{parts[-1]} ({number})" for number, parts in enumerate(paths, 1)]
-
-
-def _without_user(parts: Sequence[str]) -> Sequence[str]:
-    """Return a path's parts below a user's home folder, whose name is the user's."""
-    is_home = len(parts) > 3 and parts[1].lower() in ("home", "users")
-    return parts[3:] if is_home else parts
-
-
-def _charts(told: Sequence[_Told]) -> list[Chart]:
-    per = f"nats per {unit_of(told[0].events)}"
-    speed = f"{counted(told[0].events).capitalize()} per second, smoothed"
+def _charts(runs: Sequence[RunData]) -> list[Chart]:
+    per = f"nats per {unit_of(runs[0].events)}"
+    speed = f"{counted(runs[0].events).capitalize()} per second, smoothed"
     asked = (
         ("loss", "Validation loss", per, "loss", "val_loss"),
         ("bits", "Bits per byte", BITS_UNIT, "loss", "val_bits_per_byte"),
@@ -143,33 +109,33 @@ def _charts(told: Sequence[_Told]) -> list[Chart]:
         ("norm", "Gradient norm, smoothed", "before clipping", "norm", "grad_norm"),
         ("speed", speed, "in each update", "count", "tokens_per_second"),
     )
-    charts = (_chart(told, *one) for one in asked)
+    charts = (_chart(runs, *one) for one in asked)
     return [chart for chart in charts if chart]
 
 
-def _points(one: _Told, key: str, columns: int) -> tuple[Floats, Floats]:
+def _points(run: RunData, key: str, columns: int) -> tuple[Floats, Floats]:
     """Return a run's values of a key, from its evaluations or, thinned, from its updates."""
     if key in _EVALUATED:
-        return series(one.events, "evaluation", key)
-    xs, ys = series(one.events, "update", key)
+        return series(run.events, "evaluation", key)
+    xs, ys = series(run.events, "update", key)
     if key == "grad_norm":
         ys = np.where(ys > 0, ys, np.nan)  # a logarithmic axis has no zero
     return thin(xs, ys if key == "lr" else smoothed(ys), columns)
 
 
 def _chart(
-    told: Sequence[_Told], name: str, title: str, unit: str, kind: str, key: str
+    runs: Sequence[RunData], name: str, title: str, unit: str, kind: str, key: str
 ) -> Chart | None:
     """Build a chart with one curve per run; None: no run has data."""
-    columns = max(100, _POINTS // len(told) // 2)
-    found = [_points(one, key, columns) for one in told]
+    columns = max(100, _POINTS // len(runs) // 2)
+    found = [_points(run, key, columns) for run in runs]
     values = np.concatenate([ys[np.isfinite(ys)] for _, ys in found])
     if not len(values):
         return None
     look = "marked" if key in _EVALUATED else "line"
     lines = [
-        line(one.name, xs, ys, look=look, run=at, **style(at))
-        for at, (one, (xs, ys)) in enumerate(zip(told, found, strict=True))
+        Line(run.name, xs, ys, look=look, run=at, **style(at))
+        for at, (run, (xs, ys)) in enumerate(zip(runs, found, strict=True))
     ]
     chart = Chart(name, title, unit, kind, tuple(lines))
     if kind in ("loss", "norm"):
@@ -183,7 +149,7 @@ def _chart(
         (f"{update:,.0f}", *(_cell(kind, _latest(*points, float(update))) for points in found))
         for update in updates
     )
-    return replace(chart, head=("update", *(one.name for one in told)), rows=rows)
+    return replace(chart, head=("update", *(run.name for run in runs)), rows=rows)
 
 
 def _latest(xs: Floats, ys: Floats, update: float) -> float:
@@ -193,19 +159,18 @@ def _latest(xs: Floats, ys: Floats, update: float) -> float:
 
 
 def _cell(kind: str, value: float) -> str:
-    return WRITTEN[kind](value) if np.isfinite(value) else "–"
+    return FORMATS[kind](value) if np.isfinite(value) else "–"
 
 
-def _outcomes_html(told: Sequence[_Told]) -> str:
+def _outcomes_table(runs: Sequence[RunData], lowest: int | None) -> Table:
     head = (
         *("run", "status", "parameters", "updates", "tokens", "time", "speed", "best validation"),
         *("at update", "bits per byte", "accuracy", "clipped", "largest norm", "peak rate"),
     )
-    rows = [_outcome(one) for one in told]
+    rows = [_outcome(run) for run in runs]
     kept = [at for at in range(len(head)) if at < 2 or any(row[at] != "–" for row in rows)]
-    lowest = _lowest(told)
-    body = table(
-        "What came of the runs",
+    return Table(
+        "Results of the runs",
         [head[at] for at in kept],
         [
             [row[at] + (" ★" if head[at] == "bits per byte" and n == lowest else "") for at in kept]
@@ -213,13 +178,10 @@ def _outcomes_html(told: Sequence[_Told]) -> str:
         ],
         words=2,
     )
-    if lowest is not None:
-        body += note("★ the lowest bits per byte.")
-    return body + "".join(map(note, _cautions(told)))
 
 
-def _outcome(one: _Told) -> tuple[str, ...]:
-    summary, best = one.summary, one.summary.best
+def _outcome(run: RunData) -> tuple[str, ...]:
+    summary, best = run.summary, run.summary.best
     bits = best.val_bits_per_byte if best else None
     accuracy = best.val_accuracy if best else None
     speed, norm, share = (
@@ -229,9 +191,9 @@ def _outcome(one: _Told) -> tuple[str, ...]:
     )
     planned = summary.planned_updates
     of = f" of {planned:,}" if planned and planned != summary.updates else ""
-    peak = one.config.schedule.peak_lr
+    peak = run.config.schedule.peak_lr
     return (
-        one.name,
+        run.name,
         summary.status,
         count_words(summary.parameters),
         f"{summary.updates:,}{of}",
@@ -242,61 +204,53 @@ def _outcome(one: _Told) -> tuple[str, ...]:
         "–" if best is None else f"{best.update:,}",
         "–" if bits is None else f"{bits:.3f}",
         "–" if accuracy is None else f"{accuracy:.1%}",
-        "–" if share is None or one.config.clip.kind == "off" else f"{share:.1%}",
+        "–" if share is None or run.config.clip.kind == "off" else f"{share:.1%}",
         "–" if norm is None else format_norm(norm),
         "–" if peak is None else format_lr(peak),
     )
 
 
-def _lowest(told: Sequence[_Told]) -> int | None:
+def _lowest(runs: Sequence[RunData]) -> int | None:
     """Return the index of the run with the lowest bits per byte, if all have the same text."""
-    if len({one.config.data.hash for one in told}) > 1:
+    if len({run.config.data.hash for run in runs}) > 1:
         return None
     found = [
-        (one.summary.best.val_bits_per_byte, at)
-        for at, one in enumerate(told)
-        if one.summary.best and one.summary.best.val_bits_per_byte is not None
+        (run.summary.best.val_bits_per_byte, at)
+        for at, run in enumerate(runs)
+        if run.summary.best and run.summary.best.val_bits_per_byte is not None
     ]
     return min(found)[1] if len(found) > 1 else None
 
 
-def _cautions(told: Sequence[_Told]) -> list[str]:
+def _cautions(runs: Sequence[RunData]) -> list[str]:
     """Return reasons why figures of these runs may not be comparable."""
     found = []
-    if len({one.config.data.hash for one in told}) > 1:
+    if len({run.config.data.hash for run in runs}) > 1:
         found.append(
             "These runs have different text, and so different validation text: neither loss nor "
             "bits per byte says which is better."
         )
-    kinds = {(one.config.tokenizer.kind, one.config.tokenizer.vocabulary) for one in told}
+    kinds = {(run.config.tokenizer.kind, run.config.tokenizer.vocabulary) for run in runs}
     if len(kinds) > 1:
         found.append(
             "These runs have different tokenizers: a loss per token compares only within one; bits "
             "per byte do compare."
         )
-    if len({one.summary.counted for one in told}) > 1:
+    if len({run.summary.counted for run in runs}) > 1:
         found.append("Some of these runs are classifiers, whose losses are per example.")
     return found
 
 
-def _settings_html(told: Sequence[_Told]) -> str:
-    rows = settings_that_differ([one.config for one in told])
-    if not rows:
-        return note("All settings are the same.")
-    head = ("setting", *(one.name for one in told))
-    return table("Settings in which the runs differ", head, rows, words=len(head))
+def _settings_table(runs: Sequence[RunData]) -> Table:
+    rows = settings_that_differ([run.config for run in runs])
+    head = ("setting", *(run.name for run in runs))
+    return Table("Settings in which the runs differ", head, rows, words=len(head))
 
 
-def _samples_html(told: Sequence[_Told]) -> str:
+def _last_samples(runs: Sequence[RunData]) -> list[SampleCard]:
     cards = []
-    for one in told:
-        samples = [event for event in one.events if event["event"] == "sample"]
-        if samples:
-            title = f"{one.name}, after {samples[-1]['update']:,} updates"
-            cards.append(sample_html(title, samples[-1]))
-    if not cards:
-        return ""
-    return (
-        '<div class="samples" tabindex="0" role="region" aria-label="The last sample of each run">'
-        f"{''.join(cards)}</div>"
-    )
+    for run in runs:
+        if samples := of_kind(run.events, "sample"):
+            title = f"{run.name}, after {samples[-1]['update']:,} updates"
+            cards.append(sample_card(title, samples[-1]))
+    return cards

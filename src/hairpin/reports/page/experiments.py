@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.reports.comparison import Comparison
 from hairpin.reports.conclusions import arm_rows, contrast_rows, title_of
 from hairpin.reports.formats import format_lr
-from hairpin.reports.page.markup import escape, note, section, table
+from hairpin.reports.page.markup import Table
 from hairpin.reports.page.shell import page
 
 # Captions of the pictures, also used as their alternative text.
@@ -31,27 +32,23 @@ def comparison_page(comparison: Comparison, pictures: Sequence[Path]) -> str:
     """
     experiment, unit = comparison.experiment, comparison.unit
     facts = [experiment.model, f"equal {experiment.equal}" if experiment.equal else ""]
-    words = "; ".join(fact for fact in facts if fact)
-    notes = "".join(f"<li>{escape(text)}</li>" for text in comparison.notes)
-    verdicts = [
-        f"<li><strong>{escape(contrast.name)}</strong> against {escape(contrast.base)}: "
-        f"{escape(contrast.verdict)}</li>"
-        for contrast in comparison.contrasts
-    ]
     head, *arms = arm_rows(comparison)
-    body = [
-        f'<header><h1>{escape(title_of(comparison))}</h1><p class="standing">{escape(words)}</p>'
-        "</header>",
-        section("notes", "Before you believe it", f"<ul>{notes}</ul>" if notes else ""),
-        section("verdicts", "Verdicts", f"<ul>{''.join(verdicts)}</ul>" if verdicts else ""),
-        section("pictures", "Pictures", "".join(map(_figure, pictures))),
-        section("arms", "Arms", table(f"Validation loss in {unit}", head, arms)),
-    ]
+    differences = None
     if comparison.contrasts:
-        head, *rows = contrast_rows(comparison)
-        names = f"Differences in {unit}; below 0 is better"
-        body.append(section("differences", "Differences", table(names, head, rows, words=2)))
-    return page(title_of(comparison), "\n".join(body))
+        names, *rows = contrast_rows(comparison)
+        caption = f"Differences in {unit}; below 0 is better"
+        differences = Table(caption, names, rows, words=2)
+    title = title_of(comparison)
+    return page(
+        "comparison.html",
+        title,
+        facts="; ".join(fact for fact in facts if fact),
+        notes=comparison.notes,
+        contrasts=comparison.contrasts,
+        pictures=[_picture(path) for path in pictures],
+        arms=Table(f"Validation loss in {unit}", head, arms),
+        differences=differences,
+    )
 
 
 def lr_page(lines: Sequence[str], rates: Iterable[Sequence[str]], unit: str, picture: Path) -> str:
@@ -65,14 +62,13 @@ def lr_page(lines: Sequence[str], rates: Iterable[Sequence[str]], unit: str, pic
     """
     title, *reasons = lines
     head = ["peak learning rate", unit, "of single seeds", ""]
-    body = [
-        f"<header><h1>{escape(title)}</h1></header>",
-        *(f"<p>{escape(reason)}</p>" for reason in reasons),
-        _figure(picture),
-        section("rates", "Rates", table("Final validation loss", head, rates)),
-        note("Each rate was trained with the whole schedule; the runs were not kept."),
-    ]
-    return page(title, "\n".join(body))
+    return page(
+        "find_lr.html",
+        title,
+        reasons=reasons,
+        picture=_picture(picture),
+        rates=Table("Final validation loss", head, list(rates)),
+    )
 
 
 def rate_row(lr: float, mean: float, losses: Sequence[float], *, diverged: bool) -> list[str]:
@@ -81,8 +77,14 @@ def rate_row(lr: float, mean: float, losses: Sequence[float], *, diverged: bool)
     return [format_lr(lr), "" if diverged else f"{mean:.4f}", singles, "diverged" * diverged]
 
 
-def _figure(picture: Path) -> str:
-    data = base64.b64encode(picture.read_bytes()).decode()
-    caption = escape(_CAPTIONS.get(picture.name, ""))
-    image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+@dataclass(frozen=True)
+class EmbeddedPicture:
+    """A PNG file to embed in a page; its caption is its alternative text too."""
+
+    base64: str
+    caption: str
+
+
+def _picture(path: Path) -> EmbeddedPicture:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return EmbeddedPicture(data, _CAPTIONS.get(path.name, ""))

@@ -1,8 +1,9 @@
-"""Tables of facts about a run: settings, data, environment, samples."""
+"""Facts about a run for its page: settings, data, environment, samples."""
 
 import contextlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hairpin.config.checks import FIXED_VOCABULARIES
@@ -13,17 +14,38 @@ from hairpin.config.shared import name_of_path, shared_tree, shared_value, witho
 from hairpin.errors import ConfigError
 from hairpin.reports.formats import format_bytes, format_count, harmless_name
 from hairpin.reports.held import of_kind
-from hairpin.reports.page.markup import cut, details, escape, note, pairs, table
+from hairpin.reports.page.markup import Table, cut
 from hairpin.reports.series import Event
 from hairpin.runs.folder import RunDirectory
 
 _MOST_SAMPLES = 60
 _LONGEST_SAMPLE = 20_000  # characters
 
+Rows = list[tuple[str, str]]
 
-def settings_html(config: Config, events: Sequence[Event], *, full: bool = False) -> str:
-    """Return the settings that differ from the recipe's defaults and their origin, and the whole
-    config as TOML; paths are cut to their last names unless `full`.
+
+@dataclass(frozen=True)
+class SampleCard:
+    """A generated text with its prompt; `kind` is a class of the style sheet."""
+
+    title: str
+    prompt: str
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The generated texts of a run, in order, and remarks needed to read them."""
+
+    cards: Sequence[SampleCard]
+    hint: str = ""
+    left_out: str = ""
+
+
+def settings_table(config: Config, events: Sequence[Event], *, full: bool = False) -> Table:
+    """Return the settings that differ from the recipe's defaults, and their origin; paths are cut
+    to their last names unless `full`.
     """
     start = first(events, "start")
     asked = flat(start.get("asked") or {})
@@ -38,16 +60,16 @@ def settings_html(config: Config, events: Sequence[Event], *, full: bool = False
         for key, was, now in differences(by_recipe, config)
     ]
     head = ("setting", "value", f"default of {config.recipe}", "by")
-    different = table("Settings that differ from the recipe's defaults", head, rows, words=4)
-    tree = to_tree(config) if full else shared_tree(config)
-    whole = f'<pre tabindex="0">{escape(to_toml(tree))}</pre>'
-    return (different if rows else note("All as the recipe has it.")) + details(
-        "All settings, as config.toml", whole
-    )
+    return Table("Settings that differ from the recipe's defaults", head, rows, words=4)
 
 
-def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
-    """Return a table of text, tokens, vocabulary and split."""
+def config_toml(config: Config, *, full: bool = False) -> str:
+    """Return all settings as TOML; paths are cut to their last names unless `full`."""
+    return to_toml(to_tree(config) if full else shared_tree(config))
+
+
+def data_rows(events: Sequence[Event], config: Config, done_tokens: int) -> Rows:
+    """Return text, tokens, vocabulary and split."""
     plan, data = first(events, "plan"), config.data
     vocabulary = config.tokenizer.vocabulary or FIXED_VOCABULARIES.get(config.tokenizer.kind)
     names = ", ".join(map(name_of_path, data.texts))
@@ -79,11 +101,11 @@ def data_html(events: Sequence[Event], config: Config, done_tokens: int) -> str:
         rows.append(("SHA-256 of the documents", data.hash))
     if plan.get("start"):
         rows.append(("starts from", without_paths(plan["start"])))
-    return pairs(rows)
+    return rows
 
 
-def environment_html(run: RunDirectory, events: Sequence[Event], *, full: bool = False) -> str:
-    """Return a table of versions and hardware; the run's location and command only if `full`."""
+def environment_rows(run: RunDirectory, events: Sequence[Event], *, full: bool = False) -> Rows:
+    """Return versions and hardware; the run's location and command only if `full`."""
     found: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(run.environment.read_text(encoding="utf-8"))
@@ -99,42 +121,33 @@ def environment_html(run: RunDirectory, events: Sequence[Event], *, full: bool =
     if packages:
         versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
         rows.append(("packages", versions))
-    return pairs(rows)
+    return rows
 
 
-def samples_html(events: Sequence[Event]) -> str:
-    """Return the generated samples from left to right; the first stays visible while scrolling."""
+def samples_of(events: Sequence[Event]) -> Samples:
+    """Return the generated samples; the first stays visible while scrolling."""
     samples = of_kind(events, "sample")
     if not samples:
-        return ""
-    kept, more = samples, ""
+        return Samples(())
+    kept, left_out = samples, ""
     if len(samples) > _MOST_SAMPLES:
         step = (len(samples) - 1) / (_MOST_SAMPLES - 1)
         kept = [samples[round(at * step)] for at in range(_MOST_SAMPLES)]
-        more = note(f"{_MOST_SAMPLES} of {len(samples):,} samples, evenly spread over the run.")
-    cards = "".join(
-        sample_html(f"after {event['update']:,} updates", event, "first" if at == 0 else "")
+        left_out = f"{_MOST_SAMPLES} of {len(samples):,} samples, evenly spread over the run."
+    cards = [
+        sample_card(f"after {event['update']:,} updates", event, "first" if at == 0 else "")
         for at, event in enumerate(kept)
-    )
+    ]
     hint = "The prompt is marked. "
     if len(kept) > 1:
         hint += "Scroll sideways: the first stays in place for comparison."
-    return (
-        f"{note(hint)}{more}"
-        '<div class="samples" tabindex="0" role="region" aria-label="Samples over time">'
-        f"{cards}</div>"
-    )
+    return Samples(cards, hint, left_out)
 
 
-def sample_html(title: str, event: Event, kind: str = "") -> str:
-    """Return one sample with its prompt marked."""
+def sample_card(title: str, event: Event, kind: str = "") -> SampleCard:
+    """Return one sample, shortened if it is very long."""
     prompt = cut(event.get("prompt", ""), _LONGEST_SAMPLE)
-    text = cut(event.get("text", ""), _LONGEST_SAMPLE)
-    marked = f"<mark>{escape(prompt)}</mark>" if prompt else ""
-    return (
-        f'<article class="sample {kind}"><h3>{escape(title)}</h3>'
-        f"<pre>{marked}{escape(text)}</pre></article>"
-    )
+    return SampleCard(title, prompt, cut(event.get("text", ""), _LONGEST_SAMPLE), kind)
 
 
 def first(events: Sequence[Event], kind: str) -> Event:

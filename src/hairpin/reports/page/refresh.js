@@ -1,4 +1,4 @@
-// The page of a run that is training reads itself again, and comes back to where it was.
+// The page of a run that is training reloads itself, and comes back to where it was.
 {
   const live = document.querySelector(".live");
   const button = live.querySelector("button");
@@ -7,10 +7,10 @@
   let kept = {};
   try {
     kept = JSON.parse(sessionStorage.getItem(name)) ?? {};
-  } catch { /* nothing kept */ }
-  history.scrollRestoration = "manual"; // a browser's own comes before the charts, or not at all
+  } catch { /* no storage */ }
+  history.scrollRestoration = "manual"; // the browser's comes before the charts are drawn, or not at all
   const folds = () => [...document.querySelectorAll("details")];
-  const show = () => { button.textContent = paused ? "Go on reading" : "Pause"; };
+  const show = () => { button.textContent = paused ? "Resume" : "Pause"; };
   const busy = () => paused || document.hidden || !getSelection().isCollapsed
     || document.querySelector(".plot:active, button:active") !== null;
 
@@ -25,7 +25,7 @@
     if (kept.focus) document.getElementById(kept.focus)?.focus({ preventScroll: true });
     try {
       sessionStorage.removeItem(name);
-    } catch { /* nothing kept */ }
+    } catch { /* no storage */ }
   });
   addEventListener("pagehide", () => {
     const left = document.querySelector(".samples")?.scrollLeft;
@@ -33,7 +33,7 @@
     const open = folds().map((fold) => fold.open);
     try {
       sessionStorage.setItem(name, JSON.stringify({ top: scrollY, left, open, focus, paused }));
-    } catch { /* nothing kept */ }
+    } catch { /* no storage */ }
   });
   button.hidden = false;
   button.addEventListener("click", () => { paused = !paused; show(); });

@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from hairpin.config.settings import Config
 from hairpin.config.shared import without_paths
+from hairpin.reports.charts import best_confusion, charts_of, counted, incidents_of, labels_of
+from hairpin.reports.diagnostics import diagnose
+from hairpin.reports.event_text import incident_text
 from hairpin.reports.formats import (
     format_count,
     format_duration,
@@ -12,40 +16,34 @@ from hairpin.reports.formats import (
     format_updates,
     harmless_name,
 )
-from hairpin.reports.held import others
-from hairpin.reports.page.chart import charts_data, charts_html, charts_script, clock
-from hairpin.reports.page.curves import charts_of, counted
-from hairpin.reports.page.diagnosis import diagnosis_lines, overlap_html
+from hairpin.reports.held import history, of_kind
+from hairpin.reports.page.chart import charts_data, charts_script, clock, figure_of
 from hairpin.reports.page.facts import (
-    data_html,
-    environment_html,
+    Rows,
+    config_toml,
+    data_rows,
+    environment_rows,
     first,
-    samples_html,
-    settings_html,
+    samples_of,
+    settings_table,
 )
-from hairpin.reports.page.incidents import incident_words, incidents_of
-from hairpin.reports.page.markup import (
-    data_script,
-    details,
-    escape,
-    note,
-    pairs,
-    section,
-    table,
-    tiles,
-)
+from hairpin.reports.page.markup import Table, cut
 from hairpin.reports.page.shell import page
 from hairpin.reports.series import Event
 from hairpin.reports.summary import Summary, summarize
-from hairpin.run import Run
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import read_record
 
 _REFRESH_SECONDS = 10
 _MOST_LABELS = 40
 _LABEL_CHARACTERS = 24
 _MOST_INCIDENTS = 200
+_LONGEST_OVERLAP = 5_000  # characters
+# A sign before the status, which must not depend on colour alone.
+_SIGNS = {"finished": "✓", "failed": "✕", "interrupted": "‖"}
 
 
-def run_page(run: Run, now: float, *, full: bool = False) -> str:
+def run_page(run: RunDirectory, now: float, *, full: bool = False) -> str:
     """Return the page about a run; it reloads itself until the run has ended.
 
     Args:
@@ -57,78 +55,51 @@ def run_page(run: Run, now: float, *, full: bool = False) -> str:
         RunError: its record is damaged or missing.
         ConfigError: its config is damaged or missing.
     """
-    events, config = run.events(), run.config
+    events, config = history(read_record(run.metrics)), run.read_config()
     summary = summarize(events)
     name = run.path.absolute().name
-    charts = charts_of(events, config)
-    runs = [{"name": harmless_name(name), "color": "blue", "dash": "", "marker": "circle"}]
-    sections = [
-        ("curves", "Curves", charts_html(charts, counted(events))),
-        ("confusion", "Which label was taken for which", confusion_html(events)),
-        ("samples", "Samples", samples_html(events)),
-        ("summary", "Summary", _summary_html(summary)),
-        ("diagnostics", "Diagnostics", _diagnostics_html(events, config)),
-        ("settings", "Settings", settings_html(config, events, full=full)),
-        ("data", "Data", data_html(events, config, summary.tokens)),
-        ("environment", "Environment", environment_html(run.directory, events, full=full)),
-    ]
-    there = [(key, title, body) for key, title, body in sections if body]
-    body = "\n".join(
-        [
-            _header(name, summary, events, now),
-            contents([(key, title) for key, title, _ in there]),
-            *(section(*part) for part in there),
-            data_script("charts", charts_data(charts, [clock(events)], runs)),
-        ]
+    figures = [figure_of(chart) for chart in charts_of(events, config)]
+    start = first(events, "start")
+    data = charts_data(
+        figures,
+        [clock(events)],
+        [{"name": harmless_name(name), "color": "blue", "dash": "", "marker": "circle"}],
     )
     return page(
+        "run.html",
         f"{name} · hairpin",
-        body,
         scripts=charts_script(),
+        chart_data=data,
         refresh_seconds=_REFRESH_SECONDS if summary.status == "unfinished" else None,
+        name=name,
+        status=summary.status,
+        sign=_SIGNS.get(summary.status, "…"),
+        began=format_time(start["time"]) if "time" in start else None,
+        written=format_time(now),
+        progress=_progress(summary, events, now),
+        tiles=_tiles(summary),
+        charts=figures,
+        counted=counted(events),
+        confusion=_confusion_table(events),
+        samples=samples_of(events),
+        summary=[(row, without_paths(words)) for row, words in summary.rows()],
+        diagnostics=_diagnostics_rows(events, config),
+        overlap=_overlap(events),
+        incidents=_incidents(events),
+        settings=settings_table(config, events, full=full),
+        config_toml=config_toml(config, full=full),
+        data=data_rows(events, config, summary.tokens),
+        environment=environment_rows(run, events, full=full),
     )
 
 
-def contents(parts: Sequence[tuple[str, str]]) -> str:
-    """Return links to the parts of the page."""
-    links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in parts)
-    return f'<nav aria-label="On this page"><ul>{links}</ul></nav>'
+def format_time(seconds: float) -> str:
+    """Format a time, in seconds since 1970, by this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def status_html(summary: Summary) -> str:
-    """Return the run's status as a word with a symbol, so as not to depend on colour alone."""
-    signs = {"finished": "✓", "failed": "✕", "interrupted": "‖"}
-    return (
-        f'<span class="status {escape(summary.status)}">'
-        f'<span aria-hidden="true">{signs.get(summary.status, "…")}</span> '
-        f"{escape(summary.status)}</span>"
-    )
-
-
-def written(now: float) -> str:
-    """Format the time at which the page was written, by this machine's clock."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-
-
-def confusion_html(events: Sequence[Event]) -> str:
-    """Return the confusion table of the labels at the lowest validation loss."""
-    labels = list(first(events, "plan").get("labels") or ())[:_MOST_LABELS]
-    found = [e for e in others(events) if e.get("val_confusion") and e.get("val_loss") is not None]
-    if not labels or not found:
-        return ""
-    best = min(found, key=lambda event: float(event["val_loss"]))
-    names = [harmless_name(label, _LABEL_CHARACTERS) for label in labels]
-    rows = [
-        (name, *(f"{count:,}" for count in row[:_MOST_LABELS]))
-        for name, row in zip(names, best["val_confusion"], strict=False)
-    ]
-    caption = f"Validation after {best['update']:,} updates: a row for what is, a column for taken"
-    return table(caption, ("is \\ taken for", *names), rows)
-
-
-def _header(name: str, summary: Summary, events: Sequence[Event], now: float) -> str:
-    start = first(events, "start")
-    began = f"began {written(start['time'])}, " if "time" in start else ""
+def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return the most important figures: name, figure and remark."""
     rows = []
     if (best := summary.best) is not None:
         at = f"at update {best.update:,}"
@@ -148,41 +119,64 @@ def _header(name: str, summary: Summary, events: Sequence[Event], now: float) ->
         rows.append(("parameters", format_count(summary.parameters), ""))
     if summary.seconds is not None:
         rows.append(("time", format_duration(summary.seconds), "in all"))
-    return (
-        f'<header><h1>{escape(name)}</h1>\n<p class="standing">{status_html(summary)} '
-        f"{escape(began)}page written {written(now)}</p>\n"
-        f"{_progress_html(summary, events, now)}{tiles(rows)}</header>"
-    )
+    return rows
 
 
-def _progress_html(summary: Summary, events: Sequence[Event], now: float) -> str:
+def _progress(summary: Summary, events: Sequence[Event], now: float) -> dict[str, Any] | None:
     """Return the progress of a run that has not ended."""
     planned = summary.planned_updates
     if summary.status != "unfinished" or not planned:
-        return ""
-    share = summary.updates / planned
+        return None
     plan = first(events, "plan")
-    words = f"{summary.updates:,} of {format_updates(planned)}, {share:.0%}"
+    words = f"{summary.updates:,} of {format_updates(planned)}, {summary.updates / planned:.0%}"
     if plan.get("ends", 0) > now and not first(events, "resume"):
         words += f"; about {format_duration(plan['ends'] - now)} left when this was written"
-    return (
-        f'<p class="progress"><progress max="{planned}" value="{summary.updates}" '
-        f'aria-label="updates done"></progress> <span>{escape(words)}</span></p>\n'
-    )
+    return {"planned": planned, "done": summary.updates, "words": words}
 
 
-def _summary_html(summary: Summary) -> str:
-    return pairs([(name, without_paths(words)) for name, words in summary.rows()])
+def _confusion_table(events: Sequence[Event]) -> Table | None:
+    """Return the confusion table of the labels at the lowest validation loss."""
+    labels, best = labels_of(events)[:_MOST_LABELS], best_confusion(events)
+    if not labels or not best:
+        return None
+    update, matrix = best
+    names = [harmless_name(label, _LABEL_CHARACTERS) for label in labels]
+    rows = [
+        (name, *(f"{count:,}" for count in row[:_MOST_LABELS]))
+        for name, row in zip(names, matrix, strict=False)
+    ]
+    caption = f"Validation after {update:,} updates: a row for what is, a column for taken"
+    return Table(caption, ("is \\ taken for", *names), rows)
 
 
-def _diagnostics_html(events: Sequence[Event], config: Config) -> str:
+def _diagnostics_rows(events: Sequence[Event], config: Config) -> Rows:
+    """Return the findings, each with its name; continuation rows are merged."""
+    found: Rows = []
+    for name, words in diagnose(events, config).lines():
+        if name or not found:
+            found.append((name, words))
+        else:
+            found[-1] = (found[-1][0], f"{found[-1][1]}; {words}")
+    return found
+
+
+def _overlap(events: Sequence[Event]) -> str:
+    """Return the longest text of the run's samples that is in the training text; empty: none is."""
+    event = next(reversed(of_kind(events, "memorisation")), {})
+    return cut(event.get("longest_text") or "", _LONGEST_OVERLAP)
+
+
+def _incidents(events: Sequence[Event]) -> dict[str, Any] | None:
+    """Return a table of the last updates that went wrong."""
     found = incidents_of(events)
-    rows = [(f"{event['update']:,}", incident_words(event)) for event in found[-_MOST_INCIDENTS:]]
-    listed = table("Updates that went wrong", ("update", "what happened"), rows, words=2)
+    if not found:
+        return None
+    rows = [(f"{event['update']:,}", incident_text(event)) for event in found[-_MOST_INCIDENTS:]]
+    left_out = ""
     if len(found) > _MOST_INCIDENTS:
-        listed += note(f"The last {_MOST_INCIDENTS} of {len(found):,}.")
-    return (
-        pairs(diagnosis_lines(events, config))
-        + overlap_html(events)
-        + (details(f"{len(found):,} updates that went wrong", listed) if found else "")
-    )
+        left_out = f"The last {_MOST_INCIDENTS} of {len(found):,}."
+    return {
+        "summary": f"{len(found):,} updates that went wrong",
+        "table": Table("Updates that went wrong", ("update", "what happened"), rows, words=2),
+        "left_out": left_out,
+    }

@@ -1,4 +1,4 @@
-// Numbers as people read them (as reports/formats.py writes them), and where an axis has its ticks.
+// Numbers formatted for people (as reports/formats.py does), and the ticks of an axis.
 
 const written = {
   loss: (x) => (x >= 10 ? x.toFixed(2) : x >= 0.1 ? x.toFixed(3) : short(x)),
@@ -37,7 +37,7 @@ const two = (n) => String(n).padStart(2, "0");
 const short = (x) => String(Number(x.toPrecision(3)));
 const grouped = (x) => Math.round(x).toString().replace(/\B(?=(\d{3})+$)/g, ",");
 
-/** A tick's value: the format of its axis, without zeros that say nothing. */
+/** A tick's value: the format of its axis, without trailing zeros. */
 function tickText(kind, value) {
   if (kind === "share") return `${Number((100 * value).toFixed(1))}%`;
   if (kind === "seconds") return written.seconds(value).replace(/ 00[smh]$/, "");
@@ -67,7 +67,7 @@ function evenTicks(low, high, most, kind) {
   return ticks;
 }
 
-// Digits of ticks in each decade; the first that give few enough are taken.
+// Digits of ticks in each decade; the first row with few enough is taken.
 const DIGITS = [
   [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8],
   [1, 1.5, 2, 3, 4, 6],
@@ -108,7 +108,7 @@ function firstNotBelow(numbers, value) {
   return low;
 }
 
-/** What belongs to `x` between points that straight lines join; beyond the last it rises by `each`. */
+/** Interpolate linearly at `x`; beyond the last point the value rises by `each`. */
 function between(xs, ys, x, each) {
   const last = xs.length - 1;
   if (x >= xs[last]) return ys[last] + (x - xs[last]) * each;

@@ -1,62 +1,101 @@
-"""HTML page in a single file, which fetches nothing and runs no script but its own.
+"""HTML pages in single files, which fetch nothing and run no script but their own.
 
-All of hairpin's pages go through `page`. The content security policy forbids every address (except
-images inside the file), and every style and script but the two whose hashes it lists; a script may
-not turn text into markup. So generated text stays text, whatever it contains.
+All of hairpin's pages are made by `page` from a file in `templates/`. The content security policy
+forbids every address (except images inside the file), and every style and script but the two whose
+hashes it lists; a script may not turn text into markup. What a template writes is escaped, so
+generated text stays text, whatever it contains.
 """
 
 import base64
 import hashlib
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hairpin.reports.page.markup import escape
+from hairpin.reports.page.markup import data_script, escape
 from hairpin.system.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = Path(__file__).parent
 
 
 def page(
-    title: str, body_html: str, *, scripts: str = "", refresh_seconds: int | None = None
+    template: str,
+    title: str,
+    *,
+    scripts: str = "",
+    chart_data: dict[str, Any] | None = None,
+    refresh_seconds: int | None = None,
+    **values: Any,
 ) -> str:
-    """Return the page as HTML.
+    """Return a page as HTML.
 
     Args:
-        title: plain text, for the window's title.
-        body_html: content of `main`, with the page's `h1` and without style attributes, which the
-            policy would ignore.
+        template: a file in `templates/` that fills the blocks of `page.html`. Style attributes
+            would be ignored because of the policy.
+        title: of the window.
         scripts: JavaScript, run after the page is loaded.
+        chart_data: what the scripts draw; None: nothing.
         refresh_seconds: how often the page reloads itself, keeping its scroll position; None:
             never.
+        values: what the template writes. All text is escaped but `markupsafe.Markup`.
 
     Raises:
         ValueError: `scripts` would end its own element.
     """
-    live = ""
+    from markupsafe import Markup
+
     if refresh_seconds is not None:
-        live = _LIVE.format(seconds=refresh_seconds)
         scripts = asset("refresh.js") + scripts
     if scripts:
         scripts = '"use strict";\n' + scripts
     if "</script" in scripts.lower() or "<!--" in scripts:
         raise ValueError("a script has the end of its own element in it; write it as <\\/script")
     style = asset("page.css")
-    return _PAGE.format(
-        policy="; ".join(_policy(style, scripts)),
-        again=f'<noscript><meta http-equiv="refresh" content="{refresh_seconds}"></noscript>\n'
-        if refresh_seconds is not None
-        else "",
-        title=escape(title),
-        style=style,
-        live=live,
-        body=body_html,
-        version=__version__,
-        script=f"<script>{scripts}</script>\n" if scripts else "",
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            policy=Markup("; ".join(_policy(style, scripts))),
+            style=Markup(style),
+            scripts=Markup(scripts),
+            refresh_seconds=refresh_seconds,
+            version=__version__,
+            chart_data=Markup("" if chart_data is None else data_script("charts", chart_data)),
+            **values,
+        )
     )
 
 
 @cache
 def asset(name: str) -> str:
     """Return the content of a file next to this one."""
-    return files("hairpin.reports.page").joinpath(name).read_text(encoding="utf-8")
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        finalize=_escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _escaped(value: Any) -> Any:
+    """Escape a value as all pages do, before jinja2 would by its own rules."""
+    from markupsafe import Markup
+
+    return value if hasattr(value, "__html__") else Markup(escape(str(value)))
 
 
 def _policy(style: str, scripts: str) -> list[str]:
@@ -76,32 +115,3 @@ def _policy(style: str, scripts: str) -> list[str]:
 def _hash(source: str) -> str:
     digest = hashlib.sha256(source.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-_LIVE = """<div class="live" data-refresh="{seconds}">
-<p>Not finished yet. This page reads itself again every {seconds} seconds.</p>
-<button type="button" hidden>Pause</button>
-</div>
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<link rel="icon" href="data:,">
-{again}<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the content</a>
-{live}<main id="main" tabindex="-1">
-{body}
-</main>
-<footer><p>Made by hairpin {version}. Nothing on this page was or will be fetched.</p></footer>
-{script}</body>
-</html>
-"""

@@ -1,6 +1,6 @@
 """Writing of the page about runs, once or repeatedly during training.
 
-NumPy, which pages need, is imported only when one is written.
+NumPy and jinja2, which pages need, are imported only when one is written.
 """
 
 import time
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hairpin.errors import RunError, UserError
-from hairpin.run import Run
 from hairpin.runs import events
+from hairpin.runs.folder import RunDirectory
 from hairpin.system.files import write_atomically
 
 NAME = "report.html"
@@ -17,7 +17,9 @@ NAME = "report.html"
 _SHARE = 0.01
 
 
-def write_report(runs: Sequence[Run], out: Path | None = None, *, full: bool = False) -> Path:
+def write_report(
+    runs: Sequence[RunDirectory], out: Path | None = None, *, full: bool = False
+) -> Path:
     """Write the page about one or several runs, completely or not at all.
 
     Args:
@@ -32,14 +34,14 @@ def write_report(runs: Sequence[Run], out: Path | None = None, *, full: bool = F
     Raises:
         UserError: a run is damaged, or the file cannot be written.
     """
-    from hairpin.reports.page.compare_page import several_page
+    from hairpin.reports.page.compare_page import compare_page
     from hairpin.reports.page.run_page import run_page
 
     if out is None:
-        out = runs[0].directory.report if len(runs) == 1 else Path(NAME)
+        out = runs[0].report if len(runs) == 1 else Path(NAME)
     now = time.time()
     try:
-        html = run_page(runs[0], now, full=full) if len(runs) == 1 else several_page(runs, now)
+        html = run_page(runs[0], now, full=full) if len(runs) == 1 else compare_page(runs, now)
     except (KeyError, TypeError) as error:  # JSON lines that no run wrote
         names = ", ".join(str(run.path) for run in runs)
         raise RunError(f"{names}: a line of metrics.jsonl lacks what it needs: {error}") from None
@@ -67,7 +69,7 @@ class LivePage:
 
     def __init__(
         self,
-        run: Run,
+        run: RunDirectory,
         notice: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,6 +97,6 @@ class LivePage:
             write_report([self._run])
         except Exception as error:  # a page must not stop a run
             if not self._failed:
-                self._notice(f"{self._run.directory.report}: not written: {error}")
+                self._notice(f"{self._run.report}: not written: {error}")
             self._failed = True
         self._next_time = self._clock() + (self._clock() - began) / _SHARE

@@ -16,31 +16,31 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from hairpin.reports.formats import (
-    format_duration,
-    format_loss,
-    format_norm,
-    format_updates,
-    harmless,
-    harmless_name,
+from hairpin.reports.event_text import (
+    end_text,
+    evaluation_fields,
+    incident_text,
+    new_length_text,
+    resume_text,
 )
+from hairpin.reports.formats import format_updates, harmless
 from hairpin.reports.terminal.live import (
     SECONDS_BEFORE_STAGES,
     SECONDS_BETWEEN_LINES,
     Bar,
-    Shown,
+    LiveDisplay,
+    Progress,
     amount_of,
     row,
     stage_words,
     standard_console,
 )
-from hairpin.reports.terminal.progress import Progress
 from hairpin.runs import events
 
-__all__ = ["Display", "Stages", "incident_text", "standard_console"]
+__all__ = ["Display", "Stages", "standard_console"]
 
 
-class Display(Shown):
+class Display(LiveDisplay):
     """Show the events of one process of a run.
 
         with Display(updates=2400) as display:
@@ -79,38 +79,41 @@ class Display(Shown):
 
     def show(self, event: events.Event) -> None:
         """Show an event according to its kind; kinds that need no words show nothing."""
-        self._require_whole()
+        self._raise_failure()
         self._begin_stage("")
         match event:
             case events.Update():
                 self._progress.add(event)
                 self._show_progress_line()
             case events.Evaluation():
-                self._print(_evaluation_text(event))
+                self._show_evaluation(event)
             case events.Sample():
                 self._show_sample(event)
             case events.Plan():
                 self._updates = event.updates
                 self._count(event.labels)
-            case events.Correction():
+            case events.Correction() | events.Extend():
                 self._updates = event.updates
-                self._print(_correction_text(event))
-            case events.Extend():
-                self._updates = event.updates
-                self._print(_extend_text(event))
+                words = new_length_text(event)
+                self._line(f"after {format_updates(event.update)}: {words}")
             case events.Incident():
-                self._print(incident_text(event, self._console.encoding))
+                self._line(f"update {event.update:,}: {incident_text(event)}", "yellow")
             case events.Resume():
                 self._updates = event.updates or self._updates
                 self._progress.done = event.update
                 self._count(event.labels)
-                self._print(Text(f"going on after {format_updates(event.update)}", "bold"))
+                self._line(resume_text(event), "bold")
             case events.End():
-                self._show_end(event)
+                is_good = event.status == "finished"
+                self._line(end_text(event), "bold green" if is_good else "bold red")
 
     def _count(self, labels: tuple[str, ...] | None) -> None:
         """Set the unit of speed: examples for a classifier, which has one target per example."""
         self._progress.counted = "examples" if labels else "tok"
+
+    def _line(self, words: str, style: str = "") -> None:
+        """Print a line, of which nothing can act on the terminal."""
+        self._print(Text(harmless(words, self._console.encoding), style))
 
     def _print(self, text: Text) -> None:
         if not self._quiet:
@@ -124,6 +127,14 @@ class Display(Shown):
             self._last_line_time = now
             self._print(Text(self._progress.line(self._updates)))
 
+    def _show_evaluation(self, event: events.Evaluation) -> None:
+        """Print the results, with the place and the validation loss in bold."""
+        text = Text("  ").join(
+            Text(harmless(words, self._console.encoding), "bold" if at in (0, 2) else "")
+            for at, words in enumerate(evaluation_fields(event))
+        )
+        self._print(text)
+
     def _show_sample(self, event: events.Sample) -> None:
         encoding = self._console.encoding
         prompt, text = harmless(event.prompt, encoding), harmless(event.text, encoding)
@@ -135,17 +146,8 @@ class Display(Shown):
         for line in words.split("\n", allow_blank=True):
             self._print(Text("    ") + line)
 
-    def _show_end(self, event: events.End) -> None:
-        took = (
-            f"{event.status} after {format_updates(event.update)}, {format_duration(event.seconds)}"
-        )
-        style = "bold green" if event.status == "finished" else "bold red"
-        if event.reason is not None:
-            took += f": {harmless(event.reason, self._console.encoding)}"
-        self._print(Text(took, style))
 
-
-class Stages(Shown):
+class Stages(LiveDisplay):
     """Show the progress of preparation, as an `on_progress(stage, done_bytes, total_bytes)`.
 
     Stages that take less than half a second are not shown.
@@ -176,7 +178,7 @@ class Stages(Shown):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` bytes of `stage` are done; a total of 0 means unknown."""
-        self._require_whole()
+        self._raise_failure()
         self._begin_stage(stage)
         now = self._clock()
         if self._quiet or now - self._start_time < SECONDS_BEFORE_STAGES:
@@ -196,59 +198,3 @@ class Stages(Shown):
     def _show_bar(self, stage: str, done: int, total: int) -> None:
         amount = f" {amount_of(done, total)}" if done or total else " …"
         self._show_live(row(f"{stage} ", ProgressBar(total or None, done), amount))
-
-
-def _evaluation_text(event: events.Evaluation) -> Text:
-    text = Text.assemble(
-        (f"evaluation after {format_updates(event.update)}", "bold"),
-        f"  train {format_loss(event.train_loss)}  ",
-        (f"validation {format_loss(event.val_loss)}", "bold"),
-    )
-    if event.val_bits_per_byte is not None:
-        text.append(f"  {event.val_bits_per_byte:.3f} bits per byte")
-    if event.val_accuracy is not None and event.train_accuracy is not None:
-        text.append(f"  {event.val_accuracy:.1%} right ({event.train_accuracy:.1%} in training)")
-    if event.sources:
-        losses = [
-            f"{harmless(name)} {format_loss(each['val_loss'])}"
-            for name, each in event.sources.items()
-        ]
-        text.append(f"  ({', '.join(losses)})")
-    return text
-
-
-def incident_text(event: events.Incident, encoding: str) -> Text:
-    """Return a line on what went wrong in an update and what was done about it."""
-    reason = event.reason if isinstance(event, events.Skip | events.Rewind) else ""
-    match event:
-        case events.Rewind():
-            done = (
-                f"{reason}, back to the checkpoint after {format_updates(event.to_update)} and on "
-                f"past {event.skipped_samples:,} samples"
-            )
-        case events.Skip():
-            done = f"{reason}, skipped"
-        case _:
-            done = "spike"
-    last = event.position + event.samples - 1
-    return Text(
-        f"update {event.update:,}: {done}  loss {format_loss(event.loss)}  "
-        f"grad {format_norm(event.grad_norm)}, most in {event.parameter}; samples "
-        f"{event.position:,} to {last:,}: {harmless(harmless_name(event.excerpt), encoding)}",
-        "yellow",
-    )
-
-
-def _correction_text(event: events.Correction) -> Text:
-    return Text(
-        f"after {format_updates(event.update)}: the run is now {event.updates:,} updates long, not "
-        f"{event.planned_updates:,}, to end inside its time budget"
-    )
-
-
-def _extend_text(event: events.Extend) -> Text:
-    policy = f" ({event.policy})" if event.policy else ""
-    return Text(
-        f"after {format_updates(event.update)}: the run is now {event.updates:,} updates long, not "
-        f"{event.planned_updates:,}{policy}"
-    )

@@ -11,16 +11,16 @@ from html import escape
 from pathlib import Path
 from typing import Any, Protocol
 
-from hairpin.reports.formats import (
-    format_duration,
-    format_loss,
-    format_updates,
-    harmless,
+from hairpin.reports.event_text import (
+    end_text,
+    evaluation_fields,
+    incident_text,
+    new_length_text,
+    plan_text,
+    resume_text,
 )
-from hairpin.reports.terminal.display import incident_text
-from hairpin.reports.terminal.live import stage_words
-from hairpin.reports.terminal.progress import Progress
-from hairpin.reports.terminal.run_display import plan_line
+from hairpin.reports.formats import format_updates, harmless
+from hairpin.reports.terminal.live import Progress, stage_words
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory
 
@@ -95,28 +95,26 @@ class Notebook:
             case events.Plan():
                 self._updates = event.updates
                 self._progress.counted = "examples" if event.labels else "tok"
-                self._add(plan_line(event))
+                self._add(plan_text(event))
             case events.Resume():
                 self._updates = event.updates or self._updates
                 self._progress.done = event.update
-                self._add(f"going on after {format_updates(event.update)}")
+                self._add(resume_text(event))
             case events.Correction() | events.Extend():
                 self._updates = event.updates
-                self._add(f"the run is now {format_updates(event.updates)} long")
+                self._add(f"after {format_updates(event.update)}: {new_length_text(event)}")
             case events.Evaluation():
-                self._add(_evaluation_line(event))
+                self._add("  ".join(evaluation_fields(event)))
             case events.Sample():
                 self._sample = event.prompt + event.text
             case events.Incident():
-                self._add(incident_text(event, "utf-8").plain)
+                self._add(f"update {event.update:,}: {incident_text(event)}")
             case events.End():
-                why = f": {event.reason}" if event.reason else ""
-                took = f"{format_updates(event.update)}, {format_duration(event.seconds)}"
-                self._add(f"{event.status} after {took}{why}")
+                self._add(end_text(event))
 
     def finish(self, path: Path, summary: Sequence[str]) -> None:
         """Show the summary and the plots of the finished run at `path` in a new output."""
-        from hairpin.reports.pictures import Pictures, page_of
+        from hairpin.reports.plots import Pictures, page_of
 
         if self._stage:
             self._stage = self._stage_name = ""
@@ -167,18 +165,6 @@ class Notebook:
 def _text(text: str) -> str:
     """Escape text of unknown origin for HTML."""
     return escape(harmless(text))
-
-
-def _evaluation_line(event: events.Evaluation) -> str:
-    line = (
-        f"evaluation after {format_updates(event.update)}  train {format_loss(event.train_loss)}  "
-        f"validation {format_loss(event.val_loss)}"
-    )
-    if event.val_bits_per_byte is not None:
-        line += f"  {event.val_bits_per_byte:.3f} bits per byte"
-    if event.val_accuracy is not None:
-        line += f"  {event.val_accuracy:.1%} right"
-    return line
 
 
 def _display(html: str) -> Callable[[str], None]:

@@ -1,22 +1,18 @@
 """Display of a run on a terminal, from its plan to its summary."""
 
-import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from hairpin.reports.formats import format_count, format_duration, harmless, harmless_name
+from hairpin.reports.event_text import plan_text
+from hairpin.reports.formats import harmless
 from hairpin.reports.terminal.display import Display, Stages
 from hairpin.reports.terminal.live import is_terminal, standard_console
 from hairpin.runs import events
 from hairpin.runs.events import Event
 from hairpin.runs.folder import RunDirectory
 from hairpin.system.shell import command
-
-_NAME_CHARS, _MOST_COLUMNS = 40, 8  # of columns of a file of records
 
 
 class Terminal:
@@ -57,7 +53,7 @@ class Terminal:
         if self._display is None:
             self.close()
             if isinstance(event, events.Plan):
-                self._line(plan_line(event))
+                self._line(plan_text(event))
             if isinstance(event, events.Plan | events.Resume) and self._report:
                 self._line(harmless(f"page: {self._report}"))
             self._display = Display(console=self._console).__enter__()
@@ -83,58 +79,19 @@ class Terminal:
             shown.__exit__(None, None, None)
 
 
-def plan_line(plan: events.Plan) -> str:
-    """Describe the plan in a sentence, with the time of day when the run will end."""
-    try:
-        ends = time.strftime("%H:%M:%S", time.localtime(plan.ends))
-    except (OverflowError, ValueError, OSError):  # beyond the calendar, or not a number
-        ends = "?"
-    if plan.examples is None:
-        size = f"{plan.tokens_per_update:,} tokens"
-        data = f"{format_count(plan.train_tokens)} training tokens"
-    else:
-        each = plan.epochs * plan.examples / plan.updates if plan.updates else math.nan
-        size = f"{each:,.0f} examples"
-        data = f"{plan.examples:,} training examples"
-    labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
-    columns = _columns_line(plan.records) if plan.records else ""
-    start = f", from the {harmless(plan.start)}" if plan.start else ""
-    sources = "".join(
-        f"{', ' if at else '; '}{harmless(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
-        for at, (name, each) in enumerate((plan.sources or {}).items())
-    )
-    return (
-        f"plan: {harmless(plan.text)}{labels}{start}{columns}; "
-        f"{format_count(plan.parameters)} parameters, {plan.updates:,} updates of {size} "
-        f"({plan.warmup:,} of warmup), {plan.epochs:.2g} passes over {data}{sources}; "
-        f"about {format_duration(plan.seconds)}, until {ends}"
-    )
-
-
-def _columns_line(records: Mapping[str, Any]) -> str:
-    """Return the columns of a file of records that are read, and those that are not."""
-    *asked, answer = (harmless_name(name, _NAME_CHARS) for name in records["columns"].values())
-    counts = records.get("unused", {})
-    named = [f"{harmless_name(name, _NAME_CHARS)} in {n:,}" for name, n in counts.items()]
-    if len(named) > _MOST_COLUMNS:
-        named[_MOST_COLUMNS:] = [f"{len(named) - _MOST_COLUMNS:,} more columns in some"]
-    unused = f" (not used: {', '.join(named)} of {records['count']:,} records)" if named else ""
-    return f"; {' and '.join(asked)} → {answer}{unused}"
-
-
 def _next_steps(run: Path) -> list[str]:
     commands = [
-        (command("sample", run), "let it write"),
-        (command("evaluate", run, "FILE"), "measure it on any text"),
+        (command("sample", run), "generate text"),
+        (command("evaluate", run, "FILE"), "evaluate it on any text"),
         (command("train", "--config", run / "config.toml"), "repeat the run"),
     ]
     kind = RunDirectory(run).read_config().finetune.kind
     if kind == "classify":
         commands[0] = (command("predict", run, "TEXT"), "the label of a text")
     elif kind == "instruct":
-        commands[0] = (command("sample", run), "give it instructions")
+        commands[0] = (command("sample", run), "follow instructions")
     if kind:
-        commands[1] = (command("evaluate", run, "FILE"), "measure it on other records")
+        commands[1] = (command("evaluate", run, "FILE"), "evaluate it on other records")
     width = max(len(command) for command, _ in commands)
     return [
         f"page      {RunDirectory(run).report}",
