@@ -25,9 +25,10 @@ LAYERS = {
     "reading": "commands errors",
     "schedules": "errors",
     "extensions": "errors schedules",
-    "plugins": "errors schedules",
+    "model.architectures": "",
+    "plugins": "errors schedules model.architectures",
     "plugin_files": "given commands errors plugins",
-    "config": "given errors reading schedules extensions plugins plugin_files",
+    "config": "given errors reading schedules extensions plugins plugin_files model.architectures",
     "distributed": "errors",
     "checkpoints": "errors files reading distributed",
     "runs": "commands errors files reading config",
@@ -35,20 +36,22 @@ LAYERS = {
     "watch": "errors runs",
     "data": "given errors files reading config",
     "data.batches": "data",
-    "model.shape": "config",
-    "model": "errors plugins plugin_files data.batches model.shape",
+    "model.shape": "config model.architectures",
+    "model": "errors plugins plugin_files data.batches model.architectures model.shape",
     "optim": "errors plugins plugin_files config",
     "planning": "errors files config data model.shape",
     "training": "commands surroundings allocator waiting errors files reading schedules plugins"
-    " config distributed checkpoints runs watch data data.batches model.shape model optim planning",
+    " config distributed checkpoints runs watch data data.batches model.architectures model.shape"
+    " model optim planning",
     "finetuning": "errors files config distributed runs watch data data.batches model.shape model"
     " planning training",
     "inference": "given surroundings errors plugins config runs data data.batches model.shape"
     " model planning training finetuning",
     "verifying": "commands errors reading config checkpoints runs data training",
-    "doctor": "errors version waiting files config runs data data.batches model.shape model optim"
+    "doctor": "errors version waiting files config runs data data.batches model.architectures"
+    " model.shape model optim"
     " training",
-    "analysis": "errors files reading schedules extensions config runs",
+    "analysis": "errors files reading schedules extensions config runs model.architectures",
     "terminal": "commands runs analysis",
     "book": "",
     "book.report": "commands errors files runs data training analysis book",
@@ -94,7 +97,7 @@ WITH_TORCH = (
     "book",
 )
 DRAWN_WITH_TORCH = (*(set(WITH_TORCH) - {"data.batches", "distributed.world"}), "book.report")
-WITHOUT_TORCH_ALL_THE_SAME = ("model.shape",)
+WITHOUT_TORCH_ALL_THE_SAME = ("model.architectures", "model.shape")
 
 PATHS = sorted(SOURCE.rglob("*.py"))
 

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hairpin.errors import PluginError
+from hairpin.model.architectures import ARCHITECTURES
 from hairpin.schedules.curves import CURVES, Schedule, curve
 
 # Built-in names of each kind; those that a plugin adds are in `REGISTERED`.
 BUILT_IN = {
     "schedule": tuple(CURVES),
     "optimizer": ("adamw", "muon"),
-    "model": ("gpt2", "modern", "qwen3"),
+    "model": tuple(ARCHITECTURES),
     "loss": ("cross-entropy",),
 }
 # The setting that takes the names of each kind.
