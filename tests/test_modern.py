@@ -13,7 +13,6 @@ from hairpin.errors import ConfigError
 from hairpin.model.architectures import RotaryTraits
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
-from hairpin.model.kernels import choice
 from hairpin.model.kernels.norms import rms_norm
 from hairpin.model.kernels.rotary import Rotary, rotate
 from hairpin.model.shape import Shape
@@ -145,22 +144,3 @@ def test_what_a_modern_network_has_not_is_refused_in_one_list() -> None:
 def test_the_recipe_is_a_whole_config() -> None:
     config = build_config()
     assert config.model.architecture == "modern" and config.optimizer.kind == "muon"
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_gradients_by_hand_are_those_of_the_plain_operations(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a GPU and a compiler are given, and what a CPU does."""
-    found = []
-    for is_by_hand in (True, False):
-        monkeypatch.setattr(choice, "is_by_hand", lambda x, answer=is_by_hand: answer)
-        model = lively()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss, _ = model(ids(2, 24), ids(2, 24, seed=1))
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in model.parameters())])
-    most = {"float32": 1e-5, "bfloat16": 3e-2}[precision]
-    for one, other in zip(*found, strict=True):
-        assert one is not None and other is not None
-        assert (one - other).norm() <= most * other.norm()

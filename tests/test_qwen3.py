@@ -15,7 +15,6 @@ from hairpin.config.load import build_config
 from hairpin.errors import ConfigError
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
-from hairpin.model.kernels import choice
 from hairpin.model.kernels.activations import swiglu
 from hairpin.model.kernels.norms import rms_norm
 from hairpin.model.shape import Shape
@@ -86,29 +85,6 @@ def test_parts_have_the_gradients_that_autograd_finds() -> None:
     assert torch.autograd.gradcheck(rms_norm, (x, weight))
     torch.testing.assert_close(rms_norm(x, weight), F.rms_norm(x, (7,), weight, 1e-6))
     assert torch.autograd.gradcheck(swiglu, (x, torch.randn_like(x, requires_grad=True)))
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_gradients_by_hand_are_those_of_the_plain_operations(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a GPU and a compiler are given, and what a CPU does."""
-    found = []
-    for is_by_hand in (True, False):
-        monkeypatch.setattr(choice, "is_by_hand", lambda x, answer=is_by_hand: answer)
-        model = GPT(SHAPE)
-        with torch.no_grad():
-            for number, parameter in enumerate(model.parameters()):
-                draw = torch.Generator().manual_seed(number)
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss, _ = model(random_ids(2, 24), random_ids(2, 24, seed=1))
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in model.parameters())])
-    most = {"float32": 1e-5, "bfloat16": 3e-2}[precision]
-    for one, other in zip(*found, strict=True):
-        assert one is not None and other is not None
-        assert (one - other).norm() <= most * other.norm()
 
 
 def test_at_first_all_tokens_are_nearly_equally_likely_and_blocks_add_nothing() -> None:

@@ -21,7 +21,7 @@ PROCESS_BYTES = 290_000_000
 PLOTS_BYTES = 25_000_000
 CUDA_CONTEXT_BYTES = 600_000_000  # on a GPU, before any tensor: approximate, for recent ones
 
-# Copies of constants in model/attention.py and model/head.py, which import torch; a test compares.
+# Copies of constants in model/kernels/, which imports torch; a test compares.
 ATTENTION_BLOCK = 128
 KEPT_PROBABILITY_BYTES = 2 * 64 * 2**20
 LOGIT_CHUNK_BYTES = 128 * 2**20
