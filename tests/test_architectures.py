@@ -5,12 +5,14 @@ test_doctor.py holds their losses, gradients and texts to plain operations in fl
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hairpin.config.load import build_config
 from hairpin.doctor.plain import plain_logits
+from hairpin.errors import ConfigError
 from hairpin.model.architectures import ARCHITECTURES
 from hairpin.model.decode import Decoder
 from hairpin.model.gpt import GPT
@@ -86,15 +88,17 @@ def test_weights_and_config_json_come_back_from_transformers(shape: Shape, tmp_p
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_config_may_set_the_options_of_its_architecture_and_no_others(architecture: str) -> None:
-    options = {"bias": True, "qkv_bias": True, "tied": True, "dropout": 0.1}
-    options["initialisation"] = "pytorch"
+    options: dict[str, Any] = {
+        "bias": True, "qkv_bias": True, "tied": True, "dropout": 0.1, "initialisation": "pytorch",
+    }  # fmt: skip
     allowed = ARCHITECTURES[architecture].options
-    off = {"bias": False, "qkv_bias": False, "tied": False}
-    own = off | {name: value for name, value in options.items() if name in allowed}
-    config = build_config(
-        flags={"model.architecture": architecture} | {f"model.{n}": v for n, v in own.items()}
-    )
-    assert all(getattr(config.model, name) == value for name, value in own.items())
+    off = {"model.bias": False, "model.qkv_bias": False, "model.tied": False}
+    flags = off | {"model.architecture": architecture}
+    config = build_config(flags=flags | {f"model.{name}": options[name] for name in allowed})
+    assert all(getattr(config.model, name) == options[name] for name in allowed)
+    for name in options.keys() - allowed:
+        with pytest.raises(ConfigError, match=f"model.{name}: "):
+            build_config(flags=flags | {f"model.{name}": options[name]})
 
 
 def test_a_parameter_of_two_architectures_begins_with_the_same_values_if_both_draw_alike() -> None:
