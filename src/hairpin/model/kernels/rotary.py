@@ -69,24 +69,30 @@ def rotate_heads(
         norms: of queries and of keys, if they have any.
         norms_first: they come before the rotation, not after it.
     """
-    if norms is not None and choice.is_by_hand(qkv_BT3HD):
-        query, key = norms[0].weight, norms[1].weight
-        out: Tensor
-        if query is not None and key is not None and norms_first:
-            weights_2D, epsilon = torch.stack((query, key)), norms[0].epsilon
-            out = _WeightedHeads.apply(qkv_BT3HD, weights_2D, *rotation, epsilon)  # type: ignore[no-untyped-call]
-            return out
-        if query is None and key is None:  # in either order: a rotation preserves lengths
-            out = _Heads.apply(qkv_BT3HD, *rotation, norms[0].epsilon)  # type: ignore[no-untyped-call]
-            return out
-    q_BHTD, k_BHTD, v_BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
-    qk = [q_BHTD, k_BHTD]
-    if norms is not None and norms_first:
-        qk = [norm(part) for norm, part in zip(norms, qk, strict=True)]
-    qk = [rotate(part, rotation) for part in qk]
-    if norms is not None and not norms_first:
-        qk = [norm(part) for norm, part in zip(norms, qk, strict=True)]
-    return torch.stack((*(part.to(v_BHTD.dtype) for part in qk), v_BHTD))
+    weighted = norms is not None and norms[0].weight is not None
+    if norms is not None and (norms_first or not weighted) and choice.is_by_hand(qkv_BT3HD):
+        return _by_hand(qkv_BT3HD, rotation, norms)
+    qkv_3BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
+    # Together, unless their norms differ by their weights.
+    groups = qkv_3BHTD[:2].split(1 if weighted else 2)
+    done = []
+    for group, norm in zip(groups, norms or (None,), strict=False):
+        qk = norm(group) if norm is not None and norms_first else group
+        qk = rotate(qk, rotation)
+        qk = norm(qk) if norm is not None and not norms_first else qk
+        done.append(qk.to(qkv_3BHTD.dtype))
+    return torch.cat((*done, qkv_3BHTD[2:]))
+
+
+def _by_hand(qkv_BT3HD: Tensor, rotation: Rotation, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+    query, key, epsilon = norms[0].weight, norms[1].weight, norms[0].epsilon
+    out: Tensor
+    if query is None or key is None:  # in either order: a rotation preserves lengths
+        out = _Heads.apply(qkv_BT3HD, *rotation, epsilon)  # type: ignore[no-untyped-call]
+    else:
+        weights_2D = torch.stack((query, key))
+        out = _WeightedHeads.apply(qkv_BT3HD, weights_2D, *rotation, epsilon)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Heads(torch.autograd.Function):
