@@ -74,7 +74,7 @@ def rotate_heads(
         return _by_hand(qkv_BT3HD, rotation, norms)
     qkv_3BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
     # Together, unless their norms differ by their weights.
-    groups = qkv_3BHTD[:2].split(1 if weighted else 2)
+    groups = torch.split(qkv_3BHTD[:2], 1 if weighted else 2)
     done = []
     for group, norm in zip(groups, norms or (None,), strict=False):
         qk = norm(group) if norm is not None and norms_first else group
