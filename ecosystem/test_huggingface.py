@@ -193,7 +193,7 @@ def test_an_instruction_in_a_chat_is_the_runs_own_prompt(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_qwen3_has_the_gradients_of_transformers(tied: bool) -> None:
-    shape = Shape.qwen3(80, 24, layers=3, heads=2, width=32, tied=tied)
+    shape = Shape.default("qwen3", 80, 24, layers=3, heads=2, width=32, tied=tied)
     config = Qwen3Config(
         vocab_size=80, hidden_size=32, intermediate_size=shape.inner, num_hidden_layers=3,
         num_attention_heads=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=24,

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hairpin.model import attention
-from hairpin.model.attention import causal_attention
 from hairpin.model.gpt import GPT
-from hairpin.model.layers import attend
+from hairpin.model.kernels import attention
+from hairpin.model.kernels.attention import attend, causal_attention
 from hairpin.model.shape import Shape
 
 

@@ -28,7 +28,7 @@ from hairpin.runs.watcher import Quiet
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.weights.book_weights import from_book, to_book
-from hairpin.weights.gpt2_weights import from_gpt2, to_gpt2
+from hairpin.weights.transformers_weights import from_transformers, to_plain
 from helpers import BOOK_TINY, lively_model, of_kind, random_ids, shaken, text_file
 
 SHAPE = Shape(64, 8, layers=2, heads=2, width=16, tied=False)
@@ -124,11 +124,11 @@ def test_weights_of_another_depth_are_refused_by_the_tensor_that_is_missing() ->
 
 def test_gpt2s_layout_gets_zeros_where_query_key_and_value_have_no_bias() -> None:
     bare = lively_model(replace(SHAPE, qkv_bias=False))
-    theirs = to_gpt2(bare.state_dict(), 2)
+    theirs = to_plain(bare.state_dict(), bare.shape)
     assert theirs["h.1.attn.c_attn.bias"].tolist() == [0.0] * 48
     assert theirs["h.1.attn.c_proj.bias"].any()
     full = GPT(SHAPE)
-    full.load_state_dict(from_gpt2(theirs, 2), strict=True)
+    full.load_state_dict(from_transformers(theirs, SHAPE), strict=True)
     ids = random_ids(2, 8)
     torch.testing.assert_close(full.logits(ids), bare.logits(ids), atol=1e-6, rtol=1e-6)
 

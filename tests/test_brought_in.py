@@ -20,7 +20,7 @@ from hairpin.data.encoding import Part, encoded_parts
 from hairpin.data.tokenizers import BpeTokenizer, load_tokenizer
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
-from hairpin.weights.convert.huggingface import config_json
+from hairpin.weights.model_config import config_json
 from hairpin.weights.origin import open_origin
 from hairpin.weights.transformers_weights import to_transformers
 from helpers import (
@@ -112,7 +112,7 @@ def llama_folder(path: Path, shape: Shape, tensors: dict[str, torch.Tensor], **c
 
 
 def test_a_qwen3_whose_head_is_another_is_untied_too(tmp_path: Path) -> None:
-    shape = Shape.qwen3(GPT2_IDS, 12, 2, 2, 16)
+    shape = Shape.default("qwen3", GPT2_IDS, 12, 2, 2, 16)
     tensors = to_transformers(lively_model(shape).state_dict(), shape)
     untied = open_origin(llama_folder(tmp_path / "untied", shape, tensors))
     said = llama_folder(tmp_path / "said", shape, tensors, tie_word_embeddings=True)
@@ -130,8 +130,7 @@ def test_a_qwen3_whose_head_is_another_is_untied_too(tmp_path: Path) -> None:
 def test_names_without_model_in_front_are_the_same_weights(
     tmp_path: Path, architecture: str, bare: str
 ) -> None:
-    make = Shape.modern if architecture == "modern" else Shape.qwen3
-    shape = make(GPT2_IDS, 12, 2, 2, 16)
+    shape = Shape.default(architecture, GPT2_IDS, 12, 2, 2, 16)
     tensors = to_transformers(lively_model(shape).state_dict(), shape)
     whole = open_origin(llama_folder(tmp_path / "whole", shape, tensors))
     renamed = {
@@ -149,10 +148,10 @@ def test_a_tensor_that_is_there_under_two_names_is_refused(folder: Path, tmp_pat
         "gpt2/model.safetensors: transformer.ln_f.bias and ln_f.bias are the same tensor; "
         "save the model again"
     ]
-    shape = Shape.qwen3(GPT2_IDS, 12, 1, 2, 16)
+    shape = Shape.default("qwen3", GPT2_IDS, 12, 1, 2, 16)
     tensors = to_transformers(lively_model(shape).state_dict(), shape)
     path = llama_folder(tmp_path / "q", shape, tensors | {"norm.weight": torch.ones(16)})
-    assert "norm.weight and model.norm.weight are the same tensor" in problems_of(path)[0]
+    assert "model.norm.weight and norm.weight are the same tensor" in problems_of(path)[0]
 
 
 def test_heads_that_are_no_language_models_are_told(folder: Path) -> None:

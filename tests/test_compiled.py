@@ -18,8 +18,8 @@ from hairpin.machine import compiler
 from hairpin.model import compiled
 from hairpin.model.compiled import compile_blocks, eager_blocks
 from hairpin.model.gpt import GPT
+from hairpin.model.kernels.cross_entropy import whole_cross_entropy
 from hairpin.model.shape import Shape
-from hairpin.model.whole_head import whole_cross_entropy
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.system.files import private_folder

@@ -19,9 +19,9 @@ SHAPES = {
     "gpt2": Shape(70, 24, layers=2, heads=2, width=32),
     "no biases": Shape(70, 24, layers=2, heads=4, width=32, bias=False, tied=False),
     "no qkv bias": Shape(70, 24, layers=2, heads=2, width=32, qkv_bias=False),
-    "modern": Shape.modern(70, 24, layers=2, heads=2, width=32),
-    "qwen3": Shape.qwen3(70, 24, layers=2, heads=2, width=32),
-    "tied qwen3": Shape.qwen3(71, 24, layers=1, heads=3, width=18, tied=True),
+    "modern": Shape.default("modern", 70, 24, layers=2, heads=2, width=32),
+    "qwen3": Shape.default("qwen3", 70, 24, layers=2, heads=2, width=32),
+    "tied qwen3": Shape.default("qwen3", 71, 24, layers=1, heads=3, width=18, tied=True),
     "odd": Shape(71, 24, layers=1, heads=3, width=21),
 }
 

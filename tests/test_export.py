@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,18 @@ from hairpin.model.shape import Shape
 from hairpin.run import Run
 from hairpin.weights.convert import bring_in, huggingface
 from hairpin.weights.convert.gguf import gguf_tensors
-from hairpin.weights.convert.huggingface import config_json, export_folder
+from hairpin.weights.convert.huggingface import export_folder
 from hairpin.weights.convert.source import open_source
 from hairpin.weights.convert.tokenizer_files import Vocabulary, chat_template
+from hairpin.weights.model_config import config_json, read_shape
 from hairpin.weights.origin import open_origin
-from hairpin.weights.transformers_weights import from_transformers, misfit, to_transformers
+from hairpin.weights.transformers_weights import (
+    from_transformers,
+    misfit,
+    plain_names,
+    to_plain,
+    to_transformers,
+)
 from helpers import (
     Hairpin,
     evaluations,
@@ -46,9 +54,9 @@ from helpers import (
 SHAPES = {
     "gpt2": Shape(60, 12, 2, 2, 16),
     "untied gpt2": Shape(60, 12, 2, 2, 16, tied=False),
-    "modern": Shape.modern(60, 12, 2, 2, 16),
-    "qwen3": Shape.qwen3(60, 12, 2, 2, 16),
-    "tied qwen3": Shape.qwen3(60, 12, 2, 2, 16, tied=True),
+    "modern": Shape.default("modern", 60, 12, 2, 2, 16),
+    "qwen3": Shape.default("qwen3", 60, 12, 2, 2, 16),
+    "tied qwen3": Shape.default("qwen3", 60, 12, 2, 2, 16, tied=True),
 }
 MERGES = "6d1cbeee0f20b3d9449abfede4726ed8212e3aee"  # GPT-2's vocab.bpe in tiktoken's cache
 
@@ -95,7 +103,7 @@ def test_weights_come_back_from_transformers_names(kind: str) -> None:
         fused = state["blocks.1.attention.query_key_value.weight"]
         for part, rows in zip("qkv", fused.split(16), strict=True):
             assert torch.equal(theirs[f"model.layers.1.self_attn.{part}_proj.weight"], rows)
-    plain = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
+    plain = plain_names(theirs, shape)
     assert misfit(plain, {n: t.shape for n, t in state.items()}, shape) is None
     back = from_transformers(plain, shape)
     assert back.keys() == state.keys()
@@ -106,16 +114,16 @@ def test_the_first_thing_that_does_not_fit_is_named() -> None:
     shape = SHAPES["qwen3"]
     state = GPT(shape).state_dict()
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    whole = to_transformers(state, shape)
-    key = "model.layers.1.self_attn.k_proj.weight"
+    whole = to_plain(state, shape)
+    key = "layers.1.self_attn.k_proj.weight"
     assert (
         misfit({n: t for n, t in whole.items() if n != key}, shapes, shape) == f"{key} is missing"
     )
     wrong = whole | {key: torch.ones(8, 16)}
     assert misfit(wrong, shapes, shape) == f"{key} is [8, 16], and config.json makes it [16, 16]"
-    more = whole | {"model.layers.0.self_attn.q_proj.bias": torch.ones(16), "x": torch.ones(1)}
+    more = whole | {"layers.0.self_attn.q_proj.bias": torch.ones(16), "x": torch.ones(1)}
     assert misfit(more, shapes, shape) == (
-        "model.layers.0.self_attn.q_proj.bias and 1 more: the network has no such tensor"
+        "layers.0.self_attn.q_proj.bias and 1 more: Qwen3 has no such tensor"
     )
 
 
@@ -263,9 +271,9 @@ def test_large_weights_become_parts_with_an_index(qwen3: Run, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_config_json_is_read_back_as_the_shape(kind: str, tmp_path: Path) -> None:
-    from hairpin.weights.model_config import read_shape
-
-    (tmp_path / "config.json").write_text(json.dumps(config_json(SHAPES[kind], 0.1)))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config_json(replace(SHAPES[kind], dropout=0.1)))
+    )
     assert read_shape(tmp_path / "config.json")[0] == SHAPES[kind]
 
 
@@ -402,7 +410,7 @@ def test_qwen3_and_plain_bytes_come_back(qwen3: Run, tmp_path: Path) -> None:
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"num_key_value_heads": 1}, "num_key_value_heads is 1, and hairpin computes with 2"),
     ({"head_dim": 16}, "head_dim is 16, and hairpin computes with 8"),
-    ({"intermediate_size": 64}, "intermediate_size is 64, and hairpin's MLP has 40"),
+    ({"intermediate_size": 64}, "intermediate_size is 64, and hairpin computes with 40"),
     ({"rope_parameters": None, "rope_theta": 1e6}, "rope_theta is 1000000.0, and hairpin computes"),
     ({"rope_parameters": [1]}, "rope_parameters is [1], and should be an object"),
     ({"rope_parameters": {"rope_type": "yarn"}}, 'rope_type is "yarn", and hairpin computes with'),
@@ -418,7 +426,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 def test_a_qwen3_that_is_not_hairpins_is_refused(
     tmp_path: Path, changes: dict[str, Any], line: str
 ) -> None:
-    shape = Shape.qwen3(257, 12, 1, 2, 16)
+    shape = Shape.default("qwen3", 257, 12, 1, 2, 16)
     (tmp_path / "config.json").write_text(json.dumps(config_json(shape) | changes))
     with pytest.raises(RunError) as caught:
         open_origin(tmp_path)

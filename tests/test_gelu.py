@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hairpin.model import gelu as module
-from hairpin.model.gelu import gelu
-from hairpin.model.layers import MLP
+from hairpin.model.gpt import MLP
+from hairpin.model.kernels import activations
+from hairpin.model.kernels.activations import gelu
+from hairpin.model.shape import Shape
 
 ROUNDING = 1.01 * 2.0**-8  # what a bfloat16 is off by at most, in shares of itself
 
@@ -33,7 +34,7 @@ def plain(x: Tensor) -> Tensor:
 def test_it_is_pytorchs_and_so_is_its_gradient(
     shape: tuple[int, ...], piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PIECE_NUMBERS", piece)
+    monkeypatch.setattr(activations, "_PIECE_NUMBERS", piece)
     x, gradient = 3 * torch.randn(shape), torch.randn(shape)
     exact = value_and_gradient(plain, x.double(), gradient.double())
     for ours, theirs in zip(value_and_gradient(gelu, x, gradient), exact, strict=True):
@@ -70,8 +71,9 @@ def test_what_does_not_lie_in_order_is_read_in_order() -> None:
 
 def test_a_model_takes_it_where_there_is_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Tensor] = []
-    monkeypatch.setattr("hairpin.model.layers.gelu", lambda x: plain(taken.append(x) or x))  # type: ignore[func-returns-value]
-    mlp, x = MLP(8, 0.0, True), torch.randn(2, 3, 8)
+    by_hand = activations._Gelu
+    monkeypatch.setattr(by_hand, "apply", lambda x: plain(taken.append(x) or x))  # type: ignore[func-returns-value]
+    mlp, x = MLP(Shape(10, 4, 1, 2, 8)), torch.randn(2, 3, 8)
     mlp(x)
     assert len(taken) == 1
     with torch.no_grad():

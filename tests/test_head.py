@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hairpin.data.batches import IGNORED
-from hairpin.model import head
 from hairpin.model.gpt import GPT
-from hairpin.model.head import TiedGradient, cross_entropy, look_up
+from hairpin.model.kernels import cross_entropy as head
+from hairpin.model.kernels.cross_entropy import TiedGradient, cross_entropy, look_up
 from hairpin.model.shape import Shape
 
 
@@ -143,9 +143,9 @@ def test_a_model_has_the_gradients_of_its_logits(architecture: str) -> None:
     shape = {
         "gpt2": Shape(60, 12, 2, 2, 16),
         "untied": Shape(60, 12, 2, 2, 16, tied=False),
-        "modern": Shape.modern(60, 12, 2, 2, 16),
-        "qwen3": Shape.qwen3(60, 12, 2, 2, 16),
-        "tied qwen3": Shape.qwen3(60, 12, 2, 2, 16, tied=True),
+        "modern": Shape.default("modern", 60, 12, 2, 2, 16),
+        "qwen3": Shape.default("qwen3", 60, 12, 2, 2, 16),
+        "tied qwen3": Shape.default("qwen3", 60, 12, 2, 2, 16, tied=True),
     }[architecture]
     ids, targets = targets_of(24, 60, 0, 0.0).view(2, 12), targets_of(24, 60, 1, 0.3).view(2, 12)
     ours, theirs = GPT(shape, 1), GPT(shape, 1)

@@ -17,36 +17,38 @@ LAYERS = {
     "errors": "",
     "system": "errors",
     "schedules": "errors",
-    "plugins": "errors system schedules",
-    "config": "errors system schedules plugins",
+    "model.architectures": "",
+    "plugins": "errors system schedules model.architectures",
+    "config": "errors system schedules model.architectures plugins",
     "distributed": "errors",
     "checkpoints": "errors system distributed",
     "runs": "errors system plugins config",
     "data": "errors system config",
     "data.batches": "data",
-    "model.shape": "config",
-    "model": "errors plugins data.batches model.shape",
+    "model.shape": "model.architectures config",
+    "model": "errors model.architectures plugins data.batches model.shape",
     "optim": "errors plugins config",
     "planning": "errors system plugins config data model.shape",
     "machine": "errors system plugins config distributed model.shape model planning",
     "training": "errors system schedules plugins config distributed checkpoints runs data"
     " data.batches model.shape model optim planning machine",
-    "weights": "errors system config checkpoints runs data model.shape model training",
+    "weights": "errors system model.architectures config checkpoints runs data model.shape model"
+    " training",
     "planning.measure": "errors system config distributed checkpoints runs data data.batches"
     " model.shape model optim planning machine training weights",
     "tasks": "errors system plugins config distributed runs data data.batches model.shape model"
     " planning machine training weights planning.measure",
-    "doctor": "errors system config checkpoints runs data data.batches model.shape model optim"
-    " machine training planning.measure",
-    "reports": "errors system schedules config runs",
+    "doctor": "errors system model.architectures config checkpoints runs data data.batches"
+    " model.shape model optim machine training planning.measure",
+    "reports": "errors system schedules model.architectures config runs",
     "reports.terminal": "system runs reports",
     "book": "",
     "book.report": "errors system runs data machine reports book",
     "run": "errors system config runs model training tasks reports",
     "reports.page": "errors system config runs reports",
     "reports.trackers": "errors system plugins config runs run",
-    "weights.convert": "errors system config checkpoints runs data model.shape model planning"
-    " machine weights tasks reports run",
+    "weights.convert": "errors system config checkpoints runs data model.shape planning machine"
+    " weights tasks reports run",
     "launch": "errors system schedules plugins config distributed runs data planning training"
     " weights tasks reports run reports.page reports.trackers",
     "experiments": "errors system config runs planning machine training planning.measure tasks"
@@ -85,7 +87,7 @@ DRAWN_WITH_TORCH = (
     "book.report",
     "weights.convert",
 )
-WITHOUT_TORCH_ALL_THE_SAME = ("model.shape",)
+WITHOUT_TORCH_ALL_THE_SAME = ("model.architectures", "model.shape")
 
 PATHS = sorted(SOURCE.rglob("*.py"))
 

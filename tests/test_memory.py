@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hairpin.config.load import build_config
 from hairpin.machine.numerics import Numerics
-from hairpin.model import attention, head
 from hairpin.model.gpt import GPT
+from hairpin.model.kernels import attention
+from hairpin.model.kernels import cross_entropy as head
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, optimizer_tensors
 from hairpin.planning import memory
@@ -28,7 +29,7 @@ from hairpin.plugins.registry import OPTIMIZERS
 from helpers import random_ids
 
 GPT2 = Shape(50_257, 1024, layers=12, heads=12, width=768)
-MODERN = Shape.modern(8192, 256, layers=6, heads=6, width=384)
+MODERN = Shape.default("modern", 8192, 256, layers=6, heads=6, width=384)
 
 
 @settings(max_examples=30)
@@ -48,9 +49,9 @@ def test_parameters_are_those_of_the_network(
 ) -> None:  # fmt: skip
     width = 2 * half * heads
     if architecture == "modern":
-        shape = Shape.modern(vocabulary, context, layers, heads, width)
+        shape = Shape.default("modern", vocabulary, context, layers, heads, width)
     elif architecture == "qwen3":
-        shape = Shape.qwen3(vocabulary, context, layers, heads, width, tied=tied)
+        shape = Shape.default("qwen3", vocabulary, context, layers, heads, width, tied=tied)
     else:
         shape = Shape(vocabulary, context, layers, heads, width, bias=bias, tied=tied)
     model = GPT(shape)
@@ -104,9 +105,9 @@ def test_activations_are_what_pytorch_keeps(
     architecture: str, precision: str, sequences: int, context: int
 ) -> None:
     if architecture == "modern":
-        shape = Shape.modern(70, context, layers=3, heads=2, width=48)
+        shape = Shape.default("modern", 70, context, layers=3, heads=2, width=48)
     elif architecture == "qwen3":
-        shape = Shape.qwen3(70, context, layers=3, heads=2, width=48)
+        shape = Shape.default("qwen3", 70, context, layers=3, heads=2, width=48)
     else:
         shape = Shape(70, context, layers=3, heads=2, width=48)
     job = Job(shape, "adamw", precision, sequences, 1)
@@ -213,7 +214,9 @@ def test_a_shape_has_about_the_parameters_that_were_asked_for(count: float) -> N
     shape = shape_of_count(count, 2048, 50_257)
     assert shape.width == 128 * shape.layers == 128 * shape.heads
     others = (
-        Shape.modern(50_257, 2048, n, n, 128 * n) for n in (shape.layers - 1, shape.layers + 1) if n
+        Shape.default("modern", 50_257, 2048, n, n, 128 * n)
+        for n in (shape.layers - 1, shape.layers + 1)
+        if n
     )
     off = abs(count_parameters(shape).total - count)
     assert all(off <= abs(count_parameters(other).total - count) for other in others)

@@ -8,10 +8,15 @@ import torch
 from torch import Tensor
 
 from hairpin.data.batches import IGNORED
-from hairpin.errors import RunError
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
-from hairpin.weights.gpt2_weights import from_gpt2, to_gpt2
+from hairpin.weights.transformers_weights import (
+    from_transformers,
+    misfit,
+    plain_names,
+    to_plain,
+    to_transformers,
+)
 from helpers import lively_model, random_ids
 
 KINDS = list(itertools.product((True, False), repeat=2))  # tied, bias
@@ -85,7 +90,7 @@ def test_logits_loss_and_gradients_agree_with_plain_gpt2(tied: bool, bias: bool)
     targets[2, 0] = IGNORED
     weights = {
         name: tensor.detach().double().requires_grad_()
-        for name, tensor in to_gpt2(model.state_dict(), shape.layers).items()
+        for name, tensor in to_plain(model.state_dict(), shape).items()
     }
     if tied:
         weights["lm_head.weight"] = weights["wte.weight"]
@@ -106,7 +111,7 @@ def test_logits_loss_and_gradients_agree_with_plain_gpt2(tied: bool, bias: bool)
     torch.autograd.backward(expected_loss / 28)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert set(gradients) == {name for name, _ in model.named_parameters()}
-    for name, gradient in to_gpt2(gradients, shape.layers).items():
+    for name, gradient in to_plain(gradients, shape).items():
         if name.endswith("bias") and not bias:
             continue
         wanted = weights[name].grad
@@ -119,13 +124,13 @@ def test_logits_loss_and_gradients_agree_with_plain_gpt2(tied: bool, bias: bool)
 def test_gpt2_weights_come_back_unchanged(tied: bool, bias: bool) -> None:
     shape = shape_of(tied=tied, bias=bias)
     state = lively_model(shape).state_dict()
-    theirs = to_gpt2(state, shape.layers)
+    theirs = to_plain(state, shape)
     assert theirs["h.1.attn.c_attn.weight"].shape == (32, 96)
     assert theirs["h.0.mlp.c_fc.weight"].shape == (32, 128)
     assert theirs["h.0.mlp.c_proj.weight"].shape == (128, 32)
-    assert len(theirs) == 4 + 12 * shape.layers + 1
+    assert len(theirs) == 4 + 12 * shape.layers + (not tied)
 
-    back = from_gpt2({f"transformer.{n}": t for n, t in theirs.items()}, shape.layers)
+    back = from_transformers(plain_names(to_transformers(state, shape), shape), shape)
     missing_biases = {name for name in back if name not in state}
     assert all(not back[name].any() for name in missing_biases)
     assert bool(missing_biases) is not bias
@@ -137,15 +142,17 @@ def test_gpt2_weights_come_back_unchanged(tied: bool, bias: bool) -> None:
 def test_weights_without_biases_make_the_same_model_with_them() -> None:
     bare = lively_model(shape_of(bias=False))
     full = GPT(shape_of(bias=True))
-    full.load_state_dict(from_gpt2(to_gpt2(bare.state_dict(), 2), 2), strict=True)
+    theirs = to_plain(bare.state_dict(), bare.shape)
+    full.load_state_dict(from_transformers(theirs, full.shape), strict=True)
     ids = random_ids(2, 12)
     torch.testing.assert_close(full.logits(ids), bare.logits(ids), atol=1e-6, rtol=1e-6)
 
 
 def test_a_checkpoint_of_another_depth_is_refused_by_the_tensor_that_is_missing() -> None:
-    theirs = to_gpt2(lively_model(shape_of()).state_dict(), 2)
-    with pytest.raises(RunError, match=r"of 3 layers: h\.2\.ln_1\.weight is missing"):
-        from_gpt2(theirs, 3)
+    theirs = to_plain(lively_model(shape_of()).state_dict(), shape_of())
+    deeper = shape_of(layers=3)
+    sizes = {name: p.shape for name, p in GPT(deeper).named_parameters()}
+    assert misfit(theirs, sizes, deeper) == "h.2.ln_1.weight is missing"
 
 
 def test_a_later_token_changes_no_earlier_logit() -> None:

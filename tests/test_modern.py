@@ -10,15 +10,16 @@ from torch.nn import functional as F
 
 from hairpin.config.load import build_config
 from hairpin.errors import ConfigError
-from hairpin.model import layers, modern
+from hairpin.model.architectures import RotaryTraits
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
-from hairpin.model.modern import Rotary, rms_norm, rotate
+from hairpin.model.kernels.norms import rms_norm
+from hairpin.model.kernels.rotary import Rotary, rotate
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import count_parameters
 from helpers import assert_as_defined
 
-SHAPE = Shape.modern(vocabulary=80, context=24, layers=3, heads=2, width=32)
+SHAPE = Shape.default("modern", vocabulary=80, context=24, layers=3, heads=2, width=32)
 
 
 def lively(shape: Shape = SHAPE, seed: int = 0) -> GPT:
@@ -90,7 +91,7 @@ def test_norm_has_the_gradient_that_autograd_finds() -> None:
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
-    rotary = Rotary(8, 32)
+    rotary = Rotary(8, 32, RotaryTraits())
     q, k = torch.randn(1, 8), torch.randn(1, 8)
     turned = [(rotate(q, rotary.at(t, 1)), rotate(k, rotary.at(t + 3, 1))) for t in (0, 5, 20)]
     products = [float((one * other).sum()) for one, other in turned]
@@ -143,23 +144,3 @@ def test_what_a_modern_network_has_not_is_refused_in_one_list() -> None:
 def test_the_recipe_is_a_whole_config() -> None:
     config = build_config()
     assert config.model.architecture == "modern" and config.optimizer.kind == "muon"
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_gradients_by_hand_are_those_of_the_plain_operations(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a GPU and a compiler are given, and what a CPU does."""
-    found = []
-    for is_by_hand in (True, False):
-        monkeypatch.setattr(layers, "is_by_hand", lambda x, answer=is_by_hand: answer)
-        monkeypatch.setattr(modern, "is_by_hand", lambda x, answer=is_by_hand: answer)
-        model = lively()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss, _ = model(ids(2, 24), ids(2, 24, seed=1))
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in model.parameters())])
-    most = {"float32": 1e-5, "bfloat16": 3e-2}[precision]
-    for one, other in zip(*found, strict=True):
-        assert one is not None and other is not None
-        assert (one - other).norm() <= most * other.norm()

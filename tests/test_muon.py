@@ -21,7 +21,7 @@ from hairpin.optim.optimizers import (
 )
 
 GO, HALT = torch.tensor(False), torch.tensor(True)
-SHAPE = Shape.modern(vocabulary=64, context=16, layers=2, heads=2, width=16)
+SHAPE = Shape.default("modern", vocabulary=64, context=16, layers=2, heads=2, width=16)
 MUON = Optimizer(kind="muon", embedding_lr_scale=3.0, head_lr_scale=0.5, weight_decay=0.2)
 
 

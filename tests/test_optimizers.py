@@ -197,7 +197,7 @@ def test_pytorchs_compiler_is_not_imported(kind: str) -> None:
         from hairpin.model.shape import Shape
         from hairpin.optim.optimizers import build_optimizer, step_unless
 
-        model = GPT(Shape.modern(64, 8, layers=1, heads=2, width=16))
+        model = GPT(Shape.default("modern", 64, 8, layers=1, heads=2, width=16))
         optimizer = build_optimizer(model, Optimizer(kind={kind!r}))
         inputs = torch.zeros(1, 4, dtype=torch.long)
         model(inputs, inputs)[0].backward()

@@ -24,8 +24,8 @@ from hairpin.run import Run
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.watcher import Quiet
 from hairpin.training.state import TrainState
-from hairpin.weights.gpt2_weights import to_gpt2
 from hairpin.weights.origin import Origin, open_origin, weights_sha256
+from hairpin.weights.transformers_weights import to_plain
 from helpers import (
     GPT2_CONFIG,
     GPT2_END,
@@ -164,7 +164,7 @@ def test_rows_behind_the_tokens_are_left_out(folder: Path) -> None:
 
 def test_what_hairpin_converts_comes_back(folder: Path) -> None:
     model = lively_model(GPT2_SHAPE)
-    write_gpt2_weights(folder, to_gpt2(model.state_dict(), GPT2_SHAPE.layers))
+    write_gpt2_weights(folder, to_plain(model.state_dict(), GPT2_SHAPE))
     back = open_origin(folder).tensors
     assert back.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, back[name]) for name, tensor in model.state_dict().items())
@@ -183,7 +183,7 @@ OBJECTIONS: list[tuple[dict[str, Any], str]] = [
     ({"n_head": True}, "n_head is true, and should be a number from 1 to 512"),
     ({"n_positions": "12"}, 'n_positions is "12", and should be a number from 2 to 1048576'),
     ({"n_head": 5}, "n_embd is 32, and no multiple of n_head, 5"),
-    ({"n_inner": 64}, "n_inner is 64, and hairpin's MLP has 128"),
+    ({"n_inner": 64}, "n_inner is 64, and hairpin computes with 128"),
     (
         {"activation_function": "gelu"},
         'activation_function is "gelu", and hairpin computes with "gelu_new" or '
@@ -533,7 +533,7 @@ def test_a_run_says_the_same_as_a_checkpoint_made_of_it(trained: Run, folder: Pa
         | {"model": bytes_only, "added_tokens": [{"id": 256, "content": GPT2_END}]},
     )
     write_gpt2_config(folder, n_layer=1, n_head=2, n_embd=16, n_positions=16, vocab_size=257)
-    write_gpt2_weights(folder, to_gpt2(run.tensors, layers=1))
+    write_gpt2_weights(folder, to_plain(run.tensors, run.shape))
     assert open_origin(folder).sha256 == run.sha256
 
 

@@ -14,7 +14,7 @@ from hairpin.model.classifier import Classifier
 from hairpin.model.decode import Decoder
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
-from hairpin.model.head import cross_entropy
+from hairpin.model.kernels.cross_entropy import cross_entropy
 from hairpin.model.products import PRECISIONS, Precision, refuse
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
@@ -31,9 +31,7 @@ MOST_OFF = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
 def shape_of(network: str, vocabulary: int, context: int, heads: int, width: int) -> Shape:
-    sizes = (vocabulary, context, 2, heads, width)
-    made = {"gpt2": Shape, "modern": Shape.modern, "qwen3": Shape.qwen3}
-    return made[network](*sizes)
+    return Shape.default(network, vocabulary, context, 2, heads, width)
 
 
 def test_the_check_sees_what_lies_beside_a_row() -> None:

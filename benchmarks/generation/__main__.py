@@ -36,7 +36,7 @@ from benchmarks.generation.results import (
 from benchmarks.speed.peers import environment
 from hairpin.model.gpt import GPT, derived_seed
 from hairpin.model.shape import Shape
-from hairpin.weights.gpt2_weights import to_gpt2
+from hairpin.weights.transformers_weights import HEAD, to_plain
 
 HERE = Path(__file__).parent
 SHAPES = {"14M": Shape(8192, 256, 6, 6, 384), "124M": Shape(50_257, 1024, 12, 12, 768)}
@@ -79,8 +79,9 @@ def measure(
         folder = Path(name)
         state = model.state_dict()
         save_file(state, folder / "hairpin.safetensors")
-        save_file(to_gpt2(state, shape.layers), folder / "transformers.safetensors")
-        del state
+        theirs = to_plain(state, shape) | {HEAD: model.head_weight.detach().clone()}
+        save_file(theirs, folder / "transformers.safetensors")
+        del state, theirs
         if not workload.arms:
             workload.arms = {arm.name: Measured() for arm in arms}
             # Not timed: what all the others are asked to read.

@@ -12,7 +12,7 @@ from torch import Tensor
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.weights.book_weights import to_book
-from hairpin.weights.gpt2_weights import to_gpt2
+from hairpin.weights.transformers_weights import HEAD, to_plain
 
 TORCH = "torch==2.13.0"
 T = TypeVar("T")
@@ -128,5 +128,8 @@ def weights_for(arm: Arm, model: GPT) -> dict[str, Tensor]:
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if arm.is_ours:
         return state
-    convert = {"book": to_book, "gpt2": to_gpt2}[arm.network]
-    return {n: t.contiguous() for n, t in convert(state, len(model.blocks)).items()}
+    if arm.network == "book":
+        theirs = to_book(state, len(model.blocks))
+    else:
+        theirs = to_plain(state, model.shape) | {HEAD: model.head_weight.detach().clone()}
+    return {name: tensor.contiguous() for name, tensor in theirs.items()}

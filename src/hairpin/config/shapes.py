@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
+from hairpin.model.architectures import ARCHITECTURES
 
 
 def shapes(config: Config) -> Iterator[str]:
@@ -39,22 +40,23 @@ def _whose(config: Config, name: str) -> str:
 
 
 def architecture(config: Config) -> Iterator[str]:
-    """Yield a line for each setting that a network other than GPT-2's does not have."""
+    """Yield a line for each setting that the architecture does not support."""
     model = config.model
-    if model.architecture not in ("modern", "qwen3"):
+    traits = ARCHITECTURES.get(model.architecture)
+    if traits is None:  # a plugin's decides itself what it takes
         return
     network = f"a {model.architecture} network (model.architecture)"
     # A trained model keeps its network, whatever the recipe.
     another = "" if config.start.path else ", or take --recipe gpt2"
-    for name in ("bias", "qkv_bias", *(["tied"] if model.architecture == "modern" else [])):
-        if getattr(model, name):
+    for name in ("bias", "qkv_bias", "tied"):
+        if getattr(model, name) and name not in traits.options:
             yield f"model.{name}: {network} has none; set it to false{another}"
-    if model.dropout:
+    if model.dropout and "dropout" not in traits.options:
         yield f"model.dropout: {network} has none; set it to 0{another}"
-    if model.initialisation != "gpt2":
+    if model.initialisation != "gpt2" and "initialisation" not in traits.options:
         yield f"model.initialisation: {network} has its own; remove the key"
     width, heads = _sized(config, "width"), _sized(config, "heads")
-    if width and heads and width % (2 * heads) == heads:
+    if traits.rotary and width and heads and width % (2 * heads) == heads:
         yield (
             f"model.heads: heads of {width // heads} cannot be rotated in halves; model.width, "
             f"{width}{_whose(config, 'width')}, by model.heads, {heads}{_whose(config, 'heads')}, "

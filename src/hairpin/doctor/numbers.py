@@ -18,6 +18,7 @@ from hairpin.doctor.findings import Finding
 from hairpin.doctor.plain import plain_adamw, plain_logits, plain_loss, plain_muon
 from hairpin.errors import one_line
 from hairpin.machine.numerics import Numerics
+from hairpin.model.architectures import ARCHITECTURES
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -27,9 +28,8 @@ from hairpin.optim.optimizers import build_optimizer, step_unless
 # what output heads are padded to, and some targets are ignored.
 _VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH = 211, 160, 2, 2, 32
 SHAPES = {
-    "gpt2": Shape(_VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH),
-    "modern": Shape.modern(_VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH),
-    "qwen3": Shape.qwen3(_VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH),
+    name: Shape.default(name, _VOCABULARY, _CONTEXT, _LAYERS, _HEADS, _WIDTH)
+    for name in ARCHITECTURES
 }
 _SEQUENCES = 3
 _DEVIATION = 0.08  # of weights: large enough that attention is far from uniform

@@ -1,7 +1,8 @@
-"""The three networks and two optimizers again, in the plainest operations and in float64.
+"""The networks and two optimizers again, in the plainest operations and in float64.
 
-Uses no code of `model/` and `optim/`, so it does not share an error there or in the device being
-checked. It is slow, and meant only for the small sizes of an examination.
+Reads an architecture's traits and uses no code of `model/` and `optim/`, so it does not share an
+error there or in the device being checked. It is slow, and meant only for the small sizes of an
+examination.
 
 Shape suffixes: B sequences, T positions, C width, H heads, D width of a head, V vocabulary.
 """
@@ -14,10 +15,9 @@ import torch
 from torch import Tensor
 
 from hairpin.data.batches import IGNORED
-from hairpin.model.modern import EPSILON, ROTARY_BASE, SOFTCAP
+from hairpin.model.architectures import RotaryTraits, Traits
 from hairpin.model.shape import Shape
 
-_LAYER_NORM_EPSILON = 1e-5
 _MUON = (3.4445, -4.7750, 2.0315)  # from Jordan et al. 2024
 
 Weights = Mapping[str, Tensor]
@@ -34,20 +34,22 @@ def plain_loss(shape: Shape, weights: Weights, inputs_BT: Tensor, targets_BT: Te
 
 def plain_logits(shape: Shape, weights: Weights, inputs_BT: Tensor) -> Tensor:
     """Return the scores of the next token at every position, [B, T, V], in the weights' dtype."""
-    embedding_VC = weights["token_embedding.weight"]
+    traits, embedding_VC = shape.traits, weights["token_embedding.weight"]
     x_BTC = embedding_VC[inputs_BT]
-    if shape.architecture == "gpt2":
+    if traits.positions == "learned":
         x_BTC = x_BTC + weights["position_embedding.weight"][: inputs_BT.size(1)]
-    elif shape.architecture == "modern":
-        x_BTC = _unit(x_BTC)
+    if traits.norms_embedding:
+        x_BTC = _unit(traits, x_BTC)
     for layer in range(shape.layers):
         at = f"blocks.{layer}."
-        x_BTC = x_BTC + _attend(shape, weights, at, _norm(shape, weights, f"{at}attention_", x_BTC))
-        x_BTC = x_BTC + _mlp(shape, weights, at, _norm(shape, weights, f"{at}mlp_", x_BTC))
-    x_BTC = _norm(shape, weights, "final_", x_BTC)
+        normed_BTC = _norm(traits, weights, f"{at}attention_norm", x_BTC)
+        x_BTC = x_BTC + _attend(shape, weights, at, normed_BTC)
+        normed_BTC = _norm(traits, weights, f"{at}mlp_norm", x_BTC)
+        x_BTC = x_BTC + _mlp(traits, weights, at, normed_BTC)
+    x_BTC = _norm(traits, weights, "final_norm", x_BTC)
     logits_BTV = x_BTC @ weights.get("head.weight", embedding_VC).T
-    if shape.architecture == "modern":
-        logits_BTV = SOFTCAP * torch.tanh(logits_BTV / SOFTCAP)
+    if traits.softcap is not None:
+        logits_BTV = traits.softcap * torch.tanh(logits_BTV / traits.softcap)
     return logits_BTV
 
 
@@ -107,11 +109,8 @@ def _attend(shape: Shape, weights: Weights, at: str, x_BTC: Tensor) -> Tensor:
     B, T, C = x_BTC.shape
     qkv = _linear(weights, f"{at}attention.query_key_value", x_BTC)
     q, k, v = qkv.view(B, T, 3, shape.heads, C // shape.heads).permute(2, 0, 3, 1, 4)
-    if shape.architecture == "modern":
-        q, k = (_unit(_turned(part, -1.0)) for part in (q, k))
-    elif shape.architecture == "qwen3":
-        q = _turned(_unit(q) * weights[f"{at}attention.query_norm.weight"], 1.0)
-        k = _turned(_unit(k) * weights[f"{at}attention.key_norm.weight"], 1.0)
+    q = _place(shape.traits, weights, f"{at}attention.query_norm", q)
+    k = _place(shape.traits, weights, f"{at}attention.key_norm", k)
     scores = q @ k.mT / math.sqrt(C // shape.heads)
     later = torch.ones(T, T, dtype=torch.bool, device=x_BTC.device).triu(1)
     shares = torch.softmax(scores.masked_fill(later, -math.inf), -1)
@@ -119,11 +118,22 @@ def _attend(shape: Shape, weights: Weights, at: str, x_BTC: Tensor) -> Tensor:
     return _linear(weights, f"{at}attention.output", y_BTC)
 
 
-def _mlp(shape: Shape, weights: Weights, at: str, x_BTC: Tensor) -> Tensor:
+def _place(traits: Traits, weights: Weights, norm: str, x_BHTD: Tensor) -> Tensor:
+    """Normalise and rotate queries or keys, in the order of the architecture."""
+    if traits.norms_heads == "before rotation":
+        x_BHTD = _norm(traits, weights, norm, x_BHTD)
+    if traits.rotary:
+        x_BHTD = _turned(traits.rotary, x_BHTD)
+    if traits.norms_heads == "after rotation":
+        x_BHTD = _norm(traits, weights, norm, x_BHTD)
+    return x_BHTD
+
+
+def _mlp(traits: Traits, weights: Weights, at: str, x_BTC: Tensor) -> Tensor:
     inner = _linear(weights, f"{at}mlp.expand", x_BTC)
-    if shape.architecture == "modern":
+    if traits.mlp == "squared relu":
         inner = inner.clamp(min=0) ** 2
-    elif shape.architecture == "qwen3":
+    elif traits.mlp == "swiglu":
         gate = _linear(weights, f"{at}mlp.gate", x_BTC)
         inner = gate / (1 + torch.exp(-gate)) * inner
     else:
@@ -137,28 +147,26 @@ def _linear(weights: Weights, name: str, x: Tensor) -> Tensor:
     return y + weights[f"{name}.bias"] if f"{name}.bias" in weights else y
 
 
-def _norm(shape: Shape, weights: Weights, prefix: str, x: Tensor) -> Tensor:
-    if shape.architecture == "modern":
-        return _unit(x)
-    weight_C = weights[f"{prefix}norm.weight"]
-    if shape.architecture == "qwen3":
-        return _unit(x) * weight_C
-    centred = x - x.mean(-1, keepdim=True)
-    variance = (centred**2).mean(-1, keepdim=True)
-    y = centred / (variance + _LAYER_NORM_EPSILON).sqrt() * weight_C
-    return y + weights[f"{prefix}norm.bias"]
+def _norm(traits: Traits, weights: Weights, name: str, x: Tensor) -> Tensor:
+    if traits.norm == "rms":
+        return _unit(traits, x)
+    weight_C = weights[f"{name}.weight"]
+    if traits.norm == "weighted rms":
+        return _unit(traits, x) * weight_C
+    y = _unit(traits, x - x.mean(-1, keepdim=True)) * weight_C
+    return y + weights[f"{name}.bias"]
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x / ((x**2).mean(-1, keepdim=True) + EPSILON).sqrt()
+def _unit(traits: Traits, x: Tensor) -> Tensor:
+    return x / ((x**2).mean(-1, keepdim=True) + traits.epsilon).sqrt()
 
 
-def _turned(x_BHTD: Tensor, direction: float) -> Tensor:
+def _turned(rotary: RotaryTraits, x_BHTD: Tensor) -> Tensor:
     """Rotate the halves of heads by ± position / base^(2i / D) (Su et al. 2021)."""
     T, D = x_BHTD.shape[-2:]
     places = torch.arange(T, dtype=x_BHTD.dtype, device=x_BHTD.device)
-    rates = ROTARY_BASE ** -(torch.arange(0, D, 2, dtype=x_BHTD.dtype) / D)
-    angles = direction * torch.outer(places, rates.to(x_BHTD.device))
+    rates = rotary.base ** -(torch.arange(0, D, 2, dtype=x_BHTD.dtype) / D)
+    angles = rotary.direction * torch.outer(places, rates.to(x_BHTD.device))
     first, second = x_BHTD.chunk(2, -1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((first * cos - second * sin, first * sin + second * cos), -1)

@@ -13,7 +13,6 @@ from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError, HairpinError
 from hairpin.model.shape import Shape
 from hairpin.planning.memory import least_bytes, weight_bytes
-from hairpin.plugins.registry import BUILT_IN
 from hairpin.system.shell import command
 
 # Allocators other than CUDA's have no class of their own for it.
@@ -64,7 +63,7 @@ def require_room(config: Config, shape: Shape) -> None:
     Raises:
         ConfigError: they cannot, even if all other memory is freed.
     """
-    if shape.architecture not in BUILT_IN["model"]:
+    if not shape.is_built_in:
         return
     needed = least_bytes(shape, config.optimizer.kind)
     if config.finetune.layers is not None:  # frozen blocks have neither gradients nor moments

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hairpin.model.gpt import GPT
-from hairpin.model.layers import LayerCache
-from hairpin.model.modern import Rotation
+from hairpin.model.kernels.attention import LayerCache
+from hairpin.model.kernels.rotary import Rotation
 
 
 def compile_blocks(model: GPT, sequences: int) -> None:

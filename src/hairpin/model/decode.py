@@ -9,15 +9,17 @@ Shape suffixes: C width, H heads, D width of a head, S positions, V vocabulary, 
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hairpin.model.gpt import GPT
-from hairpin.model.layers import Block, LayerCache
-from hairpin.model.modern import EPSILON, ModernBlock, Rotation, rotate
+from hairpin.model.architectures import Traits
+from hairpin.model.gpt import GPT, Block
+from hairpin.model.kernels.attention import LayerCache
+from hairpin.model.kernels.norms import RMSNorm, inverse_root_mean_square
+from hairpin.model.kernels.rotary import Rotation, rotate
 from hairpin.model.products import (
     MakeProduct,
     Precision,
@@ -26,7 +28,8 @@ from hairpin.model.products import (
     refuse,
     without_onednn,
 )
-from hairpin.model.qwen3 import Qwen3Block, WeightedNorm
+
+Norm = Callable[[Tensor], Tensor]  # of one row, [C] → [C]
 
 
 class Cache(list[LayerCache]):
@@ -41,7 +44,7 @@ class Cache(list[LayerCache]):
 
     def __init__(self, model: GPT) -> None:
         shape = model.shape
-        size = (2 * shape.layers, 1, shape.heads, shape.context, shape.width // shape.heads)
+        size = (2 * shape.layers, 1, shape.heads, shape.context, shape.head_width)
         self.all_N1HSD = model.token_embedding.weight.new_zeros(size)
         super().__init__(map(LayerCache, self.all_N1HSD[::2], self.all_N1HSD[1::2]))
 
@@ -79,23 +82,12 @@ class Decoder:
         self._model = model
         self._precision = precision
         self._token_VC = model.token_embedding.weight.detach()
-        self._softcap = model.softcap
+        self._traits = traits = model.traits
         self._head: Product = product(model.head_weight, None)
-        self._architecture = model.shape.architecture
-        self._norm: Callable[[Tensor], Tensor]
-        self._blocks: Sequence[_Step]
-        if self._architecture == "modern":
-            self._rotary = model.rotary
-            self._norm = _rms_norm
-            self._blocks = [_ModernStep(cast(ModernBlock, b), product) for b in model.blocks]
-        elif self._architecture == "qwen3":
-            self._rotary = model.rotary
-            self._norm = _WeightedNorm(cast(WeightedNorm, model.final_norm))
-            self._blocks = [_Qwen3Step(cast(Qwen3Block, b), product) for b in model.blocks]
-        else:
-            self._position_TC = model.position_embedding.weight.detach()
-            self._norm = _Norm(cast(nn.LayerNorm, model.final_norm))
-            self._blocks = [_GPT2Step(cast(Block, b), product) for b in model.blocks]
+        self._norm = _norm_of(model.final_norm)
+        self._blocks = [_Step(cast(Block, block), traits, product) for block in model.blocks]
+        self._rotary = model.rotary if traits.rotary else None
+        self._position_TC = None if traits.rotary else model.position_embedding.weight.detach()
 
     def empty_cache(self) -> Cache:
         """Return an empty cache for the keys and values of a whole context."""
@@ -110,20 +102,24 @@ class Decoder:
             cache: of all tokens before it; it is extended.
         """
         position = cache[0].length
-        x_C, rotation = self._token_VC[token], None
-        if self._architecture == "gpt2":
+        traits, rotation = self._traits, None
+        x_C = self._token_VC[token]
+        if self._position_TC is not None:
             x_C = x_C + self._position_TC[position]
-        else:
-            x_C = _rms_norm(x_C) if self._architecture == "modern" else x_C.clone()
+        if self._rotary is not None:
             rotation = self._rotary.at(position, 1)
+        if traits.norms_embedding:
+            x_C = _rms_norm(x_C, traits.epsilon)
+        elif self._position_TC is None:
+            x_C = x_C.clone()  # blocks add to it in place
         new, seen = cache.make_room()
         with without_onednn() if self._precision == "bfloat16" else nullcontext():
             for index, step in enumerate(self._blocks):
                 step(x_C, rotation, new[index], seen[2 * index], seen[2 * index + 1])
             logits_V = self._head(self._norm(x_C))
-        if self._softcap is None:
+        if traits.softcap is None:
             return logits_V
-        return logits_V.div_(self._softcap).tanh_().mul_(self._softcap)
+        return logits_V.div_(traits.softcap).tanh_().mul_(traits.softcap)
 
 
 def fits(model: nn.Module) -> bool:
@@ -148,131 +144,88 @@ def lay_out(model: GPT) -> GPT:
     return model
 
 
-class _Norm:
-    """LayerNorm of one row."""
+def _norm_of(norm: nn.Module) -> Norm:
+    """Return a norm for one row: its single scale is a Python number."""
+    if isinstance(norm, RMSNorm):
+        epsilon, weight = norm.epsilon, norm.weight
+        if weight is None:
+            return lambda x_C: _rms_norm(x_C, epsilon)
+        weight_C = weight.detach()
+        return lambda x_C: _rms_norm(x_C, epsilon).mul_(weight_C)
+    assert isinstance(norm, nn.LayerNorm)
+    shape, eps, layer_weight_C = norm.normalized_shape, norm.eps, norm.weight.detach()
+    bias_C = None if norm.bias is None else norm.bias.detach()
+    return lambda x_C: torch.layer_norm(x_C, shape, layer_weight_C, bias_C, eps)
 
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        self.shape, self.epsilon = norm.normalized_shape, norm.eps
-        self.weight_C = norm.weight.detach()
-        self.bias_C = None if norm.bias is None else norm.bias.detach()
 
-    def __call__(self, x_C: Tensor) -> Tensor:
-        return torch.layer_norm(x_C, self.shape, self.weight_C, self.bias_C, self.epsilon)
-
-
-def _rms_norm(x_C: Tensor) -> Tensor:
-    """Apply `modern.rms_norm` to one row: its single scale is a Python number."""
+def _rms_norm(x_C: Tensor, epsilon: float) -> Tensor:
     mean_square = float(torch.dot(x_C, x_C)) / x_C.numel()
-    return x_C * float((mean_square + EPSILON) ** -0.5)
-
-
-class _WeightedNorm:
-    """`qwen3.weighted_norm` for one row."""
-
-    def __init__(self, norm: WeightedNorm) -> None:
-        self.weight_C = norm.weight.detach()
-
-    def __call__(self, x_C: Tensor) -> Tensor:
-        return _rms_norm(x_C).mul_(self.weight_C)
-
-
-def _norm_heads(x: Tensor) -> Tensor:
-    """Apply `modern.rms_norm` without what a gradient would need."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    out: Tensor = x * norm.square_().div_(x.size(-1)).add_(EPSILON).rsqrt_()
-    return out
+    return x_C * float((mean_square + epsilon) ** -0.5)
 
 
 class _Step:
     """A block for one row.
 
     Args:
-        block: a block of any architecture.
+        block: of the model.
+        traits: of its architecture.
         product: makes the products of its weights.
     """
 
-    def __init__(self, block: Block | ModernBlock | Qwen3Block, product: MakeProduct) -> None:
-        self.heads = block.attention.heads
+    def __init__(self, block: Block, traits: Traits, product: MakeProduct) -> None:
+        attention, mlp = block.attention, block.mlp
+        self.heads, self.traits = attention.heads, traits
         self.query_key_value, self.attended, self.expand, self.output = (
             product(linear.weight, linear.bias)
-            for linear in (
-                block.attention.query_key_value,
-                block.attention.output,
-                block.mlp.expand,
-                block.mlp.output,
-            )
+            for linear in (attention.query_key_value, attention.output, mlp.expand, mlp.output)
         )
+        self.gate = product(mlp.gate.weight, mlp.gate.bias) if traits.gated else None
+        self.attention_norm = _norm_of(block.attention_norm)
+        self.mlp_norm = _norm_of(block.mlp_norm)
+        self.head_weights: tuple[Tensor, ...] = ()  # of the norms of query and key
+        if traits.norms_heads and traits.norm != "rms":
+            norms = (attention.query_norm, attention.key_norm)
+            self.head_weights = tuple(cast(Tensor, norm.weight).detach() for norm in norms)
 
     def __call__(
-        self, x_C: Tensor, rotation: Any, new_21H1D: Tensor, keys_1HSD: Tensor, values_1HSD: Tensor
+        self,
+        x_C: Tensor,
+        rotation: Rotation | None,
+        new_21H1D: Tensor,
+        keys_1HSD: Tensor,
+        values_1HSD: Tensor,
     ) -> None:
         """Add to the residual stream, and write the new keys and values, in place."""
-        raise NotImplementedError
-
-
-class _GPT2Step(_Step):
-    """`layers.Block` for one row."""
-
-    def __init__(self, block: Block, product: MakeProduct) -> None:
-        super().__init__(block, product)
-        self.attention_norm, self.mlp_norm = _Norm(block.attention_norm), _Norm(block.mlp_norm)
-
-    def __call__(
-        self, x_C: Tensor, rotation: None, new_21H1D: Tensor, keys_1HSD: Tensor, values_1HSD: Tensor
-    ) -> None:
         qkv_31H1D = self.query_key_value(self.attention_norm(x_C)).view(3, 1, self.heads, 1, -1)
-        new_21H1D.copy_(qkv_31H1D[1:])
-        y_1H1D = F.scaled_dot_product_attention(qkv_31H1D[0], keys_1HSD, values_1HSD)
-        x_C += self.attended(y_1H1D.view(-1))
-        x_C += self.output(F.gelu(self.expand(self.mlp_norm(x_C)), approximate="tanh"))
-
-
-class _ModernStep(_Step):
-    """`modern.ModernBlock` for one row."""
-
-    def __call__(
-        self,
-        x_C: Tensor,
-        rotation: Rotation,
-        new_21H1D: Tensor,
-        keys_1HSD: Tensor,
-        values_1HSD: Tensor,
-    ) -> None:
-        qkv_31H1D = self.query_key_value(_rms_norm(x_C)).view(3, 1, self.heads, 1, -1)
-        q_1H1D, k_1H1D = _norm_heads(rotate(qkv_31H1D[:2], rotation))
-        new_21H1D[0] = k_1H1D
-        new_21H1D[1] = qkv_31H1D[2]
+        if rotation is None:
+            q_1H1D = qkv_31H1D[0]
+            new_21H1D.copy_(qkv_31H1D[1:])
+        else:
+            q_1H1D, new_21H1D[0] = self._rotated(qkv_31H1D[:2], rotation)
+            new_21H1D[1] = qkv_31H1D[2]
         y_1H1D = F.scaled_dot_product_attention(q_1H1D, keys_1HSD, values_1HSD)
         x_C += self.attended(y_1H1D.view(-1))
-        x_C += self.output(F.relu(self.expand(_rms_norm(x_C))).square_())
+        x_C += self.output(self._inner(self.mlp_norm(x_C)))
 
+    def _rotated(self, qk_21H1D: Tensor, rotation: Rotation) -> Tensor:
+        """Return the query and the key, rotated and normalised."""
+        norms = self.traits.norms_heads
+        if norms == "before rotation":
+            qk_21H1D = self._norm_heads(qk_21H1D)
+        qk_21H1D = rotate(qk_21H1D, rotation)
+        return self._norm_heads(qk_21H1D) if norms == "after rotation" else qk_21H1D
 
-class _Qwen3Step(_Step):
-    """`qwen3.Qwen3Block` for one row."""
+    def _norm_heads(self, qk_21H1D: Tensor) -> Tensor:
+        qk_21H1D = qk_21H1D * inverse_root_mean_square(qk_21H1D, self.traits.epsilon)
+        if self.head_weights:
+            for part_1H1D, weight_D in zip(qk_21H1D, self.head_weights, strict=True):
+                part_1H1D.mul_(weight_D)
+        return qk_21H1D
 
-    def __init__(self, block: Qwen3Block, product: MakeProduct) -> None:
-        super().__init__(block, product)
-        self.attention_norm = _WeightedNorm(block.attention_norm)
-        self.mlp_norm = _WeightedNorm(block.mlp_norm)
-        self.gate = product(block.mlp.gate.weight, None)
-        attention = block.attention
-        self.norms = (attention.query_norm.weight.detach(), attention.key_norm.weight.detach())
-
-    def __call__(
-        self,
-        x_C: Tensor,
-        rotation: Rotation,
-        new_21H1D: Tensor,
-        keys_1HSD: Tensor,
-        values_1HSD: Tensor,
-    ) -> None:
-        qkv_31H1D = self.query_key_value(self.attention_norm(x_C)).view(3, 1, self.heads, 1, -1)
-        q_1H1D, k_1H1D = _norm_heads(qkv_31H1D[:2])
-        new_21H1D[0] = rotate(k_1H1D * self.norms[1], rotation)
-        new_21H1D[1] = qkv_31H1D[2]
-        y_1H1D = F.scaled_dot_product_attention(
-            rotate(q_1H1D * self.norms[0], rotation), keys_1HSD, values_1HSD
-        )
-        x_C += self.attended(y_1H1D.view(-1))
-        normed_C = self.mlp_norm(x_C)
-        x_C += self.output(F.silu(self.gate(normed_C)).mul_(self.expand(normed_C)))
+    def _inner(self, x_C: Tensor) -> Tensor:
+        """Return the inner numbers of the MLP."""
+        if self.gate is not None:
+            return F.silu(self.gate(x_C)).mul_(self.expand(x_C))
+        if self.traits.mlp == "squared relu":
+            return F.relu(self.expand(x_C)).square_()
+        return F.gelu(self.expand(x_C), approximate="tanh")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hairpin.errors import ConfigError, NonFiniteError
 from hairpin.model.decode import Cache, Decoder, fits
 from hairpin.model.gpt import GPT
-from hairpin.model.layers import LayerCache
+from hairpin.model.kernels.attention import LayerCache
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def new_network(shape: Shape, seed: int = 0) -> GPT:
     Raises:
         PluginError: a plugin's network violates its contract; the message names file and line.
     """
-    if shape.architecture in BUILT_IN["model"]:
+    if shape.is_built_in:
         return GPT(shape, seed)
     found = registered("model", shape.architecture)
     if found is None:

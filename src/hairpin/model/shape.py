@@ -1,8 +1,9 @@
 """The sizes of a network, known before any tensor is made (without torch)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hairpin.config.settings import Model as ModelSettings
+from hairpin.model.architectures import ARCHITECTURES, PLUGIN, Traits
 
 
 @dataclass(frozen=True)
@@ -10,8 +11,8 @@ class Shape:
     """All properties of a network; sizes are counts, `dropout` is a share.
 
     `bias` gives linear layers and norms biases, except query, key and value without `qkv_bias`.
-    `initialisation` is the distribution of GPT-2's initial weights: "gpt2" or "pytorch". The other
-    networks have their own, no biases and no dropout, and `modern` is always untied.
+    `initialisation` is the distribution of GPT-2's initial weights: "gpt2" or "pytorch". What an
+    architecture has no option for (`Traits.options`) is off.
     """
 
     vocabulary: int
@@ -27,46 +28,57 @@ class Shape:
     architecture: str = "gpt2"
 
     @property
+    def traits(self) -> Traits:
+        """Everything that distinguishes its architecture from others."""
+        return ARCHITECTURES.get(self.architecture, PLUGIN)
+
+    @property
+    def is_built_in(self) -> bool:
+        """True if the network is hairpin's own, not a plugin's."""
+        return self.architecture in ARCHITECTURES
+
+    @property
+    def head_width(self) -> int:
+        """The width of an attention head."""
+        return self.width // self.heads
+
+    @property
     def inner(self) -> int:
         """The inner width of an MLP: four times the stream's. With three matrices instead of two it
         is 8/3 of it, rounded to a multiple of 8, for about as many parameters.
         """
-        return 8 * max(1, round(self.width / 3)) if self.architecture == "qwen3" else 4 * self.width
+        return 8 * max(1, round(self.width / 3)) if self.traits.gated else 4 * self.width
 
     @property
     def mlp_matrices(self) -> int:
         """The number of C by `inner` matrices in each block."""
-        return 3 if self.architecture == "qwen3" else 2
+        return 3 if self.traits.gated else 2
 
     @classmethod
-    def modern(cls, vocabulary: int, context: int, layers: int, heads: int, width: int) -> "Shape":
-        """Return a modern network's shape."""
-        return cls(
-            vocabulary,
-            context,
-            layers,
-            heads,
-            width,
-            bias=False,
-            tied=False,
-            qkv_bias=False,
-            architecture="modern",
-        )
-
-    @classmethod
-    def qwen3(
+    def default(
         cls,
+        architecture: str,
         vocabulary: int,
         context: int,
         layers: int,
         heads: int,
         width: int,
         *,
-        tied: bool = False,
+        tied: bool | None = None,
     ) -> "Shape":
-        """Return a Qwen3 network's shape."""
-        modern = cls.modern(vocabulary, context, layers, heads, width)
-        return replace(modern, architecture="qwen3", tied=tied)
+        """Return the shape of an architecture with its own options, unless `tied` is set."""
+        traits = ARCHITECTURES.get(architecture, PLUGIN)
+        return cls(
+            vocabulary,
+            context,
+            layers,
+            heads,
+            width,
+            bias="bias" in traits.options,
+            tied=traits.tied if tied is None else tied,
+            qkv_bias="qkv_bias" in traits.options,
+            architecture=architecture,
+        )
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: int) -> "Shape":

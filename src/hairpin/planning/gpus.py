@@ -81,8 +81,8 @@ def shape_of_count(
 
     def of(layers: int) -> Shape:
         sizes = (vocabulary, context, layers, layers, 128 * layers)
-        made = {"modern": Shape.modern, "qwen3": Shape.qwen3}
-        return made.get(architecture, Shape)(*sizes)
+        shape = Shape.default(architecture, *sizes)
+        return shape if shape.is_built_in else Shape(*sizes)  # a plugin's counts as GPT-2's
 
     near = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
     candidates = [of(layers) for layers in range(max(1, near - 8), near + 9)]

@@ -22,7 +22,7 @@ PROCESS_BYTES = 290_000_000
 PLOTS_BYTES = 25_000_000
 CUDA_CONTEXT_BYTES = 600_000_000  # on a GPU, before any tensor: approximate, for recent ones
 
-# Copies of constants in model/attention.py and model/head.py, which import torch; a test compares.
+# Copies of constants in model/kernels/, which imports torch; a test compares.
 ATTENTION_BLOCK = 128
 KEPT_PROBABILITY_BYTES = 2 * 64 * 2**20
 LOGIT_CHUNK_BYTES = 128 * 2**20
@@ -32,7 +32,7 @@ PRODUCT_ROWS = 8192
 # Freed memory is kept (allocator.py), and not all of it fits later blocks: the holes, as a share of
 # what an update allocates and frees. Measured: about the median of what runs of `python -m
 # benchmarks.plan_check` took beyond the sum of their parts, which was 5% to 70%.
-UNUSED_SHARE = {"gpt2": 0.25, "modern": 0.5, "qwen3": 0.5}
+UNUSED_SHARE = {"layer norm": 0.25, "rms": 0.5, "weighted rms": 0.5}  # by the kind of norm
 
 _FLOAT32 = 4
 _WIDTHS = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
@@ -134,7 +134,8 @@ def peak_memory(job: Job, *, saves: bool = True) -> Memory:
     if not saves:
         plots = 0 if job.device == "cuda" else PLOTS_BYTES
         most = replace(most, snapshot=0, process=most.process - plots)
-    unused = 0.0 if job.device == "cuda" else UNUSED_SHARE.get(job.shape.architecture, 0.0)
+    is_measured = job.device != "cuda" and job.shape.is_built_in
+    unused = UNUSED_SHARE[job.shape.traits.norm] if is_measured else 0.0
     return replace(most, unused=int(unused * (most.activations + most.logits + most.update)))
 
 
@@ -195,18 +196,19 @@ def cast_bytes(job: Job) -> int:
 def activation_bytes(job: Job) -> int:
     """Return what a micro-batch's forward pass keeps, without the head.
 
-    Products' inputs are in their format. A block of GPT-2 keeps the norm's output, q, k and v, the
-    heads' output, the second norm's output and the MLP's inner 4C before and after its GELU:
-    14·C numbers a token; and its LayerNorms keep the stream before each, 2·C in float32. A modern
-    block's norms keep their output alone: 14·C in all. Qwen3's keep it before and after its weight,
-    those of query and key too, which are 4·C more, and SwiGLU keeps three times its inner width.
-    Attention keeps its probabilities while they are small (never on a GPU, whose kernels recompute
-    them).
+    Products' inputs are in their format. Every block keeps the norm's output, q, k and v, the
+    heads' output and the second norm's output, 6·C numbers a token; and the MLP's inner numbers
+    before and after its nonlinearity, two or, gated, three times. LayerNorms keep the stream before
+    each as well, 2·C in float32. RMSNorms keep their output alone; with weights, before and after
+    those: 2·C more, and as many for queries and keys. Attention keeps its probabilities while they
+    are small (never on a GPU, whose kernels recompute them).
     """
-    shape, number = job.shape, job.number_bytes
-    stream = 2 * _FLOAT32 * shape.width if shape.architecture == "gpt2" else 0
-    norms = 4 * number * shape.width if shape.architecture == "qwen3" else 0
-    inner = (3 if shape.architecture == "qwen3" else 2) * shape.inner * number
+    shape, number, traits = job.shape, job.number_bytes, job.shape.traits
+    keeps_stream = traits.norm == "layer norm" and shape.is_built_in
+    stream = 2 * _FLOAT32 * shape.width if keeps_stream else 0
+    weighted = (4 if traits.norms_heads else 2) if traits.norm == "weighted rms" else 0
+    norms = weighted * number * shape.width
+    inner = shape.mlp_matrices * shape.inner * number
     block = 6 * number * shape.width + inner + stream + norms
     if shape.dropout:  # its factors; on a CPU attention, with q, k and v, is then in float32
         block += (2 * number + 3 * (_FLOAT32 - number)) * shape.width
@@ -240,7 +242,7 @@ def logit_bytes(job: Job) -> int:
     """
     shape, number = job.shape, job.number_bytes
     width = -(-shape.vocabulary // ROW_NUMBERS) * ROW_NUMBERS
-    is_capped = shape.architecture == "modern"
+    is_capped = shape.traits.softcap is not None
     if job.device == "cuda":  # logits, float32 logits, their log-softmax, its gradient; the cap's
         return job.tokens * width * (2 * number + 3 * _FLOAT32 + (2 * number if is_capped else 0))
     rows = min(job.tokens, max(64, LOGIT_CHUNK_BYTES // (_FLOAT32 * shape.vocabulary)))
@@ -264,13 +266,13 @@ def head_gradient_bytes(job: Job) -> int:
 def step_bytes(job: Job) -> int:
     """Return what an optimizer step needs. For Muon, at query, key and value, 3·L matrices of C²:
     the momentum three times (as pieces, as one stack, normalised), and five stacks of Gram
-    matrices; for Qwen3 at the two input matrices of an MLP, which are updated together. Fused AdamW
+    matrices; with a gated MLP at its two input matrices, which are updated together. Fused AdamW
     needs nothing.
     """
     shape = job.shape
     if job.optimizer not in OPTIMIZERS or not OPTIMIZERS[job.optimizer].stacks_matrices:
         return 0
-    if shape.architecture == "qwen3":
+    if shape.traits.gated:
         matrices, rows = 2 * shape.layers, shape.inner
     else:
         matrices, rows = 3 * shape.layers, shape.width

@@ -37,12 +37,14 @@ class Parameters:
 def count_parameters(shape: Shape) -> Parameters:
     """Count the parameters of a GPT of this shape."""
     c = shape.width
-    norm = 0 if shape.architecture == "modern" else 2 * c if shape.bias else c
-    head_norms = 2 * c // shape.heads if shape.architecture == "qwen3" else 0
-    biases = (9 * c if shape.qkv_bias else 6 * c) if shape.bias else 0
+    traits, has_weights = shape.traits, shape.traits.norm != "rms"
+    norm = (2 * c if shape.bias else c) if has_weights else 0
+    head_norms = 2 * shape.head_width if traits.norms_heads and has_weights else 0
+    linear = (3 * c if shape.qkv_bias else 0) + 2 * c + (shape.mlp_matrices - 1) * shape.inner
+    biases = linear if shape.bias else 0
     return Parameters(
         token_embedding=shape.vocabulary * c,
-        position_embedding=shape.context * c if shape.architecture == "gpt2" else 0,
+        position_embedding=shape.context * c if traits.positions == "learned" else 0,
         blocks=matrix_parameters(shape) + shape.layers * (2 * norm + head_norms + biases),
         final_norm=norm,
         head=0 if shape.tied else shape.vocabulary * c,

@@ -28,6 +28,7 @@ from importlib import import_module
 from typing import Any
 
 from hairpin.errors import PluginError
+from hairpin.model.architectures import ARCHITECTURES
 from hairpin.schedules.curves import CURVES, Schedule, curve
 
 
@@ -90,7 +91,7 @@ class TrackerKind:
     """A built-in tracker.
 
     Args:
-        make: () → a `tracking.tracker.Tracker` that has not started.
+        make: () → a `reports.trackers.tracker.Tracker` that has not started.
         package: the module that the extra of the tracker's name installs; None: it needs none.
         entry: its folder or file in a run's folder, if it may have one there.
         stays_here: it only writes files in the run's folder, so that a config file alone may
@@ -127,7 +128,7 @@ TRACKERS = {
 BUILT_IN = {
     "schedule": tuple(CURVES),
     "optimizer": tuple(OPTIMIZERS),
-    "model": ("gpt2", "modern", "qwen3"),
+    "model": tuple(ARCHITECTURES),
     "loss": ("cross-entropy",),
     "tracker": tuple(TRACKERS),
 }

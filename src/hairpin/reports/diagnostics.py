@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hairpin.config.settings import Config
+from hairpin.model.architectures import ARCHITECTURES
 from hairpin.reports.clipping import Clipping, clipping_of
 from hairpin.reports.formats import format_bytes, format_loss, harmless_name
 from hairpin.reports.held import history, of_kind
@@ -221,7 +222,8 @@ def _advice(summary: Summary, config: Config, passes: float | None) -> str | Non
         return None
     where = "" if passes is None else f", after {_count(passes)} over the training data"
     if summary.overfitting_after is not None:
-        dropout = ", model.dropout" if config.model.architecture == "gpt2" else ""
+        traits = ARCHITECTURES.get(config.model.architecture)
+        dropout = ", model.dropout" if traits and "dropout" in traits.options else ""
         return (
             f"`best/` has the weights of update {best.update:,}{where}; fewer passes, more text, a "
             f"smaller model{dropout} would help"

@@ -20,7 +20,7 @@ from hairpin.data.tokenizers import Tokenizer
 from hairpin.data.verbatim import HashedText, VerbatimSearch
 from hairpin.model.generate import Sampling, window_start
 from hairpin.model.gpt import GPT, derived_seed
-from hairpin.model.layers import LayerCache
+from hairpin.model.kernels.attention import LayerCache
 from hairpin.runs import events
 from hairpin.training.evaluate import evaluating
 from hairpin.training.state import TrainState

@@ -16,7 +16,6 @@ from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
 from hairpin.planning.measure.settle import Settled, batches_of, memorisation_warning, settle
 from hairpin.planning.sizes import count_parameters
-from hairpin.plugins.registry import BUILT_IN
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher
 from hairpin.tasks.memorisation import MemorisationMeasure
@@ -62,7 +61,7 @@ def pretraining(
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed
         )
-        if config.evaluate.sample_tokens and shape.architecture in BUILT_IN["model"]
+        if config.evaluate.sample_tokens and shape.is_built_in
         else None,
     )
 
@@ -130,7 +129,7 @@ def _notices(settled: Settled) -> tuple[str, ...]:
 
 
 def _parameters(settled: Settled) -> int:
-    if settled.shape.architecture in BUILT_IN["model"]:
+    if settled.shape.is_built_in:
         return count_parameters(settled.shape).total
     return sum(parameter.numel() for parameter in new_network(settled.shape).parameters())
 

@@ -1,16 +1,16 @@
-"""The shape of a network from the config.json that transformers keeps with its weights.
+"""The config.json that transformers keeps with a model's weights: read and written.
 
-A setting that hairpin's network does not support is refused, never ignored: the weights would load
-and compute something else.
+Its entries are in the traits of each architecture. On reading, a setting that hairpin's network
+does not support is refused, never ignored: the weights would load and compute something else.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hairpin.errors import RunError
+from hairpin.model.architectures import ARCHITECTURES, Derived, Fixed, Size, Traits, Written
 from hairpin.model.shape import Shape
 from hairpin.system.access import reading
 
@@ -22,93 +22,36 @@ _SIZES = {
     "context": (2, 1_048_576),
     "vocabulary": (2, 1 << 31),
 }
-_ROTARY_BASE = 10_000.0
-Computed = Mapping[str, Sequence[Any]]  # key -> values; the first is the default
 
 
-@dataclass(frozen=True)
-class _Family:
-    """A kind of network as config.json describes it.
-
-    Args:
-        name: for display.
-        sizes: ours -> its key.
-        computed: the values with which hairpin's network agrees.
-        inner: its key of the MLP's inner width.
-        same: keys whose value follows from the shape -> that value.
-        rotary: True if it has rotary positions.
-    """
-
-    name: str
-    sizes: Mapping[str, str]
-    computed: Computed
-    inner: str
-    same: Mapping[str, str] = field(default_factory=dict)
-    rotary: bool = False
-
-
-_LLAMA_SIZES = {
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "width": "hidden_size",
-    "context": "max_position_embeddings",
-    "vocabulary": "vocab_size",
-}
-_FAMILIES = {
-    "gpt2": _Family(
-        "GPT-2",
-        {
-            "layers": "n_layer",
-            "heads": "n_head",
-            "width": "n_embd",
-            "context": "n_positions",
-            "vocabulary": "vocab_size",
+def config_json(shape: Shape) -> dict[str, Any]:
+    """Return the contents of config.json for a network; its dropout does not affect inference."""
+    theirs = shape.traits.transformers
+    return {
+        "architectures": [theirs.class_name],
+        "vocab_size": shape.vocabulary,
+        "tie_word_embeddings": shape.tied,
+        "dtype": "float32",
+        "use_cache": True,
+        "initializer_range": 0.02,
+        **{
+            key: _written(entry, shape)
+            for key, entry in theirs.config.items()
+            if not (isinstance(entry, Fixed) and not entry.written)
         },
-        {
-            "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-            "layer_norm_epsilon": (1e-5,),
-            "scale_attn_weights": (True,),
-            "scale_attn_by_inverse_layer_idx": (False,),
-            "reorder_and_upcast_attn": (False,),
-            "add_cross_attention": (False,),
-            "tie_word_embeddings": (True, False),
-            "pruned_heads": ({}, None),
-            "quantization_config": (None,),
-        },
-        "n_inner",
-    ),
-    "nanochat": _Family(
-        "NanoChat",
-        _LLAMA_SIZES,
-        {
-            "hidden_act": ("relu2",),
-            "rms_norm_eps": (1e-6,),
-            "attention_bias": (False,),
-            "final_logit_softcapping": (15.0,),
-            "tie_word_embeddings": (False,),
-            "quantization_config": (None,),
-        },
-        "intermediate_size",
-        {"num_key_value_heads": "heads"},
-        rotary=True,
-    ),
-    "qwen3": _Family(
-        "Qwen3",
-        _LLAMA_SIZES,
-        {
-            "hidden_act": ("silu",),
-            "rms_norm_eps": (1e-6,),
-            "attention_bias": (False,),
-            "use_sliding_window": (False,),
-            "tie_word_embeddings": (False, True),
-            "quantization_config": (None,),
-        },
-        "intermediate_size",
-        {"num_key_value_heads": "heads", "head_dim": "head width"},
-        rotary=True,
-    ),
-}
-_ARCHITECTURES = {"gpt2": "gpt2", "nanochat": "modern", "qwen3": "qwen3"}
+    }
+
+
+def _written(entry: Size | Derived | Fixed | Written, shape: Shape) -> Any:
+    match entry:
+        case Size(name):
+            return getattr(shape, name)
+        case Derived(name, implied):
+            return None if implied else getattr(shape, name)
+        case Fixed(value):
+            return value
+        case Written(value):
+            return value(shape) if callable(value) else value
 
 
 def read_shape(file: Path) -> tuple[Shape, str]:
@@ -119,15 +62,16 @@ def read_shape(file: Path) -> tuple[Shape, str]:
         RunError: it is damaged, or not a supported network; each such setting has its line.
     """
     config = json_object(file)
-    family = _FAMILIES.get(str(config.get("model_type")))
-    if family is None:
+    kinds = {traits.transformers.model_type: name for name, traits in ARCHITECTURES.items()}
+    architecture = kinds.get(str(config.get("model_type")))
+    if architecture is None:
         found = json.dumps(config.get("model_type"))
-        known = ", ".join(f'"{name}"' for name in _FAMILIES)
+        known = ", ".join(f'"{kind}"' for kind in kinds)
         raise RunError(f"{file}: model_type is {found}, and hairpin's networks are {known}")
-    problems = [f"{file}: {problem}" for problem in _objections(config, family)]
+    problems = [f"{file}: {problem}" for problem in _objections(config, architecture)]
     if problems:
         raise RunError(problems)
-    return _shape(config, family), family.name
+    return _shape(config, architecture), ARCHITECTURES[architecture].transformers.name
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -148,61 +92,73 @@ def json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _shape(config: dict[str, Any], family: _Family) -> Shape:
-    sizes: dict[str, Any] = {name: config.get(key) for name, key in family.sizes.items()}
-    tied = bool(config.get("tie_word_embeddings", family.computed["tie_word_embeddings"][0]))
-    if family.name == "GPT-2":
-        return Shape(**sizes, tied=tied)
-    return Shape.qwen3(**sizes, tied=tied) if family.name == "Qwen3" else Shape.modern(**sizes)
+def _keys(traits: Traits) -> dict[str, str]:
+    """Return the keys of the sizes, by `Shape`'s names."""
+    entries = traits.transformers.config.items()
+    keys = {entry.name: key for key, entry in entries if isinstance(entry, Size)}
+    return keys | {"vocabulary": "vocab_size"}
 
 
-def _objections(config: dict[str, Any], family: _Family) -> Iterator[str]:
+def _shape(config: dict[str, Any], architecture: str) -> Shape:
+    traits = ARCHITECTURES[architecture]
+    sizes: dict[str, Any] = {name: config.get(key) for name, key in _keys(traits).items()}
+    tied = bool(config.get("tie_word_embeddings", traits.tied))
+    return Shape.default(architecture, **sizes, tied=tied)
+
+
+def _objections(config: dict[str, Any], architecture: str) -> Iterator[str]:
     """Yield a line for each setting that hairpin's network does not support."""
-    good = set()
+    traits = ARCHITECTURES[architecture]
+    good, keys = set(), _keys(traits)
     for name, (least, most) in _SIZES.items():
-        key = family.sizes[name]
+        key = keys[name]
         size = config.get(key)
         if type(size) is int and least <= size <= most:
             good.add(name)
         else:
             yield f"{key} is {json.dumps(size)}, and should be a number from {least} to {most}"
     if {"width", "heads"} <= good:
-        yield from _misfits(config, family)
-    for key, values in family.computed.items():
-        if config.get(key, values[0]) not in values:
-            allowed = " or ".join(json.dumps(value) for value in values)
-            yield f"{key} is {json.dumps(config[key])}, and hairpin computes with {allowed}"
-    if family.rotary:
-        yield from _rotary_objections(config)
+        yield from _misfits(config, _shape(config, architecture))
+    both = "tied" in traits.options
+    settings = {
+        **traits.transformers.config,
+        "tie_word_embeddings": Fixed(traits.tied, same=(not traits.tied,) if both else ()),
+        "quantization_config": Fixed(None),
+    }
+    for key, entry in settings.items():
+        if isinstance(entry, Fixed):
+            values = (entry.value, *entry.same)
+            if config.get(key, entry.value) not in values:
+                allowed = " or ".join(json.dumps(value) for value in values)
+                yield f"{key} is {json.dumps(config[key])}, and hairpin computes with {allowed}"
+    if traits.rotary:
+        yield from _rotary_objections(config, traits.rotary.base)
 
 
-def _misfits(config: dict[str, Any], family: _Family) -> Iterator[str]:
+def _misfits(config: dict[str, Any], shape: Shape) -> Iterator[str]:
     """Yield sizes that do not fit each other or hairpin's network."""
-    shape = _shape(config, family)
-    width, heads = family.sizes["width"], family.sizes["heads"]
+    keys = _keys(shape.traits)
+    width, heads = keys["width"], keys["heads"]
     if shape.width % shape.heads:
         yield f"{width} is {shape.width}, and no multiple of {heads}, {shape.heads}"
         return
-    if family.rotary and shape.width // shape.heads % 2:
-        yield f"{width} / {heads} is {shape.width // shape.heads}, which is not even"
-    inner = config.get(family.inner)
-    if inner != shape.inner and (inner is not None or family.name != "GPT-2"):
-        yield f"{family.inner} is {json.dumps(inner)}, and hairpin's MLP has {shape.inner}"
-    fixed = {"heads": shape.heads, "head width": shape.width // shape.heads}
-    for key, what in family.same.items():
-        if config.get(key) != fixed[what]:
-            found = json.dumps(config.get(key))
-            yield f"{key} is {found}, and hairpin computes with {fixed[what]}"
+    if shape.traits.rotary and shape.head_width % 2:
+        yield f"{width} / {heads} is {shape.head_width}, which is not even"
+    for key, entry in shape.traits.transformers.config.items():
+        if isinstance(entry, Derived):
+            value, found = getattr(shape, entry.name), config.get(key)
+            if found != value and not (entry.implied and found is None):
+                yield f"{key} is {json.dumps(found)}, and hairpin computes with {value}"
 
 
-def _rotary_objections(config: dict[str, Any]) -> Iterator[str]:
+def _rotary_objections(config: dict[str, Any], expected: float) -> Iterator[str]:
     asked = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(asked, dict):
         yield f"rope_parameters is {json.dumps(asked)}, and should be an object"
         return
-    base = asked.get("rope_theta", config.get("rope_theta", _ROTARY_BASE))
-    if base != _ROTARY_BASE:
-        yield f"rope_theta is {json.dumps(base)}, and hairpin computes with {_ROTARY_BASE}"
+    base = asked.get("rope_theta", config.get("rope_theta", expected))
+    if base != expected:
+        yield f"rope_theta is {json.dumps(base)}, and hairpin computes with {expected}"
     kind = asked.get("rope_type", asked.get("type", "default"))
     if kind != "default":
         yield f'rope_type is {json.dumps(kind)}, and hairpin computes with "default"'

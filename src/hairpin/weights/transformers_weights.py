@@ -1,12 +1,11 @@
-"""Conversion between hairpin's parameter names and those of transformers, by architecture.
+"""Conversion between hairpin's tensors and those of transformers, by the names in an architecture's
+traits.
 
-    gpt2      GPT2LMHeadModel (see gpt2_weights)
-    modern    NanoChatForCausalLM
-    qwen3     Qwen3ForCausalLM
-
-NanoChat and Qwen3 have separate query, key and value where hairpin stacks them in one matrix.
+Names are compared without the prefix that depends on the class that saved them ("model." or
+"transformer."). A language model's head has none.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -14,90 +13,74 @@ from torch import Tensor
 
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
-from hairpin.weights import gpt2_weights
 
 HEAD = "lm_head.weight"
-_APART = ("q_proj", "k_proj", "v_proj")
-_FUSED = "attention.query_key_value.weight"
-_TOP = {"token_embedding.weight": "model.embed_tokens.weight", "head.weight": HEAD}
-_MODERN = {
-    "attention.output.weight": "self_attn.o_proj.weight",
-    "mlp.expand.weight": "mlp.fc1.weight",
-    "mlp.output.weight": "mlp.fc2.weight",
-}
-_QWEN3 = {
-    "attention_norm.weight": "input_layernorm.weight",
-    "attention.query_norm.weight": "self_attn.q_norm.weight",
-    "attention.key_norm.weight": "self_attn.k_norm.weight",
-    "attention.output.weight": "self_attn.o_proj.weight",
-    "mlp_norm.weight": "post_attention_layernorm.weight",
-    "mlp.gate.weight": "mlp.gate_proj.weight",
-    "mlp.expand.weight": "mlp.up_proj.weight",
-    "mlp.output.weight": "mlp.down_proj.weight",
-}
 
 
 def to_transformers(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
     """Return transformers' tensors from hairpin's. A tied head is left out, as transformers does;
-    a bias that GPT-2 always has and hairpin's network lacks is zeros.
+    a bias that others of this architecture have and the network lacks is zeros.
     """
-    if shape.architecture == "gpt2":
-        theirs = gpt2_weights.to_gpt2(state, shape.layers)
-        head = theirs.pop(HEAD)
-        named = {f"transformer.{name}": tensor for name, tensor in theirs.items()}
-        return named if shape.tied else named | {HEAD: head}
-    converted = {theirs: state[ours] for ours, theirs in _pairs(shape)}
-    for ours, apart in _fused(shape):
-        converted |= dict(zip(apart, state[ours].chunk(3), strict=True))
-    return converted
+    prefix = shape.traits.transformers.prefix
+    plain = to_plain(state, shape)
+    return {name if name == HEAD else prefix + name: tensor for name, tensor in plain.items()}
+
+
+def to_plain(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """Return `to_transformers` by names without the prefix."""
+    converted: dict[str, Tensor] = {}
+    for ours, theirs, transposed in _pairs(shape):
+        tensor = state.get(ours)
+        if tensor is None:  # a bias
+            weight = state[ours.removesuffix("bias") + "weight"]
+            tensor = weight.new_zeros(weight.size(0))
+        tensor = tensor.t().contiguous() if transposed else tensor
+        converted |= dict(zip(theirs, tensor.chunk(len(theirs)), strict=True))
+    return converted if shape.tied else converted | {HEAD: state["head.weight"]}
 
 
 def from_transformers(plain: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
     """Return hairpin's tensors from `plain_names` without a `misfit`. A missing untied head is the
     embedding's; one that should be tied is left out, as transformers does.
     """
-    if shape.architecture == "gpt2":
-        converted = gpt2_weights.from_gpt2(plain, shape.layers)
-    else:
-        converted = {ours: plain[theirs] for ours, theirs in _pairs(shape) if theirs in plain}
-        for ours, apart in _fused(shape):
-            converted[ours] = torch.cat([plain[name] for name in apart])
-    if shape.tied:
-        converted.pop("head.weight", None)
-    else:
-        converted.setdefault("head.weight", converted["token_embedding.weight"].clone())
+    converted = {}
+    for ours, theirs, transposed in _pairs(shape):
+        tensor = torch.cat([plain[name] for name in theirs]) if theirs[1:] else plain[theirs[0]]
+        converted[ours] = tensor.t().contiguous() if transposed else tensor
+    if not shape.tied:
+        embedding = converted["token_embedding.weight"]
+        converted["head.weight"] = plain[HEAD] if HEAD in plain else embedding.clone()
     return converted
 
 
 def plain_names(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """Return the weights, without other saved tensors, under the names of a language model: those
-    of a saved bare model lack the prefix `model.`.
+    """Return the weights of a language model by names without a prefix; other saved tensors are
+    left out.
 
     Raises:
-        RunError: a tensor exists twice, under both names.
+        RunError: a tensor exists twice, with and without the prefix.
     """
-    if shape.architecture == "gpt2":
-        named = {name: name.removeprefix("transformer.") for name in state}
-    else:
-        bare = {name for name in state if name.startswith(("embed_tokens.", "layers.", "norm."))}
-        named = {name: f"model.{name}" if name in bare else name for name in state}
-    for name, ours in named.items():
-        if name != ours and ours in state:
-            raise RunError(f"{name} and {ours} are the same tensor; save the model again")
-    plain = {ours: state[name] for name, ours in named.items()}
-    if shape.architecture == "gpt2":
-        return gpt2_weights.without_masks_and_heads(plain)
-    return {name: t for name, t in plain.items() if not name.endswith("rotary_emb.inv_freq")}
+    theirs = shape.traits.transformers
+    for name in state:
+        if (plain := name.removeprefix(theirs.prefix)) != name and plain in state:
+            raise RunError(f"{name} and {plain} are the same tensor; save the model again")
+    named = {name.removeprefix(theirs.prefix): tensor for name, tensor in state.items()}
+    left_out = re.compile(theirs.left_out)
+    return {
+        name: tensor
+        for name, tensor in named.items()
+        if not left_out.fullmatch(name) and not name.startswith(theirs.other_heads)
+    }
 
 
 def other_heads(state: Mapping[str, Tensor], shape: Shape) -> list[str]:
     """Return the names of tensors outside the language model, which `plain_names` leaves out."""
-    return gpt2_weights.other_heads(state) if shape.architecture == "gpt2" else []
+    return [name for name in state if name.startswith(shape.traits.transformers.other_heads)]
 
 
 def embedding_name(shape: Shape) -> str:
     """Return the embedding's name among `plain_names`."""
-    return "wte.weight" if shape.architecture == "gpt2" else _TOP["token_embedding.weight"]
+    return f"{shape.traits.transformers.top['token_embedding']}.weight"
 
 
 def misfit(
@@ -110,14 +93,13 @@ def misfit(
         shapes: of hairpin's parameters, by name.
         shape: of the network.
     """
-    if shape.architecture == "gpt2":
-        return gpt2_weights.misfit(plain, shapes, shape.layers)
-    wanted = {theirs: [*shapes[ours]] for ours, theirs in _pairs(shape)}
-    if HEAD in plain:
+    wanted: dict[str, list[int]] = {}
+    for ours, theirs, transposed in _pairs(shape):
+        size = [*shapes[ours]][:: -1 if transposed else 1]
+        size[0] //= len(theirs)
+        wanted |= dict.fromkeys(theirs, size)
+    if HEAD in plain or not shape.tied:
         wanted[HEAD] = [*shapes["token_embedding.weight"]]
-    for ours, apart in _fused(shape):
-        rows, columns = shapes[ours]
-        wanted |= {name: [rows // 3, columns] for name in apart}
     for name, size in wanted.items():
         if name not in plain:
             return f"{name} is missing"
@@ -125,24 +107,23 @@ def misfit(
             return f"{name} is {[*plain[name].shape]}, and config.json makes it {size}"
     strange = [name for name in plain if name not in wanted]
     more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-    return f"{strange[0]}{more}: the network has no such tensor" if strange else None
+    kind = shape.traits.transformers.name
+    return f"{strange[0]}{more}: {kind} has no such tensor" if strange else None
 
 
-def _pairs(shape: Shape) -> Iterator[tuple[str, str]]:
-    """Yield (our name, transformers') of every unchanged tensor."""
-    for ours, theirs in _TOP.items():
-        if ours != "head.weight" or not shape.tied:
-            yield ours, theirs
-    if shape.architecture == "qwen3":
-        yield "final_norm.weight", "model.norm.weight"
-    names = _QWEN3 if shape.architecture == "qwen3" else _MODERN
+def _pairs(shape: Shape) -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """Yield (our name, transformers' one or three, True if theirs is transposed) of every tensor of
+    the architecture except the head.
+    """
+    theirs = shape.traits.transformers
+    named: dict[str, tuple[str, ...]] = {ours: (name,) for ours, name in theirs.top.items()}
     for layer in range(shape.layers):
-        for ours, theirs in names.items():
-            yield f"blocks.{layer}.{ours}", f"model.layers.{layer}.{theirs}"
-
-
-def _fused(shape: Shape) -> Iterator[tuple[str, list[str]]]:
-    """Yield (our name, transformers' three) of query, key and value."""
-    for layer in range(shape.layers):
-        theirs = [f"model.layers.{layer}.self_attn.{name}.weight" for name in _APART]
-        yield f"blocks.{layer}.{_FUSED}", theirs
+        for ours, name in theirs.block.items():
+            apart = (name,) if isinstance(name, str) else name
+            start = f"{theirs.blocks}.{layer}."
+            named[f"blocks.{layer}.{ours}"] = tuple(start + part for part in apart)
+    for ours, names in named.items():
+        is_linear = not ours.endswith(("norm", "embedding"))
+        yield f"{ours}.weight", tuple(f"{n}.weight" for n in names), theirs.transposed and is_linear
+        if "bias" in shape.traits.options and not ours.endswith("embedding"):
+            yield f"{ours}.bias", tuple(f"{n}.bias" for n in names), False

@@ -9,11 +9,6 @@ from hairpin.reports.formats import format_count, format_duration, format_loss, 
 from hairpin.system.version import __version__
 from hairpin.weights.convert.source import Source
 
-_NETWORKS = {
-    "gpt2": "GPT-2's network",
-    "modern": "a modern network, NanoChat in transformers",
-    "qwen3": "Qwen3's network",
-}
 _TOKENIZERS = {
     "bytes": "plain bytes",
     "bpe": "byte-level BPE, learned from the text",
@@ -21,13 +16,8 @@ _TOKENIZERS = {
 }
 
 
-def model_card(source: Source, class_name: str) -> str:
-    """Return the card in Markdown.
-
-    Args:
-        source: the run.
-        class_name: transformers' name of the network.
-    """
+def model_card(source: Source) -> str:
+    """Return the card of a run in Markdown."""
     name = _plain(source.name)
     rows = [f"| {key} | {value} |" for key, value in _facts(source)]
     lines = [
@@ -40,7 +30,8 @@ def model_card(source: Source, class_name: str) -> str:
         "",
         f"# {name}",
         "",
-        f"A language model that hairpin {__version__} trained: `{class_name}`.",
+        f"A language model that hairpin {__version__} trained: "
+        f"`{source.shape.traits.transformers.class_name}`.",
         "",
         "| | |",
         "| --- | --- |",
@@ -62,7 +53,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "weights", source.weights
     yield (
         "network",
-        f"{_NETWORKS[shape.architecture]}: {shape.layers} layers, {shape.heads} heads, "
+        f"{shape.traits.description}: {shape.layers} layers, {shape.heads} heads, "
         f"{shape.width} wide, {shape.context:,} positions",
     )
     yield "parameters", f"{count_parameters(shape).total:,}"

@@ -1,8 +1,8 @@
 """Export of a run as a GGUF file, for llama.cpp and programs built on it.
 
-GPT-2's network and Qwen3's are supported; NanoChat's is not. Names and keys are those of the `gguf`
-package, weights float32: `llama-quantize` makes smaller ones. `ecosystem/test_gguf.py` reads files
-back.
+Architectures are supported that llama.cpp has (`Traits.gguf`). Names and keys are those of the
+`gguf` package, weights float32: `llama-quantize` makes smaller ones. `ecosystem/test_gguf.py` reads
+files back.
 """
 
 import glob
@@ -16,7 +16,6 @@ import psutil
 from torch import Tensor
 
 from hairpin.errors import RunError, UserError
-from hairpin.model.modern import EPSILON, ROTARY_BASE
 from hairpin.model.shape import Shape
 from hairpin.system.files import make_folders, move, remove, sync_file, sync_folder, unmake
 from hairpin.system.version import __version__
@@ -57,9 +56,11 @@ def export_gguf(source: Source, out: Path) -> None:
         RunError: llama.cpp lacks its network, or `out` exists or cannot be written.
         UserError: the package `gguf` is not installed.
     """
-    if source.shape.architecture == "modern":
+    shape = source.shape
+    architecture = shape.traits.gguf
+    if architecture is None:
         raise RunError(
-            f"{source.run.path}: llama.cpp has no network like `modern`; train with "
+            f"{source.run.path}: llama.cpp has no network like `{shape.architecture}`; train with "
             "`--recipe qwen3` for one that it has, or export to huggingface"
         )
     if out.exists() or out.is_symlink():
@@ -70,10 +71,10 @@ def export_gguf(source: Source, out: Path) -> None:
     try:
         made = make_folders(out.parent)
         _remove_left_over(out)
-        writer = gguf.GGUFWriter(temporary, source.shape.architecture)
+        writer = gguf.GGUFWriter(temporary, architecture)
         _describe(writer, source)
         _add_tokenizer(writer, source)
-        for name, tensor in gguf_tensors(source.tensors, source.shape).items():
+        for name, tensor in gguf_tensors(source.tensors, shape).items():
             writer.add_tensor(name, tensor.contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -99,13 +100,17 @@ def _remove_left_over(out: Path) -> None:
 
 
 def gguf_tensors(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
-    """Return llama.cpp's tensors from hairpin's. A tied head is left out; a GPT-2 bias that the
-    network lacks is zeros.
+    """Return llama.cpp's tensors from hairpin's. A tied head is left out; a bias that this network
+    lacks, and others of its architecture have, is zeros.
     """
     return dict(_converted(state, shape))
 
 
 def _converted(state: Mapping[str, Tensor], shape: Shape) -> Iterator[tuple[str, Tensor]]:
+    traits = shape.traits
+    separate = {
+        ours for ours, theirs in traits.transformers.block.items() if isinstance(theirs, tuple)
+    }
     for name, tensor in state.items():
         stem, _, part = name.rpartition(".")
         if stem in _TOP:
@@ -113,12 +118,12 @@ def _converted(state: Mapping[str, Tensor], shape: Shape) -> Iterator[tuple[str,
         else:
             _, layer, ours = stem.split(".", 2)
             theirs = f"blk.{layer}.{_BLOCK[ours]}"
-            if shape.architecture == "qwen3" and ours == "attention.query_key_value":
+            if ours in separate:
                 for apart, third in zip(_APART, tensor.chunk(3), strict=True):
                     yield f"blk.{layer}.{apart}.{part}", third
                 continue
         yield f"{theirs}.{part}", tensor
-        has_bias = shape.architecture == "gpt2" and "embd" not in theirs and theirs != "output"
+        has_bias = "bias" in traits.options and "embd" not in theirs and theirs != "output"
         if has_bias and part == "weight" and f"{stem}.bias" not in state:
             yield f"{theirs}.bias", tensor.new_zeros(tensor.size(0))
 
@@ -144,14 +149,16 @@ def _describe(writer: Any, source: Source) -> None:
     writer.add_head_count(shape.heads)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_file_type(0)  # all float32
-    if shape.architecture == "gpt2":
-        writer.add_layer_norm_eps(1e-5)
-        return
-    writer.add_head_count_kv(shape.heads)
-    writer.add_key_length(shape.width // shape.heads)
-    writer.add_value_length(shape.width // shape.heads)
-    writer.add_layer_norm_rms_eps(EPSILON)
-    writer.add_rope_freq_base(ROTARY_BASE)
+    traits = shape.traits
+    if traits.norm == "layer norm":
+        writer.add_layer_norm_eps(traits.epsilon)
+    else:
+        writer.add_layer_norm_rms_eps(traits.epsilon)
+    if traits.rotary:
+        writer.add_head_count_kv(shape.heads)
+        writer.add_key_length(shape.head_width)
+        writer.add_value_length(shape.head_width)
+        writer.add_rope_freq_base(traits.rotary.base)
 
 
 def _add_tokenizer(writer: Any, source: Source) -> None:

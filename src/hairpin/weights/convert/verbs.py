@@ -13,7 +13,7 @@ from hairpin.runs.folder import new_run_path, open_run
 from hairpin.system.arguments import AnyPath
 from hairpin.weights.convert.bring_in import bring_in
 from hairpin.weights.convert.gguf import export_gguf
-from hairpin.weights.convert.huggingface import CLASSES, export_folder
+from hairpin.weights.convert.huggingface import export_folder
 from hairpin.weights.convert.source import open_source
 
 FORMATS = ("huggingface", "gguf")
@@ -57,7 +57,7 @@ def export(
         what = f"GGUF of {source.shape.architecture}, float32"
     else:
         export_folder(source, place)
-        what = CLASSES[source.shape.architecture]
+        what = source.shape.traits.transformers.class_name
     count = count_parameters(source.shape).total
     words = f"{what}, {count:,} parameters, {source.weights}, of {found.path}"
     return Exported(place, f"{place}: {words}")

@@ -1,5 +1,6 @@
-"""GPT-2's GELU on a CPU, with its slope computed in the forward pass.
+"""The nonlinearities of MLPs: GPT-2's GELU, the squared ReLU, SwiGLU.
 
+GELU has its slope computed in the forward pass:
 ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) (Hendrycks and Gimpel 2016) is x·σ(u) with
 u = x·(k + c·x²), k = 2·√(2/π) and c = 0.044715·k. PyTorch's tanh takes five times as long as its σ,
 and the gradient of its GELU takes another; here the slope is kept for the backward pass
@@ -11,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from hairpin.model.kernels import choice
 
 _K = 2 * math.sqrt(2 / math.pi)
 _C = 0.044715 * _K
@@ -22,6 +26,8 @@ def gelu(x: Tensor) -> Tensor:
 
     Without a gradient PyTorch's own is as fast.
     """
+    if not (x.requires_grad and choice.is_by_hand(x)):
+        return F.gelu(x, approximate="tanh")
     out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
     return out
 
@@ -59,3 +65,50 @@ def _slope(x: Tensor, factor: Tensor, sigma: Tensor, k: Tensor) -> Tensor:
     factor.mul_(x)
     factor.addcmul_(factor, sigma, value=-1.0)
     return torch.addcmul(sigma, factor, sigma, out=factor)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """Return max(x, 0)² (So et al. 2021)."""
+    if not choice.is_by_hand(x):
+        return F.relu(x).square()
+    out: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """max(x, 0)², with a gradient in two passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        below: Tensor = gradients[0] * positive
+        return below.mul_(2)
+
+
+def swiglu(gate: Tensor, x: Tensor) -> Tensor:
+    """Return gate · σ(gate) · x (Shazeer 2020)."""
+    if not choice.is_by_hand(x):
+        return F.silu(gate) * x
+    out: Tensor = _SwiGLU.apply(gate, x)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(gate) · x, which keeps its two inputs and no more."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, x)
+        return F.silu(gate).mul_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        gate, x = ctx.saved_tensors
+        below_gate = torch.ops.aten.silu_backward(gradients[0] * x, gate)
+        return below_gate, F.silu(gate).mul_(gradients[0])

@@ -1,24 +1,73 @@
-"""Causal attention on a CPU, in blocks of queries.
+"""Causal attention: PyTorch's own, and on a CPU in blocks of queries.
 
 A block of queries is multiplied only with the keys up to its own last position, which saves nearly
 half of the products; each is one batched product of a size at which the processor's libraries are
 fastest. PyTorch's flash attention uses smaller products, in float32: that takes twice the time in
 bfloat16 here, and somewhat more in float32 (docs/performance.md).
 
-Shape suffixes: N sequences times heads, T positions, Q queries of a block, K keys that they see, D
-width of a head.
+Shape suffixes: B sequences, H heads, N their product, T positions, S positions in cache, Q queries
+of a block, K keys that they see, D width of a head.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from hairpin.model.kernels import choice
 
 _BLOCK = 128  # queries
 # Probabilities are kept for the backward pass up to this size, and recomputed beyond it.
 _KEPT_BYTES = 64 * 2**20
+
+
+@dataclass
+class LayerCache:
+    """Keys and values that one attention layer has seen, for generation.
+
+    Args:
+        keys_BHSD, values_BHSD: memory for all positions of the context, initialised with finite
+            numbers: a kernel may read beyond the filled positions.
+        length: number of filled positions.
+    """
+
+    keys_BHSD: Tensor
+    values_BHSD: Tensor
+    length: int = 0
+
+    def append(self, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the new positions; return all filled ones."""
+        start, count = self.length, keys_BHTD.size(2)
+        self.keys_BHSD.narrow(2, start, count).copy_(keys_BHTD)
+        self.values_BHSD.narrow(2, start, count).copy_(values_BHTD)
+        self.length = end = start + count
+        return self.keys_BHSD.narrow(2, 0, end), self.values_BHSD.narrow(2, 0, end)
+
+
+def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 0.0) -> Tensor:
+    """Return the attention of each position to itself and those before it, [B, T, C].
+
+    Args:
+        qkv_3BHTD: queries, keys and values.
+        cache: of the positions before, which is extended; T must be 1, or the cache empty.
+        dropout: of probabilities.
+    """
+    if cache is None and dropout == 0 and choice.is_by_hand(qkv_3BHTD):
+        return causal_attention(qkv_3BHTD)
+    _, B, H, T, D = qkv_3BHTD.shape
+    q_BHTD, k_BHTD, v_BHTD = qkv_3BHTD
+    if cache is not None:
+        k_BHTD, v_BHTD = cache.append(k_BHTD, v_BHTD)
+    if qkv_3BHTD.device.type == "mps":  # its kernels misread others: pytorch/pytorch#181133
+        q_BHTD, k_BHTD, v_BHTD = q_BHTD.contiguous(), k_BHTD.contiguous(), v_BHTD.contiguous()
+    y_BHTD = F.scaled_dot_product_attention(
+        q_BHTD, k_BHTD, v_BHTD, dropout_p=dropout, is_causal=T > 1
+    )
+    return y_BHTD.transpose(1, 2).reshape(B, T, H * D)
 
 
 def causal_attention(qkv_3BHTD: Tensor) -> Tensor:

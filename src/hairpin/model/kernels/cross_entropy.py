@@ -1,4 +1,5 @@
-"""The head fused with its cross entropy: logits exist for a few rows at a time.
+"""The head fused with its cross entropy: logits exist for a few rows at a time, or, on a GPU with
+enough memory, all at once.
 
 For 4,096 tokens and GPT-2's vocabulary they take 824 MB, three times that with their log-softmax
 and gradient. Here the gradient is computed while a chunk of them exists, so that nothing is kept
@@ -18,7 +19,7 @@ from hairpin.data.batches import IGNORED
 # Small enough to leave memory for everything else, large enough that the cost of adding up the
 # weight's gradient, once a chunk, is negligible.
 _CHUNK_BYTES = 128 * 2**20
-_ROW_NUMBERS = 64
+_ROW_NUMBERS = 64  # tensor cores need rows in multiples of it; GPT-2's 50,257 become 50,304
 _PIECE_NUMBERS = 2**19  # per core: 2 MB are processed in its cache
 _EXACT_UP_TO = 80.0  # nats; e^-87 is the smallest probability that has all its digits
 _PRODUCT_ROWS = 8192
@@ -61,6 +62,32 @@ def cross_entropy(
         x_NC, weight_VC, targets_N, softcap, tied, rows
     )
     return out
+
+
+def whole_cross_entropy(
+    x_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, softcap: float | None
+) -> Tensor:
+    """Return the summed cross entropy of `x @ weight.T` in nats, a float32 scalar.
+
+    The product is padded with zeros to a multiple of 64, which the softmax ignores: the padding is
+    not part of the weight, and never saved.
+
+    Args:
+        x_NC: the final norm's output.
+        weight_VC: the head.
+        targets_N: token ids, or `IGNORED`, which adds nothing.
+        softcap: c, if logits are c·tanh(logits / c).
+    """
+    vocabulary = weight_VC.size(0)
+    padding = -vocabulary % _ROW_NUMBERS
+    logits = F.linear(x_NC, F.pad(weight_VC, (0, 0, 0, padding)) if padding else weight_VC)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    logits = logits.float()
+    if padding:
+        places = torch.arange(vocabulary + padding, device=logits.device)
+        logits = logits.masked_fill(places >= vocabulary, -torch.inf)
+    return F.cross_entropy(logits, targets_N, ignore_index=IGNORED, reduction="sum")
 
 
 def look_up(weight_VC: Tensor, ids_BT: Tensor, tied: TiedGradient) -> Tensor:
