@@ -28,7 +28,7 @@ from hairpin.planning.choose import (
 from hairpin.planning.measure import probe
 from hairpin.planning.measure import settle as settling
 from hairpin.planning.measure.probe import Speed
-from hairpin.planning.measure.settle import settle_speed
+from hairpin.planning.measure.settle import PretrainingMeasurements, fill_speed
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.schedules.curves import CURVES, Schedule
@@ -303,7 +303,7 @@ def test_a_length_that_was_asked_for_is_not_corrected(
     assert run.config.train.updates == 12
 
 
-def test_text_that_would_be_learned_by_heart_is_said_before_training(
+def test_text_that_would_be_memorised_is_said_before_training(
     tmp_path: Path, fixed_speed: None
 ) -> None:
     watcher = Watching()
@@ -313,7 +313,7 @@ def test_text_that_would_be_learned_by_heart_is_said_before_training(
     )
     # 200 · 64 tokens over 558 of training text.
     (line,) = watcher.notices
-    assert "will learn them by heart" in line and " 23 times" in line
+    assert "will memorise them" in line and " 23 times" in line
 
 
 def test_default_tokens_are_twenty_a_parameter_and_at_most_four_passes() -> None:
@@ -382,10 +382,20 @@ def test_a_large_model_to_start_from_takes_a_batch_that_the_budget_has_room_for(
         }
     )
     monkeypatch.setattr(probe, "measure_flops", lambda *_: 3e11)
-    without = settling._settle_shape(asked, None, Quiet())
+
+    def sized(budget: Budget | None) -> Config:
+        measured = PretrainingMeasurements(budget, Quiet(), None)
+        return choose.fill_size(
+            asked,
+            seconds_left=measured.seconds_left,
+            flops_per_second=lambda: measured.flops_per_second(asked),
+            train_bytes=lambda: measured.train_bytes(asked),
+        )
+
+    without = sized(None)
     assert without.train.tokens_per_update == 65_536
     # 3e11 operations a second for three minutes are 5.4e13, the rung of 2,048 tokens an update.
-    three_minutes = settling._settle_shape(asked, Budget(180.0, time.monotonic()), Quiet())
+    three_minutes = sized(Budget(180.0, time.monotonic()))
     assert three_minutes.train.tokens_per_update == 2048
     assert three_minutes.schedule.peak_lr == pytest.approx(0.25 * 0.32 / 768, rel=0.05)
 
@@ -412,7 +422,7 @@ def settled_with(
     flags = {"data.texts": ["/x"], "execution.device": "cpu", "model.size": "nano"} | settings
     nothing: Any = None
     budget = Budget(3600.0, 0.0)  # long enough for compiling to be tried
-    config, _ = settle_speed(build_config(flags=flags), nothing, nothing, budget, notices.append)
+    config, _ = fill_speed(build_config(flags=flags), nothing, nothing, budget, notices.append)
     return config, tried[0], notices
 
 

@@ -1,4 +1,4 @@
-"""Memory: the amount installed, the check that a model fits, and errors when it runs out."""
+"""Memory: the amount installed, and errors when it runs out."""
 
 import sys
 from collections.abc import Iterator
@@ -9,11 +9,7 @@ import psutil
 import torch
 
 from hairpin.config.settings import Config
-from hairpin.distributed.launch import world_size
-from hairpin.errors import ConfigError, HairpinError
-from hairpin.model.shape import Shape
-from hairpin.planning.memory import least_bytes, weight_bytes
-from hairpin.plugins.registry import BUILT_IN
+from hairpin.errors import HairpinError
 from hairpin.system.shell import command
 
 # Allocators other than CUDA's have no class of their own for it.
@@ -52,32 +48,6 @@ def installed_bytes(device: str) -> int:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         limits += [soft] if soft != resource.RLIM_INFINITY else []
     return int(min(limits))
-
-
-def require_room(config: Config, shape: Shape) -> None:
-    """Check, from the sizes alone, that weights, gradients and moments can fit in this machine.
-
-    Args:
-        config: with a device.
-        shape: of the model; sizes alone do not give a plugin's.
-
-    Raises:
-        ConfigError: they cannot, even if all other memory is freed.
-    """
-    if shape.architecture not in BUILT_IN["model"]:
-        return
-    needed = least_bytes(shape, config.optimizer.kind)
-    if config.finetune.layers is not None:  # frozen blocks have neither gradients nor moments
-        needed = weight_bytes(shape)
-    if config.execution.parallel == "fsdp":
-        needed //= world_size()
-    there = installed_bytes(config.execution.device)
-    if needed > there:
-        raise ConfigError(
-            f"model: {shape.layers} layers of width {shape.width} need at least "
-            f"{needed / 1e9:,.1f} GB for weights, gradients and moments, and this machine has "
-            f"{there / 1e9:,.1f} GB; {smaller(config, ', model.layers or model.width')}"
-        )
 
 
 def smaller(config: Config, keys: str) -> str:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hairpin.errors import ConfigError
-from hairpin.planning.choose import CPU_GIGABYTES, GPU_MEMORY_SHARE
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -94,17 +93,6 @@ def formats(device: str) -> list[str]:
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["float32", "bfloat16" if has_bfloat16 else "float16"]
     return ["float32"] if device == "mps" else ["float32", "bfloat16"]
-
-
-def usable_gigabytes(device: str) -> float:
-    """Return the memory that a run may take (10^9 bytes): most of a GPU's free memory; elsewhere
-    3, as the machine is used for other things.
-    """
-    if device != "cuda":
-        return CPU_GIGABYTES
-    torch.cuda.empty_cache()  # memory left by a run before this one
-    free_bytes, _ = torch.cuda.mem_get_info()
-    return max(0.1, round(GPU_MEMORY_SHARE * free_bytes / 1e9, 1))
 
 
 def choose_device(asked: str) -> str:

@@ -187,7 +187,7 @@ def _memorised(task: Task, job: Job, watcher: Watcher) -> Iterator[Event]:
     """Yield the memorisation, if it is measured."""
     if not task.measure_memorisation:
         return
-    watcher.stage("looking for what was learned by heart", 0, 0)
+    watcher.stage("measuring memorisation", 0, 0)
     with job.state.spread.gathered() as model:
         if model is not None:
             whole = replace(job.state, model=model)

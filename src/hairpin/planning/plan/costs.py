@@ -15,7 +15,7 @@ from hairpin.planning.choose import GPU_MEMORY_SHARE
 from hairpin.planning.disk import Disk, checkpoint_bytes, disk_of, milestones
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
 from hairpin.planning.memory import Job, Memory, peak_memory
-from hairpin.planning.plan.filled import Filled, free_bytes
+from hairpin.planning.plan.filled import FilledPlan, free_bytes
 from hairpin.planning.plan.text import Text
 from hairpin.planning.sizes import (
     Parameters,
@@ -135,7 +135,7 @@ class Costs:
         return None if free is None else self.memory.total <= free
 
 
-def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
+def costs_of(filled: FilledPlan, check: CorpusCheck | None, folder: Path) -> Costs:
     """Return the costs of a filled-in config.
 
     Args:
@@ -146,10 +146,10 @@ def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
     config, shape = filled.config, filled.shape
     updates, per_update = config.train.updates, config.train.tokens_per_update
     assert updates and per_update
-    parameters, text = count_parameters(shape), filled.text
+    parameters, text = count_parameters(shape), filled.measured.size
     amount = Amount(updates * per_update, parameters.total, text.train_tokens if text else None)
     device = config.execution.device
-    known = device != "cuda" or filled.rehearsal is not None
+    known = device != "cuda" or filled.measured.timings is not None
     flops = flops_per_token(shape)
     return Costs(
         config=config,
@@ -165,20 +165,21 @@ def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
         disk=_disk(config, shape, text, folder),
         gpus=tuple(_on_one_gpu(gpu, config, shape, flops * amount.tokens) for gpu in GPUS.values()),
         check=check,
-        not_measured=filled.without_rehearsal,
+        not_measured=filled.measured.not_measured,
     )
 
 
-def _memory(filled: Filled) -> Memory:
+def _memory(filled: FilledPlan) -> Memory:
     """Return the peak of training in the chosen format or of timing the other, if higher."""
     chosen = filled.config.execution.precision
-    tries = [Job.of(filled.config, filled.shape, each) for each in filled.precisions]
+    tries = [Job.of(filled.config, filled.shape, each) for each in filled.measured.precisions]
     peaks = [peak_memory(job, saves=chosen in ("auto", job.precision)) for job in tries]
     return max(peaks, key=lambda memory: memory.total)
 
 
-def _times(filled: Filled) -> Times | None:
-    measured, config, shape, text = filled.rehearsal, filled.config, filled.shape, filled.text
+def _times(filled: FilledPlan) -> Times | None:
+    config, shape, text = filled.config, filled.shape, filled.measured.size
+    measured = filled.measured.timings
     if measured is None:
         return None
     updates, tokens = config.train.updates, config.evaluate.tokens
@@ -196,7 +197,7 @@ def _times(filled: Filled) -> Times | None:
     saving = state / measured.saved_bytes_per_second
     # While a checkpoint is hashed and written, training has one core less.
     behind = saving / (psutil.cpu_count(logical=False) or 1)
-    ways = len(filled.precisions)
+    ways = len(filled.measured.precisions)
     probing = ways * max(3 * measured.seconds_per_update, 1.0 / ways)
     return Times(
         per_update=measured.seconds_per_update,
@@ -204,7 +205,7 @@ def _times(filled: Filled) -> Times | None:
         evaluations=evaluations * sequences * measured.seconds_per_sequence,
         samples=evaluations * config.evaluate.sample_tokens * measured.seconds_per_sampled_token,
         checkpoints=checkpoints * copying + max(0, checkpoints - 1) * behind,
-        starting=(filled.import_seconds or 0.0) + 2 * measured.model_seconds + probing,
+        starting=(filled.measured.import_seconds or 0.0) + 2 * measured.model_seconds + probing,
         preparing=text.preparing_seconds if text else 0.0,
         ending=saving + _CLOSING_SECONDS,
         evaluation_count=evaluations,

@@ -6,7 +6,7 @@ from typing import Any
 
 from hairpin.data.checking.check import CorpusCheck
 from hairpin.planning.plan.costs import Costs, costs_of
-from hairpin.planning.plan.filled import Filled
+from hairpin.planning.plan.filled import FilledPlan
 from hairpin.planning.plan.values import plan_values
 from hairpin.planning.plan.words import plan_lines
 
@@ -24,6 +24,6 @@ class Plan(Costs):
         return plan_values(self)
 
 
-def plan_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Plan:
+def plan_of(filled: FilledPlan, check: CorpusCheck | None, folder: Path) -> Plan:
     """Return the plan of a filled-in config; arguments as in `costs_of`."""
     return Plan(**vars(costs_of(filled, check, folder)))
