@@ -37,6 +37,12 @@ from hairpin.training.budget import Budget, Pace
 from helpers import Watching, of_kind, text_file, tiny
 
 
+def pace_of(budget: Budget, free_updates: int, milestones: int) -> Pace:
+    return Pace(
+        budget, free_updates, milestones, CLOSING_SECONDS, config_for=lambda updates: Config()
+    )
+
+
 class Clock:
     """Time that passes when it is told to."""
 
@@ -69,7 +75,7 @@ def test_time_left_counts_from_the_start(clock: Clock) -> None:
 
 
 def test_the_corrected_length_by_hand(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=300, started=990.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=300, started=990.0), free_updates=100, milestones=10)
     pace.paused(1.0, milestones=1)  # the evaluation before the first update
     pace.paused(0.6, milestones=1)  # the next one
     pace.paused(0.2, milestones=0)  # and its checkpoint
@@ -83,19 +89,19 @@ def test_the_corrected_length_by_hand(clock: Clock) -> None:
 
 
 def test_with_one_update_measured_it_goes_by_that(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=104, started=1000.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=104, started=1000.0), free_updates=100, milestones=10)
     pace.took(2.0)
     assert pace.updates_that_fit(done=1) == 1 + 48
 
 
 def test_without_time_left_there_is_still_room_for_a_schedule(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=10, started=900.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=10, started=900.0), free_updates=100, milestones=10)
     pace.took(1.0)
     assert pace.updates_that_fit(done=7) == 9
 
 
 def test_it_corrects_after_a_third_of_the_time(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=100, started=1000.0), free_updates=1000, milestones=10)
+    pace = pace_of(Budget(seconds=100, started=1000.0), free_updates=1000, milestones=10)
     clock.now = 1034.0
     assert not pace.correction_due(done=50)
     clock.now = 1036.0
@@ -104,7 +110,7 @@ def test_it_corrects_after_a_third_of_the_time(clock: Clock) -> None:
 
 
 def test_it_corrects_while_the_schedule_is_free_of_the_length(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=100, started=1000.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=100, started=1000.0), free_updates=100, milestones=10)
     assert not pace.correction_due(done=79)
     assert pace.correction_due(done=80)
 

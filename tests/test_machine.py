@@ -31,7 +31,6 @@ from hairpin.planning.measure import settle
 from hairpin.planning.measure.settle import usable_gigabytes
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
-from hairpin.training import numbers
 from hairpin.training import step as training_step
 from hairpin.training.job import Job
 from hairpin.training.spread import Spread
@@ -292,7 +291,7 @@ def test_on_cuda_numbers_are_one_copy_that_is_waited_for_when_it_is_read(
     monkeypatch.setattr(torch, "empty", pinned)
     monkeypatch.setattr(Tensor, "copy_", copied)
     scalars = [torch.tensor(0.1), torch.tensor(True), torch.tensor(False)]
-    read = numbers.send_scalars(scalars, "cuda")
+    read = training_step.send_scalars(scalars, "cuda")
     assert done == ["copied 3, not waiting", "recorded"]
     assert read() == [float(torch.tensor(0.1)), 1.0, 0.0] and done[2:] == ["waited"]
 

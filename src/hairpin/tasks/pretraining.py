@@ -15,6 +15,7 @@ from hairpin.data.streams import TokenStream
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
+from hairpin.planning import choose
 from hairpin.planning.measure.settle import FilledRun, batches_of, fill_run
 from hairpin.planning.sizes import count_parameters
 from hairpin.plugins.registry import BUILT_IN
@@ -22,7 +23,7 @@ from hairpin.runs import events
 from hairpin.runs.watcher import Watcher
 from hairpin.tasks.memorisation import MemorisationMeasure
 from hairpin.tasks.samples import prompt_from, prompt_warnings, sample_writer
-from hairpin.training.budget import Budget
+from hairpin.training.budget import Budget, Pace
 from hairpin.training.evaluate import TextTally
 from hairpin.training.task import Task, WriteSample
 from hairpin.weights.origin import load_start
@@ -61,7 +62,7 @@ def pretraining(
         sample_writers=lambda model, stopped: _sample_writers(filled, model, stopped),
         plan=lambda: _plan(filled),
         warnings=(*_notices(filled), *((warning,) if warning else ()), *cut),
-        corrected=filled.with_updates if filled.without_length else None,
+        pace=_pace(filled, budget) if budget and filled.without_length else None,
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed
         )
@@ -125,6 +126,16 @@ def _plan(filled: FilledRun) -> events.Plan:
         ends=time.time() + seconds,
         start=filled.origin.words if filled.origin else None,
         sources=_sources(filled),
+    )
+
+
+def _pace(filled: FilledRun, budget: Budget) -> Pace:
+    return Pace(
+        budget,
+        free_updates=schedule_of(filled.config).settled,
+        milestones=choose.MILESTONES,
+        closing_seconds=choose.CLOSING_SECONDS,
+        config_for=filled.with_updates,
     )
 
 

@@ -23,13 +23,9 @@ from hairpin.machine.threads import computing_with, may_use_one_thread
 from hairpin.machine.torch_settings import alone
 from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
-from hairpin.model.plugged import training_loss
 from hairpin.model.shape import Shape
-from hairpin.optim.gradients import Clipper
-from hairpin.optim.guard import Guard
-from hairpin.optim.optimizers import build_optimizer
-from hairpin.optim.scaling import LossScale
 from hairpin.planning.sizes import flops_per_token
+from hairpin.training.assembly import state_of, stepper_of
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.training.task import Samples
@@ -207,7 +203,8 @@ def _time_way(
         RuntimeError, MemoryError: it does not fit.
         CompileError: compiling failed.
     """
-    stepper, samples = _stepper(config, model), config.train.tokens_per_update
+    stepper = stepper_of(config, state_of(config, Spread(model)))
+    samples = config.train.tokens_per_update
     assert samples
     samples = -(-samples // model.shape.context // world_size())  # of one process
     micro_tokens = stepper.micro_batch * model.shape.context
@@ -226,22 +223,6 @@ def _time_way(
         raise CompileError(compiler.reason(error)) from error
     finally:
         eager_blocks(model)
-
-
-def _stepper(config: Config, model: GPT) -> Stepper:
-    how = config.execution
-    assert how.micro_batch
-    return Stepper(
-        Spread(model),
-        build_optimizer(model, config.optimizer, precision=how.precision),
-        Clipper(config.clip.kind, config.clip.threshold),
-        Numerics(how.device, how.precision),
-        seed=0,
-        micro_batch=how.micro_batch,
-        guard=Guard(config.guard, how.device),
-        scaling=LossScale(how.device) if how.precision == "float16" else None,
-        loss=training_loss(config.train.loss),
-    )
 
 
 def _time_updates(
