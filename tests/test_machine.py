@@ -19,7 +19,6 @@ import hairpin
 from hairpin.config.settings import Optimizer
 from hairpin.errors import ConfigError, HairpinError, Interrupted, RunError
 from hairpin.machine import numerics
-from hairpin.machine.memory import installed_bytes
 from hairpin.machine.numerics import Numerics, formats
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -27,8 +26,8 @@ from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
-from hairpin.planning.measure import settle
-from hairpin.planning.measure.settle import usable_gigabytes
+from hairpin.planning.measure import room as room_module
+from hairpin.planning.measure.room import installed_bytes, usable_gigabytes
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.training import step as training_step
@@ -136,7 +135,7 @@ def test_a_fine_tuning_without_room_is_told_what_finetune_has(
     if room == "for no sequence":
         fits_at_most(monkeypatch, 0)
     else:
-        monkeypatch.setattr(settle, "installed_bytes", lambda device: 1000)
+        monkeypatch.setattr(room_module, "installed_bytes", lambda device: 1000)
     with pytest.raises(ConfigError) as raised:
         hairpin.finetune(
             "instruct", tasks_file(tmp_path, 30), start=base.path, out=tmp_path / "run",

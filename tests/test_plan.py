@@ -204,7 +204,7 @@ def test_words_have_all_parts(hairpin: Hairpin, tmp_path: Path) -> None:
     for words in (
         "Model", "Computing", "PaLM, appendix B", "Hoffmann et al. 2022", "Muennighoff et al. 2023",
         "Memory", "it fits", "not measured (--no-probe)", "on paper", "H200", "Disk",
-        "Learning rate, cosine", "Think again", "12 updates are few",
+        "Learning rate, cosine", "Warnings", "12 updates are few",
     ):  # fmt: skip
         assert words in done.out, words
     assert max(map(len, done.out.splitlines())) < 240

@@ -1,14 +1,11 @@
-"""Memory: the amount installed, and errors when it runs out."""
+"""Errors when memory runs out, as the backends raise them and as a user reads them."""
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 
-from hairpin.config.settings import Config
 from hairpin.errors import HairpinError
 from hairpin.system.shell import command
 
@@ -18,7 +15,6 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: not enough memory",  # Windows
     "MPS backend out of memory",
 )
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -26,41 +22,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-
-
-def installed_bytes(device: str) -> int:
-    """Return all the memory that a process could ever have here: a card's, or the machine's with
-    its swap, as far as a container or `ulimit -v` allows.
-    """
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[1])
-    limits = [psutil.virtual_memory().total]
-    with suppress(OSError, RuntimeError):  # some sandboxes hide it
-        limits[0] += psutil.swap_memory().total
-    for path in map(Path, _CGROUP_LIMITS):
-        try:
-            limits.append(int(path.read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    if sys.platform != "win32":
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        limits += [soft] if soft != resource.RLIM_INFINITY else []
-    return int(min(limits))
-
-
-def smaller(config: Config, keys: str) -> str:
-    """Return advice on how the model can be made smaller.
-
-    Args:
-        config: of the run, whose start may decide its shape.
-        keys: settings besides --size that shrink a model with random weights, in words.
-    """
-    if config.start.path is None:
-        return f"take a smaller --size{keys}"
-    fewer = ", or train fewer blocks with finetune.layers" if config.finetune.kind else ""
-    return f"start from a smaller model{fewer}"
 
 
 @contextmanager

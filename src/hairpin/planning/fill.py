@@ -49,7 +49,7 @@ class TextSize:
             text_settings(prepared.survey, prepared.data, vocabulary),
             len(prepared.train),
             len(prepared.val),
-            sources=source_sizes(prepared),
+            sources={s.name: (s.share, len(s.prepared.train)) for s in prepared.sources},
         )
 
 
@@ -67,11 +67,6 @@ def text_settings(found: Survey, data: Data, vocabulary: int) -> dict[str, Any]:
         return {**values, "data.sources": tables}
     values |= {"data.split": found.split, "data.column": data.column}
     return values if data.format == "text" else {**values, "data.format": data.format}
-
-
-def source_sizes(prepared: Prepared) -> dict[str, tuple[float, int]]:
-    """Return name → (share of training tokens, number of them) for the sources of a mixture."""
-    return {s.name: (s.share, len(s.prepared.train)) for s in prepared.sources}
 
 
 class Measurements(Protocol):

@@ -19,7 +19,8 @@ from hairpin.model.plugged import new_network
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.fill import Filled, TextSize, fill_config
-from hairpin.planning.measure.settle import RunMeasurements, require_room
+from hairpin.planning.measure.room import require_room
+from hairpin.planning.measure.settle import RunMeasurements
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher

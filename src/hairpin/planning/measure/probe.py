@@ -17,13 +17,14 @@ from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError
 from hairpin.machine import compiler
 from hairpin.machine.compiler import CompileError
-from hairpin.machine.memory import is_out_of_memory, smaller
+from hairpin.machine.memory import is_out_of_memory
 from hairpin.machine.numerics import Numerics, formats
 from hairpin.machine.threads import computing_with, may_use_one_thread
 from hairpin.machine.torch_settings import alone
 from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
+from hairpin.planning.measure.room import smaller
 from hairpin.planning.sizes import flops_per_token
 from hairpin.training.assembly import state_of, stepper_of
 from hairpin.training.spread import Spread

@@ -7,8 +7,6 @@ were opened on the way.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, MixedBatches
@@ -21,10 +19,6 @@ from hairpin.data.blend import (
 from hairpin.data.mixture import Mixture
 from hairpin.data.shards import Prepared
 from hairpin.data.tokenizers import Tokenizer
-from hairpin.distributed.launch import world_size
-from hairpin.errors import ConfigError
-from hairpin.machine import compiler
-from hairpin.machine.memory import installed_bytes, smaller
 from hairpin.machine.numerics import choose_device, formats
 from hairpin.machine.threads import may_use_one_thread
 from hairpin.model.gpt import GPT
@@ -33,7 +27,7 @@ from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.fill import Filled, TextSize, fill_config
 from hairpin.planning.measure import probe
-from hairpin.planning.memory import least_bytes, weight_bytes
+from hairpin.planning.measure.room import require_room, usable_gigabytes
 from hairpin.plugins.registry import BUILT_IN
 from hairpin.runs.watcher import Watcher
 from hairpin.training.budget import Budget
@@ -43,6 +37,7 @@ from hairpin.weights.origin import Origin, open_start, with_start
 _MEASURING = "measuring an update on this machine, compiled where that may help"
 # To time this run's own update: a share of the budget, within bounds.
 _PROBE_SHARE, _LEAST_PROBE_SECONDS, _MOST_PROBE_SECONDS = 0.012, 0.5, 1.0
+_COMPILED_BUDGET_SECONDS = 600.0  # from which on compiling is tried on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,43 +177,6 @@ def batches_of(prepared: Prepared, context: int, seed: int) -> Batches | MixedBa
     )
 
 
-def usable_gigabytes(device: str) -> float:
-    """Return the memory that a run may take (10^9 bytes): most of a GPU's free memory; elsewhere
-    3, as the machine is used for other things.
-    """
-    if device != "cuda":
-        return choose.CPU_GIGABYTES
-    torch.cuda.empty_cache()  # memory left by a run before this one
-    free_bytes, _ = torch.cuda.mem_get_info()
-    return max(0.1, round(choose.GPU_MEMORY_SHARE * free_bytes / 1e9, 1))
-
-
-def require_room(config: Config, shape: Shape) -> None:
-    """Check, from the sizes alone, that weights, gradients and moments can fit in this machine.
-
-    Args:
-        config: with a device.
-        shape: of the model; sizes alone do not give a plugin's.
-
-    Raises:
-        ConfigError: they cannot, even if all other memory is freed.
-    """
-    if shape.architecture not in BUILT_IN["model"]:
-        return
-    needed = least_bytes(shape, config.optimizer.kind)
-    if config.finetune.layers is not None:  # frozen blocks have neither gradients nor moments
-        needed = weight_bytes(shape)
-    if config.execution.parallel == "fsdp":
-        needed //= world_size()
-    there = installed_bytes(config.execution.device)
-    if needed > there:
-        raise ConfigError(
-            f"model: {shape.layers} layers of width {shape.width} need at least "
-            f"{needed / 1e9:,.1f} GB for weights, gradients and moments, and this machine has "
-            f"{there / 1e9:,.1f} GB; {smaller(config, ', model.layers or model.width')}"
-        )
-
-
 def fill_speed(
     config: Config,
     model: GPT,
@@ -241,7 +199,7 @@ def fill_speed(
     """
     if config.execution.deterministic:
         config = choose.without_timing(config, formats(config.execution.device))
-    compiling = compiler.choices(config, budget.seconds if budget else None)
+    compiling = compile_choices(config, budget.seconds if budget else None)
     how = config.execution
     times_threads = how.threads == "auto" and may_use_one_thread(how.device)
     is_open = how.precision == "auto" or len(compiling) > 1 or times_threads
@@ -266,3 +224,25 @@ def fill_speed(
             "has --set execution.deterministic=true"
         )
     return with_values(config, chosen), speed.seconds_per_update
+
+
+def compile_choices(config: Config, budget_seconds: float | None) -> tuple[bool, ...]:
+    """Return the options for compiling: one, or both to be timed for the faster.
+
+    A minute of compiling pays in any run on a GPU, where a block is a hundred small kernels. On a
+    CPU it may not, as most of the time is in matrix products that compiling does not change; so
+    it is tried if the time budget allows.
+
+    Args:
+        config: with a device.
+        budget_seconds: wall time for the whole run; None: the config sets the length.
+    """
+    how = config.execution
+    if config.model.architecture not in BUILT_IN["model"]:
+        return (False,)
+    if how.compile != "auto":
+        return (how.compile == "on",)
+    if how.device == "cuda":
+        return (True,)
+    tries = how.device == "cpu" and budget_seconds and budget_seconds >= _COMPILED_BUDGET_SECONDS
+    return (False, True) if tries else (False,)

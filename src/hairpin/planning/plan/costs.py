@@ -1,6 +1,7 @@
-"""The cost of a run in numbers, which `words` and `values` present."""
+"""The cost of a run in numbers, with warnings; `words` and `plan` present it."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
 from hairpin.data.checking.check import CorpusCheck
 from hairpin.model.shape import Shape
-from hairpin.planning.amounts import Amount
+from hairpin.planning.amounts import CHINCHILLA_TOKENS_PER_PARAMETER, EPOCHS_AS_NEW, Amount
 from hairpin.planning.choose import GPU_MEMORY_SHARE
 from hairpin.planning.disk import Disk, checkpoint_bytes, disk_of, milestones
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
@@ -23,8 +24,10 @@ from hairpin.planning.sizes import (
     flops_per_token,
     micro_batch_sequences,
 )
+from hairpin.reports.formats import format_bytes
 from hairpin.schedules.curves import Schedule
 
+_FEW_UPDATES = 100
 _CLOSING_SECONDS = 2.5  # the summary and three plots: measured, two Zen 4 cores
 
 
@@ -134,6 +137,11 @@ class Costs:
         free = self.free_memory_bytes
         return None if free is None else self.memory.total <= free
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the run, a line each; `checked` has those about the text itself."""
+        return (*self.schedule.warnings, *_amount_warnings(self), *_room_warnings(self))
+
 
 def costs_of(filled: FilledPlan, check: CorpusCheck | None, folder: Path) -> Costs:
     """Return the costs of a filled-in config.
@@ -229,3 +237,45 @@ def _on_one_gpu(gpu: Gpu, config: Config, shape: Shape, flops: float) -> OnOneGp
     sequences = micro_batch_sequences(shape, samples, room, "cuda")
     job = Job(shape, config.optimizer.kind, gpu.number, sequences, -(-samples // sequences), "cuda")
     return OnOneGpu(gpu, sequences, peak_memory(job).total, seconds_on_paper(gpu, flops))
+
+
+def _amount_warnings(plan: Costs) -> Iterator[str]:
+    updates, batch = plan.schedule.updates, plan.tokens_per_update
+    train_tokens, epochs = plan.amount.train_tokens, plan.amount.epochs
+    if updates < _FEW_UPDATES:
+        yield (
+            f"{updates:,} updates are few: the learning rate has hardly risen before it falls; "
+            "smaller batches (train.tokens_per_update) make more of them"
+        )
+    if train_tokens and batch > train_tokens:
+        yield (
+            f"an update takes {batch:,} tokens and the training text has {train_tokens:,}: each "
+            "sees some of it twice; take fewer (train.tokens_per_update)"
+        )
+    ratio = plan.amount.tokens_per_parameter / CHINCHILLA_TOKENS_PER_PARAMETER
+    if not 0.25 <= ratio <= 10:
+        few = "few" if ratio < 1 else "many"
+        yield (
+            f"{plan.amount.tokens_per_parameter:.3g} tokens a parameter are {few}, where about "
+            f"{CHINCHILLA_TOKENS_PER_PARAMETER:.0f} make the most of the computing"
+        )
+    if epochs and epochs > EPOCHS_AS_NEW:
+        yield (
+            f"{epochs:.3g} passes over the training text, where more than {EPOCHS_AS_NEW:.0f} are "
+            "worth less and less: more text is better than more passes"
+        )
+
+
+def _room_warnings(plan: Costs) -> Iterator[str]:
+    if plan.fits is False:
+        assert plan.free_memory_bytes is not None
+        yield (
+            f"it does not fit: about {format_bytes(plan.memory.total)} of memory are needed and "
+            f"{format_bytes(plan.free_memory_bytes)} are free; smaller: "
+            "execution.micro_batch, model.context or --size"
+        )
+    if not plan.disk.fits:
+        less = "; checkpoint.keep=1 needs less" if plan.config.checkpoint.keep > 1 else ""
+        yield f"the disk is too small: {plan.disk.words()}{less}"
+    if plan.not_measured:
+        yield plan.not_measured

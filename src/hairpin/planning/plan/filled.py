@@ -178,7 +178,7 @@ class Measured(OnPaper):
         return measure_flops(config.execution.device, config.execution.precision)
 
     def usable_gigabytes(self, config: Config) -> float:
-        from hairpin.planning.measure.settle import usable_gigabytes
+        from hairpin.planning.measure.room import usable_gigabytes
 
         return usable_gigabytes(config.execution.device)
 
