@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hairpin
-from hairpin.config.load import build_config, read_toml
+from hairpin.config.load import build_config, read_toml, with_values
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
@@ -25,6 +25,7 @@ from hairpin.planning.choose import (
     rung_for,
     rung_of,
 )
+from hairpin.planning.fill import TextSize, fill_config
 from hairpin.planning.measure import probe
 from hairpin.planning.measure import settle as settling
 from hairpin.planning.measure.probe import Speed
@@ -229,6 +230,71 @@ def test_wider_models_learn_at_a_lower_rate() -> None:
     assert default_peak_lr(1600) == 2e-4
     rates = [default_peak_lr(width) for width in range(1, 4000)]
     assert rates == sorted(rates, reverse=True) and rates[0] == 3e-3
+
+
+class Told:
+    """Measurements that are told, and note what they are asked for."""
+
+    def __init__(self, *, left: float | None = None, train_tokens: int = 10_001) -> None:
+        self.seconds_left = (lambda: left) if left else None
+        self.train_tokens = train_tokens
+        self.asked: list[str] = []
+
+    def fill_start(self, config: Config) -> Config:
+        return with_values(config, {"execution.device": "cpu"})
+
+    def flops_per_second(self, config: Config) -> float:
+        self.asked.append("speed of the machine")
+        return 1e10
+
+    def train_bytes(self, config: Config) -> int:
+        self.asked.append("size of the text")
+        return 10**9
+
+    def text(self, config: Config) -> TextSize:
+        vocabulary = config.tokenizer.vocabulary or 257
+        return TextSize({"tokenizer.vocabulary": vocabulary}, self.train_tokens, 100)
+
+    def usable_gigabytes(self, config: Config) -> float:
+        self.asked.append("memory")
+        return 3.0
+
+    def time_update(self, config: Config, shape: Shape) -> tuple[Config, float]:
+        return with_values(config, {"execution.precision": "float32"}), 0.1
+
+
+def test_a_complete_config_stays_as_it_is_and_nothing_is_measured_for_it() -> None:
+    complete = fill_config(config_of(), Told()).config
+    again = Told(left=60.0)
+    filled = fill_config(complete, again)
+    assert filled.config == complete and filled.without_length is None
+    assert not again.asked
+
+
+def test_an_open_config_is_filled_for_machine_and_text() -> None:
+    measured = Told(train_tokens=1000)
+    filled = fill_config(build_config(flags={"data.texts": ["/x"]}), measured)
+    assert measured.asked == ["size of the text", "speed of the machine", "memory"]
+    # 1e10 operations a second in three minutes are 1.8e12, and rounded 4^20 = 1.1e12.
+    assert filled.config.model.size == "tiny" and filled.config.tokenizer.vocabulary == 4096
+    # Four passes over 1,000 tokens, in updates of 2,048.
+    assert filled.config.train.updates == 2 and filled.epochs == 4.096
+    assert filled.config.execution.precision == "float32"
+
+
+@pytest.mark.parametrize(("train_tokens", "updates"), [(1000, 600), (10**9, 601)])
+def test_a_budget_sets_the_length_and_a_small_text_ends_it_early(
+    train_tokens: int, updates: int
+) -> None:
+    # 68 s less 4 s for the end, less 6% for evaluations, at 0.1 s an update: 601.6.
+    measured = Told(left=68.0, train_tokens=train_tokens)
+    filled = fill_config(config_of(**UNSET), measured)
+    assert filled.config.train.updates == updates
+    assert bool(filled.notices) == (updates == 600) == (filled.without_length is None)
+    if filled.without_length:
+        corrected = filled.with_updates(500)
+        assert corrected.train.updates == 500
+        assert corrected.schedule.warmup_updates == filled.config.schedule.warmup_updates
 
 
 # --- a budgeted run, with a clock that is told ---
