@@ -1,7 +1,7 @@
 """Pretraining as a task: the next token of a text."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -46,22 +46,21 @@ def pretraining(
         ConfigError, CorpusError, RunError: the request is impossible.
     """
     filled = fill_run(config, budget, watcher, tokenizer)
-    config, prepared, shape = filled.config, filled.prepared, filled.shape
+    config, prepared, shape, origin = filled.config, filled.prepared, filled.shape, filled.origin
     token_bytes = prepared.tokenizer.token_bytes()
-    warning = _memorisation_warning(filled)
     cut = prompt_warnings(config, prepared.tokenizer, config.evaluate.sample_prompt)
     return Task(
         config=config,
         tokenizer=prepared.tokenizer,
         new_model=lambda: new_network(shape, config.train.seed),
-        load_start=load_start(config, filled.origin),
+        load_start=load_start(config, origin),
         batches=batches_of(prepared, shape.context, config.train.seed),
         train_set=evaluation_set(prepared, "train", shape.context, config.evaluate.train_tokens),
         val_set=evaluation_set(prepared, "val", shape.context, config.evaluate.tokens),
         tally=lambda: TextTally(token_bytes, config.execution.device),
         sample_writers=lambda model, stopped: _sample_writers(filled, model, stopped),
         plan=lambda: _plan(filled),
-        warnings=(*_notices(filled), *((warning,) if warning else ()), *cut),
+        warnings=(*(origin.notices if origin else ()), *_memorisation_warnings(filled), *cut),
         pace=_pace(filled, budget) if budget and filled.without_length else None,
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed
@@ -139,8 +138,8 @@ def _pace(filled: FilledRun, budget: Budget) -> Pace:
     )
 
 
-def _memorisation_warning(filled: FilledRun) -> str | None:
-    """Return a warning if this many passes over a small text would be memorised."""
+def _memorisation_warnings(filled: FilledRun) -> Iterator[str]:
+    """Yield a warning if this many passes over a small text would memorise it."""
     often = {
         name: epochs
         for name, epochs in filled.source_epochs.items()
@@ -148,21 +147,16 @@ def _memorisation_warning(filled: FilledRun) -> str | None:
     }
     if often:
         times = ", ".join(f"{name} {epochs:,.0f} times" for name, epochs in often.items())
-        return (
+        yield (
             f"a small source for its weight: the run goes over {times} and will memorise it; give "
             "it more text, or a smaller weight"
         )
-    if filled.epochs <= _EPOCHS_THAT_MEMORISE:
-        return None
-    return (
-        f"small text for so long a run: it goes over the {len(filled.prepared.train):,} training "
-        f"tokens {filled.epochs:,.0f} times and will memorise them; give it more text, or less "
-        "time with --budget or --epochs"
-    )
-
-
-def _notices(filled: FilledRun) -> tuple[str, ...]:
-    return filled.origin.notices if filled.origin else ()
+    elif filled.epochs > _EPOCHS_THAT_MEMORISE:
+        yield (
+            f"small text for so long a run: it goes over the {len(filled.prepared.train):,} "
+            f"training tokens {filled.epochs:,.0f} times and will memorise them; give it more "
+            "text, or less time with --budget or --epochs"
+        )
 
 
 def _parameters(filled: FilledRun) -> int:

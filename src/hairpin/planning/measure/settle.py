@@ -87,16 +87,12 @@ class RunMeasurements:
     def __init__(
         self, budget: Budget | None, watcher: Watcher, tokenizer: Tokenizer | None
     ) -> None:
+        self.seconds_left = (lambda: budget.left) if budget else None
         self.origin: Origin | None = None
         self.tokenizer = tokenizer
         self._budget = budget
         self._watcher = watcher
         self._is_new = tokenizer is None
-
-    @property
-    def seconds_left(self) -> Callable[[], float] | None:
-        budget = self._budget
-        return (lambda: budget.left) if budget else None
 
     def fill_start(self, config: Config) -> Config:
         config = with_values(config, {"execution.device": choose_device(config.execution.device)})
@@ -128,12 +124,8 @@ class PretrainingMeasurements(RunMeasurements):
         budget, watcher, tokenizer: as in `RunMeasurements`.
     """
 
-    def __init__(
-        self, budget: Budget | None, watcher: Watcher, tokenizer: Tokenizer | None
-    ) -> None:
-        super().__init__(budget, watcher, tokenizer)
-        self.prepared: Prepared | None = None
-        self._asked_vocabulary = 0
+    prepared: Prepared | None = None
+    _asked_vocabulary = 0
 
     def fill_start(self, config: Config) -> Config:
         config = super().fill_start(config)

@@ -5,7 +5,6 @@ of it, on paper.
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ class FilledPlan(Filled):
     measured: "OnPaper"
 
 
-def fill(
+def fill_plan(
     config: Config, budget_seconds: float | None, watcher: Watcher, *, probe: bool, folder: Path
 ) -> FilledPlan:
     """Fill in the open settings as `hairpin train` would, without training.
@@ -76,6 +75,7 @@ class OnPaper:
     """
 
     def __init__(self, budget_seconds: float | None, watcher: Watcher) -> None:
+        self.seconds_left = (lambda: budget_seconds) if budget_seconds else None
         self.size: Text | None = None
         self.timings: PartTimings | None = None
         self.precisions: tuple[str, ...] = ()
@@ -83,11 +83,6 @@ class OnPaper:
         self.not_measured: str | None = None
         self._budget_seconds = budget_seconds
         self._watcher = watcher
-
-    @property
-    def seconds_left(self) -> Callable[[], float] | None:
-        seconds = self._budget_seconds
-        return (lambda: seconds) if seconds else None
 
     def fill_start(self, config: Config) -> Config:
         self._require_all_known(config)
