@@ -95,8 +95,8 @@ def formats(device: str) -> list[str]:
     return ["float32"] if device == "mps" else ["float32", "bfloat16"]
 
 
-def choose_device(asked: str) -> str:
-    """Return the device for `asked`; "auto" takes CUDA, else MPS, else the CPU.
+def choose_device(requested: str) -> str:
+    """Return the device for `requested`; "auto" takes CUDA, else MPS, else the CPU.
 
     Raises:
         ConfigError: the machine has no such device.
@@ -106,9 +106,9 @@ def choose_device(asked: str) -> str:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if asked == "auto":
+    if requested == "auto":
         return next(device for device, there in present.items() if there)
-    if not present[asked]:
+    if not present[requested]:
         there = ", ".join(device for device, is_there in present.items() if is_there)
-        raise ConfigError(f"execution.device: this machine has no {asked}; it has {there}")
-    return asked
+        raise ConfigError(f"execution.device: this machine has no {requested}; it has {there}")
+    return requested

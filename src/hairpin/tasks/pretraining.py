@@ -37,7 +37,7 @@ def pretraining(
     """Return the task of learning a text, with everything that `config` leaves open filled in.
 
     Args:
-        config: as asked; `None` means choose.
+        config: as requested; `None` means choose.
         tokenizer: the run's own, if it has one already.
         budget: wall time; None: the config sets the length.
         watcher: receives events of the preparation.
@@ -99,10 +99,10 @@ def _sample_writers(
     filled: FilledRun, model: GPT, stopped: Callable[[], bool]
 ) -> tuple[WriteSample, ...]:
     config, prepared = filled.config, filled.prepared
-    asked = config.evaluate
-    if asked.sample_tokens == 0 or not can_write(model):
+    settings = config.evaluate
+    if settings.sample_tokens == 0 or not can_write(model):
         return ()
-    prompt = asked.sample_prompt
+    prompt = settings.sample_prompt
     if prompt is None:
         prompt = prompt_from(prepared.val, prepared.tokenizer)
     return (sample_writer(config, model, prepared.tokenizer, prompt, stopped),)

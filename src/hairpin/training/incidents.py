@@ -114,20 +114,20 @@ class Incidents:
     """Handler of updates that went wrong.
 
     Args:
-        asked: the settings.
+        settings: of the guard.
         examiner: examines an update.
         notice: called for damaged checkpoints.
         bad: the update to rewind past, with the reason.
     """
 
-    asked: GuardSettings
+    settings: GuardSettings
     examiner: Examiner
     notice: Callable[[str], None]
     bad: tuple[Evidence, str] | None = None
 
     def look_at(self, result: StepResult, numbers: Numbers, rewinds: int) -> events.Incident | None:
-        """Return the incident to record besides an update's numbers, and set `bad` if the run must
-        rewind. An overflow shows in the numbers themselves.
+        """Return the incident to record in addition to an update's numbers, if there is one, and
+        set `bad` if the run must rewind. An overflow shows in the numbers themselves.
 
         Args:
             result: the update's.
@@ -148,8 +148,8 @@ class Incidents:
             return events.Spike(**asdict(evidence))
         if not numbers.halted:
             return events.Skip(**asdict(evidence), reason=reason)
-        action = self.asked.on_non_finite if non_finite else self.asked.on_spike
-        if action != "rewind" or rewinds >= self.asked.most_rewinds:
+        action = self.settings.on_non_finite if non_finite else self.settings.on_spike
+        if action != "rewind" or rewinds >= self.settings.most_rewinds:
             raise self._error(result, evidence, reason, action)
         self.bad = evidence, reason
         return None
@@ -201,10 +201,10 @@ class Incidents:
         text = f', at the text "{evidence.excerpt}"' if evidence.excerpt else ""
         after = {
             "stop": f"Try a lower --lr, --precision float32, or guard.{key}=skip or rewind",
-            "skip": f"As many as guard.most_skips={self.asked.most_skips} in a row were skipped "
+            "skip": f"As many as guard.most_skips={self.settings.most_skips} in a row were skipped "
             "before it; try a lower --lr",
             "rewind": f"The run was rewound as often as guard.most_rewinds="
-            f"{self.asked.most_rewinds}; try a lower --lr",
+            f"{self.settings.most_rewinds}; try a lower --lr",
         }
         return kind(
             f"update {evidence.update}: {what} ({numbers}), in the batch of samples "

@@ -218,11 +218,11 @@ def send_numbers(
         loss, clipped, verdict, loss_scale: of the update.
         names: of the parameters whose norms are in `clipped`.
     """
-    said = (verdict.skip, verdict.halted, verdict.non_finite, verdict.spike, verdict.overflow)
+    verdicts = (verdict.skip, verdict.halted, verdict.non_finite, verdict.spike, verdict.overflow)
     scale = () if loss_scale is None else (loss_scale,)
     norms = clipped.parameter_norms
     largest = (norms.argmax(), (norms.max() / clipped.norm).square())
-    scalars = (*largest, loss, clipped.norm, *scale, clipped.clipped, *said)
+    scalars = (*largest, loss, clipped.norm, *scale, clipped.clipped, *verdicts)
     arrived = send_scalars(scalars, loss.device.type)
 
     def read() -> Numbers:

@@ -215,8 +215,7 @@ def _resumed(task: Task, checkpoint: Checkpoint, changes: Sequence[str]) -> Iter
     updates, planned = config.train.updates, before.train.updates
     assert updates and planned
     labels = config.finetune.labels or None
-    said = tuple(changes) or None
-    yield events.Resume(checkpoint.step, time.time(), labels, updates, said)
+    yield events.Resume(checkpoint.step, time.time(), labels, updates, tuple(changes) or None)
     if updates != planned:
         added = config.schedule.extensions[len(before.schedule.extensions) :]
         yield events.Extend(checkpoint.step, planned, updates, added[-1].policy if added else None)

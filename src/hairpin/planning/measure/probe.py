@@ -37,8 +37,9 @@ _FLOPS_SECONDS = 0.8
 _LONG_SECONDS = 1.0
 _SLOW_FLOPS = 2e9  # a second, on an old, busy machine
 _HOPELESS = 2.0  # times as slow as another way: it is not timed again
-# Of the time with all threads. More is a moment's neighbour, whom a run gets along with by itself
-# (machine/neighbours.py), and who may be gone before it ends.
+# One thread is chosen if it takes at most this share of the time of all threads. A smaller gain is
+# that of a moment in which other programs are busy: a run adapts to them by itself
+# (machine/neighbours.py), and they may end before it does.
 _ONE_THREAD_GAIN = 0.6
 
 
@@ -245,13 +246,13 @@ def _time_updates(
         _time_step(stepper, batches, 1)  # which warms up
         sequence = _time_step(stepper, batches, 1)
         if sequence * micro_batch > _LONG_SECONDS:
-            return _reckoned(stepper, batches, 1, samples, sequence)
+            return _extrapolated(stepper, batches, 1, samples, sequence)
     else:
         _time_step(stepper, batches, micro_batch)
     micro_step = _time_step(stepper, batches, micro_batch)
     steps = -(-samples // micro_batch)
     if steps > 1 and micro_step * steps > _LONG_SECONDS:
-        return _reckoned(stepper, batches, micro_batch, steps, micro_step)
+        return _extrapolated(stepper, batches, micro_batch, steps, micro_step)
     times: list[float] = []
     while not times or sum(times) < seconds:
         times.append(_time_step(stepper, batches, samples))
@@ -260,7 +261,7 @@ def _time_updates(
     return min(times)
 
 
-def _reckoned(stepper: Stepper, batches: Samples, unit: int, count: int, alone: float) -> float:
+def _extrapolated(stepper: Stepper, batches: Samples, unit: int, count: int, alone: float) -> float:
     """Return the seconds of an update of `count` units, of which one took `alone` seconds."""
     if count == 1:
         return alone

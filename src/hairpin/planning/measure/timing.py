@@ -130,10 +130,10 @@ def _seconds_per_sequence(config: Config, model: GPT, samples: RandomSamples) ->
 
 
 def _seconds_per_sampled_token(config: Config, model: GPT) -> float:
-    asked = config.evaluate
-    if not asked.sample_tokens or not can_write(model):
+    settings = config.evaluate
+    if not settings.sample_tokens or not can_write(model):
         return 0.0
-    tokens = generate(model, [0], Sampling(asked.temperature, asked.top_k), seed=0)
+    tokens = generate(model, [0], Sampling(settings.temperature, settings.top_k), seed=0)
     list(islice(tokens, 2))  # one-time setup of the first ones
     times = []
     for _ in range(_SAMPLE_TOKENS):

@@ -142,10 +142,10 @@ class OnPaper:
         if problems:
             raise ConfigError(problems)
 
-    def _device(self, asked: str) -> str:
+    def _device(self, requested: str) -> str:
         """Return the run's device; an NVIDIA card is found by its driver's tool."""
-        if asked != "auto":
-            return asked
+        if requested != "auto":
+            return requested
         return "cuda" if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() else "cpu"
 
     def _formats(self, device: str) -> tuple[str, ...]:
@@ -194,11 +194,11 @@ class Measured(OnPaper):
     def _require_all_known(self, config: Config) -> None:
         """Check nothing: all is measured."""
 
-    def _device(self, asked: str) -> str:
+    def _device(self, requested: str) -> str:
         start = time.perf_counter()
         from hairpin.machine.numerics import choose_device
 
-        device = choose_device(asked)
+        device = choose_device(requested)
         self.import_seconds = time.perf_counter() - start
         return device
 
