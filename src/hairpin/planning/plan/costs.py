@@ -152,10 +152,8 @@ def costs_of(filled: FilledPlan, check: CorpusCheck | None, folder: Path) -> Cos
         folder: on the disk of the run.
     """
     config, shape = filled.config, filled.shape
-    updates, per_update = config.train.updates, config.train.tokens_per_update
-    assert updates and per_update
     parameters, text = count_parameters(shape), filled.measured.size
-    amount = Amount(updates * per_update, parameters.total, text.train_tokens if text else None)
+    amount = Amount(filled.tokens, parameters.total, text.train_tokens if text else None)
     device = config.execution.device
     known = device != "cuda" or filled.measured.timings is not None
     flops = flops_per_token(shape)
