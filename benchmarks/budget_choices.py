@@ -25,7 +25,7 @@ from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.model.gpt import GPT
 from hairpin.planning.measure.probe import measure_update
-from hairpin.planning.measure.settle import settle
+from hairpin.planning.measure.settle import fill_run
 
 VALIDATION_TOKENS = 65_536
 
@@ -65,7 +65,7 @@ def main() -> None:
 def time_candidate(values: dict[str, Any]) -> tuple[Config, float]:
     """The candidate's settled config, and the seconds of one update on this machine."""
     asked = build_config(flags={**values, "train.updates": 1000, "schedule.warmup_updates": 0})
-    settled = settle(asked, None, hairpin.Quiet())
+    settled = fill_run(asked, None, hairpin.Quiet())
     batches = Batches(settled.prepared.train, settled.shape.context, 0)
     speed = measure_update(settled.config, GPT(settled.shape), batches, 3.0)
     return asked, speed.seconds_per_update

@@ -85,7 +85,7 @@ def _training(precision: str) -> tuple[TrainState, Stepper]:
     shape = Shape(_VOCABULARY, 1024, layers=12, heads=12, width=768)
     model = GPT(shape).train()
     guard = Guard(config.guard, "cpu")
-    state = TrainState(model, build_optimizer(model, config.optimizer), guard)
+    state = TrainState(Spread(model), build_optimizer(model, config.optimizer), guard)
     stepper = Stepper(
         Spread(model),
         state.optimizer,

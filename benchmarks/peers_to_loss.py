@@ -37,7 +37,7 @@ from benchmarks.time_to_loss import Arm as OurArm
 from hairpin.config.load import build_config
 from hairpin.data.batches import Batches, Windows
 from hairpin.model.shape import Shape
-from hairpin.planning.measure.settle import settle
+from hairpin.planning.measure.settle import fill_run
 
 LITGPT = {"precision": "bf16-mixed", "fused": True}
 # As they are timed; a training need not be compiled, as its length is counted in updates.
@@ -124,7 +124,7 @@ def as_given(name: str, folder: Path, asked: argparse.Namespace) -> Text:
     """What hairpin itself would train `gpt2` on, and measure it on."""
     folder.mkdir()
     settled, ours = (
-        settle(
+        fill_run(
             build_config(flags=settings_of(name, recipe, asked) | {"train.updates": 100}),
             None,
             hairpin.Quiet(),

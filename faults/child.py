@@ -130,8 +130,8 @@ class Announcer:
 
     def install(self, run: Path) -> None:
         """Begin to look, and put the file-system calls under watch."""
-        settle, load = pretrain.settle, training_run.load_state
-        pretrain.settle = self._before("start", settle)
+        fill, load = pretrain.fill_run, training_run.load_state
+        pretrain.fill_run = self._before("start", fill)
         training_run.load_state = self._before("load", load)
         Evaluator.measure = self._before(  # type: ignore[method-assign]
             "evaluation", Evaluator.measure

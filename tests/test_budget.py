@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hairpin
-from hairpin.config.load import build_config, read_toml
+from hairpin.config.load import build_config, read_toml, with_values
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
@@ -25,16 +25,23 @@ from hairpin.planning.choose import (
     rung_for,
     rung_of,
 )
+from hairpin.planning.fill import TextSize, fill_config
 from hairpin.planning.measure import probe
 from hairpin.planning.measure import settle as settling
 from hairpin.planning.measure.probe import Speed
-from hairpin.planning.measure.settle import settle_speed
+from hairpin.planning.measure.settle import PretrainingMeasurements, fill_speed
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.schedules.curves import CURVES, Schedule
 from hairpin.training import budget as budget_module
 from hairpin.training.budget import Budget, Pace
 from helpers import Watching, of_kind, text_file, tiny
+
+
+def pace_of(budget: Budget, free_updates: int, milestones: int) -> Pace:
+    return Pace(
+        budget, free_updates, milestones, CLOSING_SECONDS, config_for=lambda updates: Config()
+    )
 
 
 class Clock:
@@ -69,7 +76,7 @@ def test_time_left_counts_from_the_start(clock: Clock) -> None:
 
 
 def test_the_corrected_length_by_hand(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=300, started=990.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=300, started=990.0), free_updates=100, milestones=10)
     pace.paused(1.0, milestones=1)  # the evaluation before the first update
     pace.paused(0.6, milestones=1)  # the next one
     pace.paused(0.2, milestones=0)  # and its checkpoint
@@ -83,19 +90,19 @@ def test_the_corrected_length_by_hand(clock: Clock) -> None:
 
 
 def test_with_one_update_measured_it_goes_by_that(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=104, started=1000.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=104, started=1000.0), free_updates=100, milestones=10)
     pace.took(2.0)
     assert pace.updates_that_fit(done=1) == 1 + 48
 
 
 def test_without_time_left_there_is_still_room_for_a_schedule(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=10, started=900.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=10, started=900.0), free_updates=100, milestones=10)
     pace.took(1.0)
     assert pace.updates_that_fit(done=7) == 9
 
 
 def test_it_corrects_after_a_third_of_the_time(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=100, started=1000.0), free_updates=1000, milestones=10)
+    pace = pace_of(Budget(seconds=100, started=1000.0), free_updates=1000, milestones=10)
     clock.now = 1034.0
     assert not pace.correction_due(done=50)
     clock.now = 1036.0
@@ -104,7 +111,7 @@ def test_it_corrects_after_a_third_of_the_time(clock: Clock) -> None:
 
 
 def test_it_corrects_while_the_schedule_is_free_of_the_length(clock: Clock) -> None:
-    pace = Pace(Budget(seconds=100, started=1000.0), free_updates=100, milestones=10)
+    pace = pace_of(Budget(seconds=100, started=1000.0), free_updates=100, milestones=10)
     assert not pace.correction_due(done=79)
     assert pace.correction_due(done=80)
 
@@ -225,6 +232,71 @@ def test_wider_models_learn_at_a_lower_rate() -> None:
     assert rates == sorted(rates, reverse=True) and rates[0] == 3e-3
 
 
+class Told:
+    """Measurements that are told, and note what they are asked for."""
+
+    def __init__(self, *, left: float | None = None, train_tokens: int = 10_001) -> None:
+        self.seconds_left = (lambda: left) if left else None
+        self.train_tokens = train_tokens
+        self.asked: list[str] = []
+
+    def fill_start(self, config: Config) -> Config:
+        return with_values(config, {"execution.device": "cpu"})
+
+    def flops_per_second(self, config: Config) -> float:
+        self.asked.append("speed of the machine")
+        return 1e10
+
+    def train_bytes(self, config: Config) -> int:
+        self.asked.append("size of the text")
+        return 10**9
+
+    def text(self, config: Config) -> TextSize:
+        vocabulary = config.tokenizer.vocabulary or 257
+        return TextSize({"tokenizer.vocabulary": vocabulary}, self.train_tokens, 100)
+
+    def usable_gigabytes(self, config: Config) -> float:
+        self.asked.append("memory")
+        return 3.0
+
+    def time_update(self, config: Config, shape: Shape) -> tuple[Config, float]:
+        return with_values(config, {"execution.precision": "float32"}), 0.1
+
+
+def test_a_complete_config_stays_as_it_is_and_nothing_is_measured_for_it() -> None:
+    complete = fill_config(config_of(), Told()).config
+    again = Told(left=60.0)
+    filled = fill_config(complete, again)
+    assert filled.config == complete and filled.without_length is None
+    assert not again.asked
+
+
+def test_an_open_config_is_filled_for_machine_and_text() -> None:
+    measured = Told(train_tokens=1000)
+    filled = fill_config(build_config(flags={"data.texts": ["/x"]}), measured)
+    assert measured.asked == ["size of the text", "speed of the machine", "memory"]
+    # 1e10 operations a second in three minutes are 1.8e12, and rounded 4^20 = 1.1e12.
+    assert filled.config.model.size == "tiny" and filled.config.tokenizer.vocabulary == 4096
+    # Four passes over 1,000 tokens, in updates of 2,048.
+    assert filled.config.train.updates == 2 and filled.epochs == 4.096
+    assert filled.config.execution.precision == "float32"
+
+
+@pytest.mark.parametrize(("train_tokens", "updates"), [(1000, 600), (10**9, 601)])
+def test_a_budget_sets_the_length_and_a_small_text_ends_it_early(
+    train_tokens: int, updates: int
+) -> None:
+    # 68 s less 4 s for the end, less 6% for evaluations, at 0.1 s an update: 601.6.
+    measured = Told(left=68.0, train_tokens=train_tokens)
+    filled = fill_config(config_of(**UNSET), measured)
+    assert filled.config.train.updates == updates
+    assert bool(filled.notices) == (updates == 600) == (filled.without_length is None)
+    if filled.without_length:
+        corrected = filled.with_updates(500)
+        assert corrected.train.updates == 500
+        assert corrected.schedule.warmup_updates == filled.config.schedule.warmup_updates
+
+
 # --- a budgeted run, with a clock that is told ---
 
 
@@ -303,7 +375,7 @@ def test_a_length_that_was_asked_for_is_not_corrected(
     assert run.config.train.updates == 12
 
 
-def test_text_that_would_be_learned_by_heart_is_said_before_training(
+def test_text_that_would_be_memorised_is_said_before_training(
     tmp_path: Path, fixed_speed: None
 ) -> None:
     watcher = Watching()
@@ -313,7 +385,7 @@ def test_text_that_would_be_learned_by_heart_is_said_before_training(
     )
     # 200 · 64 tokens over 558 of training text.
     (line,) = watcher.notices
-    assert "will learn them by heart" in line and " 23 times" in line
+    assert "will memorise them" in line and " 23 times" in line
 
 
 def test_default_tokens_are_twenty_a_parameter_and_at_most_four_passes() -> None:
@@ -382,10 +454,20 @@ def test_a_large_model_to_start_from_takes_a_batch_that_the_budget_has_room_for(
         }
     )
     monkeypatch.setattr(probe, "measure_flops", lambda *_: 3e11)
-    without = settling._settle_shape(asked, None, Quiet())
+
+    def sized(budget: Budget | None) -> Config:
+        measured = PretrainingMeasurements(budget, Quiet(), None)
+        return choose.fill_size(
+            asked,
+            seconds_left=measured.seconds_left,
+            flops_per_second=lambda: measured.flops_per_second(asked),
+            train_bytes=lambda: measured.train_bytes(asked),
+        )
+
+    without = sized(None)
     assert without.train.tokens_per_update == 65_536
     # 3e11 operations a second for three minutes are 5.4e13, the rung of 2,048 tokens an update.
-    three_minutes = settling._settle_shape(asked, Budget(180.0, time.monotonic()), Quiet())
+    three_minutes = sized(Budget(180.0, time.monotonic()))
     assert three_minutes.train.tokens_per_update == 2048
     assert three_minutes.schedule.peak_lr == pytest.approx(0.25 * 0.32 / 768, rel=0.05)
 
@@ -412,7 +494,7 @@ def settled_with(
     flags = {"data.texts": ["/x"], "execution.device": "cpu", "model.size": "nano"} | settings
     nothing: Any = None
     budget = Budget(3600.0, 0.0)  # long enough for compiling to be tried
-    config, _ = settle_speed(build_config(flags=flags), nothing, nothing, budget, notices.append)
+    config, _ = fill_speed(build_config(flags=flags), nothing, nothing, budget, notices.append)
     return config, tried[0], notices
 
 

@@ -21,6 +21,7 @@ from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from hairpin.runs.folder import RunDirectory
 from hairpin.training.checkpoint import load_state, load_weights
+from hairpin.training.spread import Spread
 from hairpin.training.state import Best, TrainState
 from helpers import a_guard, random_ids
 
@@ -65,7 +66,7 @@ def problem_of(folder: Path) -> str | None:
 
 def new_state() -> TrainState:
     model = GPT(SHAPE, seed=2)
-    return TrainState(model, build_optimizer(model, Optimizer()), a_guard())
+    return TrainState(Spread(model), build_optimizer(model, Optimizer()), a_guard())
 
 
 def advance(state: TrainState, val_loss: float | None = None) -> TrainState:
@@ -239,7 +240,7 @@ def test_weights_of_a_damaged_checkpoint_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     model = GPT(Shape(64, 8, layers=2, heads=2, width=16))
-    other = TrainState(model, build_optimizer(model, Optimizer()), a_guard())
+    other = TrainState(Spread(model), build_optimizer(model, Optimizer()), a_guard())
     with pytest.raises(RunError, match="does not fit the model"):
         load_state(open_checkpoint(tmp_path / "checkpoints" / "step-00000001"), other)
 

@@ -20,6 +20,7 @@ from hairpin.model.compiled import compile_blocks, eager_blocks
 from hairpin.model.gpt import GPT
 from hairpin.model.kernels.cross_entropy import whole_cross_entropy
 from hairpin.model.shape import Shape
+from hairpin.planning.measure.settle import compile_choices
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.system.files import private_folder
@@ -243,7 +244,7 @@ def test_auto_compiles_where_it_pays(
     asked: str, device: str, budget_seconds: float | None, expected: tuple[bool, ...]
 ) -> None:
     how = {"execution.compile": asked, "execution.device": device}
-    assert compiler.choices(with_values(build_config(), how), budget_seconds) == expected
+    assert compile_choices(with_values(build_config(), how), budget_seconds) == expected
 
 
 # --- where compiled code is kept ---

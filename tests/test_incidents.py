@@ -29,7 +29,7 @@ from hairpin.runs.watcher import Quiet
 from hairpin.training import assembly
 from hairpin.training import step as training_step
 from hairpin.training import train_run as training_run
-from hairpin.training.evidence import Evidence, Examiner
+from hairpin.training.incidents import Evidence, Examiner
 from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.training.step import Stepper

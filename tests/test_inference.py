@@ -21,6 +21,7 @@ from hairpin.optim.optimizers import build_optimizer
 from hairpin.runs.folder import RunDirectory, create_run
 from hairpin.tasks.inference import Trained, load_trained
 from hairpin.tasks.samples import SampleWriter, prompt_from
+from hairpin.training.spread import Spread
 from hairpin.training.state import Best, TrainState
 from helpers import TINY, a_guard, lively_model, save_state, some_text
 
@@ -231,7 +232,11 @@ def run(tmp_path: Path) -> RunDirectory:
     ByteTokenizer().save(run.tokenizer)
     model = lively_model(SHAPE, seed=1)
     state = TrainState(
-        model, build_optimizer(model, Optimizer()), a_guard(), update=1, best=Best(1, 2.0)
+        Spread(model),
+        build_optimizer(model, Optimizer()),
+        a_guard(),
+        update=1,
+        best=Best(1, 2.0),
     )
     facts = {"tokenizer_sha256": ByteTokenizer().hash()}
     save_state(run, state, facts)
@@ -264,7 +269,7 @@ def test_a_run_needs_nothing_but_its_folder(run: RunDirectory, tmp_path: Path) -
 
 def test_weights_of_another_tokenizer_are_refused(run: RunDirectory) -> None:
     model = lively_model(SHAPE)
-    state = TrainState(model, build_optimizer(model, Optimizer()), a_guard(), update=3)
+    state = TrainState(Spread(model), build_optimizer(model, Optimizer()), a_guard(), update=3)
     save_state(run, state, {"tokenizer_sha256": "0" * 64})
     with pytest.raises(RunError, match=r"not the tokenizer that .*step-00000003 was trained with"):
         load_trained(run, weights="last", device="cpu")

@@ -29,13 +29,13 @@ LAYERS = {
     "model": "errors model.architectures plugins data.batches model.shape",
     "optim": "errors plugins config",
     "planning": "errors system plugins config data model.shape",
-    "machine": "errors system plugins config distributed model.shape model planning",
+    "machine": "errors system config model",
     "training": "errors system schedules plugins config distributed checkpoints runs data"
     " data.batches model.shape model optim planning machine",
     "weights": "errors system model.architectures config checkpoints runs data model.shape model"
     " training",
-    "planning.measure": "errors system config distributed checkpoints runs data data.batches"
-    " model.shape model optim planning machine training weights",
+    "planning.measure": "errors system plugins config distributed checkpoints runs data"
+    " data.batches model.shape model planning machine training weights",
     "tasks": "errors system plugins config distributed runs data data.batches model.shape model"
     " planning machine training weights planning.measure",
     "doctor": "errors system model.architectures config checkpoints runs data data.batches"

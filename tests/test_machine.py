@@ -18,18 +18,18 @@ from torch import Tensor
 import hairpin
 from hairpin.config.settings import Optimizer
 from hairpin.errors import ConfigError, HairpinError, Interrupted, RunError
-from hairpin.machine import memory, numerics
-from hairpin.machine.memory import installed_bytes
-from hairpin.machine.numerics import Numerics, formats, usable_gigabytes
+from hairpin.machine import numerics
+from hairpin.machine.numerics import Numerics, formats
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
 from hairpin.optim.gradients import Clipper
 from hairpin.optim.guard import Guard
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.optim.scaling import LossScale
+from hairpin.planning.measure import room as room_module
+from hairpin.planning.measure.room import installed_bytes, usable_gigabytes
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
-from hairpin.training import numbers
 from hairpin.training import step as training_step
 from hairpin.training.job import Job
 from hairpin.training.spread import Spread
@@ -135,7 +135,7 @@ def test_a_fine_tuning_without_room_is_told_what_finetune_has(
     if room == "for no sequence":
         fits_at_most(monkeypatch, 0)
     else:
-        monkeypatch.setattr(memory, "installed_bytes", lambda device: 1000)
+        monkeypatch.setattr(room_module, "installed_bytes", lambda device: 1000)
     with pytest.raises(ConfigError) as raised:
         hairpin.finetune(
             "instruct", tasks_file(tmp_path, 30), start=base.path, out=tmp_path / "run",
@@ -290,7 +290,7 @@ def test_on_cuda_numbers_are_one_copy_that_is_waited_for_when_it_is_read(
     monkeypatch.setattr(torch, "empty", pinned)
     monkeypatch.setattr(Tensor, "copy_", copied)
     scalars = [torch.tensor(0.1), torch.tensor(True), torch.tensor(False)]
-    read = numbers.send_scalars(scalars, "cuda")
+    read = training_step.send_scalars(scalars, "cuda")
     assert done == ["copied 3, not waiting", "recorded"]
     assert read() == [float(torch.tensor(0.1)), 1.0, 0.0] and done[2:] == ["waited"]
 

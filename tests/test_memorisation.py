@@ -22,6 +22,7 @@ from hairpin.runs import events
 from hairpin.runs.watcher import Quiet
 from hairpin.tasks import memorisation
 from hairpin.tasks.memorisation import MemorisationMeasure, write_after
+from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from helpers import Watching, a_guard, lively_model, of_kind, random_ids, text_file, tiny
 
@@ -49,7 +50,7 @@ def prepared_of(folder: Path, *texts: str, **settings: Any) -> Prepared:
 
 def state_of(model: GPT, tokens: int = 10**6) -> TrainState:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return TrainState(model, optimizer, a_guard(), update=7, tokens=tokens)
+    return TrainState(Spread(model), optimizer, a_guard(), update=7, tokens=tokens)
 
 
 def measured(prepared: Prepared, model: GPT, tokens: int = 10**6) -> events.Memorisation | None:

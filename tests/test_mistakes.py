@@ -228,11 +228,11 @@ def test_a_mount_point_stays_what_it_is(hairpin: Hairpin, tmp_path: Path) -> Non
 def test_what_others_put_into_the_folder_meanwhile_stays(
     hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(*_: Any, **__: Any) -> Any:
+    def fill_run(*_: Any, **__: Any) -> Any:
         (tmp_path / "new" / "run" / "notes.txt").write_text("mine", encoding="utf-8")
         raise CorpusError("too little text")
 
-    monkeypatch.setattr(pretrain, "settle", settle)
+    monkeypatch.setattr(pretrain, "fill_run", fill_run)
     assert hairpin("train", text_file(tmp_path), *FLAGS, "--out", "new/run").refusal
     assert list(tree(tmp_path / "new")) == ["run", "run/notes.txt"]
 

@@ -23,6 +23,7 @@ from hairpin.optim.optimizers import build_optimizer
 from hairpin.run import Run
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.watcher import Quiet
+from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.weights.origin import Origin, open_origin, weights_sha256
 from hairpin.weights.transformers_weights import to_plain
@@ -555,7 +556,7 @@ def test_a_classifiers_head_is_left_out(trained: Run, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "copy")
     model = Classifier(open_origin(run.path).shape)
     facts = {"tokenizer_sha256": open_origin(run.path).tokenizer.hash()}
-    state = TrainState(model, build_optimizer(model, Optimizer()), a_guard(), update=7)
+    state = TrainState(Spread(model), build_optimizer(model, Optimizer()), a_guard(), update=7)
     save_state(run, state, facts, keep=50)
     origin = open_origin(run.path, "last")
     assert origin.words.startswith("last weights, update 7, ")

@@ -20,6 +20,7 @@ from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
 from hairpin.machine.memory import is_out_of_memory
 from hairpin.model.classifier import Classifier
+from hairpin.model.kernels import attention as by_hand
 from hairpin.optim import optimizers
 from hairpin.optim.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from hairpin.runs.experiment import Arm
@@ -310,7 +311,7 @@ def test_attention_is_given_whole_tensors_on_mps(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
     qkv = torch.randn(2, 5, 3, 4, 8).permute(2, 0, 3, 1, 4)
-    attention.attend(qkv.as_subclass(OnMPS))
-    cache = attention.LayerCache(torch.zeros(2, 4, 9, 8), torch.zeros(2, 4, 9, 8))
-    attention.attend(qkv.as_subclass(OnMPS), cache)
+    by_hand.attend(qkv.as_subclass(OnMPS))
+    cache = by_hand.LayerCache(torch.zeros(2, 4, 9, 8), torch.zeros(2, 4, 9, 8))
+    by_hand.attend(qkv.as_subclass(OnMPS), cache)
     assert seen == [True, True]

@@ -77,6 +77,42 @@ def test_training_then_does_what_was_planned(
     assert milestones(plan.config)[1] >= len(checkpoints)
 
 
+@pytest.mark.parametrize("of_sources", [False, True])
+def test_tables_and_mixtures_are_planned_as_they_are_trained(
+    tmp_path: Path, of_sources: bool
+) -> None:
+    table = tmp_path / "table.csv"
+    rows = "".join(f'{number},"{some_text(300)}"\n' for number in range(20))
+    table.write_text(f"id,body\n{rows}", encoding="utf-8")
+    settings = tiny(execution__deterministic=True)
+    if of_sources:
+        settings["data.sources"] = [
+            {"name": "a", "texts": [str(text_file(tmp_path))]},
+            {"name": "b", "texts": [str(table)], "column": "body"},
+        ]
+    else:
+        settings |= {"data.texts": [str(table)], "data.column": "body"}
+    plan = planned(settings=settings, probe=False)
+    run = package.train(settings=settings, out=tmp_path / "run", watcher=Quiet())
+    assert to_tree(plan.config) == to_tree(run.config)
+
+
+def test_a_gpu_without_bfloat16_is_planned_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hairpin.planning.plan.filled import Measured, OnPaper
+
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: False)
+    measured = Measured(None, Quiet(), Path())
+    monkeypatch.setattr(measured, "_too_large", lambda config, shape: "not to be timed here")
+    config = with_values(build_config(flags=tiny()), {"execution.device": "cuda"})
+    config = with_values(config, {"execution.precision": "auto"})
+    nothing: Any = None
+    measured.time_update(config, nothing)
+    assert measured.precisions == ("float32", "float16")
+    paper = OnPaper(None, Quiet())  # which cannot ask the card
+    paper.time_update(config, nothing)
+    assert paper.precisions == ("float32", "bfloat16")
+
+
 def test_numbers_by_hand(tmp_path: Path) -> None:
     text = text_file(tmp_path, 6000)
     settings = tiny()
@@ -168,7 +204,7 @@ def test_words_have_all_parts(hairpin: Hairpin, tmp_path: Path) -> None:
     for words in (
         "Model", "Computing", "PaLM, appendix B", "Hoffmann et al. 2022", "Muennighoff et al. 2023",
         "Memory", "it fits", "not measured (--no-probe)", "on paper", "H200", "Disk",
-        "Learning rate, cosine", "Think again", "12 updates are few",
+        "Learning rate, cosine", "Warnings", "12 updates are few",
     ):  # fmt: skip
         assert words in done.out, words
     assert max(map(len, done.out.splitlines())) < 240

@@ -26,6 +26,7 @@ from hairpin.training import assembly
 from hairpin.training import train_run as training_run
 from hairpin.training.checkpoint import load_state
 from hairpin.training.job import Job
+from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
 from hairpin.training.task import Task
 from helpers import (
@@ -434,7 +435,7 @@ def fresh(config: Config, like: TrainState) -> tuple[Any, Any, Any]:
     from hairpin.optim.optimizers import build_optimizer
 
     model = GPT(like.model.shape)
-    return model, build_optimizer(model, config.optimizer), a_guard()
+    return Spread(model), build_optimizer(model, config.optimizer), a_guard()
 
 
 def assert_same_history_but_checkpoints(whole: Run, resumed: Run) -> None:

@@ -29,8 +29,7 @@ from hairpin.planning.choose import (
     is_open,
 )
 from hairpin.runs.folder import RunDirectory
-from hairpin.weights.origin import Origin
-from hairpin.weights.start import with_start
+from hairpin.weights.origin import Origin, with_start
 from helpers import Hairpin, Watching, text_file, tiny
 
 KEYS = frozenset(known_keys())

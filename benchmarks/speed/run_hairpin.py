@@ -10,12 +10,13 @@ keep_memory()
 from benchmarks.speed.job import Clock, open_job  # noqa: E402
 from hairpin.config.settings import Execution, Optimizer  # noqa: E402
 from hairpin.config.settings import Guard as GuardSettings  # noqa: E402
-from hairpin.machine.numerics import Numerics, usable_gigabytes  # noqa: E402
+from hairpin.machine.numerics import Numerics  # noqa: E402
 from hairpin.model.gpt import GPT  # noqa: E402
 from hairpin.model.shape import Shape  # noqa: E402
 from hairpin.optim.gradients import Clipper  # noqa: E402
 from hairpin.optim.guard import Guard  # noqa: E402
 from hairpin.optim.optimizers import build_optimizer  # noqa: E402
+from hairpin.planning.measure.room import usable_gigabytes  # noqa: E402
 from hairpin.planning.sizes import micro_batch_sequences  # noqa: E402
 from hairpin.training.spread import Spread  # noqa: E402
 from hairpin.training.step import Stepper  # noqa: E402

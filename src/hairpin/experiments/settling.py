@@ -20,7 +20,7 @@ from hairpin.errors import ConfigError
 from hairpin.experiments.arms import LENGTHS, RequestedArm
 from hairpin.launch.request import length_of
 from hairpin.planning import choose
-from hairpin.planning.measure.settle import Settled, settle
+from hairpin.planning.measure.settle import FilledRun, fill_run
 from hairpin.planning.sizes import count_parameters
 from hairpin.reports.formats import format_count
 from hairpin.runs.experiment import Arm
@@ -107,7 +107,7 @@ def prepare_arms(
     return PreparedArms(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
 
 
-def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
+def _model_of(first: FilledRun, lengths: Mapping[str, int]) -> str:
     """Return a line about the first arm, with the length of each if they differ."""
     updates, tokens = first.config.train.updates, first.config.train.tokens_per_update
     assert updates and tokens
@@ -122,14 +122,14 @@ def _model_of(first: Settled, lengths: Mapping[str, int]) -> str:
     )
 
 
-def _tokens_of(settled: Settled) -> int:
+def _tokens_of(settled: FilledRun) -> int:
     """Return the tokens that a whole run trains on."""
     train = settled.config.train
     assert train.updates and train.tokens_per_update
     return train.updates * train.tokens_per_update
 
 
-def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> Settled:
+def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> FilledRun:
     """Fill in the first arm; if no length is set, with a size and a length that fit `seconds`.
 
     Raises:
@@ -137,9 +137,9 @@ def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> S
     """
     config = with_values(config, {"execution.compile": "off", "evaluate.sample_tokens": 0})
     if seconds is None or length_of(config):
-        return settle(config, None, watcher)
+        return fill_run(config, None, watcher)
     # Text is prepared meanwhile, so the resulting length is meaningless.
-    sized = settle(config, Budget(_SIZE_SHARE * seconds, time.monotonic()), watcher)
+    sized = fill_run(config, Budget(_SIZE_SHARE * seconds, time.monotonic()), watcher)
     fitting = int(seconds * _CROWDED / _EVALUATING / sized.seconds_per_update)
     updates = min(fitting, choose.most_updates(sized.config, len(sized.prepared.train)))
     if updates < _FEWEST_UPDATES:
@@ -148,12 +148,12 @@ def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> S
             "more time, fewer arms or seeds, or a smaller --size"
         )
     shared = {key: value_of(sized.config, key) for key in _SHARED}
-    return settle(with_values(config, {**shared, "train.updates": updates}), None, watcher)
+    return fill_run(with_values(config, {**shared, "train.updates": updates}), None, watcher)
 
 
 def _prepare_like(
-    arm: RequestedArm, first: Settled, equal: str | None, watcher: Watcher
-) -> Settled:
+    arm: RequestedArm, first: FilledRun, equal: str | None, watcher: Watcher
+) -> FilledRun:
     """Fill in an arm from the first where it leaves settings open, with the same length."""
     config, like = arm.config, first.config
     values = {
@@ -169,15 +169,15 @@ def _prepare_like(
     own_length = equal is None and (varied or not _same_length(config, like))
     if not own_length:
         values |= {"train.updates": like.train.updates, "train.tokens": None, "train.epochs": None}
-    settled = settle(with_values(config, values), None, watcher)
+    settled = fill_run(with_values(config, values), None, watcher)
     if own_length or equal == "updates":
         return settled
     return _with_equal_length(settled, first, equal, watcher)
 
 
 def _with_equal_length(
-    settled: Settled, first: Settled, equal: str | None, watcher: Watcher
-) -> Settled:
+    settled: FilledRun, first: FilledRun, equal: str | None, watcher: Watcher
+) -> FilledRun:
     """Return the arm with the length that gives it the tokens, or the time, of the first."""
     like, config = first.config.train, settled.config
     assert like.updates and like.tokens_per_update and config.train.tokens_per_update
@@ -195,7 +195,7 @@ def _with_equal_length(
         "evaluate.train_tokens": None,
         "checkpoint.every_updates": None,
     }
-    return settle(with_values(config, {**open_ones, **length}), None, watcher)
+    return fill_run(with_values(config, {**open_ones, **length}), None, watcher)
 
 
 def _with_lr_settings_open(asked: Config, settled: Config, first: Config) -> Config:
@@ -229,7 +229,7 @@ def _same_length(config: Config, like: Config) -> bool:
     return not length_of(config) or config.train.updates == like.train.updates
 
 
-def _seconds_of(settled: Settled) -> float:
+def _seconds_of(settled: FilledRun) -> float:
     updates = settled.config.train.updates
     assert updates
     return updates * settled.seconds_per_update / _CROWDED * _EVALUATING + 1.0

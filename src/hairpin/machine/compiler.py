@@ -1,4 +1,4 @@
-"""Compilation of a run's blocks: the choice, and the folder of the compiler's cache."""
+"""Compilation of a run's blocks, with the folder of the compiler's cache."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,9 @@ from pathlib import Path
 from hairpin.config.settings import Config
 from hairpin.model.compiled import compile_blocks
 from hairpin.model.gpt import GPT
-from hairpin.plugins.registry import BUILT_IN
 from hairpin.system.files import cache_folder, private_folder
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's own name; Triton's cache is inside it
-_LEAST_BUDGET_SECONDS = 600.0
 
 
 class CompileError(Exception):
@@ -39,28 +37,6 @@ def compile_model(model: GPT, config: Config) -> None:
     assert config.train.tokens_per_update and config.execution.micro_batch
     samples = config.train.tokens_per_update // model.shape.context
     compile_blocks(model, min(samples, config.execution.micro_batch))
-
-
-def choices(config: Config, budget_seconds: float | None) -> tuple[bool, ...]:
-    """Return the options for compiling: one, or both to be timed for the faster.
-
-    A minute of compiling pays in any run on a GPU, where a block is a hundred small kernels. On a
-    CPU it may not, as most of the time is in matrix products that compiling does not change; so
-    it is tried if the time budget allows.
-
-    Args:
-        config: with a device.
-        budget_seconds: wall time for the whole run; None: the config sets the length.
-    """
-    how = config.execution
-    if config.model.architecture not in BUILT_IN["model"]:
-        return (False,)
-    if how.compile != "auto":
-        return (how.compile == "on",)
-    if how.device == "cuda":
-        return (True,)
-    tries = how.device == "cpu" and budget_seconds and budget_seconds >= _LEAST_BUDGET_SECONDS
-    return (False, True) if tries else (False,)
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hairpin.errors import ConfigError
-from hairpin.planning.choose import CPU_GIGABYTES, GPU_MEMORY_SHARE
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -96,19 +95,8 @@ def formats(device: str) -> list[str]:
     return ["float32"] if device == "mps" else ["float32", "bfloat16"]
 
 
-def usable_gigabytes(device: str) -> float:
-    """Return the memory that a run may take (10^9 bytes): most of a GPU's free memory; elsewhere
-    3, as the machine is used for other things.
-    """
-    if device != "cuda":
-        return CPU_GIGABYTES
-    torch.cuda.empty_cache()  # memory left by a run before this one
-    free_bytes, _ = torch.cuda.mem_get_info()
-    return max(0.1, round(GPU_MEMORY_SHARE * free_bytes / 1e9, 1))
-
-
-def choose_device(asked: str) -> str:
-    """Return the device for `asked`; "auto" takes CUDA, else MPS, else the CPU.
+def choose_device(requested: str) -> str:
+    """Return the device for `requested`; "auto" takes CUDA, else MPS, else the CPU.
 
     Raises:
         ConfigError: the machine has no such device.
@@ -118,9 +106,9 @@ def choose_device(asked: str) -> str:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if asked == "auto":
+    if requested == "auto":
         return next(device for device, there in present.items() if there)
-    if not present[asked]:
+    if not present[requested]:
         there = ", ".join(device for device, is_there in present.items() if is_there)
-        raise ConfigError(f"execution.device: this machine has no {asked}; it has {there}")
-    return asked
+        raise ConfigError(f"execution.device: this machine has no {requested}; it has {there}")
+    return requested

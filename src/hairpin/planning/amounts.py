@@ -68,5 +68,5 @@ class Amount:
         if epochs <= EPOCHS_AS_NEW:
             return "text that is seen again is nearly as good as new up to four times"
         if epochs <= EPOCHS_OF_WORTH:
-            return "past four passes each one teaches less, and more is learned by heart"
-        return "past sixteen passes hardly anything is learned but the text itself, by heart"
+            return "past four passes each one teaches less, and more is memorised"
+        return "past sixteen passes hardly anything is learned: the text is memorised"

@@ -4,11 +4,11 @@ Everything here is arithmetic on facts measured elsewhere; docs/choices.md expla
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hairpin.config.checks import decays, schedule_of
+from hairpin.config.checks import decays, schedule_of, value_of
 from hairpin.config.load import with_values
 from hairpin.config.recipes import SIZES
 from hairpin.config.settings import Config
@@ -139,6 +139,25 @@ def fill_micro_batch(config: Config, shape: Shape, gigabytes: Callable[[], float
     memory = config.execution.memory_gigabytes * 1e9
     sequences = micro_batch_sequences(shape, samples, memory, config.execution.device)
     return with_values(config, {"execution.micro_batch": sequences})
+
+
+def without_timing(config: Config, precisions: Sequence[str]) -> Config:
+    """Return the config with timed settings chosen by the kind of device alone, so that the same
+    command computes the same bits each time on one machine.
+
+    Args:
+        config: with a device.
+        precisions: those that a run chooses from on the device, the safe one first.
+    """
+    on_cuda = config.execution.device == "cuda"
+    chosen = {
+        "execution.precision": precisions[-1] if on_cuda else "float32",
+        "execution.threads": "all",
+        # On CUDA it is not timed.
+        **({} if on_cuda else {"execution.compile": "off"}),
+    }
+    is_open = {key: value for key, value in chosen.items() if value_of(config, key) == "auto"}
+    return with_values(config, is_open)
 
 
 def fill_shape(config: Config, rung: Rung) -> Config:

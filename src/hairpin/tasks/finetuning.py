@@ -18,12 +18,9 @@ from hairpin.model.gpt import GPT
 from hairpin.model.plugged import new_network
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
-from hairpin.planning.measure.settle import (
-    MEASURING,
-    settle_micro_batch,
-    settle_speed,
-    settle_start,
-)
+from hairpin.planning.fill import Filled, TextSize, fill_config
+from hairpin.planning.measure.room import require_room
+from hairpin.planning.measure.settle import RunMeasurements
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher
@@ -36,8 +33,7 @@ from hairpin.tasks.template import render
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import Tally, TextTally
 from hairpin.training.task import Task, WriteSample
-from hairpin.weights.origin import Origin
-from hairpin.weights.start import load_start
+from hairpin.weights.origin import Origin, load_start
 
 _FROZEN_LR_FRACTION = 1.0  # of the peak for random weights: the few that train are far from done
 _EXAMPLES_PER_UPDATE = 8
@@ -46,16 +42,13 @@ _MOST_EVALUATED = 1000  # examples, each time
 _SAMPLES = 3
 
 
-@dataclass(frozen=True)
-class _Settled:
-    """A fully filled-in config and its examples."""
+@dataclass(frozen=True, kw_only=True)
+class _FilledRun(Filled):
+    """A complete config of fine-tuning, its examples, and the weights that it starts from."""
 
-    config: Config
     tokenizer: Tokenizer
-    shape: Shape
     divided: Divided
     origin: Origin | None
-    seconds_per_update: float
 
 
 def finetuning(
@@ -72,25 +65,25 @@ def finetuning(
     Raises:
         ConfigError, CorpusError, RunError: the request is invalid.
     """
-    settled = _settle(config, tokenizer, watcher)
-    config, divided = settled.config, settled.divided
-    context, asked = settled.shape.context, config.evaluate
+    filled = _fill_run(config, tokenizer, watcher)
+    config, divided = filled.config, filled.divided
+    context, asked = filled.shape.context, config.evaluate
     assert asked.tokens and asked.train_tokens
     return Task(
         config=config,
-        tokenizer=settled.tokenizer,
-        new_model=lambda: new_model(config, settled.shape),
-        load_start=load_start(config, settled.origin),
+        tokenizer=filled.tokenizer,
+        new_model=lambda: new_model(config, filled.shape),
+        load_start=load_start(config, filled.origin),
         batches=ExampleBatches(divided.train, config.train.seed),
         train_set=ExampleSet(divided.train, asked.train_tokens // context),
         val_set=ExampleSet(divided.val, asked.tokens // context),
-        tally=tally_of(config, settled.tokenizer, config.execution.device),
-        sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
-        plan=lambda: _plan(settled),
+        tally=tally_of(config, filled.tokenizer, config.execution.device),
+        sample_writers=lambda model, stopped: _sample_writers(filled, model, stopped),
+        plan=lambda: _plan(filled),
         warnings=(
-            *(settled.origin.notices if settled.origin else ()),
+            *(filled.origin.notices if filled.origin else ()),
             *divided.notices,
-            *_prompt_warnings(settled),
+            *_prompt_warnings(filled),
         ),
     )
 
@@ -121,32 +114,62 @@ def tally_of(config: Config, tokenizer: Tokenizer, device: str) -> Callable[[], 
     return lambda: TextTally(token_bytes, device)
 
 
-def _settle(config: Config, tokenizer: Tokenizer | None, watcher: Watcher) -> _Settled:
-    config, origin = settle_start(config, tokenizer)
-    tokenizer = origin.tokenizer if origin else tokenizer
-    assert tokenizer
-    shape = Shape.of(config.model, tokenizer.vocabulary)
-    divided = divide(config, tokenizer)
-    config = _fill(divided, shape)
-    longest = replace(shape, context=divided.longest)
-    config = settle_micro_batch(config, longest)
-    if config.execution.compile == "auto":  # each batch is as long as its longest example
-        config = with_values(config, {"execution.compile": "off"})
-    batches = ExampleBatches(divided.train, config.train.seed)
-    model = new_model(config, shape)
-    watcher.stage(MEASURING, 0, 0)
-    config, seconds = settle_speed(config, model, batches, None, watcher.notice)
-    return _Settled(config, tokenizer, shape, divided, origin, seconds)
-
-
-def _fill(divided: Divided, shape: Shape) -> Config:
-    """Fill in batch, peak learning rate, length and evaluations if unset.
+class _Measurements(RunMeasurements):
+    """Measurements of this machine and of the records that a run is about to learn.
 
     A sequence counts as a whole context, however short it is: tokens per update then give a fixed
     number of examples, and all arithmetic is that of pretraining.
+
+    Args:
+        watcher, tokenizer: as in `RunMeasurements`; epochs set the length, not a time budget.
     """
-    config, context = divided.config, shape.context
-    tokens = config.train.tokens_per_update
+
+    divided: Divided
+
+    def __init__(self, watcher: Watcher, tokenizer: Tokenizer | None) -> None:
+        super().__init__(None, watcher, tokenizer)
+
+    def fill_start(self, config: Config) -> Config:
+        config = super().fill_start(config)
+        assert self.tokenizer
+        self.divided = divide(config, self.tokenizer)
+        return _fill_examples(self.divided)
+
+    def train_bytes(self, config: Config) -> int:
+        raise AssertionError("the weights that training starts from decide size and vocabulary")
+
+    def text(self, config: Config) -> TextSize:
+        context, divided = config.model.context, self.divided
+        assert context
+        train, val = len(divided.train) * context, len(divided.val) * context
+        return TextSize({}, train, val, longest=divided.longest)
+
+    def time_update(self, config: Config, shape: Shape) -> tuple[Config, float]:
+        require_room(config, replace(shape, context=self.divided.longest))
+        if config.execution.compile == "auto":  # each batch is as long as its longest example
+            config = with_values(config, {"execution.compile": "off"})
+        batches = ExampleBatches(self.divided.train, config.train.seed)
+        return self._time_update(config, new_model(config, shape), batches)
+
+
+def _fill_run(config: Config, tokenizer: Tokenizer | None, watcher: Watcher) -> _FilledRun:
+    """Divide the records, and fill in what `config` leaves open."""
+    measured = _Measurements(watcher, tokenizer)
+    filled = fill_config(config, measured)
+    assert measured.tokenizer
+    return _FilledRun(
+        **vars(filled),
+        tokenizer=measured.tokenizer,
+        divided=measured.divided,
+        origin=measured.origin,
+    )
+
+
+def _fill_examples(divided: Divided) -> Config:
+    """Fill in batch, peak learning rate, length and evaluations if unset."""
+    config, model = divided.config, divided.config.model
+    assert model.context and model.width
+    context, tokens = model.context, config.train.tokens_per_update
     examples = config.finetune.examples_per_update
     if tokens is None:
         tokens = (examples or _EXAMPLES_PER_UPDATE) * context
@@ -156,63 +179,63 @@ def _fill(divided: Divided, shape: Shape) -> Config:
         "train.tokens_per_update": tokens,
         "finetune.examples_per_update": tokens // context,
         "schedule.peak_lr": config.schedule.peak_lr
-        or choose.default_peak_lr(shape.width, fraction),
+        or choose.default_peak_lr(model.width, fraction),
     }
-    if not (config.train.updates or config.train.tokens or config.train.epochs):
+    if choose.is_open(config):
         values["train.epochs"] = _EPOCHS
     if config.evaluate.tokens is None:
         values["evaluate.tokens"] = min(len(divided.val), _MOST_EVALUATED) * context
     if config.evaluate.train_tokens is None:
         evaluated = values.get("evaluate.tokens") or config.evaluate.tokens
         values["evaluate.train_tokens"] = evaluated
-    return choose.fill_length(with_values(config, values), len(divided.train) * context, None)
+    return with_values(config, values)
 
 
 def _sample_writers(
-    settled: _Settled, model: GPT, stopped: Callable[[], bool]
+    filled: _FilledRun, model: GPT, stopped: Callable[[], bool]
 ) -> tuple[WriteSample, ...]:
     """Return writers of responses to a few validation instructions; none for a classifier."""
-    config, asked = settled.config, settled.config.evaluate
+    config, asked = filled.config, filled.config.evaluate
     if config.finetune.kind == "classify" or asked.sample_tokens == 0:
         return ()
     if asked.sample_prompt is not None:
         template = config.finetune.template
         prompts = [(render(template, asked.sample_prompt), f"{asked.sample_prompt}\n")]
     else:
-        rows = list(islice(_rows_that_fit(settled), _SAMPLES))
+        rows = list(islice(_rows_that_fit(filled), _SAMPLES))
         prompts = [(prompt_of(row, config.finetune), question_of(row)) for row in rows]
     return tuple(
-        sample_writer(config, model, settled.tokenizer, prompt, stopped, shown)
+        sample_writer(config, model, filled.tokenizer, prompt, stopped, shown)
         for prompt, shown in prompts
     )
 
 
-def _prompt_warnings(settled: _Settled) -> tuple[str, ...]:
-    config, asked = settled.config, settled.config.evaluate.sample_prompt
+def _prompt_warnings(filled: _FilledRun) -> tuple[str, ...]:
+    config, asked = filled.config, filled.config.evaluate.sample_prompt
     if asked is None or config.finetune.kind == "classify":
         return ()
     prompt = render(config.finetune.template, asked)
-    return prompt_warnings(config, settled.tokenizer, prompt)
+    return prompt_warnings(config, filled.tokenizer, prompt)
 
 
-def _rows_that_fit(settled: _Settled) -> Iterator[Row]:
+def _rows_that_fit(filled: _FilledRun) -> Iterator[Row]:
     """Yield validation rows whose whole prompt fits the context, with room for an answer."""
-    room = settled.shape.context // 2
-    for row in settled.divided.val_rows:
-        if len(settled.tokenizer.encode(prompt_of(row, settled.config.finetune))) < room:
+    room = filled.shape.context // 2
+    for row in filled.divided.val_rows:
+        if len(filled.tokenizer.encode(prompt_of(row, filled.config.finetune))) < room:
             yield row
 
 
-def _plan(settled: _Settled) -> events.Plan:
-    config, divided = settled.config, settled.divided
+def _plan(filled: _FilledRun) -> events.Plan:
+    config, divided = filled.config, filled.divided
     updates, tokens = config.train.updates, config.train.tokens_per_update
     assert updates and tokens
-    head = (settled.shape.width + 1) * len(config.finetune.labels)
-    seconds = updates * settled.seconds_per_update
-    samples = updates * tokens // settled.shape.context
+    head = (filled.shape.width + 1) * len(config.finetune.labels)
+    seconds = updates * filled.seconds_per_update
+    samples = updates * tokens // filled.shape.context
     return events.Plan(
         text=Path(config.data.texts[0]).name,
-        parameters=count_parameters(settled.shape).total + head,
+        parameters=count_parameters(filled.shape).total + head,
         updates=updates,
         warmup=schedule_of(config).warmup,
         tokens_per_update=tokens,
@@ -221,7 +244,7 @@ def _plan(settled: _Settled) -> events.Plan:
         epochs=samples / len(divided.train),
         seconds=seconds,
         ends=time.time() + seconds,
-        start=settled.origin.words if settled.origin else None,
+        start=filled.origin.words if filled.origin else None,
         examples=len(divided.train),
         labels=config.finetune.labels or None,
         records=divided.used.as_json(),

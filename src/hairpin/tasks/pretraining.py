@@ -1,7 +1,7 @@
 """Pretraining as a task: the next token of a text."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,16 +14,19 @@ from hairpin.data.tables.columns import quoted
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
-from hairpin.planning.measure.settle import Settled, batches_of, memorisation_warning, settle
+from hairpin.planning import choose
+from hairpin.planning.measure.settle import FilledRun, batches_of, fill_run
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher
 from hairpin.tasks.memorisation import MemorisationMeasure
 from hairpin.tasks.samples import prompt_from, prompt_warnings, sample_writer
-from hairpin.training.budget import Budget
+from hairpin.training.budget import Budget, Pace
 from hairpin.training.evaluate import TextTally
 from hairpin.training.task import Task, WriteSample
-from hairpin.weights.start import load_start
+from hairpin.weights.origin import load_start
+
+_EPOCHS_THAT_MEMORISE = 20
 
 
 def pretraining(
@@ -32,7 +35,7 @@ def pretraining(
     """Return the task of learning a text, with everything that `config` leaves open filled in.
 
     Args:
-        config: as asked; `None` means choose.
+        config: as requested; `None` means choose.
         tokenizer: the run's own, if it has one already.
         budget: wall time; None: the config sets the length.
         watcher: receives events of the preparation.
@@ -40,24 +43,23 @@ def pretraining(
     Raises:
         ConfigError, CorpusError, RunError: the request is impossible.
     """
-    settled = settle(config, budget, watcher, tokenizer)
-    config, prepared, shape = settled.config, settled.prepared, settled.shape
+    filled = fill_run(config, budget, watcher, tokenizer)
+    config, prepared, shape, origin = filled.config, filled.prepared, filled.shape, filled.origin
     token_bytes = prepared.tokenizer.token_bytes()
-    warning = memorisation_warning(settled)
     cut = prompt_warnings(config, prepared.tokenizer, config.evaluate.sample_prompt)
     return Task(
         config=config,
         tokenizer=prepared.tokenizer,
         new_model=lambda: new_network(shape, config.train.seed),
-        load_start=load_start(config, settled.origin),
+        load_start=load_start(config, origin),
         batches=batches_of(prepared, shape.context, config.train.seed),
         train_set=evaluation_set(prepared, "train", shape.context, config.evaluate.train_tokens),
         val_set=evaluation_set(prepared, "val", shape.context, config.evaluate.tokens),
         tally=lambda: TextTally(token_bytes, config.execution.device),
-        sample_writers=lambda model, stopped: _sample_writers(settled, model, stopped),
-        plan=lambda: _plan(settled),
-        warnings=(*_notices(settled), *((warning,) if warning else ()), *cut),
-        corrected=settled.corrected if settled.without_length else None,
+        sample_writers=lambda model, stopped: _sample_writers(filled, model, stopped),
+        plan=lambda: _plan(filled),
+        warnings=(*(origin.notices if origin else ()), *_memorisation_warnings(filled), *cut),
+        pace=_pace(filled, budget) if budget and filled.without_length else None,
         measure_memorisation=MemorisationMeasure(
             prepared.train, prepared.val, prepared.tokenizer, config.train.seed
         )
@@ -92,50 +94,77 @@ def evaluation_set(
 
 
 def _sample_writers(
-    settled: Settled, model: GPT, stopped: Callable[[], bool]
+    filled: FilledRun, model: GPT, stopped: Callable[[], bool]
 ) -> tuple[WriteSample, ...]:
-    config, prepared = settled.config, settled.prepared
-    asked = config.evaluate
-    if asked.sample_tokens == 0 or not can_write(model):
+    config, prepared = filled.config, filled.prepared
+    settings = config.evaluate
+    if settings.sample_tokens == 0 or not can_write(model):
         return ()
-    prompt = asked.sample_prompt
+    prompt = settings.sample_prompt
     if prompt is None:
         prompt = prompt_from(prepared.val, prepared.tokenizer)
     return (sample_writer(config, model, prepared.tokenizer, prompt, stopped),)
 
 
-def _plan(settled: Settled) -> events.Plan:
-    config = settled.config
+def _plan(filled: FilledRun) -> events.Plan:
+    config = filled.config
     assert config.train.updates and config.train.tokens_per_update
-    seconds = config.train.updates * settled.seconds_per_update
+    seconds = config.train.updates * filled.seconds_per_update
     return events.Plan(
-        text=_text_and_column(settled),
-        parameters=_parameters(settled),
+        text=_text_and_column(filled),
+        parameters=_parameters(filled),
         updates=config.train.updates,
         warmup=schedule_of(config).warmup,
         tokens_per_update=config.train.tokens_per_update,
-        train_tokens=len(settled.prepared.train),
-        val_tokens=len(settled.prepared.val),
-        epochs=settled.epochs,
+        train_tokens=len(filled.prepared.train),
+        val_tokens=len(filled.prepared.val),
+        epochs=filled.epochs,
         seconds=seconds,
         ends=time.time() + seconds,
-        start=settled.origin.words if settled.origin else None,
-        sources=_sources(settled),
+        start=filled.origin.words if filled.origin else None,
+        sources=_sources(filled),
     )
 
 
-def _notices(settled: Settled) -> tuple[str, ...]:
-    return settled.origin.notices if settled.origin else ()
+def _pace(filled: FilledRun, budget: Budget) -> Pace:
+    return Pace(
+        budget,
+        free_updates=schedule_of(filled.config).length_independent_updates,
+        milestones=choose.MILESTONES,
+        closing_seconds=choose.CLOSING_SECONDS,
+        config_for=filled.with_updates,
+    )
 
 
-def _parameters(settled: Settled) -> int:
-    if settled.shape.is_built_in:
-        return count_parameters(settled.shape).total
-    return sum(parameter.numel() for parameter in new_network(settled.shape).parameters())
+def _memorisation_warnings(filled: FilledRun) -> Iterator[str]:
+    """Yield a warning if this many passes over a small text would memorise it."""
+    often = {
+        name: epochs
+        for name, epochs in filled.source_epochs.items()
+        if epochs > _EPOCHS_THAT_MEMORISE
+    }
+    if often:
+        times = ", ".join(f"{name} {epochs:,.0f} times" for name, epochs in often.items())
+        yield (
+            f"a small source for its weight: the run goes over {times} and will memorise it; give "
+            "it more text, or a smaller weight"
+        )
+    elif filled.epochs > _EPOCHS_THAT_MEMORISE:
+        yield (
+            f"small text for so long a run: it goes over the {len(filled.prepared.train):,} "
+            f"training tokens {filled.epochs:,.0f} times and will memorise them; give it more "
+            "text, or less time with --budget or --epochs"
+        )
 
 
-def _sources(settled: Settled) -> dict[str, dict[str, float]] | None:
-    epochs = settled.source_epochs
+def _parameters(filled: FilledRun) -> int:
+    if filled.shape.is_built_in:
+        return count_parameters(filled.shape).total
+    return sum(parameter.numel() for parameter in new_network(filled.shape).parameters())
+
+
+def _sources(filled: FilledRun) -> dict[str, dict[str, float]] | None:
+    epochs = filled.source_epochs
     return {
         source.name: {
             "share": source.share,
@@ -143,7 +172,7 @@ def _sources(settled: Settled) -> dict[str, dict[str, float]] | None:
             "val_tokens": len(source.prepared.val),
             "epochs": epochs[source.name],
         }
-        for source in settled.prepared.sources
+        for source in filled.prepared.sources
     } or None
 
 
@@ -157,9 +186,9 @@ def text_of(data: Data) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _text_and_column(settled: Settled) -> str:
+def _text_and_column(filled: FilledRun) -> str:
     """Name the training text, and for tables the column."""
-    text, prepared = text_of(settled.config.data), settled.prepared
+    text, prepared = text_of(filled.config.data), filled.prepared
     surveys = {f" of {source.name}": source.prepared.survey for source in prepared.sources}
     columns = [
         f"{quoted(found.column)}{of_which}"

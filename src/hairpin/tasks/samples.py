@@ -65,13 +65,13 @@ def sample_writer(
         config: of the run.
         model, tokenizer, prompt, stopped, shown: as in `SampleWriter`.
     """
-    asked = config.evaluate
+    settings = config.evaluate
     return SampleWriter(
         model,
         tokenizer,
         prompt,
-        asked.sample_tokens,
-        Sampling(asked.temperature, asked.top_k),
+        settings.sample_tokens,
+        Sampling(settings.temperature, settings.top_k),
         config.train.seed,
         stopped,
         shown,

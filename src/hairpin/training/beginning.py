@@ -1,5 +1,5 @@
-"""Checks before a run begins: its disk has room, and it starts at update 0 only if nothing was
-lost.
+"""Checks before a run begins: its processes can train it together, its disk has room, and it starts
+at update 0 only if nothing was lost.
 
 A run that is killed before its first checkpoint has saved nothing, and begins again by itself. If
 one has saved checkpoints and cannot find them (a folder that is not mounted, a wiped disk), only
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from hairpin.checkpoints.best import best_folder
 from hairpin.config.settings import Config
-from hairpin.errors import RunError
+from hairpin.errors import ConfigError, RunError
 from hairpin.model.shape import Shape
 from hairpin.planning.disk import disk_of
-from hairpin.plugins.registry import BUILT_IN
+from hairpin.plugins.registry import BUILT_IN, KEYS
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import read_record
 from hairpin.system.access import is_there
@@ -83,3 +83,29 @@ def require_disk(run: RunDirectory, config: Config, *, is_new: bool, restart: bo
     if is_new:
         ways.append("name another disk with --out")
     raise RunError(f"{run.path}: the disk is too small: {disk.words()}; {', or '.join(ways)}")
+
+
+def require_parallel(config: Config, processes: int) -> None:
+    """Check that the config supports the number of processes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    how, problems = config.execution, []
+    if processes == 1:
+        return
+    if how.device == "mps":
+        problems.append("execution.device: mps has one process; take cpu, or a machine with CUDA")
+    if how.parallel == "fsdp" and config.finetune.kind == "classify":
+        problems.append("execution.parallel: fsdp does not train classifiers; take ddp")
+    if config.train.loss not in BUILT_IN["loss"]:
+        problems.append(f"train.loss: the plugin's {config.train.loss} is for one process")
+    if how.parallel == "fsdp":
+        for kind, name in (
+            ("optimizer", config.optimizer.kind),
+            ("model", config.model.architecture),
+        ):
+            if name not in BUILT_IN[kind]:
+                problems.append(f"{KEYS[kind]}: fsdp does not shard the plugin's {name}; take ddp")
+    if problems:
+        raise ConfigError(problems)

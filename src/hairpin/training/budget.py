@@ -5,9 +5,10 @@ training, as late as the schedule allows: no learning rate used so far may depen
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from hairpin.planning.choose import CLOSING_SECONDS
+from hairpin.config.settings import Config
 
 # Reserve for the unforeseen, as a share of the time left.
 _MARGIN = 0.04
@@ -41,12 +42,23 @@ class Pace:
         budget: the time.
         free_updates: updates whose learning rate does not depend on the run's length.
         milestones: evaluations with sample and checkpoint in the whole run, after the first.
+        closing_seconds: time that the end of the run takes.
+        config_for: number of updates → the config for that length.
     """
 
-    def __init__(self, budget: Budget, free_updates: int, milestones: int) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        free_updates: int,
+        milestones: int,
+        closing_seconds: float,
+        config_for: Callable[[int], Config],
+    ) -> None:
+        self.config_for = config_for
         self._budget = budget
         self._latest = max(1, int(_FREE_SHARE * free_updates))
         self._milestones = milestones
+        self._closing_seconds = closing_seconds
         self._updates = 0
         self._update_seconds = 0.0
         self._pauses = 0
@@ -71,5 +83,5 @@ class Pace:
         """Return the length that ends in time; at least two updates more than are `done`."""
         milestone = self._pause_seconds / max(1, self._pauses)
         to_come = max(1, self._milestones + 1 - self._pauses)
-        left = (self._budget.left - CLOSING_SECONDS - milestone * to_come) * (1 - _MARGIN)
+        left = (self._budget.left - self._closing_seconds - milestone * to_come) * (1 - _MARGIN)
         return max(done + 2, done + int(left * self._updates / self._update_seconds))

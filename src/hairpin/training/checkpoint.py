@@ -188,11 +188,11 @@ def _machine_changes(
     """Yield known differences between the checkpoint's machine and this one that change the order
     in which sums are rounded.
     """
-    said = checkpoint.manifest
+    manifest = checkpoint.manifest
     for what, was, now in (
         ("the number of processes", checkpoint.processes, processes),
-        ("torch", said.get("torch"), str(torch.__version__)),
-        ("the number of threads", said.get("threads"), threads_of(config)),
+        ("torch", manifest.get("torch"), str(torch.__version__)),
+        ("the number of threads", manifest.get("threads"), threads_of(config)),
     ):
         if was not in (None, now):
             yield what, was, now

@@ -1,25 +1,112 @@
 """Handling of updates that went wrong: recording them, stopping, or rewinding.
 
 The guard has decided on the device as the update was made; here, an update later, the host follows.
+Examining an update costs a forward pass of each sample, draws no random number and touches no
+weight.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
 
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Guard as GuardSettings
+from hairpin.data.batches import IGNORED
 from hairpin.errors import HairpinError, NonFiniteError, SpikeError
+from hairpin.machine.numerics import Numerics
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import Record
 from hairpin.training.checkpoint import load_state
-from hairpin.training.evidence import Evidence, Examiner
-from hairpin.training.numbers import Numbers
+from hairpin.training.evaluate import evaluating
 from hairpin.training.state import TrainState
-from hairpin.training.step import StepResult
+from hairpin.training.step import Numbers, StepResult
+from hairpin.training.task import Samples
 
 # Lines that stay true after a rewind, about the process and the plan.
 _KEPT_LINES = ("resume", "correction", "extend", "rewind")
+_PIECE_TOKENS = 32  # precision, in tokens, of a position in a sample
+_EXCERPT_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Details of an update for an `events.Incident`."""
+
+    update: int
+    loss: float
+    grad_norm: float
+    parameter: str
+    position: int
+    samples: int
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Examiner of updates that went wrong.
+
+    Args:
+        model: `forward(inputs, targets)` gives (sum of losses, number of targets).
+        numerics: device and precision.
+        batches: position → samples.
+        decode: token ids → text.
+    """
+
+    model: nn.Module
+    numerics: Numerics
+    batches: Samples
+    decode: Callable[[Sequence[int]], str]
+
+    def examine(self, result: StepResult) -> Evidence:
+        """Return the evidence; waits for the device."""
+        norms = result.clipped.parameter_norms.tolist()
+        names = [name for name, p in self.model.named_parameters() if p.grad is not None]
+        return Evidence(
+            update=result.update,
+            loss=float(result.loss),
+            grad_norm=float(result.clipped.norm),
+            parameter=names[_worst(norms)],
+            position=result.position,
+            samples=result.samples,
+            excerpt=self._excerpt(*self.batches.at(result.position, result.samples)),
+        )
+
+    @torch.no_grad()
+    def _excerpt(self, inputs_BT: Tensor, targets_BT: Tensor) -> str:
+        """Return text from the first non-finite or largest loss, with the current weights."""
+        rows = [row for row in range(len(inputs_BT)) if (targets_BT[row] != IGNORED).any()]
+        if not rows:
+            return ""
+        with evaluating(self.model), self.numerics.autocast():
+            losses = [self._mean_loss(inputs_BT[row], targets_BT[row]) for row in rows]
+            row = rows[_worst(losses)]
+            start = self._worst_place(inputs_BT[row], targets_BT[row])
+        end = int((targets_BT[row] != IGNORED).nonzero().max()) + 1
+        text = self.decode(inputs_BT[row, start:end].tolist())
+        return text.strip("\ufffd")[:_EXCERPT_CHARACTERS]  # a truncated character decodes to that
+
+    def _worst_place(self, inputs_T: Tensor, targets_T: Tensor) -> int:
+        """Return the start of the piece of a sample whose loss stands out; 0 if all targets are in
+        one piece, such as a label, since they are about the text before them.
+        """
+        starts, losses = [], []
+        for start in range(0, len(targets_T), _PIECE_TOKENS):
+            end = start + _PIECE_TOKENS
+            only = torch.full_like(targets_T, IGNORED)
+            only[start:end] = targets_T[start:end]
+            if (only != IGNORED).any():
+                starts.append(start)
+                losses.append(self._mean_loss(inputs_T, only))
+        return starts[_worst(losses)] if len(starts) > 1 else 0
+
+    def _mean_loss(self, inputs_T: Tensor, targets_T: Tensor) -> float:
+        device = self.numerics.device
+        loss_sum, count = self.model(inputs_T[None].to(device), targets_T[None].to(device))
+        return float(loss_sum) / int(count)
 
 
 @dataclass
@@ -27,20 +114,20 @@ class Incidents:
     """Handler of updates that went wrong.
 
     Args:
-        asked: the settings.
+        settings: of the guard.
         examiner: examines an update.
         notice: called for damaged checkpoints.
         bad: the update to rewind past, with the reason.
     """
 
-    asked: GuardSettings
+    settings: GuardSettings
     examiner: Examiner
     notice: Callable[[str], None]
     bad: tuple[Evidence, str] | None = None
 
     def look_at(self, result: StepResult, numbers: Numbers, rewinds: int) -> events.Incident | None:
-        """Return the incident to record besides an update's numbers, and set `bad` if the run must
-        rewind. An overflow shows in the numbers themselves.
+        """Return the incident to record in addition to an update's numbers, if there is one, and
+        set `bad` if the run must rewind. An overflow shows in the numbers themselves.
 
         Args:
             result: the update's.
@@ -61,8 +148,8 @@ class Incidents:
             return events.Spike(**asdict(evidence))
         if not numbers.halted:
             return events.Skip(**asdict(evidence), reason=reason)
-        action = self.asked.on_non_finite if non_finite else self.asked.on_spike
-        if action != "rewind" or rewinds >= self.asked.most_rewinds:
+        action = self.settings.on_non_finite if non_finite else self.settings.on_spike
+        if action != "rewind" or rewinds >= self.settings.most_rewinds:
             raise self._error(result, evidence, reason, action)
         self.bad = evidence, reason
         return None
@@ -114,10 +201,10 @@ class Incidents:
         text = f', at the text "{evidence.excerpt}"' if evidence.excerpt else ""
         after = {
             "stop": f"Try a lower --lr, --precision float32, or guard.{key}=skip or rewind",
-            "skip": f"As many as guard.most_skips={self.asked.most_skips} in a row were skipped "
+            "skip": f"As many as guard.most_skips={self.settings.most_skips} in a row were skipped "
             "before it; try a lower --lr",
             "rewind": f"The run was rewound as often as guard.most_rewinds="
-            f"{self.asked.most_rewinds}; try a lower --lr",
+            f"{self.settings.most_rewinds}; try a lower --lr",
         }
         return kind(
             f"update {evidence.update}: {what} ({numbers}), in the batch of samples "
@@ -147,3 +234,11 @@ def _spike_words(evidence: Evidence) -> str:
         "loss or gradient norm is far above that of the updates before, most in "
         f"{evidence.parameter}"
     )
+
+
+def _worst(values: Sequence[float]) -> int:
+    """Return the index of the first non-finite value, else of the largest."""
+    for index, value in enumerate(values):
+        if not math.isfinite(value):
+            return index
+    return max(range(len(values)), key=values.__getitem__)

@@ -14,7 +14,7 @@ from hairpin.config.load import to_tree, validate
 from hairpin.config.settings import Config
 from hairpin.data.batches import IGNORED
 from hairpin.distributed.world import World
-from hairpin.errors import Interrupted
+from hairpin.errors import ConfigError, Interrupted
 from hairpin.model.gpt import GPT
 from hairpin.runs import events
 from hairpin.runs.events import Event
@@ -26,7 +26,6 @@ from hairpin.training.budget import Pace
 from hairpin.training.checkpoint import snapshot
 from hairpin.training.evaluate import EvaluationSet, Evaluator, Measured, by_source
 from hairpin.training.incidents import Incidents
-from hairpin.training.milestones import Milestones, due
 from hairpin.training.ratios import sample_weights
 from hairpin.training.signals import StopRequest
 from hairpin.training.slowdown import Slowdown
@@ -49,7 +48,6 @@ class Job:
         evaluator: measures a loss on a fixed set.
         train_set, val_set: the sets it measures.
         sample_writers: takes the whole model; each of them gives (prompt, continuation).
-        milestones: the intervals, in updates, of evaluations and saves.
         run: its folder.
         config: its settings.
         store: its checkpoints.
@@ -60,8 +58,6 @@ class Job:
             stay the best, and a rewind may go back to them.
         slowdown: receives the speed of updates, on a CPU.
         pace: the time budget that may still correct the run's length.
-        correct: takes the corrected number of updates; returns the config for it, or None if the
-            schedule cannot have that length.
     """
 
     state: TrainState
@@ -74,7 +70,6 @@ class Job:
     train_set: EvaluationSet
     val_set: EvaluationSet
     sample_writers: Callable[[GPT], Sequence[WriteSample]]
-    milestones: Milestones
     run: RunDirectory
     config: Config
     store: CheckpointStore
@@ -84,7 +79,6 @@ class Job:
     keeps_start: bool = False
     slowdown: Slowdown | None = None
     pace: Pace | None = None
-    correct: Callable[[int], Config | None] = lambda updates: None
     _correcting: bool = False
     _saved_time: float = field(default_factory=time.monotonic)
     _unsaved_too_long: bool = False
@@ -213,19 +207,19 @@ class Job:
         yield event
 
     def evaluation_due(self) -> bool:
-        """True if an evaluation is due and was not made: at the start, at the end, and at the set
-        interval between them.
+        """True if an evaluation is due and was not made: at the start, at the end, where the run
+        ended before it was extended, and at the set interval between them.
         """
         update = self.state.update
-        ends = (0, self.updates, *self.milestones.ends)
-        belongs = update in ends or due(update, self.milestones.evaluate_every)
+        extensions = (extension.at for extension in self.config.schedule.extensions)
+        is_end = update in (0, self.updates, *extensions)
+        belongs = is_end or _is_due(update, self.config.evaluate.every_updates)
         return belongs and self.state.evaluated != update
 
     def checkpoint_due(self) -> bool:
         """True if a save is due: for a new best, or when the last one is long ago."""
         update = self.state.update
-        every = self.milestones.checkpoint_every
-        belongs = update == self.updates or due(update, every)
+        belongs = update == self.updates or _is_due(update, self.config.checkpoint.every_updates)
         return belongs or self.state.is_best or self._unsaved_too_long
 
     def milestone(self) -> Iterator[Event]:
@@ -287,17 +281,27 @@ class Job:
         self.pace, self._correcting = None, False
         if config:
             self.config = validate(config)
-            self.schedule, self.milestones = schedule_of(self.config), Milestones.of(self.config)
+            self.schedule = schedule_of(self.config)
             event = events.Correction(self.state.update, planned, self.updates)
             self.record.write(event)
             yield event
 
     def _corrected(self) -> dict[str, Any] | None:
-        """Return the settings with the length that the time budget allows; None: as planned."""
+        """Return the settings with the length that the time budget allows, after writing them into
+        the run; None: it stays as planned.
+        """
         assert self.pace
         updates = self.pace.updates_that_fit(self.state.update)
-        config = self.correct(updates) if updates != self.updates else None
-        return to_tree(config) if config else None
+        if updates == self.updates:
+            return None
+        try:
+            config = self.pace.config_for(updates)
+        except ConfigError:  # far slower than probed: better late than not at all
+            return None
+        if schedule_of(config).length_independent_updates < self.state.update:
+            return None  # rates that were used already would differ
+        self.run.write_config(config)
+        return to_tree(config)
 
     def interrupted(self) -> Interrupted:
         """Return the error that ends a run on a signal."""
@@ -326,3 +330,9 @@ class Job:
         )
         self.record.write(event)
         return event
+
+
+def _is_due(update: int, every: int | None) -> bool:
+    """Return True if something done every `every` updates is due after `update`."""
+    assert every
+    return update % every == 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hairpin.optim.adamw import Named
-from hairpin.training.numbers import send_scalars
+from hairpin.training.step import send_scalars
 
 _MOST_ENTRIES = 65_536  # of one parameter
 

@@ -28,7 +28,7 @@ class TrainState:
     """The whole state of a training run; config and data are separate.
 
     Args:
-        model: its parameters are the float32 masters.
+        spread: the model over the processes; its parameters are the float32 masters.
         optimizer: its moments.
         guard: the statistics that it judges the next updates by.
         update: updates completed; the next update's index. Drives the learning rate.
@@ -39,10 +39,9 @@ class TrainState:
         evaluated: the last evaluation was after this many updates; -1: there was none. One that
             a stop prevents is made when the run resumes.
         scaling: of the loss, in float16.
-        spread: the model over several processes; None: this one has it to itself.
     """
 
-    model: GPT
+    spread: Spread
     optimizer: torch.optim.Optimizer
     guard: Guard
     update: int = 0
@@ -52,11 +51,11 @@ class TrainState:
     best: Best | None = None
     evaluated: int = -1
     scaling: LossScale | None = None
-    spread: Spread = None  # type: ignore[assignment]  # made from the model if none is given
 
-    def __post_init__(self) -> None:
-        """Spread the model over this process alone, if it is not spread yet."""
-        self.spread = self.spread or Spread(self.model)
+    @property
+    def model(self) -> GPT:
+        """The model itself, of which this process may hold a part."""
+        return self.spread.model
 
     @property
     def is_best(self) -> bool:

@@ -1,13 +1,15 @@
 """The single step: accumulate → clip → guard → lr → update.
 
 Nothing here waits for the device. A step's results are tensors; its numbers are on their way to the
-host when it returns, and are read later. The guard's verdict is one of them:
-if it is `skip` the step touches neither weights nor moments, and once it is `halted` nor
-does any later one.
+host when it returns, and are read an update later. On CUDA they are one small tensor, copied to
+pinned memory behind the update's own work: reading them waits for that copy and for nothing after
+it. The guard's verdict is one of them: if it is `skip` the step touches neither weights nor
+moments, and once it is `halted` nor does any later one.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +24,38 @@ from hairpin.optim.gradients import Clipped, Clipper
 from hairpin.optim.guard import Guard, Verdict
 from hairpin.optim.optimizers import step_unless
 from hairpin.optim.scaling import LossScale
-from hairpin.training.numbers import Numbers, send
 from hairpin.training.spread import Spread
 
 
 class GivenUpError(Exception):
     """An update was abandoned between two micro-steps, as if it had not begun."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The host's numbers of an update.
+
+    Args:
+        loss: mean nats per target.
+        grad_norm: before clipping.
+        loss_scale: the factor of the loss; None: not scaled.
+        clipped: True if the norm was above the threshold.
+        skip, halted, non_finite, spike, overflow: as in `Verdict`.
+        leader: the parameter whose gradient has the largest norm, and `leader_share`: its share
+            of the squared global norm, in four digits; None where that norm is 0 or not finite.
+    """
+
+    loss: float
+    grad_norm: float
+    loss_scale: float | None
+    clipped: bool
+    skip: bool
+    halted: bool
+    non_finite: bool
+    spike: bool
+    overflow: bool
+    leader: str | None = None
+    leader_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +90,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Stepper:
-    """Taker of steps with one model.
+    """The single step of one model.
 
     Args:
         spread: the model; called with (inputs, targets) it gives (sum of losses, their number).
@@ -127,7 +155,7 @@ class Stepper:
         overflow = scaling.judge(loss, clipped.norm) if scaling else None
         verdict = self.guard.judge(loss, clipped.norm, overflow)
         step_unless(verdict.skip, self.optimizer, lr, clipped.divisor)
-        read = send(loss, clipped, verdict, scale, tuple(gradients))
+        read = send_numbers(loss, clipped, verdict, scale, tuple(gradients))
         return StepResult(
             update, position, samples, lr, loss, clipped, verdict, tokens, launched, read
         )
@@ -175,3 +203,58 @@ class Stepper:
                         scaled.backward()  # type: ignore[no-untyped-call]
                 loss += mean.detach()
         return self.world.sum_(loss)
+
+
+def send_numbers(
+    loss: Tensor,
+    clipped: Clipped,
+    verdict: Verdict,
+    loss_scale: Tensor | None,
+    names: Sequence[str],
+) -> Callable[[], Numbers]:
+    """Send an update's numbers to the host; return a function that waits for them.
+
+    Args:
+        loss, clipped, verdict, loss_scale: of the update.
+        names: of the parameters whose norms are in `clipped`.
+    """
+    verdicts = (verdict.skip, verdict.halted, verdict.non_finite, verdict.spike, verdict.overflow)
+    scale = () if loss_scale is None else (loss_scale,)
+    norms = clipped.parameter_norms
+    largest = (norms.argmax(), (norms.max() / clipped.norm).square())
+    scalars = (*largest, loss, clipped.norm, *scale, clipped.clipped, *verdicts)
+    arrived = send_scalars(scalars, loss.device.type)
+
+    def read() -> Numbers:
+        index, share, mean, norm, *rest = arrived()
+        scaled_by = rest.pop(0) if scale else None
+        above, skip, halted, non_finite, spike, overflow = map(bool, rest)
+        known = math.isfinite(share)
+        leader = (names[int(index)], float(f"{share:.4g}")) if known else (None, None)
+        return Numbers(
+            mean, norm, scaled_by, above, skip, halted, non_finite, spike, overflow, *leader
+        )
+
+    return read
+
+
+def send_scalars(scalars: Sequence[Tensor], device: str) -> Callable[[], list[float]]:
+    """Send scalars, of any type, to the host; return a function that waits for them.
+
+    Args:
+        scalars: on the device, integers below 2^24; nobody changes them in place.
+        device: its type.
+    """
+    if device != "cuda":
+        return lambda: [float(scalar) for scalar in scalars]
+    on_host = torch.empty(len(scalars), pin_memory=True)
+    on_host.copy_(torch.stack([scalar.float() for scalar in scalars]), non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def read() -> list[float]:
+        copied.synchronize()
+        values: list[float] = on_host.tolist()
+        return values
+
+    return read

@@ -18,6 +18,7 @@ from hairpin.config.settings import Config
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.runs import events
+from hairpin.training.budget import Pace
 from hairpin.training.evaluate import EvaluationSet, Tally
 from hairpin.training.spread import Spread
 from hairpin.training.state import TrainState
@@ -54,7 +55,7 @@ class Task:
             the writers of samples.
         plan: the plan of the run.
         warnings: lines to read before the run starts.
-        corrected: number of updates → the config for that length; None: the length is as asked.
+        pace: the time budget that sets the length; None: the length is as requested.
         measure_memorisation: takes the state at the end and a function that tells if a stop was
             requested; returns the memorisation. None: not measured.
     """
@@ -70,5 +71,5 @@ class Task:
     sample_writers: Callable[[GPT, Callable[[], bool]], tuple[WriteSample, ...]]
     plan: Callable[[], events.Plan]
     warnings: tuple[str, ...] = ()
-    corrected: Callable[[int], Config] | None = None
+    pace: Pace | None = None
     measure_memorisation: MeasureMemorisation | None = None

@@ -17,19 +17,16 @@ from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError
 from hairpin.machine import compiler
 from hairpin.machine.compiler import CompileError
-from hairpin.machine.memory import is_out_of_memory, smaller
+from hairpin.machine.memory import is_out_of_memory
 from hairpin.machine.numerics import Numerics, formats
 from hairpin.machine.threads import computing_with, may_use_one_thread
 from hairpin.machine.torch_settings import alone
 from hairpin.model.compiled import eager_blocks
 from hairpin.model.gpt import GPT
-from hairpin.model.plugged import training_loss
 from hairpin.model.shape import Shape
-from hairpin.optim.gradients import Clipper
-from hairpin.optim.guard import Guard
-from hairpin.optim.optimizers import build_optimizer
-from hairpin.optim.scaling import LossScale
+from hairpin.planning.measure.room import smaller
 from hairpin.planning.sizes import flops_per_token
+from hairpin.training.assembly import state_of, stepper_of
 from hairpin.training.spread import Spread
 from hairpin.training.step import Stepper
 from hairpin.training.task import Samples
@@ -40,8 +37,9 @@ _FLOPS_SECONDS = 0.8
 _LONG_SECONDS = 1.0
 _SLOW_FLOPS = 2e9  # a second, on an old, busy machine
 _HOPELESS = 2.0  # times as slow as another way: it is not timed again
-# Of the time with all threads. More is a moment's neighbour, whom a run gets along with by itself
-# (machine/neighbours.py), and who may be gone before it ends.
+# One thread is chosen if it takes at most this share of the time of all threads. A smaller gain is
+# that of a moment in which other programs are busy: a run adapts to them by itself
+# (machine/neighbours.py), and they may end before it does.
 _ONE_THREAD_GAIN = 0.6
 
 
@@ -207,7 +205,8 @@ def _time_way(
         RuntimeError, MemoryError: it does not fit.
         CompileError: compiling failed.
     """
-    stepper, samples = _stepper(config, model), config.train.tokens_per_update
+    stepper = stepper_of(config, state_of(config, Spread(model)))
+    samples = config.train.tokens_per_update
     assert samples
     samples = -(-samples // model.shape.context // world_size())  # of one process
     micro_tokens = stepper.micro_batch * model.shape.context
@@ -226,22 +225,6 @@ def _time_way(
         raise CompileError(compiler.reason(error)) from error
     finally:
         eager_blocks(model)
-
-
-def _stepper(config: Config, model: GPT) -> Stepper:
-    how = config.execution
-    assert how.micro_batch
-    return Stepper(
-        Spread(model),
-        build_optimizer(model, config.optimizer, precision=how.precision),
-        Clipper(config.clip.kind, config.clip.threshold),
-        Numerics(how.device, how.precision),
-        seed=0,
-        micro_batch=how.micro_batch,
-        guard=Guard(config.guard, how.device),
-        scaling=LossScale(how.device) if how.precision == "float16" else None,
-        loss=training_loss(config.train.loss),
-    )
 
 
 def _time_updates(
@@ -263,13 +246,13 @@ def _time_updates(
         _time_step(stepper, batches, 1)  # which warms up
         sequence = _time_step(stepper, batches, 1)
         if sequence * micro_batch > _LONG_SECONDS:
-            return _reckoned(stepper, batches, 1, samples, sequence)
+            return _extrapolated(stepper, batches, 1, samples, sequence)
     else:
         _time_step(stepper, batches, micro_batch)
     micro_step = _time_step(stepper, batches, micro_batch)
     steps = -(-samples // micro_batch)
     if steps > 1 and micro_step * steps > _LONG_SECONDS:
-        return _reckoned(stepper, batches, micro_batch, steps, micro_step)
+        return _extrapolated(stepper, batches, micro_batch, steps, micro_step)
     times: list[float] = []
     while not times or sum(times) < seconds:
         times.append(_time_step(stepper, batches, samples))
@@ -278,7 +261,7 @@ def _time_updates(
     return min(times)
 
 
-def _reckoned(stepper: Stepper, batches: Samples, unit: int, count: int, alone: float) -> float:
+def _extrapolated(stepper: Stepper, batches: Samples, unit: int, count: int, alone: float) -> float:
     """Return the seconds of an update of `count` units, of which one took `alone` seconds."""
     if count == 1:
         return alone

@@ -1,4 +1,4 @@
-"""Rehearsal: timing of the parts of a run here, for a few seconds and without training.
+"""Timing of the parts of a run on this machine, for a few seconds and without training.
 
 Token ids are random: their values do not affect the time.
 """
@@ -21,7 +21,7 @@ from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
 from hairpin.model.shape import Shape
-from hairpin.planning.measure.settle import settle_speed
+from hairpin.planning.measure.settle import fill_speed
 from hairpin.system.allocator import keep_memory
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import evaluating
@@ -32,8 +32,8 @@ _REPEATS = 3
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """Results of a rehearsal.
+class PartTimings:
+    """Timings of the parts of a run.
 
     Args:
         config: with precision, compilation, and a micro-batch that fits.
@@ -72,19 +72,19 @@ class RandomSamples:
         return f"random ids {position} to {position + count - 1}"
 
 
-def rehearse(
+def time_parts(
     config: Config,
     shape: Shape,
     budget: Budget | None,
     notice: Callable[[str], None],
     folder: Path,
-) -> Rehearsal:
-    """Measure the parts of a run.
+) -> PartTimings:
+    """Time the parts of a run.
 
     Args:
         config: with micro-batch and tokens per update.
         shape: of the model.
-        budget: as in `settle_speed`.
+        budget: as in `fill_speed`.
         notice: called for each deviation from the request.
         folder: on the disk of the checkpoints; it is left empty.
 
@@ -96,13 +96,13 @@ def rehearse(
     model = new_network(shape)
     model_seconds = time.perf_counter() - start
     samples = RandomSamples(shape.vocabulary, shape.context)
-    config, seconds = settle_speed(config, model, samples, budget, notice)
+    config, seconds = fill_speed(config, model, samples, budget, notice)
     model.zero_grad(set_to_none=True)
     copied, saved = _bytes_per_second(folder)
     with computing_with(config.execution.threads):
         per_sequence = _seconds_per_sequence(config, model, samples)
         per_sampled_token = _seconds_per_sampled_token(config, model)
-    return Rehearsal(
+    return PartTimings(
         config,
         seconds,
         per_sequence,
@@ -130,10 +130,10 @@ def _seconds_per_sequence(config: Config, model: GPT, samples: RandomSamples) ->
 
 
 def _seconds_per_sampled_token(config: Config, model: GPT) -> float:
-    asked = config.evaluate
-    if not asked.sample_tokens or not can_write(model):
+    settings = config.evaluate
+    if not settings.sample_tokens or not can_write(model):
         return 0.0
-    tokens = generate(model, [0], Sampling(asked.temperature, asked.top_k), seed=0)
+    tokens = generate(model, [0], Sampling(settings.temperature, settings.top_k), seed=0)
     list(islice(tokens, 2))  # one-time setup of the first ones
     times = []
     for _ in range(_SAMPLE_TOKENS):

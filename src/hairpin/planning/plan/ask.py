@@ -24,7 +24,7 @@ from hairpin.planning.choose import fill_shape, rung_of
 from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
 from hairpin.planning.plan.cluster import ClusterPlan, cluster_plan
 from hairpin.planning.plan.counts import parse_count, parse_counts
-from hairpin.planning.plan.filled import fill
+from hairpin.planning.plan.filled import fill_plan
 from hairpin.planning.plan.plan import Plan, plan_of
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs.watcher import Watcher
@@ -217,7 +217,7 @@ def _of_a_run(
         watcher.notice("no text named: the standard library's source, as `hairpin train` takes it")
     folder = Path(request.out).parent if request.out else Path("runs")
     folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    filled = fill(config, seconds, watcher, probe=probe, folder=folder)
+    filled = fill_plan(config, seconds, watcher, probe=probe, folder=folder)
     check = None
     if check_text and filled.text:
         check = check_corpus(config.data, on_progress=watcher.stage)

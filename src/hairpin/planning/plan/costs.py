@@ -1,6 +1,7 @@
-"""The cost of a run in numbers, which `words` and `values` present."""
+"""The cost of a run in numbers, with warnings; `words` and `plan` present it."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from hairpin.config.checks import schedule_of
 from hairpin.config.settings import Config
 from hairpin.data.checking.check import CorpusCheck
 from hairpin.model.shape import Shape
-from hairpin.planning.amounts import Amount
+from hairpin.planning.amounts import CHINCHILLA_TOKENS_PER_PARAMETER, EPOCHS_AS_NEW, Amount
 from hairpin.planning.choose import GPU_MEMORY_SHARE
 from hairpin.planning.disk import Disk, checkpoint_bytes, disk_of, milestones
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
 from hairpin.planning.memory import Job, Memory, peak_memory
-from hairpin.planning.plan.filled import Filled, free_bytes
+from hairpin.planning.plan.filled import FilledPlan, free_bytes
 from hairpin.planning.plan.text import Text
 from hairpin.planning.sizes import (
     Parameters,
@@ -23,8 +24,10 @@ from hairpin.planning.sizes import (
     flops_per_token,
     micro_batch_sequences,
 )
+from hairpin.reports.formats import format_bytes
 from hairpin.schedules.curves import Schedule
 
+_FEW_UPDATES = 100
 _CLOSING_SECONDS = 2.5  # the summary and three plots: measured, two Zen 4 cores
 
 
@@ -134,8 +137,13 @@ class Costs:
         free = self.free_memory_bytes
         return None if free is None else self.memory.total <= free
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the run, a line each; `checked` has those about the text itself."""
+        return (*self.schedule.warnings, *_amount_warnings(self), *_room_warnings(self))
 
-def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
+
+def costs_of(filled: FilledPlan, check: CorpusCheck | None, folder: Path) -> Costs:
     """Return the costs of a filled-in config.
 
     Args:
@@ -144,12 +152,10 @@ def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
         folder: on the disk of the run.
     """
     config, shape = filled.config, filled.shape
-    updates, per_update = config.train.updates, config.train.tokens_per_update
-    assert updates and per_update
-    parameters, text = count_parameters(shape), filled.text
-    amount = Amount(updates * per_update, parameters.total, text.train_tokens if text else None)
+    parameters, text = count_parameters(shape), filled.measured.size
+    amount = Amount(filled.tokens, parameters.total, text.train_tokens if text else None)
     device = config.execution.device
-    known = device != "cuda" or filled.rehearsal is not None
+    known = device != "cuda" or filled.measured.timings is not None
     flops = flops_per_token(shape)
     return Costs(
         config=config,
@@ -165,20 +171,21 @@ def costs_of(filled: Filled, check: CorpusCheck | None, folder: Path) -> Costs:
         disk=_disk(config, shape, text, folder),
         gpus=tuple(_on_one_gpu(gpu, config, shape, flops * amount.tokens) for gpu in GPUS.values()),
         check=check,
-        not_measured=filled.without_rehearsal,
+        not_measured=filled.measured.not_measured,
     )
 
 
-def _memory(filled: Filled) -> Memory:
+def _memory(filled: FilledPlan) -> Memory:
     """Return the peak of training in the chosen format or of timing the other, if higher."""
     chosen = filled.config.execution.precision
-    tries = [Job.of(filled.config, filled.shape, each) for each in filled.precisions]
+    tries = [Job.of(filled.config, filled.shape, each) for each in filled.measured.precisions]
     peaks = [peak_memory(job, saves=chosen in ("auto", job.precision)) for job in tries]
     return max(peaks, key=lambda memory: memory.total)
 
 
-def _times(filled: Filled) -> Times | None:
-    measured, config, shape, text = filled.rehearsal, filled.config, filled.shape, filled.text
+def _times(filled: FilledPlan) -> Times | None:
+    config, shape, text = filled.config, filled.shape, filled.measured.size
+    measured = filled.measured.timings
     if measured is None:
         return None
     updates, tokens = config.train.updates, config.evaluate.tokens
@@ -196,7 +203,7 @@ def _times(filled: Filled) -> Times | None:
     saving = state / measured.saved_bytes_per_second
     # While a checkpoint is hashed and written, training has one core less.
     behind = saving / (psutil.cpu_count(logical=False) or 1)
-    ways = len(filled.precisions)
+    ways = len(filled.measured.precisions)
     probing = ways * max(3 * measured.seconds_per_update, 1.0 / ways)
     return Times(
         per_update=measured.seconds_per_update,
@@ -204,7 +211,7 @@ def _times(filled: Filled) -> Times | None:
         evaluations=evaluations * sequences * measured.seconds_per_sequence,
         samples=evaluations * config.evaluate.sample_tokens * measured.seconds_per_sampled_token,
         checkpoints=checkpoints * copying + max(0, checkpoints - 1) * behind,
-        starting=(filled.import_seconds or 0.0) + 2 * measured.model_seconds + probing,
+        starting=(filled.measured.import_seconds or 0.0) + 2 * measured.model_seconds + probing,
         preparing=text.preparing_seconds if text else 0.0,
         ending=saving + _CLOSING_SECONDS,
         evaluation_count=evaluations,
@@ -228,3 +235,45 @@ def _on_one_gpu(gpu: Gpu, config: Config, shape: Shape, flops: float) -> OnOneGp
     sequences = micro_batch_sequences(shape, samples, room, "cuda")
     job = Job(shape, config.optimizer.kind, gpu.number, sequences, -(-samples // sequences), "cuda")
     return OnOneGpu(gpu, sequences, peak_memory(job).total, seconds_on_paper(gpu, flops))
+
+
+def _amount_warnings(plan: Costs) -> Iterator[str]:
+    updates, batch = plan.schedule.updates, plan.tokens_per_update
+    train_tokens, epochs = plan.amount.train_tokens, plan.amount.epochs
+    if updates < _FEW_UPDATES:
+        yield (
+            f"{updates:,} updates are few: the learning rate has hardly risen before it falls; "
+            "smaller batches (train.tokens_per_update) make more of them"
+        )
+    if train_tokens and batch > train_tokens:
+        yield (
+            f"an update takes {batch:,} tokens and the training text has {train_tokens:,}: each "
+            "sees some of it twice; take fewer (train.tokens_per_update)"
+        )
+    ratio = plan.amount.tokens_per_parameter / CHINCHILLA_TOKENS_PER_PARAMETER
+    if not 0.25 <= ratio <= 10:
+        few = "few" if ratio < 1 else "many"
+        yield (
+            f"{plan.amount.tokens_per_parameter:.3g} tokens a parameter are {few}, where about "
+            f"{CHINCHILLA_TOKENS_PER_PARAMETER:.0f} make the most of the computing"
+        )
+    if epochs and epochs > EPOCHS_AS_NEW:
+        yield (
+            f"{epochs:.3g} passes over the training text, where more than {EPOCHS_AS_NEW:.0f} are "
+            "worth less and less: more text is better than more passes"
+        )
+
+
+def _room_warnings(plan: Costs) -> Iterator[str]:
+    if plan.fits is False:
+        assert plan.free_memory_bytes is not None
+        yield (
+            f"it does not fit: about {format_bytes(plan.memory.total)} of memory are needed and "
+            f"{format_bytes(plan.free_memory_bytes)} are free; smaller: "
+            "execution.micro_batch, model.context or --size"
+        )
+    if not plan.disk.fits:
+        less = "; checkpoint.keep=1 needs less" if plan.config.checkpoint.keep > 1 else ""
+        yield f"the disk is too small: {plan.disk.words()}{less}"
+    if plan.not_measured:
+        yield plan.not_measured

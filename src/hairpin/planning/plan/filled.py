@@ -1,5 +1,5 @@
-"""Fill in a config as `hairpin train` would, without training: by timing this machine, or on
-paper.
+"""Measurements that fill in the config of a planned run: of this machine without training, or none
+of it, on paper.
 """
 
 import os
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.blend import survey_text
@@ -20,173 +19,206 @@ from hairpin.errors import ConfigError
 from hairpin.launch.request import name_of
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
+from hairpin.planning.fill import Filled, fill_config
 from hairpin.planning.memory import Job, peak_memory
 from hairpin.planning.plan.text import Text, tokens_of
 from hairpin.runs.watcher import Watcher
 from hairpin.system.spinning import threads_are_decided
 
 if TYPE_CHECKING:
-    from hairpin.planning.measure.timing import Rehearsal
+    from hairpin.planning.measure.timing import PartTimings
 
 _MUCH_TEXT_BYTES = 10**12  # if none is named: enough text for any vocabulary
 
 
-@dataclass(frozen=True)
-class Filled:
-    """A config with only machine-dependent settings left open, and what it was filled from.
+@dataclass(frozen=True, kw_only=True)
+class FilledPlan(Filled):
+    """A config filled in without training, and the measurements that it was filled from."""
 
-    Args:
-        config: with length, schedule, batch and micro-batch.
-        shape: of the network.
-        text: the training text; None: none was named.
-        rehearsal: the measurements; None: there are none.
-        precisions: of matrix products that a run may choose from.
-        import_seconds: that torch and hairpin took to import; None: they were not.
-        without_rehearsal: the reason why nothing was measured, if it should have been.
-    """
-
-    config: Config
-    shape: Shape
-    text: Text | None
-    rehearsal: "Rehearsal | None"
-    precisions: tuple[str, ...]
-    import_seconds: float | None
-    without_rehearsal: str | None
+    measured: "OnPaper"
 
 
-def fill(
+def fill_plan(
     config: Config, budget_seconds: float | None, watcher: Watcher, *, probe: bool, folder: Path
-) -> Filled:
-    """Fill in the open settings.
+) -> FilledPlan:
+    """Fill in the open settings as `hairpin train` would, without training.
 
     Args:
         config: as requested.
         budget_seconds: wall time of the run; None: unlimited.
         watcher: display of the preparation.
-        probe: whether this machine is measured.
+        probe: True to measure this machine; False: the rest of the settings stay open.
         folder: on the disk of the run.
 
     Raises:
         ConfigError, CorpusError: the request is invalid.
     """
-    if not probe:
-        _require_no_machine(config, budget_seconds)
-    start = time.perf_counter()
-    config = with_values(config, {"execution.device": _device(config, probe)})
-    import_seconds = time.perf_counter() - start if probe else None
-    if config.execution.threads == "auto" and threads_are_decided():
-        config = with_values(config, {"execution.threads": "all"})
-    has_text = config.data.is_named
-    config = choose.fill_size(
-        config,
-        seconds_left=(lambda: budget_seconds) if budget_seconds else None,
-        flops_per_second=lambda: _flops(config),
-        train_bytes=lambda: _train_bytes(config, watcher) if has_text else _MUCH_TEXT_BYTES,
+    measured = (
+        Measured(budget_seconds, watcher, folder) if probe else OnPaper(budget_seconds, watcher)
     )
-    text = tokens_of(config, name_of(config), watcher.stage) if has_text else None
-    vocabulary = text.vocabulary if text else _vocabulary(config)
-    config = with_values(config, {"tokenizer.vocabulary": vocabulary})
-    shape = Shape.of(config.model, vocabulary)
-    if text:
-        require_enough(text.train_tokens, text.val_tokens, shape.context)
-        digests = {"data.hash": text.survey.hash}
-        if not config.data.sources:
-            digests["data.split"] = text.survey.split
-        config = with_values(config, digests)
-    precisions = _precisions(config)
-    config = choose.fill_micro_batch(config, shape, lambda: _usable_gigabytes(config, probe))
-    why_not = _too_large(config, shape, precisions) if probe else None
-    rehearsal = None
-    if probe and not why_not:
-        rehearsal = _rehearse(config, shape, budget_seconds, watcher, folder)
-        config = rehearsal.config
-    config = _fill_length(config, shape, text, budget_seconds, rehearsal)
-    return Filled(config, shape, text, rehearsal, precisions, import_seconds, why_not)
+    return FilledPlan(**vars(fill_config(config, measured)), measured=measured)
 
 
-def _require_no_machine(config: Config, budget_seconds: float | None) -> None:
-    """Check that no open setting needs a measurement.
+class OnPaper:
+    """Measurements of a text alone, for `hairpin plan --no-probe`: torch is not imported.
 
-    Raises:
-        ConfigError: one does.
+    Args:
+        budget_seconds: wall time of the run; None: unlimited.
+        watcher: display of the preparation.
+
+    Attributes:
+        size: the text in tokens; None: no text is named.
+        timings: of the parts of a run; None: not measured.
+        precisions: of matrix products, that a run may choose from.
+        import_seconds: that torch and hairpin took to import; None: they were not.
+        not_measured: the reason why nothing was measured, if it should have been.
     """
-    problems = []
-    if budget_seconds and choose.is_open(config):
-        problems.append(
-            "the length is open, and measured; give --updates or --tokens, or leave out --no-probe"
-        )
-    if config.model.size is None and not config.model.width:
-        problems.append("the size is open, and chosen by measuring; give --size, or no --no-probe")
-    if problems:
-        raise ConfigError(problems)
+
+    def __init__(self, budget_seconds: float | None, watcher: Watcher) -> None:
+        self.seconds_left = (lambda: budget_seconds) if budget_seconds else None
+        self.size: Text | None = None
+        self.timings: PartTimings | None = None
+        self.precisions: tuple[str, ...] = ()
+        self.import_seconds: float | None = None
+        self.not_measured: str | None = None
+        self._budget_seconds = budget_seconds
+        self._watcher = watcher
+
+    def fill_start(self, config: Config) -> Config:
+        self._require_all_known(config)
+        config = with_values(config, {"execution.device": self._device(config.execution.device)})
+        if config.execution.threads == "auto" and threads_are_decided():
+            config = with_values(config, {"execution.threads": "all"})
+        return config
+
+    def flops_per_second(self, config: Config) -> float:
+        raise AssertionError("the size of the network was checked to be known")
+
+    def train_bytes(self, config: Config) -> int:
+        if not config.data.is_named:
+            return _MUCH_TEXT_BYTES
+        return survey_text(config.data, on_progress=self._watcher.stage).train_bytes
+
+    def text(self, config: Config) -> Text | None:
+        if not config.data.is_named:
+            return None
+        self.size = tokens_of(config, name_of(config), self._watcher.stage)
+        assert config.model.context
+        require_enough(self.size.train_tokens, self.size.val_tokens, config.model.context)
+        return self.size
+
+    def usable_gigabytes(self, config: Config) -> float:
+        if config.execution.device == "cuda":
+            raise ConfigError(
+                "execution.memory_gigabytes: a GPU's memory is asked of its driver; leave out "
+                "--no-probe, or set it"
+            )
+        return choose.CPU_GIGABYTES
+
+    def time_update(self, config: Config, shape: Shape) -> tuple[Config, float | None]:
+        if config.execution.deterministic:
+            config = choose.without_timing(config, self._formats(config.execution.device))
+        how = config.execution
+        auto = how.precision == "auto"
+        self.precisions = self._formats(how.device) if auto else (how.precision,)
+        return config, None
+
+    def _require_all_known(self, config: Config) -> None:
+        """Check that no open setting needs a measurement.
+
+        Raises:
+            ConfigError: one does.
+        """
+        problems = []
+        if self._budget_seconds and choose.is_open(config):
+            problems.append(
+                "the length is open, and measured; give --updates or --tokens, or leave out "
+                "--no-probe"
+            )
+        if config.model.size is None and not config.model.width:
+            problems.append(
+                "the size is open, and chosen by measuring; give --size, or no --no-probe"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def _device(self, requested: str) -> str:
+        """Return the run's device; an NVIDIA card is found by its driver's tool."""
+        if requested != "auto":
+            return requested
+        return "cuda" if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() else "cpu"
+
+    def _formats(self, device: str) -> tuple[str, ...]:
+        """Return the precisions that `auto` chooses from, the safe one first; on a GPU as if it was
+        not older than Ampere.
+        """
+        return ("float32",) if device == "mps" else ("float32", "bfloat16")
 
 
-def _fill_length(
-    config: Config,
-    shape: Shape,
-    text: Text | None,
-    budget_seconds: float | None,
-    rehearsal: "Rehearsal | None",
-) -> Config:
-    """Fill in the length as `planning/measure/settle` does."""
-    if text is None and config.train.epochs:
-        raise ConfigError("train.epochs: no text is named to pass over; name it, or give --tokens")
-    tokens = text.train_tokens if text else 0
-    if not choose.is_open(config):
-        return choose.fill_length(config, tokens, None)
-    if not budget_seconds:
-        unlimited = text is None
-        default = choose.default_tokens(shape, 10**15 if unlimited else tokens)
-        return choose.fill_length(with_values(config, {"train.tokens": default}), tokens, None)
-    if rehearsal is None:
-        raise ConfigError("--budget: nothing could be measured here; give --updates or --tokens")
-    config = choose.fill_budgeted_schedule(config)
-    fitting = choose.updates_that_fit(budget_seconds, rehearsal.seconds_per_update)
-    if text:
-        fitting = min(fitting, choose.most_updates(config, tokens))
-    return choose.fill_length(config, tokens, fitting)
+class Measured(OnPaper):
+    """Measurements of a text and of this machine for `hairpin plan`, without training.
 
+    Args:
+        budget_seconds, watcher: as in `OnPaper`.
+        folder: on the disk of the run.
+    """
 
-def _vocabulary(config: Config) -> int:
-    vocabulary = config.tokenizer.vocabulary or FIXED_VOCABULARIES.get(config.tokenizer.kind)
-    assert vocabulary
-    return vocabulary
+    def __init__(self, budget_seconds: float | None, watcher: Watcher, folder: Path) -> None:
+        super().__init__(budget_seconds, watcher)
+        self._folder = folder if folder.is_dir() and os.access(folder, os.W_OK) else Path()
 
+    def flops_per_second(self, config: Config) -> float:
+        from hairpin.planning.measure.probe import measure_flops
 
-def _train_bytes(config: Config, watcher: Watcher) -> int:
-    return survey_text(config.data, on_progress=watcher.stage).train_bytes
+        return measure_flops(config.execution.device, config.execution.precision)
 
+    def usable_gigabytes(self, config: Config) -> float:
+        from hairpin.planning.measure.room import usable_gigabytes
 
-def _device(config: Config, probe: bool) -> str:
-    """Return the run's device; without torch an NVIDIA card is found by its driver's tool."""
-    asked = config.execution.device
-    if probe:
+        return usable_gigabytes(config.execution.device)
+
+    def time_update(self, config: Config, shape: Shape) -> tuple[Config, float | None]:
+        from hairpin.planning.measure.timing import time_parts
+        from hairpin.training.budget import Budget
+
+        config, _ = super().time_update(config, shape)
+        self.not_measured = self._too_large(config, shape)
+        if self.not_measured:
+            return config, None
+        self._watcher.notice("measuring an update, an evaluation and a sample on this machine")
+        seconds = self._budget_seconds
+        budget = Budget(seconds, time.monotonic()) if seconds else None
+        self.timings = time_parts(config, shape, budget, self._watcher.notice, self._folder)
+        return self.timings.config, self.timings.seconds_per_update
+
+    def _require_all_known(self, config: Config) -> None:
+        """Check nothing: all is measured."""
+
+    def _device(self, requested: str) -> str:
+        start = time.perf_counter()
         from hairpin.machine.numerics import choose_device
 
-        return choose_device(asked)
-    if asked != "auto":
-        return asked
-    return "cuda" if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() else "cpu"
+        device = choose_device(requested)
+        self.import_seconds = time.perf_counter() - start
+        return device
 
+    def _formats(self, device: str) -> tuple[str, ...]:
+        from hairpin.machine.numerics import formats
 
-def _precisions(config: Config) -> tuple[str, ...]:
-    asked = config.execution.precision
-    if asked != "auto":
-        return (asked,)
-    return ("float32",) if config.execution.device == "mps" else ("float32", "bfloat16")
+        return tuple(formats(device))
 
-
-def _usable_gigabytes(config: Config, probe: bool) -> float:
-    if config.execution.device != "cuda":
-        return choose.CPU_GIGABYTES
-    if not probe:
-        raise ConfigError(
-            "execution.memory_gigabytes: a GPU's memory is asked of its driver; leave out "
-            "--no-probe, or set it"
+    def _too_large(self, config: Config, shape: Shape) -> str | None:
+        if config.execution.device == "cuda":
+            return None
+        jobs = [Job.of(config, shape, precision) for precision in self.precisions]
+        needed = max(peak_memory(job).total for job in jobs)
+        free = free_bytes(config.execution.device)
+        if needed <= free:
+            return None
+        return (
+            f"it needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free, so "
+            "nothing was measured"
         )
-    from hairpin.machine.numerics import usable_gigabytes
-
-    return usable_gigabytes("cuda")
 
 
 def free_bytes(device: str) -> int:
@@ -196,38 +228,3 @@ def free_bytes(device: str) -> int:
 
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available)
-
-
-def _too_large(config: Config, shape: Shape, precisions: tuple[str, ...]) -> str | None:
-    if config.execution.device == "cuda":
-        return None
-    needed = max(peak_memory(Job.of(config, shape, each)).total for each in precisions)
-    free = free_bytes(config.execution.device)
-    if needed <= free:
-        return None
-    return (
-        f"it needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free, so "
-        "nothing was measured"
-    )
-
-
-def _flops(config: Config) -> float:
-    from hairpin.planning.measure.probe import measure_flops
-
-    return measure_flops(config.execution.device, config.execution.precision)
-
-
-def _rehearse(
-    config: Config,
-    shape: Shape,
-    budget_seconds: float | None,
-    watcher: Watcher,
-    folder: Path,
-) -> "Rehearsal":
-    from hairpin.planning.measure.timing import rehearse
-    from hairpin.training.budget import Budget
-
-    watcher.notice("measuring an update, an evaluation and a sample on this machine")
-    budget = Budget(budget_seconds, time.monotonic()) if budget_seconds else None
-    where = folder if folder.is_dir() and os.access(folder, os.W_OK) else Path()
-    return rehearse(config, shape, budget, watcher.notice, where)

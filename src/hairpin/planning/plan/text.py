@@ -5,8 +5,8 @@ estimated from a sample.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from hairpin.config.settings import Config
 from hairpin.config.settings import Tokenizer as TokenizerSettings
@@ -16,34 +16,28 @@ from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared
 from hairpin.data.split import Progress, Survey
 from hairpin.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Tokenizer, train_bpe
+from hairpin.planning.fill import TextSize, text_settings
 
 _PREPARED_BYTES = 2_000_000
 _SAMPLED_BYTES = 2_000_000
 _ENCODED_BYTES = 500_000
 
 
-@dataclass(frozen=True)
-class Text:
-    """A text in tokens.
+@dataclass(frozen=True, kw_only=True)
+class Text(TextSize):
+    """A text in tokens, counted or estimated.
 
     Args:
         name: a short name.
         survey: its size.
-        vocabulary: tokens in it; with `source` "estimated" as requested.
-        train_tokens, val_tokens: their numbers.
         source: "counted", or "estimated" from a sample.
         preparing_seconds: estimated time to make its shards; 0: they exist.
-        sources: of a mixture, each one's share of training tokens, and its number of tokens.
     """
 
     name: str
     survey: Survey
-    vocabulary: int
-    train_tokens: int
-    val_tokens: int
     source: str
     preparing_seconds: float
-    sources: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def bytes_per_token(self) -> float:
@@ -70,15 +64,9 @@ def tokens_of(config: Config, name: str, on_progress: Progress | None) -> Text:
 
 
 def _counted(name: str, prepared: Prepared) -> Text:
+    size = TextSize.of(prepared)
     return Text(
-        name,
-        prepared.survey,
-        prepared.tokenizer.vocabulary,
-        len(prepared.train),
-        len(prepared.val),
-        "counted",
-        0.0,
-        {s.name: (s.share, len(s.prepared.train)) for s in prepared.sources},
+        **vars(size), name=name, survey=prepared.survey, source="counted", preparing_seconds=0.0
     )
 
 
@@ -97,8 +85,17 @@ def _estimated(name: str, config: Config, found: Survey) -> Text:
     train = round(found.train_bytes * per_byte) + found.documents
     val = max(2, round(found.val_bytes * per_byte))
     vocabulary = config.tokenizer.vocabulary or tokenizer.vocabulary
-    sources = _estimated_sources(config, per_byte)
-    return Text(name, found, vocabulary, train, val, "estimated", preparing, sources)
+    data = config.data if config.data.sources else open_corpus(config.data).data
+    return Text(
+        settings=text_settings(found, data, vocabulary),
+        train_tokens=train,
+        val_tokens=val,
+        sources=_estimated_sources(config, per_byte),
+        name=name,
+        survey=found,
+        source="estimated",
+        preparing_seconds=preparing,
+    )
 
 
 def _estimated_sources(config: Config, per_byte: float) -> dict[str, tuple[float, int]]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from hairpin.data.blend import notices_of
 from hairpin.planning.gpus import MFU
 from hairpin.planning.plan.checked import check_lines
-from hairpin.planning.plan.concerns import concerns
 from hairpin.planning.plan.costs import Costs, Times
 from hairpin.reports.curves import draw_schedule
 from hairpin.reports.formats import (
@@ -47,12 +46,9 @@ def plan_lines(plan: Costs, *, color: bool = False) -> list[str]:
     lines += [draw_schedule(plan.schedule, color=color).rstrip(), ""]
     if plan.check:
         lines += ["Text", *(f"  {row}" for row in check_lines(plan.check)), ""]
-    warnings = concerns(plan)
-    if warnings:
-        lines += ["Think again", *(f"  ! {warning}" for warning in warnings)]
-    else:
-        lines.append("Nothing here that should make you think again.")
-    return lines
+    if warnings := plan.warnings:
+        return [*lines, "Warnings", *(f"  ! {warning}" for warning in warnings)]
+    return [*lines, "No warnings"]
 
 
 def _row(name: str, value: str, words: str = "") -> str:
