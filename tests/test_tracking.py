@@ -316,6 +316,14 @@ def test_a_tracker_that_there_is_not_is_refused(hairpin: Hairpin, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_config_cannot_put_anything_but_a_name_into_a_line() -> None:
+    for name in ("W&B", "a\x1b[2Jb", "", "../x", "a\n", "x" * 41):
+        with pytest.raises(ConfigError) as raised:
+            build_config(flags={"track.tools": [name]})
+        (line,) = raised.value.problems
+        assert line.startswith(f"track.tools.0: there is no {name!r}; choose one of tensorboard")
+
+
 def test_a_finished_run_takes_no_tracker_that_there_is_not(
     hairpin: Hairpin, tmp_path: Path
 ) -> None:
