@@ -316,6 +316,14 @@ def test_a_tracker_that_there_is_not_is_refused(hairpin: Hairpin, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_config_cannot_put_anything_but_a_name_into_a_line() -> None:
+    for name in ("W&B", "a\x1b[2Jb", "", "../x", "a\n", "x" * 41):
+        with pytest.raises(ConfigError) as raised:
+            build_config(flags={"track.tools": [name]})
+        (line,) = raised.value.problems
+        assert line.startswith(f"track.tools.0: there is no {name!r}; choose one of tensorboard")
+
+
 def test_a_finished_run_takes_no_tracker_that_there_is_not(
     hairpin: Hairpin, tmp_path: Path
 ) -> None:
@@ -579,6 +587,13 @@ def test_no_key_gets_into_a_run_or_a_line(
             assert secret.encode() not in content and b"hush" not in content, path
 
 
+def test_no_secret_of_the_environment_gets_into_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_API_TOKEN", "5f0e5f0e")
+    monkeypatch.setenv("WEBHOOK_HOST", "example.org")
+    words = "example.org does not know 5f0e5f0e"
+    assert reason_of(OSError(words)) == "OSError: example.org does not know (WEBHOOK_API_TOKEN)"
+
+
 def test_a_reason_is_one_short_line() -> None:
     assert reason_of(ValueError()) == "ValueError"
     assert reason_of(HairpinError("a\x1b[2Jb")) == "HairpinError: a\\x1b[2Jb"
@@ -827,6 +842,20 @@ def test_a_plugins_tracker_changes_nothing_in_a_run(text: Path, forget: Callable
         said = [line for line in watcher.notices if line.startswith(f"{name}: ")]
         place = f"{file}:13: ZeroDivisionError: division by zero; the run goes on without it"
         assert said == ([f"mine: {place}"] if name == "mine" else [])
+
+
+def test_a_plugins_tracker_has_a_thread_of_its_own(text: Path, forget: Callable[[], None]) -> None:
+    noted = text.parent / "noted"
+    name = "__import__('threading').current_thread().name"
+    hairpin.train(
+        text,
+        out=text.parent / "run",
+        settings=SETTINGS,
+        plugin=a_tracker(text.parent, write=f"Path({str(noted)!r}).write_text({name})"),
+        track="mine",
+        watcher=Watching(),
+    )
+    assert noted.read_text(encoding="utf-8") == "track-mine"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from hairpin.config.formats import FORMATS
-from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS, TRACKERS
+from hairpin.plugins.registry import BUILT_IN, OPTIMIZERS, TRACKERS, is_name, no_such_name
 from hairpin.system.arguments import plain_number
 
 Count = Annotated[int, Field(ge=1, le=10**15)]
@@ -598,10 +598,19 @@ def _without_credentials(uri: str | None) -> str | None:
     return uri
 
 
+def _possible_tracker(name: str) -> str:
+    """Refuse what cannot be a name; one of a plugin that is not named in the call may be there."""
+    if not is_name(name):
+        raise ValueError(no_such_name("tracker", name))
+    return name
+
+
 class Track(Table):
     """Trackers that receive the numbers of metrics.jsonl; they change nothing in a run."""
 
-    tools: Names = Field(
+    tools: Annotated[
+        tuple[Annotated[str, AfterValidator(_possible_tracker)], ...], Field(strict=False)
+    ] = Field(
         (),
         description="Names of trackers: "
         + ", ".join(f"`{name}`" for name in TRACKERS)

@@ -281,6 +281,11 @@ def registered(kind: str, name: str) -> Registered | None:
     return REGISTERED.get((kind, name))
 
 
+def is_name(name: str) -> bool:
+    """Return True if something may be registered under a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def no_such_name(kind: str, name: str) -> str:
     """Return words about a name that nothing has registered, with the nearest that is known."""
     names = known(kind)
@@ -302,7 +307,7 @@ def forget(found: Registered) -> None:
 def _register(kind: str, name: str, make: Callable[..., Any]) -> Registered:
     caller = sys._getframe(2)
     here = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         raise PluginError(
             f"{here}: {name!r} is no name for a {kind}: lower-case letters, digits, - and _, a "
             "letter first"
