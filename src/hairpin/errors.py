@@ -1,18 +1,18 @@
 """Every way in which hairpin stops on purpose.
 
     HairpinError                exit code 1: a run failed
-    ├── UserError               exit code 2: something the user can put right
+    ├── UserError               exit code 2: a mistake that the user can fix
     │   ├── ConfigError         a setting is unknown, impossible or contradicts another
     │   ├── CorpusError         the text cannot be read, or there is too little of it
-    │   ├── PluginError         a plugin does not load, or does not do what it is to
+    │   ├── PluginError         a plugin cannot be loaded, or breaks its contract
     │   └── RunError            a run folder is missing, damaged or of another kind
-    │       ├── CheckpointError a checkpoint is not the bytes that were written
-    │       └── UnreadableError a file is there, and cannot be read now
+    │       ├── CheckpointError a checkpoint differs from the bytes that were written
+    │       └── UnreadableError a file exists but cannot be read now
     ├── NonFiniteError          a loss or gradient became NaN or infinite
-    ├── SpikeError              a loss or gradient rose far above the usual
+    ├── SpikeError              a loss or gradient rose far above its usual range
     ├── ProcessLostError        one of several processes ended before the others
-    ├── FollowedError           the first of several processes stopped, and said why
-    └── Interrupted             a signal asked for the end: exit code 128 + signal
+    ├── FollowedError           the first of several processes stopped and reported why
+    └── Interrupted             a signal stopped the run: exit code 128 + signal
 
 Each problem is one line that says what is wrong, where, and what to do. The command line prints
 these lines and nothing else; a traceback means a bug in hairpin.
@@ -36,7 +36,7 @@ _HIDDEN = "***"
 
 
 class HairpinError(Exception):
-    """Base of all errors that hairpin raises on purpose; `problems` has a line for each."""
+    """Base of all errors that hairpin raises on purpose; `problems` has their lines."""
 
     exit_code = 1
 
@@ -47,7 +47,7 @@ class HairpinError(Exception):
 
 
 class UserError(HairpinError):
-    """Something that the user can put right."""
+    """A mistake that the user can fix."""
 
     exit_code = 2
 
@@ -61,23 +61,23 @@ class CorpusError(UserError):
 
 
 class PluginError(UserError):
-    """A plugin does not load, or does not do what it is to."""
+    """A plugin cannot be loaded, or breaks its contract."""
 
 
 class RunError(UserError):
-    """A run folder is missing, damaged, or not of the kind that was asked for."""
+    """A run folder is missing, damaged, or not of the requested kind."""
 
 
 class CheckpointError(RunError):
-    """A checkpoint is not the bytes that were written."""
+    """A checkpoint differs from the bytes that were written."""
 
 
 class UnreadableError(RunError):
-    """A file or folder is there and cannot be read now, which says nothing about its content.
+    """A file or folder exists but cannot be read now, which says nothing about its content.
 
     Args:
-        path: which it is.
-        error: the system's.
+        path: of the file or folder.
+        error: the system's error.
     """
 
     def __init__(self, path: Path, error: OSError) -> None:
@@ -89,11 +89,11 @@ class UnreadableError(RunError):
 
 
 class NonFiniteError(HairpinError):
-    """A loss or a gradient became NaN or infinite; the weights were not touched."""
+    """A loss or a gradient became NaN or infinite; the weights were not changed."""
 
 
 class SpikeError(HairpinError):
-    """A loss or a gradient rose far above the usual; the weights were not touched."""
+    """A loss or a gradient rose far above its usual range; the weights were not changed."""
 
 
 class ProcessLostError(HairpinError):
@@ -101,10 +101,10 @@ class ProcessLostError(HairpinError):
 
 
 class FollowedError(HairpinError):
-    """The first of several processes stopped; it says why, and this one says nothing.
+    """The first of several processes stopped; it reports why, and this one reports nothing.
 
     Args:
-        exit_code: the first one's.
+        exit_code: of the first process.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -112,11 +112,11 @@ class FollowedError(HairpinError):
         self.exit_code = exit_code
 
 
-class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
-    """A signal asked for the end, and the run was left so that it can go on.
+class Interrupted(HairpinError):  # noqa: N818 - not an error
+    """A signal stopped the run, which can be resumed.
 
     Args:
-        problems: what to tell the user.
+        problems: the lines for the user.
         signal_number: SIGHUP (1), SIGINT (2) or SIGTERM (15); the exit code is 128 more.
     """
 
@@ -126,7 +126,7 @@ class Interrupted(HairpinError):  # noqa: N818 - it is no error of anybody's
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Return the exit code of a process that ends with this."""
+    """Return the exit code of a process that ends with this exception."""
     if isinstance(error, HairpinError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -137,17 +137,17 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def is_secret(key: str) -> bool:
-    """Tell whether a key or an option has the name of a password or of another secret."""
+    """Return True if a key or an option is named like a password or another secret."""
     return _SECRET_KEY.search(key) is not None
 
 
 def without_secrets(text: str) -> str:
-    """The text without the passwords of addresses, and without what is assigned to a secret key."""
+    """Return the text without passwords in addresses and values assigned to secret keys."""
     return _ASSIGNED.sub(rf"\1{_HIDDEN}", _IN_ADDRESS.sub(_HIDDEN, text))
 
 
 def shown_command(arguments: Sequence[str]) -> tuple[str, ...]:
-    """A command line as it may be kept, without secrets."""
+    """Return a command line without secrets, so that it can be stored."""
     return tuple(_shown(arguments))
 
 
@@ -157,7 +157,7 @@ def _shown(arguments: Sequence[str]) -> Iterator[str]:
         names_secret = before.startswith("-") and "=" not in before and is_secret(before)
         if names_secret:
             yield _HIDDEN
-        elif found := _ASSIGNMENT.fullmatch(argument):  # one argument is one value, with its blanks
+        elif found := _ASSIGNMENT.fullmatch(argument):  # one argument is one value, with its spaces
             yield found[1] + _HIDDEN
         else:
             yield without_secrets(argument)
@@ -165,8 +165,8 @@ def _shown(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def one_line(problem: str) -> str:
-    """The text with line breaks and whatever else could act on a terminal as escapes: a problem
-    may name a file or a key as somebody wrote it. Secrets are left out.
+    """Return the text as one line without secrets: line breaks and other control characters, which
+    a file's name or a key may contain, are escaped.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in without_secrets(problem))
 

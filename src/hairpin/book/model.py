@@ -177,7 +177,7 @@ class GPTModel(nn.Module):
 def generate_text_simple(
     model: nn.Module, idx: Tensor, max_new_tokens: int, context_size: int
 ) -> Tensor:
-    """Continue `idx`, [B, T] token ids, with the likeliest token each time.
+    """Continue `idx`, [B, T] token ids, with the most likely token each time.
 
     Args:
         model: ids → logits.
@@ -205,15 +205,15 @@ def generate(
     top_k: int | None = None,
     eos_id: int | None = None,
 ) -> Tensor:
-    """Continue `idx`, [B, T] token ids, by sampling or with the likeliest token each time.
+    """Continue `idx`, [B, T] token ids, by sampling or with the most likely token each time.
 
     Args:
         model: ids → logits.
         idx: the prompt.
         max_new_tokens: the most to add.
         context_size: number of last tokens that the model sees.
-        temperature: divides the logits before a token is drawn; 0: the likeliest is taken.
-        top_k: only this many of the likeliest tokens can be drawn; None: all.
+        temperature: divides the logits before a token is drawn; 0: take the most likely.
+        top_k: only this many of the most likely tokens can be drawn; None: all.
         eos_id: ends generation, and is not added itself; with several sequences, once all end.
 
     Returns:

@@ -5,7 +5,7 @@ of NumPy arrays, with linear layers as [in, out].
 
     wte, wpe, g, b                               embeddings, the last norm
     blocks[n]["ln_1"], ["ln_2"]                  {"g", "b"}
-    blocks[n]["attn"]["c_attn"], ["c_proj"]      {"w", "b"}; query, key and value side by side
+    blocks[n]["attn"]["c_attn"], ["c_proj"]      {"w", "b"}; query, key and value in one
     blocks[n]["mlp"]["c_fc"], ["c_proj"]         {"w", "b"}
 """
 

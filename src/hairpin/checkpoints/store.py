@@ -253,7 +253,7 @@ class CheckpointStore:
             )
 
     def _before(self) -> str:
-        """Say in a phrase whether an earlier checkpoint is there, when one could not be saved."""
+        """Return a phrase on whether an earlier checkpoint exists, for a failed save."""
         is_saved = bool(self.steps())
         return "the checkpoint before it is whole" if is_saved else "none was saved before it"
 
@@ -313,7 +313,7 @@ class CheckpointStore:
             remove(path, may_stay=True)
 
     def _bear_witness(self) -> None:
-        """Leave a file outside the folder that shows that something was committed in it."""
+        """Create a file outside the folder that shows that a checkpoint was committed."""
         if self._witness and not is_there(self._witness):
             write_atomically(self._witness, b"A checkpoint was written; see docs/reliability.md.\n")
 

@@ -85,14 +85,14 @@ class World:
         if self.size == 1:
             return make()
         if not self.is_first:
-            told: dict[str, Any] = json.loads(self._broadcast(b""))
-            if "exit_code" in told:
-                raise FollowedError(told["exit_code"])
-            return told["value"]  # type: ignore[no-any-return]
+            message: dict[str, Any] = json.loads(self._broadcast(b""))
+            if "exit_code" in message:
+                raise FollowedError(message["exit_code"])
+            return message["value"]  # type: ignore[no-any-return]
         try:
             value = make()
         except BaseException as error:
-            with suppress(Exception):  # if they are gone, they need not be told
+            with suppress(Exception):  # processes that have ended need no message
                 self._broadcast(json.dumps({"exit_code": exit_code_of(error)}).encode())
             raise
         self._broadcast(json.dumps({"value": value}).encode())
@@ -262,11 +262,11 @@ def _await_all(store: Store, rank: int, size: int) -> None:
         )
 
 
-def _wait_until(is_so: Callable[[], bool], limit_seconds: float = float("inf")) -> bool:
+def _wait_until(condition: Callable[[], bool], limit_seconds: float = float("inf")) -> bool:
     """Poll until the condition holds; return False if the limit is exceeded."""
     pause, longest = _LOOK_SECONDS
     ends = time.monotonic() + limit_seconds
-    while not is_so():
+    while not condition():
         if time.monotonic() > ends:
             return False
         time.sleep(pause)

@@ -1,6 +1,6 @@
 """Compare a device's numbers with those of plain float64 operations on the CPU.
 
-Losses, every gradient, updates, the likeliest tokens. A device, or a fast path on the CPU, that
+Losses, every gradient, updates, the most likely tokens. A device, or a fast path on the CPU, that
 computes wrong numbers still trains, only worse, and reports no error.
 """
 
@@ -215,7 +215,7 @@ def compare_skipped(sample: Sample, device: str) -> tuple[bool, str]:
 
 
 def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
-    """Check that the likeliest token is generated at temperature 0; either one if two tie."""
+    """Check that the most likely token is generated at temperature 0; either one if two tie."""
     model = sample.model(device).eval()
     prompt = sample.inputs[0, :8].tolist()
     tokens = generate(model, prompt, Sampling(temperature=0.0), seed=0)

@@ -42,15 +42,15 @@ def kept_out() -> Iterator[None]:
         yield
 
 
-def alone(act: Callable[P, T]) -> Callable[P, T]:
+def alone(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function compute without the caller's settings."""
 
-    @wraps(act)
-    def acted(*args: P.args, **named: P.kwargs) -> T:
+    @wraps(function)
+    def wrapper(*args: P.args, **named: P.kwargs) -> T:
         with kept_out():
-            return act(*args, **named)
+            return function(*args, **named)
 
-    return acted
+    return wrapper
 
 
 def alone_step_by_step(pieces: Iterable[T]) -> Iterator[T]:

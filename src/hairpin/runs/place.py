@@ -68,8 +68,8 @@ def _remove_half_made(folder: Path) -> None:
         names = set(json.loads((part / _NAMES).read_bytes()))
         here = {path.name for path in folder.iterdir()} - {_PART}
         to_move = {path.name for path in part.iterdir()} - {_NAMES}
-        # Entries here were moved up, and the rest was not yet: otherwise they are somebody else's,
-        # or the folder is complete and only the last step is missing.
+        # Some entries were moved up and the rest not yet. Otherwise they belong to another user, or
+        # the folder is complete and only the last step is missing.
         if to_move and here | to_move == names and not here & to_move:
             for name in here:
                 remove(folder / name)

@@ -1,7 +1,7 @@
-"""Writing so that a crash leaves the old or the new, never half of one; and through no link.
+"""Files and folders written atomically, and never through a link.
 
-A folder may come from elsewhere, with links in it to anything. What is renamed takes a link's place
-and leaves what it led to; what is opened to be written, or removed, is never what a link leads to.
+A folder from someone else may contain links to anything. A rename replaces a link, not its target;
+opening for writing and removing never follow a link.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that others see whole or not at all, also after a power cut.
+    """Write a file that appears completely or not at all, even after a power cut.
 
     Raises:
-        OSError: the folder cannot be made, or the disk is full; nothing is left behind.
+        OSError: the folder cannot be created, or the disk is full; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{threading.get_ident()}")
@@ -49,7 +49,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _new_file(path: Path) -> IO[bytes]:
-    """Open a file that is new; one of the name that a killed process left is replaced."""
+    """Open a new file; replace one of this name that a killed process left."""
     try:
         return path.open("xb")
     except FileExistsError:
@@ -58,7 +58,7 @@ def _new_file(path: Path) -> IO[bytes]:
 
 
 def size_words(count: float) -> str:
-    """Write a number of bytes in decimal units: "950 bytes", "12.4 MB"."""
+    """Format a number of bytes in decimal units: "950 bytes", "12.4 MB"."""
     for unit, name in _SIZES:
         if abs(count) >= 0.9995 * unit:
             scaled = count / unit
@@ -69,7 +69,7 @@ def size_words(count: float) -> str:
 
 
 def bytes_in(*folders: Path) -> int:
-    """Add up the sizes of the files in folders and below; a file with several names counts once."""
+    """Return the total size of the files below some folders; hard links count once."""
     found: dict[tuple[int, int], int] = {}
     for path in (path for folder in folders for path in folder.rglob("*")):
         with contextlib.suppress(OSError):  # another process removes it
@@ -80,7 +80,7 @@ def bytes_in(*folders: Path) -> int:
 
 
 def is_link(path: Path) -> bool:
-    """Tell whether a path is a link itself: a symbolic one, or a junction of Windows."""
+    """Return True if the path itself is a symbolic link, or a junction on Windows."""
     try:
         facts = path.lstat()
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def is_link(path: Path) -> bool:
 
 
 def open_own(path: Path, mode: str) -> IO[bytes]:
-    """Open a file to be written, as `open` does, but never one that a link leads to.
+    """Open a file for writing, like `open`, but never through a link.
 
     Raises:
         OSError: it is a link, or cannot be opened.
@@ -101,18 +101,18 @@ def open_own(path: Path, mode: str) -> IO[bytes]:
 
 
 def open_unlinked(path: str | Path, flags: int) -> int:
-    """Open a descriptor as `os.open` does, of a file that is no link."""
+    """Open a descriptor, like `os.open`, of a file that is not a link."""
     if IS_WINDOWS and is_link(Path(path)):
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def remove(path: Path, *, may_stay: bool = False) -> None:
-    """Remove a file, a folder with all that is in it, or a link, which leaves what it leads to.
+    """Remove a file, a folder with its content, or a link without its target.
 
     Args:
-        path: need not be there.
-        may_stay: whether what cannot be removed is left; else that is an error.
+        path: need not exist.
+        may_stay: leave what cannot be removed, instead of raising an error.
     """
     with contextlib.suppress(*([OSError] if may_stay else [])):
         if is_link(path) or not path.is_dir():
@@ -122,11 +122,11 @@ def remove(path: Path, *, may_stay: bool = False) -> None:
 
 
 def make_folders(path: Path) -> tuple[Path, ...]:
-    """Make a folder and those above it, also where a link leads to none; returns those that were
-    not there, the deepest first, for `unmake`.
+    """Create a folder and its parents, also at the target of a link; return the new ones, deepest
+    first, for `unmake`.
 
     Raises:
-        OSError: it cannot be made; then none is.
+        OSError: it cannot be created; then none is.
     """
     place = Path(os.path.realpath(path))
     made: list[Path] = []
@@ -147,17 +147,17 @@ def make_folders(path: Path) -> tuple[Path, ...]:
 
 
 def unmake(made: Iterable[Path]) -> None:
-    """Remove folders again as far as they are empty: what others put there stays."""
+    """Remove those of the folders that are empty; the content of others stays."""
     with contextlib.suppress(OSError):
         for folder in made:
             folder.rmdir()
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename; a file that is at `target` is replaced.
+    """Rename a file or folder, replacing a file at `target`.
 
-    Windows refuses that while anybody has one of the two open, or something in a folder: a reader,
-    or a virus scanner for a moment. There it is tried again for a second and a half.
+    Windows refuses this while a program, such as a virus scanner, has one of the two open, or a
+    file in the folder. There it is retried for a second and a half.
 
     Raises:
         OSError: it cannot be done.
@@ -173,15 +173,15 @@ def move(source: Path, target: Path) -> None:
 
 
 def not_a_device(name: str) -> str:
-    """A name for a file or folder that means one on Windows too, where `nul.txt` is a device."""
+    """Return a name that is not a device on Windows, as `nul.txt` is."""
     return f"_{name}" if _DEVICES.match(name) else name
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled inside the block, which others see at `path` whole or not at all.
+    """Yield a folder to fill inside the block; it appears at `path` completely or not at all.
 
-    Whoever fills it makes its files durable. One that a crash left unfinished is replaced.
+    The caller makes its files durable. A folder left incomplete by a crash is replaced.
     """
     temporary = path.with_name(f".tmp-{path.name}")
     made = make_folders(path.parent)
@@ -199,10 +199,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that only its owner can enter, or see that nobody else can write in it.
+    """Create a folder that only its owner can enter, or check that no other user can write to it.
 
     Raises:
-        PermissionError: others can, or it is somebody else's; what is in it may not be trusted.
+        PermissionError: others can, or another user owns it, so its content cannot be trusted.
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,12 +223,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """Readable strict JSON, with a line break at its end."""
+    """Return readable strict JSON that ends with a line break."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable, where the system can."""
+    """Make the folder's entries durable, if the system can."""
     if IS_WINDOWS:  # Windows has no handle on a folder to flush
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -245,7 +245,7 @@ def sync_file(path: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The file under a second name; a durable copy where the file system has no hard links.
+    """Give the file a second name, or make a durable copy if there are no hard links.
 
     Raises:
         OSError: the target is there, or cannot be written.
@@ -258,7 +258,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hexadecimal."""
+    """Return the SHA-256 of the file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -79,7 +79,7 @@ def read_instructions(path: Path, config: Config) -> Instructions:
 
 
 def _inputs(asked: Finetune) -> tuple[str, ...]:
-    """Return the columns that may hold the input, the likeliest first."""
+    """Return the columns that may hold the input, the most likely first."""
     if asked.input_column is not None:
         return (asked.input_column,)
     # Other programs' `context` is an input only if the template has a place for one.

@@ -23,7 +23,7 @@ def render(template: str, instruction: str, input_text: str = "") -> str:
     paragraphs = template.split("\n\n")
     if not input_text.strip():
         paragraphs = _without_input(paragraphs)
-    # One pass over the template, so that braces in somebody's text are only text.
+    # One pass over the template, so that braces in the user's text are only text.
     text = "\n\n".join(paragraphs)
     before, *rest = text.split("{instruction}")
     filled = [before.replace("{input}", input_text)]
