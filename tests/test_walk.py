@@ -5,7 +5,8 @@ from textwrap import dedent
 
 import pytest
 
-from benchmarks.walk import Size, size_of, walk
+from benchmarks.walk import UNTIL, Size, size_of, walk
+from hairpin.training.job import Job
 
 FILES = {
     "__init__.py": "",
@@ -14,8 +15,8 @@ FILES = {
     "cli/__init__.py": "",
     "cli/main.py": """
         from hairpin.constants import ONE
-        from hairpin.training import threads
-        from hairpin.training.job import Job
+        from hairpin.toy import threads
+        from hairpin.toy.job import Job
 
         def at_import():
             return ONE
@@ -28,8 +29,8 @@ FILES = {
             job.step()
             raise SystemExit(job.later())
         """,
-    "training/__init__.py": "",
-    "training/job.py": """
+    "toy/__init__.py": "",
+    "toy/job.py": """
         class Job:
             def prepare(self):
                 class Local:
@@ -45,7 +46,7 @@ FILES = {
             def later(self):
                 return 0
         """,
-    "machine/threads.py": """
+    "toy/threads.py": """
         import threading
 
         def beside(work):
@@ -68,9 +69,13 @@ def code(tmp_path: Path) -> Path:
 def test_functions_are_counted_up_to_the_first_step_in_threads_too(code: Path) -> None:
     assert walk(code, ["train"], "Job.step", "") == {
         "cli/main.py": ["main", "<lambda>"],
-        "machine/threads.py": ["beside"],
-        "training/job.py": ["prepare", "<genexpr>", "squares", "step"],
+        "toy/threads.py": ["beside"],
+        "toy/job.py": ["prepare", "<genexpr>", "squares", "step"],
     }
+
+
+def test_the_step_is_called_so_in_hairpin() -> None:
+    assert Job.step.__qualname__ == UNTIL
 
 
 def test_a_command_that_ends_before_the_step_is_an_error(code: Path) -> None:
@@ -79,5 +84,5 @@ def test_a_command_that_ends_before_the_step_is_an_error(code: Path) -> None:
 
 
 def test_a_package_is_measured(code: Path) -> None:
-    # At the top __init__, constants, cli and training; main imports three modules, and job one.
+    # At the top __init__, constants, cli and toy; main imports three modules, and job one.
     assert size_of(code / "hairpin") == Size(entries=4, files=7, lines=1 + 14 + 14 + 6, arrows=4)
