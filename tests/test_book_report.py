@@ -236,7 +236,7 @@ def test_each_figure_stands_beside_what_came_out() -> None:
     assert agrees == {0: "yes", 5: "but for 1 in the last digit", 10: "no", 15: "yes", 130: ""}
     # 7 before the losses, iterations 0 and 15, one sample; iteration 5; iteration 10 and a sample.
     assert agreement(list(rows.values())) == (
-        "10 of 13 printed figures came out to the digit, 1 but for 1 in the last digit, 2 did not"
+        "10 of 13 printed figures match to the digit, 1 but for 1 in the last digit, 2 did not"
     )
 
 
@@ -388,7 +388,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
     metrics = run.directory.metrics
     kept = [line for line in metrics.read_text("utf-8").splitlines() if '"evaluation"' not in line]
     metrics.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    with pytest.raises(RunError, match="was never evaluated; go on with `hairpin resume"):
+    with pytest.raises(RunError, match="was never evaluated; resume it with `hairpin resume"):
         read_recipe_run(run.path)
 
 
@@ -402,6 +402,6 @@ def test_a_page_of_another_text_through_the_command_line(
     (tmp_path / "mine.txt").write_text(some_text(700), encoding="utf-8")
     done = hairpin("book", "--text", "mine.txt", "--iterations", "3", "--out", "a/page")
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[-1] == "written: a/page/book.md, and its pictures beside it"
+    assert done.out.splitlines()[-1] == "written: a/page/book.md, with its plots next to it"
     page = (tmp_path / "a" / "page" / "book.md").read_text(encoding="utf-8")
     assert "Text: mine.txt" in page and "are about another text" in page

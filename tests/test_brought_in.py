@@ -72,8 +72,8 @@ def test_a_head_that_is_not_the_embedding_is_kept_whatever_the_config_says(
     expected = logits_by_hand(tensors, ids)
     torch.testing.assert_close(logits_of(origin, ids).double(), expected, atol=1e-4, rtol=1e-4)
     assert notices_of(folder) == [
-        "its config.json ties the head to the embedding, and lm_head.weight is another: taken "
-        "untied, as transformers takes it"
+        "its config.json ties the head to the embedding, but lm_head.weight differs: read as "
+        "untied, like transformers"
     ]
 
 
@@ -119,7 +119,7 @@ def test_a_qwen3_whose_head_is_another_is_untied_too(tmp_path: Path) -> None:
     origin = open_origin(said)
     assert (origin.sha256, origin.shape) == (untied.sha256, untied.shape)
     assert not origin.shape.tied and not untied.notices
-    assert "taken untied" in notices_of(said)[0]
+    assert "read as untied" in notices_of(said)[0]
 
 
 # --- names of tensors ---
@@ -156,7 +156,7 @@ def test_a_tensor_that_is_there_under_two_names_is_refused(folder: Path, tmp_pat
 
 def test_heads_that_are_no_language_models_are_told(folder: Path) -> None:
     write_gpt2_weights(folder, gpt2_tensors() | {"score.weight": torch.ones(2, 32)})
-    assert notices_of(folder) == ["left out score.weight: no part of a language model"]
+    assert notices_of(folder) == ["left out score.weight: not part of a language model"]
 
 
 # --- tokens ---
@@ -248,8 +248,8 @@ def test_added_tokens_keep_their_rows_through_a_run_and_an_export(
     done = hairpin("import", folder, "--out", "run")
     assert done.code == 0
     assert done.err.strip().endswith(
-        "4 added tokens (<|im_start|>, <|im_end|>, <|im_start|>user, <tool>) kept with the rows of "
-        "the embedding; each is one id wherever its text stands"
+        "4 added tokens (<|im_start|>, <|im_end|>, <|im_start|>user, <tool>) kept with their "
+        "embedding rows; each is one id wherever its text occurs"
     )
     run = package.load(tmp_path / "run")
     saved = load_tokenizer(run.directory.tokenizer)
@@ -318,13 +318,13 @@ def test_an_added_token_without_a_row_is_left_out_and_told(folder: Path) -> None
     with_added(folder, ("[PAD]",), rows=GPT2_IDS)
     origin = open_origin(folder)
     assert origin.tokenizer.hash() == plain.tokenizer.hash()
-    assert notices_of(folder) == ["1 added token ([PAD]) left out, without a row"]
+    assert notices_of(folder) == ["1 added token ([PAD]) left out: they have no embedding row"]
     with_added(folder, ("<a>", "<b>"), rows=GPT2_IDS + 1)
     assert open_origin(folder).tokenizer.vocabulary == GPT2_IDS + 1
     assert notices_of(folder) == [
-        "1 added token (<a>) kept with the rows of the embedding; each is one id wherever its text "
-        "stands",
-        "1 added token (<b>) left out, without a row",
+        "1 added token (<a>) kept with their embedding rows; each is one id wherever its text "
+        "occurs",
+        "1 added token (<b>) left out: they have no embedding row",
     ]
 
 
@@ -334,7 +334,7 @@ def test_an_added_token_that_takes_more_than_its_text_is_told(folder: Path, flag
     tokenizer = open_origin(folder).tokenizer
     assert tokenizer.decode(tokenizer.encode(" a<mask> b")) == " a<mask> b"
     assert notices_of(folder)[1].startswith(
-        "1 added token (<mask>) found as written; in tokenizer.json"
+        "1 added token (<mask>) matched exactly as written; in tokenizer.json"
     )
 
 
@@ -347,7 +347,7 @@ def test_an_end_of_text_of_its_own_is_told(folder: Path) -> None:
 
 
 def test_a_chat_template_is_told(folder: Path) -> None:
-    line = "its chat template is left out: a run has a template of instructions, or none"
+    line = "its chat template is left out: a run has an instruction template, or none"
     (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     assert notices_of(folder) == [line]
     (folder / "chat_template.jinja").unlink()
@@ -429,7 +429,7 @@ def test_a_vocabulary_without_all_bytes_is_refused_with_what_gives_them(folder: 
     theirs.save(str(folder / "tokenizer.json"))
     write_gpt2_config(folder, vocab_size=theirs.get_vocab_size())
     (line,) = problems_of(folder)
-    assert "of the 256 bytes have no token, so that it cannot write every text (to learn" in line
+    assert "of the 256 bytes have no token, so it cannot encode every text (to train" in line
     assert "initial_alphabet=ByteLevel.alphabet()" in line
 
 

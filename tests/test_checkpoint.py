@@ -233,7 +233,11 @@ def test_no_checkpoint_is_no_error_and_all_damaged_is_none(tmp_path: Path) -> No
 def test_weights_of_a_damaged_checkpoint_are_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     flip(tmp_path / "checkpoints" / "step-00000001" / "model.safetensors", 0.5)
-    with pytest.raises(RunError, match=r"model\.safetensors: not the bytes that were written"):
+    with pytest.raises(
+        RunError,
+        match=r"model\.safetensors: its bytes differ from those that "
+        r"were written",
+    ):
         load_weights(RunDirectory(tmp_path), "last")
 
 
@@ -289,7 +293,7 @@ def test_nothing_is_deleted_while_the_newest_is_damaged(
         flip(folder / "model.safetensors", 0.5)
 
     monkeypatch.setattr("hairpin.checkpoints.writing.write_manifest", spoil)
-    with pytest.raises(HairpinError, match=r"model\.safetensors: not the bytes"):
+    with pytest.raises(HairpinError, match=r"model\.safetensors: its bytes differ"):
         save(store, advance(state), 2)
     assert steps(tmp_path) == ["step-00000001", "step-00000002"]
 
@@ -327,7 +331,7 @@ def test_without_hard_links_the_best_weights_are_a_copy(
 
 
 def test_no_weights_at_all_says_how_to_go_on(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no weights saved yet; go on with `hairpin resume"):
+    with pytest.raises(RunError, match="no weights saved yet; resume with `hairpin resume"):
         load_weights(RunDirectory(tmp_path))
 
 
@@ -383,7 +387,7 @@ def test_too_little_space_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        HairpinError, match="the disk has 1 kB free; the checkpoint before it is whole"
+        HairpinError, match="the disk has 1 kB free; the previous checkpoint is intact"
     ):
         save(store, advance(state), 2)
     assert snapshot(tmp_path) == before

@@ -147,19 +147,19 @@ def test_python_m_hairpin_is_the_same() -> None:
         (["train", "no.txt"], "no.txt: no such file or folder"),
         (["prepare", "no.txt", "--out", "shards"], "no.txt: no such file or folder"),
         (["prepare", "no.txt"], "Missing option '--out'"),
-        (["resume"], "no runs in ./runs yet: begin with `hairpin train`"),
-        (["resume", "nowhere"], "nowhere: not a run, it has no config.toml"),
+        (["resume"], "no runs in ./runs yet: start one with `hairpin train`"),
+        (["resume", "nowhere"], "nowhere: not a run: it has no config.toml"),
         (["sample"], "no runs in ./runs yet"),
         (["sample", "nowhere"], "nowhere: not a run"),
-        (["sample", "--temperature", "nan"], "--temperature: nan is not a number from 0 up"),
-        (["sample", "--temperature", "-1"], "--temperature: -1.0 is not a number from 0 up"),
+        (["sample", "--temperature", "nan"], "--temperature: nan is not 0 or more"),
+        (["sample", "--temperature", "-1"], "--temperature: -1.0 is not 0 or more"),
         (["sample", "--top-p", "0"], "--top-p: 0.0 is not above 0 and at most 1"),
-        (["sample", "--top-k", "-1"], "--top-k: -1 is not a whole number from 0 up"),
+        (["sample", "--top-k", "-1"], "--top-k: -1 is not a whole number, 0 or more"),
         (["sample", "--weights", "worst"], "--weights"),
         (["sample", "--precision", "int4"], "--precision"),
         (["evaluate"], "no runs in ./runs yet"),
-        (["schedule"], "the length of the run is open: give --updates"),
-        (["schedule", "--epochs", "2"], "the length of the run is open: give --updates"),
+        (["schedule"], "the length of the run is not set: give --updates"),
+        (["schedule", "--epochs", "2"], "the length of the run is not set: give --updates"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(
@@ -188,7 +188,7 @@ def test_a_foreign_flag_is_refused_with_our_name(hairpin: Hairpin, theirs: str) 
             continue
         for arguments in ([flag, "3"], [f"{flag}=3"]):
             line = refused(hairpin("schedule", *arguments))
-            assert line.startswith(f"{flag}: hairpin's name for it is {FOREIGN_NAMES[theirs]}")
+            assert line.startswith(f"{flag}: hairpin calls it {FOREIGN_NAMES[theirs]}")
 
 
 # --- settings ---
@@ -461,7 +461,7 @@ def test_a_signal_saves_says_how_to_go_on_and_resume_finishes(
     assert done.code == code
     (line,) = done.err.splitlines()
     assert re.fullmatch(
-        r"hairpin: stopped after update \d+ of 250; go on with `hairpin resume run`", line
+        r"hairpin: stopped after update \d+ of 250; resume with `hairpin resume run`", line
     )
     stopped = load(tmp_path / "run").summary()
     assert stopped.status == "interrupted"
@@ -500,7 +500,7 @@ def test_a_signal_while_text_is_prepared_says_how_to_go_on(
         check=False,
     )
     assert done.returncode == code, done
-    assert done.stderr == "hairpin: stopped; go on with `hairpin resume run`\n"
+    assert done.stderr == "hairpin: stopped; resume with `hairpin resume run`\n"
     assert not pipe.exists()
     assert load(tmp_path / "run").summary().status == "interrupted"
     assert hairpin("resume", "run").code == 0
@@ -591,7 +591,7 @@ def test_a_typed_prompt_that_is_not_utf_8_is_asked_for_again(
     assert done.code == 0 and done.out.startswith("the cat")
     _, _, first, second = done.err.splitlines()
     assert first.startswith("the prompt: byte 0xff at character 4 is not UTF-8 text")
-    assert second == "what was typed is not UTF-8 text; type it again"
+    assert second == "the input is not UTF-8 text; type it again"
 
 
 def test_sample_without_a_prompt_begins_a_document(

@@ -148,7 +148,7 @@ def test_ids_links_dates_and_labels_are_not_the_text_by_accident(
 ) -> None:
     alone = rows_of(**{column: NO_TEXTS[column]}, score=lambda n: n)
     line = problem_of(lambda: column_of(tmp_path, alone, name))
-    assert "no column is plainly the text; name one with" in line and f'"{column}" (' in line
+    assert "no column is clearly the text; name one with" in line and f'"{column}" (' in line
     beside = rows_of(**{column: NO_TEXTS[column]}, body=PROSE)
     assert column_of(tmp_path, beside, name) == "body"
 
@@ -212,8 +212,8 @@ def test_a_first_record_is_not_taken_for_the_names_of_columns(tmp_path: Path) ->
         content = "".join(f'{n},"{text}"\n' for n, text in enumerate(texts))
         path.write_text(content, encoding="utf-8")
         line = problem_of(lambda: corpus_of(path))
-        assert "reads like a record" in line
-        assert "put a line with the columns' names in front" in line
+        assert "looks like a record" in line
+        assert "put a line with the columns' names first" in line
 
 
 def test_lists_with_as_much_text_are_named(tmp_path: Path) -> None:
@@ -329,11 +329,11 @@ def test_values_of_numpy_are_pythons() -> None:
         ({"text": "one"}, "put the one row into a list"),
         ({"text": ["one"], "n": [1]}, 'hairpin.train(dataset["text"])'),
         ([], "no rows in it (a list)"),
-        (iter(()), "a generator can be gone over once"),
+        (iter(()), "a generator can be read only once"),
         ([Path("a.txt"), Path("b.txt")], "hairpin.train(*names)"),
         (["boook.txt", "notes/one.txt"], "hairpin.train(*names)"),
         (["a", {"text": "b"}], 'row 2: "the row" is a dict'),
-        ([{"text": "b"}, "a"], "row 2: is a str, and the first is a dict"),
+        ([{"text": "b"}, "a"], "row 2: is a str, but the first is a dict"),
         ([["a"], ["b"]], 'row 1: "the row" is a list'),
     ],
 )

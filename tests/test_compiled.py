@@ -274,7 +274,7 @@ def test_a_folder_that_others_may_write_in_is_refused(
     watcher = Watching()
     run = hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=ON, watcher=watcher)
     (line,) = watcher.notices
-    assert str(folder) in line and "others can write" in line and "chmod 700" in line
+    assert str(folder) in line and "other users can write" in line and "chmod 700" in line
     assert run.config.execution.compile == "off" and list(folder.iterdir()) == []
 
 

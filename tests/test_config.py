@@ -176,7 +176,7 @@ def test_a_foreign_name_points_at_a_key_that_there_is(theirs: str, ours: str) ->
 
 @pytest.mark.parametrize(("theirs", "ours"), FOREIGN_NAMES.items())
 def test_a_foreign_name_is_refused_with_ours(theirs: str, ours: str, tmp_path: Path) -> None:
-    expected = f"hairpin's name for it is {ours}"
+    expected = f"hairpin calls it {ours}"
     for key in (theirs, f"model.{theirs}", f"execution.{theirs}"):
         if key not in KEYS:
             assert problems_of(f"{key}=1") == [f"{key}: unknown key; {expected}"]
@@ -259,8 +259,8 @@ def test_whole_numbers_do_for_numbers_in_general() -> None:
             "schedule.decay_updates and schedule.decay_tokens",
         ),
         (["model.width=100", "model.heads=3"], "100 is not a multiple of model.heads, 3"),
-        (["tokenizer.kind=bytes", "tokenizer.vocabulary=300"], "bytes has its own size"),
-        (["tokenizer.kind=gpt2", "tokenizer.vocabulary=257"], "gpt2 has its own size"),
+        (["tokenizer.kind=bytes", "tokenizer.vocabulary=300"], "bytes has a fixed size"),
+        (["tokenizer.kind=gpt2", "tokenizer.vocabulary=257"], "gpt2 has a fixed size"),
         (["train.tokens_per_update=1000", "model.context=256"], "256; 1024 is"),
         (["train.tokens_per_update=10", "model.context=256"], "256; 256 is"),
         (["schedule.peak_lr=0.1", "schedule.initial_lr=0.2"], "schedule.initial_lr: 0.2 is above"),

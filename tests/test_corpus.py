@@ -216,7 +216,7 @@ def test_a_bad_place_in_utf16_and_utf32_is_named_or_replaced(tmp_path: Path, cod
     head = WIDE[codec] + ("a" * 300_000).encode(codec)
     path.write_bytes(head + lone + "\ufffdb".encode(codec))
     (line,) = problems_of(lambda: texts_of(corpus_of(path)))
-    assert f"at offset {len(head)} is not {codec[:6].upper()}; mend the file" in line
+    assert f"at offset {len(head)} is not {codec[:6].upper()}; fix the file" in line
     corpus = corpus_of(path, on_bad_bytes="replace")
     assert texts_of(corpus) == ["a" * 300_000 + "\ufffd\ufffdb"]
     assert corpus.replaced == 1
@@ -246,7 +246,9 @@ def test_utf16_and_utf32_without_a_mark_are_named(tmp_path: Path, codec: str, te
     corpus = corpus_of(path.parent)
     assert texts_of(corpus) == ["plain"]
     (line,) = corpus.notices()
-    assert line.startswith("left out: 1 file in UTF-16 or UTF-32 without a mark (wide.txt): save")
+    assert line.startswith(
+        "left out: 1 file in UTF-16 or UTF-32 without a byte-order mark (wide.txt): save"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
@@ -308,7 +310,7 @@ def test_a_bad_byte_alone_is_no_encoding(tmp_path: Path) -> None:
     path = tmp_path / "one.txt"
     path.write_bytes(("été à Noël. " * 100).encode() + b"\xe9 " + b"more")
     (line,) = problems_of(lambda: texts_of(corpus_of(path)))
-    assert "; mend the file, or go on without such bytes" in line
+    assert "; fix the file, or continue without such bytes" in line
     path.write_bytes(b"a few letters, then " + bytes(range(256)) * 20)
     (line,) = problems_of(lambda: texts_of(corpus_of(path)))
     assert "look like binary data" in line and "on_bad_bytes" not in line
@@ -642,7 +644,7 @@ def test_changed_text_needs_a_new_run(tmp_path: Path) -> None:
     (root / "0000.txt").write_text("One text")
     line = problems_of(lambda: survey(corpus_of(root, hash=found.hash)))[0]
     assert "changed" in line
-    assert "needs a new run" in line
+    assert "as a new run" in line
 
 
 def test_files_without_any_text_are_an_error(tmp_path: Path) -> None:

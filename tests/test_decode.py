@@ -142,7 +142,7 @@ def test_a_product_of_zeros_is_zero_and_of_nan_is_nan(precision: Precision) -> N
 
 
 def test_a_weight_that_float16_cannot_hold_is_refused() -> None:
-    with pytest.raises(ConfigError, match="too large for float16; take bfloat16"):
+    with pytest.raises(ConfigError, match="too large for float16; use bfloat16"):
         product_maker("float16")(torch.full((4, 4), 1e5), None)
 
 
@@ -150,7 +150,7 @@ def test_a_weight_that_float16_cannot_hold_is_refused() -> None:
     ("precision", "device", "line"),
     [
         ("int4", "cpu", "'int4' is none of float32, bfloat16, float16, int8"),
-        ("int8", "cuda", "int8 is for writing on a CPU, not on cuda"),
+        ("int8", "cuda", "int8 is for generating on a CPU, not on cuda"),
     ],
 )
 def test_a_format_that_cannot_be_had_is_one_line(precision: str, device: str, line: str) -> None:

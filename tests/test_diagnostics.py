@@ -57,10 +57,10 @@ def test_shares_and_scales_worked_out_by_hand() -> None:
     assert (found.share, found.warmup_share, found.later_share) == (0.3, 0.5, 0.25)
     # 1/4, 1/2, 1/1.25
     assert (found.median_scale, found.strongest_scale) == (0.5, 0.25)
-    assert found.suggested is None and "as it is meant to" in found.reason
+    assert found.suggested is None and "as intended" in found.reason
     assert found.lines()[0] == (
         "clipping",
-        "50% in warmup, 25% after it; what was clipped was multiplied by 0.5 (median) to 0.25",
+        "50% in warmup, 25% after it; clipped gradients were scaled by 0.5 (median) to 0.25",
     )
 
 
@@ -156,8 +156,8 @@ def test_step_sizes_at_the_end_of_warmup_and_at_the_end() -> None:
 @pytest.mark.parametrize(
     ("kind", "ratio", "words"),
     [
-        ("adamw", 0.2, "far more, a lower --lr"),
-        ("adamw", 0.000005, "far less, a higher --lr"),
+        ("adamw", 0.2, "far above: a lower --lr"),
+        ("adamw", 0.000005, "far below: a higher --lr"),
         ("adamw", 0.04, "rule of thumb)"),
         ("muon", 0.2, ""),
     ],
@@ -192,10 +192,10 @@ def test_overfitting_is_told_with_what_would_help() -> None:
 @pytest.mark.parametrize(
     ("last", "epochs", "words"),
     [
-        ((2.9, 3.0), 9.0, "after 9 passes over the training data, and close to train"),
-        ((2.0, 3.0), 9.0, "1.000 above train: more text"),
+        ((2.9, 3.0), 9.0, "after 9 passes over the training data, and close to the training loss"),
+        ((2.0, 3.0), 9.0, "1.000 above the training loss: more text"),
         ((2.0, 3.0), 0.5, "after 0.5 passes over the training data: more updates"),
-        ((4.0, 4.001), 9.0, "level"),
+        ((4.0, 4.001), 9.0, "flat"),
     ],
 )
 def test_other_ends(last: tuple[float, float], epochs: float, words: str) -> None:

@@ -73,7 +73,7 @@ def test_the_config_is_replaced_and_the_environment_is_json(tmp_path: Path) -> N
 def test_nothing_that_exists_is_taken_for_a_new_run(tmp_path: Path) -> None:
     config = build_config()
     run = create_run(tmp_path / "run", config)
-    with pytest.raises(RunError, match="there is a run already; go on with `hairpin resume"):
+    with pytest.raises(RunError, match="a run already exists; resume it with `hairpin resume"):
         create_run(run.path, config)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
@@ -96,16 +96,16 @@ def test_what_is_no_run_is_refused_with_those_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match=r"^no runs in ./runs yet: begin with `hairpin train`"):
+    with pytest.raises(RunError, match=r"^no runs in ./runs yet: start one with `hairpin train`"):
         open_run(None)
-    with pytest.raises(RunError, match=r"^nowhere: not a run, it has no config.toml$"):
+    with pytest.raises(RunError, match=r"^nowhere: not a run: it has no config.toml$"):
         open_run(Path("nowhere"))
     for number in range(5):
         begun(RUNS / f"text-{number}", 100.0 + number)
     with pytest.raises(RunError) as caught:
         open_run(Path("nowhere"))
     shown = ", ".join(str(RUNS / f"text-{number}") for number in (2, 3, 4))
-    assert str(caught.value).endswith(f"; the newest here: {shown}")
+    assert str(caught.value).endswith(f"; the newest: {shown}")
 
 
 # --- which there are ---

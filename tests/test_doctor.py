@@ -151,7 +151,7 @@ def test_one_gradient_that_is_off_by_a_hundredth_is_found_and_named(
     done = hairpin("doctor", "--device", "cpu")
     (line,) = [line for line in done.out.splitlines() if line.startswith("PROBLEM")]
     assert "gpt2 in float32 on cpu" in line
-    assert "computes wrongly: final_norm.weight off by 1.0% (limit 1e-04)" in line
+    assert "wrong results: final_norm.weight off by 1.0% (limit 1e-04)" in line
     assert done.code == 1
     said = "hairpin: wrong numbers: gpt2 in float32 on cpu; install another PyTorch\n"
     assert done.err == said
@@ -195,7 +195,7 @@ def test_a_wrong_token_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Sampling, "draw", second)
     agrees, text = numbers.compare_text(numbers.make_sample("modern"), "cpu")
-    assert not agrees and text == "token 1 at temperature 0 is not the likeliest"
+    assert not agrees and text == "token 1 at temperature 0 is not the most likely"
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -240,7 +240,7 @@ def test_an_optimizer_that_ignores_divisor_and_guard_is_found(
     deaf_kernel(monkeypatch)
     sample = numbers.make_sample("modern")
     agrees, text = numbers.compare_skipped(sample, "cpu")
-    assert not agrees and "in an update that was called off" in text
+    assert not agrees and "in a skipped update" in text
     # And what hairpin does where a device's kernels are known for it.
     monkeypatch.setattr(optimizers, "DEVICES_IGNORING_FOUND_INF", ("cpu",))
     assert numbers.compare_skipped(sample, "cpu")[0]
@@ -376,7 +376,9 @@ def test_emulated_formats_and_compilers_that_fail_are_notes(
     monkeypatch.setattr(devices, "measure_flops", lambda device, precision, **_: speeds[precision])
     fast, slow = devices.look_at_formats("cpu")
     assert fast.text == "4 GFLOP/s in a small model"
-    assert slow.state == "note" and slow.text.startswith("0.2 times as fast as float32: emulated")
+    assert slow.state == "note" and slow.text.startswith(
+        "0.2 times as fast as float32: apparently emulated"
+    )
 
     def no_compiler(*_: object) -> None:
         raise RuntimeError("no C++ compiler\nat all")
@@ -415,7 +417,7 @@ def test_threads_that_sleep_are_no_news(monkeypatch: pytest.MonkeyPatch, setting
 def test_one_thread_is_advised_beside_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = by_name(list(devices.look_at_torch()))["threads"]
-    assert found.state == "note" and "good where other programs run too" in found.text
+    assert found.state == "note" and "good next to other programs" in found.text
 
 
 def test_a_terminal_that_is_not_utf8_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

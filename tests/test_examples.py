@@ -138,7 +138,7 @@ def test_what_is_too_long_is_an_error_with_its_place() -> None:
         examples_of(rows, config(context=8, template="{instruction}>"))
     long_prompt, long_response = raised.value.problems
     assert long_prompt.startswith("tasks.csv:2: prompt and response have 12 tokens, and the model")
-    assert "sees 8" in long_prompt and "too_long" in long_prompt
+    assert "context is 8" in long_prompt and "too_long" in long_prompt
     assert long_response.startswith("tasks.csv:3: the response alone has 7 tokens")
     # Only an input is ever cut, and here there is none.
     with pytest.raises(CorpusError) as raised:
@@ -216,7 +216,9 @@ def test_a_long_text_is_cut_where_asked_and_refused_where_not(too_long: str, kep
     with pytest.raises(CorpusError) as raised:
         labelled_examples(rows, labels, ByteTokenizer(), config(context=4))
     (line,) = raised.value.problems
-    assert line.startswith("spam.csv:2: 7 tokens, and the model sees 4") and "too_long" in line
+    assert (
+        line.startswith("spam.csv:2: 7 tokens, and the model's context is 4") and "too_long" in line
+    )
 
 
 def test_every_row_that_cannot_be_learned_is_named() -> None:

@@ -119,8 +119,14 @@ def test_a_difference_is_taken_within_seeds(tmp_path: Path) -> None:
     ("second", "words"),
     [
         ([2.05, 2.15, 2.25], "worse by 0.0500 bits per byte"),
-        ([2.001, 2.1012, 2.2008], "worse by 0.0010 bits per byte: shown, but immaterial"),
-        ([2.002, 2.098, 2.201], "no difference shown, and one of 0.01 bits per byte is ruled out"),
+        (
+            [2.001, 2.1012, 2.2008],
+            "worse by 0.0010 bits per byte: significant, but too small to matter",
+        ),
+        (
+            [2.002, 2.098, 2.201],
+            "no difference shown; a difference of 0.01 bits per byte is ruled out",
+        ),
         ([2.2, 1.9, 2.3], "no difference shown"),
     ],
 )
@@ -130,7 +136,7 @@ def test_a_verdict_in_words(tmp_path: Path, second: list[float], words: str) -> 
 
 def test_one_seed_shows_nothing(tmp_path: Path) -> None:
     found = only(an_experiment(tmp_path, {"a": [2.0], "b": [1.0]}))
-    assert "it may be the seed" in found.verdict
+    assert "the seed may explain" in found.verdict
 
 
 def test_many_arms_are_corrected_for(tmp_path: Path) -> None:
@@ -178,7 +184,9 @@ def test_a_learning_rate_is_chosen_by_runs_that_the_verdict_does_not_count(tmp_p
     assert (a.peak_lr, b.peak_lr) == (0.01, 0.04)
     assert a.finals == [2.0, 2.1]
     assert not a.is_at_edge and b.is_at_edge
-    assert any("b: its best learning rate, 4e-2, is the last" in note for note in comparison.notes)
+    assert any(
+        "b: its best learning rate, 4e-2, is at the edge" in note for note in comparison.notes
+    )
 
 
 def test_without_tuning_the_first_note_says_so(tmp_path: Path) -> None:
@@ -324,7 +332,7 @@ def test_losses_of_different_things_are_not_compared(tmp_path: Path) -> None:
         with pytest.raises(RunError) as raised:
             verbs.compare(runs=[[first], [second]], out=tmp_path / "out")
         (line,) = raised.value.problems
-        assert line.startswith(f"these losses are of different things: {first} predicts ")
+        assert line.startswith(f"these losses measure different things: {first} predicts ")
         assert f"; {second} predicts " in line and all(word in line for word in words)
         assert not (tmp_path / "out").exists()
         # Nor as runs of one arm.
@@ -373,7 +381,7 @@ def test_what_cannot_be_compared_is_refused(hairpin: Hairpin, tmp_path: Path) ->
     assert "--factors bell" in hairpin("ablate", text, "--factors", "bell").refusal
     assert "find-lr" in hairpin("compare", text, "--vary", "schedule.peak_lr=1e-3,2e-3").refusal
     assert "--only-report" in hairpin("compare", "--only-report").refusal
-    assert "name a run or more" in hairpin("compare", "--runs", "x", "--against").refusal
+    assert "name at least one run" in hairpin("compare", "--runs", "x", "--against").refusal
     assert "no such run" in hairpin("compare", "--runs", "x", "--against", text).refusal
     assert "no text" in hairpin("find-lr").refusal
 
@@ -389,7 +397,8 @@ def test_what_a_comparison_varies_is_not_said_otherwise(hairpin: Hairpin, tmp_pa
         "(--tokens 900, --vary train.updates=3)"
     )
     assert hairpin("compare", text, *vary, "--equal", "time").refusal == (
-        "--vary train.updates and --equal time: arms differ in length, or are made equal; keep one"
+        "--vary train.updates and --equal time: arms cannot both differ in length and be made "
+        "equal; keep one"
     )
     both = ["--vary", "clip.threshold=1,2", "--set", "clip.threshold=3"]
     assert (
@@ -474,7 +483,7 @@ def test_a_comparison_is_trained_and_told(hairpin: Hairpin, tmp_path: Path) -> N
     again = hairpin("compare", "--out", tmp_path / "out", "--only-report", "--json")
     assert json.loads(again.out) == told
     other = hairpin(*arguments(tmp_path), "--equal", "updates")
-    assert "another experiment is there (equal differs)" in other.refusal
+    assert "it holds another experiment (equal differs)" in other.refusal
 
 
 def _first_evaluation(run: Path) -> float:
@@ -535,7 +544,7 @@ def test_only_the_report_needs_no_torch(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_experiment(hairpin: Hairpin, tmp_path: Path) -> None:
     missing = hairpin("compare", "--out", tmp_path / "none", "--only-report")
-    assert "no experiment is there" in missing.refusal
+    assert "no experiment found" in missing.refusal
     (tmp_path / "experiment.json").write_text("{}", encoding="utf-8")
     damaged = hairpin("compare", "--out", tmp_path, "--only-report")
     assert "not an experiment" in damaged.refusal

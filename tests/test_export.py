@@ -120,7 +120,7 @@ def test_the_first_thing_that_does_not_fit_is_named() -> None:
         misfit({n: t for n, t in whole.items() if n != key}, shapes, shape) == f"{key} is missing"
     )
     wrong = whole | {key: torch.ones(8, 16)}
-    assert misfit(wrong, shapes, shape) == f"{key} is [8, 16], and config.json makes it [16, 16]"
+    assert misfit(wrong, shapes, shape) == f"{key} is [8, 16], but config.json implies [16, 16]"
     more = whole | {"layers.0.self_attn.q_proj.bias": torch.ones(16), "x": torch.ones(1)}
     assert misfit(more, shapes, shape) == (
         "layers.0.self_attn.q_proj.bias and 1 more: Qwen3 has no such tensor"
@@ -299,12 +299,12 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
     (tmp_path / "full" / "x").touch()
     new = tmp_path / "new"
     for arguments, line in {
-        ("nowhere", new): "nowhere: not a run, it has no config.toml",
+        ("nowhere", new): "nowhere: not a run: it has no config.toml",
         (qwen3.path, tmp_path / "full"): "full: exists and is not an empty folder; name another",
         (qwen3.path, new, "--to", "onnx"): "'onnx' is not one of 'huggingface', 'gguf'",
-        (qwen3.path,): "is a run; say where to write it, too",
+        (qwen3.path,): "is a run; also name a place to write to",
         (new,): "no runs in ./runs yet",
-        ("a", "b", "c"): "export takes a run and one place to write it to",
+        ("a", "b", "c"): "export takes a run and one place to write to",
         (): "Missing argument '[RUN] OUT",
     }.items():
         assert line in hairpin("export", *arguments).refusal
@@ -342,7 +342,7 @@ def test_gguf_has_no_modern_network_and_needs_its_package(
     with pytest.raises(UserError, match=r"gguf is not installed; pip install 'hairpin\[gguf\]'"):
         package.export(qwen3.path, tmp_path / "a.gguf", to="gguf")
     (tmp_path / "there.gguf").touch()
-    with pytest.raises(RunError, match=r"there\.gguf: is there already; name another file"):
+    with pytest.raises(RunError, match=r"there\.gguf: already exists; name another file"):
         package.export(qwen3.path, tmp_path / "there.gguf", to="gguf")
     modern = package.train(
         text_file(tmp_path),
@@ -350,7 +350,9 @@ def test_gguf_has_no_modern_network_and_needs_its_package(
         settings=tiny(recipe="modern", train__updates=4, schedule__warmup_updates=1),
         watcher=package.Quiet(),
     )
-    with pytest.raises(RunError, match="no network like `modern`; train with `--recipe qwen3`"):
+    with pytest.raises(
+        RunError, match="does not support the `modern` network; train with `--recipe qwen3`"
+    ):
         package.export(modern.path, tmp_path / "b.gguf", to="gguf")
     assert not list(tmp_path.glob("*[ab].gguf"))
 
@@ -372,12 +374,12 @@ def test_a_gpt2_folder_becomes_a_run_that_does_all_that_runs_do(
     assert hairpin("sample", "run", "--prompt", "the", "--tokens", 5).code == 0
     assert hairpin("sample", "run", "--weights", "last", "--tokens", 5).code == 0
     assert "bits per byte" in hairpin("evaluate", "run", text).out
-    assert "no text is named" in hairpin("evaluate", "run").refusal
+    assert "no text given" in hairpin("evaluate", "run").refusal
     assert "0 updates" in hairpin("verify", "run").out
     assert hairpin("report", "run").code == 0
     rows = [line.split() for line in hairpin("runs", ".").out.splitlines()]
     assert ["run", "finished"] in [row[:2] for row in rows]
-    way = "imported, with no training to go on with; `hairpin train TEXT --from run` begins one"
+    way = "imported, so there is no training to resume; `hairpin train TEXT --from run` starts one"
     assert way in hairpin("resume", "run").out
     assert way in hairpin("resume", "run", "--extend", 5).refusal
     flags = ["--updates", 2, "--set", "train.tokens_per_update=48", "--precision", "float32"]
@@ -403,22 +405,25 @@ def test_qwen3_and_plain_bytes_come_back(qwen3: Run, tmp_path: Path) -> None:
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (second / name).read_bytes() == (folder / name).read_bytes()
     card = (second / "README.md").read_text(encoding="utf-8")
-    assert f"| began from | Qwen3 checkpoint in {folder.name} |" in card
+    assert f"| started from | Qwen3 checkpoint in {folder.name} |" in card
     assert "| training |" not in card and "| validation |" not in card
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
-    ({"num_key_value_heads": 1}, "num_key_value_heads is 1, and hairpin computes with 2"),
-    ({"head_dim": 16}, "head_dim is 16, and hairpin computes with 8"),
-    ({"intermediate_size": 64}, "intermediate_size is 64, and hairpin computes with 40"),
-    ({"rope_parameters": None, "rope_theta": 1e6}, "rope_theta is 1000000.0, and hairpin computes"),
-    ({"rope_parameters": [1]}, "rope_parameters is [1], and should be an object"),
-    ({"rope_parameters": {"rope_type": "yarn"}}, 'rope_type is "yarn", and hairpin computes with'),
-    ({"layer_types": ["sliding_attention"]}, 'layer_types is ["sliding_attention"], and hairpin'),
-    ({"use_sliding_window": True}, "use_sliding_window is true, and hairpin computes with false"),
-    ({"rms_norm_eps": 1e-5}, "rms_norm_eps is 1e-05, and hairpin computes with 1e-06"),
+    ({"num_key_value_heads": 1}, "num_key_value_heads is 1, but hairpin supports only 2"),
+    ({"head_dim": 16}, "head_dim is 16, but hairpin supports only 8"),
+    ({"intermediate_size": 64}, "intermediate_size is 64, but hairpin supports only 40"),
+    (
+        {"rope_parameters": None, "rope_theta": 1e6},
+        "rope_theta is 1000000.0, but hairpin supports only",
+    ),
+    ({"rope_parameters": [1]}, "rope_parameters is [1], but should be an object"),
+    ({"rope_parameters": {"rope_type": "yarn"}}, 'rope_type is "yarn", but hairpin supports only'),
+    ({"layer_types": ["sliding_attention"]}, 'layer_types is ["sliding_attention"], but hairpin'),
+    ({"use_sliding_window": True}, "use_sliding_window is true, but hairpin supports only false"),
+    ({"rms_norm_eps": 1e-5}, "rms_norm_eps is 1e-05, but hairpin supports only 1e-06"),
     ({"num_attention_heads": 16}, "hidden_size / num_attention_heads is 1, which is not even"),
-    ({"hidden_size": None}, "hidden_size is null, and should be a number from 1 to 65536"),
+    ({"hidden_size": None}, "hidden_size is null, but should be a number from 1 to 65536"),
 ]
 
 
@@ -441,7 +446,7 @@ def test_what_cannot_be_imported_is_refused_and_leaves_nothing(
 ) -> None:
     folder = gpt2_folder(tmp_path / "gpt2")
     assert hairpin("import", folder, "--out", "run").code == 0
-    assert "run: is a run already; name it as it is" in hairpin("import", "run").refusal
+    assert "run: is already a run; name it directly" in hairpin("import", "run").refusal
     assert "exists and is not an empty folder" in hairpin("import", folder, "--out", "run").refusal
     assert "no such folder" in hairpin("import", "nowhere/at/all", "--out", "x").refusal
     monkeypatch.setattr(

@@ -314,7 +314,7 @@ def test_a_finished_run_needs_a_policy_and_each_is_explained(
     run = trained(tmp_path)
     files = {path: path.read_bytes() for path in run.path.rglob("*") if path.suffix}
     line = hairpin("resume", run.path, "--extend", "8").refusal
-    assert "finished, and the end of its cosine was at its length" in line
+    assert "finished, and its cosine schedule is complete" in line
     assert all(f"{name}: {words}" in line for name, words in POLICIES.items())
     assert "add --extend" in hairpin("resume", run.path, "--policy", "rewarm").refusal
     for wrong in ("0", "-3", "soon", "1e9", "9" * 20):
@@ -407,7 +407,7 @@ def test_a_time_holds_the_start_the_evaluations_and_the_end(
     assert config.evaluate.every_updates == config.checkpoint.every_updates == spacing
     assert (note is not None) == (seconds in ("12s", "5s"))
     if note is not None:
-        assert note.startswith(f"--extend {seconds}: one update more takes 13s here")
+        assert note.startswith(f"--extend {seconds}: one more update takes 13s here")
 
 
 def test_a_run_that_is_not_settled_cannot_be_made_longer(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_a_run_that_is_not_settled_cannot_be_made_longer(tmp_path: Path) -> None
     (run.path / "config.toml").write_text(
         f"data.texts = ['{tmp_path / 'text.txt'}']\n", encoding="utf-8"
     )
-    with pytest.raises(RunError, match="not begun yet; `hairpin resume"):
+    with pytest.raises(RunError, match="not started yet; `hairpin resume"):
         extended_config(run, run.config, 4, "rewarm")
 
 

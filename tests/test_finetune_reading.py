@@ -264,9 +264,7 @@ def test_bad_bytes_can_be_replaced_as_in_training_and_are_counted(tmp_path: Path
     config = with_values(config_of(path, "classify"), {"data.on_bad_bytes": "replace"})
     found = divide(config, ByteTokenizer())
     assert found.used.replaced == 6 and "caf\ufffd 3" in texts_of(found)
-    assert found.notices[0].startswith(
-        "6 characters of the file stand for bytes that are not UTF-8"
-    )
+    assert found.notices[0].startswith("6 characters of the file replace bytes that are not UTF-8")
 
 
 # --- twins ---
@@ -326,11 +324,13 @@ def test_another_file_is_compared_anew_with_the_settings_of_a_run_of_before(tmp_
 def test_too_few_is_told_from_labels_of_one_text_each(tmp_path: Path) -> None:
     unlike = [{"text": f"t {n // 2}", "label": f"l{n // 2}"} for n in range(20)]  # each text twice
     (line,) = problems_of(file_of(tmp_path, unlike), "classify")
-    assert line.startswith("tasks.jsonl: none is left for validation: each label has only one text")
+    assert line.startswith(
+        "tasks.jsonl: no record is left for validation: each label has only one text"
+    )
     assert "'l0', 'l1'" in line and "and 2 more" in line and "finetune.label_column" in line
     assert "too few" not in line
     (line,) = problems_of(file_of(tmp_path, tasks(1)))
-    assert "one that differs is needed" in line
+    assert "a different one is needed" in line
     some = [*unlike, {"text": "another", "label": "l0"}]
     found = divided(file_of(tmp_path, some), "classify")
     assert found.notices[0].startswith("labels with one text, which cannot be in both training and")
@@ -349,7 +349,7 @@ def test_a_template_with_an_unknown_name_is_refused(
 ) -> None:
     path = file_of(tmp_path, tasks())
     (line,) = problems_of(path, template=template)
-    assert line.startswith(f"finetune.template: {names} would stand")
+    assert line.startswith(f"finetune.template: {names} would appear")
     assert line.endswith("{instruction} and {input}")
     # A run that was made with it goes on with it.
     made = with_values(config_of(path, template=template), {"data.hash": _hash(path)})
@@ -401,11 +401,11 @@ class Frame:
     ("rows", "words"),
     [
         ([], "no records in it"),
-        (["a.csv"], "row 1: a str is no record; give a list of dicts"),
-        ([{"text": "a"}, None], "row 2: a NoneType is no record"),
-        ({"text": ["a"]}, "a dict is no list of records"),
-        (b"text", "a bytes is no list of records"),
-        (5, "a int is no list of records"),
+        (["a.csv"], "row 1: a str is not a record; give a list of dicts"),
+        ([{"text": "a"}, None], "row 2: a NoneType is not a record"),
+        ({"text": ["a"]}, "a dict is not a list of records"),
+        (b"text", "a bytes is not a list of records"),
+        (5, "a int is not a list of records"),
         ([{"text": {1, 2}}], "row 1: cannot be written as JSON (a set is neither"),
         (Frame(), r"of a data frame give frame.to_dict('records')"),
     ],

@@ -315,21 +315,21 @@ BROKEN: dict[str, tuple[str, str]] = {
     "mixed.json": (json.dumps([{"text": "a"}] * 150 + [{"text": []}]), ': record 151: "text" is a'),
     "no-list.json": ('{"text": "a"}', ": is not a list; a .json holds a list of objects"),
     "inner-list.json": ('{"name": "me",\n "messages": [{"text": "a"}]}', ": is not a list; a .json "
-    'holds a list of objects: [{…}, {…}]. Save the list "messages" that is in it as a file of'),
-    "one-line.json": ('{"n": 1, "chats": [{"text": "a"}]}', 'Save the list "chats" that is in it'),
-    "lines.json": (as_lines([{"messages": [{"text": "a"}]}] * 2), "say --set data.format=jsonl"),
+    'holds a list of objects: [{…}, {…}]. Save the list "messages" inside it as a separate'),
+    "one-line.json": ('{"n": 1, "chats": [{"text": "a"}]}', 'Save the list "chats" inside it'),
+    "lines.json": (as_lines([{"messages": [{"text": "a"}]}] * 2), "use --set data.format=jsonl"),
     "empty.json": ("", ": is empty; a .json holds"),
     "cut.json": ('[{"text": "a"}, {"text": "b"}', ": the list has no end"),
     "cut-in-a-row.json": ('[{"text": "a"},\n {"text": "b', ":2: not valid JSON: Unterminated"),
     "no-comma.json": (
         '[{"text": "a"}\n {"text": "b"}]',
-        ':2: not valid JSON: "{"text": "" where a comma or the end of the list',
+        ':2: not valid JSON: "{"text": "" instead of a comma or the end of the list',
     ),
     "wrong.json": ('[{"text": "a"},\n\n{"text": nope}]' + " " * 99, ":3: not valid JSON: "),
     "texts.json": ('["a"]', ": record 1: should be an object"),
     "ragged.csv": ("text,id\na,1\nb\n", ":3: 1 cell, and the header has 2; put a cell"),
     "more.csv": ("text,id\na,1\nb,2,3\n", ":3: 3 cells, and the header has 2"),
-    "unclosed.csv": ('text,id\na,1\n"b,2\nc,3\n', ":3: the quotes of the record that begins here"),
+    "unclosed.csv": ('text,id\na,1\n"b,2\nc,3\n', ":3: unbalanced quotes in this record"),
     "empty.csv": ("", ": is empty; its first line should name the columns"),
     "twice.csv": ("text,text\na,b\n", ':1: two columns are called "text"; rename one'),
     "ragged.tsv": ("text\tid\na\n", ":2: 1 cell, and the header has 2"),
@@ -387,7 +387,7 @@ def test_a_table_without_a_text_left_says_which_column(tmp_path: Path) -> None:
     for name, content in (("b.jsonl", "\n \n"), ("b.csv", "text,id\n"), ("b.json", "[]")):
         empty = write(tmp_path / name, content)
         line = problem_of(lambda empty=empty: survey(corpus_of(empty)))  # type: ignore[misc]
-        assert "there is no text in it: the table has no rows" in line
+        assert "it has no text: the table has no rows" in line
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_ids_of_another_trainer_are_named(tmp_path: Path, content: bytes, who: s
     path.write_bytes(content)
     line = problem_of(lambda: corpus_of(path))
     assert line.startswith(f"{path}: is a file of token ids, as {who}'s ")
-    assert line.endswith(": give the text it was made of")
+    assert line.endswith(": use the text that it was made from")
 
 
 def test_a_text_that_is_called_bin_is_read(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_a_saved_dataset_without_rows_is_a_line(tmp_path: Path) -> None:
         line = problem_of(lambda name=name: corpus_of(tmp_path / name))  # type: ignore[misc]
         assert line.startswith(f"{tmp_path / name}: the saved dataset has no rows")
     write(tmp_path / "none" / "dataset_dict.json", '{"splits": []}')
-    assert "has no split in it" in problem_of(lambda: corpus_of(tmp_path / "none"))
+    assert "has no split" in problem_of(lambda: corpus_of(tmp_path / "none"))
 
 
 def test_a_row_without_end_is_not_held_in_memory(
@@ -455,7 +455,7 @@ def test_a_row_without_end_is_not_held_in_memory(
         path = write(tmp_path / name, text)
         assert "million characters" in problem_of(lambda p=path: texts_of(corpus_of(p)))  # type: ignore[misc]
     path = write(tmp_path / "a.csv", 'text\na\n"' + "x y\n" * 2000)
-    assert ":3: the quotes" in problem_of(lambda: texts_of(corpus_of(path)))
+    assert ":3: unbalanced quotes" in problem_of(lambda: texts_of(corpus_of(path)))
     assert tables.LONGEST_ROW_CHARS == 1000
 
 
@@ -525,9 +525,9 @@ def test_rows_that_python_holds_are_written_once_by_their_content(tmp_path: Path
 @pytest.mark.parametrize(
     ("rows", "column", "expected"),
     [
-        ({"train": ["a"]}, None, "a dict of train is no text: pass one of its values"),
-        (7, None, "a int is no text: name a file, or pass an iterable"),
-        (["a", 7], None, 'row 2: "the row" is a int, where a text belongs'),
+        ({"train": ["a"]}, None, "a dict of train is not a text: pass one of its values"),
+        (7, None, "a int is not a text: name a file, or pass an iterable"),
+        (["a", 7], None, 'row 2: "the row" is a int, not a text'),
         ([{"a": "x", "b": "y"}], None, "row 1: several columns hold text"),
         ([{"text": "x"}], "txet", 'no column "txet" (did you mean "text"'),
         ([{"text": "x"}, {"text": 3}], None, 'row 2: "text" is a int'),

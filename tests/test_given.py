@@ -110,7 +110,7 @@ def test_one_string_is_not_taken_for_its_letters(tmp_path: Path) -> None:
         hairpin.train(text, overrides="train.sed=5", out=tmp_path / "r", watcher=SILENT)
     with pytest.raises(ConfigError, match=r"--vary nonsense: write it as"):
         hairpin.compare(text, vary="nonsense", out=tmp_path / "e")
-    with pytest.raises(ConfigError, match="--factors nonsense: choose of"):
+    with pytest.raises(ConfigError, match="--factors nonsense: choose from"):
         hairpin.ablate(text, factors="nonsense", out=tmp_path / "e")
 
 
@@ -126,9 +126,9 @@ def test_settings_that_are_no_dict_are_said(tmp_path: Path) -> None:
         lambda: hairpin.compare(text, vary="train.seed=1,2", settings=anything),
         lambda: package_schedule(settings=anything),
     ):
-        with pytest.raises(ConfigError, match=r"settings: a \w+ is given; give a dict"):
+        with pytest.raises(ConfigError, match=r"settings: a \w+ is not a dict; give one"):
             act()
-    with pytest.raises(ConfigError, match="sources: a str is given; give a dict"):
+    with pytest.raises(ConfigError, match="sources: a str is not a dict; give one"):
         hairpin.train(sources=anything, watcher=SILENT)
     with pytest.raises(ConfigError, match="go into `settings`"):
         hairpin.train(text, overrides={"train.updates": 3}, watcher=SILENT)
@@ -145,13 +145,13 @@ def test_runs_are_reported_from_a_list(run: hairpin.Run, tmp_path: Path) -> None
 def test_what_is_no_number_of_tokens_and_no_seed_is_said(
     run: hairpin.Run, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: .* give a whole number"):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}: .* is not a whole number"):
         run.trained().write("the cat", **wrong)
 
 
 @pytest.mark.parametrize("prompt", [b"the cat", None, 5])
 def test_what_is_no_prompt_is_said(run: hairpin.Run, prompt: Any) -> None:
-    with pytest.raises(CorpusError, match="where a text belongs"):
+    with pytest.raises(CorpusError, match="not a text"):
         run.trained().write(prompt)
 
 

@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(base: Path) -> Run:
-    """One that began from another, in a folder that says who made it."""
+    """One that started from another, in a folder that says who made it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["hairpin", "train", str(base / "river.txt")])
         patch.setattr(Run, "write_plots", lambda self: [])
@@ -88,7 +88,7 @@ def test_the_page_of_a_run_that_failed(base: Path, tmp_path: Path) -> None:
             watcher=Watching(stop_after_update=3),
         )  # fmt: skip
     with (base / "stopped" / "metrics.jsonl").open("a", encoding="utf-8") as record:
-        reason = f"stopped; go on with `hairpin resume {base}/stopped`"
+        reason = f"stopped; resume with `hairpin resume {base}/stopped`"
         end = {"event": "end", "update": 3, "status": "failed", "seconds": 1, "reason": reason}
         record.write(json.dumps(end) + "\n")
     page = hairpin.report(base / "stopped").read_text(encoding="utf-8")

@@ -83,7 +83,7 @@ def test_what_would_make_it_another_run_is_refused(stopped: Run, key: str, value
     edited = stopped.directory.config.read_bytes()
     with pytest.raises(HairpinError) as refused:
         resume(stopped)
-    assert "hash" in str(refused.value) or "begin another run" in str(refused.value)
+    assert "hash" in str(refused.value) or "start another run" in str(refused.value)
     assert stopped.directory.config.read_bytes() == edited, "the user's edit is not lost"
     assert sorted(stopped.directory.checkpoints.rglob("*")) == checkpoints
     stopped.directory.config.write_bytes(whole)
@@ -139,8 +139,8 @@ def test_another_number_of_threads_is_said_and_stands_in_the_record(stopped: Run
     finally:
         torch.set_num_threads(before)
     assert notice == (
-        f"the number of threads was {before} until update 7 and is {before + 1} from here: "
-        "other bits"
+        f"the number of threads was {before} until update 7 and is {before + 1} from here: bits "
+        f"will differ"
     )
     (event,) = of_kind(stopped.record(), "resume")
     assert event["changes"] == [notice]
@@ -165,7 +165,7 @@ def test_a_record_that_lacks_lines_is_said_and_gone_on_with(stopped: Run, left: 
     else:
         path.unlink()
     (notice,) = resume(stopped)
-    assert "metrics.jsonl" in notice and "the run goes on" in notice
+    assert "metrics.jsonl" in notice and "the run continues" in notice
     if left != "another":
         assert "lines are missing" in notice
     after = path.read_bytes()
@@ -230,7 +230,7 @@ def test_an_edit_while_it_trains_is_refused_at_the_resume(tmp_path: Path) -> Non
     watcher = Editing(5, run=Run(RunDirectory(tmp_path / "run")))
     with pytest.raises(Interrupted):
         hairpin.train(text_file(tmp_path), out=tmp_path / "run", settings=SETTINGS, watcher=watcher)
-    with pytest.raises(HairpinError, match=r"train\.seed is 6 and was 5"):
+    with pytest.raises(HairpinError, match=r"train\.seed is 6 but was 5"):
         resume(watcher.run)
     watcher.run.directory.config.write_bytes(watcher.whole)
     assert resume(watcher.run) == []

@@ -156,7 +156,7 @@ def test_what_writes_in_another_format_has_its_own_weights(precision: Precision)
 
 def test_formats_are_for_a_cpu() -> None:
     trained = replace(trained_with(lively_model(SHAPE)), device="cuda")
-    with pytest.raises(ConfigError, match="int8 is for writing on a CPU, not on cuda"):
+    with pytest.raises(ConfigError, match="int8 is for generating on a CPU, not on cuda"):
         trained.for_writing("int8")
 
 
@@ -278,7 +278,7 @@ def test_weights_of_another_tokenizer_are_refused(run: RunDirectory) -> None:
 def test_a_config_of_another_model_is_refused(run: RunDirectory) -> None:
     config = run.config.read_text(encoding="utf-8")
     run.config.write_text(config.replace("layers = 1", "layers = 2"), encoding="utf-8")
-    with pytest.raises(RunError, match="not the one that was trained"):
+    with pytest.raises(RunError, match="differs from the model that was trained"):
         load_trained(run, device="cpu")
 
 

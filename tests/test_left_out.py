@@ -62,7 +62,7 @@ def test_train_plan_prepare_and_evaluate_say_what_was_left_out(
     said = [
         "left out: 2 pictures (b.png, c.png), 1 hidden file or folder (.gitignore)",
         "left out: 1 PDF (d.pdf): save its text, as with `pdftotext`",
-        "left out: 1 table among the texts (e.csv): --column NAME includes them, --set "
+        "left out: 1 table next to texts (e.csv): --column NAME includes them, --set "
         "data.format=text reads them as plain text",
         "bytes that are not text were replaced by 1 U+FFFD character",
     ]
@@ -119,7 +119,7 @@ def test_a_separator_that_is_never_found_and_one_that_is_plainly_there_are_said(
     (line,) = whole.notices
     assert line == (
         "<|endoftext|> stands 50 times in the text, and no separator is set: "
-        "--data.separator '<|endoftext|>' makes a document of each part"
+        "--data.separator '<|endoftext|>' makes each part a document"
     )
     assert survey(corpus_of(path)).notices == whole.notices  # from the cache, too
     (line,) = survey(corpus_of(path, separator="\n\n")).notices
@@ -185,7 +185,7 @@ def test_a_runs_own_folder_is_not_its_text(
         assert corpus.left_out.counts() == {"run folder": number}
     assert "left out: 2 run folders (runs/w-1, runs/w-2)" in corpus.notices()
     line = hairpin("train", "runs/w-1", *TINY_FLAGS).refusal
-    assert "runs/w-1: is the folder of a run of hairpin, not text" in line
+    assert "runs/w-1: is the folder of a hairpin run, not text" in line
     assert "(left out: 2 run folders (w-1, w-2))" in problem_of(lambda: corpus_of("runs"))
 
 
@@ -244,7 +244,7 @@ def test_tables_do_not_stop_a_folder_of_texts(tmp_path: Path) -> None:
     corpus = corpus_of(root)
     assert texts_of(corpus) == ["def f(): ...\n", '{"id": 1}']
     (line,) = corpus.notices()
-    assert "3 tables among the texts (tests/broken.csv, tests/rows.json, tests/users.csv)" in line
+    assert "3 tables next to texts (tests/broken.csv, tests/rows.json, tests/users.csv)" in line
     assert "--column NAME" in line and "data.format=text" in line
     assert len(texts_of(corpus_of(root, format="text"))) == 5
     corpus = corpus_of(root, column="body")
@@ -346,7 +346,7 @@ def test_of_several_bad_files_each_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError) as caught:
         survey(corpus_of(many))
     assert len(caught.value.problems) == 11
-    assert caught.value.problems[-1] == "20 more files were not looked at"
+    assert caught.value.problems[-1] == "20 more files were not checked"
 
 
 # --- compressed, and told from text ---
@@ -365,7 +365,7 @@ def test_a_long_window_of_zstd_is_read(tmp_path: Path) -> None:
     frame[5] = (35 - 10) << 3
     path.write_bytes(frame)
     line = problem_of(lambda: texts_of(corpus_of(path)))
-    assert "unpack it, as with `zstd -d --long=31`" in line and "damaged" not in line
+    assert "unpack it first, as with `zstd -d --long=31`" in line and "damaged" not in line
 
 
 def test_links_to_nothing_and_pointers_are_said(tmp_path: Path) -> None:
@@ -375,11 +375,11 @@ def test_links_to_nothing_and_pointers_are_said(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path)
     assert texts_of(corpus) == ["text"]
     assert corpus.notices() == (
-        "left out: 1 pointer of Git LFS (b.txt): fetch it, as with `git lfs pull`",
+        "left out: 1 Git LFS pointer (b.txt): fetch it, as with `git lfs pull`",
         "left out: 1 broken link or special file (c.txt)",
     )
     table = files(tmp_path / "hub", train_jsonl=pointer) / "train.jsonl"
-    assert "is a pointer of Git LFS, and not the file: fetch it" in problem_of(
+    assert "is a Git LFS pointer, not the file itself: fetch it" in problem_of(
         lambda: corpus_of(table)
     )
 

@@ -99,7 +99,7 @@ def test_bytes_that_change_after_they_were_verified_are_not_loaded(run: RunDirec
     content[-1] ^= 1
     path.unlink()
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: not the bytes"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its bytes differ"):
         checkpoint.tensors("model")
 
 
@@ -127,7 +127,11 @@ def test_the_best_before_is_read_while_a_new_one_is_put_in_its_place(run: RunDir
 
 def test_a_checkpoint_that_stays_damaged_is_an_error_at_once(run: RunDirectory) -> None:
     (run.best / "manifest.json").write_bytes(b"{}")
-    with pytest.raises(RunError, match=r"manifest\.json: not the bytes that were written"):
+    with pytest.raises(
+        RunError,
+        match=r"manifest\.json: its bytes differ from those that were "
+        r"written",
+    ):
         load_weights(run, "best")
 
 

@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_halved_said_once_and_stored(
             watcher=watcher,
         )  # fmt: skip
     line, timed = watcher.notices
-    assert line == "execution.micro_batch: 8 sequences do not fit in memory; it is 2 now"
+    assert line == "execution.micro_batch: 8 sequences do not fit in memory; using 2"
     assert timed.startswith("timed on this machine: ")
     assert run.config.execution.micro_batch == 2
     assert seen[:2] == [8, 4] and set(seen[2:]) == {2}, "tried again after it was known"
@@ -193,7 +193,7 @@ def test_nothing_is_made_of_a_run_that_was_edited_beyond_the_machine(
         return first_values(self) if made[-1] != "meta" else iter(())
 
     monkeypatch.setattr(GPT, "first_values", counted)
-    with pytest.raises(RunError, match="not the one that was trained"):
+    with pytest.raises(RunError, match="differs from the model that was trained"):
         hairpin.load(run.path).trained()
     assert set(made) <= {"meta"}
 

@@ -1,4 +1,4 @@
-"""What a run learned by heart: measured at its end, beside what is known to be in the text."""
+"""What a run memorised: measured at its end, beside what is known to be in the text."""
 
 import random
 import signal

@@ -455,5 +455,5 @@ def test_a_gguf_file_replaces_no_link(hairpin: Hairpin, tmp_path: Path) -> None:
     assert hairpin("import", gpt2_folder(tmp_path / "model"), "--out", "run").code == 0
     (tmp_path / "a.gguf").symlink_to(tmp_path / "nowhere")
     refusal = hairpin("export", "run", "--to", "gguf", "a.gguf").refusal
-    assert refusal == "a.gguf: is there already; name another file"
+    assert refusal == "a.gguf: already exists; name another file"
     assert (tmp_path / "a.gguf").is_symlink()

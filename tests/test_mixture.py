@@ -204,8 +204,8 @@ def test_sources_that_contradict_each_other_are_refused() -> None:
 
     a, b = {"name": "a", "texts": ["/a"]}, {"name": "b", "texts": ["/b"]}
     assert "two sources are called a" in problems(a, {"name": "A", "texts": ["/b"]})[0]
-    assert "a without a weight" in problems(a, b | {"weight": 1.0})[0]
-    assert "a needs texts, or a corpus" in problems({"name": "a"})[0]
+    assert "a has no weight" in problems(a, b | {"weight": 1.0})[0]
+    assert "a needs texts or a corpus" in problems({"name": "a"})[0]
     assert "data.texts and data.sources" in problems(a, **{"data.texts": ["/x"]})[0]
     assert "greater than 0" in problems(a | {"weight": 0.0})[0]
     assert "finite" in problems(a | {"weight": math.nan})[0]
@@ -417,7 +417,7 @@ def test_every_verb_takes_sources(hairpin: Hairpin, tmp_path: Path) -> None:
     two_sources(tmp_path)
     mix = ("--source", "small=small.jsonl:0.25", "--source", "large=large.txt:0.75")
     plan = hairpin("plan", *mix, "--no-probe", *TINY_FLAGS)
-    assert plan.code == 0 and "25.0% of it" in plan.out and "of all sources together" in plan.out
+    assert plan.code == 0 and "25.0% of it" in plan.out and "of all sources" in plan.out
     as_json = json.loads(hairpin("plan", *mix, "--no-probe", "--json", *TINY_FLAGS).out)
     assert set(as_json["text"]["sources"]) == {"small", "large"}
     train = ("train", *mix, *TINY_FLAGS, "--out", "run", "--or-resume")
@@ -449,7 +449,7 @@ def test_a_source_that_is_seen_often_is_said(hairpin: Hairpin, tmp_path: Path) -
     (tmp_path / "large.txt").write_text(some_text(20_000))
     mix = ("--source", "small=small.txt:1", "--source", "large=large.txt:1")
     done = hairpin("train", *mix, *TINY_FLAGS, "--set", "train.updates=60", "--out", "run")
-    assert done.code == 0 and "a small source for its weight: the run goes over small" in done.out
+    assert done.code == 0 and "a small source for its weight: the run repeats small" in done.out
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 2.0), (0.7, 0.2, 0.1)])

@@ -98,16 +98,16 @@ def test_another_run_is_refused_with_every_key_that_differs(
     before = run.directory.metrics.read_bytes()
     other = hairpin(*command, "--lr", "0.02", "--recipe", "simple", "--budget", "10m").refusal
     for difference in (
-        "recipe is gpt2 there and simple asked",
-        "schedule.peak_lr is 0.01 there and 0.02 asked",
-        "schedule.kind is unset there and constant asked",
-        "clip.kind is norm there and off asked",
-        "--budget is unset there and 600s asked",
+        "recipe is gpt2 in that run and simple here",
+        "schedule.peak_lr is 0.01 in that run and 0.02 here",
+        "schedule.kind is unset in that run and constant here",
+        "clip.kind is norm in that run and off here",
+        "--budget is unset in that run and 600s here",
     ):
         assert difference in other
     assert "warmup" not in other
     assert other.endswith(
-        f"name another folder with --out, or go on with that one by `hairpin resume {run.path}`"
+        f"name another folder with --out, or resume that run with `hairpin resume {run.path}`"
     )
     assert run.directory.metrics.read_bytes() == before
 
@@ -116,7 +116,7 @@ def test_a_budget_is_part_of_what_is_asked(tmp_path: Path) -> None:
     run = train(tmp_path, budget="30s")
     assert (first_event(run.directory.metrics) or {})["budget_seconds"] == 30
     assert train(tmp_path, budget="30s", or_resume=True).summary().updates == 12
-    with pytest.raises(RunError, match="--budget is 30s there and 60s asked"):
+    with pytest.raises(RunError, match="--budget is 30s in that run and 60s here"):
         train(tmp_path, budget="60s", or_resume=True)
 
 
@@ -182,7 +182,7 @@ def test_a_run_killed_before_its_record_was_begun_begins(
 def test_a_run_killed_before_its_record_was_begun_is_refused_to_another(
     tmp_path: Path, killed_at_once: Run
 ) -> None:
-    with pytest.raises(RunError, match=r"train\.seed is 5 there and 6 asked"):
+    with pytest.raises(RunError, match=r"train\.seed is 5 in that run and 6 here"):
         train(tmp_path, or_resume=True, changes={"train__seed": 6})
     assert not killed_at_once.directory.metrics.exists()
 

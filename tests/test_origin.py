@@ -180,37 +180,37 @@ OBJECTIONS: list[tuple[dict[str, Any], str]] = [
         {"model_type": None},
         'model_type is null, and hairpin\'s networks are "gpt2", "nanochat", "qwen3"',
     ),
-    ({"n_layer": None}, "n_layer is null, and should be a number from 1 to 512"),
-    ({"n_head": True}, "n_head is true, and should be a number from 1 to 512"),
-    ({"n_positions": "12"}, 'n_positions is "12", and should be a number from 2 to 1048576'),
-    ({"n_head": 5}, "n_embd is 32, and no multiple of n_head, 5"),
-    ({"n_inner": 64}, "n_inner is 64, and hairpin computes with 128"),
+    ({"n_layer": None}, "n_layer is null, but should be a number from 1 to 512"),
+    ({"n_head": True}, "n_head is true, but should be a number from 1 to 512"),
+    ({"n_positions": "12"}, 'n_positions is "12", but should be a number from 2 to 1048576'),
+    ({"n_head": 5}, "n_embd is 32, not a multiple of n_head, 5"),
+    ({"n_inner": 64}, "n_inner is 64, but hairpin supports only 128"),
     (
         {"activation_function": "gelu"},
-        'activation_function is "gelu", and hairpin computes with "gelu_new" or '
+        'activation_function is "gelu", but hairpin supports only "gelu_new" or '
         '"gelu_pytorch_tanh"',
     ),
     (
         {"layer_norm_epsilon": 1e-6},
-        "layer_norm_epsilon is 1e-06, and hairpin computes with 1e-05",
+        "layer_norm_epsilon is 1e-06, but hairpin supports only 1e-05",
     ),
-    ({"scale_attn_weights": False}, "scale_attn_weights is false, and hairpin computes with true"),
+    ({"scale_attn_weights": False}, "scale_attn_weights is false, but hairpin supports only true"),
     (
         {"scale_attn_by_inverse_layer_idx": True},
-        "scale_attn_by_inverse_layer_idx is true, and hairpin computes with false",
+        "scale_attn_by_inverse_layer_idx is true, but hairpin supports only false",
     ),
     (
         {"reorder_and_upcast_attn": True},
-        "reorder_and_upcast_attn is true, and hairpin computes with false",
+        "reorder_and_upcast_attn is true, but hairpin supports only false",
     ),
-    ({"add_cross_attention": True}, "add_cross_attention is true, and hairpin computes with false"),
+    ({"add_cross_attention": True}, "add_cross_attention is true, but hairpin supports only false"),
     (
         {"pruned_heads": {"0": [1]}},
-        'pruned_heads is {"0": [1]}, and hairpin computes with {} or null',
+        'pruned_heads is {"0": [1]}, but hairpin supports only {} or null',
     ),
     (
         {"quantization_config": {"bits": 4}},
-        'quantization_config is {"bits": 4}, and hairpin computes with null',
+        'quantization_config is {"bits": 4}, but hairpin supports only null',
     ),
 ]
 
@@ -249,11 +249,11 @@ WEIGHTS: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
     (without("h.1.ln_2.bias"), "model.safetensors: h.1.ln_2.bias is missing"),
     (
         with_tensor("h.1.mlp.c_fc.weight", torch.ones(128, 32)),
-        "model.safetensors: h.1.mlp.c_fc.weight is [128, 32], and config.json makes it [32, 128]",
+        "model.safetensors: h.1.mlp.c_fc.weight is [128, 32], but config.json implies [32, 128]",
     ),
     (
         with_tensor("wte.weight", torch.ones(299, 32)),
-        "model.safetensors: wte.weight is [299, 32], and config.json makes it [300, 32]",
+        "model.safetensors: wte.weight is [299, 32], but config.json implies [300, 32]",
     ),
     (
         with_tensor("h.2.ln_1.weight", torch.ones(32)),
@@ -297,7 +297,7 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> 
     tensors["h.0.mlp.c_proj.bias"] = torch.full((32,), value)
     write_gpt2_weights(folder, tensors)
     assert problems_of(folder) == [
-        "gpt2: blocks.0.mlp.output.bias is not finite; such weights cannot be trained further"
+        "gpt2: blocks.0.mlp.output.bias is not finite; such weights cannot be trained"
     ]
 
 
@@ -398,7 +398,7 @@ TOKENIZERS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (changed("pre_tokenizer", None), "type is null"),
     (changed("pre_tokenizer.add_prefix_space", True), "add_prefix_space is true"),
     (changed("pre_tokenizer.use_regex", False), "use_regex is false"),
-    (changed("added_tokens", []), f"it has no {GPT2_END}, which stands between texts"),
+    (changed("added_tokens", []), f"it has no {GPT2_END}, which separates texts"),
     (
         changed("added_tokens", [{"id": 400, "content": GPT2_END}]),
         "its ids are not 0, 1, 2 and so on",
@@ -417,7 +417,8 @@ def test_a_tokenizer_that_would_give_other_ids_is_refused(
     write_gpt2_tokenizer(folder, whole)
     assert problems_of(folder) == [
         f"gpt2/tokenizer.json: hairpin cannot use this tokenizer: {reason}; it takes GPT-2's, and "
-        "other byte-level BPE that is made like it"
+        f"other byte-level BPE of the same form"
+        ""
     ]
 
 
@@ -447,14 +448,14 @@ def test_tokenizer_files_that_are_damaged_are_named(folder: Path) -> None:
 def test_a_model_without_its_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     assert problems_of(folder) == [
-        "gpt2: no tokenizer in it, and 300 ids are not GPT-2's; put tokenizer.json there, or "
-        "vocab.json and merges.txt"
+        "gpt2: no tokenizer in it, and 300 ids are not GPT-2's; add tokenizer.json, or vocab.json "
+        "and merges.txt"
     ]
     write_gpt2_config(folder, vocab_size=299)
     write_gpt2_tokenizer(folder, gpt2_tokenizer_json())
     assert problems_of(folder) == [
-        "gpt2: its tokenizer has 300 ids, and its config.json has a vocab_size of 299; put the "
-        "tokenizer there that belongs to the weights"
+        "gpt2: its tokenizer has 300 ids, and its config.json has a vocab_size of 299; add the "
+        "tokenizer that belongs to the weights"
     ]
 
 
@@ -573,7 +574,7 @@ def test_a_run_with_another_config_is_refused(trained: Run, tmp_path: Path) -> N
         lines = (other if line.startswith(f"{key} = ") else line for line in text.splitlines())
         config.write_text("\n".join(lines), encoding="utf-8")
         assert problems_of(tmp_path / "copy") == [
-            "copy/config.toml: its [model] is not the one that was trained"
+            "copy/config.toml: its [model] differs from the model that was trained"
         ]
 
 
@@ -597,7 +598,7 @@ def test_a_path_that_is_neither_is_told_what_each_has(
     )
     for name, line in {
         "runs": f"runs: neither a run nor a model in safetensors: {KINDS}",
-        "file": "file: is a file; name the folder that it is in, a run or a model",
+        "file": "file: is a file; name its folder, a run or a model",
         "gpt2": f"gpt2: {download.format('gpt2', 'gpt2')}",
         "someone/gpt2-small": "someone/gpt2-small: "
         + download.format("someone/gpt2-small", "gpt2-small"),

@@ -361,10 +361,10 @@ def test_a_plugin_that_has_changed_is_refused_unless_it_is_accepted(
         train(text_file(tmp_path), "run", plugin, Watching(5), **{"schedule.kind": "mine"})
     a_plugin(tmp_path, body.format(" * (1 if u < 10 else 0.5)"))
     line = hairpin("resume", "run", "--plugin", plugin).refusal
-    assert "not the plugin that it was made with" in line and "--accept-plugin" in line
+    assert "not the plugin that the run was made with" in line and "--accept-plugin" in line
     done = hairpin("resume", "run", "--plugin", plugin, "--accept-plugin")
     assert done.code == 0, done.err
-    assert "other bits" in done.out
+    assert "bits will differ" in done.out
     rates = [e["lr"] for e in of_kind(Run(_directory(tmp_path / "run")).record(), "update")]
     assert rates[10:] == [0.0015] * 14 and rates[4:10] == [0.003] * 6
     assert hairpin("resume", "run", "--plugin", plugin).code == 0  # that is the run's now
@@ -424,22 +424,26 @@ def test_a_plugin_is_run_once_and_again_when_it_has_changed(tmp_path: Path) -> N
     ("body", "line", "words"),
     [
         ("def f(:\n", 8, "not Python"),
-        ("import no_such_module\n", 8, "does not import: ModuleNotFoundError"),
-        ("x = 1\ny = 1 / 0\n", 9, "does not import: ZeroDivisionError"),
+        ("import no_such_module\n", 8, "cannot be imported: ModuleNotFoundError"),
+        ("x = 1\ny = 1 / 0\n", 9, "cannot be imported: ZeroDivisionError"),
         (
             "register_schedule('cosine', lambda s, u: 1.0)\n",
             8,
-            "the schedule 'cosine' is there already",
+            "the schedule 'cosine' is already registered",
         ),
-        ("register_loss('cross-entropy', print)\n", 8, "the loss 'cross-entropy' is there already"),
-        ("register_model('gpt2', print)\n", 8, "the model 'gpt2' is there already"),
-        ("register_optimizer('muon', print)\n", 8, "the optimizer 'muon' is there already"),
-        ("\nregister_schedule('Mine Own', print)\n", 9, "'Mine Own' is no name"),
-        ("register_schedule('mine', 3)\n", 8, "no function or class, but 3"),
+        (
+            "register_loss('cross-entropy', print)\n",
+            8,
+            "the loss 'cross-entropy' is already registered",
+        ),
+        ("register_model('gpt2', print)\n", 8, "the model 'gpt2' is already registered"),
+        ("register_optimizer('muon', print)\n", 8, "the optimizer 'muon' is already registered"),
+        ("\nregister_schedule('Mine Own', print)\n", 9, "'Mine Own' is not a valid name"),
+        ("register_schedule('mine', 3)\n", 8, "not a function or class, but 3"),
         (
             "register_schedule('mine', print)\nregister_schedule('mine', print)\n",
             9,
-            "the schedule 'mine' is there already",
+            "the schedule 'mine' is already registered",
         ),
     ],
 )
@@ -503,7 +507,7 @@ register_model('mine', Mine)
 @pytest.mark.parametrize(
     ("extra", "give", "words"),
     [
-        ("pass", "return losses.sum()", "forward(inputs, targets) gives"),
+        ("pass", "return losses.sum()", "forward(inputs, targets) must return"),
         ("pass", "return losses, (targets != -100).sum()", "sum of losses is a scalar"),
         ("pass", "return losses.sum(), targets.numel()", "number of targets is a scalar"),
         ("pass", "return losses.sum(), torch.tensor(targets.numel())", "it counts 32 targets"),

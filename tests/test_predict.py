@@ -120,7 +120,7 @@ def test_texts_that_cannot_be_classified_are_named(classifier: Run) -> None:
         trained.predict(["fine", "", "x" * 60])
     empty, long = raised.value.problems
     assert empty.startswith("text 2: the text is empty")
-    assert long.startswith("text 3: 61 tokens, and the model sees 48")
+    assert long.startswith("text 3: 61 tokens, and the model's context is 48")
     with pytest.raises(CorpusError, match=r"a\.csv:7: the text is empty"):
         trained.predict([""], ["a.csv:7"])
 
@@ -184,10 +184,10 @@ def test_predict_reads_standard_input(
     assert [row["text"] for row in facts["predictions"]] == ["the cat sat", "a boat é", "the moon"]
     piped(b"the cat\n\na \xff boat\n")
     line = hairpin("predict", classifier.path, "-").refusal
-    assert line == "standard input:3: byte 0xff is not UTF-8; mend the text"
+    assert line == "standard input:3: byte 0xff is not UTF-8; fix the text"
     piped(b"the cat\n" + b"x" * 60)
     line = hairpin("predict", classifier.path, "-").refusal
-    assert line.startswith("standard input:2: 61 tokens, and the model sees 48")
+    assert line.startswith("standard input:2: 61 tokens, and the model's context is 48")
     piped(b"\n")
     assert "no text to classify" in hairpin("predict", classifier.path, "-").refusal
 
@@ -231,7 +231,7 @@ def test_evaluate_measures_a_classifier(hairpin: Hairpin, classifier: Run, tmp_p
     assert facts["loss"] == pytest.approx(sum(nats) / 3, abs=1e-5)
     lines = hairpin("evaluate", classifier.path).out.splitlines()
     assert lines[1].startswith("accuracy       ") and lines[1].endswith("% of 30 examples")
-    assert lines[4].split() == ["is", "\\", "taken", "for", "animal", "sea", "sky"]
+    assert lines[4].split() == ["true", "\\", "predicted", "animal", "sea", "sky"]
     assert [sum(map(int, line.split()[1:])) for line in lines[5:]] == [10, 10, 10]
 
 
@@ -255,12 +255,12 @@ def test_a_run_is_refused_what_it_cannot_do(
         line = hairpin("predict", run.path, "x").refusal
         assert line.startswith(f"{run.path}: not a classifier; make one with `hairpin finetune")
     line = hairpin("sample", classifier.path, "--prompt", "x").refusal
-    assert "does not write" in line and f"hairpin predict {classifier.path} TEXT" in line
-    with pytest.raises(RunError, match="does not write"):
+    assert "does not generate text" in line and f"hairpin predict {classifier.path} TEXT" in line
+    with pytest.raises(RunError, match="does not generate text"):
         classifier.trained().write("x")
     assert "no text to classify" in hairpin("predict", classifier.path).refusal
     assert "Missing argument" in hairpin("predict").refusal
-    assert "book.txt: its name does not say" in hairpin("evaluate", classifier.path, text).refusal
+    assert "book.txt: its name does not tell" in hairpin("evaluate", classifier.path, text).refusal
     (tmp_path / "o.csv").write_text("text,label\nthe cat,fish\n", encoding="utf-8")
     line = hairpin("evaluate", classifier.path, "o.csv").refusal
     assert line.startswith("o.csv:2: label 'fish' is not one") and "animal, sea, sky" in line
@@ -306,8 +306,8 @@ TASKS = '{"instruction": "Go", "response": "gone"}\n{"instruction": "Sit", "resp
             ['no column "label"', "label_column"],
         ),
         ("classify", "d.csv", CSV.replace("boat", "b" * 60), [], ["d.csv:3: 63 tokens", ":5: 65"]),
-        ("classify", "d.csv", "text,label\na,x\nb,y\n", [], ["none is left for validation"]),
-        ("classify", "d.txt", CSV, [], ["d.txt: its name does not say"]),
+        ("classify", "d.csv", "text,label\na,x\nb,y\n", [], ["no record is left for validation"]),
+        ("classify", "d.txt", CSV, [], ["d.txt: its name does not tell"]),
         ("classify", "d.csv", "", [], ["d.csv: the file is empty"]),
         ("classify", "d.csv", CSV, ["--set", "finetune.labels=['a']"], ["finetune.labels"]),
         ("classify", "d.csv", CSV, ["--set", "finetune.layers=3"], ["finetune.layers: 3 blocks"]),
@@ -371,7 +371,9 @@ def test_a_folder_with_a_run_in_it_is_refused_with_what_finetune_has(
     command = ("finetune", "instruct", "--from", base.path, "--data", "x.jsonl")
     Path("x.jsonl").write_text(TASKS, encoding="utf-8")
     line = hairpin(*command, "--out", answering.path).refusal
-    assert line.startswith(f"{answering.path}: there is a run already; go on with `hairpin resume")
+    assert line.startswith(
+        f"{answering.path}: a run already exists; resume it with `hairpin resume"
+    )
     assert "--or-resume" not in line and line.endswith(", or name another folder with --out")
 
 
@@ -499,7 +501,7 @@ def test_the_plots_of_a_classifier_say_what_the_record_says(tmp_path: Path) -> N
     lines = {str(line.get_label()): list(map(float, line.get_ydata())) for line in ax.lines}  # type: ignore[arg-type]
     assert lines["validation"] == [5 / 8, 7 / 8, 2 / 8] and lines["training"] == [0.5] * 3
     assert lines["lowest validation loss"] == [7 / 8]
-    assert lines["always the commonest label"] == [6 / 8] * 2
+    assert lines["always the most common label"] == [6 / 8] * 2
     assert ax.get_title("left").startswith("Accuracy: 87.5%")
 
     update = {"event": "update", "update": 0, "lr": 0.1, "loss": 1.0, "grad_norm": 1.0, "tokens": 8}
@@ -511,7 +513,7 @@ def test_the_plots_of_a_classifier_say_what_the_record_says(tmp_path: Path) -> N
     cells = {text.get_position(): text.get_text() for text in ax.texts}
     assert cells == {(0, 0): "6", (1, 0): "0", (0, 1): "1", (1, 1): "1"}
     assert ax.get_title().startswith("87.5% of 8 validation labels")
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("taken for", "is")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true label")
 
 
 def test_without_a_matrix_the_accuracy_is_still_drawn(tmp_path: Path) -> None:
@@ -522,7 +524,7 @@ def test_without_a_matrix_the_accuracy_is_still_drawn(tmp_path: Path) -> None:
     chart = accuracy_chart(events)
     assert chart
     (ax,) = draw(chart).axes
-    assert "always the commonest label" not in {line.get_label() for line in ax.lines}
+    assert "always the most common label" not in {line.get_label() for line in ax.lines}
     # Nothing was evaluated: still no error.
     write_plots(events[:1], tmp_path, build_config())
 
@@ -533,9 +535,9 @@ def test_a_measurement_of_labels_in_lines() -> None:
         "accuracy       87.5% of 1,234 examples",
         "loss           0.2500 nats per example",
         "",
-        "is \\ taken for    ham  spam",
-        "ham             1,000    34",
-        "spam              120    80",
+        "true \\ predicted    ham  spam",
+        "ham               1,000    34",
+        "spam                120    80",
     ]
 
 

@@ -307,7 +307,7 @@ def test_parquet_is_a_table_of_records(tmp_path: Path, monkeypatch: pytest.Monke
     assert [row.place for row in rows] == [f"{path} (row 1)", f"{path} (row 2)"]
     with pytest.raises(CorpusError) as raised:
         read_rows(path, ["when"])
-    assert raised.value.problems == (f'{path} (row 2): "when" should be a text, and is a list',)
+    assert raised.value.problems == (f'{path} (row 2): "when" should be a text, but is a list',)
     (line,) = problems_of(file_of(tmp_path, "y.parquet", "PAR2"))
     assert line.startswith("y.parquet: is not Parquet, or is damaged (no magic bytes)")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -342,7 +342,7 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         "x.txt",
         "ham",
         [
-            "x.txt: its name does not say what it holds; records are read from files that end in "
+            "x.txt: its name does not tell its format; records are read from files that end in "
             ".jsonl, .ndjson, .json, .csv, .psv, .tsv, .parquet, .pq, .arrow, .feather, and from "
             "compressed ones"
         ],
@@ -356,7 +356,7 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         "v1,v2,\nham,hello,\n",
         [
             'x.csv:1: no column "label", "text"; the first line has "v1", "v2", ""; if that is a '
-            "record, put a line with the columns' names in front"
+            "record, put a line with the columns' names first"
         ],
     ),
     (
@@ -365,7 +365,7 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         [
             'x.tsv:1: no column "label", "text"; the first line has "ham", '
             '"Go until jurong point,..................…"; if that is a record, put a line with '
-            "the columns' names in front"
+            "the columns' names first"
         ],
     ),
     (
@@ -395,31 +395,31 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         "x.csv",
         HEADER + 'ham,ok\nham,"a "b" c"\n',
         [
-            "x.csv:3: the quotes of the record that begins here do not match (',' expected after "
-            "'\"'); inside a quoted cell, write a quote twice"
+            "x.csv:3: unbalanced quotes in this record (',' expected after "
+            "'\"'); inside a quoted cell, double each quote"
         ],
     ),
     (
         "x.csv",
         HEADER + 'ham,ok\n\nham,"never\nclosed\n\n',
         [
-            "x.csv:4: the quotes of the record that begins here do not match (unexpected end of "
-            "data); inside a quoted cell, write a quote twice"
+            "x.csv:4: unbalanced quotes in this record (unexpected end of "
+            "data); inside a quoted cell, double each quote"
         ],
     ),
     (
         "x.csv",
         '"label,text\nham,ok\n',
         [
-            "x.csv:1: the quotes of the record that begins here do not match (unexpected end of "
-            "data); inside a quoted cell, write a quote twice"
+            "x.csv:1: unbalanced quotes in this record (unexpected end of "
+            "data); inside a quoted cell, double each quote"
         ],
     ),
-    ("x.csv", HEADER + "ham,a\0b\n", ['x.csv:2: "text" has a NUL at character 1; take it out']),
+    ("x.csv", HEADER + "ham,a\0b\n", ['x.csv:2: "text" has a NUL at character 1; remove it']),
     (
         "x.json",
         '[{"label": "a",\n "text": "b"}\n {}]',
-        ['x.json:3: not valid JSON: "{}]" where a comma or the end of the list belongs'],
+        ['x.json:3: not valid JSON: "{}]" instead of a comma or the end of the list'],
     ),
     (
         "x.json",
@@ -453,8 +453,8 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
             'object in which "a" stands twice'
         ],
     ),
-    ("x.json", "[" * 200_000, ["x.json: record 1: lists within lists without end; mend the file"]),
-    ("x.jsonl", "[" * 200_000, ["x.jsonl:1: lists within lists without end; mend the file"]),
+    ("x.json", "[" * 200_000, ["x.json: record 1: lists nested too deeply; fix the file"]),
+    ("x.jsonl", "[" * 200_000, ["x.jsonl:1: lists nested too deeply; fix the file"]),
     (
         "x.json",
         '[["a", "b"], null, {"label": "a", "text": "b", "text": "c"}]',
@@ -471,9 +471,9 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         [
             'x.jsonl:1: no "text"; it has "label"',
             'x.jsonl:2: no "text"; it has "txt", "n", "label" (did you mean "txt" for "text"?)',
-            'x.jsonl:2: "label" should be a text, and is null',
-            'x.jsonl:3: "label" should be a text, and is a list',
-            'x.jsonl:3: "text" should be a text, and is an object',
+            'x.jsonl:2: "label" should be a text, but is null',
+            'x.jsonl:3: "label" should be a text, but is a list',
+            'x.jsonl:3: "text" should be a text, but is an object',
             "x.jsonl:4: not valid JSON: Expecting property name enclosed in double quotes "
             "(column 2); each line holds one object",
         ],
@@ -483,10 +483,10 @@ WRONG: list[tuple[str, str | bytes, list[str]]] = [
         '{"label": NaN, "text": -Infinity}\n{"label": "a", "text": "\\ud800b\\u0000"}\n'
         '{"label": "\\u0000", "text": ""}',
         [
-            'x.jsonl:1: "label" should be a text, and is NaN, which JSON does not have',
-            'x.jsonl:1: "text" should be a text, and is -Infinity, which JSON does not have',
-            'x.jsonl:2: "text" has half a character (\\ud800) at character 0; take it out',
-            'x.jsonl:3: "label" has a NUL at character 0; take it out',
+            'x.jsonl:1: "label" should be a text, but is NaN, which is not valid JSON',
+            'x.jsonl:1: "text" should be a text, but is -Infinity, which is not valid JSON',
+            'x.jsonl:2: "text" has half a character (\\ud800) at character 0; remove it',
+            'x.jsonl:3: "label" has a NUL at character 0; remove it',
         ],
     ),
 ]
@@ -529,7 +529,7 @@ def test_what_follows_a_list_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_optional_field_is_wrong(tmp_path: Path) -> None:
     path = file_of(tmp_path, "x.json", '[{"label": "a", "text": "b", "input": ["c"]}]')
     assert problems_of(path, "input") == [
-        'x.json: record 1: "input" should be a text, and is a list'
+        'x.json: record 1: "input" should be a text, but is a list'
     ]
 
 

@@ -68,7 +68,7 @@ def test_a_budget_is_in_seconds_and_has_a_default() -> None:
         check_request(Request(["a.txt"], budget="10m", overrides=["train.updates=9"]))
     )
     assert long.budget_seconds == 600
-    assert long.notes == ("--budget: the length is given, so the budget chooses the size at most",)
+    assert long.notes == ("--budget: the length is set, so the budget only chooses the size",)
 
 
 def test_trackers_are_those_that_the_call_names(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_run_without_a_text_of_its_own_asks_for_one() -> None:
     model = lively_model(Shape(257, 16, layers=1, heads=2, width=16))
     trained = Trained(build_config(), model, ByteTokenizer(), "last weights", "cpu")
     line = problem_of(trained.measure)
-    assert line == "no text is named, and the run has none of its own; name one to measure it on"
+    assert line == "no text given, and the run has no validation text; name a text"
 
 
 # --- what a call says ---
@@ -177,7 +177,7 @@ def test_what_does_not_say_how_a_text_is_read_is_refused(tmp_path: Path) -> None
     text = file_of(tmp_path / "a.txt", "a text to measure")
     trained = trained_on(text)
     for overrides, expected in (
-        (["train.updates=3"], "train.updates: does not say how a text is read"),
+        (["train.updates=3"], "train.updates: does not change how a text is read"),
         (["data.seperator=x"], "did you mean data.separator?"),
         (["data.format=xml"], "data.format"),
         (["separator"], "write it as --set table.key=value"),
@@ -199,7 +199,7 @@ def test_a_fine_tuned_run_takes_the_names_of_columns(tmp_path: Path) -> None:
     assert reading_settings(["finetune.text_column=body"], {}, known) == {
         "finetune.text_column": "body"
     }
-    with pytest.raises(ConfigError, match="does not say how a text is read"):
+    with pytest.raises(ConfigError, match="does not change how a text is read"):
         reading_settings(["data.separator=x"], {}, known)
 
 

@@ -101,7 +101,7 @@ def test_asked_for_it_a_run_with_whole_checkpoints_begins_again_and_keeps_them_a
 
 def test_to_begin_again_and_to_go_on_are_two_things(hairpin: Hairpin, tmp_path: Path) -> None:
     line = hairpin("resume", tmp_path, "--restart", "--extend", "4").refusal
-    assert "name one of them" in line
+    assert "give one of them" in line
 
 
 class KilledError(BaseException):
@@ -129,6 +129,6 @@ def test_one_that_was_killed_before_anything_was_saved_begins_again_by_itself(
     assert of_kind(run.record(), "update") and not run.directory.witness.exists()
     watcher = Watching()
     hairpin.resume(run.path, watcher=watcher)
-    assert any("begins again at update 0" in line for line in watcher.notices)
+    assert any("starts again at update 0" in line for line in watcher.notices)
     assert_same_history(whole(tmp_path), run)
     assert run.directory.witness.exists()

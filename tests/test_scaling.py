@@ -260,7 +260,7 @@ def test_gradients_that_overflow_under_any_scale_stop_the_run(
     with pytest.raises(NonFiniteError) as raised:
         train(text, "run", FLOAT16 | {"guard.on_non_finite": "rewind"})
     (line,) = raised.value.problems
-    assert line.startswith("update 2: gradients leave float16's range even with a loss scale of 1")
+    assert line.startswith("update 2: gradients overflow float16 even with a loss scale of 1")
     assert "--precision bfloat16 or float32" in line
     lines = (text.parent / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     updates = [event for event in map(json.loads, lines) if event["event"] == "update"]

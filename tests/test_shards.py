@@ -437,7 +437,7 @@ def test_enough_text() -> None:
     train, val = caught.value.problems
     assert "128 tokens present, 129 needed" in train
     assert "--set model.context=127" in train
-    assert "1 tokens present, 2 needed" in val
+    assert "1 tokens found, 2 needed" in val
     with pytest.raises(CorpusError, match="add text"):
         require_enough(train_tokens=2, val_tokens=2, context=128)
 

@@ -151,7 +151,7 @@ def test_another_shape_is_refused_with_a_line_for_each(base: Run, text: Path) ->
         "model.context",
         "tokenizer.vocabulary",
     ]
-    assert "2 was asked for" in lines[0] and "has 1" in lines[0]
+    assert "2 was requested" in lines[0] and "has 1" in lines[0]
     with pytest.raises(ConfigError, match=r"model\.size"):
         go_on(text, base.path, model__size="mini")
     assert not (text.parent / "run").exists()
@@ -173,7 +173,7 @@ def test_what_the_base_decides_is_not_overruled_without_a_word(
 ) -> None:
     done = hairpin("train", text, "--from", base.path, "--out", "run", "--set", override)
     lines = done.err.splitlines()
-    said = [line for line in lines if f"{ours} was asked for and {base.path} has {theirs}" in line]
+    said = [line for line in lines if f"{ours} was requested, but {base.path} has {theirs}" in line]
     assert done.code == 2 and len(said) == 1, done.err
     assert said[0].startswith(f"hairpin: {override.partition('=')[0]}: ")
     assert said[0].endswith(f"(--set {override}, --from {base.path})")
@@ -193,10 +193,10 @@ def test_the_files_of_a_checkpoint_decide_too(tmp_path: Path, text: Path) -> Non
     folder = gpt2_folder(tmp_path / "gpt2")
     for key, value in (("tokenizer.kind", "bytes"), ("model.tied", False), ("model.layers", 99)):
         with pytest.raises(
-            ConfigError, match=rf"^{re.escape(key)}: .* was asked for and .*gpt2 has"
+            ConfigError, match=rf"^{re.escape(key)}: .* was requested, but .*gpt2 has"
         ):
             requested_config(Request([text], settings={key: value}, start=folder))
-    with pytest.raises(ConfigError, match=r"^recipe: qwen3 was asked for"):
+    with pytest.raises(ConfigError, match=r"^recipe: qwen3 was requested"):
         requested_config(Request([text], overrides=["recipe=qwen3"], start=folder))
 
 
@@ -207,7 +207,7 @@ def test_a_recipe_with_another_network_is_no_way_out(
     settings = tiny(recipe="modern", train__updates=6)
     api.train(text, out=modern, settings=settings, watcher=Quiet())
     refusal = hairpin("train", text, "--from", modern, "--recipe", "gpt2").refusal
-    assert refusal.startswith(f"recipe: gpt2 was asked for and {modern} has another network")
+    assert refusal.startswith(f"recipe: gpt2 was requested, but {modern} has another network")
     refusal = hairpin("train", text, "--from", modern, "--set", "model.dropout=0.1").refusal
     assert "set it to 0" in refusal and "--recipe" not in refusal
 
@@ -228,7 +228,7 @@ def test_a_folder_that_is_neither_leaves_nothing(
 ) -> None:
     for name, words in (
         ("gpt2", "no such folder; hairpin downloads no weights"),
-        (text.name, "is a file; name the folder"),
+        (text.name, "is a file; name its folder"),
         (".", "neither a run nor a model in safetensors"),
     ):
         line = hairpin("train", text, "--from", name, *FLAGS).refusal

@@ -125,7 +125,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -
     path = newest(store).path
     facts = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
     rewritten(path, lambda manifest: manifest["files"].update({name: facts}))
-    with pytest.raises(CheckpointError, match="not the bytes that were written"):
+    with pytest.raises(CheckpointError, match="its bytes differ from those that were written"):
         open_checkpoint(path)
 
 
@@ -136,7 +136,7 @@ def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path, which: str) -> Non
     path = newest(store).path
     (path / which).rename(tmp_path / "elsewhere")
     (path / which).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=f"{which}: not the bytes"):
+    with pytest.raises(CheckpointError, match=f"{which}: its bytes differ"):
         open_checkpoint(path)
 
 
@@ -354,7 +354,7 @@ def test_a_best_whose_own_step_is_damaged_too_is_lost_and_not_vouched_for_again(
     assert (found := store.newest(notices.append)) and found.step == 3
     store.keep_as_best(2, notices.append)
     assert not (tmp_path / "best").exists()
-    assert "best weights, of update 2, are lost" in notices[-1]
+    assert "best weights, from update 2, are lost" in notices[-1]
 
 
 def test_leaving_a_generator_waits_for_the_save(tmp_path: Path) -> None:

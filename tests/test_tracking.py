@@ -212,7 +212,7 @@ def test_a_tracker_that_fails_changes_nothing_and_is_said_once(
     use(lambda: Memory(can_rewind=True))
     assert_same_history(train(text, "alone", alone, **settings), run)
     said = [line for line in watcher.notices if line.startswith("wandb: ")]
-    assert len(said) == 1 and said[0].endswith("; the run goes on without it")
+    assert len(said) == 1 and said[0].endswith("; the run continues without it")
     assert "second line" not in said[0]
     if action is fail:
         assert said[0].startswith("wandb: OSError: no route to the server; ")
@@ -238,7 +238,7 @@ def test_a_call_that_does_not_return_is_noticed_on_the_way(
         deadline.wait(0.02)
     follower.tell(an_update(1))
     follower.close()  # at once: nobody waits for it any more
-    assert said == ["wandb: a call took more than 0.05 s; the run goes on without it"]
+    assert said == ["wandb: a call took more than 0.05 s; the run continues without it"]
 
 
 def test_a_tracker_that_is_too_far_behind_is_given_up(
@@ -255,7 +255,7 @@ def test_a_tracker_that_is_too_far_behind_is_given_up(
     assert entered.wait(20)
     for number in range(30):
         follower.tell(an_update(number))
-    assert said == ["wandb: it is 10 events behind; the run goes on without it"]
+    assert said == ["wandb: it is 10 events behind; the run continues without it"]
     may_go.set()  # it wakes up, and is not called any more
     follower._thread.join(20)
     assert not follower._thread.is_alive() and not Memory.told
@@ -282,7 +282,8 @@ def test_an_import_that_fails_is_said_and_the_run_goes_on(text: Path, use: Any) 
     run = train(text, "run", watcher)
     assert run.summary().status == "finished"
     assert watcher.notices.count(
-        "wandb: ImportError: libfoo.so: cannot open shared object file; the run goes on without it"
+        "wandb: ImportError: libfoo.so: cannot open shared object file; the run continues without "
+        "it"
     ) == 1  # fmt: skip
 
 
@@ -676,8 +677,9 @@ def test_wandb_says_how_a_run_that_went_on_offline_is_sent(
         (identity, "allow"),  # what makes `wandb sync` append
     ]
     assert said == [
-        "offline, and gone on with in a folder of its own; send all of the run's folders in one "
-        f"command: wandb sync {append}'{path / 'wandb'}'/offline-run-*-{identity}"
+        ""
+        f"offline, and continued in a new folder; send all of the run's folders in one command: "
+        f"wandb sync {append}'{path / 'wandb'}'/offline-run-*-{identity}"
     ]
     online = replace(again, asked=build_config(flags={"track.wandb_mode": "online"}).track)
     WeightsAndBiases().open(online)
@@ -840,7 +842,7 @@ def test_a_plugins_tracker_changes_nothing_in_a_run(text: Path, forget: Callable
         assert_same_history(plain, run)
         assert not run.config.plugins, "it is no part of what made the run"
         said = [line for line in watcher.notices if line.startswith(f"{name}: ")]
-        place = f"{file}:13: ZeroDivisionError: division by zero; the run goes on without it"
+        place = f"{file}:13: ZeroDivisionError: division by zero; the run continues without it"
         assert said == ([f"mine: {place}"] if name == "mine" else [])
 
 
@@ -893,7 +895,7 @@ def test_what_is_no_tracker_is_given_up(
     )
     assert run.summary().status == "finished"
     (line,) = [line for line in watcher.notices if line.startswith("mine: ")]
-    assert words in line and line.endswith("; the run goes on without it")
+    assert words in line and line.endswith("; the run continues without it")
 
 
 def test_a_run_goes_on_without_the_plugin_of_its_tracker_and_says_so_in_a_line(
@@ -955,7 +957,7 @@ def test_a_config_alone_enables_no_tracker_of_a_plugin(
 def test_the_name_of_a_built_in_tracker_is_taken(
     tmp_path: Path, forget: Callable[[], None]
 ) -> None:
-    with pytest.raises(PluginError, match="the tracker 'wandb' is there already"):
+    with pytest.raises(PluginError, match="the tracker 'wandb' is already registered"):
         plugins.register_tracker("wandb", Memory)
     plugins.register_tracker("mine", Memory)
     assert plugins.known("tracker") == (*plugins.TRACKERS, "mine")

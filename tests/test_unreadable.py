@@ -146,7 +146,7 @@ def test_nothing_is_deleted_for_a_newest_that_cannot_be_read_back(
     with pytest.raises(HairpinError) as refused:
         store.finish()
     (line,) = refused.value.problems
-    assert "was saved and cannot be read back (Permission denied)" in line
+    assert "was saved but cannot be read back (Permission denied)" in line
     assert [path.name[-1] for path in store.steps()] == ["1", "2"]
 
 

@@ -77,8 +77,8 @@ def test_a_damaged_tokenizer_config_and_record_are_named(hairpin: Hairpin, run: 
     run.directory.metrics.write_text("".join(lines), encoding="utf-8")
     done = hairpin("verify", run.path, "--json")
     assert done.code == 1
-    assert "tokenizer" in done.err and "train.seed is 6 and was 5" in done.err
-    assert "update 3 stands where 4 belongs" in done.err
+    assert "tokenizer" in done.err and "train.seed is 6 but was 5" in done.err
+    assert "update 3 instead of 4" in done.err
     found = {finding["what"]: finding for finding in json.loads(done.out)["findings"]}
     assert found["config.toml"]["problems"] and not found["best"]["problems"]
 
@@ -115,7 +115,7 @@ def test_two_runs_are_compared_to_the_bit(run: Run, tmp_path: Path) -> None:
     _, differences = compare(run.directory, other)
     assert len(differences) == 2
     assert differences[0].startswith("model: final_norm.weight: differs by up to ")
-    assert "clipped is True without a break, False with" in differences[1]
+    assert "clipped is True uninterrupted, False with" in differences[1]
 
 
 @pytest.mark.slow

@@ -265,7 +265,7 @@ def test_the_text_is_looked_at_before_the_machine_is_measured(
     text = tmp_path / "short.txt"
     text.write_text("abcd\n", encoding="utf-8")
     with pytest.raises(
-        CorpusError, match=r"too little training text: \d tokens present, (65|129) needed"
+        CorpusError, match=r"too little training text: \d tokens found, (65|129) needed"
     ):
         hairpin.train(text, out=tmp_path / "run", budget=budget, settings=flag, watcher=Quiet())
     assert not (tmp_path / "run").exists()

@@ -224,7 +224,7 @@ def test_a_display_that_fails_is_given_up_and_noted(
     (note,) = of_kind(run.record(), "unwatched")
     assert note["reason"].startswith("display: ")
     assert note["update"] == (6 if method == "finish" else 0)
-    assert "going on without it" in capsys.readouterr().err
+    assert "continuing without it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["write_plots", "lines"])
@@ -235,7 +235,9 @@ def test_what_fails_behind_the_end_is_said(
     monkeypatch.setattr(Run, method, lambda self: 1 / 0)
     run = hairpin.train(text, out=text.parent / "run", settings=TINY_RUN)
     assert run.summary().status == "finished"
-    assert "ZeroDivisionError: division by zero; the run itself is whole" in capsys.readouterr().out
+    assert (
+        "ZeroDivisionError: division by zero; the run itself is intact" in capsys.readouterr().out
+    )
 
 
 class Own(Quiet):
@@ -337,7 +339,7 @@ def test_a_pipe_that_nobody_reads_does_not_end_a_run(tmp_path: Path) -> None:
     os.close(reading)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 0, said
-    assert said == b"hairpin: standard output: Broken pipe; going on without it\n"
+    assert said == b"hairpin: standard output: Broken pipe; continuing without it\n"
     assert notes(tmp_path) == ["standard output: Broken pipe"]
 
 
@@ -481,7 +483,7 @@ def test_before_training_a_closed_terminal_ends_it_at_once(tmp_path: Path) -> No
     process = start(tmp_path, *in_training(tmp_path), code=code, stderr=subprocess.PIPE)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 129
-    assert said == b"hairpin: stopped; go on with `hairpin resume run`\n"
+    assert said == b"hairpin: stopped; resume with `hairpin resume run`\n"
 
 
 @needs_sighup
@@ -652,7 +654,7 @@ def test_a_run_tells_what_takes_long(text: Path, no_plots: None) -> None:
 
     out = text.parent / "run"
     hairpin.train(text, out=out, settings=TINY_RUN, watcher=Told())
-    kinds = ("reading", "encoding", "measuring", "verifying", "looking for", "writing the page")
+    kinds = ("reading", "encoding", "measuring", "verifying", "measuring", "writing the page")
     assert [kind for kind in kinds if any(name.startswith(kind) for name in told)] == [*kinds]
     assert told[-1] == "drawing the plots"
 

@@ -195,7 +195,7 @@ def runs(folder: AnyPath | None = None) -> list[Run]:
 
 
 def report(*paths: AnyPath, out: AnyPath | None = None, full: bool = False) -> Path:
-    """Write a page about runs: one HTML file that needs nothing but a browser; returns its path.
+    """Write a page about runs: one HTML file that needs only a browser; returns its path.
 
     Args:
         paths: the runs' folders, each once; none: the newest in `runs/`.

@@ -83,8 +83,9 @@ class UnreadableError(RunError):
     def __init__(self, path: Path, error: OSError) -> None:
         self.path, self.reason = path, error.strerror or str(error)
         super().__init__(
-            f"{path}: cannot be read ({self.reason}); nothing was changed: try again when it can "
-            "be read"
+            f"{path}: cannot be read ({self.reason}); nothing was changed; try again when it can "
+            f"be read"
+            ""
         )
 
 

@@ -127,8 +127,8 @@ class Run:
         """
         if self.config.finetune.kind == "classify":
             raise RunError(
-                f"{self.path}: a classifier, which does not write; "
-                f"`{command('predict', self.path, 'TEXT')}` tells labels"
+                f"{self.path}: a classifier, which does not generate text; "
+                f"`{command('predict', self.path, 'TEXT')}` predicts labels"
             )
         return self.trained(weights=weights, device=device).for_writing(precision)
 

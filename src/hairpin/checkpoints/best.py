@@ -45,7 +45,7 @@ def problem_with_best(best: Path, step: int) -> str | None:
     found = best_step(best)
     if found is None:
         return "damaged"
-    return f"of update {found}, later than {step}" if found > step else None
+    return f"from update {found}, later than {step}" if found > step else None
 
 
 def old_best(best: Path) -> Path:

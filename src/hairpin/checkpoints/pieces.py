@@ -127,7 +127,7 @@ class _InMemory:
 
 
 def _missing(folder: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{folder}: a tensor is not in its file ({error})")
+    return CheckpointError(f"{folder}: a tensor is missing from its file ({error})")
 
 
 def _read(

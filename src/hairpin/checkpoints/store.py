@@ -214,7 +214,7 @@ class CheckpointStore:
         try:
             open_checkpoint(path)
         except CheckpointError as damage:
-            notice(f"{damage}; the best weights, of update {step}, are lost")
+            notice(f"{damage}; the best weights, from update {step}, are lost")
         else:
             self._replace_best(path, step)
 
@@ -248,14 +248,14 @@ class CheckpointStore:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise HairpinError(
-                f"{self.folder}: a checkpoint needs {size_words(needed)}, some of it to spare, and "
+                f"{self.folder}: a checkpoint needs {size_words(needed)}, some of it spare, and "
                 f"the disk has {size_words(free)} free; {self._before()}: {self._remedy}"
             )
 
     def _before(self) -> str:
         """Return a phrase on whether an earlier checkpoint exists, for a failed save."""
         is_saved = bool(self.steps())
-        return "the checkpoint before it is whole" if is_saved else "none was saved before it"
+        return "the previous checkpoint is intact" if is_saved else "none was saved before it"
 
     def _replace_best(self, checkpoint: Path, step: int) -> None:
         assert self.best
@@ -295,8 +295,9 @@ class CheckpointStore:
             open_checkpoint(path)
         except UnreadableError as error:
             raise HairpinError(
-                f"{error.path}: was saved and cannot be read back ({error.reason}); no older "
-                "checkpoint was deleted for it: go on with the same command when it can be read"
+                f"{error.path}: was saved but cannot be read back ({error.reason}); no older "
+                f"checkpoint was deleted: run the same command again when it can be read"
+                ""
             ) from None
 
     def _stays(self, path: Path) -> bool:

@@ -129,9 +129,9 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
         dtype, shape = _TYPES[facts["dtype"]], facts["shape"]
         begin, end = facts["data_offsets"]
         if len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
-            raise ValueError(f"{name} has no such shape")
+            raise ValueError(f"{name} has another shape")
         if begin != place or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
-            raise ValueError(f"{name} is not where it should be")
+            raise ValueError(f"{name} is not at its place in the file")
         part = data[begin:end]
         # An empty tensor has address 0, yet `view(dtype)` requires an aligned storage offset too.
         if part.data_ptr() % dtype.itemsize or part.storage_offset() % dtype.itemsize:
@@ -139,14 +139,14 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
         yield name, part.view(dtype).view(shape)
         place = end
     if place != len(data):
-        raise ValueError("there is more in the file than its tensors")
+        raise ValueError("the file holds more than its tensors")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object whose keys are unique."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return found
 
 

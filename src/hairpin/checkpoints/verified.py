@@ -42,7 +42,7 @@ def verify(path: Path, facts: Any) -> None:
 
 def damage(path: Path) -> CheckpointError:
     """Return the error for a file that was changed after it was written."""
-    return CheckpointError(f"{path}: not the bytes that were written")
+    return CheckpointError(f"{path}: its bytes differ from those that were written")
 
 
 def _read(path: Path, facts: Any, *, keep: bool) -> Bytes:

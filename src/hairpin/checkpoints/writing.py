@@ -72,7 +72,7 @@ def _write_together(snapshot: Snapshot, folder: Path, world: World) -> dict[str,
         except OSError as error:
             problem = (
                 f"{folder.parent}: process {world.rank} cannot save update {snapshot.step} "
-                f"({error.strerror or error}); the checkpoint before it is whole"
+                f"({error.strerror or error}); the previous checkpoint is intact"
             )
     told = world.gather(
         {"problem": problem, "files": {name: vars(found) for name, found in files.items()}}

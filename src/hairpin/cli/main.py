@@ -184,7 +184,7 @@ def _run_verb(arguments: list[str]) -> int:
 
 def _message_of(error: UnicodeEncodeError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
-        return "out of memory; let other programs go, or take a smaller model"
+        return "out of memory; close other programs, or use a smaller model"
     if isinstance(error, UnicodeEncodeError):  # an argument with a lone surrogate
         return "an argument is not UTF-8 text; type it again, or put it in a file"
     return f"{error.filename or 'input or output'}: {error.strerror or error}"
@@ -211,7 +211,7 @@ def _click_line(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         ours = FOREIGN_NAMES.get(error.option_name.lstrip("-").replace("-", "_"))
         if ours:
-            return f"{error.option_name}: hairpin's name for it is {ours}" + (
+            return f"{error.option_name}: hairpin calls it {ours}" + (
                 f", as in --set {ours}=…" if "." in ours and " " not in ours else ""
             )
     message = " ".join(error.format_message().split())

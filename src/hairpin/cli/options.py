@@ -94,11 +94,11 @@ start_option = click.option(
     "start",
     type=PATH,
     metavar="RUN|DIR",
-    help="A run, or a folder with a model in safetensors (GPT-2, or an export), to go on from.",
+    help="A run, or a folder with a model in safetensors (GPT-2, or an export), to start from.",
 )
-corpus_option = click.option("--corpus", help="stdlib, python-docs or verdict, in place of TEXT.")
+corpus_option = click.option("--corpus", help="stdlib, python-docs or verdict, instead of TEXT.")
 column_option = click.option(
-    "--column", metavar="NAME", help="Of tables: the column that holds the text."
+    "--column", metavar="NAME", help="For tables: the column with the text."
 )
 track_option = click.option(
     "--track",
@@ -121,7 +121,7 @@ weights_option = click.option(
     type=click.Choice(["best", "last"]),
     default="best",
     show_default=True,
-    help="The best validation's weights, or the last.",
+    help="The weights with the best validation loss, or the last.",
 )
 
 
@@ -152,7 +152,7 @@ _SETTINGS = {
         "sources",
         multiple=True,
         metavar="NAME=PATH[:WEIGHT]",
-        help="A source of a mixture, in place of TEXT; its share of the training tokens.",
+        help="A source of a mixture, instead of TEXT, and its share of the training tokens.",
     ),
     "precision": click.option("--precision", help="auto, float32, tf32, bfloat16 or float16."),
     "device": click.option("--device", help="auto, cpu, cuda or mps."),

@@ -121,7 +121,7 @@ def example_schedule(config: Config) -> Schedule:
         updates = math.ceil(train.tokens / train.tokens_per_update)
     if updates is None:
         raise ConfigError(
-            "the length of the run is open: give --updates, or --tokens with "
+            "the length of the run is not set: give --updates, or --tokens with "
             "--set train.tokens_per_update=…"
         )
     if (asked.warmup_tokens or asked.decay_tokens) and not train.tokens_per_update:
@@ -202,12 +202,13 @@ def _sources(config: Config) -> Iterator[str]:
         yield f"data.sources: two sources are called {name}; give each a name of its own"
     for source in sources:
         if bool(source.texts) == bool(source.corpus):
-            yield f"data.sources: {source.name} needs texts, or a corpus, and not both"
+            yield f"data.sources: {source.name} needs texts or a corpus, not both"
     without = [source.name for source in sources if source.weight is None]
     if without and len(without) < len(sources):
         yield (
-            f"data.sources: {', '.join(without)} without a weight, where others have one; give "
-            "each a weight, or none: then it is by size"
+            f"data.sources: {', '.join(without)} has no weight, and others have one; give each a "
+            f"weight, or none, and size decides"
+            ""
         )
 
 
@@ -223,8 +224,8 @@ def _vocabulary(config: Config) -> Iterator[str]:
         FIXED_VOCABULARIES[config.tokenizer.kind],
     ):
         yield (
-            f"tokenizer.vocabulary: {config.tokenizer.kind} has its own size; "
-            "remove the key or set tokenizer.kind=bpe"
+            f"tokenizer.vocabulary: {config.tokenizer.kind} has a fixed size; remove the key or set"
+            " tokenizer.kind=bpe"
         )
 
 

@@ -118,7 +118,7 @@ def advice_for(name: str, known: Iterable[str]) -> str:
     """Return advice on the unknown key `name` (dotted), given the known keys."""
     own = FOREIGN_NAMES.get(name.rpartition(".")[2].replace("-", "_"))
     if own:
-        return f"hairpin's name for it is {own}"
+        return f"hairpin calls it {own}"
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:

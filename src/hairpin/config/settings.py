@@ -30,7 +30,7 @@ GLOB_CHARACTERS = frozenset("*?[")
 
 _COLUMN = "The column of a table whose rows are the documents; unset: `text` if there is one, else "
 _FORMAT = (
-    "What the files hold; unset: what each one's name says. `dataset` is a folder that Hugging "
+    "Format of the files; unset: by the name of each. `dataset` is a folder that Hugging "
     "Face's `save_to_disk` wrote."
 )
 _SEPARATOR = (
@@ -107,12 +107,12 @@ class Data(Table):
     )
     corpus: CorpusName | None = Field(
         None,
-        description="A corpus by name, in place of `texts`: the Python standard library's own "
+        description="A corpus by name, instead of `texts`: the Python standard library's own "
         "source, Python's help topics, or the short story of the book (downloaded once).",
     )
     sources: Annotated[tuple[Source, ...], Field(strict=False)] = Field(
         (),
-        description="Several texts with weights in place of `texts`, as tables "
+        description="Several texts with weights, instead of `texts`, as tables "
         "`[[data.sources]]`. `--source NAME=PATH:WEIGHT` writes them.",
     )
     column: str | None = Field(
@@ -206,7 +206,7 @@ class Model(Table):
         "norms of query and key, squared ReLU, a head of its own with capped logits (what "
         "transformers calls NanoChat); or Qwen3's: RMSNorm with weights, norms of query and key, "
         "rotary positions, SwiGLU, which more programs can run (docs/huggingface.md). Both want "
-        "`bias` and `qkv_bias` off and no dropout, and `modern` also `tied`. Or what a plugin "
+        "`bias` and `qkv_bias` off and no dropout, and `modern` also `tied`. Or one that a plugin "
         "registers.",
     )
     size: str | None = Field(
@@ -282,7 +282,9 @@ class Extension(Table):
     """A part that was added to a run's learning rate when the run was extended."""
 
     at: int = Field(
-        ge=2, le=10**15, description="The first update of this part, where the run ended before."
+        ge=2,
+        le=10**15,
+        description="The first update of this part: the length of the run before it was extended.",
     )
     policy: Literal["rewarm", "constant", "cooldown"] = Field(
         description="`rewarm`: back up to the peak, then down the curve again; `constant`: keep "
@@ -297,7 +299,8 @@ class Schedule(Table):
         None,
         description="The curve after warmup: "
         + ", ".join(f"`{curve}`" for curve in BUILT_IN["schedule"])
-        + ", or what a plugin registers; unset: `wsd` where a time budget chooses the length, else "
+        + ", or one that a plugin registers; unset: `wsd` where a time budget chooses the length, "
+        "else "
         "`cosine`.",
     )
     peak_lr: LearningRate | None = Field(
@@ -410,9 +413,9 @@ class Train(Table):
     updates: Count | None = Field(
         None, description="Optimizer updates; unset: from `tokens`, `epochs` or the time budget."
     )
-    tokens: Count | None = Field(None, description="Tokens to train on, in place of `updates`.")
+    tokens: Count | None = Field(None, description="Tokens to train on, instead of `updates`.")
     epochs: float | None = Field(
-        None, gt=0, le=1e6, description="Passes over the training text, in place of `updates`."
+        None, gt=0, le=1e6, description="Passes over the training text, instead of `updates`."
     )
     tokens_per_update: Count | None = Field(
         None,
@@ -421,8 +424,8 @@ class Train(Table):
     )
     loss: str = Field(
         "cross-entropy",
-        description="The loss that updates minimise: the cross entropy of the next token, or what "
-        "a plugin registers. Evaluations are always cross entropy.",
+        description="The loss that updates minimise: the cross entropy of the next token, or one "
+        "that a plugin registers. Evaluations are always cross entropy.",
     )
     seed: int = Field(
         0, ge=0, le=2**63 - 1, description="Seed of weights, order of data, dropout and samples."
@@ -441,7 +444,7 @@ class Start(Table):
         "unset: random weights. The peak learning rate is then lower unless it is set.",
     )
     weights: Literal["best", "last"] = Field(
-        "best", description="Of a run: the best validation's weights, or the last."
+        "best", description="For a run: the weights with the best validation loss, or the last."
     )
     hash: str | None = Field(
         None,
@@ -462,7 +465,7 @@ class Finetune(Table):
     examples_per_update: Count | None = Field(
         None,
         le=1_000_000,
-        description="Examples in one update, in place of `train.tokens_per_update`, which then "
+        description="Examples in one update, instead of `train.tokens_per_update`, which then "
         "counts each as a whole context; unset: 8.",
     )
     layers: int | None = Field(
@@ -485,25 +488,25 @@ class Finetune(Table):
         description="What to do with a record without a response or a label: stop and name it, or "
         "drop it; a notice gives the number that were dropped.",
     )
-    text_column: Column = Field("text", description="Where `classify` finds a text.")
-    label_column: Column = Field("label", description="Where it finds the label.")
+    text_column: Column = Field("text", description="The column of a text, for `classify`.")
+    label_column: Column = Field("label", description="The column of its label.")
     labels: Names = Field(
         (),
         description="The labels, in the order of the classifier's outputs. Filled in by the run.",
     )
     instruction_column: Column = Field(
-        "instruction", description="Where `instruct` finds an instruction."
+        "instruction", description="The column of an instruction, for `instruct`."
     )
     input_column: Column | None = Field(
         None,
         min_length=1,
-        description="Where it finds what the instruction is about, if any; unset: `input`, or "
+        description="The column of what the instruction is about, if any; unset: `input`, or "
         "`context` in a file without an `input`.",
     )
     response_column: Column | None = Field(
         None,
         min_length=1,
-        description="Where it finds the response; unset: `response`, or `output` in a record "
+        description="The column of the response; unset: `response`, or `output` in a record "
         "without a `response`.",
     )
     same_prompts: Literal["exact", "white-space"] | None = Field(
@@ -520,7 +523,7 @@ class Finetune(Table):
         "`{input}` are filled in; a paragraph with `{input}` is left out where there is none.",
     )
     mask_prompt: bool = Field(
-        True, description="Only the response is learned; false: the prompt's tokens as well."
+        True, description="Learn only the response; false: the prompt's tokens too."
     )
 
 
@@ -592,7 +595,8 @@ def _without_credentials(uri: str | None) -> str | None:
     """Refuse a user or a password: a run's config is shown to people."""
     if uri is not None and "@" in urlsplit(uri).netloc:
         raise ValueError(
-            "a user or password is not to be in a config; put it into MLFLOW_TRACKING_USERNAME and "
+            "a user name or password must not be in a config; put it into "
+            "MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
         )
     return uri
@@ -665,32 +669,30 @@ class Execution(Table):
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Compile the blocks (`torch.compile`), which takes a minute at first and gives "
-        "different bits. `auto`: on for CUDA; on a CPU timed, where a time budget of ten minutes "
-        "or more leaves room for it, else off; off in fine-tuning. Where compiling fails it is "
-        "off.",
+        "different bits. `auto`: on for CUDA; on a CPU timed, if a time budget of ten minutes or "
+        "more leaves room for it, else off; off in fine-tuning. If compiling fails it is off.",
     )
     micro_batch: Count | None = Field(
         None,
         description="Sequences in one forward pass; unset: as many as fit. It changes memory and "
-        "speed, not what is learned.",
+        "speed, not the result.",
     )
     memory_gigabytes: float | None = Field(
         None,
         gt=0,
         le=10_000,
         description="Memory that weights, moments and activations may take (10^9 bytes), from "
-        "which `micro_batch` is derived; unset: 3, on CUDA 90% of what is free. A micro-batch that "
-        "does not fit after all is halved.",
+        "which `micro_batch` is derived; unset: 3, on CUDA 90% of what is free. A micro-batch "
+        "that does not fit is halved.",
     )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="With several processes (torchrun): each has the whole model (`ddp`), or a "
-        "part of its weights, gradients and moments (`fsdp`), for models that do not fit "
-        "otherwise.",
+        "part of its weights, gradients and moments (`fsdp`), for models that would not fit.",
     )
     activation_checkpointing: bool = Field(
         False,
-        description="Compute a block's activations again in the backward pass in place of keeping "
+        description="Compute a block's activations again in the backward pass instead of keeping "
         "them: a fraction of the memory, about a third more time.",
     )
     deterministic: bool = Field(
@@ -698,8 +700,8 @@ class Execution(Table):
         description="The same command gives the same bits each time on one machine: precision, "
         "threads and compiling are not timed, where they are `auto`, but float32 with all threads "
         "and not compiled (on CUDA bfloat16 or float16, compiled), and CUDA takes only kernels "
-        "that give the same bits each time, which is slower. A length in time is still measured: "
-        "give updates, tokens or epochs.",
+        "that give the same bits each time, which is slower. A time budget still depends on "
+        "measured speed: give updates, tokens or epochs.",
     )
 
 

@@ -50,15 +50,16 @@ def architecture(config: Config) -> Iterator[str]:
     another = "" if config.start.path else ", or take --recipe gpt2"
     for name in ("bias", "qkv_bias", "tied"):
         if getattr(model, name) and name not in traits.options:
-            yield f"model.{name}: {network} has none; set it to false{another}"
+            yield f"model.{name}: {network} does not support it; set it to false{another}"
     if model.dropout and "dropout" not in traits.options:
-        yield f"model.dropout: {network} has none; set it to 0{another}"
+        yield f"model.dropout: {network} does not support it; set it to 0{another}"
     if model.initialisation != "gpt2" and "initialisation" not in traits.options:
-        yield f"model.initialisation: {network} has its own; remove the key"
+        yield f"model.initialisation: {network} has its own vocabulary; remove the key"
     width, heads = _sized(config, "width"), _sized(config, "heads")
     if traits.rotary and width and heads and width % (2 * heads) == heads:
         yield (
             f"model.heads: heads of {width // heads} cannot be rotated in halves; model.width, "
             f"{width}{_whose(config, 'width')}, by model.heads, {heads}{_whose(config, 'heads')}, "
-            "is to be even"
+            f"must be even"
+            ""
         )

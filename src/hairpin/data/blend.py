@@ -172,8 +172,9 @@ def _joined(data: settings.Data, found: Sequence[Survey]) -> Survey:
     )
     if data.hash not in (None, joined.hash):
         raise CorpusError(
-            f"{settings.named(data)}: the sources are not those of this run's config; other "
-            "sources need a new run"
+            f"{settings.named(data)}: the sources differ from those in this run's config; other "
+            f"sources need a new run"
+            ""
         )
     return joined
 

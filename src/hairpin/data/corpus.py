@@ -133,7 +133,7 @@ class Corpus:
         problems = list(error.problems)
         for number, source in enumerate(rest, 1):
             if len(problems) >= _MOST_PROBLEMS:
-                problems.append(f"{len(rest) - number + 1:,} more files were not looked at")
+                problems.append(f"{len(rest) - number + 1:,} more files were not checked")
                 break
             try:
                 for document in self._of_source(source):
@@ -268,7 +268,7 @@ def open_corpus(data: Data) -> Corpus:
         path = embedded.verdict()
         return Corpus("verdict", [TextSource(path.name, path)], data)
     if not data.texts:
-        raise CorpusError("no text is named; name a file or a folder, or type --corpus stdlib")
+        raise CorpusError("no text given; name a file or a folder, or use --corpus stdlib")
     # With a hash it is a repeat, maybe of a run that read more as text: see `former_corpus`.
     search = Search(
         data.format, takes_tables=data.column is not None, checks_named=data.hash is None
@@ -339,11 +339,11 @@ def reading_notices(
             f'data.separator "{shown(separator)}" is never found: each file is one document'
         )
     elif separator is not None and not marks.files:
-        lines.append("data.separator divides text files, and there are none here: it is not used")
+        lines.append("data.separator splits text files, and there are none: it is not used")
     mark, count = max(marks.unused.items(), key=lambda item: item[1], default=("", 0))
     if count >= _OFTEN:
         lines.append(
             f"{mark} stands {count:,} times in the text, and no separator is set: "
-            f"--data.separator '{mark}' makes a document of each part"
+            f"--data.separator '{mark}' makes each part a document"
         )
     return tuple(lines)

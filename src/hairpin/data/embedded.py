@@ -56,8 +56,8 @@ def python_docs() -> Iterator[tuple[str, str]]:
         topics = importlib.import_module("pydoc_data.topics").topics
     except ImportError as error:
         raise CorpusError(
-            "python-docs: this Python comes without its help topics (pydoc_data); "
-            "name a text file, or type --corpus stdlib"
+            "python-docs: this Python has no help topics (pydoc_data); name a text file, or use "
+            "--corpus stdlib"
         ) from error
     yield from sorted(topics.items())
 
@@ -83,7 +83,7 @@ def verdict() -> Path:
         ) from error
     if hashlib.sha256(content).hexdigest() != VERDICT_SHA256:
         raise CorpusError(
-            f"verdict: what came from {VERDICT_ADDRESS} is not the story (its SHA-256 differs); "
+            f"verdict: the download from {VERDICT_ADDRESS} is not the story (its SHA-256 differs); "
             f"{instead}"
         )
     try:
@@ -91,7 +91,7 @@ def verdict() -> Path:
     except OSError as error:
         raise CorpusError(
             f"verdict: cannot write {shown(path)} ({error.strerror}); "
-            "set HAIRPIN_CACHE to a folder with space that you may write to"
+            "set HAIRPIN_CACHE to a writable folder with free space"
         ) from error
     return path
 

@@ -20,8 +20,9 @@ class ChangedError(CorpusError):
 
     def __init__(self, corpus: Corpus) -> None:
         super().__init__(
-            f"{corpus.name}: the text changed while it was read; wait until it is complete, "
-            "then type the command again"
+            f"{corpus.name}: the text changed while it was read; wait until it is complete, then "
+            f"run the command again"
+            ""
         )
 
 

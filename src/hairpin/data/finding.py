@@ -143,8 +143,7 @@ class Search:
             self.left_out.add(kind, shown(folder))
         if len(self.problems) + len(self._taken) + self.left_out.total == before:
             self.problems.append(
-                f"{shown(pattern)}: no file matches this pattern; check it (** stands for any "
-                "folders)"
+                f"{shown(pattern)}: no file matches this pattern; check it (** matches any folders)"
             )
 
     def _add_folder(self, root: Path) -> None:

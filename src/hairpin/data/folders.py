@@ -36,14 +36,14 @@ _CARD = re.compile(
 _ABOUT_TABLES = Kind(
     "text about the tables",
     "",
-    "name it to include it",
+    "give its name to include it",
     many="texts about the tables",
 )
 _TABLES = Kind(
-    "table among the texts",
+    "table next to texts",
     "",
     "--column NAME includes them, --set data.format=text reads them as plain text",
-    many="tables among the texts",
+    many="tables next to texts",
 )
 _MOST_NAMES = 3
 
@@ -204,13 +204,13 @@ def _split_of(name: str) -> str | None:
 
 # --- folders that are no text ---
 
-_RUN = useless("run folder", "the folder of a run of hairpin")
-_EXPERIMENT = useless("run folder", "the folder of an experiment of hairpin")
-_TOKENS = useless("folder of tokens", "a folder of tokens, which prepare makes of a text")
+_RUN = useless("run folder", "the folder of a hairpin run")
+_EXPERIMENT = useless("run folder", "the folder of a hairpin experiment")
+_TOKENS = useless("folder of tokens", "a folder of tokens, as prepare writes it")
 _MODEL_FOLDER = useless("model folder", "a model's folder, as `hairpin export` writes it")
 OWN_FOLDERS = (_RUN, _EXPERIMENT, _TOKENS, _MODEL_FOLDER)
 _TRACKER = useless("tracker's folder", "a tracker's folder")
-_ENVIRONMENT = useless("virtual environment", "a virtual environment of Python")
+_ENVIRONMENT = useless("virtual environment", "a Python virtual environment")
 CACHE = useless("cache", "a cache")
 # Patterns of which each matches the name of something in such a folder.
 _FOLDERS: tuple[tuple[tuple[str, ...], Kind], ...] = (

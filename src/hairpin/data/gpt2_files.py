@@ -89,7 +89,8 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Found | None:
         reason = " ".join(str(error).split())
         raise RunError(
             f"{file}: hairpin cannot use this tokenizer: {reason}; it takes GPT-2's, and other "
-            "byte-level BPE that is made like it"
+            f"byte-level BPE of the same form"
+            ""
         ) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(
@@ -165,7 +166,7 @@ def _found(
         listed = [{"content": END_OF_TEXT, "id": vocab[END_OF_TEXT]}, *listed]
     tokens = {token["content"]: token for token in listed}
     if END_OF_TEXT not in tokens:
-        raise ValueError(f"it has no {END_OF_TEXT}, which stands between texts")
+        raise ValueError(f"it has no {END_OF_TEXT}, which separates texts")
     in_order = sorted(tokens.values(), key=lambda token: token["id"])
     of_merges = bpe.of_merges(vocab, merges, map(_added, in_order))
     ids = sorted({*of_merges.values(), *(token["id"] for token in in_order)})
@@ -174,8 +175,9 @@ def _found(
     missing = set(bpe.byte_of_character()) - of_merges.keys()
     if missing:
         raise ValueError(
-            f"{len(missing)} of the 256 bytes have no token, so that it cannot write every text "
-            "(to learn one that can: initial_alphabet=ByteLevel.alphabet())"
+            f"{len(missing)} of the 256 bytes have no token, so it cannot encode every text (to "
+            f"train one that can: "
+            "initial_alphabet=ByteLevel.alphabet())"
         )
     if "" in tokens:
         raise ValueError("one of its added tokens is empty")

@@ -53,7 +53,7 @@ class Mixture:
     def __post_init__(self) -> None:
         """Build the tree; reject an empty mixture."""
         if not self.weights or not all(0 < weight < _INFINITE for weight in self.weights):
-            raise ValueError(f"weights are to be above zero, not {self.weights}")
+            raise ValueError(f"weights must be above zero, not {self.weights}")
         total = sum(self.weights)
         whole = [max(1, round(weight / total * _WHOLE)) for weight in self.weights]
         leaves = [_Node(weight, (source,)) for source, weight in enumerate(whole)]

@@ -34,7 +34,7 @@ class SampleOrder:
     def __post_init__(self) -> None:
         """Reject an empty set."""
         if self.samples < 1:
-            raise ValueError(f"an order needs at least one sample, not {self.samples}")
+            raise ValueError(f"the order needs at least one sample, not {self.samples}")
 
     def at(self, position: int, count: int) -> tuple[Indices, Indices]:
         """Return epochs and sample indices of `count` positions from `position` on."""

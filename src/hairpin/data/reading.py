@@ -200,8 +200,9 @@ def _zstd_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     except (MemoryError, zstandard.ZstdError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise CorpusError(
-                f"{shown(path)}: was packed with a window that takes more memory than there is; "
-                "unpack it, as with `zstd -d --long=31`"
+                f"{shown(path)}: needs more memory to unpack than this machine has; unpack it "
+                f"first, as with"
+                " `zstd -d --long=31`"
             ) from None
         raise _damaged(path, "zstd", str(error)) from error
     if frame is not None:
@@ -302,11 +303,11 @@ class TextReader:
             return CorpusError(
                 f"{where}, and the bytes around it look like binary data; name a text file"
             )
-        mend = "mend the file"
+        mend = "fix the file"
         if self._codec == "utf-8" and (likely := legacy(around)):
             mend = f"it looks like {likely}: save it as UTF-8, as with `iconv -f {likely} -t UTF-8`"
             if likely != WESTERN:  # hardly any text lacks such bytes
                 return CorpusError(f"{where}; {mend}")
         return CorpusError(
-            f"{where}; {mend}, or go on without such bytes: --set data.on_bad_bytes=replace"
+            f"{where}; {mend}, or continue without such bytes: --set data.on_bad_bytes=replace"
         )

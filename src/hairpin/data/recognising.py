@@ -58,22 +58,22 @@ def _packed(words: str) -> Kind:
 
 
 def _compressed(how: str, suffix: str) -> Kind:
-    return Kind(COMPRESSED, f"compressed with {how}", f"let its name end in {suffix}")
+    return Kind(COMPRESSED, f"compressed with {how}", f"rename it to end in {suffix}")
 
 
 PICTURE = useless("picture", "a picture")
 SOUND = useless("sound or film file", "a sound or film file")
 FONT = useless("font", "a font")
-PROGRAM = useless("program", "a program, or made by a compiler")
+PROGRAM = useless("program", "a program or compiler output")
 MODEL = useless("model file", "a file of a model's weights")
 BINARY = useless("binary file", "binary data, mostly NULs or control characters")
 ARCHIVE = Kind("archive", "an archive", "unpack it first")
 OFFICE = Kind("office document", "an office document (.doc, .xls, .ppt or .msg)", _SAVE)
 WORD = Kind("Word document", "a Word document", _SAVE)
 EXCEL = Kind("Excel workbook", "an Excel workbook", "save it as .csv")
-POWERPOINT = Kind("presentation", "a presentation of PowerPoint", _SAVE)
+POWERPOINT = Kind("presentation", "a PowerPoint presentation", _SAVE)
 OPEN_DOCUMENT = Kind("OpenDocument file", "an OpenDocument file (.odt, .ods, .odp)", _SAVE)
-IWORK = Kind("iWork document", "a document of Pages, Numbers or Keynote", _SAVE)
+IWORK = Kind("iWork document", "a Pages, Numbers or Keynote document", _SAVE)
 EPUB = Kind("e-book", "an e-book (EPUB)", f"{_SAVE}, as with `pandoc -t plain`")
 EBOOK = Kind("e-book", "an e-book", f"{_SAVE}, as with Calibre's `ebook-convert`")
 PDF = Kind("PDF", "a PDF", "save its text, as with `pdftotext`")
@@ -81,19 +81,19 @@ POSTSCRIPT = Kind("PostScript file", "a PostScript file", "save its text, as wit
 RTF = Kind("RTF document", "an RTF document", f"{_SAVE}, or as with `pandoc -t plain`")
 NOTEBOOK = Kind("notebook", "a Jupyter notebook", "save it as a script, as with `jupytext --to py`")
 DATABASE = Kind("database", "a database", "write its texts to .jsonl or .csv")
-PICKLE = Kind("data file", "a pickle of Python", "write its texts to .jsonl")
+PICKLE = Kind("data file", "a Python pickle", "write its texts to .jsonl")
 ARRAY = useless("data file", "an array of numbers (NumPy, HDF5, MATLAB)")
-PARQUET = Kind("table", "a Parquet file", "let its name end in .parquet")
+PARQUET = Kind("table", "a Parquet file", "rename it to end in .parquet")
 ARROW = Kind("table", "an Arrow or Feather file", "save it as .parquet")
 TABLE = Kind("table", "a table (Avro, ORC)", "save it as .parquet or .jsonl")
 POINTER = Kind(
-    "pointer of Git LFS",
-    "a pointer of Git LFS, and not the file",
+    "Git LFS pointer",
+    "a Git LFS pointer, not the file itself",
     "fetch it, as with `git lfs pull`",
-    many="pointers of Git LFS",
+    many="Git LFS pointers",
 )
-SETTINGS = useless("file of hairpin's settings", "a file of hairpin's settings")
-PAGE = useless("page of hairpin", "a page that hairpin wrote")
+SETTINGS = useless("hairpin settings file", "a hairpin settings file")
+PAGE = useless("hairpin page", "a page that hairpin wrote")
 
 # Offset, bytes, kind.
 _SIGNATURES: tuple[tuple[int, bytes, Kind], ...] = (
@@ -253,10 +253,10 @@ def recognise(path: Path, opening: bytes) -> Kind | None:
         return kind
     if name := unmarked(opening):
         return Kind(
-            "file in UTF-16 or UTF-32 without a mark",
+            "file in UTF-16 or UTF-32 without a byte-order mark",
             f"{name} without a byte-order mark",
             f"save it as UTF-8, as with `iconv -f {name} -t UTF-8`",
-            many="files in UTF-16 or UTF-32 without a mark",
+            many="files in UTF-16 or UTF-32 without a byte-order mark",
         )
     return BINARY if is_mostly_binary(opening) else None
 
@@ -331,7 +331,7 @@ def token_ids(path: Path, opening: bytes) -> Kind | None:
     """
     if not (words := _made_by(path.suffix, opening)):
         return None
-    name, advice = "file of token ids", "give the text it was made of"
+    name, advice = "file of token ids", "use the text that it was made from"
     return Kind(name, words, advice, many="files of token ids")
 
 

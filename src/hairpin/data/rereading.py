@@ -55,7 +55,7 @@ def reading_settings(
     asked = build_config(overrides=overrides, flags=settings)
     if others := [key for key in keys if key not in known]:
         raise ConfigError(
-            f"{key}: does not say how a text is read; here {', '.join(known)} can be set"
+            f"{key}: does not change how a text is read; here {', '.join(known)} can be set"
             for key in others
         )
     return {key: value_of(asked, key) for key in keys}
@@ -70,7 +70,7 @@ def as_list(texts: Any) -> list[Any]:
     is_one = isinstance(texts, str | os.PathLike) or is_table(texts)
     found = [texts] if is_one else list(texts)
     if any(isinstance(text, str) and not text for text in found):
-        raise CorpusError("a text's name is empty, as a variable that is not set; name a file")
+        raise CorpusError("a text's name is empty (a variable that is not set?); name a file")
     return found
 
 
@@ -83,7 +83,8 @@ def files_of(texts: Iterable[Any]) -> list[Path]:
     found = list(texts)
     if others := [text for text in found if not isinstance(text, str | os.PathLike)]:
         raise CorpusError(
-            f"a {type(others[0]).__name__} is no file; write its records to one, and name that"
+            f"a {type(others[0]).__name__} is not a file; write its records to a file, and name "
+            f"that"
         )
     return [Path(text) for text in found]
 

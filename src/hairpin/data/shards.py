@@ -167,7 +167,7 @@ def _build(folder: Path, job: _Job) -> None:
     except OSError as error:
         raise CorpusError(
             f"{shown(folder.parent)}: the cache cannot be written ({error.strerror or error}); "
-            "set HAIRPIN_CACHE to a folder with space that you may write to"
+            "set HAIRPIN_CACHE to a writable folder with free space"
         ) from error
 
 
@@ -229,7 +229,7 @@ def _publish(temporary: Path, folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(aside / "damaged")
         shutil.rmtree(aside, ignore_errors=True)
-    raise CorpusError(f"{shown(folder)}: cannot be replaced; delete it and type the command again")
+    raise CorpusError(f"{shown(folder)}: cannot be replaced; delete it and run the command again")
 
 
 def _remove_stale(parent: Path) -> None:
@@ -267,15 +267,16 @@ def require_enough(train_tokens: int, val_tokens: int, context: int) -> None:
     problems = []
     if train_tokens < context + 1:
         fitting = train_tokens - 1
-        shorter = f", or type --set model.context={fitting}" if fitting >= _LEAST_CONTEXT else ""
+        shorter = f", or use --set model.context={fitting}" if fitting >= _LEAST_CONTEXT else ""
         problems.append(
-            f"too little training text: {train_tokens:,} tokens present, {context + 1:,} needed "
+            f"too little training text: {train_tokens:,} tokens found, {context + 1:,} needed "
             f"for a context of {context:,}; add text{shorter}"
         )
     if val_tokens < 2:
         problems.append(
-            f"too little validation text: {val_tokens:,} tokens present, 2 needed; add text, or "
-            "type --set data.validation_fraction=0.2"
+            f"too little validation text: {val_tokens:,} tokens found, 2 needed; add text, or use "
+            f"--set data.validation_fraction=0.2"
+            ""
         )
     if problems:
         raise CorpusError(problems)

@@ -102,7 +102,8 @@ def survey(
             return found
         error = CorpusError(
             f"{corpus.name}: the text has changed since this run's config was written (its hash "
-            f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); a changed text needs a new run"
+            f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); train a changed text as a "
+            f"new run"
         )
     except CorpusError as problem:
         error = problem
@@ -194,8 +195,8 @@ def _nothing_in(corpus: Corpus) -> CorpusError:
             f'"{corpus.data.column}"; name another with --column'
         )
     if corpus.sources and all(source.format != "text" for source in corpus.sources):
-        return CorpusError(f"{where}: there is no text in it: the table has no rows; name another")
-    return CorpusError(f"{where}: there is no text in it; name a file that holds text")
+        return CorpusError(f"{where}: it has no text: the table has no rows; name another")
+    return CorpusError(f"{where}: it has no text; name a file with text")
 
 
 def _decide(corpus: Corpus, found: Survey) -> Survey:
@@ -205,9 +206,10 @@ def _decide(corpus: Corpus, found: Survey) -> Survey:
     if data.split == "documents" and not 0 < found.val_bytes < found.bytes:
         side = "validation" if not found.val_bytes else "training"
         raise CorpusError(
-            f"{corpus.name}: dividing {found.documents} documents by their content leaves "
-            f"{side} empty; give more documents (data.separator divides a file), or type "
-            "--set data.split=tails"
+            f"{corpus.name}: dividing {found.documents} documents by their content leaves {side} "
+            f"empty; give more documents (data.separator splits a file), or use --set "
+            f"data.split=tails"
+            ""
         )
     fits = data.validation_fraction / 2 <= share <= min(2 * data.validation_fraction, 0.75)
     if data.split == "documents" or (data.split == "auto" and fits):

@@ -237,7 +237,7 @@ def open_shards(folder: Path, on_bytes: Callable[[int], None] | None = None) -> 
     dtype = dtype_for(vocabulary)
     if width != dtype.name:
         raise CorpusError(
-            f"{shown(path)}: says {width}, but a vocabulary of {vocabulary} is stored as "
+            f"{shown(path)}: claims {width}, but a vocabulary of {vocabulary} is stored as "
             f"{dtype.name}; {_DAMAGED}"
         )
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -268,7 +268,7 @@ def _verify(path: Path, record: ShardFile, dtype: np.dtype[Any], vocabulary: int
         expected_bytes = record.tokens * dtype.itemsize
         if size_bytes != expected_bytes:
             raise CorpusError(
-                f"{shown(path)}: has {size_bytes:,} bytes in place of {expected_bytes:,} "
+                f"{shown(path)}: has {size_bytes:,} bytes instead of {expected_bytes:,} "
                 f"({record.tokens:,} ids of {dtype.name}); {_DAMAGED}"
             )
         digest, offset = hashlib.sha256(), 0

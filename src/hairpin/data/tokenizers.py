@@ -242,8 +242,8 @@ class Gpt2Tokenizer(RankedTokenizer):
             # Whatever failed between here and a server, the remedy is the same.
             raise UserError(
                 f"tokenizer gpt2: its vocabulary cannot be downloaded ({type(error).__name__}); "
-                "set TIKTOKEN_CACHE_DIR to a folder that has it, or train one on the text: "
-                "--set tokenizer.kind=bpe"
+                "set TIKTOKEN_CACHE_DIR to a folder that has it, or train a tokenizer on the "
+                "text: --set tokenizer.kind=bpe"
             ) from error
         return cls(sorted(ranks, key=ranks.__getitem__))
 
@@ -286,7 +286,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             files[name] = json.loads(content)
         tokenizer = _build(description["kind"], files)
         if json.loads(tokenizer._description()) != description:
-            raise ValueError("hairpin.json does not describe the files beside it")
+            raise ValueError("hairpin.json does not match the files next to it")
     except FileNotFoundError as error:
         raise RunError(
             f"{shown(error.filename or folder)}: cannot be read ({error.strerror}); the tokenizer "

@@ -230,7 +230,7 @@ def join() -> World:
             store, *_ = next(rendezvous("env://", timeout=_JOINING))
         except ValueError as error:  # a variable is missing or not a number
             raise UserError(
-                f"the environment tells of {size} processes (WORLD_SIZE), but: {error}; start them "
+                f"the environment names {size} processes (WORLD_SIZE), but: {error}; start them "
                 "with torchrun"
             ) from None
         # torchrun keeps the store across restarts, and its old entries lead to processes that have
@@ -257,8 +257,8 @@ def _await_all(store: Store, rank: int, size: int) -> None:
     if not _wait_until(lambda: store.check(names), _JOINING.total_seconds()):
         missing = [name for name in names if not store.check([name])]
         raise ProcessLostError(
-            f"process {rank} of {size}: {missing[0]} was not there within "
-            f"{_JOINING.total_seconds() / 60:g} minutes; start all of them again"
+            f"process {rank} of {size}: {missing[0]} did not start within "
+            f"{_JOINING.total_seconds() / 60:g} minutes; start all processes again"
         )
 
 
@@ -290,9 +290,10 @@ def noticing_losses() -> Iterator[None]:
             raise
         raise ProcessLostError(
             f"process {launch.rank()} of {launch.world_size()}: another process has ended, or "
-            f"cannot be reached ({_reason(text)}); what was saved is whole: go on with the same "
-            "command and --or-resume, as torchrun's --max-restarts does by itself (after "
-            "`finetune` with `hairpin resume`)"
+            f"cannot be reached ({_reason(text)}); saved checkpoints are intact: run the same "
+            f"command with --or-resume, as torchrun's --max-restarts does automatically (for "
+            f"`finetune`: `hairpin resume`)"
+            ""
         ) from error
 
 

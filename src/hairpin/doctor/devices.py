@@ -41,14 +41,16 @@ def _look_at_threads() -> Iterator[Finding]:
     asked = os.environ.get("OMP_NUM_THREADS")
     if asked:
         text = (
-            f"OMP_NUM_THREADS={asked} is set: good where other programs run too; unset it where "
-            "nothing else does"
+            f"OMP_NUM_THREADS={asked} is set: good next to other programs; unset it if nothing "
+            f"else runs"
+            ""
         )
         yield Finding("threads", "note", one_line(text))
     if how := waits_without_end():
         text = (
-            f"{how} lets threads wait without sleeping: beside one other busy program training "
-            "falls to a fraction; unset it"
+            f"{how} lets threads wait without sleeping: one other busy program slows training to "
+            f"a fraction; unset it"
+            ""
         )
         yield Finding("waiting", "note", one_line(text))
 
@@ -61,10 +63,10 @@ def look_at_devices() -> Iterator[Finding]:
             text = f"{facts.name}, {facts.total_memory / 1e9:.1f} GB"
             yield Finding(f"cuda:{index}", "ok", one_line(text))
     elif torch.version.cuda:
-        text = "this PyTorch is for CUDA and finds no GPU: see whether `nvidia-smi` does"
+        text = "this PyTorch is built for CUDA but finds no GPU: check whether `nvidia-smi` does"
         yield Finding("cuda", "note", text)
     if torch.backends.mps.is_available():
-        yield Finding("mps", "ok", "Apple's GPU; updates are divided and called off by the host")
+        yield Finding("mps", "ok", "Apple's GPU; the host scales gradients and skips updates")
     yield Finding("cpu", "ok", _instructions())
 
 
@@ -81,7 +83,7 @@ def look_at_formats(device: str) -> Iterator[Finding]:
         ratio = measure_flops(device, other, seconds=_SHORT_SECONDS) / speed
         text = f"{ratio:.1f} times as fast as {safe}"
         if ratio < 1:
-            text += ': emulated, as it seems; `precision = "auto"` leaves it alone'
+            text += ': apparently emulated; `precision = "auto"` does not use it'
         yield Finding(f"{other} on {device}", "ok" if ratio >= 1 else "note", text)
 
 
@@ -117,7 +119,7 @@ def look_at_compiling(device: str) -> Finding:
 def look_at_processes() -> Finding:
     """Check that several processes can train together."""
     if not distributed.is_available():
-        text = "this PyTorch has no torch.distributed: one process trains"
+        text = "this PyTorch has no torch.distributed: only one process can train"
         return Finding("several processes", "note", text)
     there = [
         name
@@ -128,7 +130,7 @@ def look_at_processes() -> Finding:
         if has
     ]
     if torch.cuda.device_count() > 1 and "nccl" not in there:
-        text = "several GPUs, and this PyTorch has no NCCL: take its CUDA build"
+        text = "several GPUs, but this PyTorch has no NCCL: install its CUDA build"
         return Finding("several processes", "note", text)
     return Finding("several processes", "ok", f"torchrun with {' and '.join(there) or 'nothing'}")
 

@@ -56,7 +56,7 @@ def look_at_size() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     text = f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB available"
     if memory.available < _LITTLE_MEMORY_BYTES:
-        text += "; end other programs, or take a small --size"
+        text += "; close other programs, or use a small --size"
         yield Finding("memory", "note", text)
     else:
         yield Finding("memory", "ok", text)
@@ -75,7 +75,7 @@ def look_at_working_folder(folder: Path) -> Iterator[Finding]:
             yield _hard_links(tried)
             yield _durable(tried)
     except OSError as error:
-        remedy = "name a folder of your own with --out"
+        remedy = "name a writable folder with --out"
         text = f"{shown(folder)}: cannot be written ({_reason(error)}); {remedy}"
         yield Finding("working folder", "problem", text)
 
@@ -83,7 +83,7 @@ def look_at_working_folder(folder: Path) -> Iterator[Finding]:
 def look_at_cache() -> Iterator[Finding]:
     """Check that the cache can be written, and only by its owner."""
     folder = cache_folder()
-    remedy = "set HAIRPIN_CACHE to a folder with space that you may write to"
+    remedy = "set HAIRPIN_CACHE to a writable folder with free space"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _room_to_try(folder) as tried:
@@ -99,7 +99,7 @@ def look_at_cache() -> Iterator[Finding]:
     except OSError as error:
         yield Finding("cache is private", "note", one_line(str(error)))
     else:
-        yield Finding("cache is private", "ok", "nobody else writes there")
+        yield Finding("cache is private", "ok", "no other user can write there")
 
 
 def look_at_terminal() -> Iterator[Finding]:
@@ -153,8 +153,10 @@ def _lock(folder: Path) -> Finding:
     except OSError as error:
         return Finding("lock", "problem", f"a run cannot be locked here ({_reason(error)})")
     if is_systems:
-        return Finding("lock", "ok", "flock: it is gone with its process")
-    text = "no flock here, so a file stands for it: delete a dead machine's .lock.held by hand"
+        return Finding("lock", "ok", "flock: released when its process ends")
+    text = (
+        "no flock, so a file is used instead: after a machine dies, delete its .lock.held by hand"
+    )
     return Finding("lock", "note", text)
 
 
@@ -163,9 +165,9 @@ def _hard_links(folder: Path) -> Finding:
     try:
         (folder / "two").hardlink_to(folder / "one")
     except OSError as error:
-        text = f"none here ({_reason(error)}); the best weights are a copy, and take their room"
+        text = f"none here ({_reason(error)}); the best weights are a copy and take extra space"
         return Finding("hard links", "note", text)
-    return Finding("hard links", "ok", "the best weights take no room of their own")
+    return Finding("hard links", "ok", "the best weights take no extra space")
 
 
 def _durable(folder: Path) -> Finding:
@@ -179,7 +181,7 @@ def _durable(folder: Path) -> Finding:
         text = f"fsync fails here ({_reason(error)}); put runs on another disk with --out"
         return Finding("durable writing", "problem", text)
     if os.name == "nt":
-        text = "of files; Windows does not say when a name is durable"
+        text = "of files; Windows does not guarantee durable names"
         return Finding("durable writing", "note", text)
     return Finding("durable writing", "ok", "fsync of files and folders")
 

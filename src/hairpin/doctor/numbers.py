@@ -210,8 +210,8 @@ def compare_skipped(sample: Sample, device: str) -> tuple[bool, str]:
         step_unless(halted, optimizer, _LR)
         for name, parameter in model.named_parameters():
             if not torch.equal(parameter.detach().cpu(), sample.weights[name]):
-                return False, f"{kind} changed {name} in an update that was called off"
-    return True, "an update that is called off changes no bit"
+                return False, f"{kind} changed {name} in a skipped update"
+    return True, "a skipped update changes no bit"
 
 
 def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
@@ -226,8 +226,8 @@ def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
         scores_V = logits_TV[place - 1]
         if not float(scores_V.max() - scores_V[written[place]]) <= _TIE:
             number = place - len(prompt) + 1
-            return False, f"token {number} at temperature 0 is not the likeliest"
-    return True, f"{_TOKENS} tokens at temperature 0 are the likeliest"
+            return False, f"token {number} at temperature 0 is not the most likely"
+    return True, f"{_TOKENS} tokens at temperature 0 are the most likely"
 
 
 def compare_large_product(device: str, size: tuple[int, int, int] = _LARGE) -> tuple[bool, str]:
@@ -260,7 +260,7 @@ def compare_bits(sample: Sample, numerics: Numerics) -> tuple[bool | None, str]:
         ends.append([parameter.detach().cpu() for parameter in model.parameters()])
     if all(map(torch.equal, *ends)):
         return True, "yes"
-    return None, "no: a resumed run may end in other bits than an unbroken one"
+    return None, "no: a resumed run may end in different bits than an uninterrupted one"
 
 
 def _computed(model: GPT, sample: Sample, numerics: Numerics) -> tuple[float, dict[str, Tensor]]:
@@ -300,7 +300,7 @@ def _listed(wrong: Mapping[str, float], limit: float) -> str:
     worst = sorted(wrong, key=lambda name: (wrong[name] == wrong[name], -wrong[name]))
     named = ", ".join(f"{name} off by {wrong[name]:.1%}" for name in worst[:3])
     more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
-    return f"computes wrongly: {named}{more} (limit {limit:.0e})"
+    return f"wrong results: {named}{more} (limit {limit:.0e})"
 
 
 def _looked(what: str, compare: Callable[[], tuple[bool | None, str]]) -> Finding:

@@ -1,6 +1,6 @@
 """Prove that a run that is killed and resumed ends in the same bits here, by killing one.
 
-    clean     trained without a break; its config has every choice filled in
+    clean     trained uninterrupted; its config has every choice filled in
     killed    the same config, killed with SIGKILL again and again, and resumed
 
 Each runs in a process of its own, as a user's would.
@@ -118,7 +118,7 @@ def prove_resume(
     seed: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
-    """Train one run without a break and one with kills, and compare them.
+    """Train one run uninterrupted and one with kills, and compare them.
 
     Args:
         config: of a short run.
@@ -158,11 +158,13 @@ def compare(clean: RunDirectory, killed: RunDirectory) -> tuple[tuple[int, int],
     lines = [_difference(name, ours.get(name), theirs.get(name)) for name in {**ours, **theirs}]
     before, after = (_updates(run) for run in (clean, killed))
     if len(before) != len(after):
-        lines.append(f"the record: {len(before):,} updates without a break, {len(after):,} with")
+        lines.append(
+            f"the record: {len(before):,} updates uninterrupted, {len(after):,} with kills"
+        )
     for one, other in zip(before, after, strict=False):
         if one != other:
             key = next(key for key in one if one[key] != other.get(key))
-            values = f"{one[key]} without a break, {other.get(key)} with"
+            values = f"{one[key]} uninterrupted, {other.get(key)} with kills"
             lines.append(f"update {one['update']}: {key} is {values}")
             break  # all that follow differ too
     different = [line for line in lines if line]
@@ -213,7 +215,7 @@ def _run(
     if process.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         said = "".join(last).removeprefix("hairpin: ")
-        raise HairpinError(f"a run failed by itself (exit code {process.returncode}): {said}")
+        raise HairpinError(f"a run failed on its own (exit code {process.returncode}): {said}")
     return _Outcome(_updates_recorded(run) or 0, False, seconds)
 
 
@@ -267,11 +269,11 @@ def _last_tensors(run: RunDirectory) -> dict[str, Tensor]:
 
 def _difference(name: str, one: Tensor | None, other: Tensor | None) -> str | None:
     if one is None or other is None:
-        return f"{name}: is in one of the two only"
+        return f"{name}: is in only one of the two"
     if one.shape == other.shape and torch.equal(_bytes(one), _bytes(other)):
         return None
     if one.shape != other.shape:
-        return f"{name}: {list(one.shape)} without a break, {list(other.shape)} with"
+        return f"{name}: {list(one.shape)} uninterrupted, {list(other.shape)} with kills"
     largest = (one.double() - other.double()).abs().max()
     return f"{name}: differs by up to {largest:.3g}"
 

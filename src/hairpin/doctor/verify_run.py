@@ -83,7 +83,7 @@ def _check_checkpoint(run: RunDirectory, path: Path) -> tuple[Finding | None, Ch
         if checkpoint is None:  # deleted by rotation while it was read
             return None, None
     except CheckpointError as damage:
-        way_out = f"`{command('resume', run.path)}` sets it aside and goes on from the one before"
+        way_out = f"`{command('resume', run.path)}` sets it aside and resumes from the previous one"
         return Finding(what, tuple(f"{line}; {way_out}" for line in damage.problems)), None
     except HairpinError as error:
         return Finding(what, error.problems), None
@@ -102,7 +102,7 @@ def _check_settings(run: RunDirectory, newest: Checkpoint | None) -> Finding:
 
 def _check_tokenizer(run: RunDirectory, newest: Checkpoint | None) -> Finding:
     if newest is None and not is_there(run.tokenizer):
-        return Finding("tokenizer", note="not made yet")
+        return Finding("tokenizer", note="not created yet")
     try:
         tokenizer = load_tokenizer(run.tokenizer)
     except HairpinError as error:
@@ -120,14 +120,14 @@ def _check_record(run: RunDirectory, newest: Checkpoint | None) -> Finding:
             if event["event"] == "update":
                 if event.get("update") != count and not problems:
                     found = event.get("update")
-                    problems.append(f"{run.metrics}: update {found} stands where {count} belongs")
+                    problems.append(f"{run.metrics}: update {found} instead of {count}")
                 count += 1
     except HairpinError as error:
         return Finding(run.metrics.name, error.problems)
     if newest and count < newest.step:
         problems.append(
             f"{run.metrics}: has {count:,} updates, and {newest.path} is of "
-            f"{newest.step:,}; a resume goes on all the same, with that gap"
+            f"{newest.step:,}; a resume continues with that gap"
         )
     return Finding(run.metrics.name, tuple(problems), f"{count:,} updates")
 

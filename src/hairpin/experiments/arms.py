@@ -25,7 +25,7 @@ _MOST_FACTORS = 5
 # Key → its value in every run of an experiment, whatever is asked for, and a description.
 _OWN: dict[str, tuple[Any, str]] = {
     "train.seed": (None, "left out: an experiment has seeds of its own, the same for all arms"),
-    "evaluate.sample_tokens": (0, "left out: runs of an experiment write no samples"),
+    "evaluate.sample_tokens": (0, "left out: runs of an experiment generate no samples"),
     "execution.compile": ("off", "left out: runs of an experiment are not compiled"),
     "checkpoint.keep": (1, "left out: runs of an experiment keep no checkpoints"),
 }
@@ -124,8 +124,9 @@ def arms_of_factors(
         settings[key.rpartition(".")[2]] = (key, values[0], values[1])
     if not 1 <= len(settings) <= _MOST_FACTORS:
         raise ConfigError(
-            f"{len(settings)} factors: an ablation takes 1 to {_MOST_FACTORS}, as every "
-            "combination of them is trained"
+            f"{len(settings)} factors: an ablation takes 1 to {_MOST_FACTORS}, since every "
+            f"combination is trained"
+            ""
         )
     arms = []
     for states in itertools.product((False, True), repeat=len(settings)):
@@ -153,7 +154,9 @@ def _factor(name: str, base: Config) -> tuple[str, Any, Any]:
         )
     key, off = FACTORS[name]
     if value_of(base, key) == off:
-        raise ConfigError(f"--factors {name}: {key} is {off!r} in the config, so it is never on")
+        raise ConfigError(
+            f"--factors {name}: {key} is {off!r} in the config, so it would never be on"
+        )
     return key, off, _AS_IT_IS
 
 

@@ -117,9 +117,9 @@ def compare_configs(
         HairpinError: a run could not be trained; the same call resumes.
     """
     if files and variations:
-        raise ConfigError("--vary is for one text or config; give config files alone, or --vary")
+        raise ConfigError("--vary needs one text or config; give only config files, or --vary")
     if len(files) == 1:
-        raise ConfigError(f"{files[0]}: one arm alone; name another, or vary a key with --vary")
+        raise ConfigError(f"{files[0]}: only one arm; name another, or vary a key with --vary")
     arms = arms_of_files(files, request) if files else arms_of_variations(variations, request)
     if not 2 <= len(arms) <= _MOST_ARMS:
         raise ConfigError(
@@ -252,7 +252,7 @@ def _run_arms(
         progress.notice(f"{out}: {experiment.model}")
         seeds_are_open = options.seeds is None and resources.budget_seconds is not None
     else:
-        progress.notice(f"{out}: going on with the experiment that is there")
+        progress.notice(f"{out}: resuming the experiment")
     experiment = run_experiment(
         experiment, directory, resources, progress, seconds=seconds, seeds_are_open=seeds_are_open
     )
@@ -270,14 +270,16 @@ def _require_fair(arms: Sequence[RequestedArm], options: Options) -> None:
     lengths = [key for key in LENGTHS if any(key in arm.changes for arm in arms)]
     if lengths and options.equal:
         raise ConfigError(
-            f"--vary {lengths[0]} and --equal {options.equal}: arms differ in length, or are made "
-            "equal; keep one"
+            f"--vary {lengths[0]} and --equal {options.equal}: arms cannot both differ in length "
+            f"and be made equal; keep one"
+            ""
         )
     tuned = [arm.name for arm in arms if "schedule.peak_lr" in arm.changes]
     if tuned and not options.same_lr:
         raise ConfigError(
-            f"{tuned[0]}: arms that differ in the learning rate are not tuned alike; add "
-            "--same-lr, or look for a rate with `hairpin find-lr`"
+            f"{tuned[0]}: arms that differ in the learning rate cannot be tuned; add --same-lr, "
+            f"or search for a rate with"
+            " `hairpin find-lr`"
         )
 
 

@@ -305,10 +305,10 @@ def _resolution_text(experiment: Experiment, results: Sequence[ArmResult]) -> st
     """Describe the smallest difference that is likely to be detected."""
     deviation, seeds = pilot_deviation(results), len(experiment.seeds)
     if deviation is None:
-        return "too few pilot runs came to an end to say how small a difference can be shown"
+        return "too few pilot runs finished to tell how small a difference can be detected"
     return (
         f"the pilot's differences between arms vary by {deviation:.4f} {results[0].unit} from seed "
-        f"to seed: {seeds} seeds show one of {smallest_shown(deviation, seeds):.4f} or more four "
+        f"to seed: {seeds} seeds detect one of {smallest_shown(deviation, seeds):.4f} or more four "
         "times out of five"
     )
 
@@ -346,7 +346,7 @@ def open_experiment(path: Path, asked: Experiment) -> Experiment | None:
     if there.asked != asked.asked:
         different = [key for key in asked.asked if there.asked.get(key) != asked.asked[key]]
         raise RunError(
-            f"{path}: another experiment is there ({', '.join(different) or 'older'} differs); "
+            f"{path}: it holds another experiment ({', '.join(different) or 'older'} differs); "
             "name another folder with --out"
         )
     return there

@@ -97,9 +97,7 @@ class Found:
         found = [f"peak learning rate on {self.text}: {format_lr(self.suggestion)}", self.reason()]
         found += [self.model, *rows]
         if low != high:
-            found.append(
-                f"from {format_lr(low)} to {format_lr(high)} makes no difference that matters"
-            )
+            found.append(f"from {format_lr(low)} to {format_lr(high)} makes no material difference")
         found.append(f"use it: --lr {self.suggestion:g}")
         return found + ([f"page: {self.page}"] if self.page else [])
 
@@ -112,7 +110,7 @@ class Found:
             f"{len(TUNING_SEEDS)} seeds each, ended lowest at {format_lr(best.lr)}"
         )
         if abs(math.log2(self.suggestion / best.lr)) > 0.01:
-            words += "; the suggestion is the bottom of a parabola through it and its neighbours"
+            words += "; the suggestion is the minimum of a parabola through it and its neighbours"
         return words + (f"; they diverged from {format_lr(min(lost))}" if lost else "")
 
     def as_json(self) -> dict[str, Any]:
@@ -156,7 +154,7 @@ def search(
         progress.notice(line)
     page = request.folder or Path(f"find-lr-{name_of(config)}.html")
     if page.is_dir() or not page.absolute().parent.is_dir():
-        raise ConfigError(f"--out {page}: not a file that can be written")
+        raise ConfigError(f"--out {page}: cannot be written")
     seconds = parse_duration(request.budget or DEFAULT_BUDGET)
     count, threads = available_workers(2 * len(_SCALES), config.execution.device, workers)
     resources = Resources(count, threads, seconds, time.monotonic())
@@ -236,7 +234,8 @@ def found_in(result: ArmResult, text: str, model: str, updates: int, page: Path 
     if all(rate.diverged for rate in rates):
         raise ConfigError(
             f"every rate from {format_lr(rates[0].lr)} to {format_lr(rates[-1].lr)} diverged; "
-            "something else is wrong, or begin lower with --lr"
+            f"start lower with --lr, or look for another cause"
+            ""
         )
     return Found(text, model, result.unit, rates, suggest(rates), updates, page)
 

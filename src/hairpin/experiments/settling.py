@@ -144,8 +144,9 @@ def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> F
     updates = min(fitting, choose.most_updates(sized.config, len(sized.prepared.train)))
     if updates < _FEWEST_UPDATES:
         raise ConfigError(
-            f"--budget leaves {seconds:.1f}s for each run, which is {updates} updates here: give "
-            "more time, fewer arms or seeds, or a smaller --size"
+            f"--budget leaves {seconds:.1f}s for each run, {updates} updates on this machine: "
+            f"give more time, fewer arms or seeds, or a smaller --size"
+            ""
         )
     shared = {key: value_of(sized.config, key) for key in _SHARED}
     return fill_run(with_values(config, {**shared, "train.updates": updates}), None, watcher)

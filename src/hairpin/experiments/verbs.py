@@ -187,8 +187,9 @@ def _refuse_settings(request: Request, seeds: int | None) -> None:
     said += [f"{name} {value}" for name, value in others.items() if value is not None]
     if said:
         raise ConfigError(
-            f"{', '.join(said)}: --runs and --against compare finished runs, and train none; leave "
-            "it out"
+            f"{', '.join(said)}: --runs and --against compare finished runs and train nothing; "
+            f"leave it out"
+            ""
         )
 
 

@@ -90,11 +90,12 @@ class Workers:
                     return
             code = child.process.wait()
             raise WorkerError(
-                f"{folder}: the process that trained it ended with code {code}; "
-                "the same command goes on from there"
+                f"{folder}: the process that trained it ended with code {code}; run the same "
+                f"command to continue"
+                ""
             )
         except BrokenPipeError:
-            raise WorkerError(f"{folder}: the process that was to train it is gone") from None
+            raise WorkerError(f"{folder}: its worker process has ended") from None
         finally:
             self._idle.put(child)
 

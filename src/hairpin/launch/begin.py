@@ -61,15 +61,17 @@ def require_same(run: RunDirectory, asked: Config, budget_seconds: float | None)
     start = first_event(run.metrics) or {"budget_seconds": budget_seconds}
     first = validate(start["asked"]) if "asked" in start else present
     there = start.get("budget_seconds")
-    different = [f"{key} is {was} there and {now} asked" for key, was, now in _shown(first, asked)]
+    different = [
+        f"{key} is {was} in that run and {now} here" for key, was, now in _shown(first, asked)
+    ]
     if there != budget_seconds:
         different.append(
-            f"--budget is {_seconds(there)} there and {_seconds(budget_seconds)} asked"
+            f"--budget is {_seconds(there)} in that run and {_seconds(budget_seconds)} here"
         )
     if different:
         raise RunError(
-            f"{run.path}: another run is there: {'; '.join(different)}; name another folder with "
-            f"--out, or go on with that one by `{command('resume', run.path)}`"
+            f"{run.path}: a different run exists: {'; '.join(different)}; name another folder "
+            f"with --out, or resume that run with `{command('resume', run.path)}`"
         )
 
 

@@ -29,7 +29,7 @@ def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
         ours = get(asked.tree, key)
         if key == "model.context":
             if isinstance(ours, int) and ours > theirs:
-                yield _line(asked, key, f"{start} sees {theirs} tokens; at most that many can be")
+                yield _line(asked, key, f"{start} sees {theirs} tokens at most")
         elif ours is not None and ours != theirs:
             yield _line(asked, key, f"{start} has {_plain(theirs)}; remove the key")
     size = SIZES.get(str(get(asked.tree, "model.size")))
@@ -49,7 +49,8 @@ def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
             asked,
             "recipe",
             f"{start} has another network ({', '.join(others)}); leave the recipe out, and set "
-            "what else it has, such as optimizer.kind=muon",
+            f"its other settings, such as optimizer.kind=muon"
+            "",
         )
 
 
@@ -64,7 +65,7 @@ def _line(asked: RequestedSettings, key: str, theirs: str) -> str:
     """Write the line for one setting, with both as they were typed."""
     value = _plain(get(asked.tree, key))
     where = ", ".join(asked.places[each] for each in (key, "start.path"))
-    return f"{key}: {value} was asked for and {theirs} ({where})"
+    return f"{key}: {value} was requested, but {theirs} ({where})"
 
 
 def _plain(value: Any) -> str:

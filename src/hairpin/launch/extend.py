@@ -60,7 +60,7 @@ def is_imported(run: Run) -> bool:
 def nothing_to_resume(path: Path) -> str:
     """Return the message for a run that `hairpin import` made and that cannot be resumed."""
     begins = command("train", "TEXT", "--from", path)
-    return f"imported, with no training to go on with; `{begins}` begins one"
+    return f"imported, so there is no training to resume; `{begins}` starts one"
 
 
 def config_to_resume(
@@ -108,13 +108,13 @@ def extended_config(
         ConfigError, RunError: this run cannot be extended like this.
     """
     if by is None:
-        raise RunError("--policy: says how a run goes on; add --extend 10m or --extend UPDATES")
+        raise RunError("--policy: only with --extend; add --extend 10m or --extend UPDATES")
     if policy is not None and policy not in POLICIES:
         raise RunError(f"--policy {policy}: choose one of {', '.join(POLICIES)}")
     if is_imported(run):
         raise RunError(f"{run.path}: {nothing_to_resume(run.path)}")
     if not _is_settled(config):
-        raise RunError(f"{run.path}: not begun yet; `{command('resume', run.path)}` begins it")
+        raise RunError(f"{run.path}: not started yet; `{command('resume', run.path)}` starts it")
     more, note = _updates(run, config, by)
     _refuse_if_rates_would_change(run, schedule_of(config), policy)
     return _with_more_updates(config, more, policy, _requested_keys(run)), note
@@ -137,21 +137,21 @@ def _refuse_if_rates_would_change(run: Run, schedule: Schedule, policy: str | No
         if policy is None and schedule.length_independent_updates < updates:
             ways = "; ".join(f"{name}: {words}" for name, words in POLICIES.items())
             raise RunError(
-                f"{path}: finished, and the end of its {schedule.kind} was at its length; say how "
-                f"it goes on with --policy ({ways})"
+                f"{path}: finished, and its {schedule.kind} schedule is complete; choose how it "
+                f"continues with --policy ({ways})"
             )
         return
     done = run.summary().updates
     if policy is not None:
         raise RunError(
-            f"{path}: {done:,} of {updates:,} updates are done, and --policy says what follows the "
+            f"{path}: {done:,} of {updates:,} updates are done, and --policy applies after the "
             f"last; finish it with `{command('resume', path)}` first"
         )
     independent = schedule.length_independent_updates
     if independent < done:
         raise RunError(
-            f"{path}: of the {done:,} updates done, those from {independent:,} on had "
-            f"learning rates for a length of {updates:,}; finish it with "
+            f"{path}: of the {done:,} updates done, those from {independent:,} on used learning "
+            f"rates for a length of {updates:,}; finish it with "
             f"`{command('resume', path)}`, then --extend it with --policy"
         )
 
@@ -166,7 +166,7 @@ def _updates(run: Run, config: Config, by: str | int) -> tuple[int, str | None]:
     if not text.removeprefix("-").isdecimal():
         return _updates_in(run, config, text)
     if int(text) < 1 or len(text) > 15:
-        raise RunError(f"--extend {text}: write how many updates more, from 1 on")
+        raise RunError(f"--extend {text}: give the number of further updates, at least 1")
     return int(text), None
 
 
@@ -175,7 +175,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
     timing = timing_of(read_record(run.directory.metrics))
     if timing is None:
         raise RunError(
-            f"{run.path}: no update was made yet, so its speed is not known; give --extend UPDATES"
+            f"{run.path}: no update is done yet, so its speed is unknown; give --extend UPDATES"
         )
     planned, asked = config.train.updates or 0, _requested_keys(run)
     # An unfinished run starts and ends anyway.
@@ -188,8 +188,9 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
         return more, None
     taken = format_duration(around + timing.update + timing.pause)
     return 1, (
-        f"--extend {text}: one update more takes {taken} here, with the start of the process, an "
-        "evaluation and the end; it becomes one update longer"
+        f"--extend {text}: one more update takes {taken} here, with startup, an evaluation and "
+        f"the end; the run becomes one update longer"
+        ""
     )
 
 

@@ -72,7 +72,8 @@ def follow(processes: Processes, plugins: Iterable[str | Path]) -> Run:
     if not directory.config.is_file():
         raise RunError(
             f"process {world.rank} on {socket.gethostname()} does not see {directory.path}: the "
-            "folder has to be on a file system that all machines share; name one with --out"
+            f"folder must be on a file system that all machines share; name one with --out"
+            ""
         )
     run = Run(directory)
     try:

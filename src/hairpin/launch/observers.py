@@ -80,7 +80,7 @@ class Observers:
         try:
             return make()
         except Exception as error:
-            self._watcher.notice(f"{what}: {reason_of(error)}; the run itself is whole")
+            self._watcher.notice(f"{what}: {reason_of(error)}; the run itself is intact")
             return None
 
     def _note(self, update: int) -> None:

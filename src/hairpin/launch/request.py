@@ -31,7 +31,7 @@ OnNotice = Callable[[str], None]
 DEFAULT_BUDGET = "3m"
 DEFAULT_CORPUS = "stdlib"
 NO_TEXT = (
-    "no text given: training on the source of the Python standard library; for your own text, "
+    "no text given: training on the source of the Python standard library; to use your own text: "
     "`hairpin train FILE` or `hairpin train FOLDER`"
 )
 
@@ -146,7 +146,7 @@ def with_training_defaults(checked: CheckedRequest) -> CheckedRequest:
         config = with_values(config, {"data.corpus": DEFAULT_CORPUS})
         notes.append(NO_TEXT)
     if checked.request.budget is not None and length_of(config):
-        notes.append("--budget: the length is given, so the budget chooses the size at most")
+        notes.append("--budget: the length is set, so the budget only chooses the size")
     return replace(checked, config=config, notes=tuple(notes))
 
 

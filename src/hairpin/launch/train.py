@@ -209,7 +209,10 @@ def _run_to_end(
         given_up = isinstance(error, UserError) and new is not None and not update
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # while preparing, or a second signal
-        status, reason = "interrupted", f"stopped; go on with `{command('resume', directory.path)}`"
+        status, reason = (
+            "interrupted",
+            (f"stopped; resume with `{command('resume', directory.path)}`"),
+        )
         if (number := _signal_of(stop)) is None:
             raise
         raise Interrupted(reason, number) from None

@@ -37,6 +37,6 @@ def noticing_shortage(run: Path) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise HairpinError(
-            f"{run}: out of memory; what was saved is whole: let other programs go, or halve "
+            f"{run}: out of memory; saved checkpoints are intact: close other programs, or halve "
             f"execution.micro_batch in {run / 'config.toml'}, then `{command('resume', run)}`"
         ) from error

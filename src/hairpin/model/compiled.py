@@ -21,7 +21,7 @@ def compile_blocks(model: GPT, sequences: int) -> None:
     """Compile training passes over `sequences` whole contexts.
 
     Everything else stays eager: evaluation, samples, a last piece with fewer sequences. Their
-    shapes vary from call to call, and each would be compiled anew. Whether a pass is compiled
+    shapes vary from call to call, and each would be compiled again. Whether a pass is compiled
     depends on its shape alone, so that a resumed run does the same.
 
     The first pass compiles, for 10 to 60 seconds if nothing is cached, and raises errors of the

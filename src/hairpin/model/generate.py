@@ -23,9 +23,9 @@ class Sampling:
     """Settings of how the next token is drawn.
 
     Args:
-        temperature: divides the logits, from 0 up; 0 always takes the likeliest token.
-        top_k: draw from this many of the likeliest tokens; 0: from all.
-        top_p: draw from the likeliest tokens that together reach this probability
+        temperature: divides the logits, from 0 up; 0 always takes the most likely token.
+        top_k: draw from this many of the most likely tokens; 0: from all.
+        top_p: draw from the most likely tokens that together reach this probability
             (Holtzman et al. 2020), above 0; 1: from all.
 
     Raises:
@@ -44,13 +44,13 @@ class Sampling:
                     "temperature",
                     self.temperature,
                     _is_number(self.temperature) and self.temperature >= 0,
-                    "a number from 0 up; 0 always takes the likeliest token",
+                    "0 or more; 0 always takes the most likely token",
                 ),
                 (
                     "top-k",
                     self.top_k,
                     _is_whole(self.top_k) and self.top_k >= 0,
-                    "a whole number from 0 up; 0 draws from all tokens",
+                    "a whole number, 0 or more; 0 draws from all tokens",
                 ),
                 (
                     "top-p",
@@ -98,8 +98,8 @@ class Sampling:
         probabilities_V = torch.softmax(below_V / temperature, dim=-1)
         if probabilities_V.isnan().any():
             raise NonFiniteError(
-                "the model's scores for the next token are not finite, so that there is none to "
-                "draw; take other weights"
+                "the model's scores for the next token are not finite, so no token can be drawn; "
+                "use other weights"
             )
         return probabilities_V
 
@@ -141,7 +141,7 @@ def generate(
         decoder: made from the model; None: one in float32, if it supports the model.
     """
     if not prompt:
-        raise ValueError("a prompt has at least one token; end-of-text will do")
+        raise ValueError("a prompt needs at least one token, such as end-of-text")
     if decoder is None and fits(model):
         decoder = Decoder(model)
     cached = cached and _has_cache(model)

@@ -14,7 +14,7 @@ from hairpin.plugins.files import blame
 from hairpin.plugins.registry import BUILT_IN, Registered, registered
 
 _TRIED_SEQUENCES = 2
-_FORWARD = "forward(inputs, targets) gives (sum of losses, number of targets)"
+_FORWARD = "forward(inputs, targets) must return (sum of losses, number of targets)"
 
 SumAndCount = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -37,7 +37,8 @@ def new_network(shape: Shape, seed: int = 0) -> GPT:
     found = registered("model", shape.architecture)
     if found is None:
         raise PluginError(
-            f"model.architecture: {shape.architecture!r} is a plugin's; name its file with --plugin"
+            f"model.architecture: {shape.architecture!r} comes from a plugin; name its file with "
+            f"--plugin"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "plugin", found.name))
@@ -69,13 +70,13 @@ def training_loss(name: str) -> SumAndCount | None:
         return None
     found = registered("loss", name)
     if found is None:
-        raise PluginError(f"train.loss: {name!r} is a plugin's; name its file with --plugin")
+        raise PluginError(f"train.loss: {name!r} comes from a plugin; name its file with --plugin")
 
     def loss(model: Any, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
         if not can_write(model):
             raise PluginError(
                 f"train.loss: {name!r} needs logits(inputs), which the network "
-                f"{model.shape.architecture!r} has not"
+                f"{model.shape.architecture!r} lacks"
             )
         is_target_BT = targets_BT != IGNORED
         losses_BT = found.make(model.logits(inputs_BT), targets_BT.clamp(min=0))
@@ -100,13 +101,15 @@ def _require_module(found: Registered, made: object) -> None:
     for name, parameter in parameters.items():
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             raise PluginError(
-                f"{where}: {name} is {parameter.dtype} on {parameter.device}; parameters are made "
-                "in float32 on the CPU"
+                f"{where}: {name} is {parameter.dtype} on {parameter.device}; create parameters "
+                f"in float32 on the CPU"
+                ""
             )
     if others := sorted(set(made.state_dict()) - set(parameters)):
         raise PluginError(
-            f"{where}: {others[0]} is state and no parameter of its own, so that a checkpoint "
-            "would lack it; register buffers with persistent=False, and share no parameters"
+            f"{where}: {others[0]} is state but not a parameter of its own, so a checkpoint would "
+            f"lack it; register buffers with persistent=False, and share no parameters"
+            ""
         )
 
 

@@ -49,9 +49,9 @@ def refuse(precision: str, device: str) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"precision: {precision!r} is none of {', '.join(PRECISIONS)}")
     if precision != "float32" and device != "cpu":
-        raise ConfigError(f"precision: {precision} is for writing on a CPU, not on {device}")
+        raise ConfigError(f"precision: {precision} is for generating on a CPU, not on {device}")
     if precision == "int8" and not _eight_bits_are_exact():
-        raise ConfigError("precision: this processor's int8 products overflow; take float16")
+        raise ConfigError("precision: int8 products overflow on this processor; use float16")
 
 
 @contextmanager
@@ -146,7 +146,7 @@ class _Half:
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         weight_OI = weight_OI.detach()
         if dtype == torch.float16 and weight_OI.abs().max() > _LARGEST_HALF:
-            raise ConfigError("precision: a weight is too large for float16; take bfloat16")
+            raise ConfigError("precision: a weight is too large for float16; use bfloat16")
         self.dtype = dtype
         self.weight_OI = weight_OI.to(dtype, memory_format=torch.contiguous_format)
         self.bias_O = None if bias_O is None else bias_O.detach().clone()

@@ -105,7 +105,7 @@ class Guard:
             RuntimeError: they belong to a window of another size.
         """
         if tensors["window"].shape != self._window.shape:
-            raise RuntimeError("the guard's window has another size than guard.spike_window")
+            raise RuntimeError("the size of the guard's window differs from guard.spike_window")
         device = self._window.device
         self._window = tensors["window"].to(device, copy=True)
         self._taken = tensors["taken"].to(device, copy=True)

@@ -172,7 +172,7 @@ class MuonAdamW(Uncompiled):
             for parameter in group["params"] if group["muon"] else ():
                 if parameter.dim() != 2 or self._rows(parameter) % group["pieces"]:
                     raise ValueError(
-                        f"Muon moves matrices that {group['pieces']} divides, not "
+                        f"Muon needs matrices whose rows divide by {group['pieces']}, not "
                         f"{list(parameter.shape)}"
                     )
 

@@ -50,7 +50,7 @@ def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer
     found = registered("optimizer", settings.kind)
     if found is None:
         raise PluginError(
-            f"optimizer.kind: {settings.kind!r} is a plugin's; name its file with --plugin"
+            f"optimizer.kind: {settings.kind!r} comes from a plugin; name its file with --plugin"
         )
     groups = decay_groups(model, settings)
     wanted = {id(parameter) for group in groups for parameter in group["params"]}
@@ -162,7 +162,8 @@ def _key(kind: str, value: object, name: str) -> str:
         return f"{kind}.{name}"
     if type(value) not in _DTYPES or "." in kind:
         raise PluginError(
-            f"optimizer: it remembers {kind!r} of {name}, a {type(value).__name__}, which a "
-            "checkpoint cannot hold: tensors and numbers only"
+            f"optimizer: its state has {kind!r} for {name}, a {type(value).__name__}; a "
+            f"checkpoint holds only tensors and numbers"
+            ""
         )
     return f"{kind}:{type(value).__name__}.{name}"

@@ -41,19 +41,18 @@ class Amount:
         ratio = self.tokens_per_parameter
         if ratio < CHINCHILLA_TOKENS_PER_PARAMETER / 4:
             return (
-                "far too few for this size: the same computing in a smaller network, trained "
+                "far too few for this size: the same compute in a smaller network, trained "
                 "longer, gives a lower loss"
             )
         if ratio < CHINCHILLA_TOKENS_PER_PARAMETER / 2:
             return (
-                "fewer than make the most of this much computing: a somewhat smaller network would "
-                "do as well"
+                "fewer than is best for this compute: a somewhat smaller network would do as well"
             )
         if ratio <= 2 * CHINCHILLA_TOKENS_PER_PARAMETER:
-            return "near what makes the most of this much computing"
+            return "near the best use of this compute"
         return (
-            "beyond what makes the most of this much computing in training: a larger network would "
-            "learn more from it; a small one that is trained long is cheaper to use"
+            "more than is best for this training compute: a larger network would reach a lower "
+            "loss; a small one that is trained long is cheaper to use"
         )
 
     def epochs_judgement(self) -> str | None:
@@ -62,11 +61,11 @@ class Amount:
         if epochs is None:
             return None
         if epochs <= 1:
-            return "no text is seen twice"
+            return "no text is repeated"
         if epochs <= _ABOUT_ONE:
-            return "hardly any text is seen twice"
+            return "hardly any text is repeated"
         if epochs <= EPOCHS_AS_NEW:
-            return "text that is seen again is nearly as good as new up to four times"
+            return "up to four passes are nearly as good as new text"
         if epochs <= EPOCHS_OF_WORTH:
             return "past four passes each one teaches less, and more is memorised"
         return "past sixteen passes hardly anything is learned: the text is memorised"

@@ -212,7 +212,7 @@ def _fill_length(filled: Filled, seconds_left: Callable[[], float] | None) -> Fi
     """
     config, text = filled.config, filled.text
     if text is None and config.train.epochs:
-        raise ConfigError("train.epochs: no text is named to pass over; name it, or give --tokens")
+        raise ConfigError("train.epochs: no text given; name it, or give --tokens")
     tokens = text.train_tokens if text else _UNLIMITED_TOKENS
     if choose.is_open(config) and not seconds_left:
         default = choose.default_tokens(filled.shape, tokens)
@@ -221,7 +221,7 @@ def _fill_length(filled: Filled, seconds_left: Callable[[], float] | None) -> Fi
         return replace(filled, config=choose.fill_length(config, tokens, None))
     assert seconds_left
     if not filled.seconds_per_update:
-        raise ConfigError("--budget: nothing could be measured here; give --updates or --tokens")
+        raise ConfigError("--budget: the speed could not be measured; give --updates or --tokens")
     config = choose.fill_budgeted_schedule(config)
     fitting = choose.updates_that_fit(seconds_left(), filled.seconds_per_update)
     most = choose.most_updates(config, tokens)

@@ -107,7 +107,7 @@ def _run(path: Path, content: bytes) -> None:
         raise PluginError(f"{error.filename}:{error.lineno}: not Python: {error.msg}") from None
     except Exception as error:
         where = _innermost(error, {str(path)}) or str(path)
-        raise PluginError(f"{where}: the plugin does not import: {_words(error)}") from None
+        raise PluginError(f"{where}: the plugin cannot be imported: {_words(error)}") from None
 
 
 def _forget_since(there: set[tuple[str, str]]) -> None:
@@ -169,13 +169,14 @@ def require_plugins(entries: Sequence[Entry], command: str) -> None:
         now = _LOADED.get(Path(entry.path))
         if now:
             raise RunError(
-                f"{entry.path}: not the plugin that it was made with (SHA-256 {now.sha256[:12]}…, "
-                f"was {entry.sha256[:12]}…); restore it, or add --accept-plugin to take this one"
+                f"{entry.path}: not the plugin that the run was made with (SHA-256 "
+                f"{now.sha256[:12]}…, "
+                f"was {entry.sha256[:12]}…); restore it, or add --accept-plugin to use this one"
             )
     if missing:
         named = quoted_words(*(w for entry in entries for w in ("--plugin", Path(entry.path))))
         raise RunError(
-            "made with a plugin, whose code runs only where you name it: look at it, then "
+            "made with a plugin, whose code runs only if you name it: read it, then run "
             f"`{command} {named}`"
         )
 

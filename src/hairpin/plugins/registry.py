@@ -199,7 +199,7 @@ def register_schedule(
         if not (isinstance(rate, int | float) and math.isfinite(rate) and rate >= 0):
             raise PluginError(
                 f"{found.place}: the schedule {name!r} gives {rate!r} as the learning rate of "
-                f"update {update}; a rate is a finite number from 0 on"
+                f"update {update}; it must be a finite number, 0 or more"
             )
         return float(rate)
 
@@ -309,13 +309,14 @@ def _register(kind: str, name: str, make: Callable[..., Any]) -> Registered:
     here = f"{caller.f_code.co_filename}:{caller.f_lineno}"
     if not isinstance(name, str) or not is_name(name):
         raise PluginError(
-            f"{here}: {name!r} is no name for a {kind}: lower-case letters, digits, - and _, a "
-            "letter first"
+            f"{here}: {name!r} is not a valid name for a {kind}: use lower-case letters, digits, "
+            f"- and _, with a letter first"
+            ""
         )
     if not callable(make):
-        raise PluginError(f"{here}: the {kind} {name!r} is no function or class, but {make!r}")
+        raise PluginError(f"{here}: the {kind} {name!r} is not a function or class, but {make!r}")
     if name in known(kind):
-        raise PluginError(f"{here}: the {kind} {name!r} is there already; choose another name")
+        raise PluginError(f"{here}: the {kind} {name!r} is already registered; choose another name")
     code = getattr(inspect.unwrap(make), "__code__", None)
     file, line = caller.f_code.co_filename, caller.f_lineno
     if code is not None and code.co_filename == file:

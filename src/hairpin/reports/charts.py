@@ -134,12 +134,12 @@ def accuracy_chart(events: Sequence[Event]) -> Chart | None:
     losses = values_of(events, "evaluation", "val_loss")
     if not np.isfinite(val).any():
         return None
-    unit = "share of labels that are right"
+    unit = "share of correct labels"
     title = "Accuracy"
     points: tuple[KeyPoint, ...] = ()
     if np.isfinite(losses).any():
         best = int(np.nanargmin(losses))
-        title = f"Accuracy: {val[best]:.1%} of validation labels right where the loss is lowest"
+        title = f"Accuracy: {val[best]:.1%} of validation labels correct at the lowest loss"
         at_best = float(evaluated[best]), float(val[best])
         points = (KeyPoint(*at_best, "lowest validation loss", "orange", "star"),)
     share = _commonest_share(events)
@@ -159,7 +159,7 @@ def accuracy_chart(events: Sequence[Event]) -> Chart | None:
             title,
             unit,
             points=points,
-            baseline=None if share is None else (share, "always the commonest label"),
+            baseline=None if share is None else (share, "always the most common label"),
         ),
     )
 
@@ -464,7 +464,7 @@ def _bits_axis(events: Sequence[Event]) -> SecondAxis | None:
 
 
 def _commonest_share(events: Sequence[Event]) -> float | None:
-    """Return the accuracy of always predicting the validation set's commonest label; None: the
+    """Return the accuracy of always predicting the most common validation label; None: the
     record has no matrix.
     """
     found = best_confusion(events)

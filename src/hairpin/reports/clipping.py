@@ -57,7 +57,7 @@ class Clipping:
         words = ", ".join(f"{share:.0%} {when}" for when, share in shares if share is not None)
         if self.median_scale is not None and self.strongest_scale is not None:
             scales = f"{self.median_scale:.2g} (median) to {self.strongest_scale:.2g}"
-            words += f"; what was clipped was multiplied by {scales}"
+            words += f"; clipped gradients were scaled by {scales}"
         return [words]
 
     def _who_leads(self) -> list[str]:
@@ -166,10 +166,10 @@ def _of_few(
     if not share:
         return _for_outliers(norms)
     if later_share is None:
-        return None, "all of the run was warmup"
+        return None, "the whole run was warmup"
     if not later_share:
-        return None, "clipping held back the first updates, and was not needed after warmup"
-    return None, f"clipping caught the largest {later_share:.1%} of norms, as it is meant to"
+        return None, "clipping limited the first updates and was not needed after warmup"
+    return None, f"clipping caught the largest {later_share:.1%} of norms, as intended"
 
 
 def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:

@@ -162,7 +162,7 @@ def _require_one_loss(outcomes: Sequence[Outcome]) -> None:
         kinds.pop(SOME_TEXT, None)
     if len(kinds) > 1:
         named = "; ".join(f"{name} predicts {kind}" for kind, name in kinds.items())
-        raise RunError(f"these losses are of different things: {named}; compare runs of one kind")
+        raise RunError(f"these losses measure different things: {named}; compare runs of one kind")
 
 
 def best_scale(
@@ -240,15 +240,15 @@ def _by_pair(result: ArmResult) -> dict[tuple[object, ...], float] | None:
 def verdict(difference: Difference, adjusted_p: float, smallest: float, unit: str) -> str:
     """Return the meaning of a difference in words that continue a sentence about the arm."""
     if difference.count < 2:
-        return "one run of each: it may be the seed; more seeds tell"
+        return "one run of each: the seed may explain the difference; run more seeds"
     size = f"{abs(difference.mean):.4f} {unit}"
     if adjusted_p >= SIGNIFICANCE:
         if max(abs(difference.low), abs(difference.high)) < smallest:
-            return f"no difference shown, and one of {smallest:g} {unit} is ruled out"
+            return f"no difference shown; a difference of {smallest:g} {unit} is ruled out"
         return "no difference shown"
     direction = "better" if difference.mean < 0 else "worse"
     if abs(difference.mean) < smallest:
-        return f"{direction} by {size}: shown, but immaterial"
+        return f"{direction} by {size}: significant, but too small to matter"
     return f"{direction} by {size}"
 
 

@@ -95,7 +95,7 @@ def _lr_figure(comparison: Comparison) -> Figure:
     ax.xaxis.set_major_locator(FixedLocator(_apart(tried)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: format_lr(rate)))
-    ax.set_xlabel("peak learning rate; large open marks: the runs of the verdict", fontsize=12)
+    ax.set_xlabel("peak learning rate; large open marks: verdict runs", fontsize=12)
     _legend(figure, len(shown))
     return figure
 

@@ -43,8 +43,8 @@ def _notes(
 ) -> Iterator[str]:
     if not experiment.is_tuned and experiment.trained:
         yield (
-            "learning rates were not tuned: every arm has the peak that its config names, so an "
-            "arm may only look worse because another rate would suit it"
+            "learning rates were not tuned: every arm uses the peak in its config, so an arm may "
+            "look worse only because another rate would suit it"
         )
     missing = sum(
         len(experiment.seeds) - len(result.outcomes)
@@ -52,28 +52,30 @@ def _notes(
         if result.arm in experiment.trained
     )
     if missing:
-        yield f"not complete: {missing} of the verdict's runs are not there yet"
+        yield f"not complete: {missing} of the verdict's runs are not finished yet"
     if any(not c.difference.is_paired for c in contrasts):
         yield (
-            "not paired: the runs do not share seeds or data, so that seeds blur the difference "
-            "and more of them are needed to see it"
+            "not paired: the runs do not share seeds or data, so noise between seeds hides small "
+            "differences; use more seeds"
         )
     if arms[0].unit == NATS:
-        yield "nats per token: they compare only what has the same tokenizer"
+        yield "nats per token: comparable only between runs with the same tokenizer"
     for result in arms:
         if result.diverged:
             yield (
                 f"{result.arm.name}: {result.diverged} of {len(result.outcomes)} runs diverged; "
-                "its figures leave them out"
+                f"its figures exclude them"
+                ""
             )
         if result.is_at_edge and result.arm.same_as is None:
             yield (
                 f"{result.arm.name}: its best learning rate, {format_lr(result.peak_lr or 0)}, is "
-                "the last that was tried; it may do better beyond"
+                f"at the edge of the rates tried; a rate beyond it may do better"
+                ""
             )
     if len(contrasts) > 1:
         yield (
-            f"{len(contrasts)} differences are looked at, so their p-values are adjusted (Holm): "
+            f"{len(contrasts)} differences are tested, so their p-values are adjusted (Holm): "
             "a verdict is wrong at most once in twenty such experiments"
         )
 

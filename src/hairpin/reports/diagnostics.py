@@ -147,9 +147,9 @@ class Diagnostics:
             return ""
         rule = f"about {USUAL_RATIO:g}, as a rule of thumb"
         if min(found) > USUAL_RATIO * _FAR:
-            return f" ({rule}: far more, a lower --lr may be steadier)"
+            return f" ({rule}: far above: a lower --lr may be more stable)"
         if max(found) < USUAL_RATIO / _FAR:
-            return f" ({rule}: far less, a higher --lr may learn faster)"
+            return f" ({rule}: far below: a higher --lr may learn faster)"
         return f" ({rule})"
 
 
@@ -230,7 +230,7 @@ def _advice(summary: Summary, config: Config, passes: float | None) -> str | Non
         )
     if best.update < last.update:
         return (
-            f"best at update {best.update:,}{where}, and level since then; `best/` has its weights"
+            f"best at update {best.update:,}{where}, and flat since then; `best/` has its weights"
         )
     return _best_at_the_end(best, passes, where) if summary.status == "finished" else None
 
@@ -239,11 +239,16 @@ def _best_at_the_end(best: Point, passes: float | None, where: str) -> str | Non
     if best.train_loss is None or best.val_loss is None:
         return None
     if passes is not None and passes < _PASSES_LIKE_NEW:
-        return f"best at the end{where}: more updates would go lower, or a larger model"
+        return f"best at the end{where}: more updates or a larger model would lower it"
     gap = best.val_loss - best.train_loss
     if gap < _SMALL_GAP * best.val_loss:
-        return f"best at the end{where}, and close to train: a larger model would go lower"
-    return f"best at the end{where}, {format_loss(gap)} above train: more text would help most"
+        return (
+            f"best at the end{where}, and close to the training loss: a larger model would lower it"
+        )
+    return (
+        f"best at the end{where}, {format_loss(gap)} above the training loss: more text would "
+        f"help most"
+    )
 
 
 def _count(passes: float) -> str:

@@ -78,6 +78,9 @@ def _words(
     words = verdict(difference, p, smallest, unit)
     if len(group) == 1:
         return words
-    together = {"better": "more together than apart, ", "worse": "less together than apart, "}
+    together = {
+        "better": "more in combination than separately, ",
+        "worse": "less in combination than separately, ",
+    }
     first, _, rest = words.partition(" ")
     return together[first] + rest if first in together else words

@@ -59,7 +59,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 _DENSE = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]
 
 # matplotlib prefers a matplotlibrc of the working folder to the user's own; one that came along
-# with somebody's text could have programs run (text.usetex). A user of pyplot in this process has
+# with a user's text could run programs (text.usetex). A user of pyplot in this process has
 # chosen it.
 if Path(mpl.matplotlib_fname()).absolute().parent == Path.cwd() and (
     "matplotlib.pyplot" not in sys.modules

@@ -132,7 +132,7 @@ def outcome_of_file(path: Path) -> Outcome:
         else:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except FileNotFoundError:
-        raise RunError(f"{path}: no such file of losses") from None
+        raise RunError(f"{path}: no such loss file") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise RunError(f"{path}: not a CSV or JSONL file of losses: {error}") from None
     rows = [_with_plain_names(row) for row in rows if isinstance(row, dict)]

@@ -126,10 +126,10 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
         for tick in ax.get_xticklabels():
             tick.set(rotation=90 if upright else 35, ha="right", rotation_mode="anchor")
             tick.set_verticalalignment("center" if upright else "top")
-    ax.set_xlabel("taken for", fontsize=12)
-    ax.set_ylabel("is", fontsize=12)
+    ax.set_xlabel("predicted", fontsize=12)
+    ax.set_ylabel("true label", fontsize=12)
     right = counts.trace() / max(1.0, counts.sum())
-    ax.set_title(f"{right:.1%} of {counts.sum():,.0f} validation labels are right", fontsize=13)
+    ax.set_title(f"{right:.1%} of {counts.sum():,.0f} validation labels are correct", fontsize=13)
     if len(names) <= _MOST_WRITTEN:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.55 else "black"

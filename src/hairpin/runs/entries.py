@@ -103,6 +103,7 @@ def _words(path: Path) -> str:
     except (OSError, ValueError):
         target = ""
     return (
-        f"{path}: is a link{target}, and nothing that hairpin writes in its own folders may be "
-        "one; put what it leads to in its place, or delete the link"
+        f"{path}: is a link{target}, which hairpin does not allow in its own folders; replace it "
+        f"with its target, or delete it"
+        ""
     )

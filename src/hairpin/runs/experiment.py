@@ -188,12 +188,13 @@ class ExperimentDirectory:
             return Experiment(**tree)
         except FileNotFoundError:
             raise RunError(
-                f"{self.path}: no experiment is there; make one with `hairpin compare`"
+                f"{self.path}: no experiment found; start one with `hairpin compare`"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RunError(
-                f"{self.description}: not an experiment that this hairpin can read; make it again "
-                "in another folder with --out"
+                f"{self.description}: not an experiment that this version can read; repeat it in "
+                f"another folder with --out"
+                ""
             ) from None
 
 

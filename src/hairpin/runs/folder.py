@@ -182,9 +182,9 @@ def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
 def _refuse_if_there(run: RunDirectory, asked: Config) -> None:
     if is_there(run.config):
         # Of the verbs that make runs, only `finetune` does not resume one by itself.
-        or_resume = " add --or-resume to go on with it if it is the same,"
+        or_resume = " add --or-resume to resume it if it is the same,"
         raise RunError(
-            f"{run.path}: there is a run already; go on with `{command('resume', run.path)}`,"
+            f"{run.path}: a run already exists; resume it with `{command('resume', run.path)}`,"
             f"{'' if asked.finetune.kind else or_resume} or name another folder with --out"
         )
 
@@ -199,14 +199,14 @@ def open_run(path: Path | None) -> RunDirectory:
         found = list_runs(RUNS)
         if not found:
             raise RunError(
-                "no runs in ./runs yet: begin with `hairpin train`, or name a run's folder"
+                "no runs in ./runs yet: start one with `hairpin train`, or name a run's folder"
             )
         return found[-1]
     run = RunDirectory(path)
     if not is_there(run.config) or run.config.is_dir():
         known = ", ".join(str(other.path) for other in list_runs(RUNS)[-3:])
-        hint = f"; the newest here: {known}" if known else ""
-        raise RunError(f"{path}: not a run, it has no config.toml{hint}")
+        hint = f"; the newest: {known}" if known else ""
+        raise RunError(f"{path}: not a run: it has no config.toml{hint}")
     return run
 
 

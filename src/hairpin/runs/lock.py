@@ -83,8 +83,9 @@ class RunLock:
         if not self._made:
             return None
         return (
-            f"{self._folder}: this file system has no flock, so {self._held.name} stands for it; "
-            "if this machine dies, delete that file before the run goes on elsewhere"
+            f"{self._folder}: this file system has no flock, so {self._held.name} is used "
+            f"instead; if this machine dies, delete that file before resuming the run elsewhere"
+            ""
         )
 
     def __exit__(self, *failure: object) -> None:
@@ -119,7 +120,7 @@ class RunLock:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
-        raise RunError(f"{self._path}: is no file, so the run cannot be locked; delete it")
+        raise RunError(f"{self._path}: is not a file, so the run cannot be locked; delete it")
 
     def _close(self) -> None:
         if self._descriptor is not None:
@@ -189,10 +190,10 @@ class RunLock:
         if path == self._path:
             return RunError(f"{self._folder}: in use by {who}; wait for it or stop it first")
         if holder and holder.fate() is Fate.UNSEEN:
-            who += ", in another container, where this process cannot look"
+            who += ", in another container, which this process cannot inspect"
         return RunError(
-            f"{self._folder}: in use by {who}; wait for it or stop it first; if that is gone, "
-            f"delete {path}"
+            f"{self._folder}: in use by {who}; wait for it or stop it first; if that process has "
+            f"ended, delete {path}"
         )
 
 

@@ -86,7 +86,7 @@ class Record:
         except OSError as error:
             raise HairpinError(
                 f"{self._path}: cannot be written ({error.strerror or error}); checkpoints are "
-                f"whole: make space, then `{command('resume', self._path.parent)}`"
+                f"intact: make space, then `{command('resume', self._path.parent)}`"
             ) from error
 
     def __enter__(self) -> Self:
@@ -188,7 +188,7 @@ def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | N
     if size < length_bytes:
         return end - len(before) + len(whole), (
             f"{path}: has {size:,} bytes, and had {length_bytes:,} at the checkpoint of update "
-            f"{update:,}: lines are missing; the run goes on with that gap"
+            f"{update:,}: lines are missing; the run continues with that gap"
         )
     last = _event(whole[whole.rfind(b"\n", 0, -1) + 1 :])
     is_own = isinstance(last, dict) and (last.get("event"), last.get("update")) == (
@@ -198,8 +198,9 @@ def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | N
     return end - len(before) + len(whole), (
         None
         if is_own and whole == before
-        else f"{path}: is not the record that was there at the checkpoint of update {update:,}; "
-        "the run goes on, and the record is not to be trusted before that"
+        else f"{path}: differs from the record at the checkpoint of update {update:,}; the run "
+        f"continues, but do not trust the record before that"
+        ""
     )
 
 

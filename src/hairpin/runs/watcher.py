@@ -113,7 +113,7 @@ class Guarded:
         with suppress(Exception):
             self._watcher.close()
         with suppress(Exception):  # standard error may be closed too, or may never have existed
-            sys.stderr.write(f"hairpin: {self.failure}; going on without it\n")
+            sys.stderr.write(f"hairpin: {self.failure}; continuing without it\n")
             sys.stderr.flush()
 
 

@@ -30,7 +30,7 @@ from hairpin.schedules.curves import CURVES, Schedule
 
 POLICIES = {
     "rewarm": "back up to the peak, then down its curve again",
-    "constant": "the last learning rate goes on",
+    "constant": "the last learning rate continues",
     "cooldown": "from the last learning rate straight down to zero",
 }
 REWARM_FRACTION = 0.05
@@ -114,8 +114,9 @@ def extended(base: Schedule, extensions: Sequence[tuple[int, str]], updates: int
     if any(end <= at for at, end in pairwise(bounds)):
         written = ", ".join(f"{bound:,}" for bound in bounds)
         raise ConfigError(
-            "schedule.extensions: each begins after the one before it, and the last before "
-            f"train.updates; these are {written}"
+            "schedule.extensions: "
+            f"each must begin after the one before it, and the last before train.updates; these "
+            f"are {written}"
         )
     if bounds[0] != base.updates:
         raise ValueError(f"the base has {base.updates} updates and is extended at {bounds[0]}")
@@ -133,7 +134,7 @@ def _part(base: Schedule, policy: str, at: int, updates: int, before: float) -> 
         raise ConfigError(f"{where}: there is no such policy; choose one of {', '.join(POLICIES)}")
     if policy != "rewarm" and before == 0:
         raise ConfigError(
-            f"{where}: the learning rate is 0 by then and would stay there; only rewarm goes on"
+            f"{where}: the learning rate is 0 by then and would stay 0; only rewarm raises it"
         )
     if policy == "cooldown" and updates < _SHORTEST_COOLDOWN:
         raise ConfigError(f"{where}: needs {_SHORTEST_COOLDOWN} updates or more, not {updates}")

@@ -77,8 +77,9 @@ def require_working_folder() -> None:
         Path.cwd()
     except OSError as error:
         raise RunError(
-            f"the working folder cannot be told ({error.strerror}): it was deleted, or its disk is "
-            "gone; change to one that is there with `cd`"
+            f"the working folder cannot be determined ({error.strerror}): it was deleted, or its "
+            f"disk is "
+            "gone; change to an existing one with `cd`"
         ) from None
 
 
@@ -97,7 +98,7 @@ def require_utf8(path: Path) -> Path:
             rename = quoted_words("mv", part, part.with_name(name))
             way_out = f"rename it, as with `{rename}`" if os.path.lexists(part) else "name another"
             raise UserError(
-                f"{path}: the name {part.name} is not UTF-8, in which a run keeps its paths; "
+                f"{path}: the name {part.name} is not UTF-8, as the paths in a run must be; "
                 f"{way_out}"
             ) from None
     return path

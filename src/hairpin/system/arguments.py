@@ -24,8 +24,8 @@ def listed(given: Any) -> tuple[Any, ...]:
         return ()
     if isinstance(given, Mapping):
         raise ConfigError(
-            "a dict is given where a string or a list of strings belongs; settings as a dict, such "
-            "as {'train.updates': 100}, go into `settings`"
+            "got a dict instead of a string or a list of strings; settings as a dict, such as "
+            "{'train.updates': 100}, go into `settings`"
         )
     if isinstance(given, str | os.PathLike) or not isinstance(given, Iterable):
         return (given,)
@@ -48,7 +48,7 @@ def as_settings(given: Any, name: str = "settings") -> dict[str, Any]:
         example = "{'train.updates': 100}" if name == "settings" else "{'books': 'books.txt'}"
         also = '; "key=value" strings are `overrides`' if name == "settings" else ""
         raise ConfigError(
-            f"{name}: a {type(given).__name__} is given; give a dict, such as {example}{also}"
+            f"{name}: a {type(given).__name__} is not a dict; give one, such as {example}{also}"
         )
     return dict(given)
 

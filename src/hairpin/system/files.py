@@ -212,9 +212,9 @@ def private_folder(path: Path) -> None:
         return
     facts = path.stat()
     if facts.st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to somebody else; remove it")
+        raise PermissionError(f"{path} belongs to another user; remove it")
     if facts.st_mode & 0o022:
-        raise PermissionError(f"others can write in {path}; remove it, or `chmod 700` it")
+        raise PermissionError(f"other users can write to {path}; remove it, or `chmod 700` it")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -49,7 +49,7 @@ class Outlet(io.RawIOBase):
             self.failure = f"{self.label}: {reason}"
             if self.raises:
                 raise OSError(getattr(error, "errno", None), reason, self.label) from error
-            _write_to_stderr(f"hairpin: {self.failure}; going on without it\n")
+            _write_to_stderr(f"hairpin: {self.failure}; continuing without it\n")
             return len(data)
         return written
 

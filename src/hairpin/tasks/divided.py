@@ -66,7 +66,7 @@ class Used:
         asked, lines = config.finetune, []
         if self.replaced:
             lines.append(
-                f"{self.replaced:,} characters of the file stand for bytes that are not UTF-8 "
+                f"{self.replaced:,} characters of the file replace bytes that are not UTF-8 "
                 "(data.on_bad_bytes = replace)"
             )
         if self.unanswered:
@@ -124,8 +124,9 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
     digest = _hash_of(path)
     if digest and config.data.hash not in (None, digest):
         raise ConfigError(
-            f"{path}: not the file that this config was made with (data.hash); restore it, or "
-            "remove the key"
+            f"{path}: not the file that this config was made with (data.hash differs); restore "
+            f"it, or remove the key"
+            ""
         )
     if config.data.hash is None:  # an older run keeps what it was made with
         _require_known_names(config)
@@ -134,13 +135,14 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
     _require_some(path, found)
     if len(set(found.keys)) < 2:
         raise CorpusError(
-            f"{path}: all its {len(found.keys):,} texts are the same; one that differs is needed, "
-            "to be kept for validation"
+            f"{path}: all its {len(found.keys):,} texts are the same; a different one is needed "
+            f"for validation"
+            ""
         )
     halves = stratified(found.classes, found.keys, config.data.validation_fraction, _SPLIT_SEED)
     for half, name in zip(halves, ("training", "validation"), strict=True):
         if not half:
-            raise CorpusError(f"{path}: none is left for {name}: {_why_none(found)}")
+            raise CorpusError(f"{path}: no record is left for {name}: {_why_none(found)}")
     train, val = halves
     return Divided(
         with_values(found.config, {"data.hash": digest}),
@@ -170,8 +172,8 @@ def _require_known_names(config: Config) -> None:
     unknown = unknown_names(config.finetune.template)
     if config.finetune.kind == "instruct" and unknown:
         raise ConfigError(
-            f"finetune.template: {', '.join(unknown)} would stand in every prompt as it is; what "
-            f"is filled in is {' and '.join(NAMES)}"
+            f"finetune.template: {', '.join(unknown)} would appear unchanged in every prompt; the "
+            f"names that are filled in are {' and '.join(NAMES)}"
         )
 
 
@@ -207,7 +209,7 @@ def _why_none(found: _Found) -> str:
     lonely = lonely_labels(found.classes, found.keys)
     if lonely and set(lonely) == set(found.classes) and lonely != [""]:
         return (
-            f"each label has only one text ({names_of_labels(lonely)}), which is for training; "
+            f"each label has only one text ({names_of_labels(lonely)}), which training takes; "
             "give labels two different texts or more, or name another column with "
             "--set finetune.label_column=…"
         )

@@ -62,7 +62,7 @@ def _whole(given: object, name: str) -> int:
     """
     number = plain_number(given)
     if type(number) is not int or not 0 <= number < 2**63:
-        raise ConfigError(f"{name}: {given!r} is given; give a whole number from 0 on, below 2^63")
+        raise ConfigError(f"{name}: {given!r} is not a whole number from 0 to 2^63 - 1")
     return number
 
 
@@ -141,7 +141,7 @@ class Trained:
             CorpusError: the prompt is not text, or has characters that UTF-8 cannot encode.
         """
         if not isinstance(prompt, str):
-            raise CorpusError(f"the prompt is a {type(prompt).__name__}, where a text belongs")
+            raise CorpusError(f"the prompt is a {type(prompt).__name__}, not a text")
         require_characters(prompt, "the prompt")
         tokens, seed = _whole(tokens, "tokens"), _whole(seed, "seed")
         if self.follows_instructions:
@@ -205,8 +205,9 @@ class Trained:
         named = as_list(texts)
         if said and not named:
             raise ConfigError(
-                f"{', '.join(said)}: without a text the run's own validation text is read, as its "
-                "config says; name a text"
+                f"{', '.join(said)}: without a text the run's own validation text is read, with "
+                f"its config's settings; name a text"
+                ""
             )
         measured = evaluator.measure(self._set_of(named, on_notice, said), on_progress)
         assert measured
@@ -220,9 +221,7 @@ class Trained:
             return ExampleSet(self._examples(files_of(texts), on_notice, config))
         context = self.model.shape.context
         if not texts and not self.config.data.is_named:
-            raise CorpusError(
-                "no text is named, and the run has none of its own; name one to measure it on"
-            )
+            raise CorpusError("no text given, and the run has no validation text; name a text")
         if not texts:
             prepared = prepare_text(self.config.data, self.tokenizer)
             return evaluation_set(prepared, "val", context, None)
@@ -274,8 +273,9 @@ class TrainedClassifier(Trained):
             RunError: always.
         """
         raise RunError(
-            f"a classifier of {', '.join(self.labels[:8])} does not write; "
-            "`hairpin predict RUN TEXT` tells labels"
+            f"a classifier of {', '.join(self.labels[:8])} does not generate text; `hairpin "
+            f"predict RUN TEXT` predicts labels"
+            ""
         )
 
     @alone
@@ -337,4 +337,4 @@ def _require_fitting(
 
 
 def _other_model(run: RunDirectory) -> RunError:
-    return RunError(f"{run.config}: its [model] is not the one that was trained")
+    return RunError(f"{run.config}: its [model] differs from the model that was trained")

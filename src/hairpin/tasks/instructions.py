@@ -63,8 +63,9 @@ def read_instructions(path: Path, config: Config) -> Instructions:
     columns = [name for name in responses if any(row.fields[name].strip() for row in rows)]
     if not columns:
         raise CorpusError(
-            f"{path}: no record has a {' or '.join(responses)}; put the responses there, or name "
-            "their column with --set finetune.response_column=…"
+            f"{path}: no record has a {' or '.join(responses)}; rename their column, or name it "
+            f"with"
+            " --set finetune.response_column=…"
         )
     _require_used_inputs(path, rows, input_, asked)
     found = [_instruction(row, instruction, input_, columns) for row in rows]
@@ -141,13 +142,14 @@ def _require_used_inputs(path: Path, rows: Sequence[Row], column: str, asked: Fi
     # Older runs have `input` in their configs, whatever their files have.
     if with_input is None and asked.input_column not in (None, _INPUTS[0]):
         raise CorpusError(
-            f"{path}: no record has a text in {asked.input_column!r}; mend "
-            "finetune.input_column, or remove it"
+            f"{path}: no record has a text in {asked.input_column!r}; correct "
+            f"finetune.input_column, or remove it"
+            ""
         )
     if with_input and "{input}" not in asked.template:
         raise CorpusError(
-            f"{with_input.place}: it has a text in {quoted(column)}, and finetune.template has no "
-            "{input} to put it in; add one, or remove the column"
+            f"{with_input.place}: it has a text in {quoted(column)}, but finetune.template has no "
+            "{input}; add it, or remove the column"
         )
 
 
@@ -226,15 +228,17 @@ def _too_long(place: str, prompt: int, response: int, context: int, *, may_cut: 
     remedy = "shorten them, or drop such records with finetune.too_long=drop"
     if may_cut:
         return (
-            f"{place}: instruction and response are longer than the {context:,} tokens that the "
-            f"model sees, even without the input; {remedy}"
+            f"{place}: instruction and response are longer than the {context:,} tokens of the "
+            f"model's context, even without the input; {remedy}"
         )
     if response + 2 > context:
         return (
-            f"{place}: the response alone has {response:,} tokens, and the model sees {context:,}; "
-            "shorten it, or drop such records with finetune.too_long=drop"
+            f"{place}: the response alone has {response:,} tokens, and the model's context is "
+            f"{context:,}; shorten"
+            " it, or drop such records with finetune.too_long=drop"
         )
     return (
-        f"{place}: prompt and response have {prompt + response + 1:,} tokens, and the model sees "
-        f"{context:,}; shorten it, or set finetune.too_long=keep-start (or keep-end, drop)"
+        f"{place}: prompt and response have {prompt + response + 1:,} tokens, and the model's "
+        f"context is {context:,}; shorten it, or set finetune.too_long=keep-start (or keep-end, "
+        f"drop)"
     )

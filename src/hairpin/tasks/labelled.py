@@ -46,7 +46,8 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
     if len(labels) < 2:
         raise CorpusError(
             f"{rows[0].place}: every example has the label {labels[0]!r}; a classifier needs at "
-            "least two labels to tell apart"
+            f"least two labels"
+            ""
         )
     return labels
 
@@ -121,7 +122,8 @@ def text_inputs(
     fitted = fit(ids.astype(np.int64), context - 1, config)
     if fitted is None:
         return None, (
-            f"{place}: {len(ids) + 1:,} tokens, and the model sees {context:,}; shorten the text"
+            f"{place}: {len(ids) + 1:,} tokens, and the model's context is {context:,}; shorten "
+            f"the text"
             f"{advice}"
         )
     return np.concatenate([[tokenizer.end_of_text], fitted]), None

@@ -159,7 +159,7 @@ def write_after(
         tokens: to generate after each.
         seed: the same seed gives the same text; no other random stream is read or moved.
         stopped: polled before each token.
-        sampling: how a token is drawn; None: at temperature 0.8 from the 50 likeliest.
+        sampling: how a token is drawn; None: at temperature 0.8 from the 50 most likely.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "memorisation"))
     shape, weight, sampling = model.shape, model.token_embedding.weight, sampling or Sampling()

@@ -43,14 +43,14 @@ def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
         saved += event["event"] == "checkpoint"
         updates += event["event"] == "update"
     if damaged:
-        what = f"none of its {len(damaged)} checkpoints is whole ({damaged[0]})"
+        what = f"none of its {len(damaged)} checkpoints is intact ({damaged[0]})"
     elif saved > _MOST_UNCOMMITTED or is_there(run.witness) or best_folder(run.best):
-        what = f"its checkpoints are gone: there is none in {run.checkpoints}"
+        what = f"its checkpoints are missing: there is none in {run.checkpoints}"
     else:
         return updates
     raise RunError(
-        f"{run.path}: {what}, and its record has {updates:,} updates; nothing was changed: put "
-        f"them back, or mount their disk, or begin again at update 0 with "
+        f"{run.path}: {what}, and its record has {updates:,} updates; nothing was changed: "
+        f"restore them, or mount their disk, or start again at update 0 with "
         f"`{command('resume', run.path, '--restart')}`"
     )
 
@@ -95,17 +95,19 @@ def require_parallel(config: Config, processes: int) -> None:
     if processes == 1:
         return
     if how.device == "mps":
-        problems.append("execution.device: mps has one process; take cpu, or a machine with CUDA")
+        problems.append(
+            "execution.device: mps supports one process; use cpu, or a machine with CUDA"
+        )
     if how.parallel == "fsdp" and config.finetune.kind == "classify":
-        problems.append("execution.parallel: fsdp does not train classifiers; take ddp")
+        problems.append("execution.parallel: fsdp does not support classifiers; use ddp")
     if config.train.loss not in BUILT_IN["loss"]:
-        problems.append(f"train.loss: the plugin's {config.train.loss} is for one process")
+        problems.append(f"train.loss: the plugin's {config.train.loss} supports only one process")
     if how.parallel == "fsdp":
         for kind, name in (
             ("optimizer", config.optimizer.kind),
             ("model", config.model.architecture),
         ):
             if name not in BUILT_IN[kind]:
-                problems.append(f"{KEYS[kind]}: fsdp does not shard the plugin's {name}; take ddp")
+                problems.append(f"{KEYS[kind]}: fsdp does not support the plugin's {name}; use ddp")
     if problems:
         raise ConfigError(problems)

@@ -154,18 +154,18 @@ def changes_since(
             checkpoints), and so may the machine.
     """
     problems = [
-        f"{checkpoint.path.parent.parent}: its {name.removesuffix('_sha256')} is not what update "
-        f"{checkpoint.step} was made with; restore it, or begin another run"
+        f"{checkpoint.path.parent.parent}: its {name.removesuffix('_sha256')} is not the one that "
+        f"update {checkpoint.step} was made with; restore it, or start another run"
         for name, value in facts.items()
         if checkpoint.manifest.get(name) != value
     ]
     before = config_of(checkpoint)
-    edits = [f"{key} is {now} and was {was}" for key, was, now in _fixed(before, config)]
+    edits = [f"{key} is {now} but was {was}" for key, was, now in _fixed(before, config)]
     if not _same_rates(before, config, checkpoint.step):
-        edits.append(f"the learning rates before update {checkpoint.step} are others")
+        edits.append(f"the learning rates before update {checkpoint.step} differ")
     copy = checkpoint.path / "config.toml"
     problems += [
-        f"config.toml: {edit}; put it back (a copy: {copy}), or begin another run" for edit in edits
+        f"config.toml: {edit}; restore it (a copy: {copy}), or start another run" for edit in edits
     ]
     if problems:
         raise RunError(problems)
@@ -177,7 +177,7 @@ def changes_since(
     if processes is not None:
         changes += _machine_changes(checkpoint, config, processes)
     return tuple(
-        f"{key} was {was} until update {checkpoint.step} and is {now} from here: other bits"
+        f"{key} was {was} until update {checkpoint.step} and is {now} from here: bits will differ"
         for key, was, now in changes
     )
 
@@ -232,7 +232,7 @@ def load_weights(
     found = read_live(find, use)
     if found is None:
         raise RunError(
-            f"{run.path}: no weights saved yet; go on with `{command('resume', run.path)}`"
+            f"{run.path}: no weights saved yet; resume with `{command('resume', run.path)}`"
         )
     checkpoint, tensors = found
     if tokenizer_sha256 not in (None, checkpoint.manifest.get("tokenizer_sha256")):

@@ -50,7 +50,7 @@ class Examiner:
     """Examiner of updates that went wrong.
 
     Args:
-        model: `forward(inputs, targets)` gives (sum of losses, number of targets).
+        model: `forward(inputs, targets)` must return (sum of losses, number of targets).
         numerics: device and precision.
         batches: position → samples.
         decode: token ids → text.
@@ -168,8 +168,9 @@ class Incidents:
         checkpoint = store.newest(self.notice)
         if checkpoint is None:
             raise HairpinError(
-                f"update {bad.update}: to be rewound ({reason}), and there is no checkpoint; "
-                "nothing was saved"
+                f"update {bad.update}: cannot rewind ({reason}), since there is no checkpoint; "
+                f"nothing was saved"
+                ""
             )
         record_bytes = load_state(checkpoint, state)
         event = events.Rewind(
@@ -203,13 +204,13 @@ class Incidents:
             "stop": f"Try a lower --lr, --precision float32, or guard.{key}=skip or rewind",
             "skip": f"As many as guard.most_skips={self.settings.most_skips} in a row were skipped "
             "before it; try a lower --lr",
-            "rewind": f"The run was rewound as often as guard.most_rewinds="
+            "rewind": f"The run reached its limit of rewinds, guard.most_rewinds="
             f"{self.settings.most_rewinds}; try a lower --lr",
         }
         return kind(
             f"update {evidence.update}: {what} ({numbers}), in the batch of samples "
-            f"{evidence.position} to {last}, {where}{text}; "
-            f"weights and checkpoints are as they were before it. {after[action]}"
+            f"{evidence.position} to {last}, {where}{text}; weights and checkpoints are "
+            f"unchanged. {after[action]}"
         )
 
 
@@ -223,15 +224,15 @@ def _non_finite_words(result: StepResult, evidence: Evidence) -> str:
 
 def _overflow_words(result: StepResult) -> str:
     return (
-        f"update {result.update}: gradients leave float16's range even with a loss scale of 1; "
-        "weights and checkpoints are as they were before it. Take --precision bfloat16 or float32, "
-        "or a lower --lr"
+        f"update {result.update}: gradients overflow float16 even with a loss scale of 1; weights "
+        f"and checkpoints are unchanged."
+        " Use --precision bfloat16 or float32, or a lower --lr"
     )
 
 
 def _spike_words(evidence: Evidence) -> str:
     return (
-        "loss or gradient norm is far above that of the updates before, most in "
+        "loss or gradient norm is far above that of previous updates, mostly in "
         f"{evidence.parameter}"
     )
 

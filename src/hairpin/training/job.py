@@ -307,7 +307,7 @@ class Job:
         """Return the error that ends a run on a signal."""
         path = self.run.path
         return Interrupted(
-            f"stopped after update {self.state.update} of {self.updates}; go on with "
+            f"stopped after update {self.state.update} of {self.updates}; resume with "
             f"`{command('resume', path)}`",
             self.stop.signal_number or 2,
         )

@@ -166,7 +166,7 @@ class Sharded(Spread):
             piece = Piece.of(tuple(parameter.shape), world.rank, world.size)
             part = _local(parameter)
             if part.size(0) != piece.stop - piece.start:
-                raise AssertionError(f"{name}: cut otherwise than it was thought to be")
+                raise AssertionError(f"{name}: unexpected sharding")
             self.pieces[name] = piece
             # The same memory: the optimizer's updates are gathered next.
             self._local[name] = nn.Parameter(part, requires_grad=parameter.requires_grad)

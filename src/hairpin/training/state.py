@@ -156,7 +156,7 @@ def _put(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     if missing := sorted(parameters.keys() - saved.keys()):
         raise RuntimeError(f"it has no {missing[0]}")
     if spare := sorted(saved.keys() - parameters.keys()):
-        raise RuntimeError(f"it has {spare[0]}, and the model has not")
+        raise RuntimeError(f"it has {spare[0]}, which the model lacks")
     for name, parameter in parameters.items():
         if saved[name].shape != parameter.shape:
             raise RuntimeError(

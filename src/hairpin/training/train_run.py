@@ -184,8 +184,8 @@ class _Opening:
         """Announce that the run begins again, if that needs no request."""
         if not self.restart and (updates := require_nothing_lost(self.run, damaged)):
             self.watcher.notice(
-                f"{self.run.path}: no checkpoint was saved yet, so it begins again at update 0; "
-                f"the {updates:,} updates of its record are set aside"
+                f"{self.run.path}: no checkpoint was saved yet, so it starts again at update 0; "
+                f"the {updates:,} updates in its record are set aside"
             )
 
 

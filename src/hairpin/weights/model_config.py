@@ -116,7 +116,7 @@ def _objections(config: dict[str, Any], architecture: str) -> Iterator[str]:
         if type(size) is int and least <= size <= most:
             good.add(name)
         else:
-            yield f"{key} is {json.dumps(size)}, and should be a number from {least} to {most}"
+            yield f"{key} is {json.dumps(size)}, but should be a number from {least} to {most}"
     if {"width", "heads"} <= good:
         yield from _misfits(config, _shape(config, architecture))
     both = "tied" in traits.options
@@ -130,7 +130,7 @@ def _objections(config: dict[str, Any], architecture: str) -> Iterator[str]:
             values = (entry.value, *entry.same)
             if config.get(key, entry.value) not in values:
                 allowed = " or ".join(json.dumps(value) for value in values)
-                yield f"{key} is {json.dumps(config[key])}, and hairpin computes with {allowed}"
+                yield f"{key} is {json.dumps(config[key])}, but hairpin supports only {allowed}"
     if traits.rotary:
         yield from _rotary_objections(config, traits.rotary.base)
 
@@ -140,7 +140,7 @@ def _misfits(config: dict[str, Any], shape: Shape) -> Iterator[str]:
     keys = _keys(shape.traits)
     width, heads = keys["width"], keys["heads"]
     if shape.width % shape.heads:
-        yield f"{width} is {shape.width}, and no multiple of {heads}, {shape.heads}"
+        yield f"{width} is {shape.width}, not a multiple of {heads}, {shape.heads}"
         return
     if shape.traits.rotary and shape.head_width % 2:
         yield f"{width} / {heads} is {shape.head_width}, which is not even"
@@ -148,20 +148,20 @@ def _misfits(config: dict[str, Any], shape: Shape) -> Iterator[str]:
         if isinstance(entry, Derived):
             value, found = getattr(shape, entry.name), config.get(key)
             if found != value and not (entry.implied and found is None):
-                yield f"{key} is {json.dumps(found)}, and hairpin computes with {value}"
+                yield f"{key} is {json.dumps(found)}, but hairpin supports only {value}"
 
 
 def _rotary_objections(config: dict[str, Any], expected: float) -> Iterator[str]:
     asked = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(asked, dict):
-        yield f"rope_parameters is {json.dumps(asked)}, and should be an object"
+        yield f"rope_parameters is {json.dumps(asked)}, but should be an object"
         return
     base = asked.get("rope_theta", config.get("rope_theta", expected))
     if base != expected:
-        yield f"rope_theta is {json.dumps(base)}, and hairpin computes with {expected}"
+        yield f"rope_theta is {json.dumps(base)}, but hairpin supports only {expected}"
     kind = asked.get("rope_type", asked.get("type", "default"))
     if kind != "default":
-        yield f'rope_type is {json.dumps(kind)}, and hairpin computes with "default"'
+        yield f'rope_type is {json.dumps(kind)}, but hairpin supports only "default"'
     layers = config.get("layer_types") or []
     if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
-        yield f'layer_types is {json.dumps(layers)}, and hairpin computes with "full_attention"'
+        yield f'layer_types is {json.dumps(layers)}, but hairpin supports only "full_attention"'

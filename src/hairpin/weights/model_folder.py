@@ -106,20 +106,22 @@ def _about_tokens(folder: Path, found: Found, rows: int) -> Iterator[str]:
     tokenizer = found.tokenizer
     if kept := [t.content for t in tokenizer.added_tokens() if t.id != tokenizer.end_of_text]:
         yield (
-            f"{_counted(kept, 'added token')} kept with the rows of the embedding; each is one id "
-            "wherever its text stands"
+            f"{_counted(kept, 'added token')} kept with their embedding rows; each is one id "
+            f"wherever its text occurs"
+            ""
         )
     if found.plain:
         yield (
-            f"{_counted(found.plain, 'added token')} found as written; in tokenizer.json they take "
-            "white space with them, or are words of their own"
+            f"{_counted(found.plain, 'added token')} matched exactly as written; in "
+            f"tokenizer.json they also strip white space, or match only whole words"
+            ""
         )
     if found.without_row:
-        yield f"{_counted(found.without_row, 'added token')} left out, without a row"
+        yield f"{_counted(found.without_row, 'added token')} left out: they have no embedding row"
     if spare := rows - tokenizer.vocabulary:
         yield f"left out {spare:,} row{'s' * (spare > 1)} of the embedding that no token has"
     if _has_template(folder):
-        yield "its chat template is left out: a run has a template of instructions, or none"
+        yield "its chat template is left out: a run has an instruction template, or none"
     config = json_object(folder / "config.json")
     ends = config.get("eos_token_id")
     if ends not in (None, tokenizer.end_of_text, [tokenizer.end_of_text]):
@@ -138,11 +140,12 @@ def _about_weights(
 ) -> Iterator[str]:
     if shape.tied != shape_in_file.tied:
         yield (
-            f"its config.json ties the head to the embedding, and {HEAD} is another: taken untied, "
-            "as transformers takes it"
+            f"its config.json ties the head to the embedding, but {HEAD} differs: read as untied, "
+            f"like transformers"
+            ""
         )
     if heads := other_heads(state, shape):
-        yield f"left out {', '.join(heads)}: no part of a language model"
+        yield f"left out {', '.join(heads)}: not part of a language model"
 
 
 def _counted(texts: Sequence[str], what: str) -> str:
@@ -164,14 +167,15 @@ def _tokenizer(folder: Path, rows: int) -> Found:
     if found is None:
         if rows != _GPT2_IDS:
             raise RunError(
-                f"{folder}: no tokenizer in it, and {rows:,} ids are not GPT-2's; put "
-                "tokenizer.json there, or vocab.json and merges.txt"
+                f"{folder}: no tokenizer in it, and {rows:,} ids are not GPT-2's; add "
+                f"tokenizer.json, or vocab.json and merges.txt"
+                ""
             )
         found = Found(Gpt2Tokenizer.fetch())
     if found.tokenizer.vocabulary > rows:
         raise RunError(
             f"{folder}: its tokenizer has {found.tokenizer.vocabulary:,} ids, and its config.json "
-            f"has a vocab_size of {rows:,}; put the tokenizer there that belongs to the weights"
+            f"has a vocab_size of {rows:,}; add the tokenizer that belongs to the weights"
         )
     return found
 

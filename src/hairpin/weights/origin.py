@@ -79,7 +79,7 @@ def open_origin(path: Path, weights: str = "best") -> Origin:
         raise RunError(_neither(path))
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise RunError(f"{path}: {name} is not finite; such weights cannot be trained further")
+            raise RunError(f"{path}: {name} is not finite; such weights cannot be trained")
     return Origin(path, shape, tokenizer, tensors, weights_sha256(tensors), words, notices)
 
 
@@ -105,7 +105,7 @@ def open_start(config: Config) -> Origin:
     if config.start.hash not in (None, origin.sha256):
         raise ConfigError(
             f"start.path: the weights in {config.start.path} are not those that this config was "
-            "made with (start.hash); remove the key to take them all the same"
+            "made with (start.hash); remove the key to use them anyway"
         )
     return origin
 
@@ -119,8 +119,9 @@ def with_start(config: Config, origin: Origin) -> Config:
     shape, asked = origin.shape, config.model
     fixed = {"layers": shape.layers, "heads": shape.heads, "width": shape.width}
     problems = [
-        f"model.{name}: {getattr(asked, name)} was asked for and {config.start.path} has {value}; "
-        "remove the key"
+        f"model.{name}: {getattr(asked, name)} was requested, but {config.start.path} has "
+        f"{value}; remove the key"
+        ""
         for name, value in fixed.items()
         if getattr(asked, name) not in (None, value)
     ]
@@ -129,11 +130,13 @@ def with_start(config: Config, origin: Origin) -> Config:
         problems = [f"model.size: the size is that of {config.start.path}; remove the key"]
     if asked.context and asked.context > shape.context:
         problems.append(
-            f"model.context: {asked.context} was asked for and {config.start.path} sees "
-            f"{shape.context} tokens; at most that many are possible"
+            f"model.context: {asked.context} was requested, but {config.start.path} sees at most "
+            f"{shape.context} tokens"
         )
     if config.tokenizer.vocabulary not in (None, shape.vocabulary):
-        problems.append(f"tokenizer.vocabulary: {config.start.path} has its own; remove the key")
+        problems.append(
+            f"tokenizer.vocabulary: {config.start.path} has its own vocabulary; remove the key"
+        )
     if problems:
         raise ConfigError(problems)
     return with_values(
@@ -184,7 +187,7 @@ def _from_run(run: RunDirectory, weights: str) -> tuple[Shape, Tokenizer, dict[s
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in GPT(shape).named_parameters()}
     if any(name not in saved or saved[name].shape != shapes[name] for name in shapes):
-        raise RunError(f"{run.config}: its [model] is not the one that was trained")
+        raise RunError(f"{run.config}: its [model] differs from the model that was trained")
     return shape, tokenizer, {name: saved[name].float() for name in shapes}, which
 
 
@@ -193,7 +196,7 @@ def _neither(path: Path) -> str:
     if path.is_dir():
         return f"{path}: neither a run nor a model in safetensors: {_KINDS}"
     if path.exists():
-        return f"{path}: is a file; name the folder that it is in, a run or a model"
+        return f"{path}: is a file; name its folder, a run or a model"
     # A config has absolute paths, and people type names of models. `runs/book-3` is a missing run
     # if there are runs; `someone/model` is a model.
     here = Path.cwd()

@@ -104,7 +104,7 @@ def misfit(
         if name not in plain:
             return f"{name} is missing"
         if [*plain[name].shape] != size:
-            return f"{name} is {[*plain[name].shape]}, and config.json makes it {size}"
+            return f"{name} is {[*plain[name].shape]}, but config.json implies {size}"
     strange = [name for name in plain if name not in wanted]
     more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
     kind = shape.traits.transformers.name

@@ -53,14 +53,14 @@ def read_recipe_run(path: Path) -> RecipeRun:
     recipe = run.read_config().recipe
     if recipe != RECIPE:
         raise RunError(
-            f"{path}: made by the recipe {recipe}, so its losses are not about the same; make one "
+            f"{path}: made by the recipe {recipe}, so its losses are not comparable; make one "
             f"with `{command('train', '--recipe', RECIPE)}`"
         )
     record = list(read_record(run.metrics))
     points = [event for event in history(record) if event["event"] == "evaluation"]
     finite = [p for p in points if None not in (p.get("train_loss"), p.get("val_loss"))]
     if not finite:
-        raise RunError(f"{path}: was never evaluated; go on with `{command('resume', path)}`")
+        raise RunError(f"{path}: was never evaluated; resume it with `{command('resume', path)}`")
     summary = summarize(record)
     return RecipeRun(
         path=path,

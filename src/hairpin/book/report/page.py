@@ -103,7 +103,7 @@ def agreement(rows: Sequence[Finding]) -> str:
     same = sum(row.agrees == "yes" for row in compared)
     other = sum(row.agrees == "no" for row in compared)
     close = len(compared) - same - other
-    words = f"{same} of {len(compared)} printed figures came out to the digit"
+    words = f"{same} of {len(compared)} printed figures match to the digit"
     if close:
         words += f", {close} but for 1 in the last digit"
     return words + (f", {other} did not" if other else "")

@@ -9,35 +9,38 @@ from hairpin.cli.shown import say
 
 
 @click.command(
-    cls=Verb, group="care", place=4, short_help="Run the book's appendix D beside what it prints."
+    cls=Verb,
+    group="care",
+    place=4,
+    short_help="Run the book's appendix D and compare with its printed results.",
 )
 @click.option(
     "--iterations",
     type=click.IntRange(1, 135),
-    help="End after so many of the 135 training steps, whose learning rates stay the same.",
+    help="Stop after this many of the 135 training steps; their learning rates stay the same.",
 )
 @click.option(
     "--text",
     type=PATH,
     metavar="FILE",
-    help="Train on it, not on The Verdict, which the printed figures are about.",
+    help="Train on this file, not on The Verdict, to which the printed figures belong.",
 )
 @click.option(
     "--out",
     type=PATH,
     default="book",
     show_default=True,
-    help="The folder of book.md and its pictures; an earlier page there is replaced.",
+    help="The folder for book.md and its plots; an earlier page there is replaced.",
 )
 @click.option(
     "--beside",
     type=PATH,
     metavar="RUN",
-    help="A run of `hairpin train --recipe book`, to be shown in the same picture.",
+    help="A run of `hairpin train --recipe book`, to show in the same plot.",
 )
 def book(iterations: int | None, text: Path | None, out: Path, beside: Path | None) -> None:
-    """Run the book's appendix D with the plain functions of hairpin.book, and write a page with
-    every figure that it prints beside what came out.
+    """Run the book's appendix D with the plain functions of hairpin.book, and write a page that
+    shows each printed figure next to the result.
 
     All of it takes five to fifteen minutes on a CPU and 5 GB of memory.
     """
@@ -46,4 +49,4 @@ def book(iterations: int | None, text: Path | None, out: Path, beside: Path | No
 
     with counting_bar("training") as on_iteration:
         page, words = run_book(text, out, iterations, beside, on_iteration)
-    say(f"{words}\nwritten: {page}, and its pictures beside it")
+    say(f"{words}\nwritten: {page}, with its plots next to it")

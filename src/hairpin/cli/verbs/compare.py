@@ -43,7 +43,7 @@ class Grouping(Verb):
                 rest.append(argument)
         if not all(groups) or len(groups) == 1:
             raise click.UsageError(
-                "--runs RUN... --against RUN...: name a run or more for each", ctx
+                "--runs RUN... --against RUN...: name at least one run for each", ctx
             )
         ctx.meta["groups"] = groups
         return super().parse_args(ctx, rest)
@@ -54,9 +54,7 @@ def with_experiment_options(command: F) -> F:
     for option in reversed(
         (
             corpus_option,
-            click.option(
-                "--seeds", type=int, help="Runs of each arm in the verdict; 5 if left out."
-            ),
+            click.option("--seeds", type=int, help="Verdict runs of each arm; default: 5."),
             click.option("--budget", metavar="40m", help="Wall time for the whole experiment."),
             click.option("--same-lr", is_flag=True, help="Do not tune each arm's learning rate."),
             click.option(
@@ -64,12 +62,14 @@ def with_experiment_options(command: F) -> F:
                 type=FiniteRange(0, 100),
                 default=0.01,
                 show_default=True,
-                help="Bits per byte below which a difference does not matter.",
+                help="Smallest difference that matters, in bits per byte.",
             ),
-            click.option("--workers", type=int, help="Runs side by side; one for each core."),
+            click.option(
+                "--workers", type=int, help="Runs at the same time; default: one per core."
+            ),
             click.option("--out", type=PATH, help="The experiment's folder."),
             click.option(
-                "--only-report", is_flag=True, help="Train nothing; report what is there."
+                "--only-report", is_flag=True, help="Train nothing; report on the runs that exist."
             ),
             json_option,
         )
@@ -82,7 +82,7 @@ def with_experiment_options(command: F) -> F:
     cls=Grouping,
     group="after",
     place=5,
-    short_help="Tell which arm is better, and whether it was the seed.",
+    short_help="Compare recipes, and tell a real difference from noise.",
 )
 @click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=PATH)
 @with_settings
@@ -90,13 +90,13 @@ def with_experiment_options(command: F) -> F:
 @click.option(
     "--equal",
     type=click.Choice(["tokens", "updates", "time"]),
-    help="What all arms have the same of; tokens, unless --vary is about their length.",
+    help="What is equal for all arms; default: tokens, unless --vary changes the length.",
 )
 @click.option("--runs", multiple=True, metavar="RUN...", help="Finished runs of the first arm.")
 @click.option("--against", multiple=True, metavar="RUN...", help="Finished runs of another arm.")
 @with_experiment_options
 def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None:
-    """Which of some arms is better on a text, and is it the arm or the seed?
+    """Compare arms on a text: which is better, and does the seed explain it?
 
     \b
       hairpin compare book.txt --vary recipe=modern,gpt2 --budget 20m
@@ -104,8 +104,8 @@ def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None
       hairpin compare --runs runs/a-1 runs/a-2 --against runs/b-1 runs/b-2
       hairpin compare --out experiments/compare-book-1 --only-report
 
-    Arms train on the same data in the same order from the same weights, each at the learning rate
-    that suits it best; differences are taken within a seed. --runs and --against compare finished
+    Arms train on the same data in the same order from the same weights, each at its own best
+    learning rate; differences are taken within a seed. --runs and --against compare finished
     runs, or another trainer's losses in a CSV or JSONL file with val_loss or val_bits_per_byte.
     """
     from hairpin.experiments import verbs

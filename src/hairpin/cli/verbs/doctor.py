@@ -17,29 +17,31 @@ if TYPE_CHECKING:
     cls=Verb,
     group="care",
     place=3,
-    short_help="What this machine can do, and what is wrong with it.",
+    short_help="Report what this machine can do, and its problems.",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
     show_default=True,
-    help="Whose numbers are compared with the CPU's.",
+    help="The device to compare with the CPU.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "tf32", "bfloat16", "float16"]),
     default="auto",
     show_default=True,
-    help="Of the products that are compared.",
+    help="Number format of the products to compare.",
 )
-@click.option("--compile", "compiling", is_flag=True, help="Compile too: up to a minute more.")
+@click.option(
+    "--compile", "compiling", is_flag=True, help="Compile too; takes up to a minute longer."
+)
 @json_option
 def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
-    """Look at this machine: versions, room, locks, devices, what is installed; and compare what a
-    device computes (losses, gradients, updates, samples) with plain float64 on the CPU.
+    """Check this machine: versions, disk space, locks, devices, extras; and compare a device's
+    results (losses, gradients, updates, samples) with plain float64 on the CPU.
 
-    Takes some seconds. A device that computes wrongly is exit code 1; all else is 0.
+    Takes some seconds. The exit code is 1 if a device computes wrong results, else 0.
     """
     from hairpin.doctor.examine import examine
     from hairpin.reports.terminal.run_display import counting_bar

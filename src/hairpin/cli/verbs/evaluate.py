@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "overrides",
     multiple=True,
     metavar="TABLE.KEY=VALUE",
-    help="How TEXT is read, where that is not as the run read its own: data.separator, "
+    help="How to read TEXT, if not as the run read its own: data.separator, "
     "data.format, data.on_bad_bytes; of a fine-tuned run finetune.text_column and the like.",
 )
 @json_option
@@ -45,11 +45,11 @@ def evaluate(
     weights: str,
     plugin: tuple[Path, ...],
 ) -> None:
-    """Loss, perplexity and bits per byte of RUN's model on TEXT.
+    """Measure loss, perplexity and bits per byte of RUN's model on TEXT.
 
     TEXT is read as the run read its own: with its separator, its column, its format. Without TEXT:
     on the run's own validation text, all of it. Without RUN: the newest in ./runs.
-    Of a fine-tuned run TEXT is a file of records, and of a classifier the accuracy is measured.
+    For a fine-tuned run TEXT is a file of records; for a classifier the accuracy is measured too.
     """
     from hairpin.plugins.files import load_plugins
     from hairpin.reports.terminal.measured import measured_lines

@@ -8,7 +8,7 @@ from hairpin.cli.options import PATH, Verb, weights_option
 
 
 @click.command(
-    cls=Verb, group="share", place=1, short_help="Write a run for transformers, or for llama.cpp."
+    cls=Verb, group="share", place=1, short_help="Export a run to transformers or llama.cpp."
 )
 @click.argument("run_and_out", nargs=-1, required=True, metavar="[RUN] OUT", type=PATH)
 @click.option(
@@ -16,21 +16,21 @@ from hairpin.cli.options import PATH, Verb, weights_option
     type=click.Choice(["huggingface", "gguf"]),
     default="huggingface",
     show_default=True,
-    help="huggingface: a folder for transformers and what reads its format. gguf: a file for "
+    help="huggingface: a folder for transformers and compatible programs. gguf: a file for "
     "llama.cpp.",
 )
 @weights_option
 def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
-    """Write RUN's model to OUT, which is new: a folder, or a file for gguf.
+    """Write RUN's model to OUT, a new folder, or a new file for gguf.
 
-    Without RUN: the newest in ./runs. docs/huggingface.md says what becomes of each network.
+    Without RUN: the newest in ./runs. See docs/huggingface.md for the formats.
     """
     from hairpin.reports.formats import harmless_name
     from hairpin.weights.convert import verbs
 
     if len(run_and_out) > 2:
-        raise click.UsageError("export takes a run and one place to write it to")
+        raise click.UsageError("export takes a run and one place to write to")
     if len(run_and_out) == 1 and (run_and_out[0] / "config.toml").is_file():
-        raise click.UsageError(f"{run_and_out[0]} is a run; say where to write it, too")
+        raise click.UsageError(f"{run_and_out[0]} is a run; also name a place to write to")
     run = run_and_out[0] if len(run_and_out) == 2 else None
     click.echo(harmless_name(verbs.export(run, run_and_out[-1], to=to, weights=weights).words))

@@ -18,14 +18,14 @@ from hairpin.cli.shown import say
 
 
 @click.command(
-    cls=Verb, group="before", place=4, short_help="Find a peak learning rate by short runs."
+    cls=Verb, group="before", place=4, short_help="Find a peak learning rate with short runs."
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_settings
 @corpus_option
-@click.option("--budget", metavar="5m", help="Wall time for the search; 5 minutes if left out.")
-@click.option("--workers", type=int, help="Runs side by side; one for each core.")
-@click.option("--out", type=PATH, help="The page; find-lr-TEXT.html if left out.")
+@click.option("--budget", metavar="5m", help="Wall time for the search; default: 5 minutes.")
+@click.option("--workers", type=int, help="Runs at the same time; default: one per core.")
+@click.option("--out", type=PATH, help="The page to write; default: find-lr-TEXT.html.")
 @json_option
 def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Find a peak learning rate, by short runs of the whole schedule at rates a factor of two
@@ -35,7 +35,7 @@ def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
       hairpin find-lr book.txt --size tiny
       hairpin find-lr book.txt --recipe gpt2 --updates 2000 --budget 10m
 
-    Nothing is left behind but a page with the plot and the reason.
+    Only a page with the plot and the reason is kept.
     """
     from hairpin.experiments import verbs
     from hairpin.reports.terminal.experiment import ExperimentBar

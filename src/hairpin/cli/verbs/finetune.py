@@ -21,7 +21,7 @@ from hairpin.cli.options import (
     group="start",
     place=2,
     by_several=True,
-    short_help="Teach a trained model labels, or to follow instructions.",
+    short_help="Fine-tune a trained model on labels or instructions.",
 )
 @click.argument("kind", type=click.Choice(["classify", "instruct"]))
 @start_option
@@ -31,14 +31,14 @@ from hairpin.cli.options import (
 @track_option
 @plugin_option
 def finetune(kind: str, data: Path | None, **given: Any) -> None:
-    """Teach a trained model labels (classify), or to follow instructions (instruct).
+    """Fine-tune a trained model on labels (classify) or on instructions (instruct).
 
     \b
       hairpin finetune classify --from RUN --data spam.csv         columns text, label
       hairpin finetune instruct --from RUN --data tasks.jsonl      instruction, input, response
 
-    A part of the records is kept for validation. Other columns, the prompt's template, which layers
-    train: table finetune in docs/config.md.
+    A part of the records is kept for validation. For other columns, the prompt's template, and the
+    layers to train see table finetune in docs/config.md.
     """
     from hairpin import api
 

@@ -9,15 +9,15 @@ from hairpin.cli.shown import say
 
 
 @click.command(
-    "import", cls=Verb, group="share", place=2, short_help="Make a run of a model of transformers."
+    "import", cls=Verb, group="share", place=2, short_help="Import a transformers model as a run."
 )
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--out", type=PATH, help="The run's folder.")
 def import_(folder: Path, out: Path | None) -> None:
-    """Make a run of the model in DIR: config.json, safetensors, tokenizer.
+    """Import the model in DIR as a run: config.json, safetensors, tokenizer.
 
-    GPT-2's, and what hairpin exported. The run can write, be measured and be fine-tuned, and
-    `hairpin train TEXT --from` goes on from it. Pickles are never read.
+    DIR has GPT-2, or a model that hairpin exported. The run can generate, be evaluated and be
+    fine-tuned, and `hairpin train TEXT --from` trains it further. Pickles are never read.
     """
     from hairpin.reports.formats import harmless_name
     from hairpin.weights.convert.verbs import import_model

@@ -22,29 +22,29 @@ from hairpin.cli.options import (
     cls=Verb,
     group="before",
     place=1,
-    short_help="Say what a run will cost, and what its text is like.",
+    short_help="Estimate the cost of a run, and check its text.",
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_plan_settings
 @click.option("--tokens", metavar="1B", help="Length of the run in tokens.")
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @corpus_option
-@click.option("--out", type=PATH, help="The run's folder: for its disk.")
-@click.option("--no-probe", is_flag=True, help="Measure nothing here, and do not import PyTorch.")
-@click.option("--no-text-check", is_flag=True, help="Do not look for what is wrong with the text.")
+@click.option("--out", type=PATH, help="The run's folder, to check its disk.")
+@click.option("--no-probe", is_flag=True, help="Measure nothing; do not import PyTorch.")
+@click.option("--no-text-check", is_flag=True, help="Skip the check of the text.")
 @json_option
-@click.option("--parameters", metavar="7B", help="On paper: a network of so many is picked.")
-@click.option("--gpus", metavar="8,16", help="On paper: training on so many cards.")
+@click.option("--parameters", metavar="7B", help="On paper: pick a network of this size.")
+@click.option("--gpus", metavar="8,16", help="On paper: train on this many GPUs.")
 @click.option("--gpu", help="T4, RTX4090, A100, H100 or H200.")
-@click.option("--context", type=int, help="With --parameters: tokens seen at once.")
-@click.option("--micro-batch", type=int, help="With --gpus: sequences a card takes at once.")
+@click.option("--context", type=int, help="With --parameters: length of the context.")
+@click.option("--micro-batch", type=int, help="With --gpus: micro-batch of each GPU.")
 @plugin_option
 def plan(
     texts: tuple[Path, ...], no_probe: bool, no_text_check: bool, as_json: bool, **given: Any
 ) -> None:
-    """What a run will cost, before any training, and what its text is like.
+    """Estimate the cost of a run before any training, and check its text.
 
-    Without TEXT, a size and a length say enough. On GPUs that are not here, on paper:
+    Without TEXT, give a size and a length. On paper, for GPUs that you do not have:
 
     \b
       hairpin plan book.txt --size small

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from hairpin.data.tables.records import Row
 
 
-@click.command(cls=Verb, group="after", place=3, short_help="Tell the labels of texts.")
+@click.command(cls=Verb, group="after", place=3, short_help="Predict the labels of texts.")
 @click.argument("run_and_texts", nargs=-1, metavar="[RUN] TEXT|FILE...", required=True)
 @json_option
 @weights_option
 def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None:
-    """Labels and probabilities that the classifier RUN gives each TEXT.
+    """Predict the label of each TEXT, with probabilities, by the classifier RUN.
 
     FILE: records with a column of texts (CSV, TSV, JSON, JSONL, Parquet), or any other file with a
     text in each line; -: standard input, with a text in each line. Without RUN: the newest in
@@ -60,7 +60,9 @@ def _texts_to_classify(named: Sequence[str], column: str) -> tuple[list[str], li
         elif is_file(path) or _is_table(path):
             rows += read_texts(path, column)
         elif _is_name(text):
-            raise CorpusError(f"{text}: no such file; check the path, or add a blank to a text")
+            raise CorpusError(
+                f"{text}: no such file; check the path, or add a space if this is a text"
+            )
         else:
             rows.append(Row(f"text {number}", {column: text}))
     texts, places = [row.fields[column] for row in rows], [row.place for row in rows]
@@ -88,7 +90,7 @@ def _rows_of_standard_input(column: str) -> "list[Row]":
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CorpusError(
-            f"standard input:{line}: byte 0x{content[error.start]:02x} is not UTF-8; mend the text"
+            f"standard input:{line}: byte 0x{content[error.start]:02x} is not UTF-8; fix the text"
         ) from None
 
 

@@ -10,14 +10,14 @@ from hairpin.cli.shown import say
 
 
 @click.command(
-    cls=Verb, group="before", place=2, short_help="Turn text into a tokenizer and token shards."
+    cls=Verb, group="before", place=2, short_help="Prepare text: a tokenizer and token shards."
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The folder to make.")
+@click.option("--out", type=PATH, required=True, help="The folder to create.")
 @corpus_option
 @with_text_settings
 def prepare(texts: tuple[Path, ...], **given: Any) -> None:
-    """Turn text into a tokenizer and token shards, in bounded memory."""
+    """Prepare text as a tokenizer and token shards, in bounded memory."""
     from hairpin import api
 
     say(api.prepare(*texts, **settings_apart(given)))

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from hairpin.model.products import Precision
 
 
-@click.command(cls=Verb, group="after", place=1, short_help="Let a run's model write.")
+@click.command(cls=Verb, group="after", place=1, short_help="Generate text with a run's model.")
 @run_argument
-@click.option("--prompt", help="Text to go on from.")
+@click.option("--prompt", help="Text to continue.")
 @click.option("--tokens", type=click.IntRange(1, 1_000_000), default=200, show_default=True)
 @click.option(
     "--temperature",
     type=float,
     default=0.8,
     show_default=True,
-    help="From 0 up; 0: always the likeliest token.",
+    help="0 or more; 0: always the most likely token.",
 )
 @click.option("--top-k", type=int, default=50, show_default=True, help="0: all.")
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Above 0; 1: all.")
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "float16", "bfloat16", "int8"]),
     default="float32",
     show_default=True,
-    help="What weights are read in on a CPU: float32 is exact; float16 and bfloat16 halve what is "
-    "read, int8 quarters it, and each rounds more than the one before. docs/generation.md says "
-    "what each costs.",
+    help="Format of the weights on a CPU: float32 is exact; float16 and bfloat16 halve the bytes "
+    "to read, int8 quarters them; each rounds more than the one before. See docs/generation.md.",
 )
 @weights_option
 @plugin_option
@@ -52,7 +51,7 @@ def sample(
     weights: str,
     plugin: tuple[Path, ...],
 ) -> None:
-    """Let RUN's model write; without RUN, the newest in ./runs.
+    """Generate text with RUN's model; without RUN, the newest in ./runs.
 
     On a terminal and without --prompt it asks for prompts until Ctrl-D.
     """
@@ -89,7 +88,7 @@ def sample(
             click.echo()
             return
         except UnicodeDecodeError:
-            say("what was typed is not UTF-8 text; type it again", err=True)
+            say("the input is not UTF-8 text; type it again", err=True)
         except CorpusError as error:
             say("\n".join(error.problems), err=True)
         seed += 1

@@ -14,7 +14,7 @@ from hairpin.cli.shown import say
     cls=Verb, group="before", place=3, short_help="Draw the learning-rate curve of a config."
 )
 @with_curve_settings
-@click.option("--png", type=PATH, help="Where to write the picture as well.")
+@click.option("--png", type=PATH, help="Also write the plot to this file.")
 @plugin_option
 def schedule(png: Path | None, **given: Any) -> None:
     """Draw the learning-rate curve of a config before any training.

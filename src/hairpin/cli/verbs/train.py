@@ -27,7 +27,7 @@ from hairpin.cli.options import (
 @start_option
 @click.option("--budget", metavar="10m", help="Wall time; chooses size and length to fit.")
 @corpus_option
-@click.option("--or-resume", is_flag=True, help="Go on with the run in --out if it is there.")
+@click.option("--or-resume", is_flag=True, help="Resume the run in --out if it exists.")
 @track_option
 @plugin_option
 def train(texts: tuple[Path, ...], **given: Any) -> None:
@@ -38,7 +38,7 @@ def train(texts: tuple[Path, ...], **given: Any) -> None:
       hairpin train 'data/**/*.jsonl.gz' --column body
       hairpin train --source wiki=wiki.jsonl:0.7 --source code=src/:0.3
 
-    Without TEXT it trains on the recipe's corpus, or on the Python standard library's own source.
+    Without TEXT it trains on the recipe's corpus, or on the source of the Python standard library.
     Without --budget, a size or a length it takes three minutes.
     """
     from hairpin import api

@@ -19,7 +19,9 @@ from hairpin.cli.shown import say, say_table
 @click.option("--resume", "prove", is_flag=True, help="Train, kill, resume and compare.")
 @click.option("--updates", type=click.IntRange(6, 100_000), default=60, show_default=True)
 @click.option("--kills", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the kills.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the kills."
+)
 @click.option("--keep", is_flag=True, help="Keep the two runs that were compared.")
 @json_option
 def verify(
@@ -96,15 +98,15 @@ def _prove(
         click.echo(json.dumps(what | {"conditions": proof.conditions, "seed": seed}))
         return list(proof.differences)
     click.echo(
-        f"{updates:,} updates without a break, and with {len(proof.kills)} kills (seed {seed})"
+        f"{updates:,} updates uninterrupted, and with {len(proof.kills)} kills (seed {seed})"
     )
     for kill in proof.kills:
         click.echo(
-            f"  killed after {kill.after:,} updates, went on from {kill.went_on_from:,}; "
+            f"  killed after {kill.after:,} updates, resumed from {kill.went_on_from:,}; "
             f"{kill.seconds_to_update:.1f} s to the next new update"
         )
     tensors, compared = proof.compared
-    verdict = "DIFFERENT" if proof.differences else "identical to the bit"
+    verdict = "DIFFERENT" if proof.differences else "identical, bit for bit"
     click.echo(f"{tensors:,} tensors and {compared:,} updates compared: {verdict}")
     click.echo(f"holds for {proof.conditions}")
     if keep:

@@ -13,16 +13,16 @@ ODD = {
     ),
     "replacement": (
         "U+FFFD characters",
-        "text was decoded in the wrong encoding before; get the original",
+        "text was decoded with the wrong encoding earlier; get the original",
     ),
     "bom": ("byte order marks inside the text", "files were joined with their marks; remove them"),
     "mixed_ends": (
         "files that mix CRLF and LF line ends",
-        "the model learns both; make them one, for instance with dos2unix",
+        "the model learns both; make them the same, for instance with dos2unix",
     ),
     "encoding": (
         "files with bytes that are not UTF-8",
-        "U+FFFD stands in their place; save them as UTF-8",
+        "they are replaced by U+FFFD; save the files as UTF-8",
     ),
 }
 _CONTROL = re.compile("[\x01-\x08\x0b\x0e-\x1f\x7f-\x9f]")

@@ -98,7 +98,7 @@ class _ArrowTable(Table):
             if self.on_bad_bytes == "error":
                 raise CorpusError(
                     f"{place}: byte 0x{value[error.start]:02x} at offset {error.start} of the text "
-                    "is not UTF-8; mend the row, or go on without such bytes: "
+                    "is not UTF-8; fix the row, or continue without such bytes: "
                     "--set data.on_bad_bytes=replace"
                 ) from None
         text = value.decode(errors="replace")
@@ -212,7 +212,7 @@ def split_folder(folder: Path) -> Path:
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise CorpusError(f"{shown(listing)}: is damaged ({error}); save it again") from None
     if not splits:
-        raise CorpusError(f"{shown(folder)}: the saved dataset has no split in it; save it again")
+        raise CorpusError(f"{shown(folder)}: the saved dataset has no split; save it again")
     if "train" in splits or len(splits) == 1:
         return folder / ("train" if "train" in splits else splits[0])
     raise CorpusError(

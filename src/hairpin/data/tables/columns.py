@@ -48,8 +48,8 @@ def choose_column(
         raise CorpusError(f"{name}: {_not_text(chosen, columns, option)}")
     if asked is None and (len(chosen) > _LONGEST_NAME_CHARS or len(chosen.split()) > _MOST_WORDS):
         raise CorpusError(
-            f"{name}: the column is called {quoted(chosen)}, which reads like a record and not "
-            f"like a name; put a line with the columns' names in front, or name it with {option}"
+            f"{name}: the column is called {quoted(chosen)}, which looks like a record, not a "
+            f"name; put a line with the columns' names first, or name it with {option}"
         )
     return chosen
 
@@ -119,7 +119,7 @@ def _why_none(columns: Mapping[str, ColumnKind], option: str) -> str:
     written = any(column.kind == TEXT and column.looks_like == CHATS for column in columns.values())
     or_name = f", or name a column with {option}" if can_be or written else ""
     pairs = sum(map(is_half_of_a_pair, columns)) > 1
-    how = "; `hairpin finetune instruct` learns answers to instructions" if pairs else ""
+    how = "; `hairpin finetune instruct` trains on instructions and answers" if pairs else ""
     if chats := [name for name, column in columns.items() if column.words == CHATS]:
         return (
             f"{quoted(chats[0])} holds chats, not text; {_AS_ONE_TEXT}, such as "
@@ -133,7 +133,7 @@ def _why_none(columns: Mapping[str, ColumnKind], option: str) -> str:
     if can_be:
         return f"several columns hold text; name one with {option}: it has {there}{how}"
     if any(column.kind == TEXT for column in columns.values()):
-        return f"no column is plainly the text; name one with {option}: it has {there}"
+        return f"no column is clearly the text; name one with {option}: it has {there}"
     return f'no column holds text; write a text for each row into a column "text": it has {there}'
 
 

@@ -106,10 +106,7 @@ class MisquotedError(ValueError):
     @property
     def words(self) -> str:
         """The problem and its remedy."""
-        return (
-            f"the quotes of the record that begins here do not match ({self}); inside a quoted "
-            "cell, write a quote twice"
-        )
+        return f"unbalanced quotes in this record ({self}); inside a quoted cell, double each quote"
 
 
 def csv_records(
@@ -207,8 +204,9 @@ def _ragged(cells: Sequence[str], header: Sequence[str]) -> str:
     found = f"{counted(len(cells), 'cell')}, and the header has {len(header)}"
     if len(header) == 1:
         return (
-            f"{found}; cells are divided by a comma, a semicolon, | or a tab, the same in all "
-            "lines: write the file so, or a first line such as sep=^"
+            f"{found}; cells are separated by commas, semicolons, | or tabs, the same in all "
+            f"lines: change the file, or add a first line such as sep=^"
+            ""
         )
     return f"{found}; put a cell that holds the delimiter or a line break in quotes"
 

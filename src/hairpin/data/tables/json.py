@@ -26,7 +26,7 @@ from hairpin.errors import CorpusError
 _INNER_LIST = re.compile(r'"([^"\\\n]+)"\s*:\s*\[\s*\{')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEARLY_ALL = 16  # characters before the end of the read text, which may cause an error there
-_ENDLESS = "lists within lists without end; mend the file"
+_ENDLESS = "lists nested too deeply; fix the file"
 
 
 class _JsonTable(TextTable):
@@ -181,8 +181,9 @@ class _Window:
                 return True
             if char != ",":
                 raise CorpusError(
-                    f"{self.place()}: not valid JSON: {self.words()} where a comma or the end of "
-                    "the list belongs"
+                    f"{self.place()}: not valid JSON: {self.words()} instead of a comma or the "
+                    f"end of the list"
+                    ""
                 )
             has_comma = True
             self.position += 1
@@ -204,7 +205,7 @@ class _Window:
                 if not more:
                     raise CorpusError(
                         f"{self.place(error.pos)}: not valid JSON: {error.msg} "
-                        f"({place.rpartition(': ')[2]}); mend the file"
+                        f"({place.rpartition(': ')[2]}); fix the file"
                     ) from None
                 if len(self.text) - self.position > LONGEST_ROW_CHARS:
                     raise too_long(place) from None
@@ -229,10 +230,10 @@ def _refuse(window: _Window) -> Iterator[Entry]:
     first, _, rest = text.lstrip().partition("\n")
     are_lines = bool(rest.strip()) and _is_object(first)
     if (inner := _INNER_LIST.search(text)) and not are_lines:
-        advice = f"Save the list {quoted(inner[1])} that is in it as a file of its own"
+        advice = f"Save the list {quoted(inner[1])} inside it as a separate file"
     else:
         advice = (
-            "Of an object a line say --set data.format=jsonl, of anything else data.format=text"
+            "If each line is an object, use --set data.format=jsonl, otherwise data.format=text"
         )
     raise CorpusError(f"{window.name}: {line}{advice}")
 
@@ -262,7 +263,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
 
 
 def _constant(name: str) -> Refused:
-    return Refused(f"{name}, which JSON does not have")
+    return Refused(f"{name}, which is not valid JSON")
 
 
 _EXACT = json.JSONDecoder(

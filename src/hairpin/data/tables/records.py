@@ -136,7 +136,7 @@ class Records:
             self._refuse_chats(wanted)
         if missing and self._header:
             place, names = self._header
-            add = "; if that is a record, put a line with the columns' names in front"
+            add = "; if that is a record, put a line with the columns' names first"
             more = nearest(missing, names) + wanted.advised or add
             line = f"{place}: no column {names_of(missing)}; the first line has {names_of(names)}"
             reader.problems.insert(0, line + more)
@@ -164,7 +164,7 @@ class Records:
         example = wanted.example or f"{names_of(wanted.required)} in each"
         raise CorpusError(
             f"{self._file}: its records are {what}, which fine-tuning does not read; write each "
-            f"question and its answer as a record of their own: {example}"
+            f"question with its answer as one record: {example}"
         )
 
     def _is_of_chats(self, name: str) -> bool:
@@ -229,7 +229,7 @@ class _RecordReader:
                 fields[name] = self.table.mend(found) if may_mend else found
             else:
                 self.problems.append(
-                    f"{place}: {quoted(name)} should be a text, and is {kind_of_exact(found)}"
+                    f"{place}: {quoted(name)} should be a text, but is {kind_of_exact(found)}"
                 )
         return fields
 
@@ -238,7 +238,7 @@ class _RecordReader:
         for name, found in unfit:
             what = "a NUL" if found[0] == "\0" else f"half a character (\\u{ord(found[0]):04x})"
             self.problems.append(
-                f"{place}: {quoted(name)} has {what} at character {found.start()}; take it out"
+                f"{place}: {quoted(name)} has {what} at character {found.start()}; remove it"
             )
 
 
@@ -256,8 +256,8 @@ def read_records(path: Path, expected: Sequence[str], on_bad_bytes: str = "error
     format_ = _format_of(path)
     if format_ == "text":
         raise CorpusError(
-            f"{path}: its name does not say what it holds; records are read from files that end "
-            f"in {', '.join(SUFFIXES)}, and from compressed ones"
+            f"{path}: its name does not tell its format; records are read from files that end in "
+            f"{', '.join(SUFFIXES)}, and from compressed ones"
         )
     table = open_table(path, format_, on_bad_bytes, expected=expected, is_exact=True)
     if table.is_blank():
@@ -288,7 +288,7 @@ def read_texts(path: Path, column: str) -> list[Row]:
         text = "".join(TextReader(path, "error").blocks())
         return rows_of_lines(text, str(path), column)
     except CorpusError as error:
-        lines = [line.partition(", or go on without")[0] for line in error.problems]
+        lines = [line.partition(", or continue without")[0] for line in error.problems]
         raise CorpusError(lines) from None
 
 

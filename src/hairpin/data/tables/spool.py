@@ -86,7 +86,7 @@ def spool_records(rows: Any, *, cache: Path | None = None) -> Path:
     """
     is_many = isinstance(rows, Iterable) or is_table(rows)
     if isinstance(rows, Mapping | bytes) or not is_many:
-        raise CorpusError(f"a {type(rows).__name__} is no list of records; {_RECORDS_ADVICE}")
+        raise CorpusError(f"a {type(rows).__name__} is not a list of records; {_RECORDS_ADVICE}")
     return write_lines("records", _record_lines(rows), cache)
 
 
@@ -115,7 +115,8 @@ def write_lines(name: str, lines: Iterator[bytes], cache: Path | None = None) ->
     except OSError as error:
         raise CorpusError(
             f"{shown(folder)}: the cache cannot be written ({error.strerror or error}); set "
-            "HAIRPIN_CACHE to a folder with space that you may write to"
+            f"HAIRPIN_CACHE to a writable folder with free space"
+            ""
         ) from error
     finally:
         if temporary:
@@ -141,8 +142,9 @@ def _lines(
     opening = list(first_rows(rows, _values))
     if not opening:
         raise CorpusError(
-            f"no rows in it (a {type(given).__name__}); a generator can be gone over once: make it "
-            "anew, or give a list"
+            f"no rows in it (a {type(given).__name__}); a generator can be read only once: create "
+            f"it again, or give a list"
+            ""
         )
     chosen = _chosen(opening, column, on_notice) if isinstance(opening[0], Mapping) else None
     if chosen is None and _are_files(opening):
@@ -153,7 +155,7 @@ def _lines(
         text = row.get(chosen) if isinstance(row, Mapping) else row
         if chosen is not None and not isinstance(row, Mapping):
             raise CorpusError(
-                f"row {number}: is {_a(row)}, and the first is a dict; make all alike"
+                f"row {number}: is {_a(row)}, but the first is a dict; make all the same type"
             )
         text = None if is_missing(text) else text
         if text is not None and not isinstance(text, str):
@@ -188,14 +190,15 @@ def _not_a_text(number: int, chosen: str | None, value: Any) -> CorpusError:
     what = "the row" if chosen is None else chosen
     other = "" if chosen is None else ", or name another column with column=…"
     return CorpusError(
-        f"row {number}: {quoted(what)} is {_a(value)}, where a text belongs; mend the row{other}"
+        f"row {number}: {quoted(what)} is {_a(value)}, not a text; fix the row{other}"
     )
 
 
 def _files(name: Any) -> CorpusError:
     return CorpusError(
-        f"{shown(os.fspath(name))}: a list of texts is given, and the first is the name of a file; "
-        "to train on files, name each as an argument: hairpin.train(*names)"
+        f"{shown(os.fspath(name))}: got a list of texts, but the first is the name of a file; to "
+        f"train on files, give each as an argument: "
+        "hairpin.train(*names)"
     )
 
 
@@ -209,7 +212,7 @@ def _record_lines(rows: Iterable[Any]) -> Iterator[bytes]:
         if not isinstance(row, Mapping):
             frame = "; of a data frame give frame.to_dict('records')" * hasattr(rows, "to_dict")
             raise CorpusError(
-                f"row {number}: a {type(row).__name__} is no record; {_RECORDS_ADVICE}{frame}"
+                f"row {number}: a {type(row).__name__} is not a record; {_RECORDS_ADVICE}{frame}"
             )
         yield _line(number, {key: _plain(value) for key, value in row.items()})
     if not number:
@@ -249,8 +252,9 @@ def _name_of(rows: Any) -> str:
         raise CorpusError(_no_rows(rows))
     if isinstance(rows, bytes) or not (isinstance(rows, Iterable) or is_table(rows)):
         raise CorpusError(
-            f"a {type(rows).__name__} is no text: name a file, or pass an iterable of texts, or of "
-            "dicts with a text in each"
+            f"a {type(rows).__name__} is not a text: name a file, or pass an iterable of texts, "
+            f"or of dicts with a text in each"
+            ""
         )
     name = getattr(getattr(rows, "info", None), "dataset_name", None)
     is_one = isinstance(name, str) and _NAME.fullmatch(name) and name != "generator"
@@ -259,7 +263,7 @@ def _name_of(rows: Any) -> str:
 
 def _no_rows(given: Mapping[Any, Any]) -> str:
     names = list(map(str, given))
-    what = f"a dict of {', '.join(names[:8])}{', …' * (len(names) > 8)} is no text"
+    what = f"a dict of {', '.join(names[:8])}{', …' * (len(names) > 8)} is not a text"
     if any(isinstance(value, str) for value in given.values()):
         return f"{what}: put the one row into a list, as in hairpin.train([row])"
     name = next((name for name in ("train", "text") if name in names), "NAME")

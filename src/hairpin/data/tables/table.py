@@ -147,8 +147,9 @@ class Table(ABC):
             text = row.get(column)
             if text is not None and not isinstance(text, str):
                 raise CorpusError(
-                    f"{place}: {quoted(column)} is {_kind_of(text)}, where a text belongs; mend "
-                    "the row, or name another column with --column"
+                    f"{place}: {quoted(column)} is {_kind_of(text)}, not a text; fix the row, or "
+                    f"name another column with --column"
+                    ""
                 )
             yield place, self._whole(place, column, text) if text else text
 
@@ -173,8 +174,9 @@ class Table(ABC):
             if self.on_bad_bytes == "error":
                 raise CorpusError(
                     f"{place}: {quoted(column)} has half a character "
-                    f"(\\u{ord(text[error.start]):04x}) at character {error.start}; mend the row, "
-                    "or go on without such: --set data.on_bad_bytes=replace"
+                    f"(\\u{ord(text[error.start]):04x}) at character {error.start}; fix the row, "
+                    f"or continue without it: "
+                    "--set data.on_bad_bytes=replace"
                 ) from None
         return self.mend(text)
 
@@ -246,7 +248,8 @@ def too_long(place: str) -> CorpusError:
     """Return the error for a row too long to be held in memory."""
     return CorpusError(
         f"{place}: a row of more than {LONGEST_ROW_CHARS // 2**20} million characters, if it is "
-        "one; mend the file, or make a text file of it"
+        f"one row; fix the file, or make a text file of it"
+        ""
     )
 
 

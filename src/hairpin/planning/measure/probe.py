@@ -148,7 +148,7 @@ def measure_update(
     asked, fits = how.micro_batch, trial.execution.micro_batch
     assert asked and fits
     if fits < asked:
-        notice(f"execution.micro_batch: {asked} sequences do not fit in memory; it is {fits} now")
+        notice(f"execution.micro_batch: {asked} sequences do not fit in memory; using {fits}")
     return Speed(way.precision, took, fits, way.compiled, way.threads)
 
 

@@ -71,7 +71,7 @@ def require_room(config: Config, shape: Shape) -> None:
     if needed > there:
         raise ConfigError(
             f"model: {shape.layers} layers of width {shape.width} need at least "
-            f"{needed / 1e9:,.1f} GB for weights, gradients and moments, and this machine has "
+            f"{needed / 1e9:,.1f} GB for weights, gradients and moments, but this machine has "
             f"{there / 1e9:,.1f} GB; {smaller(config, ', model.layers or model.width')}"
         )
 
@@ -84,6 +84,6 @@ def smaller(config: Config, keys: str) -> str:
         keys: settings besides --size that shrink a model with random weights, in words.
     """
     if config.start.path is None:
-        return f"take a smaller --size{keys}"
+        return f"use a smaller --size{keys}"
     fewer = ", or train fewer blocks with finetune.layers" if config.finetune.kind else ""
     return f"start from a smaller model{fewer}"

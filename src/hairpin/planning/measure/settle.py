@@ -211,9 +211,10 @@ def fill_speed(
         notice(
             f"timed on this machine: {speed.precision}, {speed.threads} "
             f"{'thread' if speed.threads == 'one' else 'threads'}, "
-            f"{'compiled' if speed.compiled else 'not compiled'}; another time may choose "
-            "otherwise and differ in the last digits, unless it repeats this run's config.toml or "
-            "has --set execution.deterministic=true"
+            f"{'compiled' if speed.compiled else 'not compiled'}; the next run may choose "
+            f"differently and differ in the last digits, unless it repeats this run's config.toml "
+            f"or uses --set execution.deterministic=true"
+            ""
         )
     return with_values(config, chosen), speed.seconds_per_update
 

@@ -136,36 +136,40 @@ def _contradictions(
         if value is not None and not on_paper:
             key = "model.context" if name == "context" else "execution.micro_batch"
             problems.append(
-                f"--{name.replace('_', '-')}: only with --parameters or --gpus; here --set {key}=…"
+                f"--{name.replace('_', '-')}: only with --parameters or --gpus; otherwise use "
+                f"--set {key}=…"
             )
     if options.gpu is not None and not on_paper:
-        problems.append("--gpu: only with --gpus or --parameters; a plan of a run has all cards")
+        problems.append("--gpu: only with --gpus or --parameters; the plan of a run shows all GPUs")
     if options.parameters is not None and (
         request.texts or request.corpus or request.budget or (config and config.data.sources)
     ):
-        problems.append("--parameters: on paper there is no text and no budget; leave them out")
+        problems.append("--parameters: a plan on paper takes no text and no budget; leave them out")
     if config is None:
         return problems
     if config.start.path or config.finetune.kind:
-        problems.append("a plan is of training from nothing; leave out start and finetune")
+        problems.append("a plan assumes training from random weights; leave out start and finetune")
     model, train = config.model, config.train
     if options.parameters is not None and (
         model.size or model.width or model.layers or model.heads
     ):
         problems.append(
-            "--parameters: a shape is picked for it; leave out --size, model.width, model.layers "
+            "--parameters: chooses the shape; leave out --size, model.width, model.layers "
             "and model.heads"
         )
     if on_paper and train.epochs:
-        problems.append("--epochs: on paper there is no text to pass over; give --tokens")
+        problems.append("--epochs: a plan on paper has no text; give --tokens")
     if options.parameters is not None and train.updates and not train.tokens_per_update:
-        problems.append("--updates: of how many tokens? give --tokens, or train.tokens_per_update")
+        problems.append(
+            "--updates: the tokens per update are unknown; give --tokens, or "
+            "train.tokens_per_update"
+        )
     if (
         options.gpus
         and options.parameters is None
         and not (config.model.size or config.model.width)
     ):
-        problems.append("--gpus: of which network? give --parameters 7B or --size gpt2-xl")
+        problems.append("--gpus: the network is unknown; give --parameters 7B or --size gpt2-xl")
     return problems
 
 
@@ -214,7 +218,7 @@ def _of_a_run(
     nothing_said = not (config.model.size or config.model.width or length_of(config))
     if not config.data.is_named and nothing_said:
         config = with_values(config, {"data.corpus": DEFAULT_CORPUS})
-        watcher.notice("no text named: the standard library's source, as `hairpin train` takes it")
+        watcher.notice("no text given: using the standard library's source, like `hairpin train`")
     folder = Path(request.out).parent if request.out else Path("runs")
     folder = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     filled = fill_plan(config, seconds, watcher, probe=probe, folder=folder)

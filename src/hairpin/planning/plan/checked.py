@@ -20,13 +20,14 @@ def check_lines(check: CorpusCheck) -> list[str]:
     looked = f"{found.documents:,} documents, {format_bytes(found.bytes)}"
     if check.is_sample:
         looked += (
-            f"; looked at a sample of {format_bytes(check.checked_bytes)} in "
-            f"{check.checked_documents:,} documents, so that shares are estimates, and copies in "
-            "the rest are not seen"
+            f"; checked a sample of {format_bytes(check.checked_bytes)} in "
+            f"{check.checked_documents:,} documents, so shares are estimates, and copies in the "
+            f"rest are not found"
+            ""
         )
     lines = [looked]
     problems = list(check_problems(check))
-    lines += [f"! {problem}" for problem in problems] or ["nothing found that needs a thought"]
+    lines += [f"! {problem}" for problem in problems] or ["no problems found"]
     for line in check.repeated[:5] if check.repeated else ():
         shown = harmless_name(line.text, 60)
         lines.append(f"  {line.count:>7,} times in {line.documents:,} documents: {shown}")
@@ -42,17 +43,14 @@ def check_problems(check: CorpusCheck) -> Iterator[str]:
         where = f"{_file(odd.file)}, line {odd.line:,}"
         yield f"{odd.count:,} {words}, the first in {where}: {advice}"
     if check.empty_documents:
-        yield (
-            f"{check.empty_documents:,} documents have nothing in them; nothing is learned from "
-            "them, and they can be left out"
-        )
+        yield (f"{check.empty_documents:,} documents are empty; they can be left out")
     name, size = check.longest
     total = max(1, check.checked_bytes)
     if check.checked_documents >= _LONG_OF_DOCUMENTS and size > _LONG_SHARE * total:
         yield (
             f"one document is {size / total:.0%} of the text: {_file(name)}, "
-            f"{format_bytes(size)}; if it is many in one file, name what divides them: "
-            "data.separator"
+            f"{format_bytes(size)}; if it is many documents in one file, set data.separator"
+            ""
         )
 
 
@@ -64,15 +62,16 @@ def _copies(check: CorpusCheck) -> Iterator[str]:
         yield (
             f"{near.copies:,} documents ({format_bytes(near.bytes)}, {near.bytes / total:.1%} of "
             f"the text) are near copies of others, in {near.groups:,} groups, such as {one} and "
-            f"{other}: keep one of each, or they are seen that many times an epoch"
+            f"{other}: keep one of each, or each copy is seen in every epoch"
         )
     if verbatim.share > _VERBATIM_SHARE and verbatim.worst:
         name, share = verbatim.worst
         worst = f", most in {_file(name)}" if share > WORST_SHARE_SHOWN else ""
         yield (
-            f"{verbatim.share:.1%} of validation text stands word for word in training text "
-            f"(stretches of 50 bytes){worst}: validation loss is too good by what is known by "
-            "heart; take out near copies, or keep copies on one side"
+            f"{verbatim.share:.1%} of validation text is verbatim in the training text (stretches "
+            f"of 50 bytes){worst}: the validation loss will look too good; remove near copies, or "
+            f"keep copies on one side"
+            ""
         )
 
 
@@ -81,14 +80,15 @@ def _lines(check: CorpusCheck) -> Iterator[str]:
     if check.boilerplate:
         first = check.boilerplate[0]
         yield (
-            f"boilerplate: {len(check.boilerplate)} lines or more stand in a tenth of the "
+            f"boilerplate: {len(check.boilerplate)} lines or more occur in a tenth of the "
             f'documents or more, such as "{harmless_name(first.text, 60)}" in {first.documents:,}; '
-            "what is the same everywhere teaches nothing, and can be cut out"
+            "identical lines teach nothing and can be removed"
         )
     if check.repeated_bytes > _REPEATED_SHARE * total:
         yield (
-            f"{check.repeated_bytes / total:.1%} of the text are lines that came before: copies "
-            "of paragraphs, tables or licences"
+            f"{check.repeated_bytes / total:.1%} of the text are repeated lines: copies of "
+            f"paragraphs, tables or licences"
+            ""
         )
 
 

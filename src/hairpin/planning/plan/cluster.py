@@ -57,26 +57,27 @@ class ClusterPlan:
         """Return the assumptions behind the figures."""
         shape, gpu = self.shape, self.gpu
         picked = (
-            "the shape: the nearest network as wide as 128 times its layers, heads of 128, as are "
-            "the largest of GPT-3 (Brown et al. 2020, table 2.1)"
+            "the shape: the nearest network with a width of 128 times its layers and heads of "
+            "128, as in the largest GPT-3 models (Brown et al. 2020, table 2.1)"
         )
         return (
             *((picked,) if self.shape_is_picked else ()),
             f"vocabulary {shape.vocabulary:,}, {shape.architecture} network",
             f"speed: {MFU:.0%} of {gpu.flops / 1e12:,.0f} TFLOP/s ({gpu.source}, {gpu.number}, "
             "dense) on any number of cards: 38% to 43% was reported for Llama 3 on H100s "
-            "(Grattafiori et al. 2024), 46% for PaLM; without fast links it is less",
+            "(Grattafiori et al. 2024), 46% for PaLM; with slow links it is less",
             "FLOPs: 6N + 12·L·C·T a token (PaLM, appendix B)",
             f"state: {STATE_BYTES} bytes a parameter: float32 weights, gradients and two moments; "
             f"DDP has {CAST_BYTES} more for 16-bit copies",
-            "FSDP: state divided among all cards; a block's weights gathered in 16 bits, the next "
-            "one's and a block's gradients beside them, and the head's",
-            f"activations of {self.micro_batch} x {shape.context:,} tokens a card in 16 bits, "
+            "FSDP: state divided among all cards; a block's weights gathered in 16 bits, and also "
+            "the next block's, a block's gradients, and the head's",
+            f"activations of {self.micro_batch} x {shape.context:,} tokens per GPU in 16 bits, "
             "flash attention, all logits at once; checkpointing keeps each block's input, and "
             f"takes {CHECKPOINT_SLOWDOWN:.2f} times as long",
-            f"memory: {format_bytes(gpu.memory_bytes)} a card, nominal; nothing for fragments, "
-            "communication buffers or other programs",
-            "days: updates alone, without failures, evaluations or checkpoints",
+            f"memory: {format_bytes(gpu.memory_bytes)} per GPU, nominal; without fragmentation, "
+            f"communication buffers or other programs"
+            "",
+            "days: only updates, without failures, evaluations or checkpoints",
         )
 
     def lines(self, *, color: bool = False) -> list[str]:
@@ -87,10 +88,11 @@ class ClusterPlan:
             f"{shape.heads} heads, {shape.width:,} wide, context {shape.context:,}), "
             f"{format_count(self.tokens)} tokens",
             f"  {amount.tokens_per_parameter:.3g} tokens a parameter: {amount.judgement()}",
-            f"  {flops_per_token(shape):.3g} FLOPs a token, {self.flops:.3g} in all; "
-            "without what is computed twice",
+            f"  {flops_per_token(shape):.3g} FLOPs a token, {self.flops:.3g} in all; without "
+            f"recomputation"
             "",
-            f"{self.gpu.name}, on paper   memory a card, without / with activation checkpointing",
+            "",
+            f"{self.gpu.name}, on paper   memory per GPU, without / with activation checkpointing",
             f"{'cards':>7}  {'DDP':>22}  {'FSDP':>22}  {'days':>8}  {'ckpt. days':>10}"
             f"  {'tokens/s':>10}",
         ]

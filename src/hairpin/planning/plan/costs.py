@@ -242,25 +242,28 @@ def _amount_warnings(plan: Costs) -> Iterator[str]:
     train_tokens, epochs = plan.amount.train_tokens, plan.amount.epochs
     if updates < _FEW_UPDATES:
         yield (
-            f"{updates:,} updates are few: the learning rate has hardly risen before it falls; "
-            "smaller batches (train.tokens_per_update) make more of them"
+            f"{updates:,} updates are few: the learning rate falls soon after it has risen; "
+            f"smaller batches (train.tokens_per_update) give more updates"
+            ""
         )
     if train_tokens and batch > train_tokens:
         yield (
             f"an update takes {batch:,} tokens and the training text has {train_tokens:,}: each "
-            "sees some of it twice; take fewer (train.tokens_per_update)"
+            f"update sees some text twice; use a smaller train.tokens_per_update"
+            ""
         )
     ratio = plan.amount.tokens_per_parameter / CHINCHILLA_TOKENS_PER_PARAMETER
     if not 0.25 <= ratio <= 10:
         few = "few" if ratio < 1 else "many"
         yield (
             f"{plan.amount.tokens_per_parameter:.3g} tokens a parameter are {few}, where about "
-            f"{CHINCHILLA_TOKENS_PER_PARAMETER:.0f} make the most of the computing"
+            f"{CHINCHILLA_TOKENS_PER_PARAMETER:.0f} make the best use of the compute"
         )
     if epochs and epochs > EPOCHS_AS_NEW:
         yield (
-            f"{epochs:.3g} passes over the training text, where more than {EPOCHS_AS_NEW:.0f} are "
-            "worth less and less: more text is better than more passes"
+            f"{epochs:.3g} passes over the training text; more than {EPOCHS_AS_NEW:.0f} bring "
+            f"less and less: more text is better than more passes"
+            ""
         )
 
 
@@ -269,8 +272,9 @@ def _room_warnings(plan: Costs) -> Iterator[str]:
         assert plan.free_memory_bytes is not None
         yield (
             f"it does not fit: about {format_bytes(plan.memory.total)} of memory are needed and "
-            f"{format_bytes(plan.free_memory_bytes)} are free; smaller: "
-            "execution.micro_batch, model.context or --size"
+            f"{format_bytes(plan.free_memory_bytes)} are free; reduce execution.micro_batch, "
+            f"model.context or --size"
+            ""
         )
     if not plan.disk.fits:
         less = "; checkpoint.keep=1 needs less" if plan.config.checkpoint.keep > 1 else ""

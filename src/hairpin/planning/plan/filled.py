@@ -110,7 +110,7 @@ class OnPaper:
     def usable_gigabytes(self, config: Config) -> float:
         if config.execution.device == "cuda":
             raise ConfigError(
-                "execution.memory_gigabytes: a GPU's memory is asked of its driver; leave out "
+                "execution.memory_gigabytes: the GPU's driver must be asked for it; leave out "
                 "--no-probe, or set it"
             )
         return choose.CPU_GIGABYTES
@@ -132,12 +132,12 @@ class OnPaper:
         problems = []
         if self._budget_seconds and choose.is_open(config):
             problems.append(
-                "the length is open, and measured; give --updates or --tokens, or leave out "
+                "the length depends on measured speed; give --updates or --tokens, or leave out "
                 "--no-probe"
             )
         if config.model.size is None and not config.model.width:
             problems.append(
-                "the size is open, and chosen by measuring; give --size, or no --no-probe"
+                "the size depends on measured speed; give --size, or leave out --no-probe"
             )
         if problems:
             raise ConfigError(problems)
@@ -217,7 +217,8 @@ class Measured(OnPaper):
             return None
         return (
             f"it needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free, so "
-            "nothing was measured"
+            f"speed was not measured"
+            ""
         )
 
 

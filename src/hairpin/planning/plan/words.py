@@ -25,7 +25,7 @@ _MEMORY_WORDS = {
     "logits": "and the head's gradients",
     "update": "Muon's stacks",
     "snapshot": "a checkpoint's copy",
-    "unused": "holes that freed memory leaves",
+    "unused": "fragmentation",
 }
 
 
@@ -60,7 +60,7 @@ def _model(plan: Costs) -> Iterator[str]:
     yield (
         f"{shape.architecture}, {shape.layers} layers, {shape.heads} heads, {shape.width} wide, "
         f"context {shape.context:,}, vocabulary {shape.vocabulary:,}"
-        + ("" if plan.text else " (assumed: no text is named)")
+        + ("" if plan.text else " (assumed: no text given)")
     )
     yield _row("parameters", f"{parts.total:,}", format_count(parts.total))
     for name, count in (
@@ -81,7 +81,7 @@ def _computing(plan: Costs) -> Iterator[str]:
     batch = plan.tokens_per_update
     yield _row("a token", _flops(plan.flops_per_token), "6N + 12·L·C·T (PaLM, appendix B)")
     yield _row("an update", _flops(plan.flops_per_token * batch), f"of {batch:,} tokens")
-    yield _row("the run", _flops(plan.flops), "without what is computed twice")
+    yield _row("the run", _flops(plan.flops), "without recomputation")
 
 
 def _flops(flops: float) -> str:
@@ -117,11 +117,11 @@ def _tokens(plan: Costs) -> Iterator[str]:
         yield _row(
             "passes",
             f"{amount.epochs:.3g}",
-            f"{amount.epochs_judgement()}" if not text.sources else "of all sources together",
+            f"{amount.epochs_judgement()}" if not text.sources else "of all sources",
         )
         yield _row("", "", "(Muennighoff et al. 2023: up to 4 nearly as good as new text)")
     yield _row("a parameter", f"{amount.tokens_per_parameter:.3g}", amount.judgement())
-    yield _row("", "", "(Hoffmann et al. 2022: about 20 make the most of the computing)")
+    yield _row("", "", "(Hoffmann et al. 2022: about 20 make the best use of the compute)")
 
 
 def _memory(plan: Costs) -> Iterator[str]:
@@ -133,11 +133,13 @@ def _memory(plan: Costs) -> Iterator[str]:
         + (", on paper" if how.device != "cpu" else "")
     )
     if not memory.snapshot and how.device != "cuda":
-        yield "most is taken before training, while an update is timed in the other format"
+        yield "the peak is before training, while an update is timed in the other format"
     for name, size in memory.parts().items():
         if size:
             yield _row(f"  {name}", format_bytes(size), _MEMORY_WORDS[name])
-    fits = {True: "it fits", False: "it does not fit", None: "what is free is not known"}[plan.fits]
+    fits = {True: "it fits", False: "it does not fit", None: "the free memory is unknown"}[
+        plan.fits
+    ]
     free = plan.free_memory_bytes
     yield _row(
         "peak",
@@ -169,12 +171,12 @@ def _measured(plan: Costs, times: Times) -> Iterator[str]:
         if seconds:
             yield _row(f"  {name}", format_duration(seconds), words)
     yield _row(
-        "in all", format_duration(times.total), "as measured just now; other work makes it more"
+        "in all", format_duration(times.total), "as measured now; longer if other programs run"
     )
 
 
 def _gpus(plan: Costs) -> Iterator[str]:
-    yield f"updates alone, at an assumed {MFU:.0%} of the peak (MFU); small networks reach less"
+    yield f"only updates, at an assumed {MFU:.0%} of peak (MFU); small networks reach less"
     for one in plan.gpus:
         fits = "" if one.fits else "; does not fit"
         yield _row(
@@ -192,5 +194,5 @@ def _disk(plan: Costs) -> Iterator[str]:
     yield _row("best weights", format_bytes(disk.best))
     if disk.shards:
         yield _row("tokens", format_bytes(disk.shards), "in the cache, for all runs on this text")
-    fits = "there is room" if disk.fits else "there is no room"
+    fits = "enough space" if disk.fits else "not enough space"
     yield _row("at most", format_bytes(disk.most), f"{fits}: {format_bytes(disk.free)} are free")

@@ -1,1 +1,1 @@
-"""Pages about runs: one HTML file that needs nothing but a browser."""
+"""Pages about runs: one HTML file that needs only a browser."""

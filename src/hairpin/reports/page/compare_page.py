@@ -227,14 +227,14 @@ def _cautions(runs: Sequence[RunData]) -> list[str]:
     found = []
     if len({run.config.data.hash for run in runs}) > 1:
         found.append(
-            "These runs have different text, and so different validation text: neither loss nor "
-            "bits per byte says which is better."
+            "These runs have different textand so different validation text: neither loss nor "
+            "bits per byte tells which is better."
         )
     kinds = {(run.config.tokenizer.kind, run.config.tokenizer.vocabulary) for run in runs}
     if len(kinds) > 1:
         found.append(
-            "These runs have different tokenizers: a loss per token compares only within one; bits "
-            "per byte do compare."
+            "These runs have different tokenizers: losses per token are not comparable; bits per "
+            "byte are."
         )
     if len({run.summary.counted for run in runs}) > 1:
         found.append("Some of these runs are classifiers, whose losses are per example.")

@@ -14,10 +14,10 @@ from hairpin.reports.page.shell import page
 # Captions of the pictures, also used as their alternative text.
 _CAPTIONS = {
     "learning-rates.png": "Final validation loss against the peak learning rate. Lines are means "
-    "over the seeds that rates are tuned on, bands go from the lowest to the highest; large open "
-    "marks are the runs of the verdict, on seeds of their own. What is far above is cut off.",
+    "over the tuning seeds, bands range from the lowest to the highest; large open marks are the "
+    "verdict runs, on other seeds. Values far above are cut off.",
     "differences.png": "Differences with their 95% intervals, and those of single seeds as dots. "
-    "Inside the grey band they do not matter.",
+    "Differences inside the grey band are too small to matter.",
     "curves.png": "Validation loss over training: means over seeds, and bands from the lowest to "
     "the highest.",
 }

@@ -55,7 +55,7 @@ def settings_table(config: Config, events: Sequence[Event], *, full: bool = Fals
             key,
             _short(key, now if full else shared_value(key, now)),
             _short(key, was),
-            "asked for" if key in asked else "filled in",
+            "requested" if key in asked else "filled in",
         )
         for key, was, now in differences(by_recipe, config)
     ]
@@ -140,7 +140,7 @@ def samples_of(events: Sequence[Event]) -> Samples:
     ]
     hint = "The prompt is marked. "
     if len(kept) > 1:
-        hint += "Scroll sideways: the first stays in place for comparison."
+        hint += "Scroll sideways; the first sample stays in place for comparison."
     return Samples(cards, hint, left_out)
 
 

@@ -104,7 +104,7 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
     if (best := summary.best) is not None:
         at = f"at update {best.update:,}"
         if best.val_accuracy is not None:
-            rows.append(("best validation", f"{best.val_accuracy:.1%}", f"right, {at}"))
+            rows.append(("best validation", f"{best.val_accuracy:.1%}", f"accuracy, {at}"))
         else:
             rows.append(("best validation", format_loss(best.val_loss), f"nats per token, {at}"))
         if best.val_bits_per_byte is not None:
@@ -145,8 +145,8 @@ def _confusion_table(events: Sequence[Event]) -> Table | None:
         (name, *(f"{count:,}" for count in row[:_MOST_LABELS]))
         for name, row in zip(names, matrix, strict=False)
     ]
-    caption = f"Validation after {update:,} updates: a row for what is, a column for taken"
-    return Table(caption, ("is \\ taken for", *names), rows)
+    caption = f"Validation after {update:,} updates: rows are true labels, columns predictions"
+    return Table(caption, ("true \\ predicted", *names), rows)
 
 
 def _diagnostics_rows(events: Sequence[Event], config: Config) -> Rows:

@@ -44,7 +44,7 @@ def write_report(
         html = run_page(runs[0], now, full=full) if len(runs) == 1 else compare_page(runs, now)
     except (KeyError, TypeError) as error:  # JSON lines that no run wrote
         names = ", ".join(str(run.path) for run in runs)
-        raise RunError(f"{names}: a line of metrics.jsonl lacks what it needs: {error}") from None
+        raise RunError(f"{names}: a line of metrics.jsonl is incomplete: {error}") from None
     try:
         write_atomically(out, html.encode())
     except (OSError, ValueError) as error:  # ValueError: the name contains a NUL

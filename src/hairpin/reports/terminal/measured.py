@@ -73,7 +73,7 @@ def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
 def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
     """Return a confusion table: a row for each true label, a column for each predicted one."""
     names = [harmless_name(label, _LONGEST_NAME) for label in labels]
-    heads = ["is \\ taken for", *names]
+    heads = ["true \\ predicted", *names]
     cells = [names, *([f"{count:,}" for count in row] for row in confusion)]
     first = max(map(cell_len, heads))
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]

@@ -41,7 +41,7 @@ class Terminal:
 
     def notice(self, line: str) -> None:
         """Print a line that people should read, above anything live."""
-        line = harmless(line)  # it may contain the name of somebody else's folder
+        line = harmless(line)  # it may contain the name of another user's folder
         self._console.print(line, style="yellow", soft_wrap=True)
 
     def begin(self, path: Path) -> None:
@@ -87,7 +87,7 @@ def _next_steps(run: Path) -> list[str]:
     ]
     kind = RunDirectory(run).read_config().finetune.kind
     if kind == "classify":
-        commands[0] = (command("predict", run, "TEXT"), "the label of a text")
+        commands[0] = (command("predict", run, "TEXT"), "predict the label of a text")
     elif kind == "instruct":
         commands[0] = (command("sample", run), "follow instructions")
     if kind:

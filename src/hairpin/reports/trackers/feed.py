@@ -81,7 +81,7 @@ class Kept:
 
 
 class GivenUpError(Exception):
-    """The tracker was given up, so nobody waits for it any more."""
+    """The tracker was given up, so it is no longer waited for."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Trackers:
             try:
                 self._open(event)
             except Exception as error:  # a tracker is not worth a run
-                self._notice(f"track: {reason_of(error)}; the run goes on without trackers")
+                self._notice(f"track: {reason_of(error)}; the run continues without trackers")
             return
         for follower in self._followers:
             follower.tell(event)

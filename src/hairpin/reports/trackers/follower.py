@@ -98,7 +98,7 @@ class Follower:
     def _give_up(self, reason: str) -> None:
         if not self._is_over:
             self._is_over = True
-            self._notice(f"{self._tool}: {reason}; the run goes on without it")
+            self._notice(f"{self._tool}: {reason}; the run continues without it")
 
     def _work(self) -> None:
         """Feed the tracker in its own thread."""

@@ -66,7 +66,7 @@ def require_installed(tools: Iterable[str]) -> None:
     """
     packages = {name: TRACKERS[name].package for name in tools if name in TRACKERS}
     missing = [
-        f"track.tools: {name} is not installed: pip install 'hairpin[{name}]', or take it out"
+        f"track.tools: {name} is not installed: pip install 'hairpin[{name}]', or remove it"
         for name, package in packages.items()
         if package and find_spec(package) is None
     ]

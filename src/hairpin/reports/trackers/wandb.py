@@ -20,7 +20,7 @@ _ADDRESS = "https://api.wandb.ai"
 class WeightsAndBiases(Tracker):
     """Logs rows with the update and the tokens trained on as their x axes.
 
-    W&B takes nothing back. Rows that it has already are not sent again where a run repeats
+    W&B cannot rewind a run. Rows that it has already are not sent again where a run repeats
     updates, which give the same numbers.
     """
 
@@ -79,8 +79,9 @@ def _how_to_send(path: Path, identity: str, version: str) -> str:
     append = "--append " if numbers < (0, 30) else ""
     folders = f"{shlex.quote(str(path / 'wandb'))}/offline-run-*-{identity}"
     return (
-        "offline, and gone on with in a folder of its own; send all of the run's folders in one "
-        f"command: wandb sync {append}{folders}"
+        ""
+        f"offline, and continued in a new folder; send all of the run's folders in one command: "
+        f"wandb sync {append}{folders}"
     )
 
 

@@ -37,7 +37,7 @@ def bring_in(folder: Path, out: Path, on_notice: Callable[[str], None]) -> Run:
     """
     started = time.monotonic()
     if RunDirectory(folder).config.is_file():
-        raise RunError(f"{folder}: is a run already; name it as it is, as in --from {folder}")
+        raise RunError(f"{folder}: is already a run; name it directly, as in --from {folder}")
     origin = open_origin(folder)
     config = _config(origin)
     with new_or_empty_folder(out, remedy="name another with --out") as place:

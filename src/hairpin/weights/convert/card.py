@@ -61,7 +61,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     if plan.get("text"):
         yield "text", _plain(without_paths(str(plan["text"])))
     if plan.get("start"):
-        yield "began from", _plain(without_paths(str(plan["start"])))
+        yield "started from", _plain(without_paths(str(plan["start"])))
     if summary.updates:
         yield (
             "training",
@@ -107,15 +107,15 @@ def _use(source: Source) -> Iterator[str]:
         "",
         f"An end-of-text (`{source.tokenizer.end_of_text}`, also the beginning and the padding) "
         "stood before each text in training, so it belongs before a prompt. The model sees "
-        f"{source.shape.context:,} tokens; beyond those it was never trained.",
+        f"{source.shape.context:,} tokens; it was never trained on longer text.",
     )
 
 
 def _limits(source: Source) -> Iterator[str]:
     yield (
-        "It says what is likely after a text like those that it learned from, true or not, and may "
-        "repeat them word for word. Nothing was done to keep it from harmful or private things "
-        "that stand in them. It is not for advice, decisions about people, or facts."
+        "It continues text with what is likely given its training text, true or not, and may "
+        "repeat that text verbatim. Nothing was done to keep out harmful or private content of "
+        "that text. It is not for advice, decisions about people, or facts."
     )
     if source.config.finetune.kind == "instruct":
         yield "It learned one instruction and one response at a time: no system messages, no chat."

@@ -64,7 +64,7 @@ def export_gguf(source: Source, out: Path) -> None:
             "`--recipe qwen3` for one that it has, or export to huggingface"
         )
     if out.exists() or out.is_symlink():
-        raise RunError(f"{out}: is there already; name another file")
+        raise RunError(f"{out}: already exists; name another file")
     gguf = _package()
     temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     made: tuple[Path, ...] = ()

@@ -56,9 +56,10 @@ def open_source(run: Run, weights: str = "best") -> Source:
     config = run.config
     if config.finetune.kind == "classify":
         raise RunError(
-            f"{run.path}: a classifier, whose head has a bias that transformers' and llama.cpp's "
-            "have no place for; `hairpin predict` tells its labels, and the run that it was made "
-            "from can be exported"
+            f"{run.path}: a classifier, whose head has a bias that transformers and llama.cpp do "
+            f"not support;"
+            " `hairpin predict` predicts its labels, and the run that it started from can be "
+            "exported"
         )
     origin = open_origin(Path(run.path), weights)
     words = origin.words.removesuffix(f", of {run.path}")
