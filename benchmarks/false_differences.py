@@ -28,8 +28,8 @@ from hairpin.reports.comparison import SIGNIFICANCE
 from hairpin.reports.outcomes import BITS, outcome_of_run
 from hairpin.reports.statistics import (
     Difference,
+    min_detectable,
     paired_difference,
-    smallest_shown,
     unpaired_difference,
 )
 from hairpin.runs.experiment import Experiment, ExperimentDirectory, Trial
@@ -97,7 +97,7 @@ def trained_pool(seeds: int, directory: ExperimentDirectory) -> dict[str, list[f
 
 def table(finals: dict[str, list[float]], draws: int) -> list[str]:
     """What share of experiments finds a difference, as Markdown. In the last column A' has, added,
-    what `smallest_shown` says so many seeds show four times out of five.
+    what `min_detectable` says so many seeds show four times out of five.
     """
     lines = [
         "| seeds | A, A', paired | unpaired | A, B, paired | unpaired | A, A' + d, paired |",
@@ -110,7 +110,7 @@ def table(finals: dict[str, list[float]], draws: int) -> list[str]:
             for other in ("A'", "B")
             for paired in (True, False)
         ]
-        size = smallest_shown(noise, count)
+        size = min_detectable(noise, count)
         planted = [value + size for value in finals["A'"]]
         share = share_found(finals["A"], planted, count, draws, is_paired=True)
         lines.append(f"| {count} | {' | '.join(cells)} | {share:.1%} (d = {size:.4f}) |")

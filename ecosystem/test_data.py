@@ -18,7 +18,7 @@ from hairpin.data.tables.records import Wanted, read_records, read_rows
 from hairpin.data.tables.spool import paths_of_records, spool
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.runs.watcher import Quiet
-from hairpin.tasks.divided import divide
+from hairpin.tasks.divided import divide_records
 from helpers import some_text, tiny
 
 TEXTS = [some_text(300, seed) for seed in range(40)]
@@ -211,9 +211,9 @@ def test_fine_tuning_reads_what_training_reads(tmp_path: Path, name: str) -> Non
     assert rows[4].place == f"{tmp_path / name} (row 5)"
     settings = {"finetune.kind": "classify", "start.path": "/base", "model.context": 512}
     config = build_config(flags=settings | {"data.texts": [str(tmp_path / name)]})
-    found = divide(config, ByteTokenizer())
+    found = divide_records(config, ByteTokenizer())
     assert len(found.train) + len(found.val) == 40 and found.config.data.hash
-    assert divide(found.config, ByteTokenizer()).config == found.config
+    assert divide_records(found.config, ByteTokenizer()).config == found.config
 
 
 def test_records_of_data_frames_and_datasets_are_those_of_a_list() -> None:

@@ -122,7 +122,7 @@ class Case:
         return self.side / "ids.jsonl"
 
 
-class Child:
+class ChildProcess:
     """A process that runs one hairpin command in a case."""
 
     def __init__(self, process: ForkServerProcess, case: Case) -> None:
@@ -193,7 +193,7 @@ class Rig:
         case.side.mkdir(parents=True)
         return case
 
-    def start(self, case: Case, plan: Plan, *arguments: str) -> Child:
+    def start(self, case: Case, plan: Plan, *arguments: str) -> ChildProcess:
         """Start `hairpin ARGUMENTS`; what the last child of the case printed is gone."""
         for name in ("announced", "stdout", "stderr"):
             (case.side / name).unlink(missing_ok=True)
@@ -206,9 +206,9 @@ class Rig:
             target=live, args=(plan, list(arguments), case.run, case.side, case.cache or self.cache)
         )
         process.start()
-        return Child(process, case)
+        return ChildProcess(process, case)
 
-    def go_on(self, case: Case, plan: Plan = Plan()) -> Child:  # noqa: B008 - it is frozen
+    def go_on(self, case: Case, plan: Plan = Plan()) -> ChildProcess:  # noqa: B008 - it is frozen
         """Start what a user types: `train`, or `resume` where there is a run already."""
         if (case.run / "config.toml").exists():
             return self.start(case, plan, "resume", str(case.run))
@@ -297,12 +297,12 @@ class Rig:
         return case
 
 
-def first_update(case: Case, child: Child) -> int | None:
+def first_update(case: Case, child: ChildProcess) -> int | None:
     """The update with which a child that ended had begun; None: it made none."""
     return next((update for pid, update, _ in read_ids(case.ids) if pid == child.pid), None)
 
 
-def lost(case: Case, child: Child, committed: int) -> list[str]:
+def lost(case: Case, child: ChildProcess, committed: int) -> list[str]:
     """Whether a child that ended had begun before the last update that was committed then."""
     began = first_update(case, child)
     if began is not None and began < committed:

@@ -59,7 +59,7 @@ def test_gradients_by_hand_are_those_of_the_plain_operations(
     """What a GPU and a compiler are given, and what a CPU does."""
     found = []
     for by_hand in (True, False):
-        monkeypatch.setattr(choice, "is_by_hand", lambda x, answer=by_hand: answer)
+        monkeypatch.setattr(choice, "uses_own_backward", lambda x, answer=by_hand: answer)
         model = GPT(Shape.default(architecture, 80, 24, 3, 2, 32))
         with torch.no_grad():
             for number, parameter in enumerate(model.parameters()):

@@ -17,10 +17,10 @@ from hairpin import api
 from hairpin.book.report import verb
 from hairpin.book.report.beside import RecipeRun, read_recipe_run
 from hairpin.book.report.counted import Losses
-from hairpin.book.report.experiment import Outcome, make_loaders, run_listings
+from hairpin.book.report.experiment import ListingResults, make_loaders, run_listings
 from hairpin.book.report.page import agreement, write_page
 from hairpin.book.report.pictures import losses_chart, step_chart
-from hairpin.book.report.printed import PRINTED_LOSSES, Finding, findings
+from hairpin.book.report.printed import PRINTED_LOSSES, ComparedFigure, findings
 from hairpin.errors import CorpusError, RunError
 from hairpin.reports.figures import draw
 from hairpin.runs.watcher import Quiet
@@ -150,7 +150,9 @@ def test_the_printed_figures_come_out(
     ]
     for line, wanted in zip(lines[:5], expected, strict=True):
         # Another processor adds in another order: one unit of the last digit is not a difference.
-        assert Finding("", wanted, line).agrees in ("yes", "but for 1 in the last digit"), line
+        assert ComparedFigure("", wanted, line).agrees in ("yes", "but for 1 in the last digit"), (
+            line
+        )
     page = (tmp_path / "page" / "book.md").read_text(encoding="utf-8")
     assert "Training steps: 6 of 135." in page
     assert "| sample after epoch 1, its beginning |" in page and "not reached" in page
@@ -179,10 +181,10 @@ def test_the_printed_figures_come_out(
 def test_figures_agree_to_the_printed_digits(
     printed: str | None, measured: str | None, agrees: str
 ) -> None:
-    assert Finding("", printed, measured).agrees == agrees
+    assert ComparedFigure("", printed, measured).agrees == agrees
 
 
-OUTCOME = Outcome(
+OUTCOME = ListingResults(
     batches=9,
     warmup_steps=27,
     warmup_lrs=[0.0001, 0.01, 0.01],
@@ -395,7 +397,7 @@ def test_a_run_that_was_never_evaluated_says_how_to_go_on(tmp_path: Path) -> Non
 def test_a_page_of_another_text_through_the_command_line(
     hairpin: Hairpin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_vocabulary: Path
 ) -> None:
-    def small(text: str, **options: Any) -> Outcome:
+    def small(text: str, **options: Any) -> ListingResults:
         return run_listings(text, config=SMALL, **options)
 
     monkeypatch.setattr(verb, "run_listings", small)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 import hairpin as package
 from hairpin.data.added_tokens import END_OF_TEXT
-from hairpin.data.encoding import Part, encoded_parts
+from hairpin.data.encoding import DocumentPart, encoded_parts
 from hairpin.data.tokenizers import BpeTokenizer, load_tokenizer
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     return gpt2_folder(tmp_path / "gpt2")
 
 
-def notices_of(path: Path) -> list[str]:
+def text_notices(path: Path) -> list[str]:
     return [line.replace(f"{path}: ", "") for line in open_origin(path).notices]
 
 
@@ -71,7 +71,7 @@ def test_a_head_that_is_not_the_embedding_is_kept_whatever_the_config_says(
     assert not origin.shape.tied
     expected = logits_by_hand(tensors, ids)
     torch.testing.assert_close(logits_of(origin, ids).double(), expected, atol=1e-4, rtol=1e-4)
-    assert notices_of(folder) == [
+    assert text_notices(folder) == [
         "its config.json ties the head to the embedding, but lm_head.weight differs: read as "
         "untied, like transformers"
     ]
@@ -99,7 +99,7 @@ def test_rows_that_no_token_has_do_not_untie(folder: Path) -> None:
     write_gpt2_weights(folder, padded | {"lm_head.weight": head})
     write_gpt2_config(folder, vocab_size=320)
     assert open_origin(folder).shape.tied
-    assert notices_of(folder) == ["left out 20 rows of the embedding that no token has"]
+    assert text_notices(folder) == ["left out 20 rows of the embedding that no token has"]
 
 
 def llama_folder(path: Path, shape: Shape, tensors: dict[str, torch.Tensor], **config: Any) -> Path:
@@ -119,7 +119,7 @@ def test_a_qwen3_whose_head_is_another_is_untied_too(tmp_path: Path) -> None:
     origin = open_origin(said)
     assert (origin.sha256, origin.shape) == (untied.sha256, untied.shape)
     assert not origin.shape.tied and not untied.notices
-    assert "read as untied" in notices_of(said)[0]
+    assert "read as untied" in text_notices(said)[0]
 
 
 # --- names of tensors ---
@@ -156,7 +156,7 @@ def test_a_tensor_that_is_there_under_two_names_is_refused(folder: Path, tmp_pat
 
 def test_heads_that_are_no_language_models_are_told(folder: Path) -> None:
     write_gpt2_weights(folder, gpt2_tensors() | {"score.weight": torch.ones(2, 32)})
-    assert notices_of(folder) == ["left out score.weight: not part of a language model"]
+    assert text_notices(folder) == ["left out score.weight: not part of a language model"]
 
 
 # --- tokens ---
@@ -218,9 +218,10 @@ def test_no_piece_of_a_document_ends_inside_an_added_token(
 ) -> None:
     ours, theirs = chatting
     text = "hé <|im_start|>user\nthe cat<|im_end|> <tool>\n"
-    halves = [Part(False, True, "before <|im_", 12)]
+    halves = [DocumentPart(False, True, "before <|im_", 12)]
     halves += [
-        Part(False, n == 0, t, len(t.encode())) for n, t in enumerate((text[:cut], text[cut:]))
+        DocumentPart(False, n == 0, t, len(t.encode()))
+        for n, t in enumerate((text[:cut], text[cut:]))
     ]
     found = list(encoded_parts(halves, ours))
     assert sum(part.text_bytes for part, _ in found) == 12 + len(text.encode())
@@ -318,10 +319,10 @@ def test_an_added_token_without_a_row_is_left_out_and_told(folder: Path) -> None
     with_added(folder, ("[PAD]",), rows=GPT2_IDS)
     origin = open_origin(folder)
     assert origin.tokenizer.hash() == plain.tokenizer.hash()
-    assert notices_of(folder) == ["1 added token ([PAD]) left out: they have no embedding row"]
+    assert text_notices(folder) == ["1 added token ([PAD]) left out: they have no embedding row"]
     with_added(folder, ("<a>", "<b>"), rows=GPT2_IDS + 1)
     assert open_origin(folder).tokenizer.vocabulary == GPT2_IDS + 1
-    assert notices_of(folder) == [
+    assert text_notices(folder) == [
         "1 added token (<a>) kept with their embedding rows; each is one id wherever its text "
         "occurs",
         "1 added token (<b>) left out: they have no embedding row",
@@ -333,7 +334,7 @@ def test_an_added_token_that_takes_more_than_its_text_is_told(folder: Path, flag
     with_added(folder, ("<mask>",), **{flag: True})
     tokenizer = open_origin(folder).tokenizer
     assert tokenizer.decode(tokenizer.encode(" a<mask> b")) == " a<mask> b"
-    assert notices_of(folder)[1].startswith(
+    assert text_notices(folder)[1].startswith(
         "1 added token (<mask>) matched exactly as written; in tokenizer.json"
     )
 
@@ -341,18 +342,18 @@ def test_an_added_token_that_takes_more_than_its_text_is_told(folder: Path, flag
 def test_an_end_of_text_of_its_own_is_told(folder: Path) -> None:
     with_added(folder)
     write_gpt2_config(folder, vocab_size=GPT2_IDS + 4, eos_token_id=GPT2_IDS + 1)
-    assert f"its eos_token_id is {GPT2_IDS + 1}; hairpin ends at 299" in notices_of(folder)
+    assert f"its eos_token_id is {GPT2_IDS + 1}; hairpin ends at 299" in text_notices(folder)
     write_gpt2_config(folder, vocab_size=GPT2_IDS + 4, eos_token_id=[GPT2_IDS - 1])
-    assert not any("eos_token_id" in line for line in notices_of(folder))
+    assert not any("eos_token_id" in line for line in text_notices(folder))
 
 
 def test_a_chat_template_is_told(folder: Path) -> None:
     line = "its chat template is left out: a run has an instruction template, or none"
     (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
-    assert notices_of(folder) == [line]
+    assert text_notices(folder) == [line]
     (folder / "chat_template.jinja").unlink()
     (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    assert notices_of(folder) == [line]
+    assert text_notices(folder) == [line]
 
 
 def learned_elsewhere(specials: list[str], **options: Any) -> HuggingFaceTokenizer:

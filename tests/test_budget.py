@@ -421,7 +421,7 @@ def test_a_length_that_would_change_used_rates_is_not_taken(
 def test_little_text_ends_a_budgeted_run_early_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed_speed: None
 ) -> None:
-    monkeypatch.setattr(choose, "_FEWEST_UPDATES", 5)
+    monkeypatch.setattr(choose, "_MIN_UPDATES", 5)
     settings = {
         key: value
         for key, value in tiny(**UNSET, evaluate__sample_tokens=0).items()

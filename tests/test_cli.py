@@ -21,7 +21,7 @@ from hairpin.config.load import known_keys, parse_override
 from hairpin.config.names import FLAGS, FOREIGN_NAMES
 from hairpin.config.settings import Config
 from hairpin.errors import ConfigError
-from hairpin.model.products import refuse as refuse_precision
+from hairpin.model.products import require_supported as refuse_precision
 from hairpin.run import Run
 from hairpin.schedules.curves import CURVES
 from hairpin.system.version import __version__

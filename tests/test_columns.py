@@ -13,7 +13,7 @@ import pytest
 
 from corpora import corpus_of, problem_of, texts_of
 from hairpin import api
-from hairpin.data.blend import notices_of
+from hairpin.data.blend import text_notices
 from hairpin.data.split import survey
 from hairpin.data.tables.json import JsonLines
 from hairpin.data.tables.spool import spool
@@ -352,16 +352,16 @@ def test_the_column_and_those_that_are_not_used_are_told(tmp_path: Path) -> None
         'column "body" of 3 is read; not used: "id", "url"; 1 of 13 rows has no text and was left '
         "out"
     )
-    assert [*notices_of(survey(corpus_of(path)))] == [expected]
-    assert [*notices_of(survey(corpus_of(path)))] == [expected]  # from the cache
+    assert [*text_notices(survey(corpus_of(path)))] == [expected]
+    assert [*text_notices(survey(corpus_of(path)))] == [expected]  # from the cache
     notices: list[str] = []
     spool(rows, None, on_notice=notices.append)
     assert notices == ['column "body" of 3 is read; not used: "id", "url"']
     late = [{"body": "a text"}] * 200 + [{"body": "another", "note": "x"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in late), encoding="utf-8")
-    assert 'not used: "note"' in str([*notices_of(survey(corpus_of(path)))])
+    assert 'not used: "note"' in str([*text_notices(survey(corpus_of(path)))])
     plain = tmp_path / "a.txt"
     plain.write_text("no table", encoding="utf-8")
-    assert [*notices_of(survey(corpus_of(plain)))] == []
-    (unread,) = notices_of(survey(corpus_of(plain, column="body")))
+    assert [*text_notices(survey(corpus_of(plain)))] == []
+    (unread,) = text_notices(survey(corpus_of(plain, column="body")))
     assert unread == 'none of the texts is a table with rows: column "body" is not read'

@@ -18,7 +18,7 @@ from hairpin.machine import compiler
 from hairpin.model import compiled
 from hairpin.model.compiled import compile_blocks, eager_blocks
 from hairpin.model.gpt import GPT
-from hairpin.model.kernels.cross_entropy import whole_cross_entropy
+from hairpin.model.kernels.cross_entropy import full_cross_entropy
 from hairpin.model.shape import Shape
 from hairpin.planning.measure.settle import compile_choices
 from hairpin.run import Run
@@ -291,7 +291,7 @@ def test_rows_that_fill_up_the_head_change_neither_loss_nor_gradient(
     weight_VC = torch.randn(vocabulary, 8, generator=generator).requires_grad_()
     targets_N = random_ids(12, below=vocabulary)
     targets_N[3] = -100
-    ours = whole_cross_entropy(x_NC, weight_VC, targets_N, softcap)
+    ours = full_cross_entropy(x_NC, weight_VC, targets_N, softcap)
     logits = (x_NC @ weight_VC.T).double()
     capped = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     kept = targets_N != -100

@@ -25,10 +25,10 @@ from corpora import corpus_of, texts_of
 from hairpin.config.settings import Data
 from hairpin.data import embedded, split
 from hairpin.data.corpus import open_corpus, split_stream
-from hairpin.data.other_encodings import marked
+from hairpin.data.other_encodings import encoding_by_mark
 from hairpin.data.pieces import first_cut, last_cut, recut
 from hairpin.data.recognising import recognise
-from hairpin.data.split import Survey, divide, survey
+from hairpin.data.split import Survey, divide_text, survey
 from hairpin.errors import CorpusError
 
 
@@ -324,7 +324,7 @@ def test_any_bytes_are_text_or_one_line(content: bytes, padding: int) -> None:
         # The padding moves the interesting bytes across the end of a block.
         whole = b"x" * (256 * 1024 - padding) + content if padding else content
         path.write_bytes(whole)
-        if recognise(path, whole[:8192]) or marked(whole):
+        if recognise(path, whole[:8192]) or encoding_by_mark(whole):
             return
         replaced = corpus_of(path, on_bad_bytes="replace")
         text = "".join(texts_of(replaced))
@@ -573,7 +573,7 @@ def test_a_tail_is_the_end_of_its_document(pieces: list[str], percent: int) -> N
     size_bytes = len(whole.encode())
     tail = size_bytes * percent // 200
     divided = list(
-        divide(iter(pieces), in_validation=False, tail_bytes=tail, document_bytes=size_bytes)
+        divide_text(iter(pieces), in_validation=False, tail_bytes=tail, document_bytes=size_bytes)
     )
     head_text = "".join(text for side, text in divided if not side)
     tail_text = "".join(text for side, text in divided if side)
@@ -589,14 +589,14 @@ def test_a_tail_is_the_end_of_its_document(pieces: list[str], percent: int) -> N
 def test_a_tail_begins_at_a_word_where_it_can() -> None:
     text = "several words of text " * 50
     divided = list(
-        divide(iter([text]), in_validation=False, tail_bytes=110, document_bytes=len(text))
+        divide_text(iter([text]), in_validation=False, tail_bytes=110, document_bytes=len(text))
     )
     assert divided[1][1].startswith((" several", " words", " of", " text"))
 
 
 def test_a_text_without_words_has_a_tail_too() -> None:
     text = "acgt" * 1000
-    divided = divide(iter([text]), in_validation=False, tail_bytes=400, document_bytes=4000)
+    divided = divide_text(iter([text]), in_validation=False, tail_bytes=400, document_bytes=4000)
     assert [(side, len(part)) for side, part in divided] == [(False, 3600), (True, 400)]
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hairpin.errors import ConfigError
-from hairpin.model.decode import Decoder, lay_out
+from hairpin.model.decode import Decoder, prepare_weights
 from hairpin.model.gpt import GPT
-from hairpin.model.products import PRECISIONS, Precision, product_maker, refuse
+from hairpin.model.products import PRECISIONS, Precision, product_maker, require_supported
 from hairpin.model.shape import Shape
 
 SHAPES = {
@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_network(
 ) -> None:
     model = lively(SHAPES[kind], seed)
     expected = network_scores(model, ids)
-    found = scores(Decoder(lay_out(model) if laid_out else model), ids)
+    found = scores(Decoder(prepare_weights(model) if laid_out else model), ids)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_new_weights_are_seen_at_once(kind: str) -> None:
 def test_laying_out_changes_no_number(kind: str) -> None:
     model = lively(SHAPES[kind])
     before = copy.deepcopy(model.state_dict())
-    after = lay_out(model).state_dict()
+    after = prepare_weights(model).state_dict()
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 
@@ -155,11 +155,11 @@ def test_a_weight_that_float16_cannot_hold_is_refused() -> None:
 )
 def test_a_format_that_cannot_be_had_is_one_line(precision: str, device: str, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        refuse(precision, device)
+        require_supported(precision, device)
 
 
 def skip_if_refused(precision: Precision) -> None:
     try:
-        refuse(precision, "cpu")
+        require_supported(precision, "cpu")
     except ConfigError as error:
         pytest.skip(str(error))

@@ -107,7 +107,7 @@ def test_an_examination_leaves_pytorchs_settings_alone() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        list(numbers.look_at_numbers("cpu", []))
+        list(numbers.check_numbers("cpu", []))
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -177,7 +177,7 @@ def test_any_other_damage_to_a_norm_is_a_problem_and_no_traceback(
         return torch.full_like(x, 0.0 if damage == "zeros" else torch.nan)
 
     monkeypatch.setattr(nn.LayerNorm, "forward", forward)
-    found = by_name(list(numbers.look_at_numbers("cpu", ["float32"])))
+    found = by_name(list(numbers.check_numbers("cpu", ["float32"])))
     finding = found["gpt2 in float32 on cpu"]
     assert finding.is_wrong and finding.state == "problem" and "\n" not in finding.text
     if damage == "no kernel":
@@ -286,14 +286,14 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
 def test_a_full_disk_under_the_cache_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(machine, "sync_file", failing(full))
-    (finding,) = machine.look_at_cache()
+    (finding,) = machine.check_cache()
     assert finding.state == "problem" and "No space left on device" in finding.text
 
 
 def test_a_cache_that_others_can_write_is_noted(hairpin_cache: Path) -> None:
     hairpin_cache.mkdir(parents=True)
     hairpin_cache.chmod(0o777)
-    found = by_name(list(machine.look_at_cache()))
+    found = by_name(list(machine.check_cache()))
     assert found["cache"].state == "ok"
     assert found["cache is private"].state == "note"
     assert "chmod 700" in found["cache is private"].text
@@ -303,7 +303,7 @@ def test_no_flock_is_noted_with_what_stands_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_flock(monkeypatch)
-    finding = by_name(list(machine.look_at_working_folder(tmp_path)))["lock"]
+    finding = by_name(list(machine.check_working_folder(tmp_path)))["lock"]
     assert finding.state == "note" and ".lock.held" in finding.text
 
 
@@ -313,21 +313,21 @@ def test_no_hard_links_and_no_fsync_are_said(
     refused = OSError(errno.EPERM, "Operation not permitted")
     monkeypatch.setattr(Path, "hardlink_to", failing(refused))
     monkeypatch.setattr(machine, "sync_folder", failing(OSError(errno.EIO, "Input/output error")))
-    found = by_name(list(machine.look_at_working_folder(tmp_path)))
+    found = by_name(list(machine.check_working_folder(tmp_path)))
     assert found["hard links"].state == "note" and "a copy" in found["hard links"].text
     assert found["durable writing"].state == "problem"
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    findings = list(machine.look_at_working_folder(gone))
+    findings = list(machine.check_working_folder(gone))
     assert {finding.state for finding in findings} == {"problem"}
     assert all(str(gone) in finding.text for finding in findings)
 
 
 def test_extras_that_are_missing_name_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    for finding in machine.look_at_extras():
+    for finding in machine.check_extras():
         extra = finding.what.removeprefix("extra ")
         assert finding.state == "note"
         assert finding.text == f"not installed: pip install 'hairpin[{extra}]'"
@@ -338,7 +338,7 @@ def test_extras_that_are_there_have_their_version(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         machine, "_version_of", lambda package: None if package == "mlflow-skinny" else "1.2"
     )
-    assert {finding.text for finding in machine.look_at_extras()} == {"1.2"}
+    assert {finding.text for finding in machine.check_extras()} == {"1.2"}
 
 
 def test_extras_and_oldest_versions_are_those_of_the_package() -> None:
@@ -347,14 +347,14 @@ def test_extras_and_oldest_versions_are_those_of_the_package() -> None:
     assert set(machine.EXTRAS) == set(extras) - {"dev", "docs", "ecosystem"}
     for extra, (_, packages) in machine.EXTRAS.items():
         assert extras[extra][0].partition(">")[0] in packages
-    assert project["requires-python"] == f">={'.'.join(map(str, machine.LEAST_PYTHON))}"
-    assert f"torch>={'.'.join(map(str, devices.LEAST_TORCH))}" in project["dependencies"]
+    assert project["requires-python"] == f">={'.'.join(map(str, machine.MIN_PYTHON))}"
+    assert f"torch>={'.'.join(map(str, devices.MIN_TORCH))}" in project["dependencies"]
 
 
 def test_what_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
-    monkeypatch.setattr(machine, "LEAST_PYTHON", (99, 0))
-    torch_line, python_line = next(devices.look_at_torch()), next(machine.look_at_versions())
+    monkeypatch.setattr(machine, "MIN_PYTHON", (99, 0))
+    torch_line, python_line = next(devices.check_torch()), next(machine.check_versions())
     assert torch_line.text == "2.9.1+cpu is too old: pip install 'torch>=2.10'"
     assert (torch_line.state, python_line.state) == ("problem", "problem")
 
@@ -374,7 +374,7 @@ def test_emulated_formats_and_compilers_that_fail_are_notes(
 ) -> None:
     speeds = {"float32": 4e9, "bfloat16": 1e9}
     monkeypatch.setattr(devices, "measure_flops", lambda device, precision, **_: speeds[precision])
-    fast, slow = devices.look_at_formats("cpu")
+    fast, slow = devices.check_formats("cpu")
     assert fast.text == "4 GFLOP/s in a small model"
     assert slow.state == "note" and slow.text.startswith(
         "0.2 times as fast as float32: apparently emulated"
@@ -384,7 +384,7 @@ def test_emulated_formats_and_compilers_that_fail_are_notes(
         raise RuntimeError("no C++ compiler\nat all")
 
     monkeypatch.setattr(devices, "compile_model", no_compiler)
-    finding = devices.look_at_compiling("cpu")
+    finding = devices.check_compiling("cpu")
     assert finding.state == "note" and not finding.is_wrong
     assert finding.text == "fails (RuntimeError: no C++ compiler); runs are eager"
 
@@ -402,7 +402,7 @@ def test_waiting_without_sleep_is_noted(monkeypatch: pytest.MonkeyPatch, setting
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(*setting.split("="))
-    found = by_name(list(devices.look_at_torch()))["waiting"]
+    found = by_name(list(devices.check_torch()))["waiting"]
     assert found.state == "note" and found.text.startswith(setting) and "unset it" in found.text
 
 
@@ -411,12 +411,12 @@ def test_threads_that_sleep_are_no_news(monkeypatch: pytest.MonkeyPatch, setting
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(*setting.split("="))
-    assert "waiting" not in by_name(list(devices.look_at_torch()))
+    assert "waiting" not in by_name(list(devices.check_torch()))
 
 
 def test_one_thread_is_advised_beside_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = by_name(list(devices.look_at_torch()))["threads"]
+    found = by_name(list(devices.check_torch()))["threads"]
     assert found.state == "note" and "good next to other programs" in found.text
 
 
@@ -425,5 +425,5 @@ def test_a_terminal_that_is_not_utf8_is_noted(monkeypatch: pytest.MonkeyPatch) -
         encoding = "cp1252"
 
     monkeypatch.setattr("sys.stdout", Old())
-    (finding,) = machine.look_at_terminal()
+    (finding,) = machine.check_terminal()
     assert finding.state == "note" and "output cp1252" in finding.text

@@ -17,7 +17,7 @@ from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.reports.event_text import plan_text
 from hairpin.runs import events
-from hairpin.tasks.divided import Divided, divide, other_examples
+from hairpin.tasks.divided import Divided, divide_records, other_examples
 
 Records = Sequence[dict[str, Any]]
 END = 256  # of the byte tokenizer
@@ -38,7 +38,7 @@ def config_of(path: Path, kind: str = "instruct", context: int = 128, **finetune
 
 
 def divided(path: Path, kind: str = "instruct", context: int = 128, **finetune: Any) -> Divided:
-    return divide(config_of(path, kind, context, **finetune), ByteTokenizer())
+    return divide_records(config_of(path, kind, context, **finetune), ByteTokenizer())
 
 
 def texts_of(found: Divided) -> set[str]:
@@ -262,7 +262,7 @@ def test_bad_bytes_can_be_replaced_as_in_training_and_are_counted(tmp_path: Path
     (line,) = problems_of(path, "classify")
     assert line.startswith("l.csv: byte 0xe9 at offset 14") and "on_bad_bytes=replace" in line
     config = with_values(config_of(path, "classify"), {"data.on_bad_bytes": "replace"})
-    found = divide(config, ByteTokenizer())
+    found = divide_records(config, ByteTokenizer())
     assert found.used.replaced == 6 and "caf\ufffd 3" in texts_of(found)
     assert found.notices[0].startswith("6 characters of the file replace bytes that are not UTF-8")
 
@@ -301,7 +301,7 @@ def test_a_run_of_before_keeps_its_split_and_its_config(tmp_path: Path) -> None:
     tree = to_tree(exact.config)
     del tree["finetune"]["same_prompts"]  # what a run of before has in its config
     before = validate(tree)
-    again = divide(before, ByteTokenizer())
+    again = divide_records(before, ByteTokenizer())
     assert again.config == before
     assert [e.place for e in again.val] == [e.place for e in exact.val]
     # Without twins nothing moves.
@@ -353,7 +353,7 @@ def test_a_template_with_an_unknown_name_is_refused(
     assert line.endswith("{instruction} and {input}")
     # A run that was made with it goes on with it.
     made = with_values(config_of(path, template=template), {"data.hash": _hash(path)})
-    assert divide(made, ByteTokenizer()).train
+    assert divide_records(made, ByteTokenizer()).train
     assert divided(path, template="{} {0} {instruction} {input} }{ { a } {}").train
 
 

@@ -133,7 +133,7 @@ def test_a_quote_in_a_tsv_that_nobody_quoted_is_text(tmp_path: Path, lines: list
 def test_the_rows_of_a_long_tsv_are_found_where_its_quotes_begin_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_tables, "_LOOKED_AT_CHARS", 200)
+    monkeypatch.setattr(csv_tables, "_SAMPLE_CHARS", 200)
     rows = [("x" * 50, "y")] * 9 + [('a "b"', "z")] * 9 + [("c\nd", "e"), ("f", "g")]
     file = io.StringIO(newline="")
     csv.writer(file, delimiter="\t").writerows([("text", "id"), *rows])
@@ -456,7 +456,7 @@ def test_a_row_without_end_is_not_held_in_memory(
         assert "million characters" in problem_of(lambda p=path: texts_of(corpus_of(p)))  # type: ignore[misc]
     path = write(tmp_path / "a.csv", 'text\na\n"' + "x y\n" * 2000)
     assert ":3: unbalanced quotes" in problem_of(lambda: texts_of(corpus_of(path)))
-    assert tables.LONGEST_ROW_CHARS == 1000
+    assert tables.MAX_ROW_CHARS == 1000
 
 
 # --- any text, in any blocks ---

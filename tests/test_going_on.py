@@ -140,7 +140,7 @@ def test_another_number_of_threads_is_said_and_stands_in_the_record(stopped: Run
         torch.set_num_threads(before)
     assert notice == (
         f"the number of threads was {before} until update 7 and is {before + 1} from here: bits "
-        f"will differ"
+        "will differ"
     )
     (event,) = of_kind(stopped.record(), "resume")
     assert event["changes"] == [notice]

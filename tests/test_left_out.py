@@ -331,7 +331,7 @@ def test_of_the_hubs_cache_the_snapshot_is_read(tmp_path: Path) -> None:
 def test_of_very_many_tables_the_first_says_which_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "_MOST_LOOKED_AT", 2)
+    monkeypatch.setattr(choosing, "_MAX_CHECKED", 2)
     files(tmp_path, a_jsonl=ROW, b_jsonl=ROW, c_jsonl=ROW)
     assert texts_of(corpus_of(tmp_path)) == ["A row."] * 3
 

@@ -186,8 +186,8 @@ def taken_over(folder: Path, content: bytes) -> bool:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No flock, and a quarter of a second of silence means death."""
     no_flock(monkeypatch)
-    monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.25)
-    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_STALE_AFTER_SECONDS", 0.25)
+    monkeypatch.setattr(module, "_HEARTBEAT_SECONDS", 0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces and boots of Linux")

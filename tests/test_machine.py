@@ -186,13 +186,13 @@ def test_nothing_is_made_of_a_run_that_was_edited_beyond_the_machine(
     whole = config.read_text(encoding="utf-8")
     config.write_text(re.sub(r"width = \d+", "width = 16384", whole), encoding="utf-8")
     made = list[str]()
-    first_values = GPT.first_values
+    initial_value = GPT.initial_value
 
     def counted(self: GPT) -> Any:
         made.append(str(self.token_embedding.weight.device))
-        return first_values(self) if made[-1] != "meta" else iter(())
+        return initial_value(self) if made[-1] != "meta" else iter(())
 
-    monkeypatch.setattr(GPT, "first_values", counted)
+    monkeypatch.setattr(GPT, "initial_value", counted)
     with pytest.raises(RunError, match="differs from the model that was trained"):
         hairpin.load(run.path).trained()
     assert set(made) <= {"meta"}

@@ -147,7 +147,7 @@ def test_of_much_text_a_part_is_searched_that_is_spread_over_it(
     prepared = prepared_of(tmp_path, *[unlikely_text(300, seed) for seed in range(30)])
     stream = prepared.train.read(0, len(prepared.train)).tolist()
     monkeypatch.setattr(memorisation, "_PART_BYTES", 1000)
-    monkeypatch.setattr(memorisation, "_MOST_SEARCHED_BYTES", 10_000)
+    monkeypatch.setattr(memorisation, "_MAX_SEARCHED_BYTES", 10_000)
     measure = MemorisationMeasure(prepared.train, prepared.val, prepared.tokenizer, seed=3)
     parts = list(measure._parts(100, 10**9))
     found = measured(prepared, Parrot(b"x"))

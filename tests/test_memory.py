@@ -23,7 +23,7 @@ from hairpin.planning.gpus import (
     seconds_on_paper,
     shape_of_count,
 )
-from hairpin.planning.memory import Job, activation_bytes, moment_bytes, peak_memory
+from hairpin.planning.memory import Workload, activation_bytes, moment_bytes, peak_memory
 from hairpin.planning.sizes import count_parameters, flops_per_token, matrix_parameters
 from hairpin.plugins.registry import OPTIMIZERS
 from helpers import random_ids
@@ -110,7 +110,7 @@ def test_activations_are_what_pytorch_keeps(
         shape = Shape.default("qwen3", 70, context, layers=3, heads=2, width=48)
     else:
         shape = Shape(70, context, layers=3, heads=2, width=48)
-    job = Job(shape, "adamw", precision, sequences, 1)
+    job = Workload(shape, "adamw", precision, sequences, 1)
     # The formula leaves out single numbers of a row, such as the root that a norm divided by.
     assert activation_bytes(job) == pytest.approx(kept_bytes(shape, precision, sequences), rel=0.06)
 
@@ -118,7 +118,7 @@ def test_activations_are_what_pytorch_keeps(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_dropout_keeps_its_factors_and_all_probabilities(precision: str) -> None:
     shape = Shape(70, 160, layers=3, heads=2, width=48, dropout=0.1)
-    job = Job(shape, "adamw", precision, 4, 1)
+    job = Workload(shape, "adamw", precision, 4, 1)
     assert activation_bytes(job) == pytest.approx(kept_bytes(shape, precision, 4), rel=0.06)
 
 
@@ -131,7 +131,7 @@ def test_constants_are_those_of_the_network() -> None:
 
 
 def test_the_parts_of_gpt2_by_hand() -> None:
-    job = Job(replace(GPT2, context=256), "adamw", "float32", micro_batch=2, micro_steps=2)
+    job = Workload(replace(GPT2, context=256), "adamw", "float32", micro_batch=2, micro_steps=2)
     found = peak_memory(job)
     parameters = 124_439_808 - 768 * 768  # 768 positions fewer
     assert found.weights == found.gradients == 4 * parameters
@@ -150,7 +150,7 @@ def test_the_parts_of_gpt2_by_hand() -> None:
 
 def test_muon_peaks_in_its_step_where_activations_are_small() -> None:
     shape = replace(MODERN, context=8)
-    found = peak_memory(Job(shape, "muon", "float32", micro_batch=1, micro_steps=1))
+    found = peak_memory(Workload(shape, "muon", "float32", micro_batch=1, micro_steps=1))
     # Three stacks and five of Gram matrices, of 3 · 6 matrices of 384².
     assert found.update == 4 * 8 * 18 * 384**2
     assert found.activations == 0
@@ -159,7 +159,7 @@ def test_muon_peaks_in_its_step_where_activations_are_small() -> None:
 
 def test_bfloat16_keeps_half_and_copies_of_weights() -> None:
     full, half = (
-        Job(MODERN, "muon", precision, micro_batch=4, micro_steps=2)
+        Workload(MODERN, "muon", precision, micro_batch=4, micro_steps=2)
         for precision in ("float32", "bfloat16")
     )
     assert memory.cast_bytes(half) == 2 * 12 * 6 * 384**2
@@ -169,7 +169,7 @@ def test_bfloat16_keeps_half_and_copies_of_weights() -> None:
 
 @given(sequences=st.integers(1, 64), steps=st.integers(1, 4))
 def test_more_takes_more(sequences: int, steps: int) -> None:
-    job = Job(MODERN, "muon", "float32", sequences, steps)
+    job = Workload(MODERN, "muon", "float32", sequences, steps)
     more = peak_memory(replace(job, micro_batch=sequences + 1))
     assert peak_memory(job).total < more.total
     assert peak_memory(job, saves=False).total < peak_memory(job).total

@@ -17,7 +17,7 @@ from hairpin.config.load import build_config
 from hairpin.config.settings import Data, Tokenizer
 from hairpin.config.sources import parse_source
 from hairpin.data.batches import Batches, MixedBatches, source_seed
-from hairpin.data.blend import prepare_text, survey_text
+from hairpin.data.blend import prepare_text, survey_sources
 from hairpin.data.mixture import Mixture
 from hairpin.data.tokenizers import load_tokenizer
 from hairpin.errors import ConfigError, CorpusError, Interrupted, RunError
@@ -260,7 +260,7 @@ def test_each_source_has_shards_of_its_own_and_one_tokenizer(tmp_path: Path) -> 
     assert whole.tolist() == np.concatenate(parts).tolist()
     assert prepared.tokenizer.decode(parts[0].tolist()).isupper()
     assert prepared.train.text_bytes + prepared.val.text_bytes == prepared.survey.bytes
-    assert prepared.survey == survey_text(data)
+    assert prepared.survey == survey_sources(data)
     filled = prepared.data.sources
     assert (filled[0].column, filled[0].format, filled[1].format) == ("body", "jsonl", None)
     assert all(source.hash and source.split for source in filled)

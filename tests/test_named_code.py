@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from faults.rows.modules import MODULES
-from hairpin.experiments.channel import Child
+from hairpin.experiments.channel import ChildProcess
 from hairpin.experiments.worker import _train_requested
 from hairpin.machine import environment
 from helpers import some_text
@@ -51,7 +51,7 @@ def test_what_a_child_prints_does_not_come_between_its_answers(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "echoing.py").write_text(CHILD, encoding="utf-8")
-    child = Child("echoing", environ(PYTHONPATH=str(tmp_path)))
+    child = ChildProcess("echoing", environ(PYTHONPATH=str(tmp_path)))
     for number in range(3):
         child.requests.write(json.dumps(number) + "\n")
         child.requests.flush()
@@ -68,7 +68,7 @@ def test_what_a_child_prints_does_not_come_between_its_answers(
 def test_a_child_does_not_keep_the_pipes_of_another(tmp_path: Path) -> None:
     """Else closing the requests of one would not end it."""
     (tmp_path / "echoing.py").write_text(CHILD, encoding="utf-8")
-    children = [Child("echoing", environ(PYTHONPATH=str(tmp_path))) for _ in range(2)]
+    children = [ChildProcess("echoing", environ(PYTHONPATH=str(tmp_path))) for _ in range(2)]
     for child in children:
         child.requests.close()
         assert child.process.wait(30) == 0
@@ -80,7 +80,7 @@ def test_a_worker_imports_nothing_of_the_working_folder(
 ) -> None:
     marks = plant(tmp_path, MODULES)
     monkeypatch.chdir(tmp_path)
-    child = Child("hairpin.experiments.worker", environ())
+    child = ChildProcess("hairpin.experiments.worker", environ())
     child.requests.write(json.dumps({"folder": "run", "config": {"no": "config"}}) + "\n")
     child.requests.flush()
     assert "failed" in json.loads(child.answers.readline())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import hairpin
 from hairpin.machine import neighbours as module
-from hairpin.machine.neighbours import Neighbours, may_have_neighbours, minding_neighbours
+from hairpin.machine.neighbours import OtherPrograms, may_share_cores, yielding_to_other_programs
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from helpers import assert_same_end, text_file, tiny
@@ -22,7 +22,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    hairpin.waiting.bound_spinning()
+    hairpin.waiting.limit_spinning()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -35,10 +35,10 @@ class Machine:
     def __init__(self) -> None:
         self.now, self.switches = 0.0, 0
 
-    def watch(self) -> Neighbours:
-        return Neighbours(lambda: self.switches, lambda: self.now)
+    def watch(self) -> OtherPrograms:
+        return OtherPrograms(lambda: self.switches, lambda: self.now)
 
-    def pass_(self, neighbours: Neighbours, seconds: float, rate: float) -> None:
+    def pass_(self, neighbours: OtherPrograms, seconds: float, rate: float) -> None:
         """Let updates of 50 ms go by at a rate of switches a second."""
         for _ in range(round(seconds / 0.05)):
             self.now += 0.05
@@ -52,11 +52,11 @@ def test_threads_sleep_while_others_take_cores_and_spin_again_after_a_while(
     machine = Machine()
     neighbours = machine.watch()
     machine.pass_(neighbours, 5.0, 0)
-    assert not neighbours.are_there
+    assert not neighbours.are_busy
     seen = []
     for seconds, rate in ((1.1, 400), (2.0, 0), (3.0, 0)):
         machine.pass_(neighbours, seconds, rate)
-        seen.append(neighbours.are_there)
+        seen.append(neighbours.are_busy)
     assert seen == [True, True, False], "a pause of the other program is no end of it"
 
 
@@ -73,13 +73,13 @@ def test_every_team_that_is_held_is_let_go(rates: list[int]) -> None:
             held.remove(self)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "_IdleTeam", Team)
-        patched.setattr(module, "_teams_needed", lambda: 3)
+        patched.setattr(module, "_IdleThreads", Team)
+        patched.setattr(module, "_thread_teams_needed", lambda: 3)
         machine = Machine()
         neighbours = machine.watch()
         for rate in rates:
             machine.pass_(neighbours, 1.0, rate)
-            assert len(held) == (3 if neighbours.are_there else 0)
+            assert len(held) == (3 if neighbours.are_busy else 0)
         neighbours.leave()
     assert not held
 
@@ -92,18 +92,18 @@ def test_with_its_teams_a_process_has_more_threads_than_there_are_processors(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)), raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    teams = module._teams_needed()
+    teams = module._thread_teams_needed()
     assert 1 + (threads - 1) * (1 + teams) > processors
 
 
 def test_the_users_way_of_waiting_stays(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert may_have_neighbours("cpu") and not may_have_neighbours("cuda")
+    assert may_share_cores("cpu") and not may_share_cores("cuda")
     monkeypatch.setenv("GOMP_SPINCOUNT", "12345")
-    assert not may_have_neighbours("cpu")
+    assert not may_share_cores("cpu")
     monkeypatch.undo()
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert not may_have_neighbours("cpu")
-    with minding_neighbours("cpu") as look:
+    assert not may_share_cores("cpu")
+    with yielding_to_other_programs("cpu") as look:
         look()
 
 
@@ -120,7 +120,7 @@ def test_neighbours_change_no_bit_of_a_run(
         return 10_000 * len(counted)
 
     monkeypatch.setattr(module, "_involuntary_switches", switches)
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
     beside = hairpin.train(text, out=tmp_path / "beside", settings=asked, watcher=Quiet())
     assert len(counted) > 10, "nobody looked"
     assert_same_end(alone, beside)

@@ -417,8 +417,7 @@ def test_a_tokenizer_that_would_give_other_ids_is_refused(
     write_gpt2_tokenizer(folder, whole)
     assert problems_of(folder) == [
         f"gpt2/tokenizer.json: hairpin cannot use this tokenizer: {reason}; it takes GPT-2's, and "
-        f"other byte-level BPE of the same form"
-        ""
+        "other byte-level BPE of the same form"
     ]
 
 

@@ -18,7 +18,7 @@ from hairpin.model.gpt import GPT
 from hairpin.model.kernels.activations import swiglu
 from hairpin.model.kernels.norms import rms_norm
 from hairpin.model.shape import Shape
-from hairpin.planning.memory import Job, step_bytes
+from hairpin.planning.memory import Workload, step_bytes
 from hairpin.planning.sizes import count_parameters, matrix_parameters
 from helpers import assert_as_defined, lively_model, random_ids
 
@@ -129,7 +129,7 @@ def test_the_inner_width_makes_as_many_parameters_as_four_times_the_stream() -> 
 
 
 def test_muon_peaks_where_it_moves_the_two_matrices_that_enter_an_mlp() -> None:
-    job = Job(Shape.default("qwen3", 80, 24, 2, 2, 192), "muon", "float32", 1, 1)
+    job = Workload(Shape.default("qwen3", 80, 24, 2, 2, 192), "muon", "float32", 1, 1)
     # Four matrices of 512 · 192: three stacks of them, and five of Gram matrices of 192².
     assert step_bytes(job) == 4 * 4 * (3 * 512 * 192 + 5 * 192 * 192)
 

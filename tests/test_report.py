@@ -24,7 +24,7 @@ from hairpin.errors import RunError, UserError
 from hairpin.reports.chart import COLORS, DASHES, MARKERS, style
 from hairpin.reports.charts import loss_chart, norm_chart
 from hairpin.reports.figures import draw
-from hairpin.reports.formats import harmless, short_names
+from hairpin.reports.formats import safe_text, short_names
 from hairpin.reports.page.chart import plain
 from hairpin.reports.page.experiments import lr_page, rate_row
 from hairpin.reports.page.markup import data_script, escape
@@ -519,8 +519,8 @@ NASTY = st.text(
 def test_escaped_text_is_text(text: str) -> None:
     found = Read(f'<p title="{escape(text)}">{escape(text)}</p>')
     assert [tag for tag, _ in found.elements] == ["p"]
-    assert found.texts["p"] == [harmless(text)]
-    assert found.elements[0][1]["title"] == harmless(text)
+    assert found.texts["p"] == [safe_text(text)]
+    assert found.elements[0][1]["title"] == safe_text(text)
     assert "://" not in escape(text)
 
 
@@ -561,7 +561,7 @@ def test_no_text_of_an_experiment_becomes_markup(tmp_path: Path) -> None:
 
     plain_one, found = page_with("plain"), page_with(HOSTILE)
     assert [tag for tag, _ in found.elements] == [tag for tag, _ in plain_one.elements]
-    assert found.texts["h1"] == [harmless(HOSTILE)]
+    assert found.texts["h1"] == [safe_text(HOSTILE)]
     (image,) = found.all("img")
     assert image["src"] == "data:image/png;base64,iVBORw=="
 

@@ -126,7 +126,7 @@ def test_all_charts_are_drawn_and_nothing_else_happens(open_page: Open) -> None:
 def test_hostile_text_runs_nothing_and_stands_there_as_it_is(open_page: Open) -> None:
     page = open_page("eventful")
     assert page.js("window.hurt === undefined")
-    shown = formats.harmless(HOSTILE)
+    shown = formats.safe_text(HOSTILE)
     texts = page.js("[...document.querySelectorAll('.sample pre')].map((e) => e.textContent)")
     assert any(text.endswith(shown) for text in texts)
     assert any(text.startswith(shown) for text in texts)

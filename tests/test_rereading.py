@@ -12,7 +12,7 @@ from hairpin.cli.verbs.evaluate import evaluate
 from hairpin.config.load import build_config
 from hairpin.config.settings import Data, Source
 from hairpin.data.corpus import open_corpus
-from hairpin.data.rereading import READING, open_alike, reading_settings
+from hairpin.data.rereading import READING, open_like_run, reading_settings
 from hairpin.data.split import survey
 from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import ConfigError, CorpusError
@@ -33,7 +33,7 @@ def trained_on(text: Path, **data: Any) -> Trained:
 def read(own: Data, *texts: Path, **said: Any) -> list[str]:
     """The documents of texts that are read for a run."""
     asked = reading_settings((), {f"data.{key}": value for key, value in said.items()})
-    return [text for corpus in open_alike(own, texts, asked) for text in
+    return [text for corpus in open_like_run(own, texts, asked) for text in
             texts_of(corpus)]  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hairpin.reports.statistics import (
-    holm,
+    holm_adjusted,
     mean_difference,
+    min_detectable,
     paired_difference,
-    smallest_shown,
     student_p,
     student_quantile,
     unpaired_difference,
@@ -88,19 +88,19 @@ def test_equal_differences_leave_no_doubt() -> None:
 
 def test_holms_correction_by_hand() -> None:
     """Holm (1979) on 0.01, 0.04, 0.03, 0.005: times 3, 1, 2, 4, and never falling."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm_adjusted([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_adjusted([0.9, 0.8]) == [1.0, 1.0]
+    assert holm_adjusted([]) == []
 
 
 @pytest.mark.parametrize("count", [3, 5, 20])
 def test_the_smallest_difference_is_shown_four_times_out_of_five(count: int) -> None:
     """Against scipy's exact power, by the non-central t distribution: 80% within two points."""
-    size = smallest_shown(1.0, count)
+    size = min_detectable(1.0, count)
     limit = stats.t.ppf(0.975, count - 1)
     power = stats.nct.sf(limit, count - 1, size * math.sqrt(count))
     assert power == pytest.approx(0.8, abs=0.05)
-    assert math.isinf(smallest_shown(1.0, 1))
+    assert math.isinf(min_detectable(1.0, 1))
 
 
 def test_a_true_difference_of_nothing_is_found_one_time_in_twenty() -> None:

@@ -13,7 +13,7 @@ from hairpin.reports.formats import (
     format_lr,
     format_norm,
     format_updates,
-    harmless,
+    safe_text,
 )
 from hairpin.reports.held import history
 from hairpin.reports.summary import Summary, summarize
@@ -285,7 +285,7 @@ def test_numbers_that_are_not_finite_are_named() -> None:
 
 def test_harmless_text_is_left_as_it_is() -> None:
     text = "naïve 漢字 😀 [bold]\n  def f():\n"
-    assert harmless(text) == text
+    assert safe_text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -301,11 +301,11 @@ def test_harmless_text_is_left_as_it_is() -> None:
     ],
 )
 def test_harmful_characters_are_shown(harmful: str, shown: str) -> None:
-    assert harmless(harmful) == shown
+    assert safe_text(harmful) == shown
 
 
 def test_what_the_encoding_lacks_is_shown() -> None:
-    assert harmless("é漢", "latin-1") == "é\\u6f22"
+    assert safe_text("é漢", "latin-1") == "é\\u6f22"
 
 
 def test_what_went_wrong_is_counted() -> None:

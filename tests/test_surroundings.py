@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hairpin
-from hairpin.machine.torch_settings import alone_step_by_step, kept_out
+from hairpin.machine.torch_settings import isolated, isolated_iterator
 from helpers import text_file, tiny, updates_without_times
 
 
@@ -123,7 +123,7 @@ def test_an_iterator_computes_apart_from_whoever_takes_its_pieces() -> None:
         for name in ("default dtype", "device block", "no_grad", "autocast", "anomaly"):
             stack.enter_context(SURROUNDINGS[name]())
         before = surroundings()
-        for _ in alone_step_by_step(pieces()):
+        for _ in isolated_iterator(pieces()):
             assert surroundings() == before
     assert seen == [FRESH] * 3
 
@@ -131,7 +131,7 @@ def test_an_iterator_computes_apart_from_whoever_takes_its_pieces() -> None:
 def test_an_error_leaves_everything_as_it_was() -> None:
     with torch.no_grad(), in_float64():
         before = surroundings()
-        with pytest.raises(ZeroDivisionError), kept_out():
+        with pytest.raises(ZeroDivisionError), isolated():
             assert surroundings() == FRESH
             raise ZeroDivisionError
         assert surroundings() == before

@@ -205,7 +205,7 @@ def test_a_tracker_that_fails_changes_nothing_and_is_said_once(
 ) -> None:
     settings = {k: v for k, v in REWIND.items() if SETTINGS.get(k) != v}
     Bad([18], NAN).plant(monkeypatch)  # so that each method is called
-    monkeypatch.setattr(following, "LONGEST_END_SECONDS", 0.3)
+    monkeypatch.setattr(following, "MAX_END_SECONDS", 0.3)
     watcher, alone = Watching(), Watching()
     use(lambda: Memory({method: action}, can_rewind=True))
     run = train(text, "run", watcher, **settings)
@@ -223,7 +223,7 @@ def test_a_tracker_that_fails_changes_nothing_and_is_said_once(
 def test_a_call_that_does_not_return_is_noticed_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "LONGEST_CALL_SECONDS", 0.05)
+    monkeypatch.setattr(following, "MAX_CALL_SECONDS", 0.05)
     entered, said = threading.Event(), list[str]()
 
     def stay() -> None:
@@ -244,7 +244,7 @@ def test_a_call_that_does_not_return_is_noticed_on_the_way(
 def test_a_tracker_that_is_too_far_behind_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "MOST_WAITING", 10)
+    monkeypatch.setattr(following, "MAX_WAITING", 10)
     entered, may_go, said = threading.Event(), threading.Event(), list[str]()
 
     def stay() -> None:
@@ -678,7 +678,7 @@ def test_wandb_says_how_a_run_that_went_on_offline_is_sent(
     ]
     assert said == [
         ""
-        f"offline, and continued in a new folder; send all of the run's folders in one command: "
+        "offline, and continued in a new folder; send all of the run's folders in one command: "
         f"wandb sync {append}'{path / 'wandb'}'/offline-run-*-{identity}"
     ]
     online = replace(again, asked=build_config(flags={"track.wandb_mode": "online"}).track)

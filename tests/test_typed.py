@@ -296,7 +296,7 @@ Said = tuple[str, Any]
 SAID = st.sampled_from([(key, value) for key, values in VALUES.items() for value in values])
 
 
-def words_of(key: str, value: Any) -> str:
+def summary_line(key: str, value: Any) -> str:
     """The override that says so."""
     return (
         f"{key}={value!r}"
@@ -358,7 +358,7 @@ def test_whatever_is_typed_is_kept_or_the_two_that_disagree_are_named(
         for group in ALTERNATIVES
         if len({key for key, _ in typed} & set(group)) > 1
     ]
-    overrides = [words_of(key, value) for key, value in by_set]
+    overrides = [summary_line(key, value) for key, value in by_set]
     try:
         config = build_config(file=file, overrides=overrides, flags=flags)
         assert not doubled and not rivals
@@ -429,7 +429,7 @@ def test_whatever_is_typed_beside_a_start_is_kept_or_named(start: Origin, said: 
 def _ways(key: str, value: Any) -> list[str]:
     """How it may have been written in a call."""
     names = {setting: f"--{name} {value}" for name, setting in FLAGS.items()}
-    return [f"--set {words_of(key, value)}", names.get(key, f"{key}={value}")]
+    return [f"--set {summary_line(key, value)}", names.get(key, f"{key}={value}")]
 
 
 def test_every_flag_sets_a_key_that_there_is() -> None:

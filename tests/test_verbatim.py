@@ -28,7 +28,7 @@ def by_trying_everything(pieces: list[bytes], text: bytes, shortest: int) -> tup
 def found_in(pieces: list[bytes], parts: list[bytes], shortest: int) -> tuple[int, bytes]:
     search = VerbatimSearch(pieces, shortest)
     for part in parts:
-        search.look_in(HashedText(part))
+        search.search_in(HashedText(part))
     return search.verbatim_bytes, search.longest
 
 
@@ -75,11 +75,11 @@ def test_stretches_worked_out_by_hand() -> None:
     text = b"the cat sat on the mat and the dog ran"
     search = VerbatimSearch([b"a cat sat on a dog", b"the mat and then"], 5)
     assert search.overlap_bytes == 18
-    search.look_in(HashedText(text))
+    search.search_in(HashedText(text))
     # " cat sat on " is 12 bytes; " dog" is too short; "the mat and the" is 15.
     assert search.verbatim_bytes == 12 + 15
     assert search.longest == b"the mat and the"
-    search.look_in(HashedText(b"on a dog"))
+    search.search_in(HashedText(b"on a dog"))
     assert search.verbatim_bytes == 17 + 15, "the whole of ' cat sat on a dog' is covered"
 
 
@@ -109,11 +109,11 @@ def test_hashes_that_are_all_the_same_lead_to_nothing_that_is_not_there(
 def test_a_megabyte_of_blanks_is_one_stretch() -> None:
     search = VerbatimSearch([b"x" + b" " * 300, b"y" * 300], 50)
     for _ in range(2):
-        search.look_in(HashedText(b" " * 1_000_000))
+        search.search_in(HashedText(b" " * 1_000_000))
     assert (search.verbatim_bytes, search.longest) == (300, b" " * 300)
 
 
 def test_the_longest_is_looked_for_only_on_demand() -> None:
     search = VerbatimSearch([b"abcdef"], 3, wants_longest=False)
-    search.look_in(HashedText(b"xabcdex"))
+    search.search_in(HashedText(b"xabcdex"))
     assert (search.verbatim_bytes, search.longest) == (5, b"")

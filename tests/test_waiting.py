@@ -79,7 +79,7 @@ def test_any_variable_of_the_user_is_a_decision(
     monkeypatch: pytest.MonkeyPatch, undecided: None, name: str
 ) -> None:
     monkeypatch.setenv(name, "active")
-    waiting.bound_spinning()
+    waiting.limit_spinning()
     assert [n for n in OPENMP if n in os.environ] == [name]
 
 
@@ -88,7 +88,7 @@ def test_spins_are_as_long_on_every_processor(
     monkeypatch: pytest.MonkeyPatch, undecided: None, vendor: str, spins: str
 ) -> None:
     monkeypatch.setattr(waiting, "_vendor", lambda: vendor)
-    waiting.bound_spinning()
+    waiting.limit_spinning()
     assert os.environ["GOMP_SPINCOUNT"] == spins
 
 

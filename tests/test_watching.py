@@ -34,7 +34,7 @@ from hairpin.reports.formats import (
     format_loss,
     format_lr,
     format_norm,
-    harmless_pieces,
+    safe_pieces,
 )
 from hairpin.reports.summary import summarize
 from hairpin.reports.terminal.display import Display, Stages
@@ -139,10 +139,10 @@ def test_what_happened_is_a_record_with_a_summary(history: list[events.Event]) -
 
 @given(st.integers() | st.sampled_from([10**400, -(10**400), 0]) | numbers)
 def test_every_number_has_words(number: float) -> None:
-    for words_of in (
+    for summary_line in (
         format_bytes, format_count, format_duration, format_loss, format_lr, format_norm
     ):  # fmt: skip
-        assert words_of(number)
+        assert summary_line(number)
 
 
 def test_a_source_without_bytes_has_a_line() -> None:
@@ -423,7 +423,7 @@ def test_a_stream_that_fails_is_given_up_once(monkeypatch: pytest.MonkeyPatch) -
             raise OSError(28, "No space left on device")
 
     raw = Full()
-    outlet = output.Outlet(raw, "standard output")
+    outlet = output.OutputStream(raw, "standard output")
     outlet.raises = True
     with pytest.raises(OSError, match="standard output"):
         outlet.write(b"abc")
@@ -504,7 +504,7 @@ def test_several_processes_agree_on_a_closed_terminal() -> None:
 
 
 def written(pieces: Sequence[str]) -> str:
-    return "".join(harmless_pieces(pieces))
+    return "".join(safe_pieces(pieces))
 
 
 def test_what_acts_on_a_terminal_is_an_escape_and_all_else_is_itself() -> None:

@@ -15,7 +15,7 @@ from hairpin.model.decode import Decoder
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.kernels.cross_entropy import cross_entropy
-from hairpin.model.products import PRECISIONS, Precision, refuse
+from hairpin.model.products import PRECISIONS, Precision, require_supported
 from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer, step_unless
 from helpers import lively_model, random_ids
@@ -119,7 +119,7 @@ def test_an_update_of_a_classifier_reads_finite_numbers(labels: int) -> None:
 def test_generation_reads_finite_numbers(network: str, precision: Precision) -> None:
     model = lively_model(shape_of(network, 357, 70, 2, 36))
     try:
-        refuse(precision, "cpu")
+        require_supported(precision, "cpu")
     except ConfigError as missing:
         pytest.skip(str(missing))
     with filled_memory(), WideReads():

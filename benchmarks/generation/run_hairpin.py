@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from hairpin.model.decode import Decoder, lay_out
+from hairpin.model.decode import Decoder, prepare_weights
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.shape import Shape
@@ -18,7 +18,7 @@ job = json.loads(Path(sys.argv[1]).read_text())
 model = GPT(Shape(**job["shape"])).eval()
 model.load_state_dict(load_file(job["weights"]))
 precision = job["flags"]["precision"]
-decoder = Decoder(lay_out(model) if precision == "float32" else model, precision)
+decoder = Decoder(prepare_weights(model) if precision == "float32" else model, precision)
 
 
 def write(tokens: int) -> list[int]:

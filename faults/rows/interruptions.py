@@ -9,7 +9,7 @@ from random import Random
 
 from faults.oracle import newest_step
 from faults.plan import Phase, Plan
-from faults.rig import UPDATES, Case, Child, Done, Rig
+from faults.rig import UPDATES, Case, ChildProcess, Done, Rig
 from faults.row import Row
 
 _PHASES: tuple[Phase, ...] = ("start", "load", "update", "evaluation", "sample", "save")
@@ -73,7 +73,7 @@ def left_well(done: Done, number: signal.Signals, seconds: float) -> list[str]:
     return problems
 
 
-def nothing_lost(case: Case, child: Child) -> list[str]:
+def nothing_lost(case: Case, child: ChildProcess) -> list[str]:
     """Whether the last update that was recorded is not in the last checkpoint."""
     lines = (case.run / "metrics.jsonl").read_bytes().splitlines()
     made = [event["update"] for event in map(json.loads, lines) if event["event"] == "update"]

@@ -7,7 +7,7 @@ from random import Random
 
 from faults.oracle import newest_step
 from faults.plan import Plan
-from faults.rig import SAVE_EVERY, UPDATES, Case, Child, Rig, lost
+from faults.rig import SAVE_EVERY, UPDATES, Case, ChildProcess, Rig, lost
 from faults.row import Row
 
 _SHARE_IN_SAVES = 0.4
@@ -57,7 +57,7 @@ def _run(rig: Rig, rng: Random, folder: Path) -> list[str]:
     return problems + rig.finished(case, committed=committed)
 
 
-def _start_to_be_killed_in_save(rig: Rig, rng: Random, case: Case) -> Child:
+def _start_to_be_killed_in_save(rig: Rig, rng: Random, case: Case) -> ChildProcess:
     """Start a process whose saves take long enough to be hit, and wait until it is in one."""
     left = (UPDATES - newest_step(case.run)) // SAVE_EVERY
     number = rng.randrange(max(1, left))

@@ -23,7 +23,7 @@ if (
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from hairpin.system.spinning import bound_spinning
+from hairpin.system.spinning import limit_spinning
 
 if TYPE_CHECKING:
     from hairpin import schedules
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hairpin.system.version import __version__
     from hairpin.weights.convert.verbs import export, import_model
 
-bound_spinning()  # read when torch is loaded, which any of the names below may do
+limit_spinning()  # read when torch is loaded, which any of the names below may do
 
 _HOMES = {
     "Quiet": "hairpin.runs.watcher",

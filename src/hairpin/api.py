@@ -290,7 +290,7 @@ def prepare(
     Raises:
         UserError: the text cannot be read, or the folder is in use.
     """
-    from hairpin.data.blend import prepare_text, words_of
+    from hairpin.data.blend import prepare_text, summary_line
 
     request = Request(texts, corpus, out=out, settings=settings, overrides=overrides)
     asked = check_request(request).config
@@ -302,7 +302,7 @@ def prepare(
             shutil.copytree(source.prepared.folder, folder / source.name)
         if not prepared.sources:
             shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
-    return f"{out}: {words_of(prepared)}"
+    return f"{out}: {summary_line(prepared)}"
 
 
 def _watcher(watcher: Watcher | None, *, on_stderr: bool = False) -> Watcher:

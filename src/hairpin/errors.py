@@ -84,8 +84,7 @@ class UnreadableError(RunError):
         self.path, self.reason = path, error.strerror or str(error)
         super().__init__(
             f"{path}: cannot be read ({self.reason}); nothing was changed; try again when it can "
-            f"be read"
-            ""
+            "be read"
         )
 
 

@@ -6,7 +6,7 @@ from hairpin.checkpoints.manifest import open_checkpoint
 from hairpin.errors import CheckpointError
 from hairpin.system.access import is_there
 
-_LOOKS = 10
+_TRIES = 10
 
 
 def best_folder(best: Path) -> Path | None:
@@ -15,7 +15,7 @@ def best_folder(best: Path) -> Path | None:
     None: there is none. Callers must not check again that it exists: it may have been replaced
     since, which does not mean that there is no best model.
     """
-    for _ in range(_LOOKS):  # it may be replaced again between the two checks
+    for _ in range(_TRIES):  # it may be replaced again between the two checks
         for place in (best, old_best(best)):
             if is_there(place):
                 return place
@@ -34,7 +34,7 @@ def best_step(best: Path) -> int | None:
         return None
 
 
-def problem_with_best(best: Path, step: int) -> str | None:
+def best_problem(best: Path, step: int) -> str | None:
     """Return a line if the best model cannot belong to a run of `step` updates; None: it can.
 
     Raises:

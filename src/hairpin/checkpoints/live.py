@@ -16,7 +16,7 @@ from hairpin.system.access import reading
 
 T = TypeVar("T")
 _PAUSE_SECONDS = 0.002
-_MOST_GONE = 100
+_MAX_GONE = 100
 
 # The identity of a folder: its path, device, inode and change time, and its manifest's hash.
 _Seen = tuple[Path, tuple[int, int, int], str | None]
@@ -36,21 +36,21 @@ def read_live(find: Callable[[], Path | None], use: Callable[[Checkpoint], T]) -
     """
     gone = 0
     while (path := find()) is not None:
-        before = _seen(path)
+        before = _folder_identity(path)
         try:
             return use(described_checkpoint(path))
         except (CheckpointError, UnreadableError):
             again = find()
-            after = _seen(again) if again else None
+            after = _folder_identity(again) if again else None
             # A folder that was deleted meanwhile says nothing about the next one.
             gone = gone + 1 if before is None else 0
-            if (before is not None and after == before) or gone > _MOST_GONE:
+            if (before is not None and after == before) or gone > _MAX_GONE:
                 raise
         time.sleep(_PAUSE_SECONDS)
     return None
 
 
-def _seen(path: Path) -> _Seen | None:
+def _folder_identity(path: Path) -> _Seen | None:
     """Return the identity of a folder; None: it was deleted."""
     try:
         with reading(path):

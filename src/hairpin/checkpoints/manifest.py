@@ -19,15 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hairpin.checkpoints.pieces import file_name, read_rows, whole_tensors
+from hairpin.checkpoints.pieces import file_name, read_tensor_rows, whole_tensors
 from hairpin.checkpoints.tensors import FileFacts, tensors_in, write_hashed
-from hairpin.checkpoints.verified import Bytes, damage, read_verified, verify
+from hairpin.checkpoints.verified import Bytes, damage_error, read_verified, verify_file
 from hairpin.errors import CheckpointError, RunError
 from hairpin.system.access import open_plain
 
 FORMAT = 2
 _NAME = "manifest.json"
-_LARGEST_MANIFEST = 1 << 27  # with thousands of tensors in the pieces of a thousand processes
+_MAX_MANIFEST = 1 << 27  # with thousands of tensors in the pieces of a thousand processes
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Checkpoint:
         names = self.files(group)
         shards = self.manifest.get("shards", {}).get(group, {})
         if rows_of is not None:
-            return read_rows([self.file(name) for name in names], shards, rows_of)
+            return read_tensor_rows([self.file(name) for name in names], shards, rows_of)
         files = [tensors_in(self.read(name), self.path / name) for name in names]
         return whole_tensors(files, shards, self.path)
 
@@ -168,8 +168,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     for name, facts in checkpoint.manifest["files"].items():
         # Only plain names: a path would lead elsewhere.
         if Path(name).name != name:
-            raise damage(path / Path(name).name)
-        verify(path / name, facts)
+            raise damage_error(path / Path(name).name)
+        verify_file(path / name, facts)
     return checkpoint
 
 
@@ -200,17 +200,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / _NAME
     try:
         with open_plain(path) as file:
-            if os.fstat(file.fileno()).st_size > _LARGEST_MANIFEST:
-                raise damage(path)
+            if os.fstat(file.fileno()).st_size > _MAX_MANIFEST:
+                raise damage_error(path)
             text = file.read().decode()
         body, _, claimed = text.rpartition(',"sha256":"')
         if not body or claimed != _sha256(body) + '"}':
-            raise damage(path)
+            raise damage_error(path)
         manifest = json.loads(text)
     except (FileNotFoundError, ValueError, RecursionError):
-        raise damage(path) from None
+        raise damage_error(path) from None
     if not isinstance(manifest, dict):
-        raise damage(path)
+        raise damage_error(path)
     return manifest
 
 

@@ -64,7 +64,7 @@ def in_manifest(pieces: Mapping[str, Piece]) -> dict[str, Any]:
     }
 
 
-def read_rows(
+def read_tensor_rows(
     paths: Sequence[Path],
     shards: Mapping[str, Mapping[str, Any]],
     rows_of: Callable[[str], tuple[int, int] | None],
@@ -98,7 +98,7 @@ def whole_tensors(
 
     Args:
         files: the content of each file, in order.
-        shards: as in `read_rows`.
+        shards: as in `read_tensor_rows`.
         folder: the checkpoint's folder, for the error.
 
     Raises:

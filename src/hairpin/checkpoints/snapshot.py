@@ -42,7 +42,7 @@ class Snapshot:
         }
         return replace(self, tensors=copies)
 
-    def without_what_is_whole(self) -> "Snapshot":
+    def pieces_only(self) -> "Snapshot":
         """Return the pieces alone."""
         tensors = {
             group: {name: self.tensors[group][name] for name in pieces}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hairpin.checkpoints.background import Background
-from hairpin.checkpoints.best import best_folder, best_step, old_best, problem_with_best
+from hairpin.checkpoints.best import best_folder, best_problem, best_step, old_best
 from hairpin.checkpoints.manifest import Checkpoint, open_checkpoint, read_manifest, write_manifest
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.tensors import FileFacts
@@ -99,7 +99,7 @@ class CheckpointStore:
         if not self._world.is_first:
             if not snapshot.pieces:
                 return
-            snapshot = snapshot.without_what_is_whole()
+            snapshot = snapshot.pieces_only()
         self._require_space(snapshot.bytes)
         copy = snapshot.copied()
         self._background.start(lambda: self._save(copy, is_best))
@@ -184,14 +184,14 @@ class CheckpointStore:
             if_none([str(damage) for damage in damaged.values()])
         step = checkpoint.step if checkpoint else 0
         best = best_folder(self.best) if self.best else None
-        problem = problem_with_best(best, step) if best else None
+        problem = best_problem(best, step) if best else None
         self._remove_unfinished()
         for path, why in damaged.items():
             notice(f"{why}; set aside as {_set_aside(path)}, taking the checkpoint before it")
         if self.best and problem:
             notice(f"{self.best}: {problem}; set aside as {_set_aside(self.best)}")
         if checkpoint:
-            self._bear_witness()
+            self._write_commit_marker()
         return checkpoint
 
     def set_all_aside(self, notice: Callable[[str], None] = lambda line: None) -> None:
@@ -230,7 +230,7 @@ class CheckpointStore:
                 commit(snapshot, final, self._facts, self._world.size)
             if not self._world.is_first:
                 return
-            self._bear_witness()
+            self._write_commit_marker()
             if is_best and self.best:
                 self._replace_best(final, snapshot.step)
             self._rotate()
@@ -296,8 +296,7 @@ class CheckpointStore:
         except UnreadableError as error:
             raise HairpinError(
                 f"{error.path}: was saved but cannot be read back ({error.reason}); no older "
-                f"checkpoint was deleted: run the same command again when it can be read"
-                ""
+                "checkpoint was deleted: run the same command again when it can be read"
             ) from None
 
     def _stays(self, path: Path) -> bool:
@@ -313,7 +312,7 @@ class CheckpointStore:
         for path in places:
             remove(path, may_stay=True)
 
-    def _bear_witness(self) -> None:
+    def _write_commit_marker(self) -> None:
         """Create a file outside the folder that shows that a checkpoint was committed."""
         if self._witness and not is_there(self._witness):
             write_atomically(self._witness, b"A checkpoint was written; see docs/reliability.md.\n")

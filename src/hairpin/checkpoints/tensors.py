@@ -38,8 +38,8 @@ _DTYPES = {
 }
 _BLOCK_BYTES = 1 << 22
 # A header takes about 100 bytes per tensor; a larger one is not ours, and is not parsed.
-_LARGEST_HEADER = 1 << 24
-_MOST_DIMENSIONS = 64  # as in PyTorch
+_MAX_HEADER = 1 << 24
+_MAX_DIMENSIONS = 64  # as in PyTorch
 # Types that are parsed too, so that they can be rejected by name.
 _OTHER_TYPES = {
     "F8_E4M3": "float8_e4m3fn",
@@ -128,7 +128,7 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
     for name, facts in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = _TYPES[facts["dtype"]], facts["shape"]
         begin, end = facts["data_offsets"]
-        if len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
+        if len(shape) > _MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
             raise ValueError(f"{name} has another shape")
         if begin != place or end - begin != math.prod(shape) * dtype.itemsize or end > len(data):
             raise ValueError(f"{name} is not at its place in the file")
@@ -142,7 +142,7 @@ def _tensors(header: dict[str, Any], data: Tensor) -> Iterator[tuple[str, Tensor
         raise ValueError("the file holds more than its tensors")
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object whose keys are unique."""
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -150,7 +150,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_STRICT: dict[str, Any] = {"object_pairs_hook": _once_each}
+_STRICT: dict[str, Any] = {"object_pairs_hook": _unique_keys}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -197,7 +197,7 @@ def require_small_header(path: Path) -> None:
 
 
 def _require_small(header_bytes: int, path: Path) -> None:
-    if header_bytes > _LARGEST_HEADER:
+    if header_bytes > _MAX_HEADER:
         raise CheckpointError(f"{path}: its header claims {header_bytes:,} bytes; not read")
 
 

@@ -31,7 +31,7 @@ def read_verified(path: Path, facts: Any) -> Bytes:
     return _read(path, facts, keep=True)
 
 
-def verify(path: Path, facts: Any) -> None:
+def verify_file(path: Path, facts: Any) -> None:
     """Verify a file's size and hash without keeping its content.
 
     Raises:
@@ -40,7 +40,7 @@ def verify(path: Path, facts: Any) -> None:
     _read(path, facts, keep=False)
 
 
-def damage(path: Path) -> CheckpointError:
+def damage_error(path: Path) -> CheckpointError:
     """Return the error for a file that was changed after it was written."""
     return CheckpointError(f"{path}: its bytes differ from those that were written")
 
@@ -52,18 +52,18 @@ def _read(path: Path, facts: Any, *, keep: bool) -> Bytes:
         with open_plain(path) as file:
             # Allocate only after the file is known to have the claimed size.
             if type(size) is not int or os.fstat(file.fileno()).st_size != size:
-                raise damage(path)
+                raise damage_error(path)
             content = np.empty(size if keep else min(size, _BLOCK_BYTES), np.uint8)
             while at < size:
                 begin = at if keep else 0
                 block = content[begin : begin + min(_BLOCK_BYTES, size - at)].data
                 count = file.readinto(block)  # type: ignore[attr-defined]
                 if not count:
-                    raise damage(path)
+                    raise damage_error(path)
                 digest.update(block[:count])
                 at += count
     except (FileNotFoundError, ValueError):  # ValueError: the name contains a NUL
-        raise damage(path) from None
+        raise damage_error(path) from None
     if digest.hexdigest() != facts.get("sha256"):
-        raise damage(path)
+        raise damage_error(path)
     return content

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for number in _TERMINATE:
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, _terminate)
-    output.open_outlets()
+    output.open_streams()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:  # from `_terminate`, or from click for a closed pipe
@@ -138,7 +138,7 @@ def _run(arguments: list[str]) -> int:
     except HairpinError as error:  # the processes could not connect
         return _report(error.problems, error.exit_code)
     except KeyboardInterrupt:  # while waiting for them
-        return _stopped()
+        return _exit_on_signal()
 
 
 def _named_verb(arguments: Sequence[str]) -> Verb | None:
@@ -174,7 +174,7 @@ def _run_verb(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _report([_click_line(error)], 2)
     except (KeyboardInterrupt, click.Abort):
-        return _stopped()
+        return _exit_on_signal()
     except BrokenPipeError:  # the reader of the output is gone
         return 1
     except (UnicodeEncodeError, OSError, MemoryError) as error:
@@ -226,7 +226,7 @@ def _report(problems: Sequence[str], code: int) -> int:
     return code
 
 
-def _stopped() -> int:
+def _exit_on_signal() -> int:
     return _report([] if is_follower() else ["stopped"], 130)
 
 

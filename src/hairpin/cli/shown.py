@@ -14,9 +14,9 @@ _WIDEST = 10_000  # characters of a row in a pipe or a file, where lines are not
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines, escaping everything that could control a terminal."""
-    from hairpin.reports.formats import harmless
+    from hairpin.reports.formats import safe_text
 
-    click.echo(harmless(text), err=err)
+    click.echo(safe_text(text), err=err)
 
 
 def say_table(table: "Table") -> None:
@@ -33,11 +33,11 @@ def write(pieces: Iterable[str]) -> None:
     """Write a text piece by piece, and a line break: to a pipe or a file its exact bytes in UTF-8,
     to a terminal with control characters escaped.
     """
-    from hairpin.reports.formats import harmless_pieces
+    from hairpin.reports.formats import safe_pieces
 
     binary = None if sys.stdout.isatty() else getattr(sys.stdout, "buffer", None)
     if binary is None:
-        for piece in harmless_pieces(pieces):
+        for piece in safe_pieces(pieces):
             click.echo(piece, nl=False)
         click.echo()
         return

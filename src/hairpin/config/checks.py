@@ -8,7 +8,7 @@ from hairpin.config.settings import Config
 from hairpin.config.settings import Schedule as Curve
 from hairpin.config.shapes import architecture, shapes
 from hairpin.errors import ConfigError, HairpinError, PluginError
-from hairpin.plugins.files import blame, is_present
+from hairpin.plugins.files import is_present, plugin_error_line
 from hairpin.plugins.registry import BUILT_IN, KEYS, known, no_such_name, registered
 from hairpin.schedules.curves import CURVES, Schedule
 from hairpin.schedules.extensions import extended
@@ -17,7 +17,7 @@ DEFAULT_CURVE = "cosine"
 DEFAULT_WARMUP_FRACTION = 0.05
 DEFAULT_DECAY_FRACTION = 0.2
 DEFAULT_MIN_LR_FRACTION = 0.1
-_TRIED_UPDATES = 500  # updates whose rates are checked before a run, of a plugin's schedule
+_CHECKED_UPDATES = 500  # updates whose rates are checked before a run, of a plugin's schedule
 
 # Tokens of the tokenizers whose vocabulary is not learned.
 FIXED_VOCABULARIES = {"bytes": 257, "gpt2": 50_257}
@@ -46,7 +46,7 @@ def contradictions(config: Config) -> list[str]:
         *_extensions(config),
         *_budget(config),
         *_finetuning(config),
-        *_plugged(config),
+        *_plugin_network_problems(config),
     ]
 
 
@@ -97,14 +97,14 @@ def _tried(schedule: Schedule) -> Schedule:
     """Return the schedule, after checking rates along all of it if it is a plugin's."""
     if registered("schedule", schedule.kind) is None:
         return schedule
-    stride = -(-schedule.updates // _TRIED_UPDATES)
+    stride = -(-schedule.updates // _CHECKED_UPDATES)
     try:
         for update in (*range(0, schedule.updates, stride), schedule.updates - 1):
             schedule(update)
     except HairpinError:
         raise
     except Exception as error:
-        raise PluginError(f"{blame(error)} (the schedule {schedule.kind!r})") from error
+        raise PluginError(f"{plugin_error_line(error)} (the schedule {schedule.kind!r})") from error
     return schedule
 
 
@@ -172,7 +172,7 @@ def decays(kind: str) -> bool:
     return kind not in CURVES or CURVES[kind].decays
 
 
-def _plugged(config: Config) -> Iterator[str]:
+def _plugin_network_problems(config: Config) -> Iterator[str]:
     """Yield settings that only hairpin's own networks support."""
     name = config.model.architecture
     if name not in BUILT_IN["model"]:
@@ -207,8 +207,7 @@ def _sources(config: Config) -> Iterator[str]:
     if without and len(without) < len(sources):
         yield (
             f"data.sources: {', '.join(without)} has no weight, and others have one; give each a "
-            f"weight, or none, and size decides"
-            ""
+            "weight, or none, and size decides"
         )
 
 

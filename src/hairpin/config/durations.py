@@ -10,7 +10,7 @@ _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _PATTERN = re.compile(
     r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?"
 )
-_LONGEST_SECONDS = 366 * 86_400
+_MAX_SECONDS = 366 * 86_400
 
 
 def parse_duration(given: Time, option: str = "--budget", otherwise: str = "") -> float:
@@ -30,7 +30,7 @@ def parse_duration(given: Time, option: str = "--budget", otherwise: str = "") -
     seconds = sum(
         float(part) * _SECONDS[unit] for part, unit in zip(parts, _SECONDS, strict=False) if part
     )
-    if not 1 <= seconds <= _LONGEST_SECONDS:
+    if not 1 <= seconds <= _MAX_SECONDS:
         raise ConfigError(
             f"{option} {given}: write {otherwise}a length of time such as 90s, 10m, 1h30m or 2d, "
             "from a second to a year"

@@ -16,7 +16,7 @@ class TableFormat:
     Args:
         name: as in `data.format`.
         suffixes: of its files' names.
-        reader: its subclass of `hairpin.data.tables.table.Table`, which is imported when such a
+        reader: its subclass of `hairpin.data.tables.table.BaseTable`, which is imported when such a
             file is read.
     """
 

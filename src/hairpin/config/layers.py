@@ -16,14 +16,14 @@ from hairpin.config.recipes import SIZES
 from hairpin.errors import is_secret
 
 Tree = dict[str, Any]
-Rivals = Iterable[tuple[str, tuple[str, ...]]]
+ExclusiveKeys = Iterable[tuple[str, tuple[str, ...]]]
 
 _LONGEST_VALUE, _LONGEST_WORD = 60, 200  # a path is best shown whole
 _KEY = re.compile(r"[a-z0-9_.]+")
 
 # A key of a layer, and the keys that it overrides in the layers below it: a length of the command
 # line replaces the file's, in whatever form the file has it, and a named size the file's shape.
-RIVALS = (
+EXCLUSIVE_KEYS = (
     *((key, tuple(k for k in group if k != key)) for group in ALTERNATIVES for key in group),
     ("model.size", tuple(f"model.{name}" for name in SIZES["gpt2"])),
     ("data.corpus", ("data.hash",)),
@@ -36,7 +36,7 @@ RIVALS = (
 )
 
 # The same for a recipe, whose minimum belongs to its curve.
-RECIPE_RIVALS = (*RIVALS, ("schedule.kind", ("schedule.min_lr",)))
+RECIPE_ALTERNATIVES = (*EXCLUSIVE_KEYS, ("schedule.kind", ("schedule.min_lr",)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def without_overridden(below: Mapping[str, Any], above: Tree, rivals: Rivals = RIVALS) -> Tree:
+def without_overridden(
+    below: Mapping[str, Any], above: Tree, rivals: ExclusiveKeys = EXCLUSIVE_KEYS
+) -> Tree:
     """Return the lower layer without the keys that the upper one sets in another way."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
     for said, silenced in rivals:

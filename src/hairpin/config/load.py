@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from hairpin.config.checks import contradictions
 from hairpin.config.layers import (
-    RECIPE_RIVALS,
+    RECIPE_ALTERNATIVES,
     Statement,
     Tree,
     assignment,
@@ -39,7 +39,7 @@ from hairpin.errors import ConfigError, is_secret
 from hairpin.system.access import reading
 
 # Tables that another recipe replaces in a run's own file; text, size and length stay.
-_OF_A_RECIPE = ("model.", "optimizer.", "schedule.", "clip.")
+_RECIPE_KEYS = ("model.", "optimizer.", "schedule.", "clip.")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}  # of a separator that was typed in a shell
 # Used where pydantic's own messages are about Python.
 _MESSAGES = {"model_type": "must be a table of keys", "tuple_type": "must be a list, as in ['a']"}
@@ -78,7 +78,7 @@ class RequestedSettings:
             raise ConfigError(
                 [*self.problems, f"{there_is_no}; choose one of {', '.join(RECIPES)}"]
             )
-        below = without_overridden(RECIPES[recipe], self.tree, RECIPE_RIVALS)
+        below = without_overridden(RECIPES[recipe], self.tree, RECIPE_ALTERNATIVES)
         try:
             config = validate(merge(below, {**self.tree, "recipe": recipe}))
         except ConfigError as error:
@@ -148,7 +148,7 @@ def _without_own_recipe(in_file: Tree, call: Tree) -> Tree:
     either = {key for name in (own, other) for key in flat(RECIPES[str(name)])}
     kept: Tree = {}
     for key, value in flat(in_file).items():
-        is_kind = key.startswith(_OF_A_RECIPE) and key.rpartition(".")[2] not in SIZES["gpt2"]
+        is_kind = key.startswith(_RECIPE_KEYS) and key.rpartition(".")[2] not in SIZES["gpt2"]
         if not (is_kind and key in either and value == by_recipe.get(key)):
             kept = merge(kept, nested(key, value))
     return kept
@@ -277,7 +277,7 @@ def short_tree(config: Config) -> Tree:
     return short
 
 
-def differences(was: Config, now: Config) -> list[tuple[str, Any, Any]]:
+def changed_keys(was: Config, now: Config) -> list[tuple[str, Any, Any]]:
     """Return each dotted key that differs, with both its values; None: unset."""
     before, after = flat(to_tree(was)), flat(to_tree(now))
     keys = [key for key in known_keys() if before.get(key) != after.get(key)]

@@ -61,7 +61,7 @@ _TYPES = {
     "string": "text",
     "array": "list of texts",
 }
-_SMALLEST_AS_POWER = 10**6
+_MIN_AS_POWER = 10**6
 _OUR_NAME = re.compile(r"--\w+|\w+\.\w+")
 
 
@@ -168,7 +168,7 @@ def _bound(field: dict[str, Any], inclusive: str, exclusive: str, word: str) -> 
 def _number(value: float) -> str:
     """Format a bound for people: 65,536 or 10^15 or 0.5."""
     digits = str(int(value)) if value == int(value) else ""
-    if value >= _SMALLEST_AS_POWER and digits == "1" + "0" * (len(digits) - 1):
+    if value >= _MIN_AS_POWER and digits == "1" + "0" * (len(digits) - 1):
         return f"10^{len(digits) - 1}"
     return f"{int(value):,}" if digits else f"{value:g}"
 

@@ -563,7 +563,7 @@ class Evaluate(Table):
     )
 
 
-class Checkpoint(Table):
+class CheckpointTable(Table):
     """Checkpoints: when they are saved, and which are kept."""
 
     every_updates: Count | None = Field(
@@ -740,6 +740,6 @@ class Config(Table):
     start: Start = Start()
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
-    checkpoint: Checkpoint = Checkpoint()
+    checkpoint: CheckpointTable = CheckpointTable()
     track: Track = Track()
     execution: Execution = Execution()

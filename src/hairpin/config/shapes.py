@@ -60,6 +60,5 @@ def architecture(config: Config) -> Iterator[str]:
         yield (
             f"model.heads: heads of {width // heads} cannot be rotated in halves; model.width, "
             f"{width}{_whose(config, 'width')}, by model.heads, {heads}{_whose(config, 'heads')}, "
-            f"must be even"
-            ""
+            "must be even"
         )

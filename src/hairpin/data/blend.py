@@ -39,7 +39,7 @@ from hairpin.system.files import cache_folder, new_folder, remove
 Asked = settings.Tokenizer | Tokenizer
 
 
-def survey_text(
+def survey_sources(
     data: settings.Data, *, cache: Path | None = None, on_progress: Progress | None = None
 ) -> Survey:
     """Survey all the text.
@@ -110,25 +110,25 @@ def require_enough_text(prepared: Prepared, context: int) -> None:
     require_enough(len(prepared.train), len(prepared.val), context)
 
 
-def words_of(prepared: Prepared) -> str:
+def summary_line(prepared: Prepared) -> str:
     """Sum up a prepared text in a line; further lines report what was left out."""
     return (
         f"{len(prepared.train):,} training and {len(prepared.val):,} validation tokens, "
         f"vocabulary {prepared.tokenizer.vocabulary:,}"
-        + "".join(f"\n{line}" for line in notices_of(prepared.survey))
+        + "".join(f"\n{line}" for line in text_notices(prepared.survey))
     )
 
 
-def notices_of(found: Survey) -> Iterator[str]:
+def text_notices(found: Survey) -> Iterator[str]:
     """Yield the notices of train, plan and prepare about a text: what is read, left out,
     replaced, or not found.
     """
-    if of_tables := words_of_tables(found):
+    if of_tables := columns_line(found):
         yield of_tables
     yield from found.notices
 
 
-def words_of_tables(found: Survey) -> str | None:
+def columns_line(found: Survey) -> str | None:
     """Return a line about the columns that are read and left out; None: no tables."""
     return table_words(found.column, found.unused, found.rows, found.empty)
 
@@ -173,8 +173,7 @@ def _joined(data: settings.Data, found: Sequence[Survey]) -> Survey:
     if data.hash not in (None, joined.hash):
         raise CorpusError(
             f"{settings.named(data)}: the sources differ from those in this run's config; other "
-            f"sources need a new run"
-            ""
+            "sources need a new run"
         )
     return joined
 

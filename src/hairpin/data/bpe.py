@@ -28,7 +28,7 @@ _VOCABULARIES = (
     (200_000_000, 8192),
     (2_000_000_000, 16_384),
 )
-_LARGEST_VOCABULARY = 32_768
+_MAX_VOCABULARY = 32_768
 # Nearly the words of GPT-2's expression: enough for an estimate of memory.
 _WORDS = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+")
 # Longer words (a genome is one) slow down learning and add nothing.
@@ -41,7 +41,7 @@ def choose_vocabulary(train_bytes: int) -> int:
     for limit_bytes, vocabulary in _VOCABULARIES:
         if train_bytes <= limit_bytes:
             return vocabulary
-    return _LARGEST_VOCABULARY
+    return _MAX_VOCABULARY
 
 
 def sample_evenly(
@@ -76,7 +76,7 @@ def recut_each(texts: Iterable[str]) -> Iterator[str]:
         yield from recut((text,), _LEARNING_PIECE_CHARS, _LEARNING_PIECE_CHARS)
 
 
-def learn(
+def train_merges(
     texts: Iterable[str], size: int, on_bytes: Callable[[int], None] | None = None
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Learn the vocabulary and the merges of a BPE of up to `size` tokens, including the 256 bytes.
@@ -162,7 +162,7 @@ def of_merges(
     return {name: i for name, i in vocab.items() if name in made or name not in contents}
 
 
-def tokens_of(names: Sequence[str], merges: Sequence[tuple[str, str]]) -> list[bytes]:
+def tokens_of_merges(names: Sequence[str], merges: Sequence[tuple[str, str]]) -> list[bytes]:
     """Return the bytes of tokens in GPT-2's notation, in the order in which they were learned.
 
     Raises:

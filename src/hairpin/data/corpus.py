@@ -16,13 +16,13 @@ from hairpin.data.finding import FormerSearch, Search, TextSource
 from hairpin.data.folders import LeftOut
 from hairpin.data.pieces import recut
 from hairpin.data.reading import TextReader
-from hairpin.data.tables.choosing import settle_tables
+from hairpin.data.tables.choosing import choose_tables
 from hairpin.data.tables.columns import choose_column, counted
 from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
 from hairpin.system.files import shown
 
-_MOST_PROBLEMS = 10
+_MAX_PROBLEMS = 10
 # Marks that other programs write between documents. Quoted ones are code that mentions them.
 _KNOWN = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]")
 _PATTERNS = {mark: re.compile(f"""(?<!["'`]){re.escape(mark)}(?!["'`])""") for mark in _KNOWN}
@@ -79,14 +79,14 @@ class Corpus:
         unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters that replaced bad bytes, in the last pass.
         marks: separators in the last pass, used or missed.
-        is_former: whether files are read by the former rules; see `former_corpus`.
+        is_former: whether files are read by the former rules; see `legacy_corpus`.
     """
 
     name: str
     sources: list[TextSource]
     data: Data
     left_out: LeftOut = field(default_factory=LeftOut)
-    is_former: bool = False
+    is_legacy: bool = False
     undecodable: int = field(default=0, init=False)
     replaced: int = field(default=0, init=False)
     rows: int = field(default=0, init=False)
@@ -101,7 +101,7 @@ class Corpus:
     def become(self, other: "Corpus") -> None:
         """Take over another's files and its way of reading them."""
         self.sources, self.data = other.sources, other.data
-        self.left_out, self.is_former = other.left_out, other.is_former
+        self.left_out, self.is_legacy = other.left_out, other.is_legacy
 
     def notices(self) -> tuple[str, ...]:
         """Return lines about what was left out, replaced or not found in the last pass."""
@@ -132,7 +132,7 @@ class Corpus:
         """Return a file's problems with those of the files after it, to be fixed all at once."""
         problems = list(error.problems)
         for number, source in enumerate(rest, 1):
-            if len(problems) >= _MOST_PROBLEMS:
+            if len(problems) >= _MAX_PROBLEMS:
                 problems.append(f"{len(rest) - number + 1:,} more files were not checked")
                 break
             try:
@@ -148,7 +148,7 @@ class Corpus:
         if separator is None:
             streams: Iterable[Iterator[str]] = [self.marks.counting(blocks)]
         else:
-            streams = split_stream(blocks, separator, is_exact=self.is_former)
+            streams = split_stream(blocks, separator, is_exact=self.is_legacy)
             self.marks.files += 1
         for number, stream in enumerate(streams, 1):
             self.marks.separators += number > 1
@@ -191,7 +191,7 @@ class Corpus:
             elif text:
                 yield text
         else:
-            reader = TextReader(source.path, data.on_bad_bytes, is_checked=not self.is_former)
+            reader = TextReader(source.path, data.on_bad_bytes, is_checked=not self.is_legacy)
             before = self.replaced
             for block in reader.blocks():
                 self.replaced = before + reader.replaced
@@ -269,7 +269,7 @@ def open_corpus(data: Data) -> Corpus:
         return Corpus("verdict", [TextSource(path.name, path)], data)
     if not data.texts:
         raise CorpusError("no text given; name a file or a folder, or use --corpus stdlib")
-    # With a hash it is a repeat, maybe of a run that read more as text: see `former_corpus`.
+    # With a hash it is a repeat, maybe of a run that read more as text: see `legacy_corpus`.
     search = Search(
         data.format, takes_tables=data.column is not None, checks_named=data.hash is None
     )
@@ -278,7 +278,7 @@ def open_corpus(data: Data) -> Corpus:
     if search.problems:
         raise CorpusError(search.problems)
     left_out = search.left_out
-    data, sources = settle_tables(data, search.sources, left_out)
+    data, sources = choose_tables(data, search.sources, left_out)
     return Corpus(named(data), sources, data, left_out)
 
 
@@ -291,7 +291,7 @@ def _joined(data: Data) -> Corpus:
     return Corpus(named(data), sources, data, left_out)
 
 
-def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
+def legacy_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
     """Return the corpus as the former rules read it, or None if that makes no difference.
 
     A run's config holds the hash of its text. If the hash no longer matches, but matches the text
@@ -313,7 +313,7 @@ def former_corpus(corpus: Corpus, *, is_refused: bool) -> Corpus | None:
     is_same = then == now and "\n" not in (data.separator or "")
     if search.problems or (is_same and not is_refused):
         return None
-    return Corpus(named(data), search.sources, data, search.left_out, is_former=True)
+    return Corpus(named(data), search.sources, data, search.left_out, is_legacy=True)
 
 
 def reading_notices(

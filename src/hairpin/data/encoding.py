@@ -8,7 +8,7 @@ import numpy as np
 
 from hairpin.data.added_tokens import AddedTokens
 from hairpin.data.corpus import Corpus, Document
-from hairpin.data.split import Survey, divide, tail_bytes
+from hairpin.data.split import Survey, divide_text, tail_bytes
 from hairpin.data.tokenizers import Ids, Tokenizer
 from hairpin.errors import CorpusError
 
@@ -21,13 +21,12 @@ class ChangedError(CorpusError):
     def __init__(self, corpus: Corpus) -> None:
         super().__init__(
             f"{corpus.name}: the text changed while it was read; wait until it is complete, then "
-            f"run the command again"
-            ""
+            "run the command again"
         )
 
 
 @dataclass(frozen=True)
-class Part:
+class DocumentPart:
     """A piece of text on one side; `opens` if a document, or its tail, begins with it."""
 
     is_validation: bool
@@ -36,7 +35,7 @@ class Part:
     text_bytes: int
 
 
-def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
+def divided_parts(corpus: Corpus, found: Survey) -> Iterator[DocumentPart]:
     """Yield all pieces of the corpus with their sides, in order.
 
     Raises:
@@ -49,7 +48,7 @@ def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
             raise ChangedError(corpus)
         digest = hashlib.sha256()
         last_side: bool | None = None
-        divided = divide(
+        divided = divide_text(
             document.pieces(),
             in_validation=bool(found.in_validation[index]),
             tail_bytes=tail_bytes(found, index, corpus.data),
@@ -58,14 +57,16 @@ def divided_parts(corpus: Corpus, found: Survey) -> Iterator[Part]:
         for is_validation, text in divided:
             content = text.encode()
             digest.update(content)
-            yield Part(is_validation, is_validation != last_side, text, len(content))
+            yield DocumentPart(is_validation, is_validation != last_side, text, len(content))
             last_side = is_validation
         overall.update(digest.digest())
     if overall.hexdigest() != found.hash:
         raise ChangedError(corpus)
 
 
-def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple[Part, Ids]]:
+def encoded_parts(
+    parts: Iterable[DocumentPart], tokenizer: Tokenizer
+) -> Iterator[tuple[DocumentPart, Ids]]:
     """Yield each part with its ids, with end-of-text before those that open a document."""
     opening = np.array([tokenizer.end_of_text], dtype=np.uint32)
     for batch in _batches(_with_whole_marks(parts, AddedTokens(tokenizer.added_tokens()))):
@@ -77,20 +78,20 @@ def encoded_parts(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[tuple
 def token_blocks(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Ids, int]]:
     """Yield (ids, bytes of text) of whole documents, with end-of-text before each of them."""
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Iterator[DocumentPart]:
         for document in documents:
             for number, piece in enumerate(document.pieces()):
-                yield Part(False, number == 0, piece, len(piece.encode()))
+                yield DocumentPart(False, number == 0, piece, len(piece.encode()))
 
     for part, ids in encoded_parts(parts(), tokenizer):
         yield ids, part.text_bytes
 
 
-def _with_whole_marks(parts: Iterable[Part], marks: AddedTokens) -> Iterator[Part]:
+def _with_whole_marks(parts: Iterable[DocumentPart], marks: AddedTokens) -> Iterator[DocumentPart]:
     """Yield the parts, recut so that none ends inside the text of an added token, which was unknown
     when they were cut.
     """
-    waiting: Part | None = None
+    waiting: DocumentPart | None = None
     for part in parts:
         if not waiting:
             waiting = part
@@ -103,12 +104,12 @@ def _with_whole_marks(parts: Iterable[Part], marks: AddedTokens) -> Iterator[Par
         yield waiting
 
 
-def _with_text(part: Part, text: str) -> Part:
+def _with_text(part: DocumentPart, text: str) -> DocumentPart:
     return replace(part, text=text, text_bytes=len(text.encode()))
 
 
-def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    batch: list[Part] = []
+def _batches(parts: Iterable[DocumentPart]) -> Iterator[list[DocumentPart]]:
+    batch: list[DocumentPart] = []
     chars = 0
     for part in parts:
         batch.append(part)

@@ -25,7 +25,7 @@ from hairpin.data.tables.json import begins_like_rows
 from hairpin.errors import CorpusError
 from hairpin.system.files import cache_folder, shown
 
-_PACKED_THEN = (".bz2", ".xz")  # left out by name before files were recognised by content
+_LEGACY_COMPRESSED = (".bz2", ".xz")  # left out by name before files were recognised by content
 _HIDDEN = Kind("hidden file or folder", "", "", has_text=False, many="hidden files or folders")
 _SPECIAL = Kind(
     "broken link or special file", "", "", has_text=False, many="broken links or special files"
@@ -114,7 +114,7 @@ class Search:
                     "write its text to a file, and name that"
                 )
         except FileNotFoundError:
-            self.problems.append(_no_such(path))
+            self.problems.append(_missing_error(path))
         except (OSError, ValueError) as error:
             self._refuse(path, error)
 
@@ -292,7 +292,7 @@ class FormerSearch(Search):
         return None
 
     def kind_of_found(self, path: Path) -> Kind | None:
-        if path.suffix.lower() in _PACKED_THEN:
+        if path.suffix.lower() in _LEGACY_COMPRESSED:
             return BINARY
         try:
             has_nul = b"\0" in opening_of(path)
@@ -313,7 +313,7 @@ def require_there(data: Data) -> None:
     parts = [part for _, part in data.parts()] or [data]
     named = [Path(text) for part in parts for text in part.texts]
     missing = [
-        _no_such(path)
+        _missing_error(path)
         for path in dict.fromkeys(named)
         if not GLOB_CHARACTERS & set(str(path)) and not os.path.lexists(path)
     ]
@@ -321,7 +321,7 @@ def require_there(data: Data) -> None:
         raise CorpusError(missing)
 
 
-def _no_such(path: Path) -> str:
+def _missing_error(path: Path) -> str:
     return f"{shown(path)}: no such file or folder; check the path"
 
 

@@ -45,7 +45,7 @@ _TABLES = Kind(
     "--column NAME includes them, --set data.format=text reads them as plain text",
     many="tables next to texts",
 )
-_MOST_NAMES = 3
+_MAX_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class LeftOut:
         entry = self._entries.setdefault(kind, _Entry(0, []))
         entry.count += 1
         entry.names.append(name)
-        del entry.names[_MOST_NAMES:]
+        del entry.names[_MAX_NAMES:]
 
     def take(self, other: "LeftOut") -> None:
         """Add another's counts."""
         for kind, entry in other._entries.items():
             mine = self._entries.setdefault(kind, _Entry(0, []))
             mine.count += entry.count
-            mine.names = (mine.names + entry.names)[:_MOST_NAMES]
+            mine.names = (mine.names + entry.names)[:_MAX_NAMES]
 
     @property
     def total(self) -> int:
@@ -124,15 +124,15 @@ class LeftOut:
         if others:
             by_count = sorted(others.values(), key=lambda other: -other[1].count)
             counted = (
-                _counted(kind, entry) if entry.count <= _MOST_NAMES else kind.counted(entry.count)
+                _counted(kind, entry) if entry.count <= _MAX_NAMES else kind.counted(entry.count)
                 for kind, entry in by_count
             )
             yield f"left out: {', '.join(counted)}"
 
 
 def _counted(kind: Kind, entry: _Entry) -> str:
-    names = ", ".join(entry.names[:_MOST_NAMES])
-    more = entry.count - _MOST_NAMES
+    names = ", ".join(entry.names[:_MAX_NAMES])
+    more = entry.count - _MAX_NAMES
     return f"{kind.counted(entry.count)} ({names}{f' and {more:,} more' if more > 0 else ''})"
 
 

@@ -41,7 +41,7 @@ _Merges = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundTokenizer:
     """A tokenizer of another program.
 
     Args:
@@ -56,7 +56,7 @@ class Found:
     plain: tuple[str, ...] = ()
 
 
-def read_tokenizer(folder: Path, rows: int | None = None) -> Found | None:
+def read_tokenizer(folder: Path, rows: int | None = None) -> FoundTokenizer | None:
     """Read GPT-2's tokenizer, another byte-level BPE in its format, or plain bytes, which are a BPE
     without merges; return None if there are no files.
 
@@ -89,8 +89,7 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Found | None:
         reason = " ".join(str(error).split())
         raise RunError(
             f"{file}: hairpin cannot use this tokenizer: {reason}; it takes GPT-2's, and other "
-            f"byte-level BPE of the same form"
-            ""
+            "byte-level BPE of the same form"
         ) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(
@@ -161,7 +160,7 @@ def _pair(parts: Sequence[str]) -> tuple[str, str]:
 
 def _found(
     vocab: dict[str, int], merges: _Merges, listed: list[dict[str, Any]], rows: int | None
-) -> Found:
+) -> FoundTokenizer:
     if END_OF_TEXT in vocab:
         listed = [{"content": END_OF_TEXT, "id": vocab[END_OF_TEXT]}, *listed]
     tokens = {token["content"]: token for token in listed}
@@ -176,7 +175,7 @@ def _found(
     if missing:
         raise ValueError(
             f"{len(missing)} of the 256 bytes have no token, so it cannot encode every text (to "
-            f"train one that can: "
+            "train one that can: "
             "initial_alphabet=ByteLevel.alphabet())"
         )
     if "" in tokens:
@@ -184,7 +183,7 @@ def _found(
     needed = max(tokens[END_OF_TEXT]["id"], *of_merges.values())
     limit = len(ids) if rows is None else max(rows, needed + 1)
     has_row = [token for token in in_order if token["id"] < limit]
-    return Found(
+    return FoundTokenizer(
         _tokenizer(of_merges, merges, [_added(token) for token in has_row]),
         tuple(token["content"] for token in in_order[len(has_row) :]),
         tuple(token["content"] for token in has_row if _is_unlike_its_text(token)),
@@ -204,7 +203,7 @@ def _is_unlike_its_text(token: dict[str, Any]) -> bool:
 def _tokenizer(vocab: dict[str, int], merges: _Merges, added: Sequence[Added]) -> Tokenizer:
     names = sorted(vocab, key=vocab.__getitem__)
     if [(token.content, token.id) for token in added] == [(END_OF_TEXT, len(names))]:
-        tokens = bpe.tokens_of(names, merges)
+        tokens = bpe.tokens_of_merges(names, merges)
         if _digest(tokens) == _GPT2_SHA256:
             return Gpt2Tokenizer(tokens)
         if tokens == [bytes((byte,)) for byte in range(256)]:

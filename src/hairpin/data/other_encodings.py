@@ -30,7 +30,7 @@ _CONTROL = bytes(byte for byte in range(32) if byte not in b"\b\t\n\v\f\r\x1a\x1
 Test = Callable[[str], bool]
 
 
-def marked(opening: bytes) -> tuple[str, int] | None:
+def encoding_by_mark(opening: bytes) -> tuple[str, int] | None:
     """Return the codec that a byte-order mark announces and the mark's length in bytes, or None
     if there is no mark or what follows is not text.
     """
@@ -41,7 +41,7 @@ def marked(opening: bytes) -> tuple[str, int] | None:
     return None
 
 
-def unmarked(opening: bytes) -> str | None:
+def encoding_by_nuls(opening: bytes) -> str | None:
     """Return "UTF-16LE" or the like for text in a wide encoding without a mark, else None.
 
     Each Latin letter contains a NUL. Other scripts have NULs only in spaces and line ends, and
@@ -141,13 +141,13 @@ WESTERN = "WINDOWS-1252"
 _ENOUGH_BYTES = 16  # that are not ASCII: fewer tell no script
 # Of bytes that are not ASCII those that follow another: whole words of them are another script,
 # and Latin letters with accents stand among those without.
-_OF_ANOTHER_SCRIPT = 0.5
+_OTHER_SCRIPT_SHARE = 0.5
 _WESTERN_MARKS = "„“”‘’‚–—…€£§©®°«»¿¡·•´\xa0"
 _POLISH = "¹³¿Ÿ¾\ufffd"  # ą, ł, ż, ź, ľ and ť, read as Windows-1252
 _SIGN_IN_A_WORD = re.compile(rf"(?<=[^\W\d_])[{_POLISH}](?=[^\W\d_])")
 
 
-def legacy(part: bytes) -> str | None:
+def recognise_legacy_encoding(part: bytes) -> str | None:
     """Return the older encoding that a part of a file looks like, by its name for `iconv`.
 
     Args:
@@ -164,7 +164,7 @@ def legacy(part: bytes) -> str | None:
         if letters and _share(letters, test) >= least:
             return name
     in_a_row = sum(one >= 0x80 and other >= 0x80 for one, other in pairwise(part))
-    if in_a_row < _OF_ANOTHER_SCRIPT * letters_bytes or not is_enough:
+    if in_a_row < _OTHER_SCRIPT_SHARE * letters_bytes or not is_enough:
         return _latin(part)
     best = max((_frequent(part, codec, often), name) for codec, name, often in _ONE_BYTE)
     return best[1] if best[0] >= 0.4 else None

@@ -12,7 +12,12 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from hairpin.data.other_encodings import WESTERN, control_share, legacy, marked
+from hairpin.data.other_encodings import (
+    WESTERN,
+    control_share,
+    encoding_by_mark,
+    recognise_legacy_encoding,
+)
 from hairpin.data.recognising import (
     BINARY,
     COMPRESSED,
@@ -27,11 +32,11 @@ from hairpin.system.files import shown
 
 BLOCK_BYTES = 256 * 1024
 # A kilobyte of zstd can expand to 30 MB: small reads keep memory bounded.
-_ZSTD_BITE_BYTES = 1024
+_ZSTD_CHUNK_BYTES = 1024
 # `zstd --long=31`, used for large dumps: as much memory as the file requests, up to 2 GB.
 _ZSTD_WINDOW_BYTES = 2**31
 _GARBLED = 0.02  # NULs and control characters around a bad byte, above which it is no text encoding
-_AROUND_BYTES = 4096
+_CONTEXT_BYTES = 4096
 _DECODERS: dict[str, Callable[[bytes, str, bool], tuple[str, int]]] = {
     "utf-8": codecs.utf_8_decode,
     "utf-16-le": codecs.utf_16_le_decode,
@@ -93,7 +98,7 @@ def kind_of_file(path: Path, *, is_found: bool = False) -> Kind | None:
     except CorpusError:
         with path.open("rb"):
             return None
-    if (kind := _without_text(path, opening)) or marked(opening):
+    if (kind := _without_text(path, opening)) or encoding_by_mark(opening):
         return kind
     if (is_found and b"\0" in opening) or is_mostly_binary(opening + _samples(path)):
         return BINARY
@@ -188,7 +193,7 @@ def _zstd_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         ) from error
     unpacker, frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES), None
     try:
-        while bite := file.read(_ZSTD_BITE_BYTES):
+        while bite := file.read(_ZSTD_CHUNK_BYTES):
             while bite:
                 frame = frame or unpacker.decompressobj()
                 block = frame.decompress(bite)
@@ -201,7 +206,7 @@ def _zstd_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise CorpusError(
                 f"{shown(path)}: needs more memory to unpack than this machine has; unpack it "
-                f"first, as with"
+                "first, as with"
                 " `zstd -d --long=31`"
             ) from None
         raise _damaged(path, "zstd", str(error)) from error
@@ -262,7 +267,7 @@ class TextReader:
         opening, taken = _opening(source)
         if self._is_checked and (kind := _without_text(self.path, opening)):
             raise refusal(self.path, kind)
-        self._codec, mark_bytes = marked(opening) or ("utf-8", 0)
+        self._codec, mark_bytes = encoding_by_mark(opening) or ("utf-8", 0)
         pending, offset, first = b"", 0, True
         for block in chain(taken, source):
             data = pending + block
@@ -298,13 +303,13 @@ class TextReader:
     def _bad_byte(self, data: bytes, at: int, offset: int) -> CorpusError:
         name = self._codec.upper().removesuffix("-LE").removesuffix("-BE")
         where = f"{shown(self.path)}: byte 0x{data[at]:02x} at offset {offset} is not {name}"
-        around = data[max(0, at - _AROUND_BYTES) : at + _AROUND_BYTES]
+        around = data[max(0, at - _CONTEXT_BYTES) : at + _CONTEXT_BYTES]
         if self._codec == "utf-8" and control_share(around) >= _GARBLED:
             return CorpusError(
                 f"{where}, and the bytes around it look like binary data; name a text file"
             )
         mend = "fix the file"
-        if self._codec == "utf-8" and (likely := legacy(around)):
+        if self._codec == "utf-8" and (likely := recognise_legacy_encoding(around)):
             mend = f"it looks like {likely}: save it as UTF-8, as with `iconv -f {likely} -t UTF-8`"
             if likely != WESTERN:  # hardly any text lacks such bytes
                 return CorpusError(f"{where}; {mend}")

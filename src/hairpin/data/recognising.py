@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hairpin.data.other_encodings import control_share, is_utf8, marked, unmarked
+from hairpin.data.other_encodings import control_share, encoding_by_mark, encoding_by_nuls, is_utf8
 
 OPENING_BYTES = 8192
 _MOSTLY = 0.5  # NULs and control characters in the opening of a file that is not text
@@ -247,11 +247,11 @@ def recognise(path: Path, opening: bytes) -> Kind | None:
     """
     if kind := _in_letters(path, opening):
         return kind
-    if marked(opening) or _is_plain(opening):
+    if encoding_by_mark(opening) or _is_plain(opening):
         return None
     if kind := _signed(path, opening):
         return kind
-    if name := unmarked(opening):
+    if name := encoding_by_nuls(opening):
         return Kind(
             "file in UTF-16 or UTF-32 without a byte-order mark",
             f"{name} without a byte-order mark",

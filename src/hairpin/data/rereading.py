@@ -84,12 +84,12 @@ def files_of(texts: Iterable[Any]) -> list[Path]:
     if others := [text for text in found if not isinstance(text, str | os.PathLike)]:
         raise CorpusError(
             f"a {type(others[0]).__name__} is not a file; write its records to a file, and name "
-            f"that"
+            "that"
         )
     return [Path(text) for text in found]
 
 
-def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list[Corpus]:
+def open_like_run(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list[Corpus]:
     """Open texts as a run reads its own, in their order.
 
     Args:
@@ -103,7 +103,7 @@ def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list
     changed = {key.partition(".")[2]: value for key, value in said.items()}
     corpora: list[Corpus] = []
     problems: list[str] = []
-    for data in _together([_way(own, text, changed) for text in texts]):
+    for data in _joined_sources([_reading_settings(own, text, changed) for text in texts]):
         try:
             corpora.append(open_corpus(data))
         except CorpusError as error:
@@ -116,7 +116,7 @@ def open_alike(own: Data, texts: Iterable[Any], said: Mapping[str, Any]) -> list
     return corpora
 
 
-def _way(own: Data, text: Any, changed: Mapping[str, Any]) -> Data:
+def _reading_settings(own: Data, text: Any, changed: Mapping[str, Any]) -> Data:
     """Return the settings for reading one text: the call's, else the run's."""
     if isinstance(text, str | os.PathLike):
         return _how(own, Path(text).absolute()).model_copy(update=changed)
@@ -197,7 +197,7 @@ def _is_file(name: Path) -> bool:
     return bool(name.suffix) and not GLOB_CHARACTERS & set(str(name))
 
 
-def _together(ways: Sequence[Data]) -> list[Data]:
+def _joined_sources(ways: Sequence[Data]) -> list[Data]:
     """Join consecutive texts that are read alike."""
     together: list[Data] = []
     for data in ways:

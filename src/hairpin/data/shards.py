@@ -18,7 +18,7 @@ from hairpin.config import settings
 from hairpin.data import bpe
 from hairpin.data.corpus import Corpus, open_corpus
 from hairpin.data.encoding import ChangedError, divided_parts, encoded_parts
-from hairpin.data.split import Progress, Survey, forget, survey
+from hairpin.data.split import Progress, Survey, forget_survey, survey
 from hairpin.data.streams import (
     FORMAT,
     StreamWriter,
@@ -32,7 +32,7 @@ from hairpin.errors import CorpusError, UserError
 from hairpin.system.files import cache_folder, move, remove, shown, sync_folder
 
 _STALE_SECONDS = 24 * 3600
-_LEAST_CONTEXT = 8  # below it there is no run of two updates to be had
+_MIN_CONTEXT = 8  # below it there is no run of two updates to be had
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def prepare(
     try:
         _build(folder, _Job(corpus, found, tokenizer, on_progress))
     except ChangedError:
-        forget(corpus, cache=cache)
+        forget_survey(corpus, cache=cache)
         raise
     shards = open_shards(folder)
     return Prepared(folder, found, shards.tokenizer, shards.train, shards.val, key, data)
@@ -267,7 +267,7 @@ def require_enough(train_tokens: int, val_tokens: int, context: int) -> None:
     problems = []
     if train_tokens < context + 1:
         fitting = train_tokens - 1
-        shorter = f", or use --set model.context={fitting}" if fitting >= _LEAST_CONTEXT else ""
+        shorter = f", or use --set model.context={fitting}" if fitting >= _MIN_CONTEXT else ""
         problems.append(
             f"too little training text: {train_tokens:,} tokens found, {context + 1:,} needed "
             f"for a context of {context:,}; add text{shorter}"
@@ -275,8 +275,7 @@ def require_enough(train_tokens: int, val_tokens: int, context: int) -> None:
     if val_tokens < 2:
         problems.append(
             f"too little validation text: {val_tokens:,} tokens found, 2 needed; add text, or use "
-            f"--set data.validation_fraction=0.2"
-            ""
+            "--set data.validation_fraction=0.2"
         )
     if problems:
         raise CorpusError(problems)

@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hairpin.config.settings import Data
-from hairpin.data.corpus import Corpus, SeparatorCounts, former_corpus, reading_notices
+from hairpin.data.corpus import Corpus, SeparatorCounts, legacy_corpus, reading_notices
 from hairpin.data.pieces import first_cut, last_cut
 from hairpin.errors import CorpusError
 from hairpin.system.files import cache_folder, write_atomically
@@ -103,12 +103,12 @@ def survey(
         error = CorpusError(
             f"{corpus.name}: the text has changed since this run's config was written (its hash "
             f"is {found.hash[:12]}…, data.hash is {expected[:12]}…); train a changed text as a "
-            f"new run"
+            "new run"
         )
     except CorpusError as problem:
         error = problem
     with contextlib.suppress(CorpusError):
-        if former := former_corpus(corpus, is_refused=found is None):
+        if former := legacy_corpus(corpus, is_refused=found is None):
             then = _surveyed(former, cache, on_progress)
             if then.hash == expected:
                 corpus.become(former)
@@ -137,7 +137,7 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
     )
 
 
-def forget(corpus: Corpus, *, cache: Path | None = None) -> None:
+def forget_survey(corpus: Corpus, *, cache: Path | None = None) -> None:
     """Drop the cached survey of a corpus whose files turned out to be different."""
     path = survey_path(corpus, cache or cache_folder())
     if path:
@@ -164,7 +164,7 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
         lengths.append(length)
         sides.append(int.from_bytes(digest.digest(), "big") < int(fraction * 2**256))
     if not done_bytes:
-        raise _nothing_in(corpus)
+        raise _empty_error(corpus)
     val_bytes = sum(length for length, side in zip(lengths, sides, strict=True) if side)
     found = Survey(
         files=len(corpus.sources) - corpus.undecodable,
@@ -187,7 +187,7 @@ def _read(corpus: Corpus, on_progress: Progress | None) -> Survey:
     return _decide(corpus, found)
 
 
-def _nothing_in(corpus: Corpus) -> CorpusError:
+def _empty_error(corpus: Corpus) -> CorpusError:
     where = corpus.sources[0].name if len(corpus.sources) == 1 else corpus.name
     if corpus.rows:
         return CorpusError(
@@ -207,9 +207,8 @@ def _decide(corpus: Corpus, found: Survey) -> Survey:
         side = "validation" if not found.val_bytes else "training"
         raise CorpusError(
             f"{corpus.name}: dividing {found.documents} documents by their content leaves {side} "
-            f"empty; give more documents (data.separator splits a file), or use --set "
-            f"data.split=tails"
-            ""
+            "empty; give more documents (data.separator splits a file), or use --set "
+            "data.split=tails"
         )
     fits = data.validation_fraction / 2 <= share <= min(2 * data.validation_fraction, 0.75)
     if data.split == "documents" or (data.split == "auto" and fits):
@@ -222,7 +221,7 @@ def _tail_bytes(document_bytes: int, fraction: float) -> int:
     return round(document_bytes * fraction)
 
 
-def divide(
+def divide_text(
     pieces: Iterator[str], *, in_validation: bool, tail_bytes: int, document_bytes: int
 ) -> Iterator[tuple[bool, str]]:
     """Yield a document's pieces as (is validation, text): all of one side, or a head and a tail.
@@ -323,7 +322,7 @@ def survey_path(corpus: Corpus, cache: Path) -> Path | None:
     """
     signature = hashlib.sha256()
     data = corpus.data.model_dump(mode="json", exclude={"hash"})
-    how_it_is_read = (_FORMAT, corpus.is_former, data, sys.version)
+    how_it_is_read = (_FORMAT, corpus.is_legacy, data, sys.version)
     signature.update(json.dumps(how_it_is_read, sort_keys=True).encode())
     for source in corpus.sources:
         if source.path is None:

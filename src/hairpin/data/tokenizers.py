@@ -187,7 +187,7 @@ class BpeTokenizer(RankedTokenizer):
     ) -> None:
         self._vocab = dict(sorted(vocab.items(), key=lambda pair: pair[1]))
         self.merges = list(merges)
-        super().__init__(bpe.tokens_of(list(self._vocab), self.merges))
+        super().__init__(bpe.tokens_of_merges(list(self._vocab), self.merges))
         self._added = tuple(added) or super().added_tokens()
         ids = sorted({*vocab.values(), *(token.id for token in self._added)})
         if ids != list(range(len(ids))):
@@ -264,7 +264,7 @@ def train_bpe(
         vocabulary: at least 257.
         on_bytes: called with the bytes read so far.
     """
-    return BpeTokenizer(*bpe.learn(texts, vocabulary - 1, on_bytes))
+    return BpeTokenizer(*bpe.train_merges(texts, vocabulary - 1, on_bytes))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -360,10 +360,12 @@ class Merging:
             return self._encoding.encode_to_numpy(text)
         except ValueError:
             # The expression backtracks through white space, and gives up on about a million.
-            return np.concatenate([self._encoding.encode_to_numpy(part) for part in _tame(text)])
+            return np.concatenate(
+                [self._encoding.encode_to_numpy(part) for part in _normalised(text)]
+            )
 
 
-def _tame(text: str) -> Iterator[str]:
+def _normalised(text: str) -> Iterator[str]:
     r"""Yield the text cut before the last character of each long run of white space.
 
     The expression always splits there: `\s+(?!\S)` takes all of a run but its last character.

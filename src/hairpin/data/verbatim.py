@@ -108,15 +108,15 @@ class VerbatimSearch:
         length, place = self._longest
         return self._bytes[place : place + length].tobytes()
 
-    def look_in(self, text: HashedText) -> None:
+    def search_in(self, text: HashedText) -> None:
         """Search a text, or the next part of one."""
         hashes = text.windows(self._shortest)
         at = np.flatnonzero(self._table[hashes >> self._shift])
-        at, which = _hits(hashes[at], at, self._hashes)
+        at, which = _candidates_in(hashes[at], at, self._hashes)
         if len(at):
             self._mark(text, at, which)
             if self._wants_longest:
-                self._lengthen(text, at)
+                self._extend_match(text, at)
 
     def _mark(self, text: HashedText, at: _Places, which: _Places) -> None:
         """Record which windows the text contains, given the places of matching hashes."""
@@ -132,7 +132,7 @@ class VerbatimSearch:
             is_open = ~self._found[which]
             is_open[first] = False
 
-    def _lengthen(self, text: HashedText, at: _Places) -> None:
+    def _extend_match(self, text: HashedText, at: _Places) -> None:
         """Search for a stretch longer than the longest so far at the places `at`. If there is none
         of n bytes there is none of n + 1, so lengths are tried in growing steps.
         """
@@ -153,7 +153,7 @@ class VerbatimSearch:
         """
         hashes, places = self._windows(length)
         at = at[at + length <= len(text.bytes)]
-        at, which = _hits(text.windows(length, at), at, hashes)
+        at, which = _candidates_in(text.windows(length, at), at, hashes)
         for index in range(len(at)):
             begin, place = int(at[index]), int(places[which[index]])
             stretch = self._bytes[place : place + length]
@@ -171,7 +171,7 @@ class VerbatimSearch:
         return self._by_length[length]
 
 
-def _hits(wanted: _Hashes, at: _Places, hashes: _Hashes) -> tuple[_Places, _Places]:
+def _candidates_in(wanted: _Hashes, at: _Places, hashes: _Hashes) -> tuple[_Places, _Places]:
     """Return those of the places `at` whose hash is among `hashes`, and the index of the hash."""
     which = np.searchsorted(hashes, wanted)
     hit = hashes[np.minimum(which, len(hashes) - 1)] == wanted if len(hashes) else which < 0

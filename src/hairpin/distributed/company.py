@@ -79,7 +79,7 @@ class Processes:
         if self._joined is None:
             return
         if self._joined.is_first:
-            self._joined.note_end(self.exit_code)
+            self._joined.store_exit_code(self.exit_code)
             with suppress(Exception):  # if they are gone, they need not be told
                 self._send(LeaderMessage(None, self.exit_code))
         self._joined.leave(in_order=self.exit_code == 0)

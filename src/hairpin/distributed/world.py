@@ -27,12 +27,12 @@ _joined = itertools.count()  # numbers the times this process has joined the oth
 _END = "the first process's exit code"
 
 # How long to wait for the others to join: by then Python and PyTorch are loaded.
-_JOINING = timedelta(minutes=5)
-_LOOK_SECONDS = (0.001, 0.05)  # initial and longest pause
+_JOIN_LIMIT = timedelta(minutes=5)
+_POLL_SECONDS = (0.001, 0.05)  # initial and longest pause
 # The others wait while rank 0 prepares a text. A lost process is noticed at once, by its
 # connection.
-_PATIENCE = timedelta(days=2)
-_LOST = (
+_WAIT_LIMIT = timedelta(days=2)
+_LOST_PROCESS_WORDS = (
     "gloo",
     "NCCL",
     "ProcessGroup",
@@ -123,7 +123,7 @@ class World:
             return [value]
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with noticing_losses():
+        with reporting_lost_process():
             dist.all_gather(lengths, torch.tensor([len(content)]), group=self._hosts)
             longest = int(max(lengths))
             padded = torch.cat([content, content.new_zeros(longest - len(content))])
@@ -139,14 +139,14 @@ class World:
         if self.size == 1:
             return counts
         summed = torch.tensor(counts, dtype=torch.int64)
-        with noticing_losses():
+        with reporting_lost_process():
             dist.all_reduce(summed, group=self._hosts)
         return tuple(summed.tolist())
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum the tensor over the processes in place, on its device, and return it."""
         if self.size > 1:
-            with noticing_losses():
+            with reporting_lost_process():
                 dist.all_reduce(tensor)
         return tensor
 
@@ -159,13 +159,13 @@ class World:
         """Return the same processes for another thread, with messages separate from this one's."""
         return World(self.rank, self.size, self._other_hosts)
 
-    def note_end(self, exit_code: int) -> None:
+    def store_exit_code(self, exit_code: int) -> None:
         """Store rank 0's exit code for processes that see its connection close."""
         if self._store is not None:
             with suppress(RuntimeError):
                 self._store.set(_END, str(exit_code))
 
-    def noted_end(self) -> int | None:
+    def stored_exit_code(self) -> int | None:
         """Return rank 0's exit code if it could store it."""
         with suppress(RuntimeError):
             if self._store is not None and self._store.check([_END]):
@@ -185,17 +185,17 @@ class World:
 
     def _broadcast(self, content: bytes) -> bytes:
         """Return rank 0's bytes."""
-        with noticing_losses():
+        with reporting_lost_process():
             length = torch.tensor([len(content)])
-            self._from_first(length)
+            self._broadcast_in_steps(length)
             data = torch.zeros(int(length), dtype=torch.uint8)
             if content:
                 data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
             if len(data):
-                self._from_first(data)
+                self._broadcast_in_steps(data)
         return bytes(data.numpy())
 
-    def _from_first(self, tensor: Tensor) -> None:
+    def _broadcast_in_steps(self, tensor: Tensor) -> None:
         """Broadcast in short waits, since Python handles no signals within one."""
         work = dist.broadcast(tensor, 0, group=self._hosts, async_op=True)
         assert work is not None
@@ -224,10 +224,10 @@ def join() -> World:
         return World()
     if torch.cuda.is_available():
         torch.cuda.set_device(launch.local_rank() % torch.cuda.device_count())
-    with noticing_losses():
+    with reporting_lost_process():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         try:
-            store, *_ = next(rendezvous("env://", timeout=_JOINING))
+            store, *_ = next(rendezvous("env://", timeout=_JOIN_LIMIT))
         except ValueError as error:  # a variable is missing or not a number
             raise UserError(
                 f"the environment names {size} processes (WORLD_SIZE), but: {error}; start them "
@@ -238,7 +238,7 @@ def join() -> World:
         store = dist.PrefixStore(  # type: ignore[attr-defined]
             f"attempt {launch.attempt()}, {next(_joined)}", store
         )
-        _await_all(store, rank, size)
+        _wait_for_all(store, rank, size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         # Create all groups here: a process waiting to create one does not notice that another has
         # ended.
@@ -246,7 +246,7 @@ def join() -> World:
         return World(rank, size, *groups, store if launch.has_lasting_store() else None)
 
 
-def _await_all(store: Store, rank: int, size: int) -> None:
+def _wait_for_all(store: Store, rank: int, size: int) -> None:
     """Wait until all processes have joined.
 
     Raises:
@@ -254,17 +254,17 @@ def _await_all(store: Store, rank: int, size: int) -> None:
     """
     names = [f"process {other}" for other in range(size)]
     store.set(names[rank], "")
-    if not _wait_until(lambda: store.check(names), _JOINING.total_seconds()):
+    if not _wait_until(lambda: store.check(names), _JOIN_LIMIT.total_seconds()):
         missing = [name for name in names if not store.check([name])]
         raise ProcessLostError(
             f"process {rank} of {size}: {missing[0]} did not start within "
-            f"{_JOINING.total_seconds() / 60:g} minutes; start all processes again"
+            f"{_JOIN_LIMIT.total_seconds() / 60:g} minutes; start all processes again"
         )
 
 
 def _wait_until(condition: Callable[[], bool], limit_seconds: float = float("inf")) -> bool:
     """Poll until the condition holds; return False if the limit is exceeded."""
-    pause, longest = _LOOK_SECONDS
+    pause, longest = _POLL_SECONDS
     ends = time.monotonic() + limit_seconds
     while not condition():
         if time.monotonic() > ends:
@@ -275,7 +275,7 @@ def _wait_until(condition: Callable[[], bool], limit_seconds: float = float("inf
 
 
 @contextmanager
-def noticing_losses() -> Iterator[None]:
+def reporting_lost_process() -> Iterator[None]:
     """Report the failure of a collective call inside the block in one line.
 
     Raises:
@@ -285,20 +285,21 @@ def noticing_losses() -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error)
-        is_lost = isinstance(error, dist.DistError) or any(mark in text for mark in _LOST)
+        is_lost = isinstance(error, dist.DistError) or any(
+            mark in text for mark in _LOST_PROCESS_WORDS
+        )
         if launch.world_size() == 1 or not is_lost:
             raise
         raise ProcessLostError(
             f"process {launch.rank()} of {launch.world_size()}: another process has ended, or "
             f"cannot be reached ({_reason(text)}); saved checkpoints are intact: run the same "
-            f"command with --or-resume, as torchrun's --max-restarts does automatically (for "
-            f"`finetune`: `hairpin resume`)"
-            ""
+            "command with --or-resume, as torchrun's --max-restarts does automatically (for "
+            "`finetune`: `hairpin resume`)"
         ) from error
 
 
 def _host_group() -> dist.ProcessGroup:
-    return dist.new_group(backend="gloo", timeout=_PATIENCE)  # type: ignore[no-any-return]
+    return dist.new_group(backend="gloo", timeout=_WAIT_LIMIT)  # type: ignore[no-any-return]
 
 
 def _reason(text: str) -> str:

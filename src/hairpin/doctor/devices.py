@@ -18,44 +18,42 @@ from hairpin.machine.compiler import CompileError, compile_model, reason
 from hairpin.machine.numerics import Numerics, formats
 from hairpin.model.gpt import GPT
 from hairpin.planning.measure.probe import measure_flops
-from hairpin.system.spinning import waits_without_end
+from hairpin.system.spinning import spins_forever
 
-LEAST_TORCH = (2, 10)
+MIN_TORCH = (2, 10)
 _SHORT_SECONDS = 0.3
 
 
-def look_at_torch() -> Iterator[Finding]:
+def check_torch() -> Iterator[Finding]:
     """Yield the version of PyTorch and the number of threads it computes with."""
     found = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if found < LEAST_TORCH:
-        least = ".".join(map(str, LEAST_TORCH))
+    if found < MIN_TORCH:
+        least = ".".join(map(str, MIN_TORCH))
         text = f"{torch.__version__} is too old: pip install 'torch>={least}'"
         yield Finding("torch", "problem", text)
     else:
         yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    yield from _look_at_threads()
+    yield from _check_threads()
 
 
-def _look_at_threads() -> Iterator[Finding]:
+def _check_threads() -> Iterator[Finding]:
     """Yield the thread count if the environment sets it, and how waiting threads behave."""
     asked = os.environ.get("OMP_NUM_THREADS")
     if asked:
         text = (
             f"OMP_NUM_THREADS={asked} is set: good next to other programs; unset it if nothing "
-            f"else runs"
-            ""
+            "else runs"
         )
         yield Finding("threads", "note", one_line(text))
-    if how := waits_without_end():
+    if how := spins_forever():
         text = (
             f"{how} lets threads wait without sleeping: one other busy program slows training to "
-            f"a fraction; unset it"
-            ""
+            "a fraction; unset it"
         )
         yield Finding("waiting", "note", one_line(text))
 
 
-def look_at_devices() -> Iterator[Finding]:
+def check_devices() -> Iterator[Finding]:
     """Yield the devices of this machine."""
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -70,7 +68,7 @@ def look_at_devices() -> Iterator[Finding]:
     yield Finding("cpu", "ok", _instructions())
 
 
-def look_at_formats(device: str) -> Iterator[Finding]:
+def check_formats(device: str) -> Iterator[Finding]:
     """Yield how fast a small model trains in each precision that `precision = "auto"` chooses from.
 
     Args:
@@ -87,7 +85,7 @@ def look_at_formats(device: str) -> Iterator[Finding]:
         yield Finding(f"{other} on {device}", "ok" if ratio >= 1 else "note", text)
 
 
-def look_at_compiling(device: str) -> Finding:
+def check_compiling(device: str) -> Finding:
     """Check that blocks can be compiled and compute the same results; takes up to a minute.
 
     Args:
@@ -116,7 +114,7 @@ def look_at_compiling(device: str) -> Finding:
     return Finding(what, "ok" if agrees else "problem", text, is_wrong=not agrees)
 
 
-def look_at_processes() -> Finding:
+def check_processes() -> Finding:
     """Check that several processes can train together."""
     if not distributed.is_available():
         text = "this PyTorch has no torch.distributed: only one process can train"

@@ -7,7 +7,7 @@ from hairpin.doctor import machine
 from hairpin.doctor.findings import Finding
 from hairpin.errors import one_line
 
-_FINDINGS_ABOUT = 45  # for the progress bar
+_CHECKS = 45  # for the progress bar
 
 
 def examine(
@@ -34,18 +34,18 @@ def examine(
     found: list[Finding] = []
     for finding in _findings(device, precision, folder or Path(), compiling):
         found.append(finding)
-        on_progress(len(found), max(len(found), _FINDINGS_ABOUT))
+        on_progress(len(found), max(len(found), _CHECKS))
     on_progress(len(found), len(found))
     return found
 
 
 def _findings(device: str, precision: str, folder: Path, compiling: bool) -> Iterator[Finding]:
-    yield from machine.look_at_versions()
-    yield from machine.look_at_size()
-    yield from machine.look_at_working_folder(folder)
-    yield from machine.look_at_cache()
-    yield from machine.look_at_terminal()
-    yield from machine.look_at_extras()
+    yield from machine.check_versions()
+    yield from machine.check_size()
+    yield from machine.check_working_folder(folder)
+    yield from machine.check_cache()
+    yield from machine.check_terminal()
+    yield from machine.check_extras()
     try:
         import torch  # noqa: F401 - only whether it can be
     except (ImportError, OSError) as error:
@@ -58,14 +58,14 @@ def _findings(device: str, precision: str, folder: Path, compiling: bool) -> Ite
 
 def _with_torch(asked: str, precision: str, compiling: bool) -> Iterator[Finding]:
     from hairpin.doctor import devices
-    from hairpin.doctor.numbers import look_at_numbers
+    from hairpin.doctor.numbers import check_numbers
     from hairpin.machine.numerics import choose_device, formats
 
     device = choose_device(asked)
-    yield from devices.look_at_torch()
-    yield from devices.look_at_devices()
-    yield devices.look_at_processes()
-    yield from devices.look_at_formats(device)
-    yield from look_at_numbers(device, formats(device) if precision == "auto" else [precision])
+    yield from devices.check_torch()
+    yield from devices.check_devices()
+    yield devices.check_processes()
+    yield from devices.check_formats(device)
+    yield from check_numbers(device, formats(device) if precision == "auto" else [precision])
     if compiling:
-        yield devices.look_at_compiling(device)
+        yield devices.check_compiling(device)

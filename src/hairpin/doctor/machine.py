@@ -22,7 +22,7 @@ from hairpin.runs.lock import RunLock
 from hairpin.system.files import cache_folder, private_folder, shown, sync_file, sync_folder
 from hairpin.system.version import __version__
 
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 _LITTLE_DISK_BYTES = 2e9
 _LITTLE_MEMORY_BYTES = 2e9
 
@@ -37,18 +37,18 @@ EXTRAS = {
 }
 
 
-def look_at_versions() -> Iterator[Finding]:
+def check_versions() -> Iterator[Finding]:
     """Yield the versions of Python, the system and hairpin."""
     python = platform.python_version()
-    if sys.version_info < LEAST_PYTHON:
-        least = ".".join(map(str, LEAST_PYTHON))
+    if sys.version_info < MIN_PYTHON:
+        least = ".".join(map(str, MIN_PYTHON))
         yield Finding("Python", "problem", f"{python} is too old: install {least} or later")
     else:
         yield Finding("Python", "ok", f"{python}, {platform.platform()}")
     yield Finding("hairpin", "ok", __version__)
 
 
-def look_at_size() -> Iterator[Finding]:
+def check_size() -> Iterator[Finding]:
     """Yield the number of cores and the amount of memory."""
     cores, logical = psutil.cpu_count(logical=False), psutil.cpu_count()
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
@@ -62,15 +62,15 @@ def look_at_size() -> Iterator[Finding]:
         yield Finding("memory", "ok", text)
 
 
-def look_at_working_folder(folder: Path) -> Iterator[Finding]:
+def check_working_folder(folder: Path) -> Iterator[Finding]:
     """Check free space, the lock, hard links and durable writing where runs will be.
 
     Args:
         folder: test files are written there and removed.
     """
-    yield _room("working folder", folder, "make space, or name another disk with --out")
+    yield _free_space("working folder", folder, "make space, or name another disk with --out")
     try:
-        with _room_to_try(folder) as tried:
+        with _writable_space(folder) as tried:
             yield _lock(tried)
             yield _hard_links(tried)
             yield _durable(tried)
@@ -80,20 +80,22 @@ def look_at_working_folder(folder: Path) -> Iterator[Finding]:
         yield Finding("working folder", "problem", text)
 
 
-def look_at_cache() -> Iterator[Finding]:
+def check_cache() -> Iterator[Finding]:
     """Check that the cache can be written, and only by its owner."""
     folder = cache_folder()
     remedy = "set HAIRPIN_CACHE to a writable folder with free space"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _room_to_try(folder) as tried:
+        with _writable_space(folder) as tried:
             (tried / "content").write_bytes(bytes(1 << 20))
             sync_file(tried / "content")
     except OSError as error:
         text = f"{shown(folder)}: cannot be written ({_reason(error)}); {remedy}"
         yield Finding("cache", "problem", text)
         return
-    yield _room("cache", folder, "make space, or set HAIRPIN_CACHE to a folder on another disk")
+    yield _free_space(
+        "cache", folder, "make space, or set HAIRPIN_CACHE to a folder on another disk"
+    )
     try:
         private_folder(folder)
     except OSError as error:
@@ -102,7 +104,7 @@ def look_at_cache() -> Iterator[Finding]:
         yield Finding("cache is private", "ok", "no other user can write there")
 
 
-def look_at_terminal() -> Iterator[Finding]:
+def check_terminal() -> Iterator[Finding]:
     """Check that text of every language can be printed and used in file names."""
     encodings = {
         "output": getattr(sys.stdout, "encoding", None) or "unknown",
@@ -116,7 +118,7 @@ def look_at_terminal() -> Iterator[Finding]:
         yield Finding("UTF-8", "ok", "output and file names")
 
 
-def look_at_extras() -> Iterator[Finding]:
+def check_extras() -> Iterator[Finding]:
     """Yield the optional packages that hairpin can use, without importing any."""
     for extra, (module, packages) in EXTRAS.items():
         there = find_spec(module) is not None
@@ -125,7 +127,7 @@ def look_at_extras() -> Iterator[Finding]:
         yield Finding(f"extra {extra}", "ok" if found else "note", text)
 
 
-def _room(what: str, folder: Path, remedy: str) -> Finding:
+def _free_space(what: str, folder: Path, remedy: str) -> Finding:
     try:
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
@@ -137,7 +139,7 @@ def _room(what: str, folder: Path, remedy: str) -> Finding:
 
 
 @contextmanager
-def _room_to_try(folder: Path) -> Iterator[Path]:
+def _writable_space(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix=".hairpin-doctor-", dir=folder, ignore_cleanup_errors=True
     ) as name:

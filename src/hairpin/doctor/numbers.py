@@ -58,7 +58,7 @@ _LOSS_SCALE = 1024.0  # for float16, in which gradients would underflow
 
 
 @dataclass(frozen=True)
-class Sample:
+class TestBatch:
     """A network with fixed weights and ids, and its loss and gradients in plain float64.
 
     Args:
@@ -83,7 +83,7 @@ class Sample:
         return model.to(device)
 
 
-def make_sample(architecture: str) -> Sample:
+def make_sample(architecture: str) -> TestBatch:
     """Build the sample of one architecture; always the same."""
     shape, generator = SHAPES[architecture], torch.Generator().manual_seed(7)
     weights = {
@@ -98,10 +98,10 @@ def make_sample(architecture: str) -> Sample:
     exact = {name: value.double().requires_grad_() for name, value in weights.items()}
     loss = plain_loss(shape, exact, inputs, targets)
     gradients = dict(zip(exact, torch.autograd.grad(loss, list(exact.values())), strict=True))
-    return Sample(shape, weights, inputs, targets, float(loss.detach()), gradients)
+    return TestBatch(shape, weights, inputs, targets, float(loss.detach()), gradients)
 
 
-def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
+def check_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
     """Compare everything; a finding for each architecture in each precision, and for each part.
 
     Args:
@@ -114,31 +114,31 @@ def look_at_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
         with _configured(numerics):
             for name, sample in samples.items():
                 what = f"{name} in {precision} on {device}"
-                yield _looked(what, partial(compare_gradients, sample, numerics))
+                yield _compared(what, partial(compare_gradients, sample, numerics))
     exact = Numerics(device)
     with _configured(exact):
         if device != "cpu":
-            yield _looked(f"large product on {device}", partial(compare_large_product, device))
+            yield _compared(f"large product on {device}", partial(compare_large_product, device))
         move = partial(compare_updates, samples["modern"], device=device)
         for kind in ("adamw", "muon"):
-            yield _looked(f"{kind} on {device}", partial(move, kind))
+            yield _compared(f"{kind} on {device}", partial(move, kind))
         if "bfloat16" in precisions:  # Muon multiplies in bfloat16 if the run does
             half = partial(move, "muon", precision="bfloat16")
-            yield _looked(f"muon in bfloat16 on {device}", half)
-        yield _looked(
+            yield _compared(f"muon in bfloat16 on {device}", half)
+        yield _compared(
             f"skipped update on {device}", partial(compare_skipped, samples["modern"], device)
         )
         for name, sample in samples.items():
-            yield _looked(f"{name} writing on {device}", partial(compare_text, sample, device))
+            yield _compared(f"{name} writing on {device}", partial(compare_text, sample, device))
     for precision in precisions:
         numerics = Numerics(device, precision)
         with _configured(numerics):
             what = f"same bits twice in {precision} on {device}"
-            yield _looked(what, partial(compare_bits, samples["gpt2"], numerics))
+            yield _compared(what, partial(compare_bits, samples["gpt2"], numerics))
 
 
 def compare_gradients(
-    sample: Sample, numerics: Numerics, prepare: Callable[[GPT], None] = lambda model: None
+    sample: TestBatch, numerics: Numerics, prepare: Callable[[GPT], None] = lambda model: None
 ) -> tuple[bool, str]:
     """Check that loss and gradients agree, and tell by how much.
 
@@ -161,7 +161,7 @@ def compare_gradients(
 
 
 def compare_updates(
-    sample: Sample, kind: str, device: str, precision: str = "float32"
+    sample: TestBatch, kind: str, device: str, precision: str = "float32"
 ) -> tuple[bool, str]:
     """Check that a few updates with given gradients move the weights as they should; `precision` is
     that of the optimizer's own products.
@@ -200,7 +200,7 @@ def compare_updates(
     return True, f"{_UPDATES} updates within {worst:.1e} (limit {limit:.0e})"
 
 
-def compare_skipped(sample: Sample, device: str) -> tuple[bool, str]:
+def compare_skipped(sample: TestBatch, device: str) -> tuple[bool, str]:
     """Check that an update that the guard skips changes nothing."""
     halted = torch.ones((), dtype=torch.bool, device=device)
     for kind in ("adamw", "muon"):
@@ -214,7 +214,7 @@ def compare_skipped(sample: Sample, device: str) -> tuple[bool, str]:
     return True, "a skipped update changes no bit"
 
 
-def compare_text(sample: Sample, device: str) -> tuple[bool, str]:
+def compare_text(sample: TestBatch, device: str) -> tuple[bool, str]:
     """Check that the most likely token is generated at temperature 0; either one if two tie."""
     model = sample.model(device).eval()
     prompt = sample.inputs[0, :8].tolist()
@@ -249,7 +249,7 @@ def compare_large_product(device: str, size: tuple[int, int, int] = _LARGE) -> t
     return True, f"{rows:,} by {columns:,} numbers, the first and the last rows"
 
 
-def compare_bits(sample: Sample, numerics: Numerics) -> tuple[bool | None, str]:
+def compare_bits(sample: TestBatch, numerics: Numerics) -> tuple[bool | None, str]:
     """Check that repeating an update gives the same bits; None: it does not, which is no error."""
     ends = []
     for _ in range(2):
@@ -263,7 +263,7 @@ def compare_bits(sample: Sample, numerics: Numerics) -> tuple[bool | None, str]:
     return None, "no: a resumed run may end in different bits than an uninterrupted one"
 
 
-def _computed(model: GPT, sample: Sample, numerics: Numerics) -> tuple[float, dict[str, Tensor]]:
+def _computed(model: GPT, sample: TestBatch, numerics: Numerics) -> tuple[float, dict[str, Tensor]]:
     """Return the mean loss, and gradients by name in float64 on the CPU; the model keeps them
     too.
     """
@@ -303,7 +303,7 @@ def _listed(wrong: Mapping[str, float], limit: float) -> str:
     return f"wrong results: {named}{more} (limit {limit:.0e})"
 
 
-def _looked(what: str, compare: Callable[[], tuple[bool | None, str]]) -> Finding:
+def _compared(what: str, compare: Callable[[], tuple[bool | None, str]]) -> Finding:
     """Turn the result of a comparison, or an exception that it raises, into a finding."""
     try:
         agrees, text = compare()

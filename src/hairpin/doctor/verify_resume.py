@@ -41,8 +41,8 @@ _SMALL = {
     "train.tokens_per_update": 1024,
     "execution.micro_batch": 8,
 }
-_LOOK_SECONDS = 0.005
-_MOST_LINES = 10
+_POLL_SECONDS = 0.005
+_MAX_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def compare(clean: RunDirectory, killed: RunDirectory) -> tuple[tuple[int, int],
             lines.append(f"update {one['update']}: {key} is {values}")
             break  # all that follow differ too
     different = [line for line in lines if line]
-    if len(different) > _MOST_LINES:
-        different[_MOST_LINES:] = [f"and {len(different) - _MOST_LINES:,} more"]
+    if len(different) > _MAX_LINES:
+        different[_MAX_LINES:] = [f"and {len(different) - _MAX_LINES:,} more"]
     return (len(ours), len(before)), tuple(different)
 
 
@@ -199,7 +199,7 @@ def _run(
         )
     try:
         while process.poll() is None:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
             done = _updates_recorded(run, since=begun)
             if done is None:  # the process has not added an update yet
                 continue

@@ -21,9 +21,9 @@ FACTORS: dict[str, tuple[str, Any]] = {
     "clip": ("clip.kind", "off"),
 }
 LENGTHS = ("train.updates", "train.tokens", "train.epochs")
-_MOST_FACTORS = 5
+_MAX_FACTORS = 5
 # Key → its value in every run of an experiment, whatever is asked for, and a description.
-_OWN: dict[str, tuple[Any, str]] = {
+_OVERRIDDEN: dict[str, tuple[Any, str]] = {
     "train.seed": (None, "left out: an experiment has seeds of its own, the same for all arms"),
     "evaluate.sample_tokens": (0, "left out: runs of an experiment generate no samples"),
     "execution.compile": ("off", "left out: runs of an experiment are not compiled"),
@@ -45,7 +45,7 @@ def overridden(request: Request) -> list[str]:
     asked = requested_settings(request)
     return [
         f"{asked.typed[key]}: {words}"
-        for key, (own, words) in _OWN.items()
+        for key, (own, words) in _OVERRIDDEN.items()
         if key in asked.typed and get(asked.tree, key) != own
     ]
 
@@ -122,11 +122,10 @@ def arms_of_factors(
             raise ConfigError(f"--vary {key}: an ablation takes two values, off,on")
         requested_config(replace(request, varied={key: values[0]}))  # may contradict the call
         settings[key.rpartition(".")[2]] = (key, values[0], values[1])
-    if not 1 <= len(settings) <= _MOST_FACTORS:
+    if not 1 <= len(settings) <= _MAX_FACTORS:
         raise ConfigError(
-            f"{len(settings)} factors: an ablation takes 1 to {_MOST_FACTORS}, since every "
-            f"combination is trained"
-            ""
+            f"{len(settings)} factors: an ablation takes 1 to {_MAX_FACTORS}, since every "
+            "combination is trained"
         )
     arms = []
     for states in itertools.product((False, True), repeat=len(settings)):
@@ -137,13 +136,13 @@ def arms_of_factors(
         }
         rivals = {"schedule.warmup_fraction": None, "schedule.warmup_tokens": None}
         silenced = rivals if changes.get("schedule.warmup_updates") == 0 else {}
-        known = {key: value for key, value in changes.items() if value is not _AS_IT_IS}
+        known = {key: value for key, value in changes.items() if value is not _UNCHANGED}
         name = " + ".join(name for name, is_on in on.items() if is_on) or "none"
         arms.append(RequestedArm(name, on, with_values(base, {**silenced, **known})))
     return arms, tuple(settings)
 
 
-_AS_IT_IS = object()
+_UNCHANGED = object()
 
 
 def _factor(name: str, base: Config) -> tuple[str, Any, Any]:
@@ -157,7 +156,7 @@ def _factor(name: str, base: Config) -> tuple[str, Any, Any]:
         raise ConfigError(
             f"--factors {name}: {key} is {off!r} in the config, so it would never be on"
         )
-    return key, off, _AS_IT_IS
+    return key, off, _UNCHANGED
 
 
 def _names_of(files: Sequence[Path]) -> list[str]:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 
-class Child:
+class ChildProcess:
     """A Python module running in a child process, with a pipe in each direction.
 
     It imports nothing from the working folder unless PYTHONPATH says so. Its output goes to this
     process's standard error.
 
     Args:
-        module: its name; it calls `pipes_of_child`.
+        module: its name; it calls `child_pipes`.
         environment: the child's variables.
     """
 
@@ -32,7 +32,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=_errors(),
                 env=_without_empty_parts(environment),
-                **_passing(handles),
+                **_inherited_handles(handles),
             )
         except BaseException:
             os.close(output)
@@ -45,7 +45,7 @@ class Child:
         self.answers = os.fdopen(input_, encoding="utf-8")
 
 
-def pipes_of_child(arguments: Iterable[str]) -> tuple[TextIO, TextIO]:
+def child_pipes(arguments: Iterable[str]) -> tuple[TextIO, TextIO]:
     """Open, in the child, the pipe to read requests from and the one to write answers to."""
     requests, answers = map(int, arguments)
     if sys.platform == "win32":
@@ -69,7 +69,7 @@ def _inheritable(end: int) -> int:
     return end
 
 
-def _passing(handles: list[int]) -> dict[str, Any]:
+def _inherited_handles(handles: list[int]) -> dict[str, Any]:
     """Return Popen arguments that let a child inherit only these and its standard streams."""
     if sys.platform == "win32":
         startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": handles})

@@ -38,8 +38,8 @@ from hairpin.reports.conclusions import as_json, conclude, markdown_of
 from hairpin.reports.formats import short_names
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.experiment import (
+    MIN_DIFFERENCE,
     SCALES,
-    SMALLEST_DIFFERENCE,
     Arm,
     Experiment,
     ExperimentDirectory,
@@ -51,7 +51,7 @@ from hairpin.system.files import make_folders, unmake, write_atomically
 EXPERIMENTS = Path("experiments")
 DEFAULT_BUDGET = "20m"
 EQUAL = ("tokens", "updates", "time")
-_MOST_ARMS = 64
+_MAX_ARMS = 64
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Options:
     seeds: int | None = None
     same_lr: bool = False
     equal: str | None = None
-    smallest_difference: float = SMALLEST_DIFFERENCE
+    smallest_difference: float = MIN_DIFFERENCE
     workers: int | None = None
 
     def problems(self) -> list[str]:
@@ -121,9 +121,9 @@ def compare_configs(
     if len(files) == 1:
         raise ConfigError(f"{files[0]}: only one arm; name another, or vary a key with --vary")
     arms = arms_of_files(files, request) if files else arms_of_variations(variations, request)
-    if not 2 <= len(arms) <= _MOST_ARMS:
+    if not 2 <= len(arms) <= _MAX_ARMS:
         raise ConfigError(
-            f"{len(arms)} arms: compare 2 to {_MOST_ARMS}, such as `hairpin compare a.toml b.toml` "
+            f"{len(arms)} arms: compare 2 to {_MAX_ARMS}, such as `hairpin compare a.toml b.toml` "
             "or `hairpin compare TEXT --vary recipe=modern,gpt2`"
         )
     return _run_arms("compare", arms, (), request, options, progress)
@@ -206,7 +206,7 @@ def report(directory: ExperimentDirectory) -> Comparison:
     refuse_links(directory.path)
     comparison = conclude(directory.read(), directory)
     results = json.dumps(as_json(comparison), indent=1).encode()
-    if not directory.is_told(results):
+    if not directory.is_up_to_date(results):
         from hairpin.reports.comparison_plots import write_comparison_plots
         from hairpin.reports.page.experiments import comparison_page
 
@@ -271,14 +271,13 @@ def _require_fair(arms: Sequence[RequestedArm], options: Options) -> None:
     if lengths and options.equal:
         raise ConfigError(
             f"--vary {lengths[0]} and --equal {options.equal}: arms cannot both differ in length "
-            f"and be made equal; keep one"
-            ""
+            "and be made equal; keep one"
         )
     tuned = [arm.name for arm in arms if "schedule.peak_lr" in arm.changes]
     if tuned and not options.same_lr:
         raise ConfigError(
             f"{tuned[0]}: arms that differ in the learning rate cannot be tuned; add --same-lr, "
-            f"or search for a rate with"
+            "or search for a rate with"
             " `hairpin find-lr`"
         )
 

@@ -26,7 +26,7 @@ from hairpin.errors import RunError
 from hairpin.experiments.workers import Workers
 from hairpin.reports.comparison import ArmResult, read_arms
 from hairpin.reports.formats import format_duration
-from hairpin.reports.statistics import smallest_shown
+from hairpin.reports.statistics import min_detectable
 from hairpin.runs.entries import is_free, refuse_links
 from hairpin.runs.experiment import (
     TUNING_SEEDS,
@@ -40,7 +40,7 @@ from hairpin.runs.watcher import Quiet
 
 SEEDS = 5
 FEWEST_SEEDS, MOST_SEEDS = 3, 12
-_MOST_EXTENSIONS = 2
+_MAX_EXTENSIONS = 2
 _USED = 0.92  # of a budget: the rest is a reserve
 _GIGABYTES_PER_WORKER = 3.5
 
@@ -171,14 +171,14 @@ def run_experiment(
             results = read_arms(experiment, directory)
             measured = _seconds_of(results) or seconds or 0.0
             if seeds_are_open and measured:
-                experiment = _with_seeds_that_fit(experiment, directory, resources, measured)
+                experiment = _with_affordable_seeds(experiment, directory, resources, measured)
                 directory.write(experiment)
                 runner.experiment = experiment
             pilots = len(experiment.trained) * len(TUNING_SEEDS)
             progress.notice(_cost_text(experiment, resources, measured, over=pilots))
             progress.notice(_resolution_text(experiment, results))
             runner.train("tuning", tuning_trials(experiment.trained, experiment.scales))
-            for _ in range(_MOST_EXTENSIONS):
+            for _ in range(_MAX_EXTENSIONS):
                 runner.train("tuning", list(trials_beyond_edges(experiment, directory)))
         runner.train("verdict", _verdict(experiment, directory))
     return experiment
@@ -272,7 +272,7 @@ def _seconds_of(results: Sequence[ArmResult]) -> float | None:
     return statistics.fmean(seconds) if seconds else None
 
 
-def _with_seeds_that_fit(
+def _with_affordable_seeds(
     experiment: Experiment, directory: ExperimentDirectory, resources: Resources, seconds: float
 ) -> Experiment:
     """Return the experiment with as many seeds as the budget has room for after tuning."""
@@ -308,7 +308,7 @@ def _resolution_text(experiment: Experiment, results: Sequence[ArmResult]) -> st
         return "too few pilot runs finished to tell how small a difference can be detected"
     return (
         f"the pilot's differences between arms vary by {deviation:.4f} {results[0].unit} from seed "
-        f"to seed: {seeds} seeds detect one of {smallest_shown(deviation, seeds):.4f} or more four "
+        f"to seed: {seeds} seeds detect one of {min_detectable(deviation, seeds):.4f} or more four "
         "times out of five"
     )
 

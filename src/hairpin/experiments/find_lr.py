@@ -37,10 +37,10 @@ from hairpin.system.files import write_atomically
 
 DEFAULT_BUDGET = "5m"
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-_MOST_FURTHER = 5
+_MAX_FURTHER = 5
 _EXPECTED_RUNS = 14  # the first five rates and two more, with two seeds each
 _SHARE = 0.25
-_FEWEST_UPDATES = 100
+_MIN_UPDATES = 100
 _WORKS = 0.01  # bits per byte from the best: equally good, for most purposes
 
 
@@ -59,7 +59,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Found:
+class SuggestedRate:
     """The suggested learning rate and the evidence for it.
 
     Args:
@@ -135,7 +135,7 @@ def search(
     request: Request,
     workers: int | None,
     progress: Progress,
-) -> Found:
+) -> SuggestedRate:
     """Try learning rates in a temporary folder and write the page.
 
     Args:
@@ -168,7 +168,7 @@ def search(
         with Workers(resources.workers, resources.threads) as pool:
             runner = TrialRunner(experiment, directory, pool, progress)
             runner.train("searching", tuning_trials(experiment.trained, experiment.scales))
-            for _ in range(_MOST_FURTHER):
+            for _ in range(_MAX_FURTHER):
                 if resources.seconds_left <= 0:
                     break
                 runner.train("searching", list(trials_beyond_edges(experiment, directory)))
@@ -193,7 +193,7 @@ def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> 
         )
         assert whole.train.updates
         updates = int(whole.train.updates * min(_SHARE, fits))
-        updates = min(whole.train.updates, max(updates, _FEWEST_UPDATES))
+        updates = min(whole.train.updates, max(updates, _MIN_UPDATES))
         length = {"train.updates": updates, "train.tokens": None, "train.epochs": None}
         shorter = RequestedArm(arm.name, {}, with_values(arm.config, length))
         comparable = prepare_arms([shorter], None, "tokens", resources.threads, watcher)
@@ -202,7 +202,7 @@ def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> 
 
 
 def _write_page(
-    found: Found, result: ArmResult, experiment: Experiment, directory: ExperimentDirectory
+    found: SuggestedRate, result: ArmResult, experiment: Experiment, directory: ExperimentDirectory
 ) -> None:
     from hairpin.reports.comparison import Comparison
     from hairpin.reports.comparison_plots import write_lr_plot
@@ -217,7 +217,9 @@ def _write_page(
     write_atomically(found.page, lr_page([title, *words], rows, found.unit, picture).encode())
 
 
-def found_in(result: ArmResult, text: str, model: str, updates: int, page: Path | None) -> Found:
+def found_in(
+    result: ArmResult, text: str, model: str, updates: int, page: Path | None
+) -> SuggestedRate:
     """Return the suggestion derived from finished runs.
 
     Raises:
@@ -234,10 +236,9 @@ def found_in(result: ArmResult, text: str, model: str, updates: int, page: Path 
     if all(rate.diverged for rate in rates):
         raise ConfigError(
             f"every rate from {format_lr(rates[0].lr)} to {format_lr(rates[-1].lr)} diverged; "
-            f"start lower with --lr, or look for another cause"
-            ""
+            "start lower with --lr, or look for another cause"
         )
-    return Found(text, model, result.unit, rates, suggest(rates), updates, page)
+    return SuggestedRate(text, model, result.unit, rates, suggest(rates), updates, page)
 
 
 def suggest(rates: Sequence[Rate]) -> float:

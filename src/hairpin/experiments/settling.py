@@ -29,14 +29,14 @@ from hairpin.tasks.pretraining import text_of
 from hairpin.training.budget import Budget
 
 # Two concurrent runs are slower than one alone: they share caches and memory bandwidth.
-_CROWDED = 0.8
+_CROWDED_SLOWDOWN = 0.8
 _EVALUATING = 1.25
 # Fraction of a run's time for which its size is chosen: many updates tell more than a low loss.
 _SIZE_SHARE = 0.3
-_FEWEST_UPDATES = 20
+_MIN_UPDATES = 20
 _EVALUATIONS = 4
 _EVALUATION_SHARE = 0.04  # validation tokens in an evaluation, per training token of the run
-_FEWEST_EVALUATION_TOKENS = 32_768
+_MIN_EVALUATION_TOKENS = 32_768
 _SHARED = (
     "data.hash", "data.split", "tokenizer.vocabulary", "model.layers", "model.heads", "model.width",
     "model.context", "train.tokens_per_update", "execution.device", "execution.precision",
@@ -140,13 +140,12 @@ def _prepare_first(config: Config, seconds: float | None, watcher: Watcher) -> F
         return fill_run(config, None, watcher)
     # Text is prepared meanwhile, so the resulting length is meaningless.
     sized = fill_run(config, Budget(_SIZE_SHARE * seconds, time.monotonic()), watcher)
-    fitting = int(seconds * _CROWDED / _EVALUATING / sized.seconds_per_update)
+    fitting = int(seconds * _CROWDED_SLOWDOWN / _EVALUATING / sized.seconds_per_update)
     updates = min(fitting, choose.most_updates(sized.config, len(sized.prepared.train)))
-    if updates < _FEWEST_UPDATES:
+    if updates < _MIN_UPDATES:
         raise ConfigError(
             f"--budget leaves {seconds:.1f}s for each run, {updates} updates on this machine: "
-            f"give more time, fewer arms or seeds, or a smaller --size"
-            ""
+            "give more time, fewer arms or seeds, or a smaller --size"
         )
     shared = {key: value_of(sized.config, key) for key in _SHARED}
     return fill_run(with_values(config, {**shared, "train.updates": updates}), None, watcher)
@@ -206,7 +205,7 @@ def _with_lr_settings_open(asked: Config, settled: Config, first: Config) -> Con
     train, context = first.train, settled.model.context
     assert settled.train.updates and context and train.updates and train.tokens_per_update
     tokens = max(
-        _FEWEST_EVALUATION_TOKENS,
+        _MIN_EVALUATION_TOKENS,
         int(_EVALUATION_SHARE * train.updates * train.tokens_per_update),
     )
     every = math.ceil(settled.train.updates / _EVALUATIONS)
@@ -233,7 +232,7 @@ def _same_length(config: Config, like: Config) -> bool:
 def _seconds_of(settled: FilledRun) -> float:
     updates = settled.config.train.updates
     assert updates
-    return updates * settled.seconds_per_update / _CROWDED * _EVALUATING + 1.0
+    return updates * settled.seconds_per_update / _CROWDED_SLOWDOWN * _EVALUATING + 1.0
 
 
 def _texts(config: Config) -> tuple[Any, ...]:

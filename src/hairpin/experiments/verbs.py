@@ -15,10 +15,10 @@ from hairpin.experiments.compare import (
     report,
 )
 from hairpin.experiments.conduct import NoProgress, Progress
-from hairpin.experiments.find_lr import Found, search
+from hairpin.experiments.find_lr import SuggestedRate, search
 from hairpin.launch.request import Request, requested_settings
 from hairpin.reports.comparison import Comparison
-from hairpin.runs.experiment import SMALLEST_DIFFERENCE, ExperimentDirectory
+from hairpin.runs.experiment import MIN_DIFFERENCE, ExperimentDirectory
 from hairpin.system.arguments import AnyPath, Time, listed
 
 
@@ -34,7 +34,7 @@ def compare(
     budget: Time | None = None,
     same_lr: bool = False,
     equal: str | None = None,
-    smallest_difference: float = SMALLEST_DIFFERENCE,
+    smallest_difference: float = MIN_DIFFERENCE,
     workers: int | None = None,
     out: AnyPath | None = None,
     only_report: bool = False,
@@ -103,7 +103,7 @@ def ablate(
     seeds: int | None = None,
     budget: Time | None = None,
     same_lr: bool = False,
-    smallest_difference: float = SMALLEST_DIFFERENCE,
+    smallest_difference: float = MIN_DIFFERENCE,
     workers: int | None = None,
     out: AnyPath | None = None,
     only_report: bool = False,
@@ -148,7 +148,7 @@ def find_lr(
     workers: int | None = None,
     out: AnyPath | None = None,
     progress: Progress | None = None,
-) -> Found:
+) -> SuggestedRate:
     """Find a peak learning rate by short runs of the whole schedule.
 
     Args:
@@ -188,8 +188,7 @@ def _refuse_settings(request: Request, seeds: int | None) -> None:
     if said:
         raise ConfigError(
             f"{', '.join(said)}: --runs and --against compare finished runs and train nothing; "
-            f"leave it out"
-            ""
+            "leave it out"
         )
 
 

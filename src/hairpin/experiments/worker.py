@@ -1,6 +1,6 @@
 """A process that trains runs for an experiment, one after another.
 
-Started by `channel.Child`. Each line on the pipe of requests asks for a run: {"folder": …,
+Started by `channel.ChildProcess`. Each line on the pipe of requests asks for a run: {"folder": …,
 "config": …}. On the pipe of answers it sends {"updates": n} on the way, and {"over": state} or
 {"failed": [lines]} at the end. If the parent is gone, or on a signal, the run saves a checkpoint;
 requested again it resumes from there.
@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from hairpin.config.load import validate
 from hairpin.errors import HairpinError, Interrupted, NonFiniteError, SpikeError, UserError
-from hairpin.experiments.channel import pipes_of_child
+from hairpin.experiments.channel import child_pipes
 from hairpin.launch.request import CheckedRequest, Request
 from hairpin.launch.train import resume_run, train_new
 from hairpin.run import Run
@@ -34,7 +34,7 @@ from hairpin.runs.watcher import Quiet
 from hairpin.system.files import remove, write_json
 
 _LOSSES = 20
-_FIRST_LOOK = 40  # updates; before that a high loss may still come down
+_FIRST_CHECK = 40  # updates; before that a high loss may still come down
 _PROGRESS_SECONDS = 0.1
 
 
@@ -61,7 +61,7 @@ class Reporter(Quiet):
             return
         self._first = event.loss if self._first is None else self._first
         self._recent.append(event.loss)
-        if event.update >= _FIRST_LOOK and len(self._recent) == _LOSSES:
+        if event.update >= _FIRST_CHECK and len(self._recent) == _LOSSES:
             mean = fmean(self._recent)
             if not mean <= self._first:
                 raise DivergedError(
@@ -75,7 +75,7 @@ class Reporter(Quiet):
 
 def main() -> None:
     """Train each requested run until the requests end."""
-    lines, answers = pipes_of_child(sys.argv[1:])
+    lines, answers = child_pipes(sys.argv[1:])
     requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     busy = threading.Event()
     threading.Thread(target=_listen, args=(lines, requests, busy), daemon=True).start()

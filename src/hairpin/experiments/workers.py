@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from hairpin.errors import HairpinError
-from hairpin.experiments.channel import Child
+from hairpin.experiments.channel import ChildProcess
 
-_GOODBYE_SECONDS = 120.0
-_LOOK_SECONDS = 0.2
+_SHUTDOWN_SECONDS = 120.0
+_POLL_SECONDS = 0.2
 
 # Receives the number of updates done of a run.
 OnUpdates = Callable[[Path, int], None]
@@ -42,8 +42,8 @@ class Workers:
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
         }
-        self._idle: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
-        self._all: list[Child] = []
+        self._idle: queue.SimpleQueue[ChildProcess | None] = queue.SimpleQueue()
+        self._all: list[ChildProcess] = []
         self._threads = ThreadPoolExecutor(count)
         for _ in range(count):
             self._idle.put(None)
@@ -65,7 +65,7 @@ class Workers:
         pending = set(futures)
         try:
             while pending:  # short waits, so that a signal is noticed on every system
-                done, pending = wait(pending, _LOOK_SECONDS, FIRST_EXCEPTION)
+                done, pending = wait(pending, _POLL_SECONDS, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
         finally:
@@ -91,16 +91,15 @@ class Workers:
             code = child.process.wait()
             raise WorkerError(
                 f"{folder}: the process that trained it ended with code {code}; run the same "
-                f"command to continue"
-                ""
+                "command to continue"
             )
         except BrokenPipeError:
             raise WorkerError(f"{folder}: its worker process has ended") from None
         finally:
             self._idle.put(child)
 
-    def _start(self) -> Child:
-        child = Child("hairpin.experiments.worker", self._environment)
+    def _start(self) -> ChildProcess:
+        child = ChildProcess("hairpin.experiments.worker", self._environment)
         self._all.append(child)
         return child
 
@@ -116,7 +115,7 @@ class Workers:
                 child.requests.close()  # it saves its run and ends
         for child in self._all:
             try:
-                child.process.wait(_GOODBYE_SECONDS)
+                child.process.wait(_SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()

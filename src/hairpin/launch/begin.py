@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hairpin.config.load import differences, short_tree, validate
+from hairpin.config.load import changed_keys, short_tree, validate
 from hairpin.config.settings import Config
 from hairpin.distributed.launch import is_restarted, launcher
 from hairpin.errors import RunError, shown_command
@@ -76,7 +76,7 @@ def require_same(run: RunDirectory, asked: Config, budget_seconds: float | None)
 
 
 def _shown(was: Config, now: Config) -> Iterator[tuple[str, str, str]]:
-    for key, before, after in differences(was, now):
+    for key, before, after in changed_keys(was, now):
         yield key, _value(before), _value(after)
 
 

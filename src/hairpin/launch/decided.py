@@ -18,8 +18,8 @@ from hairpin.runs.folder import RunDirectory
 
 _NETWORK = ("layers", "heads", "width", "architecture", "bias", "qkv_bias", "tied")
 _TOKENIZER = ("kind", "vocabulary")
-_OF_A_RECIPE = ("architecture", "layers", "heads", "width")
-_OF_A_SIZE = ("layers", "heads", "width")
+_RECIPE_KEYS = ("architecture", "layers", "heads", "width")
+_SIZE_KEYS = ("layers", "heads", "width")
 
 
 def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
@@ -33,14 +33,14 @@ def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
         elif ours is not None and ours != theirs:
             yield _line(asked, key, f"{start} has {_plain(theirs)}; remove the key")
     size = SIZES.get(str(get(asked.tree, "model.size")))
-    theirs = {name: decided.get(f"model.{name}") for name in _OF_A_SIZE}
-    if size and decided and theirs != {name: size[name] for name in _OF_A_SIZE}:
+    theirs = {name: decided.get(f"model.{name}") for name in _SIZE_KEYS}
+    if size and decided and theirs != {name: size[name] for name in _SIZE_KEYS}:
         shape = ", ".join(f"{value} {name}" for name, value in theirs.items())
         yield _line(asked, "model.size", f"{start} has {shape}; remove the key")
     network = _network_of(asked.tree.get("recipe"))
     others = [
         f"{name} {decided[key]}, not {network[name]}"
-        for name in _OF_A_RECIPE
+        for name in _RECIPE_KEYS
         if (key := f"model.{name}") in decided and name in network and get(asked.tree, key) is None
         if network[name] != decided[key]
     ]
@@ -49,7 +49,7 @@ def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
             asked,
             "recipe",
             f"{start} has another network ({', '.join(others)}); leave the recipe out, and set "
-            f"its other settings, such as optimizer.kind=muon"
+            "its other settings, such as optimizer.kind=muon"
             "",
         )
 

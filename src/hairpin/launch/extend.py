@@ -34,7 +34,7 @@ from hairpin.schedules.extensions import POLICIES
 from hairpin.system.shell import command
 
 # A first start may have prepared the text, which is not repeated: at most this much counts.
-_MOST_STARTING_SECONDS = 30.0
+_MAX_STARTING_SECONDS = 30.0
 
 
 def is_finished(run: Run, config: Config | None = None) -> bool:
@@ -189,8 +189,7 @@ def _updates_in(run: Run, config: Config, text: str) -> tuple[int, str | None]:
     taken = format_duration(around + timing.update + timing.pause)
     return 1, (
         f"--extend {text}: one more update takes {taken} here, with startup, an evaluation and "
-        f"the end; the run becomes one update longer"
-        ""
+        "the end; the run becomes one update longer"
     )
 
 
@@ -295,7 +294,7 @@ def timing_of(events: Iterable[Mapping[str, Any]]) -> Timing | None:
             pause = max(0.0, event["seconds"] - starting - training) / pauses
     if not updates:
         return None
-    return Timing(statistics.median(updates), min(starting, _MOST_STARTING_SECONDS), pause)
+    return Timing(statistics.median(updates), min(starting, _MAX_STARTING_SECONDS), pause)
 
 
 def _pauses(after: int, updates: int, every: int) -> int:

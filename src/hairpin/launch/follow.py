@@ -30,7 +30,7 @@ from hairpin.runs.watcher import Quiet
 from hairpin.system.access import require_working_folder
 
 P = ParamSpec("P")
-_LOOKS, _LOOK_SECONDS = 20, 0.1
+_LOOKS, _POLL_SECONDS = 20, 0.1
 
 
 def leader_decides(act: Callable[P, Run]) -> Callable[P, Run]:
@@ -72,8 +72,7 @@ def follow(processes: Processes, plugins: Iterable[str | Path]) -> Run:
     if not directory.config.is_file():
         raise RunError(
             f"process {world.rank} on {socket.gethostname()} does not see {directory.path}: the "
-            f"folder must be on a file system that all machines share; name one with --out"
-            ""
+            "folder must be on a file system that all machines share; name one with --out"
         )
     run = Run(directory)
     try:
@@ -83,22 +82,22 @@ def follow(processes: Processes, plugins: Iterable[str | Path]) -> Run:
     except (NonFiniteError, SpikeError, Interrupted) as error:
         raise FollowedError(error.exit_code) from None
     except ProcessLostError as error:
-        if (code := world.noted_end()) is not None:
+        if (code := world.stored_exit_code()) is not None:
             raise FollowedError(code) from None
         ignore_sigterm(error)
         raise
     except UserError as error:
-        if _is_taken_back(directory):  # while this process was reading it
+        if _is_removed(directory):  # while this process was reading it
             raise FollowedError(error.exit_code) from None
         raise
     world.leave()
     return run
 
 
-def _is_taken_back(directory: RunDirectory) -> bool:
+def _is_removed(directory: RunDirectory) -> bool:
     """True if the first process has removed the run for a mistake, which it reports itself."""
     for _ in range(_LOOKS):
         if not directory.config.is_file():
             return True
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return False

@@ -28,7 +28,7 @@ from hairpin.launch.begin import begin
 from hairpin.launch.extend import is_finished, is_imported, nothing_to_resume
 from hairpin.launch.observers import Observers
 from hairpin.launch.request import CheckedRequest
-from hairpin.plugins.files import blame, require_plugins
+from hairpin.plugins.files import plugin_error_line, require_plugins
 from hairpin.reports.trackers.tools import (
     agreed,
     followed,
@@ -120,7 +120,7 @@ def resume_run(
     watcher, config = guarded(watcher), config or run.config
     require_known(track)
     if is_finished(run, config) and (not restart or is_imported(run)):
-        return _left_as_it_is(run, config, watcher)
+        return _leave_finished(run, config, watcher)
     named = {*track, *agreed(run.path, config.track)}
     tools = followed(config.track, named, watcher.notice)
     require_installed(tools)
@@ -143,7 +143,7 @@ def resume_run(
         )
 
 
-def _left_as_it_is(run: Run, config: Config, watcher: Watcher) -> Run:
+def _leave_finished(run: Run, config: Config, watcher: Watcher) -> Run:
     """Report that a finished run has nothing left to do; save its changed trackers and plugins."""
     done = f" is finished after {config.train.updates} updates: nothing to do"
     words = f": {nothing_to_resume(run.path)}" if is_imported(run) else done
@@ -276,6 +276,6 @@ def _attribute_plugin_errors(loop: Iterable[events.Event]) -> Iterator[events.Ev
     try:
         yield from loop
     except Exception as error:
-        if line := blame(error):
+        if line := plugin_error_line(error):
             raise PluginError(line) from error
         raise

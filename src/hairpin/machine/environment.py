@@ -16,7 +16,7 @@ from hairpin.errors import shown_command
 _PACKAGES = ("hairpin", "torch", "numpy", "tokenizers", "tiktoken", "safetensors")
 
 _COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-_MOST_CHARACTERS = 4096
+_MAX_CHARACTERS = 4096
 
 
 def describe_environment(
@@ -95,4 +95,4 @@ def _start_of(file: Path) -> str:
     if not file.is_file():  # reading a pipe would block
         raise FileNotFoundError(file)
     with file.open(encoding="utf-8") as content:
-        return content.read(_MOST_CHARACTERS).strip()
+        return content.read(_MAX_CHARACTERS).strip()

@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def noticing_shortage(run: Path) -> Iterator[None]:
+def reporting_out_of_memory(run: Path) -> Iterator[None]:
     """Turn a lack of memory inside the block into a one-line error about the run at `run`.
 
     Raises:

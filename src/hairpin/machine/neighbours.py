@@ -19,15 +19,15 @@ import torch
 
 from hairpin.system.spinning import spins_by_default
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 # Involuntary switches a second. On two cores training alone showed 10 to 44, with one or two busy
 # processes 500 to 1,250, and 5,000 and more with threads that sleep at once.
 _BUSY, _QUIET = 150.0, 80.0
-_QUIET_LOOKS = 6  # before threads spin again
+_QUIET_POLLS = 6  # before threads spin again
 _PARALLEL_NUMBERS = 2**20  # enough for all threads to take part
 
 
-class Neighbours:
+class OtherPrograms:
     """Monitor that checks for other programs from time to time.
 
     Args:
@@ -44,10 +44,10 @@ class Neighbours:
         self._clock = clock
         self._seen, self._looked = self._count(), clock()
         self._quiet_looks = 0
-        self._teams: list[_IdleTeam] = []
+        self._teams: list[_IdleThreads] = []
 
     @property
-    def are_there(self) -> bool:
+    def are_busy(self) -> bool:
         """True if threads sleep without spinning now."""
         return bool(self._teams)
 
@@ -55,15 +55,15 @@ class Neighbours:
         """Check if others take cores from this process, and have threads sleep or spin."""
         now = self._clock()
         elapsed = now - self._looked
-        if elapsed < _LOOK_SECONDS:
+        if elapsed < _POLL_SECONDS:
             return
         count = self._count()
         rate = (count - self._seen) / elapsed
         self._seen, self._looked = count, now
         self._quiet_looks = self._quiet_looks + 1 if rate < _QUIET else 0
         if rate > _BUSY and not self._teams:
-            self._teams = [_IdleTeam() for _ in range(_teams_needed())]
-        elif self._quiet_looks >= _QUIET_LOOKS:
+            self._teams = [_IdleThreads() for _ in range(_thread_teams_needed())]
+        elif self._quiet_looks >= _QUIET_POLLS:
             self.leave()
 
     def leave(self) -> None:
@@ -73,7 +73,7 @@ class Neighbours:
         self._teams = []
 
 
-def may_have_neighbours(device: str) -> bool:
+def may_share_cores(device: str) -> bool:
     """Return True if this applies: several threads on a CPU, and a user who has not set how they
     wait.
     """
@@ -85,7 +85,7 @@ def may_have_neighbours(device: str) -> bool:
     )
 
 
-class _IdleTeam:
+class _IdleThreads:
     """Idle OpenMP threads; they belong to a waiting thread."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class _IdleTeam:
         self._is_over.wait()
 
 
-def _teams_needed() -> int:
+def _thread_teams_needed() -> int:
     """Return the number of teams needed to have more threads than processors."""
     processors = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     in_team = torch.get_num_threads() - 1  # the first thread of each is counted once, for all
@@ -114,12 +114,12 @@ def _involuntary_switches() -> int:
 
 
 @contextmanager
-def minding_neighbours(device: str) -> Iterator[Callable[[], None]]:
+def yielding_to_other_programs(device: str) -> Iterator[Callable[[], None]]:
     """Watch for other programs inside the block; yield the function to call after each update."""
-    if not may_have_neighbours(device):
+    if not may_share_cores(device):
         yield lambda: None
         return
-    neighbours = Neighbours()
+    neighbours = OtherPrograms()
     try:
         yield neighbours.look
     finally:

@@ -18,7 +18,7 @@ _DEVICES = ("cpu", "cuda", "mps")
 
 
 @contextmanager
-def kept_out() -> Iterator[None]:
+def isolated() -> Iterator[None]:
     """Compute inside as in a new process, and leave everything as it was.
 
     Not for use inside hairpin's own `torch.no_grad`: it sets how tensors are made and products
@@ -47,19 +47,19 @@ def alone(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def wrapper(*args: P.args, **named: P.kwargs) -> T:
-        with kept_out():
+        with isolated():
             return function(*args, **named)
 
     return wrapper
 
 
-def alone_step_by_step(pieces: Iterable[T]) -> Iterator[T]:
+def isolated_iterator(pieces: Iterable[T]) -> Iterator[T]:
     """Yield another iterator's pieces, keeping the caller's settings out of the iterator only: they
     apply to the caller's work on a piece.
     """
     iterator = iter(pieces)
     while True:
-        with kept_out():
+        with isolated():
             try:
                 piece = next(iterator)
             except StopIteration:

@@ -25,7 +25,7 @@ from hairpin.model.products import (
     Precision,
     Product,
     product_maker,
-    refuse,
+    require_supported,
     without_onednn,
 )
 
@@ -77,7 +77,7 @@ class Decoder:
     """
 
     def __init__(self, model: GPT, precision: Precision = "float32") -> None:
-        refuse(precision, model.token_embedding.weight.device.type)
+        require_supported(precision, model.token_embedding.weight.device.type)
         product = product_maker(precision)
         self._model = model
         self._precision = precision
@@ -130,7 +130,7 @@ def fits(model: nn.Module) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
-def lay_out(model: GPT) -> GPT:
+def prepare_weights(model: GPT) -> GPT:
     """Arrange a model's weights in memory for the fastest float32 products of one row.
 
     Matrices with at least as many outputs as inputs are stored by inputs. Shapes and values stay;

@@ -21,8 +21,8 @@ from hairpin.model.kernels.attention import LayerCache, attend
 from hairpin.model.kernels.cross_entropy import (
     TiedGradient,
     cross_entropy,
+    full_cross_entropy,
     look_up,
-    whole_cross_entropy,
 )
 from hairpin.model.kernels.norms import RMSNorm, rms_norm
 from hairpin.model.kernels.rotary import Rotary, Rotation, rotate_heads
@@ -123,7 +123,7 @@ class GPT(nn.Module):
         seed: each parameter is drawn from (seed, its name), so that models that share a parameter's
             name and shape share its initial value whatever else differs.
 
-    On the device "meta" it has shapes and no values: `first_values` yields them one by one.
+    On the device "meta" it has shapes and no values: `initial_value` yields them one by one.
     """
 
     position_embedding: nn.Embedding  # learned positions
@@ -146,7 +146,7 @@ class GPT(nn.Module):
         if not self.token_embedding.weight.is_meta:
             with torch.no_grad():
                 values = dict(self.named_parameters())
-                for name, value in self.first_values():
+                for name, value in self.initial_value():
                     values[name].copy_(value)
 
     def forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +164,7 @@ class GPT(nn.Module):
         if inputs_BT.device.type != "cpu":  # scattered sums differ there
             return self.head_loss(self.hidden(inputs_BT), targets_BT), count
         tied = TiedGradient() if self.head is None else None
-        x_NC = self._through(*self._embed(inputs_BT, 0, tied), None).flatten(0, 1)
+        x_NC = self._run_blocks(*self._embed(inputs_BT, 0, tied), None).flatten(0, 1)
         loss_sum = cross_entropy(
             x_NC, self.head_weight, targets_N, softcap=self.traits.softcap, tied=tied
         )
@@ -173,7 +173,7 @@ class GPT(nn.Module):
     def head_loss(self, x_BTC: Tensor, targets_BT: Tensor) -> Tensor:
         """Return the summed cross entropy after `hidden`, with all logits at once."""
         x_NC, targets_N = x_BTC.flatten(0, 1), targets_BT.flatten()
-        return whole_cross_entropy(x_NC, self.head_weight, targets_N, self.traits.softcap)
+        return full_cross_entropy(x_NC, self.head_weight, targets_N, self.traits.softcap)
 
     def logits(self, inputs_BT: Tensor) -> Tensor:
         """Return the scores of the next token at every position, [B, T, vocabulary]."""
@@ -182,14 +182,14 @@ class GPT(nn.Module):
     def hidden(self, inputs_BT: Tensor, cache: list[LayerCache] | None = None) -> Tensor:
         """Return the final norm's output, [B, T, width]; a cache is read and extended."""
         start = cache[0].length if cache else 0
-        return self._through(*self._embed(inputs_BT, start), cache)
+        return self._run_blocks(*self._embed(inputs_BT, start), cache)
 
     @property
     def head_weight(self) -> Tensor:
         """The projection to the vocabulary, [V, C]."""
         return self.token_embedding.weight if self.head is None else self.head.weight
 
-    def _through(
+    def _run_blocks(
         self, x_BTC: Tensor, rotation: Rotation | None, cache: list[LayerCache] | None
     ) -> Tensor:
         """Apply all blocks and the final norm."""
@@ -230,11 +230,11 @@ class GPT(nn.Module):
             LayerCache(weight.new_zeros(size), weight.new_zeros(size)) for _ in range(shape.layers)
         ]
 
-    def first_values(self) -> Iterator[tuple[str, Tensor]]:
+    def initial_value(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each parameter's name and initial value, on the CPU; one at a time is in memory."""
         draws = {
-            "gpt2": self._draw_as_gpt2,
-            "pytorch": self._draw_as_pytorch,
+            "gpt2": self._init_as_gpt2,
+            "pytorch": self._init_as_pytorch,
             "identity": self._draw_as_identity,
         }
         draw = draws[self.traits.initialisation or self.shape.initialisation]
@@ -252,14 +252,14 @@ class GPT(nn.Module):
             table = Rotary(self.shape.head_width, self.shape.context, self.traits.rotary)
             self.rotary = table.to(device)
 
-    def _draw_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
+    def _init_as_gpt2(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
         """Draw N(0, 0.02), residual outputs smaller by the root of their number; biases are 0."""
         if name.endswith("weight"):
             is_residual = name.endswith("output.weight")
             std = 0.02 / math.sqrt(2 * self.shape.layers) if is_residual else 0.02
             zeros.normal_(0.0, std, generator=generator)
 
-    def _draw_as_pytorch(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
+    def _init_as_pytorch(self, name: str, zeros: Tensor, generator: torch.Generator) -> None:
         """Draw as nn.Embedding and nn.Linear do: N(0, 1); uniform within ± the root of one over the
         inputs, biases too.
         """

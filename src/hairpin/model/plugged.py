@@ -10,10 +10,10 @@ from hairpin.data.batches import IGNORED
 from hairpin.errors import HairpinError, PluginError
 from hairpin.model.gpt import GPT, derived_seed
 from hairpin.model.shape import Shape
-from hairpin.plugins.files import blame
+from hairpin.plugins.files import plugin_error_line
 from hairpin.plugins.registry import BUILT_IN, Registered, registered
 
-_TRIED_SEQUENCES = 2
+_TEST_SEQUENCES = 2
 _FORWARD = "forward(inputs, targets) must return (sum of losses, number of targets)"
 
 SumAndCount = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -38,7 +38,7 @@ def new_network(shape: Shape, seed: int = 0) -> GPT:
     if found is None:
         raise PluginError(
             f"model.architecture: {shape.architecture!r} comes from a plugin; name its file with "
-            f"--plugin"
+            "--plugin"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "plugin", found.name))
@@ -102,14 +102,12 @@ def _require_module(found: Registered, made: object) -> None:
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             raise PluginError(
                 f"{where}: {name} is {parameter.dtype} on {parameter.device}; create parameters "
-                f"in float32 on the CPU"
-                ""
+                "in float32 on the CPU"
             )
     if others := sorted(set(made.state_dict()) - set(parameters)):
         raise PluginError(
             f"{where}: {others[0]} is state but not a parameter of its own, so a checkpoint would "
-            f"lack it; register buffers with persistent=False, and share no parameters"
-            ""
+            "lack it; register buffers with persistent=False, and share no parameters"
         )
 
 
@@ -117,7 +115,7 @@ def _require_module(found: Registered, made: object) -> None:
 def _require_contract(found: Registered, model: Any, shape: Shape) -> None:
     """Test a pass over a few sequences, with one ignored target."""
     generator = torch.Generator().manual_seed(0)
-    size = (_TRIED_SEQUENCES, shape.context)
+    size = (_TEST_SEQUENCES, shape.context)
     inputs_BT = torch.randint(0, shape.vocabulary, size, generator=generator)
     targets_BT = torch.randint(0, shape.vocabulary, size, generator=generator)
     targets_BT[0, 0] = IGNORED
@@ -152,7 +150,7 @@ def _try(found: Registered, call: Callable[[], Any]) -> Any:
     except HairpinError:
         raise
     except Exception as error:
-        line = blame(error) or f"{found.place}: {type(error).__name__}: {error}"
+        line = plugin_error_line(error) or f"{found.place}: {type(error).__name__}: {error}"
         raise PluginError(f"{line.splitlines()[0]} (the model {found.name!r})") from error
 
 

@@ -25,8 +25,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Product = Callable[[Tensor], Tensor]  # [I] → [O], which the next call may overwrite
 MakeProduct = Callable[[Tensor, Tensor | None], Product]  # of a weight [O, I] and a bias
 
-_LARGEST_HALF = torch.finfo(torch.float16).max
-_MOST_PARTS = 16
+_MAX_HALF = torch.finfo(torch.float16).max
+_MAX_PARTS = 16
 
 
 def product_maker(precision: Precision) -> MakeProduct:
@@ -40,7 +40,7 @@ def product_maker(precision: Precision) -> MakeProduct:
     return makers[precision]
 
 
-def refuse(precision: str, device: str) -> None:
+def require_supported(precision: str, device: str) -> None:
     """Check that a device, and this processor, support products of one row in that format.
 
     Raises:
@@ -84,7 +84,7 @@ def _parts(size: int) -> int:
     threads = torch.get_num_threads()
     if threads == 1:
         return 1
-    return math.gcd(size, min(_MOST_PARTS, 2 ** threads.bit_length()))
+    return math.gcd(size, min(_MAX_PARTS, 2 ** threads.bit_length()))
 
 
 class _Plain:
@@ -145,7 +145,7 @@ class _Half:
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         weight_OI = weight_OI.detach()
-        if dtype == torch.float16 and weight_OI.abs().max() > _LARGEST_HALF:
+        if dtype == torch.float16 and weight_OI.abs().max() > _MAX_HALF:
             raise ConfigError("precision: a weight is too large for float16; use bfloat16")
         self.dtype = dtype
         self.weight_OI = weight_OI.to(dtype, memory_format=torch.contiguous_format)

@@ -16,7 +16,7 @@ from hairpin.optim.scaling import Overflow
 
 # Lower bound of the deviation, as a share of the mean: a loss that hardly moves has noise and no
 # spikes.
-_SMALLEST_DEVIATION = 0.01
+_MIN_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Guard:
         mean = self._window.sum(1) / count  # entries not seen yet are 0
         squares = torch.where(seen, (self._window - mean[:, None]) ** 2, 0.0)
         deviation = (squares.sum(1) / count).sqrt()
-        deviation = torch.maximum(deviation, _SMALLEST_DEVIATION * mean.abs())
+        deviation = torch.maximum(deviation, _MIN_DEVIATION * mean.abs())
         limits = mean + self.settings.spike_deviations * deviation
         return torch.where(2 * self._taken >= size, limits, torch.inf)
 

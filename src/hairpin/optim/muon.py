@@ -19,7 +19,7 @@ from hairpin.optim.adamw import Named, Uncompiled, lr_scale
 # The quintic a·x + b·x³ + c·x⁵ of Jordan et al., steep at 0: five of them bring a singular value
 # from anywhere above 0.01 to between 0.7 and 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_SMALLEST_NORM = 1e-7
+_MIN_NORM = 1e-7
 
 
 def orthogonalize(matrices: Tensor, product_dtype: torch.dtype = torch.float32) -> Tensor:
@@ -47,7 +47,7 @@ def orthogonalize(matrices: Tensor, product_dtype: torch.dtype = torch.float32) 
 def _normalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Divide by the Frobenius norm, so that no singular value is above 1."""
     norms: Tensor = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True)
-    divided = matrices / norms.clamp(min=_SMALLEST_NORM)
+    divided = matrices / norms.clamp(min=_MIN_NORM)
     return divided.to(dtype, memory_format=torch.contiguous_format)
 
 
@@ -115,7 +115,7 @@ def _iterate_rounded(x: Tensor, count: int, is_tall: bool) -> Tensor:
     return torch.baddbmm(x, *factors, beta=beta, alpha=alpha)
 
 
-class Shards(Protocol):
+class MatrixShards(Protocol):
     """Matrices sharded by rows over the processes."""
 
     def rows(self, parameter: Tensor) -> int:
@@ -158,7 +158,7 @@ class MuonAdamW(Uncompiled):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        shards: Shards | None = None,
+        shards: MatrixShards | None = None,
         product_dtype: torch.dtype = torch.float32,
     ) -> None:
         self._shards = shards
@@ -253,7 +253,7 @@ class MuonAdamW(Uncompiled):
 
 
 def build(
-    model: Named, settings: OptimizerSettings, *, shards: Shards | None, precision: str
+    model: Named, settings: OptimizerSettings, *, shards: MatrixShards | None, precision: str
 ) -> MuonAdamW:
     """Build Muon with AdamW, as `OptimizerKind.build` says; Muon's products are bfloat16 where the
     run's are.

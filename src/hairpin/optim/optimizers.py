@@ -8,8 +8,8 @@ from torch import Tensor
 from hairpin.config.settings import Optimizer as OptimizerSettings
 from hairpin.errors import HairpinError, PluginError
 from hairpin.optim.adamw import Named, decay_groups
-from hairpin.optim.muon import Shards
-from hairpin.plugins.files import blame
+from hairpin.optim.muon import MatrixShards
+from hairpin.plugins.files import plugin_error_line
 from hairpin.plugins.registry import OPTIMIZERS, registered
 
 # Their fused kernels silently ignore `found_inf` and `grad_scale`: PyTorch's for MPS before
@@ -20,7 +20,7 @@ DEVICES_IGNORING_FOUND_INF: tuple[str, ...] = ("mps",)
 def build_optimizer(
     model: Named,
     settings: OptimizerSettings,
-    shards: Shards | None = None,
+    shards: MatrixShards | None = None,
     *,
     precision: str = "float32",
 ) -> torch.optim.Optimizer:
@@ -40,12 +40,12 @@ def build_optimizer(
     """
     kind = OPTIMIZERS.get(settings.kind)
     if kind is None:
-        return _plugged(model, settings)
+        return _plugin_optimizer(model, settings)
     made: torch.optim.Optimizer = kind.build(model, settings, shards=shards, precision=precision)
     return made
 
 
-def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def _plugin_optimizer(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Return the optimizer that a plugin makes from groups like AdamW's."""
     found = registered("optimizer", settings.kind)
     if found is None:
@@ -60,7 +60,7 @@ def _plugged(model: Named, settings: OptimizerSettings) -> torch.optim.Optimizer
     except HairpinError:
         raise
     except Exception as error:
-        line = blame(error) or f"{where}: {type(error).__name__}: {error}"
+        line = plugin_error_line(error) or f"{where}: {type(error).__name__}: {error}"
         raise PluginError(f"{line.splitlines()[0]} (the optimizer {found.name!r})") from error
     if not isinstance(made, torch.optim.Optimizer):
         raise PluginError(f"{where} is {type(made).__name__}, not a torch.optim.Optimizer")
@@ -86,7 +86,7 @@ def step_unless(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    if skips_itself(optimizer) and halted.device.type not in DEVICES_IGNORING_FOUND_INF:
+    if supports_found_inf(optimizer) and halted.device.type not in DEVICES_IGNORING_FOUND_INF:
         optimizer.found_inf = halted.float()  # type: ignore[attr-defined]
         optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         optimizer.step()
@@ -100,7 +100,7 @@ def step_unless(
     optimizer.step()
 
 
-def skips_itself(optimizer: torch.optim.Optimizer) -> bool:
+def supports_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Return True if an optimizer changes nothing when its `found_inf` is 1, as fused ones do."""
     is_ours = hasattr(type(optimizer), "found_inf")
     return is_ours or bool(getattr(optimizer, "_step_supports_amp_scaling", False))
@@ -120,7 +120,7 @@ def optimizer_tensors(model: Named, optimizer: torch.optim.Optimizer) -> dict[st
         for kind, value in optimizer.state.get(parameter, {}).items()
         if value is not None
     }
-    if skips_itself(optimizer):
+    if supports_found_inf(optimizer):
         return tensors
     for index, group in enumerate(optimizer.param_groups):
         for kind, value in group.items():
@@ -147,7 +147,7 @@ def load_optimizer_tensors(
             continue
         parameter = parameters[name]
         if not number:
-            on_host = kind == "step" and not skips_itself(optimizer)
+            on_host = kind == "step" and not supports_found_inf(optimizer)
             value = tensor.to("cpu" if on_host else parameter.device, copy=True)
         optimizer.state[parameter][kind] = value
 
@@ -163,7 +163,6 @@ def _key(kind: str, value: object, name: str) -> str:
     if type(value) not in _DTYPES or "." in kind:
         raise PluginError(
             f"optimizer: its state has {kind!r} for {name}, a {type(value).__name__}; a "
-            f"checkpoint holds only tensors and numbers"
-            ""
+            "checkpoint holds only tensors and numbers"
         )
     return f"{kind}:{type(value).__name__}.{name}"

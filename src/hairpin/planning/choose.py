@@ -23,8 +23,8 @@ GPU_MEMORY_SHARE = 0.9  # of free memory: the rest covers what the estimate miss
 CPU_GIGABYTES = 3.0  # that a run may take on a machine of its own
 START_LR_FRACTION = 0.25  # of the peak for random weights, for pretrained weights
 BUDGETED_DECAY_FRACTION = 0.6
-_MOST_PASSES = 10
-_FEWEST_UPDATES = 600
+_MAX_PASSES = 10
+_MIN_UPDATES = 600
 MILESTONES = 10  # evaluations, samples and checkpoints in a run, besides the one at update 0
 # Validation tokens in an evaluation, as a share of the run's training tokens; training tokens are
 # a quarter of that. Ten evaluations take 2% to 3% of the run: a forward pass is a third of a step.
@@ -60,7 +60,7 @@ LADDER = (
 )
 
 
-_SMALLEST_CONTEXT = min(SIZES[rung.size]["context"] for rung in LADDER)
+_MIN_CONTEXT = min(SIZES[rung.size]["context"] for rung in LADDER)
 
 
 def rung_for(flops: float) -> Rung:
@@ -107,7 +107,7 @@ def fill_size(
             rung = min(rung, rung_for(flops_per_second() * seconds_left()), key=LADDER.index)
         return fill_shape(config, rung)
     text_bytes, rung = train_bytes(), LADDER[0]
-    if text_bytes <= _SMALLEST_CONTEXT:
+    if text_bytes <= _MIN_CONTEXT:
         pass  # no size suits it, as its tokens will show: the machine need not be measured
     elif config.model.size is None and not config.model.width:
         flops = flops_per_second()
@@ -231,7 +231,7 @@ def most_updates(config: Config, train_tokens: int) -> int:
     small model improves for ten passes over a text, and any needs a few hundred updates.
     """
     assert config.train.tokens_per_update
-    return max(_FEWEST_UPDATES, int(_MOST_PASSES * train_tokens / config.train.tokens_per_update))
+    return max(_MIN_UPDATES, int(_MAX_PASSES * train_tokens / config.train.tokens_per_update))
 
 
 def fill_length(config: Config, train_tokens: int, updates: int | None) -> Config:

@@ -11,7 +11,7 @@ from hairpin.errors import ConfigError
 from hairpin.model.shape import Shape
 from hairpin.planning.memory import (
     CUDA_CONTEXT_BYTES,
-    Job,
+    Workload,
     activation_bytes,
     logit_bytes,
 )
@@ -143,7 +143,7 @@ def working_bytes(shape: Shape, micro_batch: int, checkpointed: bool) -> float:
     """Return what a micro-batch takes on a GPU besides weights, gradients and moments: activations,
     logits, and the driver's own memory.
     """
-    job = Job(shape, "adamw", "bfloat16", micro_batch, 2, "cuda")
+    job = Workload(shape, "adamw", "bfloat16", micro_batch, 2, "cuda")
     activations = activation_bytes(job)
     if checkpointed:  # each block's input in 16 bits, and one block's activations
         alone = activations / shape.layers

@@ -39,7 +39,7 @@ _WIDTHS = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """The settings that determine the memory of a run.
 
     Args:
@@ -61,7 +61,7 @@ class Job:
     recomputes: bool = False
 
     @classmethod
-    def of(cls, config: Config, shape: Shape, precision: str) -> "Job":
+    def of(cls, config: Config, shape: Shape, precision: str) -> "Workload":
         """Return the job of a completely filled-in config in one precision."""
         tokens, sequences = config.train.tokens_per_update, config.execution.micro_batch
         assert tokens and sequences
@@ -123,7 +123,7 @@ class Memory:
         return {name: int(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
-def peak_memory(job: Job, *, saves: bool = True) -> Memory:
+def peak_memory(job: Workload, *, saves: bool = True) -> Memory:
     """Return the memory at the moment of a run that holds most; on a GPU, the GPU's memory.
 
     Args:
@@ -139,7 +139,7 @@ def peak_memory(job: Job, *, saves: bool = True) -> Memory:
     return replace(most, unused=int(unused * (most.activations + most.logits + most.update)))
 
 
-def _moments(job: Job) -> list[Memory]:
+def _moments(job: Workload) -> list[Memory]:
     """Return the memory at the end of a forward pass, at the start of its backward pass, and in an
     optimizer step.
     """
@@ -188,12 +188,12 @@ def weight_bytes(shape: Shape) -> int:
     return _FLOAT32 * count_parameters(shape).total
 
 
-def cast_bytes(job: Job) -> int:
+def cast_bytes(job: Workload) -> int:
     """Return the size of the blocks' matrices as autocast keeps them for an update."""
     return matrix_parameters(job.shape) * job.number_bytes if job.number_bytes < _FLOAT32 else 0
 
 
-def activation_bytes(job: Job) -> int:
+def activation_bytes(job: Workload) -> int:
     """Return what a micro-batch's forward pass keeps, without the head.
 
     Products' inputs are in their format. Every block keeps the norm's output, q, k and v, the
@@ -220,7 +220,7 @@ def activation_bytes(job: Job) -> int:
     return job.tokens * (shape.layers * block + outside) + shape.layers * probability_bytes(job)
 
 
-def probability_bytes(job: Job) -> int:
+def probability_bytes(job: Workload) -> int:
     """Return what a layer's attention keeps of its probabilities."""
     shape, rows = job.shape, job.micro_batch * job.shape.heads
     square = rows * shape.context**2 * job.number_bytes
@@ -236,7 +236,7 @@ def probability_bytes(job: Job) -> int:
     return rows * pairs * job.number_bytes
 
 
-def logit_bytes(job: Job) -> int:
+def logit_bytes(job: Workload) -> int:
     """Return the size of the logits and what is derived from them: on a CPU for as many rows as fit
     in 128 MiB of float32, on a GPU for all.
     """
@@ -257,13 +257,13 @@ def logit_bytes(job: Job) -> int:
     return chunk + scratch
 
 
-def head_gradient_bytes(job: Job) -> int:
+def head_gradient_bytes(job: Workload) -> int:
     """Return the size of the head's gradients by weight and input, computed with the logits."""
     shape = job.shape
     return (shape.vocabulary + job.tokens) * shape.width * job.number_bytes
 
 
-def step_bytes(job: Job) -> int:
+def step_bytes(job: Workload) -> int:
     """Return what an optimizer step needs. For Muon, at query, key and value, 3·L matrices of C²:
     the momentum three times (as pieces, as one stack, normalised), and five stacks of Gram
     matrices; with a gated MLP at its two input matrices, which are updated together. Fused AdamW
@@ -279,12 +279,12 @@ def step_bytes(job: Job) -> int:
     return _FLOAT32 * matrices * (3 * rows + 5 * shape.width) * shape.width
 
 
-def _head_cast_bytes(job: Job) -> int:
+def _head_cast_bytes(job: Workload) -> int:
     number = job.number_bytes
     return job.shape.vocabulary * job.shape.width * number if number < _FLOAT32 else 0
 
 
-def _backward_bytes(job: Job) -> int:
+def _backward_bytes(job: Workload) -> int:
     """Return the size of the gradients inside the last block: of its MLP's inner numbers before and
     after the nonlinearity, and of the stream.
     """

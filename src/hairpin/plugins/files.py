@@ -83,7 +83,7 @@ def _load(path: Path) -> PluginFile:
     try:
         _run(path, content)
     except BaseException:
-        _forget_since(there)
+        _unregister_since(there)
         raise
     brings = tuple(found for key, found in REGISTERED.items() if key not in there)
     if not brings:
@@ -110,7 +110,7 @@ def _run(path: Path, content: bytes) -> None:
         raise PluginError(f"{where}: the plugin cannot be imported: {_words(error)}") from None
 
 
-def _forget_since(there: set[tuple[str, str]]) -> None:
+def _unregister_since(there: set[tuple[str, str]]) -> None:
     for key, found in list(REGISTERED.items()):
         if key not in there:
             forget(found)
@@ -181,7 +181,7 @@ def require_plugins(entries: Sequence[Entry], command: str) -> None:
         )
 
 
-def blame(error: BaseException) -> str | None:
+def plugin_error_line(error: BaseException) -> str | None:
     """Return a line about an error raised in a plugin's code; None if it was not."""
     where = None if isinstance(error, HairpinError) else place_of(error)
     return f"{where}: {_words(error)}" if where else None

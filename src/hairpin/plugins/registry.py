@@ -310,8 +310,7 @@ def _register(kind: str, name: str, make: Callable[..., Any]) -> Registered:
     if not isinstance(name, str) or not is_name(name):
         raise PluginError(
             f"{here}: {name!r} is not a valid name for a {kind}: use lower-case letters, digits, "
-            f"- and _, with a letter first"
-            ""
+            "- and _, with a letter first"
         )
     if not callable(make):
         raise PluginError(f"{here}: the {kind} {name!r} is not a function or class, but {make!r}")

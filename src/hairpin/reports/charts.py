@@ -28,7 +28,7 @@ from hairpin.reports.formats import (
     format_loss,
     format_lr,
     format_norm,
-    harmless_name,
+    safe_name,
 )
 from hairpin.reports.held import of_kind, others
 from hairpin.reports.phases import phases, plotted_updates, schedule_title
@@ -41,12 +41,12 @@ from hairpin.reports.series import (
     source_series,
     values_of,
 )
-from hairpin.reports.summary import Point, best_evaluation
+from hairpin.reports.summary import EvaluationPoint, best_evaluation
 from hairpin.schedules.curves import CURVES, Schedule
 
 BITS_UNIT = "of validation text"
-_MOST_ROWS = 60
-_MOST_MARKS = 200
+_MAX_ROWS = 60
+_MAX_MARKS = 200
 _PLANNED_POINTS = 500
 
 Matrix = Sequence[Sequence[int]]
@@ -386,8 +386,8 @@ def _source_chart(
     if not any(np.isfinite(ys).any() for ys in values):
         return None
     updates = next(iter(found.values()))[0]
-    names = [harmless_name(name) for name in found]
-    step = -(-len(updates) // _MOST_ROWS)
+    names = [safe_name(name) for name in found]
+    step = -(-len(updates) // _MAX_ROWS)
     shown = sorted({*range(0, len(updates), step), len(updates) - 1})
     return Chart(
         name,
@@ -431,7 +431,7 @@ def _incident_marks(events: Sequence[Event]) -> tuple[Mark, ...]:
     """Return the last incidents as marks."""
     return tuple(
         Mark(event["update"], event["event"], incident_text(event))
-        for event in incidents_of(events)[-_MOST_MARKS:]
+        for event in incidents_of(events)[-_MAX_MARKS:]
     )
 
 
@@ -474,7 +474,7 @@ def _commonest_share(events: Sequence[Event]) -> float | None:
     return max(rows) / max(1, sum(rows))
 
 
-def _loss_title(best: Point | None) -> str:
+def _loss_title(best: EvaluationPoint | None) -> str:
     if best is None:
         return "Loss"
     unit = "nats per token" if best.val_accuracy is None else "nats per example"
@@ -496,13 +496,13 @@ def _norm_title(clipped: NDArray[np.bool_], clip_kind: str) -> str:
 def _rows(
     updates: Floats, *columns: tuple[NDArray[Any], Callable[[Any], str]]
 ) -> tuple[tuple[str, ...], ...]:
-    """Return formatted values at no more than `_MOST_ROWS` updates, evenly spread, including
+    """Return formatted values at no more than `_MAX_ROWS` updates, evenly spread, including
     the last.
     """
     count = len(updates)
     kept: Iterable[int] = range(count)
-    if count > _MOST_ROWS:
-        kept = (round(at * (count - 1) / (_MOST_ROWS - 1)) for at in range(_MOST_ROWS))
+    if count > _MAX_ROWS:
+        kept = (round(at * (count - 1) / (_MAX_ROWS - 1)) for at in range(_MAX_ROWS))
     return tuple(
         (f"{updates[at]:,.0f}", *(written(values[at]) for values, written in columns))
         for at in kept

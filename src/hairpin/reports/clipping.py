@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hairpin.config.settings import Clip
-from hairpin.reports.formats import format_norm, harmless_name
+from hairpin.reports.formats import format_norm, safe_name
 from hairpin.reports.held import Updates, history
 
 _MOST_OFTEN = 0.5  # clipping a larger share of updates counts as clipping most of them
@@ -47,10 +47,10 @@ class Clipping:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and words for people; a row without a name continues the one above it."""
-        first, *others = [*self._how_often(), *self._who_leads(), self.reason]
+        first, *others = [*self._clipped_share_words(), *self._leader_words(), self.reason]
         return [("clipping", first), *(("", words) for words in others)]
 
-    def _how_often(self) -> list[str]:
+    def _clipped_share_words(self) -> list[str]:
         if not self.share:
             return []
         shares = [("in warmup", self.warmup_share), ("after it", self.later_share)]
@@ -60,11 +60,11 @@ class Clipping:
             words += f"; clipped gradients were scaled by {scales}"
         return [words]
 
-    def _who_leads(self) -> list[str]:
+    def _leader_words(self) -> list[str]:
         if self.leader is None:
             return []
         return [
-            f"{harmless_name(self.leader)} had the largest gradient in {self.leader_share:.0%} of "
+            f"{safe_name(self.leader)} had the largest gradient in {self.leader_share:.0%} of "
             f"updates, with {self.leader_norm_share:.0%} of the squared norm"
         ]
 
@@ -77,7 +77,7 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
         clip: the settings.
         warmup: number of warmup updates.
     """
-    used = _Used(history(events).updates)
+    used = _AppliedUpdates(history(events).updates)
     if not used.norms:
         return None
     later = array("l", (at for at, number in enumerate(used.numbers) if number >= warmup))
@@ -107,7 +107,7 @@ def clipping_of(events: Sequence[dict[str, Any]], clip: Clip, warmup: int) -> Cl
     )
 
 
-class _Used:
+class _AppliedUpdates:
     """The updates that count, in columns: there may be hundreds of thousands."""
 
     def __init__(self, updates: Updates) -> None:
@@ -154,17 +154,17 @@ def _suggestion(
             "clipping most updates gives them all the same norm, which matters little to AdamW "
             f"and Muon; {setting} would catch the largest 5%"
         )
-    return _of_few(clip, norms, share, later_share)
+    return _suggestion_if_few_clipped(clip, norms, share, later_share)
 
 
-def _of_few(
+def _suggestion_if_few_clipped(
     clip: Clip, norms: Sequence[float], share: float, later_share: float | None
 ) -> tuple[float | None, str]:
     """Return the same if at most half of the norms are clipped."""
     if clip.kind == "value":
         return None, "entries are clipped one by one, which changes the gradient's direction"
     if not share:
-        return _for_outliers(norms)
+        return _threshold_for_outliers(norms)
     if later_share is None:
         return None, "the whole run was warmup"
     if not later_share:
@@ -172,7 +172,7 @@ def _of_few(
     return None, f"clipping caught the largest {later_share:.1%} of norms, as intended"
 
 
-def _for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
+def _threshold_for_outliers(norms: Sequence[float]) -> tuple[float | None, str]:
     """Return a threshold that would have caught the outliers, if nothing was clipped."""
     median, largest = statistics.median(norms), max(norms)
     outliers = [norm for norm in norms if norm > _OUTLIER * median]

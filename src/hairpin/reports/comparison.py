@@ -21,7 +21,7 @@ from hairpin.reports.outcomes import (
 )
 from hairpin.reports.statistics import (
     Difference,
-    holm,
+    holm_adjusted,
     mean_difference,
     unpaired_difference,
 )
@@ -136,7 +136,7 @@ def read_arms(experiment: Experiment, directory: ExperimentDirectory) -> list[Ar
         else:
             found[arm.name] = _trained(experiment, directory, arm)
     everything = [o for outcomes, tuning in found.values() for o in (*outcomes, *_all(tuning))]
-    _require_one_loss(everything)
+    _require_comparable_losses(everything)
     known = [outcome for outcome in everything if outcome.final]
     units = (BITS, PER_LABEL, NATS)
     unit = next((u for u in units if all(u in outcome.final for outcome in known)), NATS)
@@ -149,7 +149,7 @@ def read_arms(experiment: Experiment, directory: ExperimentDirectory) -> list[Ar
     return results
 
 
-def _require_one_loss(outcomes: Sequence[Outcome]) -> None:
+def _require_comparable_losses(outcomes: Sequence[Outcome]) -> None:
     """Check that the losses are of one kind of prediction.
 
     Raises:
@@ -213,7 +213,7 @@ def differences(base: ArmResult, other: ArmResult) -> tuple[Difference, tuple[fl
     """Return other − base of final losses, and of each pair; unpaired where their seeds or
     validation sets differ. None: one of them has no finite loss.
     """
-    first, second = _by_pair(base), _by_pair(other)
+    first, second = _losses_by_pair(base), _losses_by_pair(other)
     if not base.finals or not other.finals:
         return None
     if first is not None and second is not None:
@@ -226,7 +226,7 @@ def differences(base: ArmResult, other: ArmResult) -> tuple[Difference, tuple[fl
     return unpaired_difference(base.finals, other.finals), ()
 
 
-def _by_pair(result: ArmResult) -> dict[tuple[object, ...], float] | None:
+def _losses_by_pair(result: ArmResult) -> dict[tuple[object, ...], float] | None:
     """Return the key a run shares with its pair → its final loss; None: it cannot have pairs."""
     found: dict[tuple[object, ...], float] = {}
     for outcome in result.outcomes:
@@ -270,7 +270,7 @@ def contrasts_with_first(
             special[other.arm.name] = (
                 f"every run of {lost.arm.name} diverged" if every else "not trained yet"
             )
-    adjusted = iter(holm([difference.p for _, difference, _ in found]))
+    adjusted = iter(holm_adjusted([difference.p for _, difference, _ in found]))
     measured_ones = {
         arm.arm.name: Contrast(
             arm.arm.name,

@@ -85,14 +85,14 @@ def _lr_figure(comparison: Comparison) -> Figure:
         lost = [s for s in result.tuning if s not in scales]
         diverged += [(result.arm.peak_lr * scale, color, marker) for scale in lost]
     tried = sorted({r.arm.peak_lr * scale for r in shown for scale in r.tuning})
-    _cut_off(ax, shown)
+    _limited_axis(ax, shown)
     top = ax.get_ylim()[1]
     for rate, color, marker in diverged:
         ax.plot(rate, top, marker=marker, ms=9, color=color, ls="", clip_on=False)
         ax.annotate("diverged", (rate, top), (0, 6), textcoords="offset points", ha="center",
                     fontsize=9, color=color, annotation_clip=False)  # fmt: skip
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(_apart(tried)))
+    ax.xaxis.set_major_locator(FixedLocator(_without_overlap(tried)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: format_lr(rate)))
     ax.set_xlabel("peak learning rate; large open marks: verdict runs", fontsize=12)
@@ -100,7 +100,7 @@ def _lr_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _apart(rates: Sequence[float]) -> list[float]:
+def _without_overlap(rates: Sequence[float]) -> list[float]:
     """Drop rates whose labels would overlap another's."""
     kept: list[float] = []
     for rate in rates:
@@ -109,7 +109,7 @@ def _apart(rates: Sequence[float]) -> list[float]:
     return kept
 
 
-def _cut_off(ax: Axes, shown: Sequence[ArmResult]) -> None:
+def _limited_axis(ax: Axes, shown: Sequence[ArmResult]) -> None:
     """Limit the axis to exclude losses far above the rest, so that the rest can be
     distinguished.
     """

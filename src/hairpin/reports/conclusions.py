@@ -64,14 +64,12 @@ def _notes(
         if result.diverged:
             yield (
                 f"{result.arm.name}: {result.diverged} of {len(result.outcomes)} runs diverged; "
-                f"its figures exclude them"
-                ""
+                "its figures exclude them"
             )
         if result.is_at_edge and result.arm.same_as is None:
             yield (
                 f"{result.arm.name}: its best learning rate, {format_lr(result.peak_lr or 0)}, is "
-                f"at the edge of the rates tried; a rate beyond it may do better"
-                ""
+                "at the edge of the rates tried; a rate beyond it may do better"
             )
     if len(contrasts) > 1:
         yield (

@@ -15,9 +15,9 @@ from typing import Any
 from hairpin.config.settings import Config
 from hairpin.model.architectures import ARCHITECTURES
 from hairpin.reports.clipping import Clipping, clipping_of
-from hairpin.reports.formats import format_bytes, format_loss, harmless_name
+from hairpin.reports.formats import format_bytes, format_loss, safe_name
 from hairpin.reports.held import history, of_kind
-from hairpin.reports.summary import Point, Summary, summarize
+from hairpin.reports.summary import EvaluationPoint, Summary, summarize
 
 # Karpathy's rule of thumb for the change of an update over the weights, and the factor from it
 # beyond which a part is reported: small models that learn well are 40 times above it after warmup.
@@ -28,7 +28,7 @@ _MATRICES = ("attention", "mlp")
 _EXCESS = 0.05
 _SHOWN_CHARACTERS = 200
 # Text can be repeated this often as if it were new (Muennighoff et al. 2023).
-_PASSES_LIKE_NEW = 4.0
+_PASSES_WORTH_NEW_TEXT = 4.0
 _SMALL_GAP = 0.05  # of the validation loss: a smaller gap to train is no sign of memorisation
 
 
@@ -95,7 +95,7 @@ class Memorised:
             words += " than such text repeats itself"
         if not self.longest_bytes:
             return [("memorised", words)]
-        text = harmless_name(self.longest_text, _SHOWN_CHARACTERS)
+        text = safe_name(self.longest_text, _SHOWN_CHARACTERS)
         return [("memorised", words), ("", f'the longest: {self.longest_bytes:,} bytes, "{text}"')]
 
 
@@ -134,12 +134,12 @@ class Diagnostics:
         if self.after_warmup is None or self.at_end is None:
             return []
         first = f"change / weight in update {self.after_warmup.update:,}: {self.after_warmup.words}"
-        rows = [("step sizes", f"{first}{self._judgement()}")]
+        rows = [("step sizes", f"{first}{self._ratio_judgement()}")]
         if self.at_end.update != self.after_warmup.update:
             rows.append(("", f"in update {self.at_end.update:,}: {self.at_end.words}"))
         return rows
 
-    def _judgement(self) -> str:
+    def _ratio_judgement(self) -> str:
         """Tell whether the blocks' matrices move as far as usual."""
         assert self.after_warmup
         found = [r for part, r in self.after_warmup.ratios.items() if part in _MATRICES]
@@ -179,7 +179,7 @@ def diagnose(record: Iterable[dict[str, Any]], config: Config) -> Diagnostics:
         best_passes=passes,
         advice=_advice(summary, config, passes),
         overfitted=summary.overfitting_after is not None,
-        memorised=_memorised(told[-1]) if told else None,
+        memorised=_memorisation_of(told[-1]) if told else None,
     )
 
 
@@ -235,10 +235,10 @@ def _advice(summary: Summary, config: Config, passes: float | None) -> str | Non
     return _best_at_the_end(best, passes, where) if summary.status == "finished" else None
 
 
-def _best_at_the_end(best: Point, passes: float | None, where: str) -> str | None:
+def _best_at_the_end(best: EvaluationPoint, passes: float | None, where: str) -> str | None:
     if best.train_loss is None or best.val_loss is None:
         return None
-    if passes is not None and passes < _PASSES_LIKE_NEW:
+    if passes is not None and passes < _PASSES_WORTH_NEW_TEXT:
         return f"best at the end{where}: more updates or a larger model would lower it"
     gap = best.val_loss - best.train_loss
     if gap < _SMALL_GAP * best.val_loss:
@@ -247,7 +247,7 @@ def _best_at_the_end(best: Point, passes: float | None, where: str) -> str | Non
         )
     return (
         f"best at the end{where}, {format_loss(gap)} above the training loss: more text would "
-        f"help most"
+        "help most"
     )
 
 
@@ -255,7 +255,7 @@ def _count(passes: float) -> str:
     return "1 pass" if f"{passes:.2g}" == "1" else f"{passes:.2g} passes"
 
 
-def _memorised(event: dict[str, Any]) -> Memorised:
+def _memorisation_of(event: dict[str, Any]) -> Memorised:
     return Memorised(**{key: event[key] for key in Memorised.__dataclass_fields__})
 
 

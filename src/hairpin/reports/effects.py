@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from hairpin.reports.comparison import ArmResult, Contrast, verdict
-from hairpin.reports.statistics import Difference, holm, mean_difference
+from hairpin.reports.statistics import Difference, holm_adjusted, mean_difference
 
 
 def effects(
@@ -30,7 +30,7 @@ def effects(
         by_seed = tuple(_effects_by_seed(arms, factors, group))
         if by_seed:
             found.append((group, mean_difference(by_seed), by_seed))
-    adjusted = holm([difference.p for _, difference, _ in found])
+    adjusted = holm_adjusted([difference.p for _, difference, _ in found])
     return tuple(
         Contrast(
             " x ".join(group),

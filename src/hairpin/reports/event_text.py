@@ -15,15 +15,15 @@ from hairpin.reports.formats import (
     format_loss,
     format_norm,
     format_updates,
-    harmless,
-    harmless_name,
+    safe_name,
+    safe_text,
 )
 from hairpin.runs import events
 
 AnyEvent = events.Event | Mapping[str, Any]
 
 TO_MEET_THE_BUDGET = ", to meet the time budget"
-_LONGEST_NAME, _LONGEST_EXCERPT, _LONGEST_COLUMN = 80, 200, 40  # characters
+_MAX_NAME_LENGTH, _LONGEST_EXCERPT, _LONGEST_COLUMN = 80, 200, 40  # characters
 _MOST_COLUMNS = 8
 
 
@@ -42,13 +42,13 @@ def plan_text(plan: events.Plan) -> str:
         data = f"{plan.examples:,} training examples"
     labels = f" with {len(plan.labels):,} labels" if plan.labels else ""
     columns = _columns(plan.records) if plan.records else ""
-    start = f", from the {harmless(plan.start)}" if plan.start else ""
+    start = f", from the {safe_text(plan.start)}" if plan.start else ""
     sources = "".join(
-        f"{', ' if at else '; '}{harmless(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
+        f"{', ' if at else '; '}{safe_text(name)} {each['share']:.0%} ({each['epochs']:.2g} passes)"
         for at, (name, each) in enumerate((plan.sources or {}).items())
     )
     return (
-        f"plan: {harmless(plan.text)}{labels}{start}{columns}; "
+        f"plan: {safe_text(plan.text)}{labels}{start}{columns}; "
         f"{format_count(plan.parameters)} parameters, {plan.updates:,} updates of {size} "
         f"({plan.warmup:,} of warmup), {plan.epochs:.2g} passes over {data}{sources}; "
         f"about {format_duration(plan.seconds)}, until {ends}"
@@ -70,8 +70,7 @@ def evaluation_fields(event: AnyEvent) -> list[str]:
         words.append(f"{val_accuracy:.1%} right ({train_accuracy:.1%} in training)")
     if sources := fields.get("sources"):
         losses = (
-            f"{harmless_name(name)} {format_loss(each['val_loss'])}"
-            for name, each in sources.items()
+            f"{safe_name(name)} {format_loss(each['val_loss'])}" for name, each in sources.items()
         )
         words.append(f"({', '.join(losses)})")
     return words
@@ -84,9 +83,9 @@ def incident_text(event: AnyEvent) -> str:
     return (
         f"{_action(fields)}: loss {_number(fields.get('loss'), format_loss)}, "
         f"gradient norm {_number(fields.get('grad_norm'), format_norm)}, "
-        f"largest in {harmless_name(str(fields.get('parameter', '?')), _LONGEST_NAME)}; "
+        f"largest in {safe_name(str(fields.get('parameter', '?')), _MAX_NAME_LENGTH)}; "
         f"samples {fields.get('position', 0):,} to {last:,}: "
-        f'"{harmless_name(fields.get("excerpt", ""), _LONGEST_EXCERPT)}"'
+        f'"{safe_name(fields.get("excerpt", ""), _LONGEST_EXCERPT)}"'
     )
 
 
@@ -113,7 +112,7 @@ def length_change(planned: int, updates: int) -> str:
 def end_text(event: events.End) -> str:
     """Describe the end of a process, with the reason if it failed."""
     words = f"{event.status} after {format_updates(event.update)}, {format_duration(event.seconds)}"
-    return words if event.reason is None else f"{words}: {harmless(event.reason)}"
+    return words if event.reason is None else f"{words}: {safe_text(event.reason)}"
 
 
 def _fields(event: AnyEvent) -> Mapping[str, Any]:
@@ -124,9 +123,9 @@ def _fields(event: AnyEvent) -> Mapping[str, Any]:
 
 def _columns(records: Mapping[str, Any]) -> str:
     """Return the columns of a file of records that are read, and those that are not."""
-    *asked, answer = (harmless_name(name, _LONGEST_COLUMN) for name in records["columns"].values())
+    *asked, answer = (safe_name(name, _LONGEST_COLUMN) for name in records["columns"].values())
     counts = records.get("unused", {})
-    named = [f"{harmless_name(name, _LONGEST_COLUMN)} in {n:,}" for name, n in counts.items()]
+    named = [f"{safe_name(name, _LONGEST_COLUMN)} in {n:,}" for name, n in counts.items()]
     if len(named) > _MOST_COLUMNS:
         named[_MOST_COLUMNS:] = [f"{len(named) - _MOST_COLUMNS:,} more columns in some"]
     unused = f" (not used: {', '.join(named)} of {records['count']:,} records)" if named else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hairpin.system.files import size_words
 
-_MOST_PARTS = 3  # of a path; earlier ones identify the machine and its user
+_MAX_PARTS = 3  # of a path; earlier ones identify the machine and its user
 _LARGE = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 # All C0 and C1 controls but tab and newline, the bidirectional controls, the line and paragraph
@@ -91,7 +91,7 @@ def format_updates(count: int) -> str:
     return f"{count:,} update{'' if count == 1 else 's'}"
 
 
-def harmless(text: str, encoding: str = "utf-8") -> str:
+def safe_text(text: str, encoding: str = "utf-8") -> str:
     """Return the text with every character that could act on a terminal escaped.
 
     Characters that `encoding` lacks are escaped too, so that printing cannot fail.
@@ -100,7 +100,7 @@ def harmless(text: str, encoding: str = "utf-8") -> str:
     return escaped.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
-def harmless_pieces(pieces: Iterable[str]) -> Iterator[str]:
+def safe_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """Yield a text that goes to a terminal piece by piece, with control characters escaped; tabs,
     line breaks and marks that other scripts need stay as they are.
 
@@ -116,14 +116,14 @@ def harmless_pieces(pieces: Iterable[str]) -> Iterator[str]:
         yield _ACTING.sub(_escape, held)
 
 
-def harmless_name(name: str, most: int | None = None) -> str:
+def safe_name(name: str, most: int | None = None) -> str:
     """Return a user-chosen name as part of a line: line breaks and tabs are escaped too.
 
     Args:
         name: the name.
         most: characters, beyond which the end is cut off; None: no limit.
     """
-    line = harmless(name.replace("\n", "\\n").replace("\t", "\\t"))
+    line = safe_text(name.replace("\n", "\\n").replace("\t", "\\t"))
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
 
 
@@ -132,7 +132,7 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
     parts that others may see are not enough.
     """
     paths = [_without_user(parts) for parts in paths]
-    longest = min(_MOST_PARTS, max(map(len, paths)))
+    longest = min(_MAX_PARTS, max(map(len, paths)))
     for count in range(1, longest + 1):
         names = ["/".join(parts[-count:]) for parts in paths]
         if len(set(names)) == len(names):

@@ -223,12 +223,12 @@ def history(record: Iterable[dict[str, Any]]) -> History:
     kept = History()
     for event in record:
         if event.get("event") == "resume":
-            _go_back(kept, event["update"])
+            _remove_from(kept, event["update"])
         kept.append(event)
     return kept
 
 
-def _go_back(kept: History, update: int) -> None:
+def _remove_from(kept: History, update: int) -> None:
     """Remove what belongs to the updates from this one on."""
     numbers = kept.updates.column("update")
     length = next((at for at, number in enumerate(numbers) if number >= update), len(numbers))

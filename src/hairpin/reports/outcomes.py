@@ -13,7 +13,7 @@ from typing import Any
 from hairpin.config.settings import Finetune
 from hairpin.errors import RunError
 from hairpin.reports.held import history
-from hairpin.reports.summary import Point, Summary, summarize
+from hairpin.reports.summary import EvaluationPoint, Summary, summarize
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import read_record
 from hairpin.system.access import is_there, reading
@@ -24,7 +24,7 @@ _LOSS_NAMES = ("val_loss", "eval_loss", "validation_loss", "valid_loss", "test_l
 _BITS_NAMES = ("val_bits_per_byte", "bits_per_byte", "val_bpb", "bpb")
 # The kind of prediction, in words; another trainer's losses do not say of which text they are.
 LABELS, TEXT, SOME_TEXT = "labels", "text", "text of another trainer"
-_MOST_LABELS = 8  # in a line
+_MAX_LABELS = 8  # in a line
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
     events = history(read_record(run.metrics)) if is_there(run.metrics) else []
     trial = _trial_of(run)
     summary = summarize(events)
-    diverged = trial.get("state") == "diverged" or _is_lost(summary)
+    diverged = trial.get("state") == "diverged" or _has_collapsed(summary)
     nats = PER_LABEL if config.finetune.kind == "classify" else NATS
     curve = tuple(
         (int(event["tokens"]), _losses(event.get("val_loss"), event.get("val_bits_per_byte"), nats))
@@ -109,7 +109,7 @@ def outcome_of_run(run: RunDirectory) -> Outcome:
 def _predicted(finetune: Finetune) -> str:
     """Return what a run learns to predict, in words."""
     if finetune.kind == "classify":
-        labels = [repr(label) for label in finetune.labels[:_MOST_LABELS]]
+        labels = [repr(label) for label in finetune.labels[:_MAX_LABELS]]
         more = len(finetune.labels) - len(labels)
         return f"{LABELS} ({', '.join(labels)}{f' and {more} more' if more else ''})"
     if finetune.kind == "instruct":
@@ -148,7 +148,7 @@ def outcome_of_file(path: Path) -> Outcome:
         for row in rows
         if (losses := {u: n for u, c in known.items() if (n := _number(row.get(c))) is not None})
     )
-    if any(_ends_without_number(rows, column) for column in known.values()):
+    if any(_ends_without_finite_loss(rows, column) for column in known.values()):
         return Outcome(str(path), None, None, {}, {}, diverged=True, curve=curve)
     final = curve[-1][1]
     best = {unit: min(losses.get(unit, math.inf) for _, losses in curve) for unit in final}
@@ -166,7 +166,7 @@ def _column_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str |
     return next(iter(with_numbers or there), None)
 
 
-def _ends_without_number(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+def _ends_without_finite_loss(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
     """Return True if the last evaluation has no finite loss: NaN, infinite, words; or empty, since
     programs write NaN so. Between evaluations trainers write lines without a validation loss, and
     a line with another finite loss is one of those.
@@ -199,7 +199,7 @@ def _trial_of(run: RunDirectory) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_lost(summary: Summary) -> bool:
+def _has_collapsed(summary: Summary) -> bool:
     """Return True if the run learned nothing, or lost what it had learned."""
     if summary.first is None or summary.last is None or summary.status == "unfinished":
         return False
@@ -209,7 +209,7 @@ def _is_lost(summary: Summary) -> bool:
     return summary.updates > 0 and first is not None and summary.last.val_loss >= first
 
 
-def _losses_at(point: Point | None, nats: str) -> dict[str, float]:
+def _losses_at(point: EvaluationPoint | None, nats: str) -> dict[str, float]:
     return {} if point is None else _losses(point.val_loss, point.val_bits_per_byte, nats)
 
 

@@ -4,7 +4,7 @@ from hairpin.reports.formats import format_lr, format_updates
 from hairpin.schedules.curves import CURVES, Schedule
 from hairpin.schedules.extensions import Extended
 
-_MOST_CYCLES = 8
+_MAX_CYCLES = 8
 _AFTER_WARMUP = {
     "constant": "constant",
     "linear": "linear decay",
@@ -66,7 +66,7 @@ def _parts(schedule: Schedule, at: int, warmup_name: str) -> list[Phase]:
     if schedule.kind == "wsd":
         falls = max(start, end - schedule.decay)
         rest = [(start, falls, "stable"), (falls, end, "decay")]
-    elif schedule.kind == "cosine-restarts" and schedule.cycles <= _MOST_CYCLES:
+    elif schedule.kind == "cosine-restarts" and schedule.cycles <= _MAX_CYCLES:
         length = end - start
         starts = [start + c * length // schedule.cycles for c in range(schedule.cycles + 1)]
         rest = [(starts[c], starts[c + 1], f"cycle {c + 1}") for c in range(schedule.cycles)]

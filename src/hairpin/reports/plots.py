@@ -27,14 +27,14 @@ from hairpin.reports.charts import (
     source_loss_chart,
 )
 from hairpin.reports.figures import draw, save_figure
-from hairpin.reports.formats import harmless, harmless_name
+from hairpin.reports.formats import safe_name, safe_text
 from hairpin.reports.held import history
 from hairpin.reports.series import COLUMNS, Event
 from hairpin.schedules.curves import Schedule
 
 _DOTS_PER_INCH = 110  # in a notebook
-_MOST_WRITTEN = 16  # labels up to which every cell shows its count
-_LONGEST_NAME = 24  # characters, as in the table on the terminal
+_MAX_WRITTEN = 16  # labels up to which every cell shows its count
+_MAX_NAME_LENGTH = 24  # characters, as in the table on the terminal
 
 
 def write_plots(record: Sequence[Event], folder: Path, config: Config) -> list[Path]:
@@ -93,10 +93,10 @@ class Pictures:
 
 def page_of(title: str, lines: Sequence[str], pictures: Pictures | None) -> str:
     """Return a run's notebook page: its name, its summary, its plots."""
-    text = escape(harmless("\n".join(lines)))
+    text = escape(safe_text("\n".join(lines)))
     shown = pictures._repr_html_() if pictures else ""
     return (
-        f"<div><strong>{escape(harmless(title))}</strong>"
+        f"<div><strong>{escape(safe_text(title))}</strong>"
         f'<pre style="white-space:pre-wrap;margin:0.5em 0">{text}</pre>{shown}</div>'
     )
 
@@ -117,12 +117,12 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side + 1, side), dpi=130, layout="constrained", facecolor="white")
     ax = figure.add_subplot()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_drawable(harmless_name(label, _LONGEST_NAME)) for label in labels]
+    names = [_drawable(safe_name(label, _MAX_NAME_LENGTH)) for label in labels]
     # A dollar sign in a label does not begin a formula.
     ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_xticks(range(len(names)), names, parse_math=False)
     if len(names) > 2:
-        upright = len(names) > _MOST_WRITTEN
+        upright = len(names) > _MAX_WRITTEN
         for tick in ax.get_xticklabels():
             tick.set(rotation=90 if upright else 35, ha="right", rotation_mode="anchor")
             tick.set_verticalalignment("center" if upright else "top")
@@ -130,7 +130,7 @@ def confusion_figure(matrix: Matrix, labels: Sequence[str]) -> Figure:
     ax.set_ylabel("true label", fontsize=12)
     right = counts.trace() / max(1.0, counts.sum())
     ax.set_title(f"{right:.1%} of {counts.sum():,.0f} validation labels are correct", fontsize=13)
-    if len(names) <= _MOST_WRITTEN:
+    if len(names) <= _MAX_WRITTEN:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.55 else "black"
             size = 14 if len(names) <= 4 else 10

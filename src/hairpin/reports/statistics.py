@@ -77,7 +77,7 @@ def unpaired_difference(base: Sequence[float], other: Sequence[float]) -> Differ
     return _difference(mean, math.sqrt(a + b), degrees, count, is_paired=False)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number (Holm 1979): with 0.05 as limit, the chance of rejecting any
     true hypothesis is at most 5%.
     """
@@ -89,7 +89,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_shown(deviation: float, count: int) -> float:
+def min_detectable(deviation: float, count: int) -> float:
     """Return the true difference that `count` pairs would detect four times out of five.
 
     Args:
@@ -144,7 +144,7 @@ def _beta_share(a: float, b: float, x: float, rest: float) -> float:
         return 1 - _beta_share(b, a, rest, x)
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     log_front += a * math.log(x) + b * math.log(rest)
-    numerator, denominator = 1.0, _away_from_zero(1 - (a + b) * x / (a + 1))
+    numerator, denominator = 1.0, _clamped_from_zero(1 - (a + b) * x / (a + 1))
     denominator = 1 / denominator
     value = denominator
     for m in range(1, 500):
@@ -152,13 +152,13 @@ def _beta_share(a: float, b: float, x: float, rest: float) -> float:
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         before = value
         for term in (even, odd):
-            denominator = 1 / _away_from_zero(1 + term * denominator)
-            numerator = _away_from_zero(1 + term / numerator)
+            denominator = 1 / _clamped_from_zero(1 + term * denominator)
+            numerator = _clamped_from_zero(1 + term / numerator)
             value *= numerator * denominator
         if abs(value - before) <= 1e-15 * abs(value):
             break
     return math.exp(log_front) * value / a
 
 
-def _away_from_zero(value: float) -> float:
+def _clamped_from_zero(value: float) -> float:
     return value if abs(value) > _TINY else _TINY

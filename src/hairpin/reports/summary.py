@@ -21,7 +21,7 @@ OVERFITTING_RISE = 0.005
 
 
 @dataclass(frozen=True)
-class Point:
+class EvaluationPoint:
     """An evaluation: losses in nats per target after `update` updates; None: not finite, or not
     measured. For a mixture `sources` has the validation loss and bits per byte of each.
     """
@@ -70,9 +70,9 @@ class Summary:
     tokens: int = 0
     seconds: float | None = None
     tokens_per_second: float | None = None
-    first: Point | None = None
-    last: Point | None = None
-    best: Point | None = None
+    first: EvaluationPoint | None = None
+    last: EvaluationPoint | None = None
+    best: EvaluationPoint | None = None
     last_train_loss: float | None = None
     clipped_updates: int = 0
     skipped_updates: int = 0
@@ -146,8 +146,8 @@ class Summary:
             )
         return rows + self._source_rows(self.best)
 
-    def _source_rows(self, best: Point) -> list[tuple[str, str]]:
-        each = [Point(best.update, None, loss, bits) for _, loss, bits in best.sources]
+    def _source_rows(self, best: EvaluationPoint) -> list[tuple[str, str]]:
+        each = [EvaluationPoint(best.update, None, loss, bits) for _, loss, bits in best.sources]
         names = [name for name, _, _ in best.sources]
         width = max(map(len, names), default=0)
         return [
@@ -183,7 +183,7 @@ class Summary:
         )
 
 
-def _losses(point: Point) -> str:
+def _losses(point: EvaluationPoint) -> str:
     if point.val_accuracy is not None:
         return f"{point.val_accuracy:.1%} right, {format_loss(point.val_loss)} nats per example"
     words = f"{format_loss(point.val_loss)} nats per token"
@@ -239,16 +239,16 @@ def summarize(record: Iterable[dict[str, Any]]) -> Summary:
     )
 
 
-def best_evaluation(events: Iterable[dict[str, Any]]) -> Point | None:
+def best_evaluation(events: Iterable[dict[str, Any]]) -> EvaluationPoint | None:
     """Return the evaluation with the lowest validation loss of a record's valid events."""
     return _best([_point(event) for event in of_kind(events, "evaluation")])
 
 
-def _best(points: Sequence[Point]) -> Point | None:
+def _best(points: Sequence[EvaluationPoint]) -> EvaluationPoint | None:
     return min((p for p in points if p.val_loss is not None), key=_val_loss, default=None)
 
 
-def _overfitted(best: Point, last: Point) -> bool:
+def _overfitted(best: EvaluationPoint, last: EvaluationPoint) -> bool:
     """Return True if validation rose from `best` to `last` while the training loss fell."""
     losses = (best.val_loss, last.val_loss, best.train_loss, last.train_loss)
     if any(loss is None for loss in losses):
@@ -295,8 +295,8 @@ def _correction(events: Sequence[dict[str, Any]]) -> tuple[int, int] | None:
     return (found[0]["planned_updates"], found[-1]["updates"]) if found else None
 
 
-def _point(event: dict[str, Any]) -> Point:
-    return Point(
+def _point(event: dict[str, Any]) -> EvaluationPoint:
+    return EvaluationPoint(
         event["update"],
         _number(event, "train_loss"),
         _number(event, "val_loss"),
@@ -318,6 +318,6 @@ def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _val_loss(point: Point) -> float:
+def _val_loss(point: EvaluationPoint) -> float:
     assert point.val_loss is not None
     return point.val_loss

@@ -18,7 +18,7 @@ from hairpin.system.files import is_link, remove
 LOCKS = (".lock", ".lock.held")
 # Left behind by a process that is killed while it makes a folder, or takes its lock.
 LEFT_OVER = (".tmp-*", *LOCKS)
-_HALF_BEGUN = (".tmp-config.toml-*", ".tmp-experiment.json-*", ".tmp-lock-*", *LOCKS)
+_UNFINISHED_ENTRIES = (".tmp-config.toml-*", ".tmp-experiment.json-*", ".tmp-lock-*", *LOCKS)
 CONFIG = "config.toml"
 # Pattern → the patterns of its own entries.
 _RUN: Mapping[str, Any] = {
@@ -60,7 +60,7 @@ def refuse_links(folder: Path) -> None:
 
 def is_left_over(path: Path) -> bool:
     """Return True for a worthless leftover of a process that was killed while it began a run."""
-    return any(fnmatchcase(path.name, pattern) for pattern in _HALF_BEGUN)
+    return any(fnmatchcase(path.name, pattern) for pattern in _UNFINISHED_ENTRIES)
 
 
 def is_free(path: Path) -> bool:
@@ -104,6 +104,5 @@ def _words(path: Path) -> str:
         target = ""
     return (
         f"{path}: is a link{target}, which hairpin does not allow in its own folders; replace it "
-        f"with its target, or delete it"
-        ""
+        "with its target, or delete it"
     )

@@ -26,7 +26,7 @@ FORMAT = 1
 # Tuning seeds are not used for the verdict, so that luck in tuning does not help an arm.
 TUNING_SEEDS = (1_000_001, 1_000_002)
 SCALES = (0.5, 1.0, 2.0, 4.0)
-SMALLEST_DIFFERENCE = 0.01
+MIN_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Experiment:
     seeds: tuple[int, ...]
     scales: tuple[float, ...] = SCALES
     equal: str = "tokens"
-    smallest_difference: float = SMALLEST_DIFFERENCE
+    smallest_difference: float = MIN_DIFFERENCE
     model: str = ""
     asked: Mapping[str, Any] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ class ExperimentDirectory:
         """The folder of pictures."""
         return self.path / "plots"
 
-    def is_told(self, results: bytes) -> bool:
+    def is_up_to_date(self, results: bytes) -> bool:
         """Return True if the page exists and results.json holds exactly these bytes."""
         try:
             return self.results.read_bytes() == results and self.report.exists()
@@ -193,8 +193,7 @@ class ExperimentDirectory:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RunError(
                 f"{self.description}: not an experiment that this version can read; repeat it in "
-                f"another folder with --out"
-                ""
+                "another folder with --out"
             ) from None
 
 

@@ -40,7 +40,7 @@ from hairpin.system.files import (
 from hairpin.system.shell import command
 
 RUNS = Path("runs")
-_LONGEST_START = 1 << 24
+_MAX_START_LENGTH = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
         made = make_folders(path)
         run = RunDirectory(path, made)
         try:
-            with RunLock(path) as lock, _given_up_on_failure(run, lock):
+            with RunLock(path) as lock, _removed_on_failure(run, lock):
                 _refuse_if_there(run, config)  # of two processes at once, only one creates it
                 run.write_config(config)
         except BaseException:
@@ -171,7 +171,7 @@ def create_run(path: Path, config: Config) -> RunDirectory:
 
 
 @contextmanager
-def _given_up_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
+def _removed_on_failure(run: RunDirectory, lock: RunLock) -> Iterator[None]:
     try:
         yield
     except OSError:  # the disk is full
@@ -240,7 +240,7 @@ def _began(run: RunDirectory) -> float:
     """
     try:
         with run.metrics.open("rb") as file:
-            found = re.search(rb'"time": ?([0-9]+\.?[0-9]*)', file.readline(_LONGEST_START))
+            found = re.search(rb'"time": ?([0-9]+\.?[0-9]*)', file.readline(_MAX_START_LENGTH))
     except OSError:
         found = None
     if found:

@@ -19,7 +19,7 @@ import psutil
 PROC = Path("/proc")
 _BOOT = PROC / "sys/kernel/random/boot_id"
 # Tolerance for systems that report a start time instead of ticks since boot.
-_SECONDS_APART = 2.0
+_START_TIME_TOLERANCE_SECONDS = 2.0
 
 
 class Fate(Enum):
@@ -91,7 +91,7 @@ class Holder:
             return Fate.GONE  # written by an earlier version: this process records its start time
         return Fate.LIVES if self._is_there() else Fate.GONE
 
-    def may_have_been_me(self) -> bool:
+    def may_be_this_process(self) -> bool:
         """Return True if it has this process's ID from an earlier start of its container."""
         here = Holder.own()
         return self.host == here.host and self.pid == here.pid and self.began != here.began
@@ -106,7 +106,7 @@ class Holder:
         began = _began(self.pid)
         if began is None or self.began is None:
             return True
-        return abs(began - self.began) <= (0 if _boot() else _SECONDS_APART)
+        return abs(began - self.began) <= (0 if _boot() else _START_TIME_TOLERANCE_SECONDS)
 
 
 def _boot() -> str | None:

@@ -27,9 +27,9 @@ if sys.platform != "win32":
     import fcntl
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-_BEAT_SECONDS = 2.0
-_SILENCE_SECONDS = 15.0  # without a sign of life, a holder of unknown fate is considered dead
-_LOOK_SECONDS = 0.1
+_HEARTBEAT_SECONDS = 2.0
+_STALE_AFTER_SECONDS = 15.0  # without a sign of life, a holder of unknown fate is considered dead
+_POLL_SECONDS = 0.1
 _TRIES = 5
 
 
@@ -84,8 +84,7 @@ class RunLock:
             return None
         return (
             f"{self._folder}: this file system has no flock, so {self._held.name} is used "
-            f"instead; if this machine dies, delete that file before resuming the run elsewhere"
-            ""
+            "instead; if this machine dies, delete that file before resuming the run elsewhere"
         )
 
     def __exit__(self, *failure: object) -> None:
@@ -139,13 +138,13 @@ class RunLock:
                 self._remove_stale(holder)
             else:
                 self._made = True
-                threading.Thread(target=self._beat, daemon=True).start()
+                threading.Thread(target=self._heartbeat, daemon=True).start()
                 return
         raise self._refusal(self._held)
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """Touch the file until the lock is released."""
-        while not self._is_over.wait(_BEAT_SECONDS):
+        while not self._is_over.wait(_HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError, NotImplementedError):
                 os.utime(self._held, follow_symlinks=IS_WINDOWS)
 
@@ -154,21 +153,21 @@ class RunLock:
         while creating it on a file system without hard links.
         """
         if holder is None:
-            return self._is_silent()
+            return self._has_no_heartbeat()
         fate = holder.fate()
-        if fate is Fate.UNSEEN and holder.may_have_been_me():
-            return self._is_silent()  # a restarted container, or one with the same name
+        if fate is Fate.UNSEEN and holder.may_be_this_process():
+            return self._has_no_heartbeat()  # a restarted container, or one with the same name
         return fate is Fate.GONE
 
-    def _is_silent(self) -> bool:
+    def _has_no_heartbeat(self) -> bool:
         """Watch the file for signs of life. Its age is measured by its own file system's clock."""
         first, began = _change_time(self._held), time.monotonic()
         if first is None:
             return True
-        with _beside(self._held, b"") as new:
+        with _temporary_beside(self._held, b"") as new:
             age = max(0.0, (_change_time(new) or first) - first)
-        while age + time.monotonic() - began < _SILENCE_SECONDS:
-            time.sleep(_LOOK_SECONDS)
+        while age + time.monotonic() - began < _STALE_AFTER_SECONDS:
+            time.sleep(_POLL_SECONDS)
             if _change_time(self._held) != first:
                 return False
         return True
@@ -177,7 +176,7 @@ class RunLock:
         """Remove a stale file. Rename it first: another process may just have done so and created
         its own, which is put back.
         """
-        aside = _name_beside(self._held)
+        aside = _temporary_name(self._held)
         with contextlib.suppress(FileNotFoundError):
             self._held.rename(aside)
             if Holder.read(aside) != holder:
@@ -210,7 +209,7 @@ def _put_back(aside: Path, path: Path) -> None:
 
 def _make(path: Path, content: bytes) -> None:
     """Create a file that must not exist; with hard links, it appears complete or not at all."""
-    with _beside(path, content) as whole:
+    with _temporary_beside(path, content) as whole:
         try:
             os.link(whole, path)
         except FileExistsError:
@@ -221,9 +220,9 @@ def _make(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, content: bytes) -> Iterator[Path]:
+def _temporary_beside(path: Path, content: bytes) -> Iterator[Path]:
     """Create a file next to another, for the duration of the block."""
-    new = _name_beside(path)
+    new = _temporary_name(path)
     _write_new(new, content)
     try:
         yield new
@@ -231,7 +230,7 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
-def _name_beside(path: Path) -> Path:
+def _temporary_name(path: Path) -> Path:
     """Return a name that the run's next start removes, should the file be left."""
     return path.with_name(f".tmp-lock-{os.getpid()}-{time.time_ns()}")
 

@@ -17,7 +17,7 @@ from hairpin.system.access import reading
 from hairpin.system.files import move, open_own, sync_folder
 from hairpin.system.shell import command
 
-_LONGEST_LINE = 1 << 24
+_MAX_LINE_LENGTH = 1 << 24
 
 
 class Record:
@@ -32,7 +32,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._telling_what_to_do():
+        with self._with_remedy():
             is_new = not path.exists()
             self._file = open_own(path, "ab")
             if is_new:
@@ -44,13 +44,13 @@ class Record:
         """Append one line and hand it to the operating system."""
         line = json.dumps(event.as_json(), ensure_ascii=False, allow_nan=False)
         # A sample may contain half of a surrogate pair, which UTF-8 cannot encode.
-        with self._telling_what_to_do():
+        with self._with_remedy():
             self._file.write(line.encode("utf-8", errors="replace") + b"\n")
             self._file.flush()
 
     def sync(self) -> int:
         """Make all lines durable; return the record's length in bytes."""
-        with self._telling_what_to_do():
+        with self._with_remedy():
             os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -62,7 +62,7 @@ class Record:
             discarded: a new file.
             keep: names of events that are kept in the record too.
         """
-        with self._telling_what_to_do():
+        with self._with_remedy():
             truncate_record(self._path, length_bytes, discarded)
             self._file.seek(0, os.SEEK_END)
             if discarded.exists():
@@ -80,7 +80,7 @@ class Record:
             self._file.close()
 
     @contextlib.contextmanager
-    def _telling_what_to_do(self) -> Iterator[None]:
+    def _with_remedy(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -132,7 +132,7 @@ def read_record(path: Path) -> Iterator[dict[str, Any]]:
                     continue
                 event = _event(line)
                 if event is None:
-                    if not file.readline(_LONGEST_LINE).endswith(b"\n"):
+                    if not file.readline(_MAX_LINE_LENGTH).endswith(b"\n"):
                         return
                     raise RunError(f"{path}:{number}: not a line of JSON; the record is damaged")
                 if not isinstance(event, dict) or not isinstance(event.get("event"), str):
@@ -161,7 +161,7 @@ def start_bytes(path: Path) -> int:
     """
     try:
         with reading(path), path.open("rb") as file:
-            first = file.readline(_LONGEST_LINE)
+            first = file.readline(_MAX_LINE_LENGTH)
     except FileNotFoundError:
         return 0
     return len(first) if first.endswith(b"\n") else 0
@@ -182,7 +182,7 @@ def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | N
     with reading(path), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         end = min(size, length_bytes)
-        file.seek(max(0, end - _LONGEST_LINE))
+        file.seek(max(0, end - _MAX_LINE_LENGTH))
         before = file.read(end - file.tell())
     whole = before[: before.rfind(b"\n") + 1]
     if size < length_bytes:
@@ -199,8 +199,7 @@ def kept_bytes(path: Path, length_bytes: int, update: int) -> tuple[int, str | N
         None
         if is_own and whole == before
         else f"{path}: differs from the record at the checkpoint of update {update:,}; the run "
-        f"continues, but do not trust the record before that"
-        ""
+        "continues, but do not trust the record before that"
     )
 
 
@@ -225,7 +224,7 @@ def truncate_record(path: Path, length_bytes: int, discarded: Path) -> None:
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a file; one longer than any event is cut."""
-    while line := file.readline(_LONGEST_LINE):
+    while line := file.readline(_MAX_LINE_LENGTH):
         yield line
 
 
@@ -241,6 +240,6 @@ def _torn_bytes(path: Path) -> int:
     """Return the number of bytes after the last line break."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _LONGEST_LINE))
+        file.seek(max(0, size - _MAX_LINE_LENGTH))
         tail = file.read()
     return len(tail) - (tail.rfind(b"\n") + 1)

@@ -34,11 +34,11 @@ POLICIES = {
     "cooldown": "from the last learning rate straight down to zero",
 }
 REWARM_FRACTION = 0.05
-_SHORTEST_COOLDOWN = 2  # a single update would have a rate of zero
+_MIN_COOLDOWN_LENGTH = 2  # a single update would have a rate of zero
 
 
 @dataclass(frozen=True)
-class Part:
+class ExtensionPart:
     """The updates of one extension.
 
     Args:
@@ -77,7 +77,7 @@ class Extended(Schedule):
     """
 
     base: Schedule
-    parts: tuple[Part, ...]
+    parts: tuple[ExtensionPart, ...]
 
     def __call__(self, update: int) -> float:
         """Return the learning rate of update `update`, counted from 0."""
@@ -115,12 +115,12 @@ def extended(base: Schedule, extensions: Sequence[tuple[int, str]], updates: int
         written = ", ".join(f"{bound:,}" for bound in bounds)
         raise ConfigError(
             "schedule.extensions: "
-            f"each must begin after the one before it, and the last before train.updates; these "
+            "each must begin after the one before it, and the last before train.updates; these "
             f"are {written}"
         )
     if bounds[0] != base.updates:
         raise ValueError(f"the base has {base.updates} updates and is extended at {bounds[0]}")
-    parts: list[Part] = []
+    parts: list[ExtensionPart] = []
     for (at, policy), end in zip(extensions, bounds[1:], strict=True):
         before = (parts[-1] if parts else base)(at - 1)
         parts.append(_part(base, policy, at, end - at, before))
@@ -128,7 +128,7 @@ def extended(base: Schedule, extensions: Sequence[tuple[int, str]], updates: int
     return Extended(**{**whole, "updates": updates}, base=base, parts=tuple(parts))
 
 
-def _part(base: Schedule, policy: str, at: int, updates: int, before: float) -> Part:
+def _part(base: Schedule, policy: str, at: int, updates: int, before: float) -> ExtensionPart:
     where = f"schedule.extensions: {policy} at update {at:,}"
     if policy not in POLICIES:
         raise ConfigError(f"{where}: there is no such policy; choose one of {', '.join(POLICIES)}")
@@ -136,10 +136,10 @@ def _part(base: Schedule, policy: str, at: int, updates: int, before: float) -> 
         raise ConfigError(
             f"{where}: the learning rate is 0 by then and would stay 0; only rewarm raises it"
         )
-    if policy == "cooldown" and updates < _SHORTEST_COOLDOWN:
-        raise ConfigError(f"{where}: needs {_SHORTEST_COOLDOWN} updates or more, not {updates}")
+    if policy == "cooldown" and updates < _MIN_COOLDOWN_LENGTH:
+        raise ConfigError(f"{where}: needs {_MIN_COOLDOWN_LENGTH} updates or more, not {updates}")
     curve = _rewarmed(base, where, updates, before) if policy == "rewarm" else None
-    return Part(policy, at, updates, before, curve)
+    return ExtensionPart(policy, at, updates, before, curve)
 
 
 def _rewarmed(base: Schedule, where: str, updates: int, before: float) -> Schedule:

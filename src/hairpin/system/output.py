@@ -15,7 +15,7 @@ from contextlib import suppress
 _LABELS = {"stdout": "standard output", "stderr": "standard error"}
 
 
-class Outlet(io.RawIOBase):
+class OutputStream(io.RawIOBase):
     """A raw stream that is given up once it cannot be written.
 
     Args:
@@ -68,10 +68,10 @@ class Outlet(io.RawIOBase):
         return False
 
 
-_outlets: dict[str, Outlet] = {}
+_streams: dict[str, OutputStream] = {}
 
 
-def open_outlets() -> None:
+def open_streams() -> None:
     """Put outlets under this process's output, and open replacements for closed streams.
 
     A closed descriptor from 0 to 2 would be reused for the next file that is opened, and printed
@@ -93,33 +93,33 @@ def open_outlets() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Escape characters that the encoding of a terminal or pipe cannot express.
             stream.reconfigure(errors="backslashreplace")
-            _open_outlet(name, stream)
+            _open_stream(name, stream)
 
 
 def require(name: str, *, required: bool) -> None:
     """Set whether a failure of a stream ("stdout" or "stderr") is an error; initially it is not."""
-    if name in _outlets:
-        _outlets[name].raises = required
+    if name in _streams:
+        _streams[name].raises = required
 
 
 def failures() -> list[str]:
     """Return why streams were given up, a line each; empty if everything was written."""
-    return [outlet.failure for outlet in _outlets.values() if outlet.failure is not None]
+    return [outlet.failure for outlet in _streams.values() if outlet.failure is not None]
 
 
 def _write_to_stderr(line: str) -> None:
     """Write to standard error directly, past all layers of the program."""
-    if (outlet := _outlets.get("stderr")) and outlet.failure is None:
+    if (outlet := _streams.get("stderr")) and outlet.failure is None:
         outlet.write(line.encode())
 
 
-def _open_outlet(name: str, stream: io.TextIOWrapper) -> None:
+def _open_stream(name: str, stream: io.TextIOWrapper) -> None:
     raw = getattr(stream.buffer, "raw", stream.buffer)  # with `python -u` the buffer is raw itself
-    if not isinstance(raw, io.RawIOBase) or isinstance(raw, Outlet):
+    if not isinstance(raw, io.RawIOBase) or isinstance(raw, OutputStream):
         return  # a test's stream, or an outlet already
     with suppress(OSError):
         stream.flush()
-    _outlets[name] = outlet = Outlet(raw, _LABELS[name], stream)
+    _streams[name] = outlet = OutputStream(raw, _LABELS[name], stream)
     text = io.TextIOWrapper(
         io.BufferedWriter(outlet),  # type: ignore[type-var]
         encoding=stream.encoding,

@@ -21,7 +21,7 @@ _OTHER_SPINS = 3000
 _LONG_SPINS = 20_000  # above this, a busy neighbour costs more than half of the speed
 
 
-def bound_spinning() -> None:
+def limit_spinning() -> None:
     """Limit spinning to the time that waking takes, unless the user's environment says otherwise.
 
     Child processes inherit the limit. It has no effect once torch is loaded.
@@ -41,7 +41,7 @@ def threads_are_decided() -> bool:
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
-def waits_without_end() -> str | None:
+def spins_forever() -> str | None:
     """Return the setting that makes threads spin for long, as `NAME=value`; None: there is none."""
     found = {name: os.environ.get(name, "") for name in _DECIDED}
     is_long = {

@@ -109,7 +109,7 @@ class Divided:
         return max(len(example.inputs) for example in (*self.train, *self.val))
 
 
-def divide(config: Config, tokenizer: Tokenizer) -> Divided:
+def divide_records(config: Config, tokenizer: Tokenizer) -> Divided:
     """Split the run's file into examples.
 
     Args:
@@ -125,8 +125,7 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
     if digest and config.data.hash not in (None, digest):
         raise ConfigError(
             f"{path}: not the file that this config was made with (data.hash differs); restore "
-            f"it, or remove the key"
-            ""
+            "it, or remove the key"
         )
     if config.data.hash is None:  # an older run keeps what it was made with
         _require_known_names(config)
@@ -136,13 +135,12 @@ def divide(config: Config, tokenizer: Tokenizer) -> Divided:
     if len(set(found.keys)) < 2:
         raise CorpusError(
             f"{path}: all its {len(found.keys):,} texts are the same; a different one is needed "
-            f"for validation"
-            ""
+            "for validation"
         )
     halves = stratified(found.classes, found.keys, config.data.validation_fraction, _SPLIT_SEED)
     for half, name in zip(halves, ("training", "validation"), strict=True):
         if not half:
-            raise CorpusError(f"{path}: no record is left for {name}: {_why_none(found)}")
+            raise CorpusError(f"{path}: no record is left for {name}: {_reason_for_none(found)}")
     train, val = halves
     return Divided(
         with_values(found.config, {"data.hash": digest}),
@@ -205,7 +203,7 @@ def _require_some(path: Path, found: _Found) -> None:
         raise CorpusError(f"{path}: no record is left: {'; '.join(found.notices)}")
 
 
-def _why_none(found: _Found) -> str:
+def _reason_for_none(found: _Found) -> str:
     lonely = lonely_labels(found.classes, found.keys)
     if lonely and set(lonely) == set(found.classes) and lonely != [""]:
         return (

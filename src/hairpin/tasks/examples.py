@@ -17,8 +17,8 @@ from hairpin.data.order import Indices, SampleOrder
 from hairpin.data.tables.records import Row
 from hairpin.errors import CorpusError
 
-_MOST_PROBLEMS = 10
-_MOST_PLACES = 8
+_MAX_PROBLEMS = 10
+_MAX_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ExampleBatches:
 
     def where(self, position: int, count: int) -> str:
         """Return the locations of these examples in the user's file."""
-        places = [example.place for example in self._chosen(position, min(count, _MOST_PLACES))]
+        places = [example.place for example in self._chosen(position, min(count, _MAX_PLACES))]
         more = f" and {count - len(places):,} more" if count > len(places) else ""
         return ", ".join(places) + more
 
@@ -121,7 +121,7 @@ class ExampleSet:
             yield collate(self._examples[first:][:sequences])
 
 
-def fit(ids: Indices, room: int, config: Config) -> Indices | None:
+def fitting_examples(ids: Indices, room: int, config: Config) -> Indices | None:
     """Return the ids cut to at most `room` as `finetune.too_long` says; None if it says stop."""
     if len(ids) <= room:
         return ids
@@ -130,7 +130,7 @@ def fit(ids: Indices, room: int, config: Config) -> Indices | None:
     return ids[:room] if config.finetune.too_long == "keep-start" else ids[-room:]
 
 
-def refuse(problems: Sequence[str]) -> None:
+def refuse_examples(problems: Sequence[str]) -> None:
     """Raise if there are problems, naming the first ones.
 
     Raises:
@@ -138,7 +138,7 @@ def refuse(problems: Sequence[str]) -> None:
     """
     if not problems:
         return
-    lines = list(problems[:_MOST_PROBLEMS])
+    lines = list(problems[:_MAX_PROBLEMS])
     if len(problems) > len(lines):
         lines.append(f"… and {len(problems) - len(lines):,} more like these")
     raise CorpusError(lines)

@@ -24,7 +24,7 @@ from hairpin.planning.measure.settle import RunMeasurements
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher
-from hairpin.tasks.divided import Divided, divide
+from hairpin.tasks.divided import Divided, divide_records
 from hairpin.tasks.examples import ExampleBatches, ExampleSet
 from hairpin.tasks.instructions import prompt_of, question_of
 from hairpin.tasks.labelled import LabelTally
@@ -38,7 +38,7 @@ from hairpin.weights.origin import Origin, load_start
 _FROZEN_LR_FRACTION = 1.0  # of the peak for random weights: the few that train are far from done
 _EXAMPLES_PER_UPDATE = 8
 _EPOCHS = 5.0
-_MOST_EVALUATED = 1000  # examples, each time
+_MAX_EVALUATED = 1000  # examples, each time
 _SAMPLES = 3
 
 
@@ -132,7 +132,7 @@ class _Measurements(RunMeasurements):
     def fill_start(self, config: Config) -> Config:
         config = super().fill_start(config)
         assert self.tokenizer
-        self.divided = divide(config, self.tokenizer)
+        self.divided = divide_records(config, self.tokenizer)
         return _fill_examples(self.divided)
 
     def train_bytes(self, config: Config) -> int:
@@ -184,7 +184,7 @@ def _fill_examples(divided: Divided) -> Config:
     if choose.is_open(config):
         values["train.epochs"] = _EPOCHS
     if config.evaluate.tokens is None:
-        values["evaluate.tokens"] = min(len(divided.val), _MOST_EVALUATED) * context
+        values["evaluate.tokens"] = min(len(divided.val), _MAX_EVALUATED) * context
     if config.evaluate.train_tokens is None:
         evaluated = values.get("evaluate.tokens") or config.evaluate.tokens
         values["evaluate.train_tokens"] = evaluated

@@ -20,7 +20,7 @@ from hairpin.data.rereading import (
     RECORDS,
     as_list,
     files_of,
-    open_alike,
+    open_like_run,
     pass_notices,
     reading_settings,
     tokens_of,
@@ -29,19 +29,19 @@ from hairpin.data.tables.records import require_characters
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.errors import ConfigError, CorpusError, RunError
 from hairpin.machine.numerics import Numerics, choose_device
-from hairpin.machine.torch_settings import alone, alone_step_by_step
+from hairpin.machine.torch_settings import alone, isolated_iterator
 from hairpin.model.classifier import Classifier
-from hairpin.model.decode import Decoder, fits, lay_out
+from hairpin.model.decode import Decoder, fits, prepare_weights
 from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.products import Precision
-from hairpin.model.products import refuse as refuse_precision
+from hairpin.model.products import require_supported as refuse_precision
 from hairpin.model.shape import Shape
 from hairpin.planning.sizes import micro_batch_sequences
 from hairpin.plugins.registry import BUILT_IN
 from hairpin.runs.folder import RunDirectory
 from hairpin.system.arguments import plain_number
-from hairpin.tasks.divided import divide, other_examples
+from hairpin.tasks.divided import divide_records, other_examples
 from hairpin.tasks.examples import Example, ExampleSet
 from hairpin.tasks.finetuning import new_model, tally_of
 from hairpin.tasks.predicting import Prediction, predict
@@ -113,7 +113,7 @@ class Trained:
         refuse_precision(precision, self.device)
         if not fits(self.model):
             return self
-        model = lay_out(self.model) if precision == "float32" else self.model
+        model = prepare_weights(self.model) if precision == "float32" else self.model
         return replace(self, decoder=Decoder(model, precision))
 
     def write(
@@ -149,7 +149,7 @@ class Trained:
         ids = prompt_ids(self.tokenizer, prompt)
         if line := cut_of_prompt(len(ids), self.model.shape.context):
             on_notice(line)
-        return alone_step_by_step(self._pieces(ids, sampling or Sampling(), tokens, seed))
+        return isolated_iterator(self._pieces(ids, sampling or Sampling(), tokens, seed))
 
     def _pieces(
         self, ids: Sequence[int], sampling: Sampling, tokens: int, seed: int
@@ -206,8 +206,7 @@ class Trained:
         if said and not named:
             raise ConfigError(
                 f"{', '.join(said)}: without a text the run's own validation text is read, with "
-                f"its config's settings; name a text"
-                ""
+                "its config's settings; name a text"
             )
         measured = evaluator.measure(self._set_of(named, on_notice, said), on_progress)
         assert measured
@@ -225,7 +224,7 @@ class Trained:
         if not texts:
             prepared = prepare_text(self.config.data, self.tokenizer)
             return evaluation_set(prepared, "val", context, None)
-        corpora = open_alike(self.config.data, texts, said)
+        corpora = open_like_run(self.config.data, texts, said)
         tokens = tokens_of(corpora, self.tokenizer)
         for line in (line for corpus in corpora for line in pass_notices(corpus)):
             on_notice(line)
@@ -237,7 +236,7 @@ class Trained:
         self, files: Sequence[Path], on_notice: Callable[[str], None], config: Config
     ) -> list[Example]:
         if not files:
-            return divide(self.config, self.tokenizer).val
+            return divide_records(self.config, self.tokenizer).val
         found: list[Example] = []
         for file in files:
             examples, notices = other_examples(file, config, self.tokenizer)
@@ -274,8 +273,7 @@ class TrainedClassifier(Trained):
         """
         raise RunError(
             f"a classifier of {', '.join(self.labels[:8])} does not generate text; `hairpin "
-            f"predict RUN TEXT` predicts labels"
-            ""
+            "predict RUN TEXT` predicts labels"
         )
 
     @alone

@@ -16,7 +16,7 @@ from hairpin.data.tables.columns import quoted
 from hairpin.data.tables.records import Records, Row, Wanted, read_records
 from hairpin.data.tokenizers import Ids, Tokenizer
 from hairpin.errors import CorpusError
-from hairpin.tasks.examples import Example, Examples, refuse
+from hairpin.tasks.examples import Example, Examples, refuse_examples
 from hairpin.tasks.template import render
 
 _INPUTS = ("input", "context")
@@ -64,7 +64,7 @@ def read_instructions(path: Path, config: Config) -> Instructions:
     if not columns:
         raise CorpusError(
             f"{path}: no record has a {' or '.join(responses)}; rename their column, or name it "
-            f"with"
+            "with"
             " --set finetune.response_column=…"
         )
     _require_used_inputs(path, rows, input_, asked)
@@ -113,7 +113,7 @@ def _answered(rows: Sequence[Row], asked: Finetune, column: str) -> tuple[list[R
     kept = [row for row in rows if row.fields["response"].strip() or asked.no_answer == "error"]
     names = {"instruction": asked.instruction_column, "response": column}
     advice = {"instruction": "", "response": ", or set finetune.no_answer=drop"}
-    refuse(
+    refuse_examples(
         [
             f"{row.place}: there is no {names[field]}; every record has an instruction and a "
             f"response: add it{advice[field]}"
@@ -143,8 +143,7 @@ def _require_used_inputs(path: Path, rows: Sequence[Row], column: str, asked: Fi
     if with_input is None and asked.input_column not in (None, _INPUTS[0]):
         raise CorpusError(
             f"{path}: no record has a text in {asked.input_column!r}; correct "
-            f"finetune.input_column, or remove it"
-            ""
+            "finetune.input_column, or remove it"
         )
     if with_input and "{input}" not in asked.template:
         raise CorpusError(
@@ -200,7 +199,7 @@ def instruction_examples(rows: Sequence[Row], tokenizer: Tokenizer, config: Conf
         if asked.mask_prompt:
             targets[: len(fitted)] = IGNORED
         made.add(Example(ids[:-1], targets, row.place), row, is_cut=fitted is not prompt)
-    refuse(problems)
+    refuse_examples(problems)
     return made
 
 
@@ -240,5 +239,5 @@ def _too_long(place: str, prompt: int, response: int, context: int, *, may_cut: 
     return (
         f"{place}: prompt and response have {prompt + response + 1:,} tokens, and the model's "
         f"context is {context:,}; shorten it, or set finetune.too_long=keep-start (or keep-end, "
-        f"drop)"
+        "drop)"
     )

@@ -19,12 +19,12 @@ from hairpin.data.tables.records import Row
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.distributed.world import World
 from hairpin.errors import CorpusError
-from hairpin.tasks.examples import Example, Examples, fit, refuse
+from hairpin.tasks.examples import Example, Examples, fitting_examples, refuse_examples
 from hairpin.training.evaluate import Measured, exact_zero
 
-_MOST_NAMED = 8  # labels in a line
+_MAX_NAMED = 8  # labels in a line
 _TOO_LONG = ", or set finetune.too_long=keep-start (or keep-end, drop)"
-_MOST_CONFUSED = 50  # labels, beyond which a confusion matrix is too large to read
+_MAX_CONFUSED = 50  # labels, beyond which a confusion matrix is too large to read
 
 
 def label_of(row: Row, column: str) -> str:
@@ -39,15 +39,14 @@ def labels_of(rows: Sequence[Row], column: str) -> tuple[str, ...]:
         CorpusError: a label is empty, or there is only one.
     """
     advice = "give the text one, or set finetune.no_answer=drop"
-    refuse(
+    refuse_examples(
         [f"{row.place}: the label is empty; {advice}" for row in rows if not label_of(row, column)]
     )
     labels = tuple(sorted({label_of(row, column) for row in rows}))
     if len(labels) < 2:
         raise CorpusError(
             f"{rows[0].place}: every example has the label {labels[0]!r}; a classifier needs at "
-            f"least two labels"
-            ""
+            "least two labels"
         )
     return labels
 
@@ -65,7 +64,7 @@ def lonely_labels(labels: Sequence[str], texts: Sequence[str]) -> list[str]:
 
 def names_of_labels(labels: Sequence[str]) -> str:
     """Return the first labels, quoted, and the number of others."""
-    named = [repr(label) for label in labels[:_MOST_NAMED]]
+    named = [repr(label) for label in labels[:_MAX_NAMED]]
     more = len(labels) - len(named)
     return ", ".join([*named, *([f"and {more:,} more"] if more else [])])
 
@@ -92,7 +91,7 @@ def labelled_examples(
         label = label_of(row, asked.label_column)
         inputs, problem = text_inputs(ids, row.place, tokenizer, config)
         if label not in numbers:
-            known = ", ".join(labels[:_MOST_NAMED]) + ("…" if len(labels) > _MOST_NAMED else "")
+            known = ", ".join(labels[:_MAX_NAMED]) + ("…" if len(labels) > _MAX_NAMED else "")
             problem = f"{row.place}: label {label!r} is not one that was trained on: {known}"
         if inputs is None and len(ids) and label in numbers and asked.too_long == "drop":
             made.dropped += 1
@@ -101,7 +100,7 @@ def labelled_examples(
         else:
             example = labelled_example(inputs, numbers[label], row.place)
             made.add(example, row, is_cut=len(inputs) < len(ids) + 1)
-    refuse(problems)
+    refuse_examples(problems)
     return made
 
 
@@ -119,11 +118,11 @@ def text_inputs(
     context = config.model.context or 0
     if len(ids) == 0:
         return None, f"{place}: the text is empty; remove the row, or give it a text"
-    fitted = fit(ids.astype(np.int64), context - 1, config)
+    fitted = fitting_examples(ids.astype(np.int64), context - 1, config)
     if fitted is None:
         return None, (
             f"{place}: {len(ids) + 1:,} tokens, and the model's context is {context:,}; shorten "
-            f"the text"
+            "the text"
             f"{advice}"
         )
     return np.concatenate([[tokenizer.end_of_text], fitted]), None
@@ -165,5 +164,5 @@ class LabelTally:
             float(self._nats) / count,
             count,
             accuracy=right / count,
-            confusion=matrix if len(matrix) <= _MOST_CONFUSED else None,
+            confusion=matrix if len(matrix) <= _MAX_CONFUSED else None,
         )

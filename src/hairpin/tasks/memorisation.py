@@ -25,14 +25,14 @@ from hairpin.runs import events
 from hairpin.training.evaluate import evaluating
 from hairpin.training.state import TrainState
 
-SHORTEST_BYTES = 50
+MIN_BYTES = 50
 _SAMPLES = 8
-_MOST_TOKENS = 128  # in a sample
-_MOST_PROMPT_TOKENS = 16
-_MOST_SEARCHED_BYTES = 256_000_000
+_MAX_TOKENS = 128  # in a sample
+_MAX_PROMPT_TOKENS = 16
+_MAX_SEARCHED_BYTES = 256_000_000
 _VALIDATION_BYTES = 200_000
 _PART_BYTES = 1 << 20
-_LEAST_SEARCHED_BYTES = 4 * _PART_BYTES
+_MIN_SEARCHED_BYTES = 4 * _PART_BYTES
 # Trained tokens for which one more token in each sample, or searching a byte, costs about a
 # hundredth of the time: on two cores, and on a GPU.
 _TRAINED_PER_WRITTEN = {"cpu": 2_000, "cuda": 50_000, "mps": 50_000}
@@ -68,31 +68,31 @@ class MemorisationMeasure:
         """
         device = state.model.token_embedding.weight.device.type
         context = state.model.shape.context
-        prompt = max(1, min(_MOST_PROMPT_TOKENS, context // 2))
-        tokens = min(_MOST_TOKENS, state.tokens // _TRAINED_PER_WRITTEN[device])
+        prompt = max(1, min(_MAX_PROMPT_TOKENS, context // 2))
+        tokens = min(_MAX_TOKENS, state.tokens // _TRAINED_PER_WRITTEN[device])
         if tokens < 1:
             return None
         written = write_after(state.model, self._prompts(prompt), tokens, self.seed, stopped)
         if written is None:
             return None
         samples = [self._texts(row)[0] for row in written.tolist()]
-        if max(map(len, samples)) < SHORTEST_BYTES:
+        if max(map(len, samples)) < MIN_BYTES:
             return None
         texts = self._validation_texts(tokens, sum(map(len, samples)) / _SAMPLES)
-        most = max(_LEAST_SEARCHED_BYTES, _SEARCHED_PER_TRAINED[device] * state.tokens)
-        ours = VerbatimSearch(samples, SHORTEST_BYTES)
-        theirs = VerbatimSearch(texts, SHORTEST_BYTES, wants_longest=False)
+        most = max(_MIN_SEARCHED_BYTES, _SEARCHED_PER_TRAINED[device] * state.tokens)
+        ours = VerbatimSearch(samples, MIN_BYTES)
+        theirs = VerbatimSearch(texts, MIN_BYTES, wants_longest=False)
         searched = 0
         for part, new_bytes in self._parts(max(ours.overlap_bytes, theirs.overlap_bytes), most):
             if stopped():
                 return None
             hashed = HashedText(part)
-            ours.look_in(hashed)
-            theirs.look_in(hashed)
+            ours.search_in(hashed)
+            theirs.search_in(hashed)
             searched += new_bytes
         return events.Memorisation(
             update=state.update,
-            shortest_bytes=SHORTEST_BYTES,
+            shortest_bytes=MIN_BYTES,
             sample_bytes=sum(map(len, samples)),
             verbatim_bytes=ours.verbatim_bytes,
             longest_bytes=len(ours.longest),
@@ -129,7 +129,7 @@ class MemorisationMeasure:
         """
         length, table = len(self.train), self.tokenizer.pieces()
         table[self.tokenizer.end_of_text] = _BOUNDARY
-        most_bytes = min(most_bytes, _MOST_SEARCHED_BYTES)
+        most_bytes = min(most_bytes, _MAX_SEARCHED_BYTES)
         size = max(1, int(_PART_BYTES * length / max(1, self.train.text_bytes)))
         parts = -(-length // size)
         chosen = max(1, min(parts, most_bytes // _PART_BYTES))

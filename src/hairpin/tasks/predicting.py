@@ -12,7 +12,7 @@ from hairpin.data.order import Indices
 from hairpin.data.tables.records import require_characters
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.classifier import Classifier
-from hairpin.tasks.examples import collate, refuse
+from hairpin.tasks.examples import collate, refuse_examples
 from hairpin.tasks.labelled import labelled_example, text_inputs
 
 _PREDICTED_AT_ONCE = 32
@@ -65,7 +65,7 @@ def predict(
         text_inputs(ids, place, tokenizer, config, advice="")
         for ids, place in zip(encoded, places, strict=True)
     ]
-    refuse([problem for _, problem in found if problem])
+    refuse_examples([problem for _, problem in found if problem])
     inputs = [ids for ids, _ in found if ids is not None]
     labels = config.finetune.labels
     return [

@@ -128,7 +128,7 @@ def build_job(
         record=record,
         stop=stop,
         world=world,
-        keeps_start=task.load_start is not None or config.guard.rewinds,
+        saves_start=task.load_start is not None or config.guard.rewinds,
         slowdown=_slowdown(task, watcher) if how.device == "cpu" else None,
         pace=task.pace,
     )

@@ -23,7 +23,7 @@ from hairpin.system.shell import command
 
 # The line about a checkpoint is written before it is saved, once the outcome of the previous one
 # is known. So this many lines may be about checkpoints of which none was committed.
-_MOST_UNCOMMITTED = 2
+_MAX_UNCOMMITTED = 2
 
 
 def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
@@ -44,13 +44,13 @@ def require_nothing_lost(run: RunDirectory, damaged: Sequence[str]) -> int:
         updates += event["event"] == "update"
     if damaged:
         what = f"none of its {len(damaged)} checkpoints is intact ({damaged[0]})"
-    elif saved > _MOST_UNCOMMITTED or is_there(run.witness) or best_folder(run.best):
+    elif saved > _MAX_UNCOMMITTED or is_there(run.witness) or best_folder(run.best):
         what = f"its checkpoints are missing: there is none in {run.checkpoints}"
     else:
         return updates
     raise RunError(
         f"{run.path}: {what}, and its record has {updates:,} updates; nothing was changed: "
-        f"restore them, or mount their disk, or start again at update 0 with "
+        "restore them, or mount their disk, or start again at update 0 with "
         f"`{command('resume', run.path, '--restart')}`"
     )
 

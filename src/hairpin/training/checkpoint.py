@@ -21,7 +21,7 @@ from hairpin.checkpoints.manifest import Checkpoint
 from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.checks import schedule_of
-from hairpin.config.load import build_config, differences, to_toml
+from hairpin.config.load import build_config, changed_keys, to_toml
 from hairpin.config.settings import Config
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
@@ -107,7 +107,7 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     if wrong:
         raise CheckpointError(f"{checkpoint.path}/state.json: {wrong[0]} is not a count")
     try:
-        state.load(_Groups(checkpoint, state), values)
+        state.load(_TensorGroups(checkpoint, state), values)
     except (RuntimeError, KeyError, TypeError) as error:
         if is_out_of_memory(error):
             raise
@@ -118,7 +118,7 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> int:
     return int(values["record_bytes"])
 
 
-class _Groups(Mapping[str, dict[str, Tensor]]):
+class _TensorGroups(Mapping[str, dict[str, Tensor]]):
     """A checkpoint's groups of tensors, each read on access and not kept."""
 
     def __init__(self, checkpoint: Checkpoint, state: TrainState) -> None:
@@ -171,7 +171,7 @@ def changes_since(
         raise RunError(problems)
     changes = [
         difference
-        for difference in differences(before, config)
+        for difference in changed_keys(before, config)
         if _is_in(difference[0], _MACHINE) and difference[:2] != _OLDER_THREADS
     ]
     if processes is not None:
@@ -246,7 +246,7 @@ def load_weights(
 
 def _fixed(before: Config, config: Config) -> Iterator[tuple[str, Any, Any]]:
     """Yield the differences that make it another run."""
-    for difference in differences(before, config):
+    for difference in changed_keys(before, config):
         if difference[0] == "data.sources" and _drawn(before) == _drawn(config):
             continue
         if not _is_in(difference[0], (*_FREE, *_LENGTH, *_MACHINE)):

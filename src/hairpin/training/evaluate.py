@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hairpin.data.batches import IGNORED, MixedWindows
-from hairpin.distributed.world import World, noticing_losses
+from hairpin.distributed.world import World, reporting_lost_process
 from hairpin.machine.numerics import Numerics
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, int64 [B, T] each
@@ -160,7 +160,7 @@ class Evaluator:
             return measure_mixture(chosen, self.measure, on_progress)
         self._begins()
         tally, done = self._tally(), 0
-        with evaluating(self._model), self._numerics.autocast(), noticing_losses():
+        with evaluating(self._model), self._numerics.autocast(), reporting_lost_process():
             for together in _in_turns(chosen.batches(self._sequences), self._world.size):
                 if self._stopped():
                     return None

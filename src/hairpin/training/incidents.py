@@ -169,8 +169,7 @@ class Incidents:
         if checkpoint is None:
             raise HairpinError(
                 f"update {bad.update}: cannot rewind ({reason}), since there is no checkpoint; "
-                f"nothing was saved"
-                ""
+                "nothing was saved"
             )
         record_bytes = load_state(checkpoint, state)
         event = events.Rewind(
@@ -225,7 +224,7 @@ def _non_finite_words(result: StepResult, evidence: Evidence) -> str:
 def _overflow_words(result: StepResult) -> str:
     return (
         f"update {result.update}: gradients overflow float16 even with a loss scale of 1; weights "
-        f"and checkpoints are unchanged."
+        "and checkpoints are unchanged."
         " Use --precision bfloat16 or float32, or a lower --lr"
     )
 

@@ -30,7 +30,7 @@ from hairpin.training.ratios import sample_weights
 from hairpin.training.signals import StopRequest
 from hairpin.training.slowdown import Slowdown
 from hairpin.training.state import Best, TrainState
-from hairpin.training.step import GivenUpError, Stepper, StepResult
+from hairpin.training.step import Stepper, StepResult, StoppedError
 from hairpin.training.task import Samples, WriteSample
 
 
@@ -76,12 +76,12 @@ class Job:
     record: Record
     stop: StopRequest
     world: World = field(default_factory=World)
-    keeps_start: bool = False
+    saves_start: bool = False
     slowdown: Slowdown | None = None
     pace: Pace | None = None
     _correcting: bool = False
     _saved_time: float = field(default_factory=time.monotonic)
-    _unsaved_too_long: bool = False
+    _is_save_overdue: bool = False
 
     @property
     def updates(self) -> int:
@@ -109,7 +109,7 @@ class Job:
                 tokens=tokens,
                 lr=self.schedule(state.update),
             )
-        except GivenUpError:
+        except StoppedError:
             self._correcting = False
             return None
         if weights:
@@ -149,7 +149,7 @@ class Job:
         tokens, due_count, late_count, *noted = self.world.totals(
             tokens, int(due), int(is_late), *self.stop.noted()
         )
-        self._correcting, self._unsaved_too_long = due_count > 0, late_count > 0
+        self._correcting, self._is_save_overdue = due_count > 0, late_count > 0
         self.stop.agree(noted)
         return tokens
 
@@ -220,7 +220,7 @@ class Job:
         """True if a save is due: for a new best, or when the last one is long ago."""
         update = self.state.update
         belongs = update == self.updates or _is_due(update, self.config.checkpoint.every_updates)
-        return belongs or self.state.is_best or self._unsaved_too_long
+        return belongs or self.state.is_best or self._is_save_overdue
 
     def milestone(self) -> Iterator[Event]:
         """Evaluate and sample."""
@@ -260,7 +260,7 @@ class Job:
         self.record.write(event)
         what = snapshot(state, self.config, self.record.sync())
         self.store.save(what, is_best=state.is_best)
-        self._saved_time, self._unsaved_too_long = time.monotonic(), False
+        self._saved_time, self._is_save_overdue = time.monotonic(), False
         if self.pace:
             self.pace.paused(time.perf_counter() - start_time, milestones=0)
         return event

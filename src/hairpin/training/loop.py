@@ -22,7 +22,7 @@ def train(job: Job) -> Iterator[Event]:
     unread: StepResult | None = None
     if job.evaluation_due():  # before update 0, or where a stop prevented it
         yield from job.milestone()
-        if state.update > 0 or (job.keeps_start and state.is_best):
+        if state.update > 0 or (job.saves_start and state.is_best):
             yield job.save()
 
     stopping = job.stop.requested

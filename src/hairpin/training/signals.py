@@ -14,7 +14,7 @@ from types import FrameType
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-_PATIENCE = 2  # signals; the next one exits at once
+_FORCE_AFTER = 2  # signals; the next one exits at once
 
 
 class StopRequest:
@@ -63,6 +63,6 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received += 1
-        if self._received > _PATIENCE:
+        if self._received > _FORCE_AFTER:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self.signal_number = self.signal_number or number

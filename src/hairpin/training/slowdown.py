@@ -47,7 +47,6 @@ class Slowdown:
             self._has_said = True
             self._notice(
                 f"training has slowed to {speed:,.0f} tokens/s from {self._best:,.0f}: other "
-                f"programs use this machine's cores; stop them, or stop this run and resume it "
-                f"later (to run next to other programs from the start: --set execution.threads=one)"
-                ""
+                "programs use this machine's cores; stop them, or stop this run and resume it "
+                "later (to run next to other programs from the start: --set execution.threads=one)"
             )

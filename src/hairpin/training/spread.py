@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 
 from hairpin.checkpoints.pieces import Piece
-from hairpin.distributed.world import World, noticing_losses
+from hairpin.distributed.world import World, reporting_lost_process
 from hairpin.machine.numerics import Numerics
 from hairpin.model.gpt import GPT
-from hairpin.optim.muon import Shards
+from hairpin.optim.muon import MatrixShards
 
 # Newer versions of PyTorch have another name for it.
 _NAMES = ("forward_sync_buffers", "broadcast_buffers")
@@ -43,7 +43,7 @@ class Spread:
         self.pieces = {}
 
     @property
-    def shards(self) -> Shards | None:
+    def shards(self) -> MatrixShards | None:
         """Maps sharded parameters to whole matrices; None: they are whole."""
         return None
 
@@ -66,7 +66,7 @@ class Spread:
         """Return names, and this process's part of each parameter."""
         yield from self.model.named_parameters()
 
-    def forget_gradients(self) -> None:
+    def clear_gradients(self) -> None:
         """Clear gradients for a new update."""
         for parameter in self.model.parameters():
             parameter.grad = None
@@ -171,7 +171,7 @@ class Sharded(Spread):
             # The same memory: the optimizer's updates are gathered next.
             self._local[name] = nn.Parameter(part, requires_grad=parameter.requires_grad)
         with torch.no_grad():
-            for name, value in model.first_values():
+            for name, value in model.initial_value():
                 piece = self.pieces[name]
                 self._local[name].copy_(value[piece.start : piece.stop])
         self._whole_rows = {
@@ -179,7 +179,7 @@ class Sharded(Spread):
         }
 
     @property
-    def shards(self) -> Shards:
+    def shards(self) -> MatrixShards:
         return self
 
     @property
@@ -197,7 +197,7 @@ class Sharded(Spread):
         for place, part in zip(padded, parts, strict=True):
             place[: len(part)] = part
         found = [torch.empty_like(padded) for _ in range(size)]
-        with noticing_losses():
+        with reporting_lost_process():
             dist.all_gather(found, padded)
         return list(torch.cat(found, dim=1)[:, :rows])
 
@@ -207,7 +207,7 @@ class Sharded(Spread):
         return whole[rows.start : rows.stop]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        self._let_go()
+        self._release()
         yield from self._local.items()
 
     def gradients(self) -> dict[str, Tensor]:
@@ -218,8 +218,8 @@ class Sharded(Spread):
     @contextmanager
     def gathered(self) -> Iterator[GPT | None]:
         whole = {}
-        self._let_go()
-        with noticing_losses():
+        self._release()
+        with reporting_lost_process():
             for name, parameter in self.model.named_parameters():
                 full = parameter.detach().full_tensor()  # type: ignore[attr-defined]
                 if self._world.is_first:
@@ -232,7 +232,7 @@ class Sharded(Spread):
         else:
             yield None
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Free parameters gathered in a pass without a backward pass: they become stale as soon as
         the shards change.
         """
@@ -251,7 +251,7 @@ def spread_model(model: GPT, world: World, how: str, numerics: Numerics) -> Spre
     """
     if world.size == 1:
         return Spread(model)
-    with noticing_losses():
+    with reporting_lost_process():
         return Sharded(model, world, numerics) if how == "fsdp" else Replicated(model, world)
 
 

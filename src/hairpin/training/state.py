@@ -130,7 +130,7 @@ class TrainState:
         Raises:
             KeyError, RuntimeError: they belong to another model.
         """
-        _put(tensors["model"], dict(self.spread.named_parameters()))
+        _assign_tensor(tensors["model"], dict(self.spread.named_parameters()))
         load_optimizer_tensors(self.spread, self.optimizer, tensors["optimizer"])
         self.guard.load(tensors["guard"])
         if self.scaling:
@@ -147,7 +147,7 @@ class TrainState:
         self.evaluated = counters["evaluated"]
 
 
-def _put(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+def _assign_tensor(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     """Copy the saved weights into the parameters.
 
     Raises:

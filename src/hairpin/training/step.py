@@ -27,7 +27,7 @@ from hairpin.optim.scaling import LossScale
 from hairpin.training.spread import Spread
 
 
-class GivenUpError(Exception):
+class StoppedError(Exception):
     """An update was abandoned between two micro-steps, as if it had not begun."""
 
 
@@ -166,7 +166,7 @@ class Stepper:
         """
         inputs, targets = batch
         self._accumulate(inputs, torch.full_like(targets, IGNORED), 1, 0, None)
-        self.spread.forget_gradients()
+        self.spread.clear_gradients()
 
     def _accumulate(
         self, inputs: Tensor, targets: Tensor, tokens: int, update: int, scale: Tensor | None
@@ -177,7 +177,7 @@ class Stepper:
         with fewer targets weigh less and the result does not depend on how the update is cut.
         Processes add up their gradients, and the loss.
         """
-        self.spread.forget_gradients()
+        self.spread.clear_gradients()
         loss = torch.zeros((), device=self.numerics.device)
         pieces = list(
             zip(
@@ -190,7 +190,7 @@ class Stepper:
         with self.numerics.autocast():
             for micro_step, (x, y) in enumerate(pieces):
                 if self.stopped():
-                    raise GivenUpError
+                    raise StoppedError
                 torch.manual_seed(derived_seed(self.seed, "dropout", update, micro_step, *rank))
                 with self.spread.micro_step(is_last=micro_step == len(pieces) - 1):
                     if self.loss:  # of a plugin, in one process

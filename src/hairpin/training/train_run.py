@@ -13,13 +13,13 @@ from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.load import to_tree, validate
 from hairpin.config.settings import Config
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
-from hairpin.distributed.world import World, noticing_losses
+from hairpin.distributed.world import World, reporting_lost_process
 from hairpin.machine.environment import describe_environment
-from hairpin.machine.memory import noticing_shortage
-from hairpin.machine.neighbours import minding_neighbours
+from hairpin.machine.memory import reporting_out_of_memory
+from hairpin.machine.neighbours import yielding_to_other_programs
 from hairpin.machine.numerics import Numerics
 from hairpin.machine.threads import computing_with, threads_of
-from hairpin.machine.torch_settings import kept_out
+from hairpin.machine.torch_settings import isolated
 from hairpin.runs import events
 from hairpin.runs.events import Event
 from hairpin.runs.folder import RunDirectory
@@ -68,7 +68,7 @@ def train_run(
         HairpinError: it did not finish; a line gives the reason, and saved files are intact.
     """
     world = world or World()
-    with kept_out(), noticing_shortage(run.path):
+    with isolated(), reporting_out_of_memory(run.path):
         keep_memory()
         opening = _Opening(run, make_task, config, budget, watcher, world, restart)
         task, store, checkpoint, changes = opening.open()
@@ -89,7 +89,11 @@ def train_run(
             for event in _resumed(task, checkpoint, changes) if checkpoint else (task.plan(),):
                 record.write(event)
                 yield event
-            with numerics.undisturbed(), noticing_losses(), minding_neighbours(how.device) as look:
+            with (
+                numerics.undisturbed(),
+                reporting_lost_process(),
+                yielding_to_other_programs(how.device) as look,
+            ):
                 job.warm_up()
                 for event in train(job):
                     look()

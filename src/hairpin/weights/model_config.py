@@ -68,7 +68,7 @@ def read_shape(file: Path) -> tuple[Shape, str]:
         found = json.dumps(config.get("model_type"))
         known = ", ".join(f'"{kind}"' for kind in kinds)
         raise RunError(f"{file}: model_type is {found}, and hairpin's networks are {known}")
-    problems = [f"{file}: {problem}" for problem in _objections(config, architecture)]
+    problems = [f"{file}: {problem}" for problem in _config_problems(config, architecture)]
     if problems:
         raise RunError(problems)
     return _shape(config, architecture), ARCHITECTURES[architecture].transformers.name
@@ -106,7 +106,7 @@ def _shape(config: dict[str, Any], architecture: str) -> Shape:
     return Shape.default(architecture, **sizes, tied=tied)
 
 
-def _objections(config: dict[str, Any], architecture: str) -> Iterator[str]:
+def _config_problems(config: dict[str, Any], architecture: str) -> Iterator[str]:
     """Yield a line for each setting that hairpin's network does not support."""
     traits = ARCHITECTURES[architecture]
     good, keys = set(), _keys(traits)
@@ -118,7 +118,7 @@ def _objections(config: dict[str, Any], architecture: str) -> Iterator[str]:
         else:
             yield f"{key} is {json.dumps(size)}, but should be a number from {least} to {most}"
     if {"width", "heads"} <= good:
-        yield from _misfits(config, _shape(config, architecture))
+        yield from _size_problems(config, _shape(config, architecture))
     both = "tied" in traits.options
     settings = {
         **traits.transformers.config,
@@ -132,10 +132,10 @@ def _objections(config: dict[str, Any], architecture: str) -> Iterator[str]:
                 allowed = " or ".join(json.dumps(value) for value in values)
                 yield f"{key} is {json.dumps(config[key])}, but hairpin supports only {allowed}"
     if traits.rotary:
-        yield from _rotary_objections(config, traits.rotary.base)
+        yield from _rotary_problems(config, traits.rotary.base)
 
 
-def _misfits(config: dict[str, Any], shape: Shape) -> Iterator[str]:
+def _size_problems(config: dict[str, Any], shape: Shape) -> Iterator[str]:
     """Yield sizes that do not fit each other or hairpin's network."""
     keys = _keys(shape.traits)
     width, heads = keys["width"], keys["heads"]
@@ -151,7 +151,7 @@ def _misfits(config: dict[str, Any], shape: Shape) -> Iterator[str]:
                 yield f"{key} is {json.dumps(found)}, but hairpin supports only {value}"
 
 
-def _rotary_objections(config: dict[str, Any], expected: float) -> Iterator[str]:
+def _rotary_problems(config: dict[str, Any], expected: float) -> Iterator[str]:
     asked = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(asked, dict):
         yield f"rope_parameters is {json.dumps(asked)}, but should be an object"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hairpin.checkpoints.tensors import read_tensors
-from hairpin.data.gpt2_files import Found, read_tokenizer
+from hairpin.data.gpt2_files import FoundTokenizer, read_tokenizer
 from hairpin.data.tokenizers import Gpt2Tokenizer, Tokenizer
 from hairpin.errors import CheckpointError, RunError
 from hairpin.model.gpt import GPT
@@ -32,7 +32,7 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class LoadedModel:
     """A model saved by transformers, converted to hairpin's form.
 
     Args:
@@ -50,7 +50,7 @@ class Model:
     notices: tuple[str, ...]
 
 
-def read_model(folder: Path) -> Model:
+def read_model(folder: Path) -> LoadedModel:
     """Read a folder of transformers.
 
     The embedding has a row for each id of the tokenizer; rows behind those are left out.
@@ -65,7 +65,7 @@ def read_model(folder: Path) -> Model:
         plain = plain_names(state, shape_in_file)
     except RunError as error:
         raise RunError(f"{file}: {error}") from None
-    _tie_the_other_way(plain, shape_in_file)
+    _retie(plain, shape_in_file)
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in GPT(shape_in_file).named_parameters()}
     problem = misfit(plain, shapes, shape_in_file) or _not_numbers(plain)
@@ -83,14 +83,14 @@ def read_model(folder: Path) -> Model:
     notices = tuple(
         f"{folder}: {notice}"
         for notice in (
-            *_about_tokens(folder, found, shape_in_file.vocabulary),
-            *_about_weights(state, plain, shape_in_file, shape),
+            *_token_notices(folder, found, shape_in_file.vocabulary),
+            *_weight_notices(state, plain, shape_in_file, shape),
         )
     )
-    return Model(shape, found.tokenizer, tensors, kind, notices)
+    return LoadedModel(shape, found.tokenizer, tensors, kind, notices)
 
 
-def _tie_the_other_way(plain: dict[str, Tensor], shape: Shape) -> None:
+def _retie(plain: dict[str, Tensor], shape: Shape) -> None:
     """Use the head as the embedding if a tied folder has only the head."""
     name = embedding_name(shape)
     if shape.tied and name not in plain and HEAD in plain:
@@ -102,19 +102,17 @@ def _head_is_embedding(plain: dict[str, Tensor], shape: Shape, rows: int) -> boo
     return head is None or torch.equal(head[:rows], plain[embedding_name(shape)][:rows])
 
 
-def _about_tokens(folder: Path, found: Found, rows: int) -> Iterator[str]:
+def _token_notices(folder: Path, found: FoundTokenizer, rows: int) -> Iterator[str]:
     tokenizer = found.tokenizer
     if kept := [t.content for t in tokenizer.added_tokens() if t.id != tokenizer.end_of_text]:
         yield (
             f"{_counted(kept, 'added token')} kept with their embedding rows; each is one id "
-            f"wherever its text occurs"
-            ""
+            "wherever its text occurs"
         )
     if found.plain:
         yield (
             f"{_counted(found.plain, 'added token')} matched exactly as written; in "
-            f"tokenizer.json they also strip white space, or match only whole words"
-            ""
+            "tokenizer.json they also strip white space, or match only whole words"
         )
     if found.without_row:
         yield f"{_counted(found.without_row, 'added token')} left out: they have no embedding row"
@@ -135,14 +133,13 @@ def _has_template(folder: Path) -> bool:
     )
 
 
-def _about_weights(
+def _weight_notices(
     state: dict[str, Tensor], plain: dict[str, Tensor], shape_in_file: Shape, shape: Shape
 ) -> Iterator[str]:
     if shape.tied != shape_in_file.tied:
         yield (
             f"its config.json ties the head to the embedding, but {HEAD} differs: read as untied, "
-            f"like transformers"
-            ""
+            "like transformers"
         )
     if heads := other_heads(state, shape):
         yield f"left out {', '.join(heads)}: not part of a language model"
@@ -162,16 +159,15 @@ def _not_numbers(state: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _tokenizer(folder: Path, rows: int) -> Found:
+def _tokenizer(folder: Path, rows: int) -> FoundTokenizer:
     found = read_tokenizer(folder, rows)
     if found is None:
         if rows != _GPT2_IDS:
             raise RunError(
                 f"{folder}: no tokenizer in it, and {rows:,} ids are not GPT-2's; add "
-                f"tokenizer.json, or vocab.json and merges.txt"
-                ""
+                "tokenizer.json, or vocab.json and merges.txt"
             )
-        found = Found(Gpt2Tokenizer.fetch())
+        found = FoundTokenizer(Gpt2Tokenizer.fetch())
     if found.tokenizer.vocabulary > rows:
         raise RunError(
             f"{folder}: its tokenizer has {found.tokenizer.vocabulary:,} ids, and its config.json "

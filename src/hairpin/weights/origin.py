@@ -76,7 +76,7 @@ def open_origin(path: Path, weights: str = "best") -> Origin:
         )  # fmt: skip
         words = f"{model.kind} checkpoint in {path}"
     else:
-        raise RunError(_neither(path))
+        raise RunError(_not_a_model_error(path))
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise RunError(f"{path}: {name} is not finite; such weights cannot be trained")
@@ -121,7 +121,6 @@ def with_start(config: Config, origin: Origin) -> Config:
     problems = [
         f"model.{name}: {getattr(asked, name)} was requested, but {config.start.path} has "
         f"{value}; remove the key"
-        ""
         for name, value in fixed.items()
         if getattr(asked, name) not in (None, value)
     ]
@@ -191,7 +190,7 @@ def _from_run(run: RunDirectory, weights: str) -> tuple[Shape, Tokenizer, dict[s
     return shape, tokenizer, {name: saved[name].float() for name in shapes}, which
 
 
-def _neither(path: Path) -> str:
+def _not_a_model_error(path: Path) -> str:
     """Return the problem with a path that is neither a run nor a checkpoint."""
     if path.is_dir():
         return f"{path}: neither a run nor a model in safetensors: {_KINDS}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hairpin.book import train_model
 from hairpin.book.training import Loader
-from hairpin.reports.formats import harmless
+from hairpin.reports.formats import safe_text
 
 EPOCHS = 15
 DEVICE = "cpu"  # on which the printed figures were made
@@ -55,7 +55,7 @@ class CountedLoader:
         for batch in self._loader:
             if self._model.training:  # an evaluation reads the same loader
                 if self.begun == self._most:
-                    raise _EnoughError
+                    raise _StepLimitError
                 self._on_iteration(self.begun, self._most)
                 self.begun += 1
             yield batch
@@ -76,7 +76,7 @@ def train_counted(
     # No learning rate is passed: the peak is AdamW's own default, 1e-3.
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
     printed = _Kept(sys.stdout)
-    with contextlib.suppress(_EnoughError), contextlib.redirect_stdout(printed):
+    with contextlib.suppress(_StepLimitError), contextlib.redirect_stdout(printed):
         train_model(
             model,
             counted,
@@ -107,7 +107,7 @@ def _parsed(listing: str) -> tuple[list[Losses], list[str]]:
     return losses, samples
 
 
-class _EnoughError(Exception):
+class _StepLimitError(Exception):
     """The requested number of steps is done."""
 
 
@@ -119,6 +119,6 @@ class _Kept(io.StringIO):
         self._shown = shown
 
     def write(self, text: str) -> int:
-        self._shown.write(harmless(text))
+        self._shown.write(safe_text(text))
         self._shown.flush()
         return super().write(text)

@@ -42,7 +42,7 @@ _BATCH_SEQUENCES = 2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ListingResults:
     """The results of the listings.
 
     Args:
@@ -80,7 +80,7 @@ def run_listings(
     config: Mapping[str, Any] = GPT_CONFIG_124M,
     iterations: int | None = None,
     on_iteration: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
+) -> ListingResults:
     """Run the appendix; the listings print to standard output.
 
     Args:
@@ -113,7 +113,7 @@ def run_listings(
     training_begun = time.perf_counter()
     losses, samples = train_counted(model, counted, val_loader, tokenizer, warmup_steps)
     now = time.perf_counter()
-    return Outcome(
+    return ListingResults(
         batches=len(train_loader),
         warmup_steps=warmup_steps,
         warmup_lrs=warmup_lrs,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hairpin.book.report.beside import RecipeRun
 from hairpin.book.report.counted import EPOCHS
-from hairpin.book.report.experiment import EXAMPLE_MIN_LR, Outcome
+from hairpin.book.report.experiment import EXAMPLE_MIN_LR, ListingResults
 from hairpin.book.report.pictures import COSINE, LOSSES, WARMUP, write_pictures
-from hairpin.book.report.printed import NOT_REACHED, PRINTED_LOSSES, Finding, findings
+from hairpin.book.report.printed import NOT_REACHED, PRINTED_LOSSES, ComparedFigure, findings
 from hairpin.errors import UserError, one_line
 from hairpin.reports.formats import format_bytes, format_duration, format_lr
 from hairpin.system.files import make_folders, unmake, write_atomically
@@ -45,7 +45,7 @@ def folder_for_page(folder: Path) -> Iterator[None]:
 
 
 def write_page(
-    outcome: Outcome,
+    outcome: ListingResults,
     folder: Path,
     *,
     text_name: str,
@@ -97,7 +97,7 @@ def write_page(
     return path
 
 
-def agreement(rows: Sequence[Finding]) -> str:
+def agreement(rows: Sequence[ComparedFigure]) -> str:
     """Tell in a sentence how many of the printed figures were reproduced."""
     compared = [row for row in rows if row.agrees]
     same = sum(row.agrees == "yes" for row in compared)
@@ -135,7 +135,7 @@ def _loss_heads(*, is_books_text: bool, has_recipe: bool) -> list[str]:
 
 
 def _loss_rows(
-    outcome: Outcome, is_books_text: bool, recipe_run: RecipeRun | None
+    outcome: ListingResults, is_books_text: bool, recipe_run: RecipeRun | None
 ) -> list[list[str]]:
     recipe = (
         {}
@@ -165,7 +165,7 @@ def _lowest_of_recipe(recipe_run: RecipeRun) -> dict[str, Any]:
 
 
 def _cost_rows(
-    outcome: Outcome, environment: dict[str, Any], recipe_run: RecipeRun | None
+    outcome: ListingResults, environment: dict[str, Any], recipe_run: RecipeRun | None
 ) -> list[tuple[str, ...]]:
     took = f"{format_duration(outcome.seconds)}, of it {format_duration(outcome.training_seconds)}"
     rows: list[tuple[str, ...]] = [

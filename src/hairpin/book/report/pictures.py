@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hairpin.book.report.beside import RecipeRun
-from hairpin.book.report.experiment import Outcome
+from hairpin.book.report.experiment import ListingResults
 from hairpin.book.report.printed import PRINTED_LOSSES
 from hairpin.reports.chart import DASHES, Chart, Line, Picture, all_positive
 from hairpin.reports.charts import rates_chart
@@ -16,7 +16,7 @@ WARMUP, COSINE, LOSSES = "book-warmup.png", "book-cosine.png", "book-losses.png"
 
 
 def write_pictures(
-    outcome: Outcome, folder: Path, *, is_books_text: bool, recipe_run: RecipeRun | None
+    outcome: ListingResults, folder: Path, *, is_books_text: bool, recipe_run: RecipeRun | None
 ) -> list[Path]:
     """Draw the three pictures into `folder`."""
     charts = {
@@ -33,7 +33,7 @@ def step_chart(title: str, rates: Sequence[float]) -> Chart:
 
 
 def losses_chart(
-    outcome: Outcome, *, is_books_text: bool, recipe_run: RecipeRun | None = None
+    outcome: ListingResults, *, is_books_text: bool, recipe_run: RecipeRun | None = None
 ) -> Chart:
     """Chart both losses against the updates before them, with the printed ones as rings."""
     made = [at.iteration + 1 for at in outcome.losses]

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from hairpin.book.report.counted import EPOCHS
-from hairpin.book.report.experiment import Outcome
+from hairpin.book.report.experiment import ListingResults
 from hairpin.reports.formats import format_lr
 
 PRINTED_LOSSES = {
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"\d+\.\d+")
 
 
 @dataclass(frozen=True)
-class Finding:
+class ComparedFigure:
     """A figure of the appendix.
 
     Args:
@@ -56,7 +56,7 @@ class Finding:
         return "no"
 
 
-def findings(outcome: Outcome, *, is_books_text: bool) -> list[Finding]:
+def findings(outcome: ListingResults, *, is_books_text: bool) -> list[ComparedFigure]:
     """Return every figure of the appendix, in its order.
 
     Args:
@@ -67,17 +67,21 @@ def findings(outcome: Outcome, *, is_books_text: bool) -> list[Finding]:
     if is_books_text:
         return rows
     always = {row.name for row in _rates(outcome)[1:] + _gradients(outcome)[:2]}
-    return [row if row.name in always else Finding(row.name, None, row.measured) for row in rows]
+    return [
+        row if row.name in always else ComparedFigure(row.name, None, row.measured) for row in rows
+    ]
 
 
-def _rates(outcome: Outcome) -> list[Finding]:
+def _rates(outcome: ListingResults) -> list[ComparedFigure]:
     warmup, cosine = outcome.warmup_lrs, outcome.cosine_lrs
     return [
-        Finding("warmup steps, a fifth of all", "27", str(outcome.warmup_steps)),
-        Finding(
+        ComparedFigure("warmup steps, a fifth of all", "27", str(outcome.warmup_steps)),
+        ComparedFigure(
             "learning rate of the first step, D.1 and D.2", "1e-4", _both(warmup[0], cosine[0])
         ),
-        Finding("highest learning rate, D.1 and D.2", "1e-2", _both(max(warmup), max(cosine))),
+        ComparedFigure(
+            "highest learning rate, D.1 and D.2", "1e-2", _both(max(warmup), max(cosine))
+        ),
     ]
 
 
@@ -85,16 +89,16 @@ def _both(one: float, other: float) -> str:
     return format_lr(one) if one == other else f"{format_lr(one)} and {format_lr(other)}"
 
 
-def _gradients(outcome: Outcome) -> list[Finding]:
+def _gradients(outcome: ListingResults) -> list[ComparedFigure]:
     entries = ", ".join(
         f"[{', '.join(f'{entry:.3g}' for entry in row)}]" for row in outcome.example_clipped
     )
     return [
-        Finding("norm of the gradient [1, 2], [2, 4]", "5", f"{outcome.example_norm:.6g}"),
+        ComparedFigure("norm of the gradient [1, 2], [2, 4]", "5", f"{outcome.example_norm:.6g}"),
         # Each entry is divided by the norm, 5.
-        Finding("the same, clipped to norm 1", "[0.2, 0.4], [0.4, 0.8]", entries),
-        Finding("largest gradient of a batch", "0.0411", f"{outcome.largest_gradient:.4f}"),
-        Finding(
+        ComparedFigure("the same, clipped to norm 1", "[0.2, 0.4], [0.4, 0.8]", entries),
+        ComparedFigure("largest gradient of a batch", "0.0411", f"{outcome.largest_gradient:.4f}"),
+        ComparedFigure(
             "the same, clipped to norm 1: largest gradient",
             "0.0185",
             f"{outcome.largest_gradient_clipped:.4f}",
@@ -102,10 +106,10 @@ def _gradients(outcome: Outcome) -> list[Finding]:
     ]
 
 
-def _losses(outcome: Outcome) -> list[Finding]:
+def _losses(outcome: ListingResults) -> list[ComparedFigure]:
     measured = {at.iteration: f"{at.train:.3f}, {at.val:.3f}" for at in outcome.losses}
     return [
-        Finding(
+        ComparedFigure(
             f"training and validation loss, iteration {iteration}",
             ", ".join(printed),
             measured.get(iteration),
@@ -114,13 +118,13 @@ def _losses(outcome: Outcome) -> list[Finding]:
     ]
 
 
-def _samples(outcome: Outcome) -> list[Finding]:
+def _samples(outcome: ListingResults) -> list[ComparedFigure]:
     rows = []
     for epoch, printed in PRINTED_SAMPLES.items():
         measured = None
         if epoch <= len(outcome.samples):
             measured = " ".join(outcome.samples[epoch - 1].split())[: len(printed)]
-        rows.append(Finding(f"sample after epoch {epoch}, its beginning", printed, measured))
+        rows.append(ComparedFigure(f"sample after epoch {epoch}, its beginning", printed, measured))
     return rows
 
 

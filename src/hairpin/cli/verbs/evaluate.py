@@ -20,7 +20,7 @@ from hairpin.cli.options import (
 from hairpin.cli.shown import say
 
 if TYPE_CHECKING:
-    from hairpin.reports.terminal.measured import Measurement
+    from hairpin.reports.terminal.measured import MeasurementLike
 
 
 @click.command(cls=Verb, group="after", place=2, short_help="Measure a run's model on any text.")
@@ -91,7 +91,7 @@ def evaluate(
     say("\n".join([trained.weights, *measured_lines(measured, labels)]))
 
 
-def _sources_as_json(sources: "Mapping[str, Measurement] | None") -> dict[str, object]:
+def _sources_as_json(sources: "Mapping[str, MeasurementLike] | None") -> dict[str, object]:
     if sources is None:
         return {}
     values = {

@@ -25,7 +25,7 @@ def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
 
     Without RUN: the newest in ./runs. See docs/huggingface.md for the formats.
     """
-    from hairpin.reports.formats import harmless_name
+    from hairpin.reports.formats import safe_name
     from hairpin.weights.convert import verbs
 
     if len(run_and_out) > 2:
@@ -33,4 +33,4 @@ def export(run_and_out: tuple[Path, ...], to: str, weights: str) -> None:
     if len(run_and_out) == 1 and (run_and_out[0] / "config.toml").is_file():
         raise click.UsageError(f"{run_and_out[0]} is a run; also name a place to write to")
     run = run_and_out[0] if len(run_and_out) == 2 else None
-    click.echo(harmless_name(verbs.export(run, run_and_out[-1], to=to, weights=weights).words))
+    click.echo(safe_name(verbs.export(run, run_and_out[-1], to=to, weights=weights).words))

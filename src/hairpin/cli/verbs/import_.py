@@ -19,9 +19,9 @@ def import_(folder: Path, out: Path | None) -> None:
     DIR has GPT-2, or a model that hairpin exported. The run can generate, be evaluated and be
     fine-tuned, and `hairpin train TEXT --from` trains it further. Pickles are never read.
     """
-    from hairpin.reports.formats import harmless_name
+    from hairpin.reports.formats import safe_name
     from hairpin.weights.convert.verbs import import_model
 
     run = import_model(folder, out=out, on_notice=lambda line: say(line, err=True))
     count = run.summary().parameters or 0
-    click.echo(harmless_name(f"{run.path}: {count:,} parameters, from {folder}"))
+    click.echo(safe_name(f"{run.path}: {count:,} parameters, from {folder}"))

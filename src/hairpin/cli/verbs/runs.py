@@ -36,10 +36,10 @@ def runs(folder: Path | None) -> None:
 def _row(run: "Run") -> tuple[str, ...]:
     """Return the cells of a run's row; the last is a classifier's accuracy."""
     from hairpin.errors import UnreadableError
-    from hairpin.reports.formats import harmless_name
+    from hairpin.reports.formats import safe_name
     from hairpin.runs.watcher import reason_of
 
-    name = harmless_name(str(run.path))
+    name = safe_name(str(run.path))
     try:
         return (name, *_outcome(run))
     except Exception as error:  # a record may hold anything; the other runs are still listed
@@ -47,16 +47,16 @@ def _row(run: "Run") -> tuple[str, ...]:
             words = f"unreadable: {error.path.name} ({error.reason})"
         else:
             words = f"damaged: {reason_of(error)}"
-        return (name, harmless_name(words), "", "", "", "", "")
+        return (name, safe_name(words), "", "", "", "", "")
 
 
 def _outcome(run: "Run") -> tuple[str, ...]:
-    from hairpin.reports.formats import format_count, format_loss, harmless_name
+    from hairpin.reports.formats import format_count, format_loss, safe_name
 
     summary = run.summary()
     best = summary.best
     return (
-        harmless_name(summary.status),
+        safe_name(summary.status),
         format_count(summary.parameters) if summary.parameters else "",
         f"{summary.updates:,}",
         format_loss(best.val_loss) if best else "",

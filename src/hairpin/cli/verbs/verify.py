@@ -57,7 +57,7 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
 
     from hairpin import api
     from hairpin.doctor.verify_run import check_run
-    from hairpin.reports.formats import harmless
+    from hairpin.reports.formats import safe_text
     from hairpin.reports.terminal.run_display import counting_bar
 
     run = api.load(path)
@@ -70,7 +70,7 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
         state = "DAMAGED" if finding.problems else "whole"
-        table.add_row(harmless(finding.what), state, harmless(finding.note))
+        table.add_row(safe_text(finding.what), state, safe_text(finding.note))
     say_table(table)
     return problems
 

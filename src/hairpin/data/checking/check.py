@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hairpin.config.settings import Data
-from hairpin.data.blend import survey_text
+from hairpin.data.blend import survey_sources
 from hairpin.data.checking.lines import LineCounter, RepeatedLine
 from hairpin.data.checking.near import Hashes, SharedWindows, Signature, similar_groups
 from hairpin.data.checking.oddities import Oddity, OddityFinder
 from hairpin.data.corpus import Corpus, Document, open_corpus
-from hairpin.data.split import Progress, Survey, divide, tail_bytes
+from hairpin.data.split import Progress, Survey, divide_text, tail_bytes
 
 SAMPLED_BYTES = 200_000_000
 SIMILAR = 0.8  # Jaccard similarity from which documents count as nearly the same
 WORST_SHARE_SHOWN = 0.1
 _LONG_DOCUMENT_BYTES = 4_000_000
 _SHOWN_LINES = 10
-_MOST_DOCUMENTS = 200_000  # whose signatures are kept: 100 MB
+_MAX_DOCUMENTS = 200_000  # whose signatures are kept: 100 MB
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ def check_corpus(
         update={"sources": tuple(s.model_copy(update={"hash": None}) for s in data.sources)}
     )
     corpus = open_corpus(lenient)
-    found = survey_text(lenient, on_progress=on_progress)
-    look = _Look(corpus, found, min(1.0, sampled_bytes / found.bytes), on_progress)
+    found = survey_sources(lenient, on_progress=on_progress)
+    look = _CorpusScan(corpus, found, min(1.0, sampled_bytes / found.bytes), on_progress)
     look.first_pass()
     look.second_pass()
     return look.result()
 
 
 @dataclass
-class _Look:
+class _CorpusScan:
     corpus: Corpus
     found: Survey
     share: float
@@ -145,7 +145,7 @@ class _Look:
         replaced = 0
         for index, document in enumerate(self.corpus.documents()):
             if self._takes(index, None):
-                self._look_at(index, document)
+                self._examine(index, document)
                 self.oddities.close(self.corpus.replaced - replaced)
                 self.lines.close()
             else:
@@ -159,7 +159,7 @@ class _Look:
             if any(path.stat().st_size == 0 for path in source.files()[:1])
         )
 
-    def _look_at(self, index: int, document: Document) -> None:
+    def _examine(self, index: int, document: Document) -> None:
         signature, has_text, size = Signature(), False, 0
         self.oddities.open(document.name)
         number = len(self.names)
@@ -169,7 +169,7 @@ class _Look:
             has_text = has_text or not text.isspace()
             self.oddities.add(text)
             self.lines.add(text)
-            if number < _MOST_DOCUMENTS:
+            if number < _MAX_DOCUMENTS:
                 signature.add(content)
             if is_validation:
                 self.windows.want(content, number)
@@ -179,7 +179,7 @@ class _Look:
         self.checked_bytes += size
         self.empty += not has_text
         self.longest = max(self.longest, (document.name, size), key=lambda entry: entry[1])
-        if number < _MOST_DOCUMENTS:
+        if number < _MAX_DOCUMENTS:
             self.signatures.append(signature.least)
 
     def second_pass(self) -> None:
@@ -199,7 +199,7 @@ class _Look:
 
     def _pieces(self, index: int, document: Document) -> Iterator[tuple[str, bool]]:
         """Yield the pieces of a document that are checked, with True for validation text."""
-        divided = divide(
+        divided = divide_text(
             document.pieces(),
             in_validation=bool(self.found.in_validation[index]),
             tail_bytes=tail_bytes(self.found, index, self.corpus.data),

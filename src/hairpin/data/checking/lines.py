@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SHORTEST_CHARACTERS = 20  # shorter lines repeat in any text
-_MOST_KINDS = 1_000_000
+MIN_CHARACTERS = 20  # shorter lines repeat in any text
+_MAX_KINDS = 1_000_000
 _SHOWN_CHARACTERS = 200
 
 
@@ -26,7 +26,7 @@ class RepeatedLine:
 class LineCounter:
     """Count lines of documents that come in pieces."""
 
-    def __init__(self, most_kinds: int = _MOST_KINDS) -> None:
+    def __init__(self, most_kinds: int = _MAX_KINDS) -> None:
         self._most_kinds = most_kinds
         self._counts: Counter[int] = Counter()
         self._documents: Counter[int] = Counter()
@@ -53,7 +53,7 @@ class LineCounter:
         self.lines += len(lines)
         for whole in lines:
             line = whole.strip()
-            if len(line) < SHORTEST_CHARACTERS:
+            if len(line) < MIN_CHARACTERS:
                 continue
             key = hash(line)
             self._counts[key] += 1
@@ -61,9 +61,9 @@ class LineCounter:
             if self._counts[key] == 2:  # most lines occur once and need not be kept
                 self._texts.setdefault(key, (line[:_SHOWN_CHARACTERS], len(line.encode())))
         if len(self._counts) > self._most_kinds:
-            self._forget_the_rare()
+            self._drop_rare()
 
-    def _forget_the_rare(self) -> None:
+    def _drop_rare(self) -> None:
         self._counts = Counter({key: n for key, n in self._counts.items() if n > 1})
         if len(self._counts) > self._most_kinds // 2:
             kept = dict(self._counts.most_common(self._most_kinds // 2))

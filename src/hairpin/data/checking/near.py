@@ -22,7 +22,7 @@ _BAND = 4
 _BLOCK_BYTES = 1 << 20
 WINDOW_BYTES = 50
 _STRIDE_BYTES = 25
-_LEAST_KINDS = 12  # different bytes in a window: a row of dashes or spaces is no evidence
+_MIN_KINDS = 12  # different bytes in a window: a row of dashes or spaces is no evidence
 _TABLE_BITS = 24
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 EMPTY = np.uint32(0xFFFFFFFF)
@@ -160,7 +160,7 @@ class SharedWindows:
             return
         views = np.lib.stride_tricks.sliding_window_view(content, WINDOW_BYTES)[::_STRIDE_BYTES]
         kinds = (np.diff(np.sort(views, axis=1), axis=1) > 0).sum(1) + 1
-        hashes = window_hashes(content, WINDOW_BYTES)[::_STRIDE_BYTES][kinds >= _LEAST_KINDS]
+        hashes = window_hashes(content, WINDOW_BYTES)[::_STRIDE_BYTES][kinds >= _MIN_KINDS]
         self._hashes.append(hashes)
         self._owners += [document] * len(hashes)
 

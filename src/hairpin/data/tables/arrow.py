@@ -11,7 +11,7 @@ from typing import Any
 
 from hairpin.data.tables.column_kinds import NOTHING, TEXT, ColumnKind, column_kind, first_rows
 from hairpin.data.tables.columns import names_of, quoted
-from hairpin.data.tables.table import Entry, Table
+from hairpin.data.tables.table import BaseTable, Entry
 from hairpin.errors import CorpusError
 from hairpin.system.files import shown
 
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE, _LOOKED_AT_ONCE = 256, 16
 _BUFFER_BYTES = 1 << 20
 
 
-class _ArrowTable(Table):
+class _ArrowTable(BaseTable):
     """Table of Arrow columns, read a few rows at a time."""
 
     kind = "Arrow"

@@ -14,14 +14,14 @@ from hairpin.data.tables.table import open_table
 from hairpin.errors import CorpusError
 
 # Beyond this the first table with a row decides; a column that others lack is noticed on reading.
-_MOST_LOOKED_AT = 1000
-_MOST_PROBLEMS = 10
+_MAX_CHECKED = 1000
+_MAX_PROBLEMS = 10
 _USUAL = "text"
 
 Columns = Mapping[str, ColumnKind]
 
 
-def settle_tables(
+def choose_tables(
     data: Data, sources: Sequence[TextSource], left_out: LeftOut
 ) -> tuple[Data, list[TextSource]]:
     """Return the settings with the column and format of tables filled in, and the sources without
@@ -40,7 +40,7 @@ def settle_tables(
     if not tables:
         return data, list(sources)
     is_known = data.column is not None and not any(source.is_found for source in tables)
-    if is_known or len(tables) > _MOST_LOOKED_AT:
+    if is_known or len(tables) > _MAX_CHECKED:
         column = data.column or _first_choice(tables, data)
         dropped: set[Path | None] = set()
     else:
@@ -69,7 +69,7 @@ def _columns_of(source: TextSource, data: Data) -> Columns:
     return _columns(source.path, source.format, data.on_bad_bytes, stamp)
 
 
-@lru_cache(maxsize=_MOST_LOOKED_AT)  # a run opens its corpus several times
+@lru_cache(maxsize=_MAX_CHECKED)  # a run opens its corpus several times
 def _columns(path: Path, format_: Format, on_bad_bytes: str, stamp: tuple[int, int]) -> Columns:
     return open_table(path, format_, on_bad_bytes).columns()
 
@@ -111,8 +111,8 @@ class _ColumnChoice:
                 if source.is_beside_texts
                 for line in error.problems
             ]
-            more = len(problems) - _MOST_PROBLEMS
-            problems[_MOST_PROBLEMS:] = [f"and {more:,} more tables like these"] if more > 0 else []
+            more = len(problems) - _MAX_PROBLEMS
+            problems[_MAX_PROBLEMS:] = [f"and {more:,} more tables like these"] if more > 0 else []
             raise CorpusError(problems)
         broken = [(source, error) for source, error in self._broken if source.is_beside_texts]
         for _, error in broken:

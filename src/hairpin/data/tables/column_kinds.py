@@ -12,11 +12,11 @@ Row = TypeVar("Row")
 
 TEXT, NOTHING, CHATS, FILES = "text", "nothing but null", "chats", "names of files"
 
-LOOKED_AT_ROWS = 100
-_LOOKED_AT_CHARS = 4_000_000
+SAMPLE_ROWS = 100
+_SAMPLE_CHARS = 4_000_000
 _PROSE_CHARS = 40  # mean length from which texts with blanks are not labels, whatever their name
 _LABEL_ROWS, _LABEL_CHARS, _LABEL_SHARE = 10, 40, 0.25
-_LONGEST_LOOK_CHARS = 2000  # of a link, or a name of a file
+_MAX_SAMPLE_CHARS = 2000  # of a link, or a name of a file
 _DEEPEST = 8  # levels of lists and objects that are examined
 
 _DATES = (
@@ -27,7 +27,7 @@ _DATES = (
     r"(?:[a-z]{3,9},? )?\d\d?\.? [a-z]{3,9}\.?,? \d{4}(?: \d\d?:\d\d.{0,20})?",
     r"(?:[a-z]{3,9},? )?[a-z]{3,9}\.? \d\d?,? \d{4}(?: \d\d?:\d\d.{0,20})?",
 )
-_LOOKS = tuple(
+_VALUE_PATTERNS = tuple(
     (looks, re.compile(pattern, re.IGNORECASE))
     for looks, pattern in (
         ("links", r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+"),
@@ -118,19 +118,19 @@ def first_rows(rows: Iterable[Row], values_of: Callable[[Row], Iterable[Any]]) -
         values_of: gives the values of a row.
     """
     chars = 0
-    for row in islice(rows, LOOKED_AT_ROWS):
+    for row in islice(rows, SAMPLE_ROWS):
         yield row
         chars += sum(len(text) for value in values_of(row) for text in _texts_in(value))
-        if chars > _LOOKED_AT_CHARS:
+        if chars > _SAMPLE_CHARS:
             return
 
 
-def is_half_of_a_pair(name: str) -> bool:
+def is_one_side_of_pair(name: str) -> bool:
     """True if a column of this name is usually read together with another."""
     return _words_of(name)[-1] in _HALVES.split()
 
 
-def kind_in_a_word(value: Any) -> str:
+def kind_word(value: Any) -> str:
     """Return the kind of a Python value: `TEXT`, `NOTHING`, "numbers", …."""
     if isinstance(value, str):
         return TEXT
@@ -158,8 +158,8 @@ def _looks_like(name: str, texts: list[str]) -> str | None:
         return None
     if all(_CHAT_IN_CELL.match(text) for text in texts):
         return CHATS
-    if max(map(len, texts)) <= _LONGEST_LOOK_CHARS:
-        for looks, pattern in _LOOKS:
+    if max(map(len, texts)) <= _MAX_SAMPLE_CHARS:
+        for looks, pattern in _VALUE_PATTERNS:
             if all(pattern.fullmatch(text.strip()) for text in texts):
                 return looks
     if _is_prose(texts):

@@ -9,12 +9,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, ColumnKind, is_half_of_a_pair
+from hairpin.data.tables.column_kinds import CHATS, NOTHING, TEXT, ColumnKind, is_one_side_of_pair
 from hairpin.errors import CorpusError
 
 _USUAL = "text"
 _SHOWN_CHARS, _SHOWN_NAMES = 40, 8
-_MOST_SHOWN = 8
+_MAX_SHOWN = 8
 _LONGEST_NAME_CHARS, _MOST_WORDS = 80, 6  # of a name; more make it a record
 _AS_ONE_TEXT = 'write each as one text into a column "text"'
 
@@ -43,9 +43,9 @@ def choose_column(
     if chosen is None:
         chosen = _only_one(columns)
     if chosen is None:
-        raise CorpusError(f"{name}: {_why_none(columns, option)}")
+        raise CorpusError(f"{name}: {_reason_for_none(columns, option)}")
     if columns[chosen].kind not in (TEXT, NOTHING):
-        raise CorpusError(f"{name}: {_not_text(chosen, columns, option)}")
+        raise CorpusError(f"{name}: {_wrong_column_error(chosen, columns, option)}")
     if asked is None and (len(chosen) > _LONGEST_NAME_CHARS or len(chosen.split()) > _MOST_WORDS):
         raise CorpusError(
             f"{name}: the column is called {quoted(chosen)}, which looks like a record, not a "
@@ -88,9 +88,9 @@ def _only_one(columns: Mapping[str, ColumnKind]) -> str | None:
     if len(can_be) != 1:
         return None
     (name,) = can_be
-    if is_half_of_a_pair(name) and any(map(is_half_of_a_pair, columns.keys() - {name})):
+    if is_one_side_of_pair(name) and any(map(is_one_side_of_pair, columns.keys() - {name})):
         return None
-    return None if _outweighing(columns, name) else name
+    return None if _clear_favourite(columns, name) else name
 
 
 def _candidates(columns: Mapping[str, ColumnKind]) -> list[str]:
@@ -102,7 +102,7 @@ def _candidates(columns: Mapping[str, ColumnKind]) -> list[str]:
     return [name for name in can_be if columns[name].chars] or can_be
 
 
-def _outweighing(columns: Mapping[str, ColumnKind], name: str) -> str | None:
+def _clear_favourite(columns: Mapping[str, ColumnKind], name: str) -> str | None:
     """Return a column of chats, or of lists or objects with about as much text, if there is one."""
     for other, column in columns.items():
         nested = column.kind not in (TEXT, NOTHING) and column.chars * 2 > columns[name].chars
@@ -111,14 +111,14 @@ def _outweighing(columns: Mapping[str, ColumnKind], name: str) -> str | None:
     return None
 
 
-def _why_none(columns: Mapping[str, ColumnKind], option: str) -> str:
+def _reason_for_none(columns: Mapping[str, ColumnKind], option: str) -> str:
     """Explain why no column is chosen, and what to do."""
     there = _described(columns)
     can_be = _candidates(columns)
-    nested = _outweighing(columns, can_be[0]) if len(can_be) == 1 else None
+    nested = _clear_favourite(columns, can_be[0]) if len(can_be) == 1 else None
     written = any(column.kind == TEXT and column.looks_like == CHATS for column in columns.values())
     or_name = f", or name a column with {option}" if can_be or written else ""
-    pairs = sum(map(is_half_of_a_pair, columns)) > 1
+    pairs = sum(map(is_one_side_of_pair, columns)) > 1
     how = "; `hairpin finetune instruct` trains on instructions and answers" if pairs else ""
     if chats := [name for name, column in columns.items() if column.words == CHATS]:
         return (
@@ -137,7 +137,7 @@ def _why_none(columns: Mapping[str, ColumnKind], option: str) -> str:
     return f'no column holds text; write a text for each row into a column "text": it has {there}'
 
 
-def _not_text(chosen: str, columns: Mapping[str, ColumnKind], option: str) -> str:
+def _wrong_column_error(chosen: str, columns: Mapping[str, ColumnKind], option: str) -> str:
     """Explain why the chosen column cannot be read, and what to do."""
     column = columns[chosen]
     others = any(other.kind == TEXT for other in columns.values())
@@ -153,8 +153,8 @@ def _not_text(chosen: str, columns: Mapping[str, ColumnKind], option: str) -> st
 def _described(columns: Mapping[str, ColumnKind]) -> str:
     """List the columns with their kinds, the first of many."""
     shown = [f"{quoted(name)} ({column.words})" for name, column in columns.items()]
-    if len(shown) > _MOST_SHOWN:
-        shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]
+    if len(shown) > _MAX_SHOWN:
+        shown[_MAX_SHOWN:] = [f"and {len(shown) - _MAX_SHOWN} more"]
     return ", ".join(shown)
 
 

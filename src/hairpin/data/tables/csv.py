@@ -18,7 +18,7 @@ from typing import Any
 
 from hairpin.data.tables.column_kinds import TEXT
 from hairpin.data.tables.columns import counted, quoted
-from hairpin.data.tables.table import LONGEST_ROW_CHARS, Entry, TextTable
+from hairpin.data.tables.table import MAX_ROW_CHARS, Entry, TextTable
 from hairpin.errors import CorpusError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -28,7 +28,7 @@ _CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=\t|\Z)|([^\t]*)')
 # A cell as CSV writers make it, with its end; and one that continues.
 _WRITTEN_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(\t|\r\n|\r|\n|\Z)')
 _OPEN_CELL = re.compile(r'"[^"]*(?:""[^"]*)*"?\Z')
-_LOOKED_AT_CHARS = 1 << 20
+_SAMPLE_CHARS = 1 << 20
 _NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n|\Z)', re.I)  # as Excel writes it
 
 
@@ -84,7 +84,7 @@ class Csv(_Cells):
         blocks = self.blocks()
         opening = next(blocks, "")
         delimiter = csv_delimiter(opening, self.expected)
-        return csv_records(self.lines("", chain((opening,), blocks)), delimiter, LONGEST_ROW_CHARS)
+        return csv_records(self.lines("", chain((opening,), blocks)), delimiter, MAX_ROW_CHARS)
 
 
 class Tsv(_Cells):
@@ -93,7 +93,7 @@ class Tsv(_Cells):
     """
 
     def records(self) -> Iterator[Numbered]:
-        return tsv_records(self.lines(""), LONGEST_ROW_CHARS)
+        return tsv_records(self.lines(""), MAX_ROW_CHARS)
 
 
 class MisquotedError(ValueError):
@@ -186,7 +186,7 @@ def tsv_records(lines: Iterable[str], longest_chars: int) -> Iterator[Numbered]:
         ahead = [line]
         if is_open and '"' in line:
             ahead += _some(lines)
-            written = _as_a_csv_writer_does("".join(ahead), width, ended=not _is_full(ahead))
+            written = _is_csv_quoting("".join(ahead), width, ended=not _is_full(ahead))
             if written is True:
                 yield from csv_records(chain(ahead, lines), "\t", longest_chars, number + 1)
                 return
@@ -205,25 +205,24 @@ def _ragged(cells: Sequence[str], header: Sequence[str]) -> str:
     if len(header) == 1:
         return (
             f"{found}; cells are separated by commas, semicolons, | or tabs, the same in all "
-            f"lines: change the file, or add a first line such as sep=^"
-            ""
+            "lines: change the file, or add a first line such as sep=^"
         )
     return f"{found}; put a cell that holds the delimiter or a line break in quotes"
 
 
 def _some(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the next lines, up to about `_LOOKED_AT_CHARS` characters."""
+    """Yield the next lines, up to about `_SAMPLE_CHARS` characters."""
     count = 0
-    while count < _LOOKED_AT_CHARS and (line := next(lines, "")):
+    while count < _SAMPLE_CHARS and (line := next(lines, "")):
         count += len(line)
         yield line
 
 
 def _is_full(lines: Sequence[str]) -> bool:
-    return sum(map(len, lines[1:])) >= _LOOKED_AT_CHARS
+    return sum(map(len, lines[1:])) >= _SAMPLE_CHARS
 
 
-def _as_a_csv_writer_does(text: str, width: int, *, ended: bool) -> bool | None:
+def _is_csv_quoting(text: str, width: int, *, ended: bool) -> bool | None:
     """True if all quotes are a CSV writer's, and one is of a cell with line breaks; None: the
     quotes are, but no cell has line breaks so far, so that reading by lines gives the same.
 

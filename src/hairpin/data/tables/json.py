@@ -14,7 +14,7 @@ from typing import Any
 from hairpin.data.reading import TextReader
 from hairpin.data.tables.columns import counted, quoted
 from hairpin.data.tables.table import (
-    LONGEST_ROW_CHARS,
+    MAX_ROW_CHARS,
     Entry,
     Refused,
     TextTable,
@@ -153,7 +153,7 @@ class _Window:
 
     def drop_read(self) -> None:
         """Give the memory of what has been read back, now and then."""
-        if self.position > len(self.text) // 2 or self.position > LONGEST_ROW_CHARS:
+        if self.position > len(self.text) // 2 or self.position > MAX_ROW_CHARS:
             self._line += self.text.count("\n", 0, self.position)
             self.text, self.position = self.text[self.position :], 0
 
@@ -182,8 +182,7 @@ class _Window:
             if char != ",":
                 raise CorpusError(
                     f"{self.place()}: not valid JSON: {self.words()} instead of a comma or the "
-                    f"end of the list"
-                    ""
+                    "end of the list"
                 )
             has_comma = True
             self.position += 1
@@ -207,7 +206,7 @@ class _Window:
                         f"{self.place(error.pos)}: not valid JSON: {error.msg} "
                         f"({place.rpartition(': ')[2]}); fix the file"
                     ) from None
-                if len(self.text) - self.position > LONGEST_ROW_CHARS:
+                if len(self.text) - self.position > MAX_ROW_CHARS:
                     raise too_long(place) from None
                 self.text += more  # doubled, so that a long row is not decoded over and over
                 wanted = len(self.text)

@@ -14,12 +14,12 @@ from hairpin.config.formats import SUFFIXES, format_of
 from hairpin.data.reading import TextReader
 from hairpin.data.tables.arrow import is_saved_dataset
 from hairpin.data.tables.columns import names_of, nearest, quoted
-from hairpin.data.tables.table import Entry, Table, kind_of_exact, open_table
+from hairpin.data.tables.table import BaseTable, Entry, kind_of_exact, open_table
 from hairpin.errors import CorpusError
 
-_MOST_PROBLEMS = 10
+_MAX_PROBLEMS = 10
 # NUL ends strings in other programs; a lone surrogate is not a character and has no UTF-8.
-_UNFIT = re.compile("[\0\ud800-\udfff]")
+_UNSUPPORTED = re.compile("[\0\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 # Keys that distinguish a chat message from other objects: the speaker and the text.
 _SPEAKERS, _SPOKEN = ("role", "from"), ("content", "value")
@@ -78,7 +78,7 @@ class Records:
         columns: each column, and the number of records with a value in it.
     """
 
-    def __init__(self, file: str, table: Table) -> None:
+    def __init__(self, file: str, table: BaseTable) -> None:
         self._file = file
         self._table = table
         self._entries = list(table.rows())
@@ -87,7 +87,7 @@ class Records:
         for entry in self._entries:
             if isinstance(entry.value, dict):
                 for name, value in entry.value.items():
-                    self.columns[name] = self.columns.get(name, 0) + _is_something(value)
+                    self.columns[name] = self.columns.get(name, 0) + _has_text(value)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -155,7 +155,7 @@ class Records:
         chats = next((name for name in self.columns if self._is_of_chats(name)), None)
         if chats is not None:
             what = f"chats, lists of messages in {quoted(chats)}"
-        elif values and _is_something(values[0]) and _is_chat(values[0]):
+        elif values and _has_text(values[0]) and _is_chat(values[0]):
             what = "chats, lists of messages"
         elif values and _is_message(values[0]):
             what = "messages of a chat"
@@ -171,7 +171,7 @@ class Records:
         """True if a column holds chats: its first value is one."""
         for entry in self._entries:
             value = entry.value.get(name) if isinstance(entry.value, dict) else None
-            if _is_something(value):
+            if _has_text(value):
                 return _is_chat(value)
         return False
 
@@ -181,14 +181,14 @@ class _RecordReader:
     """Takes the requested columns of records, and collects problems."""
 
     file: str
-    table: Table
+    table: BaseTable
     wanted: Wanted
     problems: list[str] = field(default_factory=list)
 
     def stop_if_wrong(self) -> None:
-        more = len(self.problems) - _MOST_PROBLEMS
+        more = len(self.problems) - _MAX_PROBLEMS
         if more > 0:
-            self.problems[_MOST_PROBLEMS:] = [f"{self.file}: and {more} more"]
+            self.problems[_MAX_PROBLEMS:] = [f"{self.file}: and {more} more"]
         if self.problems:
             raise CorpusError(self.problems)
 
@@ -234,7 +234,9 @@ class _RecordReader:
         return fields
 
     def _require_fit(self, place: str, fields: Mapping[str, str]) -> None:
-        unfit = [(name, found) for name, text in fields.items() if (found := _UNFIT.search(text))]
+        unfit = [
+            (name, found) for name, text in fields.items() if (found := _UNSUPPORTED.search(text))
+        ]
         for name, found in unfit:
             what = "a NUL" if found[0] == "\0" else f"half a character (\\u{ord(found[0]):04x})"
             self.problems.append(
@@ -350,7 +352,7 @@ def _format_of(path: Path) -> str:
     return format_of(path)
 
 
-def _is_something(value: Any) -> bool:
+def _has_text(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value not in (None, [], {})
 
 

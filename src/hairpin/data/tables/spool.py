@@ -26,7 +26,7 @@ from hairpin.data.tables.column_kinds import (
     column_kind,
     first_rows,
     is_missing,
-    kind_in_a_word,
+    kind_word,
 )
 from hairpin.data.tables.columns import choose_column, column_words, quoted
 from hairpin.errors import CorpusError
@@ -115,8 +115,7 @@ def write_lines(name: str, lines: Iterator[bytes], cache: Path | None = None) ->
     except OSError as error:
         raise CorpusError(
             f"{shown(folder)}: the cache cannot be written ({error.strerror or error}); set "
-            f"HAIRPIN_CACHE to a writable folder with free space"
-            ""
+            "HAIRPIN_CACHE to a writable folder with free space"
         ) from error
     finally:
         if temporary:
@@ -143,8 +142,7 @@ def _lines(
     if not opening:
         raise CorpusError(
             f"no rows in it (a {type(given).__name__}); a generator can be read only once: create "
-            f"it again, or give a list"
-            ""
+            "it again, or give a list"
         )
     chosen = _chosen(opening, column, on_notice) if isinstance(opening[0], Mapping) else None
     if chosen is None and _are_files(opening):
@@ -179,7 +177,7 @@ def _chosen(opening: Sequence[Any], column: str | None, on_notice: Callable[[str
 
 def _kind(values: Sequence[Any]) -> str:
     """Return the kind of some values; for texts mixed with others the row gives the error."""
-    kinds = dict.fromkeys(map(kind_in_a_word, values))
+    kinds = dict.fromkeys(map(kind_word, values))
     there = [kind for kind in kinds if kind != NOTHING]
     return TEXT if TEXT in there else " and ".join(there) or NOTHING
 
@@ -197,7 +195,7 @@ def _not_a_text(number: int, chosen: str | None, value: Any) -> CorpusError:
 def _files(name: Any) -> CorpusError:
     return CorpusError(
         f"{shown(os.fspath(name))}: got a list of texts, but the first is the name of a file; to "
-        f"train on files, give each as an argument: "
+        "train on files, give each as an argument: "
         "hairpin.train(*names)"
     )
 
@@ -253,8 +251,7 @@ def _name_of(rows: Any) -> str:
     if isinstance(rows, bytes) or not (isinstance(rows, Iterable) or is_table(rows)):
         raise CorpusError(
             f"a {type(rows).__name__} is not a text: name a file, or pass an iterable of texts, "
-            f"or of dicts with a text in each"
-            ""
+            "or of dicts with a text in each"
         )
     name = getattr(getattr(rows, "info", None), "dataset_name", None)
     is_one = isinstance(name, str) and _NAME.fullmatch(name) and name != "generator"

@@ -21,7 +21,7 @@ from hairpin.errors import CorpusError
 from hairpin.system.files import shown
 
 # A row is held whole, and an unclosed quote makes one row of all that follows.
-LONGEST_ROW_CHARS = 64 * 1024 * 1024
+MAX_ROW_CHARS = 64 * 1024 * 1024
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _KINDS = {
     str: TEXT,
@@ -57,7 +57,7 @@ class Refused:
     words: str
 
 
-class Table(ABC):
+class BaseTable(ABC):
     """A file of rows.
 
     Args:
@@ -148,8 +148,7 @@ class Table(ABC):
             if text is not None and not isinstance(text, str):
                 raise CorpusError(
                     f"{place}: {quoted(column)} is {_kind_of(text)}, not a text; fix the row, or "
-                    f"name another column with --column"
-                    ""
+                    "name another column with --column"
                 )
             yield place, self._whole(place, column, text) if text else text
 
@@ -175,7 +174,7 @@ class Table(ABC):
                 raise CorpusError(
                     f"{place}: {quoted(column)} has half a character "
                     f"(\\u{ord(text[error.start]):04x}) at character {error.start}; fix the row, "
-                    f"or continue without it: "
+                    "or continue without it: "
                     "--set data.on_bad_bytes=replace"
                 ) from None
         return self.mend(text)
@@ -187,7 +186,7 @@ class Table(ABC):
         return whole
 
 
-class TextTable(Table):
+class TextTable(BaseTable):
     """A table in a text file."""
 
     _reader: TextReader | None = None
@@ -226,7 +225,7 @@ class TextTable(Table):
                 waiting_chars = len(waiting[0]) if waiting else 0
                 number += len(lines)
                 yield from lines
-            if waiting_chars > LONGEST_ROW_CHARS:
+            if waiting_chars > MAX_ROW_CHARS:
                 raise too_long(f"{self.name}:{number + 1}")
         yield from io.StringIO("".join(waiting), newline=newline)
 
@@ -238,18 +237,17 @@ def open_table(
     *,
     expected: Sequence[str] = (TEXT,),
     is_exact: bool = False,
-) -> Table:
-    """Open a file whose format is not "text"; the arguments are those of `Table`."""
-    reader: type[Table] = resolve_name(TABLES[format_].reader)
+) -> BaseTable:
+    """Open a file whose format is not "text"; the arguments are those of `BaseTable`."""
+    reader: type[BaseTable] = resolve_name(TABLES[format_].reader)
     return reader(path, on_bad_bytes, expected=expected, is_exact=is_exact)
 
 
 def too_long(place: str) -> CorpusError:
     """Return the error for a row too long to be held in memory."""
     return CorpusError(
-        f"{place}: a row of more than {LONGEST_ROW_CHARS // 2**20} million characters, if it is "
-        f"one row; fix the file, or make a text file of it"
-        ""
+        f"{place}: a row of more than {MAX_ROW_CHARS // 2**20} million characters, if it is "
+        "one row; fix the file, or make a text file of it"
     )
 
 

@@ -26,7 +26,7 @@ def gelu(x: Tensor) -> Tensor:
 
     Without a gradient PyTorch's own is as fast.
     """
-    if not (x.requires_grad and choice.is_by_hand(x)):
+    if not (x.requires_grad and choice.uses_own_backward(x)):
         return F.gelu(x, approximate="tanh")
     out: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
     return out
@@ -69,7 +69,7 @@ def _slope(x: Tensor, factor: Tensor, sigma: Tensor, k: Tensor) -> Tensor:
 
 def squared_relu(x: Tensor) -> Tensor:
     """Return max(x, 0)² (So et al. 2021)."""
-    if not choice.is_by_hand(x):
+    if not choice.uses_own_backward(x):
         return F.relu(x).square()
     out: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
     return out
@@ -93,7 +93,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 def swiglu(gate: Tensor, x: Tensor) -> Tensor:
     """Return gate · σ(gate) · x (Shazeer 2020)."""
-    if not choice.is_by_hand(x):
+    if not choice.uses_own_backward(x):
         return F.silu(gate) * x
     out: Tensor = _SwiGLU.apply(gate, x)  # type: ignore[no-untyped-call]
     return out

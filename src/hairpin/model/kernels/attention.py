@@ -56,7 +56,7 @@ def attend(qkv_3BHTD: Tensor, cache: LayerCache | None = None, dropout: float = 
         cache: of the positions before, which is extended; T must be 1, or the cache empty.
         dropout: of probabilities.
     """
-    if cache is None and dropout == 0 and choice.is_by_hand(qkv_3BHTD):
+    if cache is None and dropout == 0 and choice.uses_own_backward(qkv_3BHTD):
         return causal_attention(qkv_3BHTD)
     _, B, H, T, D = qkv_3BHTD.shape
     q_BHTD, k_BHTD, v_BHTD = qkv_3BHTD

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def is_by_hand(x: Tensor) -> bool:
+def uses_own_backward(x: Tensor) -> bool:
     """Return True if hand-written gradients should be used: they save passes over memory where
     PyTorch runs one operation after the other. A compiler fuses the plain ones by itself.
     """

@@ -64,7 +64,7 @@ def cross_entropy(
     return out
 
 
-def whole_cross_entropy(
+def full_cross_entropy(
     x_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, softcap: float | None
 ) -> Tensor:
     """Return the summed cross entropy of `x @ weight.T` in nats, a float32 scalar.

@@ -17,7 +17,7 @@ def rms_norm(x: Tensor, weight_C: Tensor | None = None, epsilon: float = 1e-6) -
     device, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(device):
         x, dtype = x.float(), torch.get_autocast_dtype(device)
-    if choice.is_by_hand(x):
+    if choice.uses_own_backward(x):
         out: Tensor = _RMSNorm.apply(x, weight_C, epsilon, dtype)  # type: ignore[no-untyped-call]
         return out
     unit = F.rms_norm(x, x.shape[-1:], eps=epsilon)

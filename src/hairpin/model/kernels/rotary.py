@@ -70,7 +70,7 @@ def rotate_heads(
         norms_first: they come before the rotation, not after it.
     """
     weighted = norms is not None and norms[0].weight is not None
-    if norms is not None and (norms_first or not weighted) and choice.is_by_hand(qkv_BT3HD):
+    if norms is not None and (norms_first or not weighted) and choice.uses_own_backward(qkv_BT3HD):
         return _by_hand(qkv_BT3HD, rotation, norms)
     qkv_3BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
     # Together, unless their norms differ by their weights.

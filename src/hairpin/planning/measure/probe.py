@@ -36,7 +36,7 @@ _REFERENCE_SEQUENCES = 16
 _FLOPS_SECONDS = 0.8
 _LONG_SECONDS = 1.0
 _SLOW_FLOPS = 2e9  # a second, on an old, busy machine
-_HOPELESS = 2.0  # times as slow as another way: it is not timed again
+_TOO_SLOW = 2.0  # times as slow as another way: it is not timed again
 # One thread is chosen if it takes at most this share of the time of all threads. A smaller gain is
 # that of a moment in which other programs are busy: a run adapts to them by itself
 # (machine/neighbours.py), and they may end before it does.
@@ -127,12 +127,12 @@ def measure_update(
     model.recomputes = how.activation_checkpointing
     precisions = _candidates(how.device, how.precision)
     asked_threads = "one" if how.threads == "one" else "all"
-    ways = [_Way(p, c, asked_threads) for p, c in itertools.product(precisions, compiling)]
-    speeds: list[tuple[float, _Way]] = []
+    ways = [_Variant(p, c, asked_threads) for p, c in itertools.product(precisions, compiling)]
+    speeds: list[tuple[float, _Variant]] = []
     try:
         for way in ways:
             fastest = min((took for took, _ in speeds), default=math.inf)
-            trial, took = _time_what_fits(trial, model, batches, seconds / len(ways), way, fastest)
+            trial, took = _time_fitting(trial, model, batches, seconds / len(ways), way, fastest)
             speeds.append((took, way))
     except CompileError as error:
         notice(f"execution.compile: off, as compiling fails here: {error}")
@@ -140,7 +140,7 @@ def measure_update(
     took, way = min(speeds, key=lambda found: found[0])
     if how.threads == "auto" and not way.compiled and may_use_one_thread(how.device):
         alone = replace(way, threads="one")
-        trial, alone_took = _time_what_fits(
+        trial, alone_took = _time_fitting(
             trial, model, batches, seconds / len(ways), alone, _ONE_THREAD_GAIN * took
         )
         if alone_took < _ONE_THREAD_GAIN * took:
@@ -153,7 +153,7 @@ def measure_update(
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Variant:
     """One way of computing an update."""
 
     precision: str
@@ -161,8 +161,8 @@ class _Way:
     threads: str
 
 
-def _time_what_fits(
-    config: Config, model: GPT, batches: Samples, seconds: float, way: _Way, fastest: float
+def _time_fitting(
+    config: Config, model: GPT, batches: Samples, seconds: float, way: _Variant, fastest: float
 ) -> tuple[Config, float]:
     """Return the config with as many sequences in a micro-batch as fit, and seconds of an update.
 
@@ -178,7 +178,7 @@ def _time_what_fits(
         assert micro_batch
         try:
             with computing_with(way.threads):
-                return config, _time_way(config, model, batches, seconds, way, fastest)
+                return config, _time_variant(config, model, batches, seconds, way, fastest)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -196,8 +196,8 @@ def _time_what_fits(
         config = with_values(config, {"execution.micro_batch": micro_batch // 2})
 
 
-def _time_way(
-    config: Config, model: GPT, batches: Samples, seconds: float, way: _Way, fastest: float
+def _time_variant(
+    config: Config, model: GPT, batches: Samples, seconds: float, way: _Variant, fastest: float
 ) -> float:
     """Return the seconds of an update by the config.
 
@@ -256,7 +256,7 @@ def _time_updates(
     times: list[float] = []
     while not times or sum(times) < seconds:
         times.append(_time_step(stepper, batches, samples))
-        if times[-1] > _HOPELESS * fastest:
+        if times[-1] > _TOO_SLOW * fastest:
             break
     return min(times)
 

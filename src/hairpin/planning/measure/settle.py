@@ -11,10 +11,10 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches, MixedBatches
 from hairpin.data.blend import (
-    notices_of,
     prepare_text,
     require_enough_text,
-    survey_text,
+    survey_sources,
+    text_notices,
 )
 from hairpin.data.mixture import Mixture
 from hairpin.data.shards import Prepared
@@ -133,12 +133,12 @@ class PretrainingMeasurements(RunMeasurements):
         return config
 
     def train_bytes(self, config: Config) -> int:
-        return survey_text(config.data, on_progress=self._watcher.stage).train_bytes
+        return survey_sources(config.data, on_progress=self._watcher.stage).train_bytes
 
     def text(self, config: Config) -> TextSize:
         tokenizer = self.tokenizer or config.tokenizer
         prepared = prepare_text(config.data, tokenizer, on_progress=self._watcher.stage)
-        for line in notices_of(prepared.survey) if self._is_new else ():
+        for line in text_notices(prepared.survey) if self._is_new else ():
             self._watcher.notice(line)
         if self._asked_vocabulary > (found := prepared.tokenizer.vocabulary):
             self._watcher.notice(
@@ -212,9 +212,8 @@ def fill_speed(
             f"timed on this machine: {speed.precision}, {speed.threads} "
             f"{'thread' if speed.threads == 'one' else 'threads'}, "
             f"{'compiled' if speed.compiled else 'not compiled'}; the next run may choose "
-            f"differently and differ in the last digits, unless it repeats this run's config.toml "
-            f"or uses --set execution.deterministic=true"
-            ""
+            "differently and differ in the last digits, unless it repeats this run's config.toml "
+            "or uses --set execution.deterministic=true"
         )
     return with_values(config, chosen), speed.seconds_per_update
 

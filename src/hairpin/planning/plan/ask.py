@@ -36,8 +36,8 @@ DEFAULT_GPUS = "8,16,32,64"
 DEFAULT_GPU = "H100"
 DEFAULT_CONTEXT = 4096
 ASSUMED_VOCABULARY = FIXED_VOCABULARIES["gpt2"]
-_LEAST_CONTEXT = 2
-_MOST_OFF = 0.5  # of the parameters asked for
+_MIN_CONTEXT = 2
+_MAX_OFF = 0.5  # of the parameters asked for
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def make_plan(
     on_paper = options.parameters is not None or options.gpus is not None
     named = {"train.tokens": tokens, **(_on_paper(options) if on_paper else {})}
     config = tried(lambda: _config_with(request, named))
-    problems += _contradictions(request, options, config, on_paper=on_paper)
+    problems += _conflicts(request, options, config, on_paper=on_paper)
     if problems:
         raise ConfigError(problems)
     assert config and gpu and cards
@@ -120,17 +120,17 @@ def _config_with(request: Request, named: Mapping[str, int | None]) -> Config:
 def _on_paper(options: PlanOptions) -> dict[str, int | None]:
     """Return the settings that have their own flags on paper, after checking them."""
     micro_batch = options.micro_batch if (options.micro_batch or 0) >= 1 else None
-    context = options.context if (options.context or 0) >= _LEAST_CONTEXT else None
+    context = options.context if (options.context or 0) >= _MIN_CONTEXT else None
     return {"model.context": context, "execution.micro_batch": micro_batch}
 
 
-def _contradictions(
+def _conflicts(
     request: Request, options: PlanOptions, config: Config | None, *, on_paper: bool
 ) -> list[str]:
     problems = []
     for name in ("context", "micro_batch"):
         value = getattr(options, name)
-        least = _LEAST_CONTEXT if name == "context" else 1
+        least = _MIN_CONTEXT if name == "context" else 1
         if value is not None and value < least:
             problems.append(f"--{name.replace('_', '-')} {value}: give a count of at least {least}")
         if value is not None and not on_paper:
@@ -186,7 +186,7 @@ def _on_cards(
         context = config.model.context or DEFAULT_CONTEXT
         shape = shape_of_count(count, context, vocabulary, config.model.architecture)
         there = count_parameters(shape).total
-        if abs(there - count) > _MOST_OFF * count:
+        if abs(there - count) > _MAX_OFF * count:
             raise ConfigError(
                 f"--parameters {options.parameters}: the nearest network that is 128 wide for each "
                 f"layer has {there:,}; name a network with --size"

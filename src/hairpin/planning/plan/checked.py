@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from hairpin.data.checking.check import WORST_SHARE_SHOWN, CorpusCheck
 from hairpin.data.checking.oddities import ODD
-from hairpin.reports.formats import format_bytes, harmless_name
+from hairpin.reports.formats import format_bytes, safe_name
 
 _NEAR_SHARE = 0.005
 _VERBATIM_SHARE = 0.01
 _REPEATED_SHARE = 0.05
 _LONG_SHARE = 0.3
 _LONG_OF_DOCUMENTS = 10
-_LONGEST_NAME = 80  # characters
+_MAX_NAME_LENGTH = 80  # characters
 
 
 def check_lines(check: CorpusCheck) -> list[str]:
@@ -22,14 +22,13 @@ def check_lines(check: CorpusCheck) -> list[str]:
         looked += (
             f"; checked a sample of {format_bytes(check.checked_bytes)} in "
             f"{check.checked_documents:,} documents, so shares are estimates, and copies in the "
-            f"rest are not found"
-            ""
+            "rest are not found"
         )
     lines = [looked]
     problems = list(check_problems(check))
     lines += [f"! {problem}" for problem in problems] or ["no problems found"]
     for line in check.repeated[:5] if check.repeated else ():
-        shown = harmless_name(line.text, 60)
+        shown = safe_name(line.text, 60)
         lines.append(f"  {line.count:>7,} times in {line.documents:,} documents: {shown}")
     return lines
 
@@ -50,7 +49,6 @@ def check_problems(check: CorpusCheck) -> Iterator[str]:
         yield (
             f"one document is {size / total:.0%} of the text: {_file(name)}, "
             f"{format_bytes(size)}; if it is many documents in one file, set data.separator"
-            ""
         )
 
 
@@ -70,8 +68,7 @@ def _copies(check: CorpusCheck) -> Iterator[str]:
         yield (
             f"{verbatim.share:.1%} of validation text is verbatim in the training text (stretches "
             f"of 50 bytes){worst}: the validation loss will look too good; remove near copies, or "
-            f"keep copies on one side"
-            ""
+            "keep copies on one side"
         )
 
 
@@ -81,18 +78,17 @@ def _lines(check: CorpusCheck) -> Iterator[str]:
         first = check.boilerplate[0]
         yield (
             f"boilerplate: {len(check.boilerplate)} lines or more occur in a tenth of the "
-            f'documents or more, such as "{harmless_name(first.text, 60)}" in {first.documents:,}; '
+            f'documents or more, such as "{safe_name(first.text, 60)}" in {first.documents:,}; '
             "identical lines teach nothing and can be removed"
         )
     if check.repeated_bytes > _REPEATED_SHARE * total:
         yield (
             f"{check.repeated_bytes / total:.1%} of the text are repeated lines: copies of "
-            f"paragraphs, tables or licences"
-            ""
+            "paragraphs, tables or licences"
         )
 
 
 def _file(name: str) -> str:
     """Return a path for use in a line; of a long one the end, which tells files apart."""
-    shown = harmless_name(name)
-    return shown if len(shown) <= _LONGEST_NAME else "…" + shown[1 - _LONGEST_NAME :]
+    shown = safe_name(name)
+    return shown if len(shown) <= _MAX_NAME_LENGTH else "…" + shown[1 - _MAX_NAME_LENGTH :]

@@ -15,7 +15,7 @@ from hairpin.planning.amounts import CHINCHILLA_TOKENS_PER_PARAMETER, EPOCHS_AS_
 from hairpin.planning.choose import GPU_MEMORY_SHARE
 from hairpin.planning.disk import Disk, checkpoint_bytes, disk_of, milestones
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
-from hairpin.planning.memory import Job, Memory, peak_memory
+from hairpin.planning.memory import Memory, Workload, peak_memory
 from hairpin.planning.plan.filled import FilledPlan, free_bytes
 from hairpin.planning.plan.text import Text
 from hairpin.planning.sizes import (
@@ -178,7 +178,7 @@ def costs_of(filled: FilledPlan, check: CorpusCheck | None, folder: Path) -> Cos
 def _memory(filled: FilledPlan) -> Memory:
     """Return the peak of training in the chosen format or of timing the other, if higher."""
     chosen = filled.config.execution.precision
-    tries = [Job.of(filled.config, filled.shape, each) for each in filled.measured.precisions]
+    tries = [Workload.of(filled.config, filled.shape, each) for each in filled.measured.precisions]
     peaks = [peak_memory(job, saves=chosen in ("auto", job.precision)) for job in tries]
     return max(peaks, key=lambda memory: memory.total)
 
@@ -233,7 +233,9 @@ def _on_one_gpu(gpu: Gpu, config: Config, shape: Shape, flops: float) -> OnOneGp
     samples = tokens // shape.context
     room = GPU_MEMORY_SHARE * gpu.memory_bytes
     sequences = micro_batch_sequences(shape, samples, room, "cuda")
-    job = Job(shape, config.optimizer.kind, gpu.number, sequences, -(-samples // sequences), "cuda")
+    job = Workload(
+        shape, config.optimizer.kind, gpu.number, sequences, -(-samples // sequences), "cuda"
+    )
     return OnOneGpu(gpu, sequences, peak_memory(job).total, seconds_on_paper(gpu, flops))
 
 
@@ -243,14 +245,12 @@ def _amount_warnings(plan: Costs) -> Iterator[str]:
     if updates < _FEW_UPDATES:
         yield (
             f"{updates:,} updates are few: the learning rate falls soon after it has risen; "
-            f"smaller batches (train.tokens_per_update) give more updates"
-            ""
+            "smaller batches (train.tokens_per_update) give more updates"
         )
     if train_tokens and batch > train_tokens:
         yield (
             f"an update takes {batch:,} tokens and the training text has {train_tokens:,}: each "
-            f"update sees some text twice; use a smaller train.tokens_per_update"
-            ""
+            "update sees some text twice; use a smaller train.tokens_per_update"
         )
     ratio = plan.amount.tokens_per_parameter / CHINCHILLA_TOKENS_PER_PARAMETER
     if not 0.25 <= ratio <= 10:
@@ -262,8 +262,7 @@ def _amount_warnings(plan: Costs) -> Iterator[str]:
     if epochs and epochs > EPOCHS_AS_NEW:
         yield (
             f"{epochs:.3g} passes over the training text; more than {EPOCHS_AS_NEW:.0f} bring "
-            f"less and less: more text is better than more passes"
-            ""
+            "less and less: more text is better than more passes"
         )
 
 
@@ -273,8 +272,7 @@ def _room_warnings(plan: Costs) -> Iterator[str]:
         yield (
             f"it does not fit: about {format_bytes(plan.memory.total)} of memory are needed and "
             f"{format_bytes(plan.free_memory_bytes)} are free; reduce execution.micro_batch, "
-            f"model.context or --size"
-            ""
+            "model.context or --size"
         )
     if not plan.disk.fits:
         less = "; checkpoint.keep=1 needs less" if plan.config.checkpoint.keep > 1 else ""

@@ -13,15 +13,15 @@ import psutil
 
 from hairpin.config.load import with_values
 from hairpin.config.settings import Config
-from hairpin.data.blend import survey_text
+from hairpin.data.blend import survey_sources
 from hairpin.data.shards import require_enough
 from hairpin.errors import ConfigError
 from hairpin.launch.request import name_of
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.fill import Filled, fill_config
-from hairpin.planning.memory import Job, peak_memory
-from hairpin.planning.plan.text import Text, tokens_of
+from hairpin.planning.memory import Workload, peak_memory
+from hairpin.planning.plan.text import Text, count_tokens
 from hairpin.runs.watcher import Watcher
 from hairpin.system.spinning import threads_are_decided
 
@@ -97,12 +97,12 @@ class OnPaper:
     def train_bytes(self, config: Config) -> int:
         if not config.data.is_named:
             return _MUCH_TEXT_BYTES
-        return survey_text(config.data, on_progress=self._watcher.stage).train_bytes
+        return survey_sources(config.data, on_progress=self._watcher.stage).train_bytes
 
     def text(self, config: Config) -> Text | None:
         if not config.data.is_named:
             return None
-        self.size = tokens_of(config, name_of(config), self._watcher.stage)
+        self.size = count_tokens(config, name_of(config), self._watcher.stage)
         assert config.model.context
         require_enough(self.size.train_tokens, self.size.val_tokens, config.model.context)
         return self.size
@@ -210,15 +210,14 @@ class Measured(OnPaper):
     def _too_large(self, config: Config, shape: Shape) -> str | None:
         if config.execution.device == "cuda":
             return None
-        jobs = [Job.of(config, shape, precision) for precision in self.precisions]
+        jobs = [Workload.of(config, shape, precision) for precision in self.precisions]
         needed = max(peak_memory(job).total for job in jobs)
         free = free_bytes(config.execution.device)
         if needed <= free:
             return None
         return (
             f"it needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free, so "
-            f"speed was not measured"
-            ""
+            "speed was not measured"
         )
 
 

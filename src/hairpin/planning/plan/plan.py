@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.config.load import short_tree
-from hairpin.data.blend import notices_of
+from hairpin.data.blend import text_notices
 from hairpin.data.checking.check import CorpusCheck
 from hairpin.planning.gpus import MFU
 from hairpin.planning.plan.checked import check_problems
@@ -147,7 +147,7 @@ def _text(plan: Costs) -> dict[str, Any] | None:
         "source": text.source,
         "left_out": dict(text.survey.left_out),
         "replaced": text.survey.replaced,
-        "notices": list(notices_of(text.survey)),
+        "notices": list(text_notices(text.survey)),
         "sources": {
             name: {
                 "share": share,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hairpin.config.settings import Config
 from hairpin.config.settings import Tokenizer as TokenizerSettings
 from hairpin.data import bpe
-from hairpin.data.blend import prepare_text, survey_text, text_prepared_already
+from hairpin.data.blend import prepare_text, survey_sources, text_prepared_already
 from hairpin.data.corpus import open_corpus
 from hairpin.data.shards import Prepared
 from hairpin.data.split import Progress, Survey
@@ -45,7 +45,7 @@ class Text(TextSize):
         return self.survey.bytes / max(1, self.train_tokens + self.val_tokens)
 
 
-def tokens_of(config: Config, name: str, on_progress: Progress | None) -> Text:
+def count_tokens(config: Config, name: str, on_progress: Progress | None) -> Text:
     """Return the size of a corpus in tokens of the config's tokenizer.
 
     Args:
@@ -56,7 +56,7 @@ def tokens_of(config: Config, name: str, on_progress: Progress | None) -> Text:
     Raises:
         CorpusError: it cannot be read.
     """
-    found = survey_text(config.data, on_progress=on_progress)
+    found = survey_sources(config.data, on_progress=on_progress)
     prepared = text_prepared_already(config.data, found, config.tokenizer)
     if prepared is None and found.bytes <= _PREPARED_BYTES:
         prepared = prepare_text(config.data, config.tokenizer, on_progress=on_progress)
@@ -100,7 +100,7 @@ def _estimated(name: str, config: Config, found: Survey) -> Text:
 
 def _estimated_sources(config: Config, per_byte: float) -> dict[str, tuple[float, int]]:
     sizes = {
-        source.name: round(survey_text(part).train_bytes * per_byte)
+        source.name: round(survey_sources(part).train_bytes * per_byte)
         for source, part in config.data.parts()
     }
     weights = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hairpin.data.blend import notices_of
+from hairpin.data.blend import text_notices
 from hairpin.planning.gpus import MFU
 from hairpin.planning.plan.checked import check_lines
 from hairpin.planning.plan.costs import Costs, Times
@@ -11,7 +11,7 @@ from hairpin.reports.formats import (
     format_bytes,
     format_count,
     format_duration,
-    harmless_name,
+    safe_name,
 )
 
 _NAME = 14
@@ -106,9 +106,9 @@ def _tokens(plan: Costs) -> Iterator[str]:
             format_count(text.train_tokens),
             f"for training and {about}{format_count(text.val_tokens)} for validation, "
             f"{text.source}; {text.bytes_per_token:.2f} bytes a token "
-            f"({harmless_name(text.name, 40)})",
+            f"({safe_name(text.name, 40)})",
         )
-        for line in notices_of(text.survey):
+        for line in text_notices(text.survey):
             yield _row("", "", line)
         for name, (share, size) in text.sources.items():
             passes = f"{amount.tokens * share / max(1, size):.3g} passes"

@@ -15,7 +15,7 @@ from hairpin.reports.formats import (
     format_loss,
     format_lr,
     format_norm,
-    harmless_name,
+    safe_name,
     short_names,
 )
 from hairpin.reports.held import history, of_kind
@@ -30,7 +30,7 @@ from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import read_record
 
 _POINTS = 6000  # of all runs together, in each chart
-_MOST_ROWS = 30
+_MAX_ROWS = 30
 _EVALUATED = ("val_loss", "val_bits_per_byte", "val_accuracy")
 
 
@@ -56,13 +56,13 @@ def compare_page(directories: Sequence[RunDirectory], now: float) -> str:
     """
     names = short_names([one.path.absolute().parts for one in directories])
     configs = [one.read_config() for one in directories]
-    _require_one_loss(directories, configs)
+    _require_comparable_losses(directories, configs)
     runs = []
     for one, name, config in zip(directories, names, configs, strict=True):
         events = history(read_record(one.metrics))
         runs.append(RunData(name, events, summarize(events), config))
     figures = [figure_of(chart, columns={}) for chart in _charts(runs)]  # thinned already
-    styles = [{"name": harmless_name(run.name), **style(at)} for at, run in enumerate(runs)]
+    styles = [{"name": safe_name(run.name), **style(at)} for at, run in enumerate(runs)]
     lowest = _lowest(runs)
     title = f"{len(runs)} runs compared"
     clocks = [clock(run.events) for run in runs]
@@ -85,7 +85,9 @@ def compare_page(directories: Sequence[RunDirectory], now: float) -> str:
     )
 
 
-def _require_one_loss(directories: Sequence[RunDirectory], configs: Sequence[Config]) -> None:
+def _require_comparable_losses(
+    directories: Sequence[RunDirectory], configs: Sequence[Config]
+) -> None:
     """Check that all are classifiers, or none: one axis has no place for both losses."""
     first: dict[bool, RunDirectory] = {}
     for one, config in zip(directories, configs, strict=True):
@@ -143,8 +145,8 @@ def _chart(
     else:
         chart = replace(chart, floor=0.0)
     updates = np.unique(np.concatenate([xs for xs, _ in found]))
-    if len(updates) > _MOST_ROWS:
-        updates = updates[np.linspace(0, len(updates) - 1, _MOST_ROWS).astype(np.int64)]
+    if len(updates) > _MAX_ROWS:
+        updates = updates[np.linspace(0, len(updates) - 1, _MAX_ROWS).astype(np.int64)]
     rows = tuple(
         (f"{update:,.0f}", *(_cell(kind, _latest(*points, float(update))) for points in found))
         for update in updates

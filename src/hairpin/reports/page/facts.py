@@ -8,18 +8,18 @@ from typing import Any
 
 from hairpin.config.checks import FIXED_VOCABULARIES
 from hairpin.config.layers import flat
-from hairpin.config.load import build_config, differences, to_toml, to_tree
+from hairpin.config.load import build_config, changed_keys, to_toml, to_tree
 from hairpin.config.settings import Config
 from hairpin.config.shared import name_of_path, shared_tree, shared_value, without_paths
 from hairpin.errors import ConfigError
-from hairpin.reports.formats import format_bytes, format_count, harmless_name
+from hairpin.reports.formats import format_bytes, format_count, safe_name
 from hairpin.reports.held import of_kind
 from hairpin.reports.page.markup import Table, cut
 from hairpin.reports.series import Event
 from hairpin.runs.folder import RunDirectory
 
-_MOST_SAMPLES = 60
-_LONGEST_SAMPLE = 20_000  # characters
+_MAX_SAMPLES = 60
+_MAX_SAMPLE_LENGTH = 20_000  # characters
 
 Rows = list[tuple[str, str]]
 
@@ -57,7 +57,7 @@ def settings_table(config: Config, events: Sequence[Event], *, full: bool = Fals
             _short(key, was),
             "requested" if key in asked else "filled in",
         )
-        for key, was, now in differences(by_recipe, config)
+        for key, was, now in changed_keys(by_recipe, config)
     ]
     head = ("setting", "value", f"default of {config.recipe}", "by")
     return Table("Settings that differ from the recipe's defaults", head, rows, words=4)
@@ -88,14 +88,14 @@ def data_rows(events: Sequence[Event], config: Config, done_tokens: int) -> Rows
             f"{each['share']:.1%} of training tokens, {each['epochs']:.3g} passes over "
             f"{each['train_tokens']:,.0f}; {each['val_tokens']:,.0f} for validation"
         )
-        rows.append((f"source {harmless_name(name)}", words))
+        rows.append((f"source {safe_name(name)}", words))
     if data.column:
         rows.append(("column", data.column))
     rows.append(("tokenizer", config.tokenizer.kind))
     if vocabulary:
         rows.append(("vocabulary", f"{vocabulary:,} tokens"))
     if plan.get("labels"):
-        rows.append(("labels", ", ".join(map(harmless_name, plan["labels"]))))
+        rows.append(("labels", ", ".join(map(safe_name, plan["labels"]))))
     rows.append(("split", f"{data.split}, {data.validation_fraction:.3g} for validation"))
     if data.hash:
         rows.append(("SHA-256 of the documents", data.hash))
@@ -130,10 +130,10 @@ def samples_of(events: Sequence[Event]) -> Samples:
     if not samples:
         return Samples(())
     kept, left_out = samples, ""
-    if len(samples) > _MOST_SAMPLES:
-        step = (len(samples) - 1) / (_MOST_SAMPLES - 1)
-        kept = [samples[round(at * step)] for at in range(_MOST_SAMPLES)]
-        left_out = f"{_MOST_SAMPLES} of {len(samples):,} samples, evenly spread over the run."
+    if len(samples) > _MAX_SAMPLES:
+        step = (len(samples) - 1) / (_MAX_SAMPLES - 1)
+        kept = [samples[round(at * step)] for at in range(_MAX_SAMPLES)]
+        left_out = f"{_MAX_SAMPLES} of {len(samples):,} samples, evenly spread over the run."
     cards = [
         sample_card(f"after {event['update']:,} updates", event, "first" if at == 0 else "")
         for at, event in enumerate(kept)
@@ -146,8 +146,8 @@ def samples_of(events: Sequence[Event]) -> Samples:
 
 def sample_card(title: str, event: Event, kind: str = "") -> SampleCard:
     """Return one sample, shortened if it is very long."""
-    prompt = cut(event.get("prompt", ""), _LONGEST_SAMPLE)
-    return SampleCard(title, prompt, cut(event.get("text", ""), _LONGEST_SAMPLE), kind)
+    prompt = cut(event.get("prompt", ""), _MAX_SAMPLE_LENGTH)
+    return SampleCard(title, prompt, cut(event.get("text", ""), _MAX_SAMPLE_LENGTH), kind)
 
 
 def first(events: Sequence[Event], kind: str) -> Event:
@@ -155,7 +155,7 @@ def first(events: Sequence[Event], kind: str) -> Event:
     return next(reversed(of_kind(events, kind)), {})
 
 
-def shown(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """Format a setting's value for people."""
     if value is None:
         return "unset"
@@ -164,15 +164,15 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return cut(", ".join(map(shown, value)), 500) or "none"
+        return cut(", ".join(map(format_setting, value)), 500) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {shown(entry)}" for name, entry in value.items())
+        return ", ".join(f"{name} {format_setting(entry)}" for name, entry in value.items())
     return cut(str(value), 500)
 
 
 def _short(key: str, value: Any) -> str:
     """Format a setting's value; a hash is cut to its beginning."""
-    words = shown(value)
+    words = format_setting(value)
     return f"{words[:12]}…" if key.endswith(".hash") and value else words
 
 
@@ -181,7 +181,7 @@ def settings_that_differ(configs: Sequence[Config]) -> list[tuple[str, ...]]:
     keys: dict[str, None] = {}
     for config in configs[1:]:
         with contextlib.suppress(ConfigError):
-            keys |= dict.fromkeys(key for key, _, _ in differences(configs[0], config))
+            keys |= dict.fromkeys(key for key, _, _ in changed_keys(configs[0], config))
     trees = [flat(shared_value("", config.model_dump(mode="json"))) for config in configs]
     return [(key, *(_short(key, tree.get(key)) for tree in trees)) for key in keys]
 

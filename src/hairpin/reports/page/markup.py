@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hairpin.reports.formats import harmless
+from hairpin.reports.formats import safe_text
 
 _IN_JSON = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("://", ":\\/\\/"))
 
@@ -33,7 +33,7 @@ def escape(text: str) -> str:
 
     Addresses are broken up too, so that none appears in the file.
     """
-    return html.escape(harmless(text)).replace("://", ":&#47;&#47;")
+    return html.escape(safe_text(text)).replace("://", ":&#47;&#47;")
 
 
 def data_script(name: str, value: Any) -> str:

@@ -14,7 +14,7 @@ from hairpin.reports.formats import (
     format_duration,
     format_loss,
     format_updates,
-    harmless_name,
+    safe_name,
 )
 from hairpin.reports.held import history, of_kind
 from hairpin.reports.page.chart import charts_data, charts_script, clock, figure_of
@@ -35,10 +35,10 @@ from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import read_record
 
 _REFRESH_SECONDS = 10
-_MOST_LABELS = 40
+_MAX_LABELS = 40
 _LABEL_CHARACTERS = 24
-_MOST_INCIDENTS = 200
-_LONGEST_OVERLAP = 5_000  # characters
+_MAX_INCIDENTS = 200
+_MAX_OVERLAP = 5_000  # characters
 # A sign before the status, which must not depend on colour alone.
 _SIGNS = {"finished": "✓", "failed": "✕", "interrupted": "‖"}
 
@@ -63,7 +63,7 @@ def run_page(run: RunDirectory, now: float, *, full: bool = False) -> str:
     data = charts_data(
         figures,
         [clock(events)],
-        [{"name": harmless_name(name), "color": "blue", "dash": "", "marker": "circle"}],
+        [{"name": safe_name(name), "color": "blue", "dash": "", "marker": "circle"}],
     )
     return page(
         "run.html",
@@ -136,13 +136,13 @@ def _progress(summary: Summary, events: Sequence[Event], now: float) -> dict[str
 
 def _confusion_table(events: Sequence[Event]) -> Table | None:
     """Return the confusion table of the labels at the lowest validation loss."""
-    labels, best = labels_of(events)[:_MOST_LABELS], best_confusion(events)
+    labels, best = labels_of(events)[:_MAX_LABELS], best_confusion(events)
     if not labels or not best:
         return None
     update, matrix = best
-    names = [harmless_name(label, _LABEL_CHARACTERS) for label in labels]
+    names = [safe_name(label, _LABEL_CHARACTERS) for label in labels]
     rows = [
-        (name, *(f"{count:,}" for count in row[:_MOST_LABELS]))
+        (name, *(f"{count:,}" for count in row[:_MAX_LABELS]))
         for name, row in zip(names, matrix, strict=False)
     ]
     caption = f"Validation after {update:,} updates: rows are true labels, columns predictions"
@@ -163,7 +163,7 @@ def _diagnostics_rows(events: Sequence[Event], config: Config) -> Rows:
 def _overlap(events: Sequence[Event]) -> str:
     """Return the longest text of the run's samples that is in the training text; empty: none is."""
     event = next(reversed(of_kind(events, "memorisation")), {})
-    return cut(event.get("longest_text") or "", _LONGEST_OVERLAP)
+    return cut(event.get("longest_text") or "", _MAX_OVERLAP)
 
 
 def _incidents(events: Sequence[Event]) -> dict[str, Any] | None:
@@ -171,10 +171,10 @@ def _incidents(events: Sequence[Event]) -> dict[str, Any] | None:
     found = incidents_of(events)
     if not found:
         return None
-    rows = [(f"{event['update']:,}", incident_text(event)) for event in found[-_MOST_INCIDENTS:]]
+    rows = [(f"{event['update']:,}", incident_text(event)) for event in found[-_MAX_INCIDENTS:]]
     left_out = ""
-    if len(found) > _MOST_INCIDENTS:
-        left_out = f"The last {_MOST_INCIDENTS} of {len(found):,}."
+    if len(found) > _MAX_INCIDENTS:
+        left_out = f"The last {_MAX_INCIDENTS} of {len(found):,}."
     return {
         "summary": f"{len(found):,} updates that went wrong",
         "table": Table("Updates that went wrong", ("update", "what happened"), rows, words=2),

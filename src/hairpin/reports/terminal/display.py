@@ -23,7 +23,7 @@ from hairpin.reports.event_text import (
     new_length_text,
     resume_text,
 )
-from hairpin.reports.formats import format_updates, harmless
+from hairpin.reports.formats import format_updates, safe_text
 from hairpin.reports.terminal.live import (
     SECONDS_BEFORE_STAGES,
     SECONDS_BETWEEN_LINES,
@@ -113,7 +113,7 @@ class Display(LiveDisplay):
 
     def _line(self, words: str, style: str = "") -> None:
         """Print a line, of which nothing can act on the terminal."""
-        self._print(Text(harmless(words, self._console.encoding), style))
+        self._print(Text(safe_text(words, self._console.encoding), style))
 
     def _print(self, text: Text) -> None:
         if not self._quiet:
@@ -130,14 +130,14 @@ class Display(LiveDisplay):
     def _show_evaluation(self, event: events.Evaluation) -> None:
         """Print the results, with the place and the validation loss in bold."""
         text = Text("  ").join(
-            Text(harmless(words, self._console.encoding), "bold" if at in (0, 2) else "")
+            Text(safe_text(words, self._console.encoding), "bold" if at in (0, 2) else "")
             for at, words in enumerate(evaluation_fields(event))
         )
         self._print(text)
 
     def _show_sample(self, event: events.Sample) -> None:
         encoding = self._console.encoding
-        prompt, text = harmless(event.prompt, encoding), harmless(event.text, encoding)
+        prompt, text = safe_text(event.prompt, encoding), safe_text(event.text, encoding)
         words = Text.assemble((prompt, "dim"), text)
         words.rstrip()
         if self._live is not None:

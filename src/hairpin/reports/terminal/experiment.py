@@ -4,7 +4,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hairpin.reports.formats import harmless
+from hairpin.reports.formats import safe_text
 from hairpin.reports.terminal.live import standard_console
 
 
@@ -26,16 +26,16 @@ class ExperimentBar:
 
     def notice(self, line: str) -> None:
         """Print a line that people should read, above the bar."""
-        self._console.print(harmless(line), soft_wrap=True)
+        self._console.print(safe_text(line), soft_wrap=True)
 
     def advance(self, stage: str, done: float, total: float, runs: str) -> None:
         """Show that `done` of `total` of the whole experiment is done."""
         self._bar.update(
             self._task,
-            description=harmless(stage),
+            description=safe_text(stage),
             completed=done,
             total=total or None,
-            runs=harmless(runs),
+            runs=safe_text(runs),
         )
 
     def __enter__(self) -> Self:

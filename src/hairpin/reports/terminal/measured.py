@@ -5,13 +5,13 @@ from typing import Protocol
 
 from rich.cells import cell_len
 
-from hairpin.reports.formats import harmless, harmless_name
+from hairpin.reports.formats import safe_name, safe_text
 
-_LONGEST_NAME = 24  # characters of a label in a table's rows and columns
-_LONGEST_TEXT = 80
+_MAX_NAME_LENGTH = 24  # characters of a label in a table's rows and columns
+_MAX_TEXT_LENGTH = 80
 
 
-class Measurement(Protocol):
+class MeasurementLike(Protocol):
     """Protocol of a measurement: see `training.evaluate.Measured`."""
 
     @property
@@ -27,11 +27,11 @@ class Measurement(Protocol):
     @property
     def confusion(self) -> tuple[tuple[int, ...], ...] | None: ...
     @property
-    def sources(self) -> "Mapping[str, Measurement] | None": ...
+    def sources(self) -> "Mapping[str, MeasurementLike] | None": ...
 
 
-class Prediction(Protocol):
-    """Protocol of a classifier's prediction for a text: see `inference.Prediction`."""
+class PredictionLike(Protocol):
+    """Protocol of a classifier's prediction for a text: see `inference.PredictionLike`."""
 
     @property
     def label(self) -> str: ...
@@ -41,7 +41,7 @@ class Prediction(Protocol):
     def probabilities(self) -> Mapping[str, float]: ...
 
 
-def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[str]:
+def measured_lines(measured: MeasurementLike, labels: Sequence[str] = ()) -> list[str]:
     """Return the figures, each after its name, and a classifier's confusion table."""
     if measured.accuracy is None:
         lines = [
@@ -60,7 +60,7 @@ def measured_lines(measured: Measurement, labels: Sequence[str] = ()) -> list[st
     return lines
 
 
-def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
+def _source_lines(sources: Mapping[str, MeasurementLike]) -> list[str]:
     """Return a line per source of a mixture; the loss above is their mean weighted by share."""
     width = max((len(name) for name in sources), default=0)
     return [
@@ -72,7 +72,7 @@ def _source_lines(sources: Mapping[str, Measurement]) -> list[str]:
 
 def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
     """Return a confusion table: a row for each true label, a column for each predicted one."""
-    names = [harmless_name(label, _LONGEST_NAME) for label in labels]
+    names = [safe_name(label, _MAX_NAME_LENGTH) for label in labels]
     heads = ["true \\ predicted", *names]
     cells = [names, *([f"{count:,}" for count in row] for row in confusion)]
     first = max(map(cell_len, heads))
@@ -83,17 +83,17 @@ def confusion_lines(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -
     ]
 
 
-def prediction_lines(texts: Sequence[str], predictions: Sequence[Prediction]) -> list[str]:
+def prediction_lines(texts: Sequence[str], predictions: Sequence[PredictionLike]) -> list[str]:
     """Return a line for each text: its label, the label's probability and the text's beginning."""
     width = max(
-        (cell_len(harmless_name(label)) for p in predictions for label in p.probabilities),
+        (cell_len(safe_name(label)) for p in predictions for label in p.probabilities),
         default=0,
     )
     lines = []
     for text, p in zip(texts, predictions, strict=True):
-        shown = " ".join(harmless(text).split())
-        shown = shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
-        lines.append(f"{_padded(harmless_name(p.label), width)}  {p.probability:.3f}  {shown}")
+        shown = " ".join(safe_text(text).split())
+        shown = shown if len(shown) <= _MAX_TEXT_LENGTH else shown[: _MAX_TEXT_LENGTH - 1] + "…"
+        lines.append(f"{_padded(safe_name(p.label), width)}  {p.probability:.3f}  {shown}")
     return lines
 
 

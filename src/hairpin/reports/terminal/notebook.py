@@ -19,13 +19,13 @@ from hairpin.reports.event_text import (
     plan_text,
     resume_text,
 )
-from hairpin.reports.formats import format_updates, harmless
+from hairpin.reports.formats import format_updates, safe_text
 from hairpin.reports.terminal.live import Progress, stage_words
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory
 
 _SECONDS_BETWEEN = 0.5
-_MOST_LINES = 12  # of evaluations and notices; the run's page has them all
+_MAX_LINES = 12  # of evaluations and notices; the run's page has them all
 _PRE = '<pre style="white-space:pre-wrap;margin:0.3em 0">'
 
 
@@ -145,8 +145,8 @@ class Notebook:
     def _html(self) -> str:
         parts = []
         lines = self._lines
-        if len(lines) > _MOST_LINES:  # the first lines describe the plan
-            lines = [*lines[:2], "…", *lines[-(_MOST_LINES - 3) :]]
+        if len(lines) > _MAX_LINES:  # the first lines describe the plan
+            lines = [*lines[:2], "…", *lines[-(_MAX_LINES - 3) :]]
         if lines:
             parts.append(f"{_PRE}{_text(chr(10).join(lines))}</pre>")
         if self._stage:
@@ -164,7 +164,7 @@ class Notebook:
 
 def _text(text: str) -> str:
     """Escape text of unknown origin for HTML."""
-    return escape(harmless(text))
+    return escape(safe_text(text))
 
 
 def _display(html: str) -> Callable[[str], None]:

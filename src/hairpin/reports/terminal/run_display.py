@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hairpin.reports.event_text import plan_text
-from hairpin.reports.formats import harmless
+from hairpin.reports.formats import safe_text
 from hairpin.reports.terminal.display import Display, Stages
 from hairpin.reports.terminal.live import is_terminal, standard_console
 from hairpin.runs import events
@@ -41,7 +41,7 @@ class Terminal:
 
     def notice(self, line: str) -> None:
         """Print a line that people should read, above anything live."""
-        line = harmless(line)  # it may contain the name of another user's folder
+        line = safe_text(line)  # it may contain the name of another user's folder
         self._console.print(line, style="yellow", soft_wrap=True)
 
     def begin(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Terminal:
             if isinstance(event, events.Plan):
                 self._line(plan_text(event))
             if isinstance(event, events.Plan | events.Resume) and self._report:
-                self._line(harmless(f"page: {self._report}"))
+                self._line(safe_text(f"page: {self._report}"))
             self._display = Display(console=self._console).__enter__()
         self._display.show(event)
         if isinstance(event, events.End):
@@ -65,7 +65,7 @@ class Terminal:
         """Print the summary of the run at `path`, where its files are, and what to type next."""
         self.close()
         lines = ["", *summary, "", *_next_steps(path)]
-        for line in map(harmless, lines):
+        for line in map(safe_text, lines):
             self._line(line)
 
     def _line(self, line: str) -> None:

@@ -17,7 +17,7 @@ from hairpin.reports.trackers.tracker import UPDATE, Point, Tracked, Tracker, Wr
 from hairpin.runs import events
 from hairpin.system.files import write_atomically
 
-_MOST_IN_CALL = 1000
+_MAX_IN_CALL = 1000
 _FILE = "tracking.json"
 _NAMES: dict[str, dict[str, str]] = {
     "update": {
@@ -196,8 +196,8 @@ class Feed:
         count = self._safe if self._holds else len(self._points)
         points, self._points = self._points[:count], self._points[count:]
         self._safe = 0
-        for start in range(0, len(points), _MOST_IN_CALL):
-            self._write(points[start : start + _MOST_IN_CALL])
+        for start in range(0, len(points), _MAX_IN_CALL):
+            self._write(points[start : start + _MAX_IN_CALL])
 
     def _write(self, points: Sequence[Point]) -> None:
         updates = [point.update + 1 for point in points if point.kind == UPDATE]

@@ -20,11 +20,11 @@ from hairpin.reports.trackers.feed import Feed, GivenUpError, Kept, Opening
 from hairpin.reports.trackers.tracker import Tracker
 from hairpin.runs import events
 
-MOST_WAITING = 20_000  # events
-LONGEST_CALL_SECONDS = 60.0
-LONGEST_END_SECONDS = 60.0
+MAX_WAITING = 20_000  # events
+MAX_CALL_SECONDS = 60.0
+MAX_END_SECONDS = 60.0
 _BATCH_SECONDS = 1.0
-_MOST_IN_BATCH = 5000
+_MAX_IN_BATCH = 5000
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _LONGEST_REASON = 200
 
@@ -52,7 +52,7 @@ class Follower:
         self._tool = tool
         self._kept = kept
         self._notice = notice
-        self._waiting: queue.Queue[Opening | events.Event] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Opening | events.Event] = queue.Queue(MAX_WAITING)
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._failure: str | None = None
         self._is_over = False
@@ -68,7 +68,7 @@ class Follower:
         try:
             self._waiting.put_nowait(what)
         except queue.Full:
-            self._give_up(f"it is {MOST_WAITING:,} events behind")
+            self._give_up(f"it is {MAX_WAITING:,} events behind")
 
     def say(self, line: str) -> None:
         """Have a line told, from the tracker's thread: it is, when the run next looks."""
@@ -76,13 +76,13 @@ class Follower:
 
     def close(self) -> None:
         """Wait until the tracker has everything, but not for long. The last event was an `End`."""
-        end_time = time.monotonic() + LONGEST_END_SECONDS
+        end_time = time.monotonic() + MAX_END_SECONDS
         while not self._is_over and self._thread.is_alive() and time.monotonic() < end_time:
             self._thread.join(0.1)
             self._look()
         self._look()
         if not self._is_over and self._thread.is_alive():
-            self._give_up(f"it took more than {LONGEST_END_SECONDS:g} s at the end")
+            self._give_up(f"it took more than {MAX_END_SECONDS:g} s at the end")
         self._is_over = True
 
     def _look(self) -> None:
@@ -92,8 +92,8 @@ class Follower:
         since = self._feed.busy_since
         if self._failure is not None:
             self._give_up(self._failure)
-        elif since is not None and time.monotonic() - since > LONGEST_CALL_SECONDS:
-            self._give_up(f"a call took more than {LONGEST_CALL_SECONDS:g} s")
+        elif since is not None and time.monotonic() - since > MAX_CALL_SECONDS:
+            self._give_up(f"a call took more than {MAX_CALL_SECONDS:g} s")
 
     def _give_up(self, reason: str) -> None:
         if not self._is_over:
@@ -115,7 +115,7 @@ class Follower:
         """Collect the events of about a second."""
         batch = [self._waiting.get()]
         end_time = time.monotonic() + _BATCH_SECONDS
-        while not isinstance(batch[-1], Opening | events.End) and len(batch) < _MOST_IN_BATCH:
+        while not isinstance(batch[-1], Opening | events.End) and len(batch) < _MAX_IN_BATCH:
             try:
                 batch.append(self._waiting.get(timeout=max(0.0, end_time - time.monotonic())))
             except queue.Empty:

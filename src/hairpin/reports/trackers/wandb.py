@@ -50,7 +50,7 @@ class WeightsAndBiases(Tracker):
             ),
         )
         if mode == "offline" and run.identity:
-            run.notice(_how_to_send(run.path, identity, wandb.__version__))
+            run.notice(_sync_command(run.path, identity, wandb.__version__))
         for axis in ("update", "tokens"):
             self._run.define_metric(axis, hidden=True)
         self._run.define_metric("*", step_metric="update")
@@ -69,7 +69,7 @@ class WeightsAndBiases(Tracker):
         self._run.finish(exit_code=_EXIT_CODES.get(status, 1))
 
 
-def _how_to_send(path: Path, identity: str, version: str) -> str:
+def _sync_command(path: Path, identity: str, version: str) -> str:
     """Return the command that sends a run resumed offline, with a folder for each resume.
 
     Since version 0.30 `wandb sync` appends the rows of a resumed run, in the order of the times
@@ -80,7 +80,7 @@ def _how_to_send(path: Path, identity: str, version: str) -> str:
     folders = f"{shlex.quote(str(path / 'wandb'))}/offline-run-*-{identity}"
     return (
         ""
-        f"offline, and continued in a new folder; send all of the run's folders in one command: "
+        "offline, and continued in a new folder; send all of the run's folders in one command: "
         f"wandb sync {append}{folders}"
     )
 

@@ -22,7 +22,7 @@ from hairpin.system.version import __version__
 from hairpin.weights.origin import Origin, open_origin
 
 
-def bring_in(folder: Path, out: Path, on_notice: Callable[[str], None]) -> Run:
+def import_run(folder: Path, out: Path, on_notice: Callable[[str], None]) -> Run:
     """Make a run of the weights and the tokenizer in a folder.
 
     It has weights and no checkpoint: there is no training here that could be resumed.

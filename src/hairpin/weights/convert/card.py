@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from hairpin.config.shared import without_paths
 from hairpin.planning.sizes import count_parameters
-from hairpin.reports.formats import format_count, format_duration, format_loss, harmless_name
+from hairpin.reports.formats import format_count, format_duration, format_loss, safe_name
 from hairpin.system.version import __version__
-from hairpin.weights.convert.source import Source
+from hairpin.weights.convert.source import ExportSource
 
 _TOKENIZERS = {
     "bytes": "plain bytes",
@@ -16,7 +16,7 @@ _TOKENIZERS = {
 }
 
 
-def model_card(source: Source) -> str:
+def model_card(source: ExportSource) -> str:
     """Return the card of a run in Markdown."""
     name = _plain(source.name)
     rows = [f"| {key} | {value} |" for key, value in _facts(source)]
@@ -48,7 +48,7 @@ def model_card(source: Source) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(source: Source) -> Iterator[tuple[str, str]]:
+def _facts(source: ExportSource) -> Iterator[tuple[str, str]]:
     shape, config, summary, plan = source.shape, source.config, source.summary, source.plan
     yield "weights", source.weights
     yield (
@@ -83,7 +83,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
         )
 
 
-def _use(source: Source) -> Iterator[str]:
+def _use(source: ExportSource) -> Iterator[str]:
     yield from (
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -111,7 +111,7 @@ def _use(source: Source) -> Iterator[str]:
     )
 
 
-def _limits(source: Source) -> Iterator[str]:
+def _limits(source: ExportSource) -> Iterator[str]:
     yield (
         "It continues text with what is likely given its training text, true or not, and may "
         "repeat that text verbatim. Nothing was done to keep out harmful or private content of "
@@ -123,4 +123,4 @@ def _limits(source: Source) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """Return text of unknown origin as one line of Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", harmless_name(text, 200))
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", safe_name(text, 200))

@@ -19,7 +19,7 @@ from hairpin.errors import RunError, UserError
 from hairpin.model.shape import Shape
 from hairpin.system.files import make_folders, move, remove, sync_file, sync_folder, unmake
 from hairpin.system.version import __version__
-from hairpin.weights.convert.source import Source
+from hairpin.weights.convert.source import ExportSource
 from hairpin.weights.convert.tokenizer_files import Vocabulary, chat_template
 
 _TOP = {
@@ -42,10 +42,10 @@ _BLOCK = {
 _APART = ("attn_q", "attn_k", "attn_v")
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # kinds of token
 # llama.cpp requires at least one merge: this one is of two bytes that no UTF-8 has.
-_IMPOSSIBLE_MERGE = "ÿ ÿ"
+_UNUSED_MERGE = "ÿ ÿ"
 
 
-def export_gguf(source: Source, out: Path) -> None:
+def export_gguf(source: ExportSource, out: Path) -> None:
     """Write the file atomically.
 
     Args:
@@ -72,7 +72,7 @@ def export_gguf(source: Source, out: Path) -> None:
         made = make_folders(out.parent)
         _remove_left_over(out)
         writer = gguf.GGUFWriter(temporary, architecture)
-        _describe(writer, source)
+        _write_metadata(writer, source)
         _add_tokenizer(writer, source)
         for name, tensor in gguf_tensors(source.tensors, shape).items():
             writer.add_tensor(name, tensor.contiguous().numpy())
@@ -137,7 +137,7 @@ def _package() -> Any:
         ) from None
 
 
-def _describe(writer: Any, source: Source) -> None:
+def _write_metadata(writer: Any, source: ExportSource) -> None:
     """Write the network's metadata for llama.cpp."""
     shape = source.shape
     writer.add_name(source.name)
@@ -161,7 +161,7 @@ def _describe(writer: Any, source: Source) -> None:
         writer.add_rope_freq_base(traits.rotary.base)
 
 
-def _add_tokenizer(writer: Any, source: Source) -> None:
+def _add_tokenizer(writer: Any, source: ExportSource) -> None:
     vocabulary, end = Vocabulary.of(source.tokenizer), source.tokenizer.end_of_text
     merges = [f"{left} {right}" for left, right in vocabulary.merges]
     writer.add_tokenizer_model("gpt2")
@@ -171,7 +171,7 @@ def _add_tokenizer(writer: Any, source: Source) -> None:
     for token in vocabulary.added:
         kinds[token.id] = _CONTROL if token.special else _USER_DEFINED
     writer.add_token_types(kinds)
-    writer.add_token_merges(merges or [_IMPOSSIBLE_MERGE])
+    writer.add_token_merges(merges or [_UNUSED_MERGE])
     writer.add_bos_token_id(end)
     writer.add_eos_token_id(end)
     writer.add_pad_token_id(end)

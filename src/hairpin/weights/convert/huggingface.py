@@ -14,16 +14,16 @@ from hairpin.checkpoints.tensors import write_tensors
 from hairpin.runs.place import new_or_empty_folder
 from hairpin.system.files import as_json, write_atomically
 from hairpin.weights.convert.card import model_card
-from hairpin.weights.convert.source import Source
+from hairpin.weights.convert.source import ExportSource
 from hairpin.weights.convert.tokenizer_files import tokenizer_files
 from hairpin.weights.model_config import config_json
 from hairpin.weights.transformers_weights import to_transformers
 
-LARGEST_FILE_BYTES = 5_000_000_000  # transformers' own limit
+MAX_FILE_BYTES = 5_000_000_000  # transformers' own limit
 _FORMAT = {"format": "pt"}  # transformers requires this mark for PyTorch's tensors
 
 
-def export_folder(source: Source, out: Path, largest_bytes: int = LARGEST_FILE_BYTES) -> None:
+def export_folder(source: ExportSource, out: Path, largest_bytes: int = MAX_FILE_BYTES) -> None:
     """Write the folder atomically.
 
     Args:

@@ -10,13 +10,13 @@ from hairpin.config.settings import Config
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import RunError
 from hairpin.model.shape import Shape
-from hairpin.reports.summary import Point, Summary
+from hairpin.reports.summary import EvaluationPoint, Summary
 from hairpin.run import Run
 from hairpin.weights.origin import open_origin
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ExportSource:
     """A run to export.
 
     Args:
@@ -38,7 +38,7 @@ class Source:
     tensors: dict[str, Tensor]
     weights: str
     summary: Summary
-    evaluation: Point | None
+    evaluation: EvaluationPoint | None
     plan: dict[str, Any]
 
     @property
@@ -47,7 +47,7 @@ class Source:
         return self.run.path.absolute().name
 
 
-def open_source(run: Run, weights: str = "best") -> Source:
+def open_source(run: Run, weights: str = "best") -> ExportSource:
     """Open a run with its weights.
 
     Raises:
@@ -57,7 +57,7 @@ def open_source(run: Run, weights: str = "best") -> Source:
     if config.finetune.kind == "classify":
         raise RunError(
             f"{run.path}: a classifier, whose head has a bias that transformers and llama.cpp do "
-            f"not support;"
+            "not support;"
             " `hairpin predict` predicts its labels, and the run that it started from can be "
             "exported"
         )
@@ -66,7 +66,7 @@ def open_source(run: Run, weights: str = "best") -> Source:
     record = run.record()
     update = int(words.rpartition(" ")[2])
     points = [_point(event) for event in record if event["event"] == "evaluation"]
-    return Source(
+    return ExportSource(
         run=run,
         config=config,
         shape=origin.shape,
@@ -79,8 +79,8 @@ def open_source(run: Run, weights: str = "best") -> Source:
     )
 
 
-def _point(event: dict[str, Any]) -> Point:
-    return Point(
+def _point(event: dict[str, Any]) -> EvaluationPoint:
+    return EvaluationPoint(
         event["update"],
         event.get("train_loss"),
         event.get("val_loss"),

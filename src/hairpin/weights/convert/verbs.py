@@ -11,7 +11,7 @@ from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
 from hairpin.runs.folder import new_run_path, open_run
 from hairpin.system.arguments import AnyPath
-from hairpin.weights.convert.bring_in import bring_in
+from hairpin.weights.convert.bring_in import import_run
 from hairpin.weights.convert.gguf import export_gguf
 from hairpin.weights.convert.huggingface import export_folder
 from hairpin.weights.convert.source import open_source
@@ -83,4 +83,4 @@ def import_model(
     """
     folder = Path(folder)
     place = Path(out) if out else new_run_path(folder.absolute().name)
-    return bring_in(folder, place, on_notice or (lambda line: print(line, file=sys.stderr)))
+    return import_run(folder, place, on_notice or (lambda line: print(line, file=sys.stderr)))
