@@ -24,8 +24,8 @@ from hairpin.config.load import build_config, parse_override
 from hairpin.config.settings import Config
 from hairpin.data.batches import Batches
 from hairpin.model.gpt import GPT
+from hairpin.planning.measure.fill_run import fill_run
 from hairpin.planning.measure.probe import measure_update
-from hairpin.planning.measure.settle import fill_run
 
 VALIDATION_TOKENS = 65_536
 

@@ -21,8 +21,8 @@ from rich.progress import Progress
 
 from hairpin.config.load import build_config, to_tree
 from hairpin.experiments.arms import RequestedArm
-from hairpin.experiments.conduct import NoProgress, Preparing, available_workers
-from hairpin.experiments.settling import prepare_arms
+from hairpin.experiments.prepare_arms import prepare_arms
+from hairpin.experiments.runner import NoProgress, Preparing, available_workers
 from hairpin.experiments.workers import Workers
 from hairpin.reports.comparison import SIGNIFICANCE
 from hairpin.reports.outcomes import BITS, outcome_of_run
@@ -32,7 +32,7 @@ from hairpin.reports.statistics import (
     paired_difference,
     unpaired_difference,
 )
-from hairpin.runs.experiment import Experiment, ExperimentDirectory, Trial
+from hairpin.runs.experiment_folder import Experiment, ExperimentDirectory, Trial
 
 PEAK_LR = 1.5e-2
 ARMS: dict[str, dict[str, Any]] = {

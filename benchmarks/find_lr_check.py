@@ -13,22 +13,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hairpin.experiments import verbs
+from hairpin.experiments import api
 from hairpin.experiments.arms import RequestedArm
-from hairpin.experiments.conduct import (
+from hairpin.experiments.prepare_arms import prepare_arms
+from hairpin.experiments.runner import (
     NoProgress,
     Preparing,
     TrialRunner,
     available_workers,
     tuning_trials,
 )
-from hairpin.experiments.settling import prepare_arms
 from hairpin.experiments.workers import Workers
 from hairpin.launch.request import Request, requested_config
 from hairpin.reports.comparison import read_arms
 from hairpin.reports.formats import format_lr
 from hairpin.reports.terminal.experiment import ExperimentBar
-from hairpin.runs.experiment import Experiment, ExperimentDirectory
+from hairpin.runs.experiment_folder import Experiment, ExperimentDirectory
 
 FINE = tuple(2 ** (step / 2) for step in range(-4, 5))
 
@@ -55,7 +55,7 @@ def row(corpus: str, asked: argparse.Namespace) -> Iterator[str]:
         "execution.precision": "float32",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, ExperimentBar() as progress:
-        found = verbs.find_lr(
+        found = api.find_lr(
             corpus=corpus, settings=settings, budget=asked.budget,
             out=Path(folder) / "page.html", progress=progress,
         )  # fmt: skip

@@ -37,7 +37,7 @@ from benchmarks.time_to_loss import Arm as OurArm
 from hairpin.config.load import build_config
 from hairpin.data.batches import Batches, Windows
 from hairpin.model.shape import Shape
-from hairpin.planning.measure.settle import fill_run
+from hairpin.planning.measure.fill_run import fill_run
 
 LITGPT = {"precision": "bf16-mixed", "fused": True}
 # As they are timed; a training need not be compiled, as its length is counted in updates.

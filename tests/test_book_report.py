@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from hairpin import api
 from hairpin.book.report import verb
-from hairpin.book.report.beside import RecipeRun, read_recipe_run
-from hairpin.book.report.counted import Losses
 from hairpin.book.report.experiment import ListingResults, make_loaders, run_listings
+from hairpin.book.report.listing import Losses
 from hairpin.book.report.page import agreement, write_page
 from hairpin.book.report.pictures import losses_chart, step_chart
 from hairpin.book.report.printed import PRINTED_LOSSES, ComparedFigure, findings
+from hairpin.book.report.recipe_run import RecipeRun, read_recipe_run
 from hairpin.errors import CorpusError, RunError
 from hairpin.reports.figures import draw
 from hairpin.runs.watcher import Quiet

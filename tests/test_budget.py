@@ -26,10 +26,10 @@ from hairpin.planning.choose import (
     rung_of,
 )
 from hairpin.planning.fill import TextSize, fill_config
+from hairpin.planning.measure import fill_run as settling
 from hairpin.planning.measure import probe
-from hairpin.planning.measure import settle as settling
+from hairpin.planning.measure.fill_run import PretrainingMeasurements, fill_speed
 from hairpin.planning.measure.probe import Speed
-from hairpin.planning.measure.settle import PretrainingMeasurements, fill_speed
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.schedules.curves import CURVES, Schedule

@@ -19,8 +19,8 @@ from hairpin.model.shape import Shape
 from hairpin.optim.optimizers import build_optimizer
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
+from hairpin.tasks.classification import labelled_example
 from hairpin.tasks.examples import collate
-from hairpin.tasks.labelled import labelled_example
 from helpers import (
     Watching,
     assert_same_history,

@@ -609,7 +609,7 @@ def test_what_could_act_on_a_terminal_is_escaped_there_and_a_file_has_it_as_it_i
     hostile = "a\x1b[2Jb\x07c\u202ed\x9be"
     sample = ["sample", finished, "--prompt", hostile, "--tokens", "200"]
     assert hairpin(*sample).out.startswith(hostile)
-    monkeypatch.setattr("hairpin.cli.shown.sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("hairpin.cli.printing.sys.stdout.isatty", lambda: True)
     shown = hairpin(*sample).out
     assert shown.startswith(r"a\x1b[2Jb\x07c\u202ed\x9be")
     assert all(character in "\n\t" or character.isprintable() for character in shown.rstrip())

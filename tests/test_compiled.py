@@ -20,7 +20,7 @@ from hairpin.model.compiled import compile_blocks, eager_blocks
 from hairpin.model.gpt import GPT
 from hairpin.model.kernels.cross_entropy import full_cross_entropy
 from hairpin.model.shape import Shape
-from hairpin.planning.measure.settle import compile_choices
+from hairpin.planning.measure.fill_run import compile_choices
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from hairpin.system.files import private_folder

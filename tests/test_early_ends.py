@@ -86,7 +86,7 @@ def test_one_that_fails_between_two_words_ends_the_others(
 @pytest.mark.parametrize(
     ("store_of_first", "place"),
     [
-        (False, "hairpin.launch.follow:load_plugins"),
+        (False, "hairpin.launch.other_processes:load_plugins"),
         (True, "hairpin.training.train_run:load_tokenizer"),
     ],
 )
@@ -104,7 +104,8 @@ def test_a_follower_that_ends_ends_the_first_one(
 
 
 @pytest.mark.parametrize(
-    "place", ["hairpin.distributed.company:LeaderMessage", "hairpin.launch.follow:load_plugins"]
+    "place",
+    ["hairpin.distributed.processes:LeaderMessage", "hairpin.launch.other_processes:load_plugins"],
 )
 @pytest.mark.parametrize("deed", ["Ctrl-C", "SIGTERM"])
 def test_a_signal_to_a_follower_that_waits_ends_both(

@@ -21,19 +21,19 @@ from hairpin.data.tokenizers import ByteTokenizer
 from hairpin.errors import CorpusError
 from hairpin.machine.numerics import Numerics
 from hairpin.model.shape import Shape
+from hairpin.tasks.classification import (
+    LabelTally,
+    labelled_examples,
+    labels_of,
+    lonely_labels,
+    names_of_labels,
+)
 from hairpin.tasks.examples import Example, ExampleBatches, ExampleSet, collate
 from hairpin.tasks.instructions import (
     instruction_examples,
     prompt_of,
     question_of,
     read_instructions,
-)
-from hairpin.tasks.labelled import (
-    LabelTally,
-    labelled_examples,
-    labels_of,
-    lonely_labels,
-    names_of_labels,
 )
 from hairpin.tasks.template import render
 from hairpin.training.evaluate import Evaluator, TextTally

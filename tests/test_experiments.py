@@ -18,16 +18,16 @@ import pytest
 from benchmarks.false_differences import share_found
 from hairpin.config.load import build_config, validate, with_values
 from hairpin.errors import ConfigError, RunError
-from hairpin.experiments import verbs
+from hairpin.experiments import api as experiments_api
 from hairpin.experiments.arms import RequestedArm, arms_of_factors, arms_of_variations, overridden
-from hairpin.experiments.conduct import pilot_deviation, runs_of
 from hairpin.experiments.find_lr import Rate, suggest
-from hairpin.experiments.settling import PreparedArms, prepare_arms
+from hairpin.experiments.prepare_arms import PreparedArms, prepare_arms
+from hairpin.experiments.runner import pilot_deviation, runs_of
 from hairpin.launch.request import Request
 from hairpin.reports.comparison import Comparison, Contrast
 from hairpin.reports.conclusions import as_json, conclude, lines_of
 from hairpin.reports.outcomes import NATS, Outcome, outcome_of_file
-from hairpin.runs.experiment import (
+from hairpin.runs.experiment_folder import (
     TUNING_SEEDS,
     Arm,
     Experiment,
@@ -218,7 +218,7 @@ def test_finished_runs_pair_by_seed(tmp_path: Path) -> None:
         for seed, loss in enumerate(losses):
             write_run(RunDirectory(tmp_path / f"{arm}-{seed}"), loss, seed=seed)
     groups = [[tmp_path / f"{arm}-{seed}" for seed in (0, 1)] for arm in "ab"]
-    comparison, folder = verbs.compare(runs=groups)
+    comparison, folder = experiments_api.compare(runs=groups)
     assert folder is None
     assert only(comparison).by_seed == pytest.approx([-0.1, -0.09])
     assert [result.arm.name for result in comparison.arms] == ["a", "b"]
@@ -231,7 +231,9 @@ def test_another_trainers_losses_are_not_paired(tmp_path: Path) -> None:
     csv.write_text("step,val_bits_per_byte\n10,3.0\n20,2.5\n", encoding="utf-8")
     jsonl = tmp_path / "others.jsonl"
     jsonl.write_text('{"step": 20, "val/bpb": 2.6}\n{"note": 1}\n', encoding="utf-8")
-    comparison, _ = verbs.compare(runs=[[tmp_path / "a-0", tmp_path / "a-1"], [csv, jsonl]])
+    comparison, _ = experiments_api.compare(
+        runs=[[tmp_path / "a-0", tmp_path / "a-1"], [csv, jsonl]]
+    )
     found = only(comparison)
     assert not found.difference.is_paired
     assert found.difference.mean == pytest.approx(2.55 - 2.5)
@@ -241,7 +243,9 @@ def test_another_trainers_losses_are_not_paired(tmp_path: Path) -> None:
 def test_finished_runs_of_one_name_are_two(tmp_path: Path) -> None:
     for folder, loss in (("a", 2.0), ("b", 1.5)):
         write_run(RunDirectory(tmp_path / folder / "run"), loss)
-    comparison, _ = verbs.compare(runs=[[tmp_path / "a" / "run"], [tmp_path / "b" / "run"]])
+    comparison, _ = experiments_api.compare(
+        runs=[[tmp_path / "a" / "run"], [tmp_path / "b" / "run"]]
+    )
     assert [result.arm.name for result in comparison.arms] == ["a/run", "b/run"]
     assert only(comparison).difference.mean == pytest.approx(-0.5)
 
@@ -265,7 +269,7 @@ def test_a_last_row_without_a_number_is_a_lost_run(tmp_path: Path, words: str) -
         found = outcome_of(tmp_path, content)
         assert (found.diverged, found.final, found.best) == (True, {}, {}), content
         assert found.curve[0][0] == 0 and len(found.curve) == 2
-    comparison, _ = verbs.compare(runs=[[tmp_path / "x.csv"], [tmp_path / "x.csv"]])
+    comparison, _ = experiments_api.compare(runs=[[tmp_path / "x.csv"], [tmp_path / "x.csv"]])
     assert comparison.arms[0].diverged == 1
     assert any("1 of 1 runs diverged" in note for note in comparison.notes)
 
@@ -330,19 +334,19 @@ def test_losses_of_different_things_are_not_compared(tmp_path: Path) -> None:
         (theirs, labels, ["text of another trainer", "labels"]),
     ):
         with pytest.raises(RunError) as raised:
-            verbs.compare(runs=[[first], [second]], out=tmp_path / "out")
+            experiments_api.compare(runs=[[first], [second]], out=tmp_path / "out")
         (line,) = raised.value.problems
         assert line.startswith(f"these losses measure different things: {first} predicts ")
         assert f"; {second} predicts " in line and all(word in line for word in words)
         assert not (tmp_path / "out").exists()
         # Nor as runs of one arm.
         with pytest.raises(RunError, match="different things"):
-            verbs.compare(runs=[[first, second], [first]])
-    comparison, _ = verbs.compare(runs=[[labels], [labels]])
+            experiments_api.compare(runs=[[first, second], [first]])
+    comparison, _ = experiments_api.compare(runs=[[labels], [labels]])
     assert comparison.unit == "nats per example"
     assert not any("per token" in note for note in comparison.notes)
     for other in (text, answers):  # whose losses may be of either
-        assert verbs.compare(runs=[[other], [theirs]])[0].unit == NATS
+        assert experiments_api.compare(runs=[[other], [theirs]])[0].unit == NATS
 
 
 @pytest.mark.parametrize(
@@ -352,7 +356,7 @@ def test_losses_of_different_things_are_not_compared(tmp_path: Path) -> None:
 def test_a_file_without_losses_is_refused(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match=name):
-        verbs.compare(runs=[[tmp_path / name], [tmp_path / name]])
+        experiments_api.compare(runs=[[tmp_path / name], [tmp_path / name]])
 
 
 def test_variations_are_combined() -> None:
@@ -549,7 +553,7 @@ def test_a_folder_that_is_no_experiment(hairpin: Hairpin, tmp_path: Path) -> Non
     damaged = hairpin("compare", "--out", tmp_path, "--only-report")
     assert "not an experiment" in damaged.refusal
     with pytest.raises(ConfigError, match="--same-lr"):
-        verbs.compare(text_file(tmp_path), vary=["schedule.peak_lr=1e-3,2e-3"])
+        experiments_api.compare(text_file(tmp_path), vary=["schedule.peak_lr=1e-3,2e-3"])
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from hairpin.config.load import build_config, to_toml
 from hairpin.errors import ConfigError, Interrupted, RunError
 from hairpin.launch.extend import extended_config
 from hairpin.reports.charts import schedule_chart
-from hairpin.reports.curves import draw_extension
 from hairpin.reports.figures import draw
+from hairpin.reports.schedule_drawing import draw_extension
 from hairpin.run import Run
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.lock import RunLock

@@ -79,7 +79,7 @@ WITH_TORCH = (
     "doctor.plain",
     "doctor.verify_resume",
     "doctor.verify_run",
-    "experiments.settling",
+    "experiments.prepare_arms",
     "book",
 )
 DRAWN_WITH_TORCH = (

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from hairpin.checkpoints.tensors import read_tensors
 from hairpin.config.load import build_config
 from hairpin.errors import CheckpointError, RunError
-from hairpin.reports.held import history
+from hairpin.reports.history import history
 from hairpin.reports.summary import summarize
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import first_event

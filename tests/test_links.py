@@ -21,7 +21,7 @@ from hairpin.launch.request import Request
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.entries import refuse_links
-from hairpin.runs.experiment import ExperimentDirectory
+from hairpin.runs.experiment_folder import ExperimentDirectory
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import Record, truncate_record
 from hairpin.system.files import (

@@ -16,8 +16,8 @@ import pytest
 
 from hairpin.errors import RunError
 from hairpin.runs import lock as module
-from hairpin.runs.holder import Holder
 from hairpin.runs.lock import RunLock
+from hairpin.runs.lock_holder import Holder
 from helpers import TINY_FLAGS, Hairpin, text_file
 
 HOLDER = """
@@ -307,8 +307,8 @@ def test_without_flock_a_lock_is_seen_whole_or_not_at_all(
 def test_without_flock_and_without_proc_the_process_and_its_begin_decide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hairpin.runs.holder.PROC", tmp_path / "no-proc")
-    monkeypatch.setattr("hairpin.runs.holder._BOOT", tmp_path / "no-proc" / "boot_id")
+    monkeypatch.setattr("hairpin.runs.lock_holder.PROC", tmp_path / "no-proc")
+    monkeypatch.setattr("hairpin.runs.lock_holder._BOOT", tmp_path / "no-proc" / "boot_id")
     assert own()["boot"] is None and own()["namespace"] is None
     assert own()["began"] == pytest.approx(psutil.Process().create_time())
     assert not taken_over(tmp_path, json.dumps(own()).encode())

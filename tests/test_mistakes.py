@@ -21,7 +21,7 @@ from hairpin.errors import CorpusError, RunError, UserError
 from hairpin.experiments.compare import Options, compare_finished
 from hairpin.launch.request import Request
 from hairpin.runs.folder import RUNS, list_runs, new_run_path, open_run
-from hairpin.tasks import pretraining as pretrain
+from hairpin.tasks import pretraining
 from helpers import TINY_FLAGS, Hairpin, gpt2_folder, text_file
 from test_links import tree
 
@@ -232,7 +232,7 @@ def test_what_others_put_into_the_folder_meanwhile_stays(
         (tmp_path / "new" / "run" / "notes.txt").write_text("mine", encoding="utf-8")
         raise CorpusError("too little text")
 
-    monkeypatch.setattr(pretrain, "fill_run", fill_run)
+    monkeypatch.setattr(pretraining, "fill_run", fill_run)
     assert hairpin("train", text_file(tmp_path), *FLAGS, "--out", "new/run").refusal
     assert list(tree(tmp_path / "new")) == ["run", "run/notes.txt"]
 

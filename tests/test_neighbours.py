@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hairpin
-from hairpin.machine import neighbours as module
-from hairpin.machine.neighbours import OtherPrograms, may_share_cores, yielding_to_other_programs
+from hairpin.machine import other_programs as module
+from hairpin.machine.other_programs import (
+    OtherPrograms,
+    may_share_cores,
+    yielding_to_other_programs,
+)
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
 from helpers import assert_same_end, text_file, tiny

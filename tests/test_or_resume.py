@@ -8,7 +8,7 @@ import pytest
 
 from hairpin import api
 from hairpin.errors import Interrupted, RunError
-from hairpin.launch import train as driving
+from hairpin.launch import train as launch_train
 from hairpin.run import Run
 from hairpin.runs.record import first_event
 from hairpin.runs.watcher import Quiet
@@ -41,7 +41,7 @@ def killed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(driving, "begin", kill)
+        patch.setattr(launch_train, "begin", kill)
         train(tmp_path)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     return api.load(tmp_path / "run")

@@ -18,18 +18,18 @@ from hairpin.checkpoints.snapshot import Snapshot
 from hairpin.checkpoints.store import CheckpointStore
 from hairpin.config.settings import Optimizer
 from hairpin.errors import RunError
-from hairpin.machine.memory import is_out_of_memory
+from hairpin.machine.out_of_memory import is_out_of_memory
 from hairpin.model.classifier import Classifier
 from hairpin.model.kernels import attention as by_hand
 from hairpin.optim import optimizers
 from hairpin.optim.optimizers import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from hairpin.runs.experiment import Arm
+from hairpin.runs.experiment_folder import Arm
 from hairpin.runs.folder import new_run_path
-from hairpin.runs.holder import Holder
 from hairpin.runs.lock import RunLock
+from hairpin.runs.lock_holder import Holder
 from hairpin.system import files
 from hairpin.system.files import move, new_folder, not_a_device, write_atomically
-from hairpin.tasks.predicting import probabilities
+from hairpin.tasks.prediction import probabilities
 from test_lock import no_flock
 
 # --- Windows ---

@@ -23,7 +23,7 @@ from hairpin.planning.plan.counts import parse_count, parse_counts
 from hairpin.planning.plan.plan import Plan
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.watcher import Quiet
-from hairpin.training.beginning import require_disk
+from hairpin.training.checks import require_disk
 from helpers import TINY_FLAGS, Hairpin, some_text, text_file, tiny
 
 # Left open: the micro-batch, evaluations, checkpoints, precision, the vocabulary.
@@ -98,7 +98,7 @@ def test_tables_and_mixtures_are_planned_as_they_are_trained(
 
 
 def test_a_gpu_without_bfloat16_is_planned_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hairpin.planning.plan.filled import Measured, OnPaper
+    from hairpin.planning.plan.measurements import Measured, OnPaper
 
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: False)
     measured = Measured(None, Quiet(), Path())
@@ -242,9 +242,9 @@ def test_a_size_and_tokens_are_enough_without_text() -> None:
 
 
 def test_what_does_not_fit_is_not_measured_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hairpin.planning.plan import costs, filled
+    from hairpin.planning.plan import costs, measurements
 
-    for module in (filled, costs):
+    for module in (measurements, costs):
         monkeypatch.setattr(module, "free_bytes", lambda device: 10**9)
     plan = planned(settings={"model.size": "gpt2-xl", "execution.device": "cpu"}, tokens="1B")
     assert plan.fits is False and plan.times is None
@@ -341,7 +341,7 @@ def test_a_disk_that_is_too_small_is_said(
     # that is being written, and the best weights.
     needs = "the disk is too small: up to 418 kB are needed and 10 bytes are free"
     assert needs in said
-    monkeypatch.setattr("hairpin.training.beginning.shutil", full)
+    monkeypatch.setattr("hairpin.training.checks.shutil", full)
     flags = [*TINY_FLAGS, "--set", "execution.threads=all", "--out", "run"]
     line = hairpin("train", "text.txt", *flags).err.splitlines()[-1]
     assert needs in line and line.endswith("or name another disk with --out")
@@ -375,7 +375,7 @@ def test_what_a_run_has_on_the_disk_is_not_needed_again(
     run.best.mkdir()
     os.link(folder / "model.safetensors", run.best / "model.safetensors")
     usage = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=free))
-    monkeypatch.setattr("hairpin.training.beginning.shutil", usage)
+    monkeypatch.setattr("hairpin.training.checks.shutil", usage)
     if fits:
         require_disk(run, config, is_new=False, restart=False)
         return

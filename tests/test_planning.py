@@ -115,7 +115,7 @@ NO_TORCH = [
     "hairpin.runs.folder",
     "hairpin.runs.record",
     "hairpin.runs.events",
-    "hairpin.reports.curves",
+    "hairpin.reports.schedule_drawing",
     "hairpin.reports.formats",
     "hairpin.reports.plots",
     "hairpin.reports.summary",

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from hairpin.config.load import build_config
 from hairpin.config.settings import Config
 from hairpin.reports.charts import loss_chart, lr_chart, norm_chart, schedule_chart
-from hairpin.reports.curves import draw_schedule
 from hairpin.reports.figures import draw
 from hairpin.reports.phases import plotted_updates
 from hairpin.reports.plots import write_plots, write_schedule_plot
+from hairpin.reports.schedule_drawing import draw_schedule
 from hairpin.reports.series import COLUMNS, highest, smoothed, thin
 from hairpin.schedules.curves import constant, cosine, cosine_restarts, wsd
 

@@ -17,10 +17,10 @@ from hairpin.reports.charts import accuracy_chart, lr_chart
 from hairpin.reports.event_text import plan_text
 from hairpin.reports.figures import draw
 from hairpin.reports.plots import confusion_figure, write_plots
-from hairpin.reports.terminal.measured import confusion_lines, measured_lines, prediction_lines
+from hairpin.reports.terminal.tables import confusion_lines, measured_lines, prediction_lines
 from hairpin.run import Run
 from hairpin.runs.watcher import Quiet
-from hairpin.tasks.predicting import Prediction
+from hairpin.tasks.prediction import Prediction
 from hairpin.training.evaluate import Measured
 from helpers import (
     FINETUNE,

@@ -25,8 +25,8 @@ from hairpin.reports.chart import COLORS, DASHES, MARKERS, style
 from hairpin.reports.charts import loss_chart, norm_chart
 from hairpin.reports.figures import draw
 from hairpin.reports.formats import safe_text, short_names
-from hairpin.reports.page.chart import plain
-from hairpin.reports.page.experiments import lr_page, rate_row
+from hairpin.reports.page.chart_data import plain
+from hairpin.reports.page.experiment_page import lr_page, rate_row
 from hairpin.reports.page.markup import data_script, escape
 from hairpin.reports.page.shell import page
 from hairpin.reports.page.write import LivePage, write_report

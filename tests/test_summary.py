@@ -15,7 +15,7 @@ from hairpin.reports.formats import (
     format_updates,
     safe_text,
 )
-from hairpin.reports.held import history
+from hairpin.reports.history import history
 from hairpin.reports.summary import Summary, summarize
 from hairpin.runs import events
 from hairpin.runs.record import Record, read_record

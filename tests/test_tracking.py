@@ -21,11 +21,10 @@ from hairpin.errors import ConfigError, HairpinError, Interrupted, PluginError, 
 from hairpin.experiments.worker import train_trial
 from hairpin.plugins import files as plugin_files
 from hairpin.plugins import registry as plugins
-from hairpin.reports.trackers import follower as following
-from hairpin.reports.trackers import tools
+from hairpin.reports.trackers import thread, tools
 from hairpin.reports.trackers.feed import Kept, Opening, point_of
-from hairpin.reports.trackers.follower import Follower, reason_of
 from hairpin.reports.trackers.mlflow import tracking_uri
+from hairpin.reports.trackers.thread import Follower, reason_of
 from hairpin.reports.trackers.tracker import Point, Tracked, Tracker, Written
 from hairpin.reports.trackers.wandb import WeightsAndBiases, wandb_mode
 from hairpin.run import Run
@@ -205,7 +204,7 @@ def test_a_tracker_that_fails_changes_nothing_and_is_said_once(
 ) -> None:
     settings = {k: v for k, v in REWIND.items() if SETTINGS.get(k) != v}
     Bad([18], NAN).plant(monkeypatch)  # so that each method is called
-    monkeypatch.setattr(following, "MAX_END_SECONDS", 0.3)
+    monkeypatch.setattr(thread, "MAX_END_SECONDS", 0.3)
     watcher, alone = Watching(), Watching()
     use(lambda: Memory({method: action}, can_rewind=True))
     run = train(text, "run", watcher, **settings)
@@ -223,7 +222,7 @@ def test_a_tracker_that_fails_changes_nothing_and_is_said_once(
 def test_a_call_that_does_not_return_is_noticed_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "MAX_CALL_SECONDS", 0.05)
+    monkeypatch.setattr(thread, "MAX_CALL_SECONDS", 0.05)
     entered, said = threading.Event(), list[str]()
 
     def stay() -> None:
@@ -244,7 +243,7 @@ def test_a_call_that_does_not_return_is_noticed_on_the_way(
 def test_a_tracker_that_is_too_far_behind_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "MAX_WAITING", 10)
+    monkeypatch.setattr(thread, "MAX_WAITING", 10)
     entered, may_go, said = threading.Event(), threading.Event(), list[str]()
 
     def stay() -> None:
@@ -372,9 +371,7 @@ def test_updates_that_a_resume_sets_aside_are_not_told_twice(
 def test_updates_that_a_rewind_sets_aside_are_not_told_twice(
     text: Path, use: Any, monkeypatch: pytest.MonkeyPatch, can_rewind: bool
 ) -> None:
-    monkeypatch.setattr(
-        "hairpin.reports.trackers.follower._BATCH_SECONDS", 0.0
-    )  # told as it happens
+    monkeypatch.setattr("hairpin.reports.trackers.thread._BATCH_SECONDS", 0.0)  # told as it happens
     use(lambda: Memory(can_rewind=can_rewind))
     Bad([41], NAN).plant(monkeypatch)
     run = train(text, "run", **{k: v for k, v in REWIND.items() if SETTINGS.get(k) != v})

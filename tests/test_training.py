@@ -23,7 +23,7 @@ from hairpin.run import Run
 from hairpin.runs.events import Event, Update
 from hairpin.runs.watcher import Quiet
 from hairpin.training import assembly
-from hairpin.training import train_run as training_run
+from hairpin.training import train_run as train_run_module
 from hairpin.training.checkpoint import load_state
 from hairpin.training.job import Job
 from hairpin.training.spread import Spread
@@ -381,7 +381,7 @@ class Planted:
             return self.state
 
         monkeypatch.setattr(Job, "step", stepping)
-        monkeypatch.setattr(training_run, "new_state", planted)
+        monkeypatch.setattr(train_run_module, "new_state", planted)
 
 
 def state_bytes(state: TrainState) -> dict[str, bytes]:

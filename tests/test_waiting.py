@@ -20,7 +20,7 @@ from hairpin.planning.measure import probe
 from hairpin.run import Run
 from hairpin.runs.events import Event, Update
 from hairpin.runs.watcher import Quiet
-from hairpin.system import spinning as waiting
+from hairpin.system import spinning
 from hairpin.training.slowdown import Slowdown
 from hairpin.training.step import Stepper
 from helpers import Watching, assert_same_history, of_kind, text_file, tiny
@@ -61,7 +61,7 @@ def test_the_openmp_library_is_told_before_torch_loads_it() -> None:
     said = openmp_says()
     if "GOMP_SPINCOUNT" not in said:
         pytest.skip("this torch has another OpenMP library than GNU's")
-    spins = {"GenuineIntel": 1000, "AuthenticAMD": 3000}.get(waiting._vendor(), 3000)
+    spins = {"GenuineIntel": 1000, "AuthenticAMD": 3000}.get(spinning._vendor(), 3000)
     assert f"GOMP_SPINCOUNT = '{spins}'" in said
 
 
@@ -79,7 +79,7 @@ def test_any_variable_of_the_user_is_a_decision(
     monkeypatch: pytest.MonkeyPatch, undecided: None, name: str
 ) -> None:
     monkeypatch.setenv(name, "active")
-    waiting.limit_spinning()
+    spinning.limit_spinning()
     assert [n for n in OPENMP if n in os.environ] == [name]
 
 
@@ -87,8 +87,8 @@ def test_any_variable_of_the_user_is_a_decision(
 def test_spins_are_as_long_on_every_processor(
     monkeypatch: pytest.MonkeyPatch, undecided: None, vendor: str, spins: str
 ) -> None:
-    monkeypatch.setattr(waiting, "_vendor", lambda: vendor)
-    waiting.limit_spinning()
+    monkeypatch.setattr(spinning, "_vendor", lambda: vendor)
+    spinning.limit_spinning()
     assert os.environ["GOMP_SPINCOUNT"] == spins
 
 

@@ -38,9 +38,9 @@ from hairpin.reports.formats import (
 )
 from hairpin.reports.summary import summarize
 from hairpin.reports.terminal.display import Display, Stages
-from hairpin.reports.terminal.measured import measured_lines
 from hairpin.reports.terminal.notebook import Notebook
 from hairpin.reports.terminal.run_display import Terminal
+from hairpin.reports.terminal.tables import measured_lines
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory, list_runs
@@ -549,7 +549,7 @@ def test_a_file_has_the_bytes_that_the_model_wrote(
 def test_a_terminal_is_not_touched_by_what_the_model_wrote(
     whole: Run, writing: None, monkeypatch: pytest.MonkeyPatch, hairpin: Hairpin
 ) -> None:
-    monkeypatch.setattr("hairpin.cli.shown.sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("hairpin.cli.printing.sys.stdout.isatty", lambda: True)
     done = hairpin("sample", whole.path, "--prompt", "p")
     assert done.out == "pa\t\u200e\u200f\nb\\x1b[2Jé\\u202e\n"
 

@@ -18,7 +18,10 @@ _FIRST = (
     "hairpin.training.train_run:new_state",
     "hairpin.training.train_run:build_job",
 )
-_OTHER = ("hairpin.launch.follow:load_plugins", "hairpin.training.train_run:load_tokenizer")
+_OTHER = (
+    "hairpin.launch.other_processes:load_plugins",
+    "hairpin.training.train_run:load_tokenizer",
+)
 _LIMIT_SECONDS = 60.0
 
 

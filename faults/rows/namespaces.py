@@ -17,7 +17,7 @@ from faults.plan import Plan
 from faults.rig import UPDATES, Case, Rig
 from faults.row import Row
 from faults.rows.company import contents
-from hairpin.runs.holder import Holder
+from hairpin.runs.lock_holder import Holder
 
 _STOPPED = UPDATES - 5
 _NO_PROCESS = 2**22 - 1

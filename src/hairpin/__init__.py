@@ -28,7 +28,7 @@ from hairpin.system.spinning import limit_spinning
 if TYPE_CHECKING:
     from hairpin import schedules
     from hairpin.api import finetune, load, plan, report, resume, train
-    from hairpin.experiments.verbs import ablate, compare, find_lr
+    from hairpin.experiments.api import ablate, compare, find_lr
     from hairpin.optim.lr_scheduler import ScheduleLR
     from hairpin.run import Run
     from hairpin.runs.watcher import Quiet
@@ -41,9 +41,9 @@ _HOMES = {
     "Quiet": "hairpin.runs.watcher",
     "Run": "hairpin.run",
     "ScheduleLR": "hairpin.optim.lr_scheduler",
-    "ablate": "hairpin.experiments.verbs",
-    "compare": "hairpin.experiments.verbs",
-    "find_lr": "hairpin.experiments.verbs",
+    "ablate": "hairpin.experiments.api",
+    "compare": "hairpin.experiments.api",
+    "find_lr": "hairpin.experiments.api",
     "export": "hairpin.weights.convert.verbs",
     "finetune": "hairpin.api",
     "import_model": "hairpin.weights.convert.verbs",

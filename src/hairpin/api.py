@@ -16,7 +16,7 @@ from hairpin.distributed.launch import is_restarted
 from hairpin.errors import RunError
 from hairpin.launch.begin import begun_by_this_launcher, require_same
 from hairpin.launch.extend import config_to_resume
-from hairpin.launch.follow import leader_decides
+from hairpin.launch.other_processes import leader_decides
 from hairpin.launch.request import (
     Request,
     Text,
@@ -30,11 +30,11 @@ from hairpin.launch.train import resume_run, train_new
 from hairpin.planning.plan.cluster import ClusterPlan
 from hairpin.planning.plan.plan import Plan
 from hairpin.plugins.files import load_plugins
-from hairpin.reports.curves import draw_extension
 from hairpin.reports.page.write import write_report
+from hairpin.reports.schedule_drawing import draw_extension
 from hairpin.run import Run
 from hairpin.runs.folder import RUNS, RunDirectory, list_runs, open_run
-from hairpin.runs.place import new_or_empty_folder
+from hairpin.runs.new_folder import new_or_empty_folder
 from hairpin.runs.watcher import Watcher, guarded
 from hairpin.schedules.curves import Schedule
 from hairpin.system.access import is_there
@@ -264,7 +264,7 @@ def plan(
     Raises:
         UserError: the request is invalid; a line for each reason.
     """
-    from hairpin.planning.plan.ask import PlanOptions, make_plan
+    from hairpin.planning.plan.request import PlanOptions, make_plan
 
     request = Request(
         texts, corpus, config=config, out=out, budget=budget, settings=settings,

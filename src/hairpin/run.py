@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.reports.diagnostics import Diagnostics, diagnose, lines_with
-from hairpin.reports.held import History, history
+from hairpin.reports.history import History, history
 from hairpin.reports.summary import Summary, summarize
 from hairpin.runs.entries import refuse_links
 from hairpin.runs.folder import RunDirectory

@@ -20,8 +20,8 @@ import click
 from hairpin.cli import verbs
 from hairpin.cli.options import Verb, refuse_repeats
 from hairpin.config.names import FOREIGN_NAMES
-from hairpin.distributed.company import joined_processes
 from hairpin.distributed.launch import is_follower, world_size
+from hairpin.distributed.processes import joined_processes
 from hairpin.errors import HairpinError, one_line
 from hairpin.system import output
 from hairpin.system.access import require_working_folder

@@ -19,7 +19,7 @@ from hairpin.experiments.arms import (
     arms_of_variations,
     overridden,
 )
-from hairpin.experiments.conduct import (
+from hairpin.experiments.runner import (
     FEWEST_SEEDS,
     MOST_SEEDS,
     SEEDS,
@@ -37,7 +37,7 @@ from hairpin.reports.comparison import Comparison
 from hairpin.reports.conclusions import as_json, conclude, markdown_of
 from hairpin.reports.formats import short_names
 from hairpin.runs.entries import refuse_links
-from hairpin.runs.experiment import (
+from hairpin.runs.experiment_folder import (
     MIN_DIFFERENCE,
     SCALES,
     Arm,
@@ -208,7 +208,7 @@ def report(directory: ExperimentDirectory) -> Comparison:
     results = json.dumps(as_json(comparison), indent=1).encode()
     if not directory.is_up_to_date(results):
         from hairpin.reports.comparison_plots import write_comparison_plots
-        from hairpin.reports.page.experiments import comparison_page
+        from hairpin.reports.page.experiment_page import comparison_page
 
         pictures = write_comparison_plots(comparison, directory.plots)
         names = [f"plots/{picture.name}" for picture in pictures]
@@ -293,7 +293,7 @@ def _prepare(
     progress: Progress,
 ) -> tuple[Experiment, float]:
     """Return the experiment with its arms filled in, and about how long a run takes."""
-    from hairpin.experiments.settling import prepare_arms
+    from hairpin.experiments.prepare_arms import prepare_arms
 
     seeds = options.seeds or SEEDS
     budget = (

@@ -19,7 +19,7 @@ from hairpin.config.durations import parse_duration
 from hairpin.config.load import with_values
 from hairpin.errors import ConfigError
 from hairpin.experiments.arms import RequestedArm, overridden
-from hairpin.experiments.conduct import (
+from hairpin.experiments.runner import (
     Preparing,
     Progress,
     Resources,
@@ -32,7 +32,7 @@ from hairpin.experiments.workers import Workers
 from hairpin.launch.request import Request, length_of, name_of, requested_config, require_text
 from hairpin.reports.comparison import ArmResult, read_arms
 from hairpin.reports.formats import format_lr, format_updates
-from hairpin.runs.experiment import TUNING_SEEDS, Experiment, ExperimentDirectory
+from hairpin.runs.experiment_folder import TUNING_SEEDS, Experiment, ExperimentDirectory
 from hairpin.system.files import write_atomically
 
 DEFAULT_BUDGET = "5m"
@@ -180,7 +180,7 @@ def search(
 
 def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> Experiment:
     """Return an experiment of one arm, with runs as long as the search has time for."""
-    from hairpin.experiments.settling import prepare_arms
+    from hairpin.experiments.prepare_arms import prepare_arms
 
     per_run = resources.seconds_left * resources.workers / _EXPECTED_RUNS
     watcher = Preparing(progress)
@@ -206,7 +206,7 @@ def _write_page(
 ) -> None:
     from hairpin.reports.comparison import Comparison
     from hairpin.reports.comparison_plots import write_lr_plot
-    from hairpin.reports.page.experiments import lr_page, rate_row
+    from hairpin.reports.page.experiment_page import lr_page, rate_row
 
     comparison = Comparison(experiment, (result,), (), found.unit, ())
     picture = write_lr_plot(comparison, directory.plots, found.suggestion)

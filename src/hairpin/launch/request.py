@@ -19,7 +19,7 @@ from hairpin.config.load import RequestedSettings, parse_override, read_settings
 from hairpin.config.settings import Config, named
 from hairpin.data.tables.spool import spool
 from hairpin.errors import ConfigError, CorpusError
-from hairpin.launch.decided import disagreements
+from hairpin.launch.start_model import disagreements
 from hairpin.plugins.files import PluginFile, entries_for, load_plugins
 from hairpin.plugins.registry import KEYS
 from hairpin.system.access import require_utf8

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hairpin.config.settings import Config
 from hairpin.data.finding import require_there
-from hairpin.distributed.company import joined_processes
+from hairpin.distributed.processes import joined_processes
 from hairpin.errors import (
     HairpinError,
     Interrupted,

@@ -71,8 +71,8 @@ def text_settings(found: Survey, data: Data, vocabulary: int) -> dict[str, Any]:
 class Measurements(Protocol):
     """Measurements of the text and the machine, each made only if an open setting depends on it.
 
-    `hairpin train` measures as it prepares the run (planning/measure/settle.py), `hairpin plan`
-    measures without training, or estimates on paper (planning/plan/filled.py).
+    `hairpin train` measures as it prepares the run (planning/measure/fill_run.py), `hairpin plan`
+    measures without training, or estimates on paper (planning/plan/measurements.py).
     """
 
     @property

@@ -30,7 +30,7 @@ from hairpin.reports.formats import (
     format_norm,
     safe_name,
 )
-from hairpin.reports.held import of_kind, others
+from hairpin.reports.history import of_kind, others
 from hairpin.reports.phases import phases, plotted_updates, schedule_title
 from hairpin.reports.series import (
     Event,

@@ -9,7 +9,7 @@ from typing import Any
 
 from hairpin.config.settings import Clip
 from hairpin.reports.formats import format_norm, safe_name
-from hairpin.reports.held import Updates, history
+from hairpin.reports.history import Updates, history
 
 _MOST_OFTEN = 0.5  # clipping a larger share of updates counts as clipping most of them
 _USUAL_SHARE = 0.95  # of the norms should be below the threshold

@@ -25,7 +25,7 @@ from hairpin.reports.statistics import (
     mean_difference,
     unpaired_difference,
 )
-from hairpin.runs.experiment import TUNING_SEEDS, Arm, Experiment, ExperimentDirectory, Trial
+from hairpin.runs.experiment_folder import TUNING_SEEDS, Arm, Experiment, ExperimentDirectory, Trial
 from hairpin.runs.folder import RunDirectory
 
 SIGNIFICANCE = 0.05

@@ -17,7 +17,7 @@ from hairpin.reports.effects import effects
 from hairpin.reports.formats import format_bytes, format_lr
 from hairpin.reports.outcomes import NATS
 from hairpin.reports.statistics import mean_difference
-from hairpin.runs.experiment import Experiment, ExperimentDirectory
+from hairpin.runs.experiment_folder import Experiment, ExperimentDirectory
 
 Rows = list[list[str]]
 

@@ -16,7 +16,7 @@ from hairpin.config.settings import Config
 from hairpin.model.architectures import ARCHITECTURES
 from hairpin.reports.clipping import Clipping, clipping_of
 from hairpin.reports.formats import format_bytes, format_loss, safe_name
-from hairpin.reports.held import history, of_kind
+from hairpin.reports.history import history, of_kind
 from hairpin.reports.summary import EvaluationPoint, Summary, summarize
 
 # Karpathy's rule of thumb for the change of an update over the weights, and the factor from it

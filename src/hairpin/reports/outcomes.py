@@ -12,7 +12,7 @@ from typing import Any
 
 from hairpin.config.settings import Finetune
 from hairpin.errors import RunError
-from hairpin.reports.held import history
+from hairpin.reports.history import history
 from hairpin.reports.summary import EvaluationPoint, Summary, summarize
 from hairpin.runs.folder import RunDirectory
 from hairpin.runs.record import read_record

@@ -28,7 +28,7 @@ from hairpin.reports.charts import (
 )
 from hairpin.reports.figures import draw, save_figure
 from hairpin.reports.formats import safe_name, safe_text
-from hairpin.reports.held import history
+from hairpin.reports.history import history
 from hairpin.reports.series import COLUMNS, Event
 from hairpin.schedules.curves import Schedule
 

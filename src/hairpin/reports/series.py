@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hairpin.reports.held import Events, of_kind
+from hairpin.reports.history import Events, of_kind
 
 # A plot is about this many pixels wide: more than twice as many points are not visible.
 COLUMNS = 1000

@@ -14,7 +14,7 @@ from hairpin.reports.formats import (
     format_norm,
     format_updates,
 )
-from hairpin.reports.held import Updates, history, of_kind
+from hairpin.reports.history import Updates, history, of_kind
 
 # A rise of the validation loss by less than this share of the best is not reported.
 OVERFITTING_RISE = 0.005

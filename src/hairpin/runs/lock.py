@@ -20,7 +20,7 @@ from typing import Self
 
 from hairpin.errors import RunError
 from hairpin.runs.entries import refuse_links
-from hairpin.runs.holder import Fate, Holder
+from hairpin.runs.lock_holder import Fate, Holder
 from hairpin.system.files import IS_WINDOWS, open_unlinked, unmake
 
 if sys.platform != "win32":

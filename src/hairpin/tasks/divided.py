@@ -14,19 +14,19 @@ from hairpin.data.tables.records import Row, Wanted, read_records
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.errors import ConfigError, CorpusError
 from hairpin.system.files import sha256_of
+from hairpin.tasks.classification import (
+    label_of,
+    labelled_examples,
+    labels_of,
+    lonely_labels,
+    names_of_labels,
+)
 from hairpin.tasks.examples import Example
 from hairpin.tasks.instructions import (
     instruction_examples,
     plain_prompt_of,
     prompt_of,
     read_instructions,
-)
-from hairpin.tasks.labelled import (
-    label_of,
-    labelled_examples,
-    labels_of,
-    lonely_labels,
-    names_of_labels,
 )
 from hairpin.tasks.template import NAMES, unknown_names
 

@@ -19,15 +19,15 @@ from hairpin.model.plugged import new_network
 from hairpin.model.shape import Shape
 from hairpin.planning import choose
 from hairpin.planning.fill import Filled, TextSize, fill_config
+from hairpin.planning.measure.fill_run import RunMeasurements
 from hairpin.planning.measure.room import require_room
-from hairpin.planning.measure.settle import RunMeasurements
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher
+from hairpin.tasks.classification import LabelTally
 from hairpin.tasks.divided import Divided, divide_records
 from hairpin.tasks.examples import ExampleBatches, ExampleSet
 from hairpin.tasks.instructions import prompt_of, question_of
-from hairpin.tasks.labelled import LabelTally
 from hairpin.tasks.samples import prompt_warnings, sample_writer
 from hairpin.tasks.template import render
 from hairpin.training.budget import Budget

@@ -44,7 +44,7 @@ from hairpin.system.arguments import plain_number
 from hairpin.tasks.divided import divide_records, other_examples
 from hairpin.tasks.examples import Example, ExampleSet
 from hairpin.tasks.finetuning import new_model, tally_of
-from hairpin.tasks.predicting import Prediction, predict
+from hairpin.tasks.prediction import Prediction, predict
 from hairpin.tasks.pretraining import evaluation_set
 from hairpin.tasks.samples import cut_of_prompt, prompt_ids
 from hairpin.tasks.template import render

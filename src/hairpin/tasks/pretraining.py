@@ -15,7 +15,7 @@ from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
 from hairpin.planning import choose
-from hairpin.planning.measure.settle import FilledRun, batches_of, fill_run
+from hairpin.planning.measure.fill_run import FilledRun, batches_of, fill_run
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs import events
 from hairpin.runs.watcher import Watcher

@@ -25,7 +25,7 @@ from hairpin.config.load import build_config, changed_keys, to_toml
 from hairpin.config.settings import Config
 from hairpin.distributed.world import World
 from hairpin.errors import CheckpointError, RunError
-from hairpin.machine.memory import is_out_of_memory
+from hairpin.machine.out_of_memory import is_out_of_memory
 from hairpin.machine.threads import threads_of
 from hairpin.runs.folder import RunDirectory
 from hairpin.system.shell import command

@@ -15,9 +15,9 @@ from hairpin.config.settings import Config
 from hairpin.data.tokenizers import Tokenizer, load_tokenizer
 from hairpin.distributed.world import World, reporting_lost_process
 from hairpin.machine.environment import describe_environment
-from hairpin.machine.memory import reporting_out_of_memory
-from hairpin.machine.neighbours import yielding_to_other_programs
 from hairpin.machine.numerics import Numerics
+from hairpin.machine.other_programs import yielding_to_other_programs
+from hairpin.machine.out_of_memory import reporting_out_of_memory
 from hairpin.machine.threads import computing_with, threads_of
 from hairpin.machine.torch_settings import isolated
 from hairpin.runs import events
@@ -29,9 +29,9 @@ from hairpin.system.access import is_there
 from hairpin.system.allocator import keep_memory
 from hairpin.system.files import new_folder
 from hairpin.training.assembly import build_job, new_state
-from hairpin.training.beginning import require_disk, require_nothing_lost, require_parallel
 from hairpin.training.budget import Budget
 from hairpin.training.checkpoint import changes_since, config_of, load_state, run_store
+from hairpin.training.checks import require_disk, require_nothing_lost, require_parallel
 from hairpin.training.job import Job
 from hairpin.training.loop import train
 from hairpin.training.signals import StopRequest

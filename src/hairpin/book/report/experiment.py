@@ -24,7 +24,7 @@ from hairpin.book import (
     create_dataloader_v1,
     find_highest_gradient,
 )
-from hairpin.book.report.counted import (
+from hairpin.book.report.listing import (
     DEVICE,
     EPOCHS,
     Batch,

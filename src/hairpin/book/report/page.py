@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hairpin.book.report.beside import RecipeRun
-from hairpin.book.report.counted import EPOCHS
 from hairpin.book.report.experiment import EXAMPLE_MIN_LR, ListingResults
+from hairpin.book.report.listing import EPOCHS
 from hairpin.book.report.pictures import COSINE, LOSSES, WARMUP, write_pictures
 from hairpin.book.report.printed import NOT_REACHED, PRINTED_LOSSES, ComparedFigure, findings
+from hairpin.book.report.recipe_run import RecipeRun
 from hairpin.errors import UserError, one_line
 from hairpin.reports.formats import format_bytes, format_duration, format_lr
 from hairpin.system.files import make_folders, unmake, write_atomically

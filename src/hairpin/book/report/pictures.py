@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hairpin.book.report.beside import RecipeRun
 from hairpin.book.report.experiment import ListingResults
 from hairpin.book.report.printed import PRINTED_LOSSES
+from hairpin.book.report.recipe_run import RecipeRun
 from hairpin.reports.chart import DASHES, Chart, Line, Picture, all_positive
 from hairpin.reports.charts import rates_chart
 from hairpin.reports.figures import draw, save_figure

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from hairpin.book.report.counted import EPOCHS
 from hairpin.book.report.experiment import ListingResults
+from hairpin.book.report.listing import EPOCHS
 from hairpin.reports.formats import format_lr
 
 PRINTED_LOSSES = {

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hairpin.book.report.beside import read_recipe_run
 from hairpin.book.report.experiment import run_listings
 from hairpin.book.report.page import agreement, folder_for_page, write_page
 from hairpin.book.report.printed import findings
+from hairpin.book.report.recipe_run import read_recipe_run
 from hairpin.data.embedded import VERDICT_SHA256, verdict
 from hairpin.errors import CorpusError
 from hairpin.machine.environment import describe_environment

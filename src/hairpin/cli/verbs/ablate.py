@@ -31,9 +31,7 @@ def ablate(texts: tuple[Path, ...], factors: str, vary: tuple[str, ...], **given
 
     Every combination of the factors is trained, each at its own best learning rate.
     """
-    from hairpin.experiments import verbs
+    from hairpin.experiments import api
 
     names = [name.strip() for name in factors.split(",") if name.strip()]
-    show_experiment(
-        given, lambda options: verbs.ablate(*texts, factors=names, vary=vary, **options)
-    )
+    show_experiment(given, lambda options: api.ablate(*texts, factors=names, vary=vary, **options))

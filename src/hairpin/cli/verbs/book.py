@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hairpin.cli.options import PATH, Verb
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 
 @click.command(

@@ -16,7 +16,7 @@ from hairpin.cli.options import (
     settings_apart,
     with_settings,
 )
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 if TYPE_CHECKING:
     from hairpin.reports.comparison import Comparison
@@ -108,11 +108,11 @@ def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None
     learning rate; differences are taken within a seed. --runs and --against compare finished
     runs, or another trainer's losses in a CSV or JSONL file with val_loss or val_bits_per_byte.
     """
-    from hairpin.experiments import verbs
+    from hairpin.experiments import api
 
     groups = click.get_current_context().meta["groups"]
     del given["runs"], given["against"]
-    show_experiment(given, lambda options: verbs.compare(*arms, vary=vary, runs=groups, **options))
+    show_experiment(given, lambda options: api.compare(*arms, vary=vary, runs=groups, **options))
 
 
 def show_experiment(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hairpin.cli.options import Verb, json_option
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 if TYPE_CHECKING:
     from hairpin.doctor.findings import Finding

@@ -17,10 +17,10 @@ from hairpin.cli.options import (
     run_and_rest,
     weights_option,
 )
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 if TYPE_CHECKING:
-    from hairpin.reports.terminal.measured import MeasurementLike
+    from hairpin.reports.terminal.tables import MeasurementLike
 
 
 @click.command(cls=Verb, group="after", place=2, short_help="Measure a run's model on any text.")
@@ -52,8 +52,8 @@ def evaluate(
     For a fine-tuned run TEXT is a file of records; for a classifier the accuracy is measured too.
     """
     from hairpin.plugins.files import load_plugins
-    from hairpin.reports.terminal.measured import measured_lines
     from hairpin.reports.terminal.run_display import counting_bar
+    from hairpin.reports.terminal.tables import measured_lines
 
     load_plugins(plugin)
     run, texts = run_and_rest(run_and_texts)

@@ -14,7 +14,7 @@ from hairpin.cli.options import (
     settings_apart,
     with_settings,
 )
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 
 @click.command(
@@ -37,11 +37,11 @@ def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
 
     Only a page with the plot and the reason is kept.
     """
-    from hairpin.experiments import verbs
+    from hairpin.experiments import api
     from hairpin.reports.terminal.experiment import ExperimentBar
 
     with ExperimentBar() as progress:
-        found = verbs.find_lr(*texts, **settings_apart(given), progress=progress)
+        found = api.find_lr(*texts, **settings_apart(given), progress=progress)
     if as_json:
         click.echo(json.dumps(found.as_json(), allow_nan=False))
         return

@@ -25,7 +25,7 @@ def predict(run_and_texts: tuple[str, ...], as_json: bool, weights: str) -> None
     text in each line; -: standard input, with a text in each line. Without RUN: the newest in
     ./runs.
     """
-    from hairpin.reports.terminal.measured import prediction_lines
+    from hairpin.reports.terminal.tables import prediction_lines
 
     run, found = run_and_rest(run_and_texts)
     classifier = run.classifier(weights=weights)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hairpin.cli.options import PATH, Verb, corpus_option, settings_apart, with_text_settings
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 
 @click.command(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hairpin.cli.options import PATH, Verb
-from hairpin.cli.shown import say_table
+from hairpin.cli.printing import say_table
 
 if TYPE_CHECKING:
     from hairpin.run import Run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hairpin.cli.options import Verb, plugin_option, run_argument, weights_option
-from hairpin.cli.shown import say, write
+from hairpin.cli.printing import say, write
 
 if TYPE_CHECKING:
     from hairpin.model.products import Precision

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hairpin.cli.options import PATH, Verb, plugin_option, settings_apart, with_curve_settings
-from hairpin.cli.shown import say
+from hairpin.cli.printing import say
 
 
 @click.command(
@@ -25,7 +25,7 @@ def schedule(png: Path | None, **given: Any) -> None:
       hairpin schedule --updates 135 --lr 0.01 --set schedule.warmup_updates=27
     """
     from hairpin import api
-    from hairpin.reports.curves import draw_schedule
+    from hairpin.reports.schedule_drawing import draw_schedule
 
     lr, overrides = given["lr"], given["overrides"]
     has_peak = given["config"] or lr or any(o.startswith("schedule.peak_lr") for o in overrides)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from hairpin.cli.options import PATH, Verb, json_option
-from hairpin.cli.shown import say, say_table
+from hairpin.cli.printing import say, say_table
 
 
 @click.command(

@@ -17,8 +17,8 @@ from hairpin.distributed.launch import world_size
 from hairpin.errors import ConfigError
 from hairpin.machine import compiler
 from hairpin.machine.compiler import CompileError
-from hairpin.machine.memory import is_out_of_memory
 from hairpin.machine.numerics import Numerics, formats
+from hairpin.machine.out_of_memory import is_out_of_memory
 from hairpin.machine.threads import computing_with, may_use_one_thread
 from hairpin.machine.torch_settings import alone
 from hairpin.model.compiled import eager_blocks
@@ -39,7 +39,7 @@ _SLOW_FLOPS = 2e9  # a second, on an old, busy machine
 _TOO_SLOW = 2.0  # times as slow as another way: it is not timed again
 # One thread is chosen if it takes at most this share of the time of all threads. A smaller gain is
 # that of a moment in which other programs are busy: a run adapts to them by itself
-# (machine/neighbours.py), and they may end before it does.
+# (machine/other_programs.py), and they may end before it does.
 _ONE_THREAD_GAIN = 0.6
 
 

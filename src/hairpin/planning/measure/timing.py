@@ -21,7 +21,7 @@ from hairpin.model.generate import Sampling, generate
 from hairpin.model.gpt import GPT
 from hairpin.model.plugged import can_write, new_network
 from hairpin.model.shape import Shape
-from hairpin.planning.measure.settle import fill_speed
+from hairpin.planning.measure.fill_run import fill_speed
 from hairpin.system.allocator import keep_memory
 from hairpin.training.budget import Budget
 from hairpin.training.evaluate import evaluating

@@ -16,7 +16,7 @@ from hairpin.planning.choose import GPU_MEMORY_SHARE
 from hairpin.planning.disk import Disk, checkpoint_bytes, disk_of, milestones
 from hairpin.planning.gpus import GPUS, Gpu, seconds_on_paper
 from hairpin.planning.memory import Memory, Workload, peak_memory
-from hairpin.planning.plan.filled import FilledPlan, free_bytes
+from hairpin.planning.plan.measurements import FilledPlan, free_bytes
 from hairpin.planning.plan.text import Text
 from hairpin.planning.sizes import (
     Parameters,

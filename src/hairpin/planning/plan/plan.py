@@ -10,7 +10,7 @@ from hairpin.data.checking.check import CorpusCheck
 from hairpin.planning.gpus import MFU
 from hairpin.planning.plan.checked import check_problems
 from hairpin.planning.plan.costs import Costs, OnOneGpu, costs_of
-from hairpin.planning.plan.filled import FilledPlan
+from hairpin.planning.plan.measurements import FilledPlan
 from hairpin.planning.plan.words import plan_lines
 from hairpin.reports.phases import plotted_updates
 

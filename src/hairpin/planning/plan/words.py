@@ -6,13 +6,13 @@ from hairpin.data.blend import text_notices
 from hairpin.planning.gpus import MFU
 from hairpin.planning.plan.checked import check_lines
 from hairpin.planning.plan.costs import Costs, Times
-from hairpin.reports.curves import draw_schedule
 from hairpin.reports.formats import (
     format_bytes,
     format_count,
     format_duration,
     safe_name,
 )
+from hairpin.reports.schedule_drawing import draw_schedule
 
 _NAME = 14
 _MEMORY_WORDS = {

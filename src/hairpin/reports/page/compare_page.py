@@ -18,8 +18,8 @@ from hairpin.reports.formats import (
     safe_name,
     short_names,
 )
-from hairpin.reports.held import history, of_kind
-from hairpin.reports.page.chart import charts_data, charts_script, clock, figure_of
+from hairpin.reports.history import history, of_kind
+from hairpin.reports.page.chart_data import charts_data, charts_script, clock, figure_of
 from hairpin.reports.page.facts import SampleCard, count_words, sample_card, settings_that_differ
 from hairpin.reports.page.markup import Table
 from hairpin.reports.page.run_page import format_time

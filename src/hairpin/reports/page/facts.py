@@ -13,7 +13,7 @@ from hairpin.config.settings import Config
 from hairpin.config.shared import name_of_path, shared_tree, shared_value, without_paths
 from hairpin.errors import ConfigError
 from hairpin.reports.formats import format_bytes, format_count, safe_name
-from hairpin.reports.held import of_kind
+from hairpin.reports.history import of_kind
 from hairpin.reports.page.markup import Table, cut
 from hairpin.reports.series import Event
 from hairpin.runs.folder import RunDirectory

@@ -16,8 +16,8 @@ from hairpin.reports.formats import (
     format_updates,
     safe_name,
 )
-from hairpin.reports.held import history, of_kind
-from hairpin.reports.page.chart import charts_data, charts_script, clock, figure_of
+from hairpin.reports.history import history, of_kind
+from hairpin.reports.page.chart_data import charts_data, charts_script, clock, figure_of
 from hairpin.reports.page.facts import (
     Rows,
     config_toml,

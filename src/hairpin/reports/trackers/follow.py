@@ -7,7 +7,7 @@ from hairpin.config.layers import flat
 from hairpin.config.settings import Config
 from hairpin.config.shared import shared_tree
 from hairpin.reports.trackers.feed import Kept, Opening
-from hairpin.reports.trackers.follower import Follower, reason_of
+from hairpin.reports.trackers.thread import Follower, reason_of
 from hairpin.reports.trackers.tools import maker_of
 from hairpin.reports.trackers.tracker import Tracked
 from hairpin.run import Run

@@ -15,7 +15,7 @@ from hairpin.planning.sizes import count_parameters
 from hairpin.run import Run
 from hairpin.runs import events
 from hairpin.runs.folder import RunDirectory
-from hairpin.runs.place import new_or_empty_folder
+from hairpin.runs.new_folder import new_or_empty_folder
 from hairpin.runs.record import Record
 from hairpin.system.files import new_folder, sync_file
 from hairpin.system.version import __version__

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hairpin.checkpoints.tensors import write_tensors
-from hairpin.runs.place import new_or_empty_folder
+from hairpin.runs.new_folder import new_or_empty_folder
 from hairpin.system.files import as_json, write_atomically
 from hairpin.weights.convert.card import model_card
 from hairpin.weights.convert.source import ExportSource

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hairpin.reports.chart import Chart, Line
-from hairpin.reports.held import of_kind
+from hairpin.reports.history import of_kind
 from hairpin.reports.page.markup import Table
 from hairpin.reports.page.shell import asset
 from hairpin.reports.series import Event, Floats, series, thin, values_of

@@ -12,8 +12,8 @@ from hairpin.data.order import Indices
 from hairpin.data.tables.records import require_characters
 from hairpin.data.tokenizers import Tokenizer
 from hairpin.model.classifier import Classifier
+from hairpin.tasks.classification import labelled_example, text_inputs
 from hairpin.tasks.examples import collate, refuse_examples
-from hairpin.tasks.labelled import labelled_example, text_inputs
 
 _PREDICTED_AT_ONCE = 32
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from hairpin.distributed import launch
-from hairpin.distributed.company import Processes, joined_processes
+from hairpin.distributed.processes import Processes, joined_processes
 from hairpin.errors import (
     FollowedError,
     Interrupted,

@@ -14,11 +14,11 @@ from hairpin.experiments.compare import (
     compare_finished,
     report,
 )
-from hairpin.experiments.conduct import NoProgress, Progress
 from hairpin.experiments.find_lr import SuggestedRate, search
+from hairpin.experiments.runner import NoProgress, Progress
 from hairpin.launch.request import Request, requested_settings
 from hairpin.reports.comparison import Comparison
-from hairpin.runs.experiment import MIN_DIFFERENCE, ExperimentDirectory
+from hairpin.runs.experiment_folder import MIN_DIFFERENCE, ExperimentDirectory
 from hairpin.system.arguments import AnyPath, Time, listed
 
 

@@ -24,7 +24,7 @@ from hairpin.planning.choose import fill_shape, rung_of
 from hairpin.planning.gpus import Gpu, gpu_named, shape_of_count
 from hairpin.planning.plan.cluster import ClusterPlan, cluster_plan
 from hairpin.planning.plan.counts import parse_count, parse_counts
-from hairpin.planning.plan.filled import fill_plan
+from hairpin.planning.plan.measurements import fill_plan
 from hairpin.planning.plan.plan import Plan, plan_of
 from hairpin.planning.sizes import count_parameters
 from hairpin.runs.watcher import Watcher

@@ -20,10 +20,10 @@ from hairpin.errors import ConfigError
 from hairpin.experiments.arms import LENGTHS, RequestedArm
 from hairpin.launch.request import length_of
 from hairpin.planning import choose
-from hairpin.planning.measure.settle import FilledRun, fill_run
+from hairpin.planning.measure.fill_run import FilledRun, fill_run
 from hairpin.planning.sizes import count_parameters
 from hairpin.reports.formats import format_count
-from hairpin.runs.experiment import Arm
+from hairpin.runs.experiment_folder import Arm
 from hairpin.runs.watcher import Watcher
 from hairpin.tasks.pretraining import text_of
 from hairpin.training.budget import Budget

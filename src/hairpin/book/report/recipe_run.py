@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hairpin.errors import RunError
-from hairpin.reports.held import history
+from hairpin.reports.history import history
 from hairpin.reports.summary import summarize
 from hairpin.runs.folder import RunDirectory, open_run
 from hairpin.runs.record import read_record

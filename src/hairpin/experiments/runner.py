@@ -28,7 +28,7 @@ from hairpin.reports.comparison import ArmResult, read_arms
 from hairpin.reports.formats import format_duration
 from hairpin.reports.statistics import min_detectable
 from hairpin.runs.entries import is_free, refuse_links
-from hairpin.runs.experiment import (
+from hairpin.runs.experiment_folder import (
     TUNING_SEEDS,
     Arm,
     Experiment,
