@@ -63,7 +63,7 @@ def test_no_source_puts_a_command_together_by_itself() -> None:
         if isinstance(before, ast.Constant) and isinstance(value, ast.FormattedValue)
         if _UNFINISHED.search(str(before.value))
     ]
-    assert not found, "use hairpin.commands.command"
+    assert not found, "use hairpin.system.shell.command"
 
 
 def test_what_a_finished_run_prints_can_be_pasted(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_a_finished_run_prints_can_be_pasted(tmp_path: Path) -> None:
     create_run(folder, build_config(flags={"data.corpus": "verdict"}))
     printed = "\n".join(_next_steps(folder))
     words = [
-        shlex.split(line.removeprefix("next").split("   let")[0])
+        shlex.split(line.removeprefix("next").split("   generate")[0])
         for line in printed.split("\n")
         if "sample" in line
     ]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hairpin
+import hairpin.system.spinning
 from hairpin.machine import other_programs as module
 from hairpin.machine.other_programs import (
     OtherPrograms,
@@ -26,7 +26,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    hairpin.waiting.limit_spinning()
+    hairpin.system.spinning.limit_spinning()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
