@@ -46,7 +46,7 @@ LAYERS = {
     "book.report": "errors system runs data machine reports book",
     "run": "errors system config runs model training tasks reports",
     "reports.page": "errors system config runs reports",
-    "reports.trackers": "errors system plugins config runs run",
+    "reports.trackers": "errors system plugins config runs reports",
     "weights.convert": "errors system config checkpoints runs data model.shape planning machine"
     " weights tasks reports run",
     "launch": "errors system schedules plugins config distributed runs data planning training"

@@ -30,7 +30,7 @@ class Observers:
         self._run = run
         self._watcher = watcher
         self._pictures = pictures
-        self._trackers = Trackers(run, tools, watcher.notice)
+        self._trackers = Trackers(run.directory, tools, watcher.notice)
         self._page = LivePage(run.directory, watcher.notice) if pictures else None
         self._noted: set[str] = set()
         self._given_up: list[events.Unwatched] = []

@@ -6,12 +6,15 @@ from typing import Any
 from hairpin.config.layers import flat
 from hairpin.config.settings import Config
 from hairpin.config.shared import shared_tree
+from hairpin.reports.history import History, history
+from hairpin.reports.summary import summarize
 from hairpin.reports.trackers.feed import Kept, Opening
 from hairpin.reports.trackers.thread import Follower, reason_of
 from hairpin.reports.trackers.tools import maker_of
 from hairpin.reports.trackers.tracker import Tracked
-from hairpin.run import Run
 from hairpin.runs import events
+from hairpin.runs.folder import RunDirectory
+from hairpin.runs.record import read_record
 
 
 class Trackers:
@@ -23,7 +26,9 @@ class Trackers:
         notice: called with one line that says why a tracker was given up.
     """
 
-    def __init__(self, run: Run, tools: Sequence[str], notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: RunDirectory, tools: Sequence[str], notice: Callable[[str], None]
+    ) -> None:
         self._run = run
         self._tools = tools
         self._notice = notice
@@ -46,10 +51,10 @@ class Trackers:
             follower.close()
 
     def _open(self, event: events.Plan | events.Resume) -> None:
-        config = self._run.config
+        config = self._run.read_config()
         if not self._tools:
             return
-        kept, history = Kept(self._run.path), self._run.events()
+        kept, history = Kept(self._run.path), self._history()
         for tool in self._tools:
             follower = Follower(tool, maker_of(tool), kept, self._summary, self._notice)
             tracked = Tracked(
@@ -65,9 +70,13 @@ class Trackers:
             follower.tell(Opening(tracked, history, config.guard.rewinds))
             self._followers.append(follower)
 
+    def _history(self) -> History:
+        """Return the events that are still valid."""
+        return history(read_record(self._run.metrics))
+
     def _summary(self) -> dict[str, float]:
         """Return the run's results as numbers."""
-        found = self._run.summary()
+        found = summarize(self._history())
         best = found.best
         numbers = {
             "updates": found.updates,
