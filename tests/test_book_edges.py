@@ -286,7 +286,7 @@ def test_less_text_than_a_batch(tmp_path: Path) -> None:
     assert all(map(torch.equal, before, model.parameters()))
 
     (tmp_path / "short.txt").write_text("abcdefghij", encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"too little .* text: \d+ tokens present, 17 needed"):
+    with pytest.raises(CorpusError, match=r"too little .* text: \d+ tokens found, 17 needed"):
         api.train(tmp_path / "short.txt", out=tmp_path / "run", settings=tiny(), watcher=Quiet())
 
 

@@ -288,7 +288,7 @@ def test_a_mistake_is_said_once(tmp_path: Path) -> None:
     assert not wrong.run.exists()
     other = together(2, ["plan", str(tmp_path / "text.txt")], tmp_path / "side")
     assert [ended.code for ended in other] == [2, 2]
-    assert "in one process, and 2 were started" in other[0].err and not other[1].err
+    assert "for one process, and 2 were started" in other[0].err and not other[1].err
 
 
 _SAID = "cat dog moon hill mat cat dog moon hill mat moon cat"

@@ -131,7 +131,7 @@ def test_a_signal_to_a_follower_that_waits_ends_both(
         (["train", "--set", "track.tools=wandb"], 2, "wandb"),
         (["resume", "nowhere"], 2, "nowhere"),
         (["finetune", "classify"], 2, "--from"),
-        (["plan", "nowhere.txt"], 2, "in one process"),
+        (["plan", "nowhere.txt"], 2, "for one process"),
     ],
 )
 def test_what_is_wrong_is_said_once(tmp_path: Path, words: list[str], code: int, said: str) -> None:

@@ -356,7 +356,7 @@ def test_an_unfinished_run_whose_rates_hang_on_its_length_is_finished_first(
 ) -> None:
     run = stopped(tmp_path, 6)
     line = hairpin("resume", run.path, "--extend", "8").refusal
-    assert "of the 8 updates done, those from 4 on had learning rates for a length of 12" in line
+    assert "of the 8 updates done, those from 4 on used learning rates for a length of 12" in line
     assert f"finish it with `hairpin resume {run.path}`, then --extend it with --policy" in line
     finished = hairpin("resume", run.path)
     assert "update 9/12  " in finished.out

@@ -444,7 +444,7 @@ def test_a_row_without_end_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("csv", "json", "table"):
-        monkeypatch.setattr(f"hairpin.data.tables.{module}.LONGEST_ROW_CHARS", 1000)
+        monkeypatch.setattr(f"hairpin.data.tables.{module}.MAX_ROW_CHARS", 1000)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 100)
     long = "x" * 5000
     for name, text in {

@@ -335,7 +335,7 @@ def refuse(descriptor, operation):
     raise OSError(errno.ENOTSUP, "Operation not supported")
 fcntl.flock = refuse
 from hairpin.runs import lock
-lock._SILENCE_SECONDS, lock._BEAT_SECONDS = 1.5, 0.1
+lock._STALE_AFTER_SECONDS, lock._HEARTBEAT_SECONDS = 1.5, 0.1
 with lock.RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -19,8 +19,8 @@ from helpers import some_text
 CHILD = """
 import atexit, ctypes, json, os, sys, warnings
 print("before")
-from hairpin.experiments.channel import pipes_of_child
-requests, answers = pipes_of_child(sys.argv[1:])
+from hairpin.experiments.channel import child_pipes
+requests, answers = child_pipes(sys.argv[1:])
 libc = ctypes.CDLL(None)
 for line in requests:
     print("printed"); sys.stdout.flush()

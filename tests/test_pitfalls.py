@@ -121,7 +121,7 @@ def test_too_little_text_says_how_much_there_is_is_needed_and_what_would_fit(
     line = hairpin("train", text, *flags).refusal
     found = re.fullmatch(
         r"too little training text: (\d+) tokens found, 513 needed for a context of 512; "
-        r"add text, or type --set model\.context=(\d+)",
+        r"add text, or use --set model\.context=(\d+)",
         line,
     )
     assert found, line

@@ -221,7 +221,7 @@ def test_damaged_files_are_named(prepared: Prepared) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('"dtype": "uint16"', '"dtype": "uint32"', "says uint32"),
+        ('"dtype": "uint16"', '"dtype": "uint32"', "claims uint32"),
         ('"format": 1', '"format": 99', "format 99"),
         ('"vocabulary": 257', '"vocabulary": 256', "not the tokenizer that made"),
         ('"streams"', '"stream"', "is damaged"),
@@ -435,7 +435,7 @@ def test_enough_text() -> None:
     with pytest.raises(CorpusError) as caught:
         require_enough(train_tokens=128, val_tokens=1, context=128)
     train, val = caught.value.problems
-    assert "128 tokens present, 129 needed" in train
+    assert "128 tokens found, 129 needed" in train
     assert "--set model.context=127" in train
     assert "1 tokens found, 2 needed" in val
     with pytest.raises(CorpusError, match="add text"):

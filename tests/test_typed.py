@@ -14,7 +14,7 @@ import hairpin as hairpin_package
 from hairpin.config.checks import ALTERNATIVES
 from hairpin.config.layers import nested
 from hairpin.config.load import build_config, known_keys, to_toml, with_values
-from hairpin.config.names import FLAGS
+from hairpin.config.names import FLAG_OF, FLAGS
 from hairpin.config.recipes import RECIPES, SIZES
 from hairpin.config.settings import Config
 from hairpin.data.tokenizers import ByteTokenizer
@@ -428,8 +428,9 @@ def test_whatever_is_typed_beside_a_start_is_kept_or_named(start: Origin, said: 
 
 def _ways(key: str, value: Any) -> list[str]:
     """How it may have been written in a call."""
-    names = {setting: f"--{name} {value}" for name, setting in FLAGS.items()}
-    return [f"--set {summary_line(key, value)}", names.get(key, f"{key}={value}")]
+    written = " ".join(value) if isinstance(value, list) else value
+    flag = f"{FLAG_OF[key]} {written}".strip() if key in FLAG_OF else f"{key}={written}"
+    return [f"--set {summary_line(key, value)}", flag]
 
 
 def test_every_flag_sets_a_key_that_there_is() -> None:

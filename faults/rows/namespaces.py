@@ -30,14 +30,14 @@ from pathlib import Path
 def refuse(descriptor, operation):
     raise OSError(errno.ENOTSUP, "Operation not supported")
 fcntl.flock = refuse
-from hairpin.runs import holder, lock
-lock._SILENCE_SECONDS, lock._BEAT_SECONDS = 2.0, 0.1
+from hairpin.runs import lock, lock_holder
+lock._STALE_AFTER_SECONDS, lock._HEARTBEAT_SECONDS = 2.0, 0.1
 if len(sys.argv) > 2:
     os.getpid = lambda: 1
-    holder._namespace = lambda: sys.argv[2]
-    holder._began = lambda pid: float(time.monotonic_ns())
-    mine = holder.Holder.own()
-    holder.Holder.own = classmethod(lambda cls: mine)
+    lock_holder._namespace = lambda: sys.argv[2]
+    lock_holder._began = lambda pid: float(time.monotonic_ns())
+    mine = lock_holder.Holder.own()
+    lock_holder.Holder.own = classmethod(lambda cls: mine)
 with lock.RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -1,6 +1,6 @@
 """Text of a run, from one source or several: survey, one tokenizer for all, shards of each.
 
-survey_text(data)    survey of all of it
+survey_sources(data) survey of all of it
 prepare_text(data)   its tokens; of a mixture one set per source, independent of the weights
 """
 

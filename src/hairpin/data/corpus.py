@@ -79,7 +79,7 @@ class Corpus:
         unused: columns of tables that were not read, in the last pass.
         replaced: U+FFFD characters that replaced bad bytes, in the last pass.
         marks: separators in the last pass, used or missed.
-        is_former: whether files are read by the former rules; see `legacy_corpus`.
+        is_legacy: whether files are read by the former rules; see `legacy_corpus`.
     """
 
     name: str

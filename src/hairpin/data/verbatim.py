@@ -6,7 +6,7 @@ searched part by part, so that memory is bounded for any length.
 
     search = VerbatimSearch([b"a piece", b"another"], shortest_bytes=5)
     for part in parts:            # each begins `search.overlap_bytes` before the last one's end
-        search.look_in(HashedText(part))
+        search.search_in(HashedText(part))
     search.verbatim_bytes, search.longest
 """
 

@@ -149,7 +149,8 @@ def _factor(name: str, base: Config) -> tuple[str, Any, Any]:
     """Return key, value when off, value when on (from the config)."""
     if name not in FACTORS:
         raise ConfigError(
-            f"--factors {name}: choose of {', '.join(FACTORS)}; any other key by --vary key=off,on"
+            f"--factors {name}: choose from {', '.join(FACTORS)}; "
+            "any other key by --vary key=off,on"
         )
     key, off = FACTORS[name]
     if value_of(base, key) == off:

@@ -146,12 +146,12 @@ def _memorisation_warnings(filled: FilledRun) -> Iterator[str]:
     if often:
         times = ", ".join(f"{name} {epochs:,.0f} times" for name, epochs in often.items())
         yield (
-            f"a small source for its weight: the run goes over {times} and will memorise it; give "
+            f"a small source for its weight: the run repeats {times} and will memorise it; give "
             "it more text, or a smaller weight"
         )
     elif filled.epochs > _EPOCHS_THAT_MEMORISE:
         yield (
-            f"small text for so long a run: it goes over the {len(filled.prepared.train):,} "
+            f"small text for a run this long: it repeats the {len(filled.prepared.train):,} "
             f"training tokens {filled.epochs:,.0f} times and will memorise them; give it more "
             "text, or less time with --budget or --epochs"
         )

@@ -54,7 +54,7 @@ class Job:
         record: its metrics.jsonl.
         stop: the request to stop, if any.
         world: the processes that do the same job together.
-        keeps_start: True if the weights before update 0 are saved: those of a trained model may
+        saves_start: True if the weights before update 0 are saved: those of a trained model may
             stay the best, and a rewind may go back to them.
         slowdown: receives the speed of updates, on a CPU.
         pace: the time budget that may still correct the run's length.
