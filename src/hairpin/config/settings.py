@@ -212,7 +212,7 @@ class Model(Table):
     size: str | None = Field(
         None,
         max_length=40,
-        description="A named shape, from `tiny` to `gpt2-xl`, that fills the keys below that are "
+        description="A named shape, from `nano` to `gpt2-xl`, that fills the keys below that are "
         "unset; unset: chosen for the time budget.",
     )
     layers: int | None = Field(None, ge=1, le=512, description="Transformer blocks.")

@@ -11,7 +11,7 @@ from hairpin.cli.printing import say, say_table
 
 @click.command(
     cls=Verb,
-    group="care",
+    group="maintenance",
     place=2,
     short_help="Check a run's files; prove exact resume on this machine.",
 )
@@ -69,7 +69,7 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
         return problems
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        state = "DAMAGED" if finding.problems else "whole"
+        state = "DAMAGED" if finding.problems else "intact"
         table.add_row(safe_text(finding.what), state, safe_text(finding.note))
     say_table(table)
     return problems
