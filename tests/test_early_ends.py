@@ -124,14 +124,14 @@ def test_a_signal_to_a_follower_that_waits_ends_both(
         (["train", "--help"], 0, "Usage"),
         (["--version"], 0, "hairpin"),
         (["train", "--no-such-flag"], 2, "--no-such-flag"),
-        (["trian", "x"], 2, "there is no verb"),
+        (["trian", "x"], 2, "there is no command"),
         (["train", "nowhere.txt"], 2, "nowhere.txt"),
         (["train", "--or-resume"], 2, "--out"),
         (["train", "--plugin", "nowhere.py"], 2, "nowhere.py"),
         (["train", "--set", "track.tools=wandb"], 2, "wandb"),
         (["resume", "nowhere"], 2, "nowhere"),
         (["finetune", "classify"], 2, "--from"),
-        (["plan", "nowhere.txt"], 2, "in one process"),
+        (["plan", "nowhere.txt"], 2, "for one process"),
     ],
 )
 def test_what_is_wrong_is_said_once(tmp_path: Path, words: list[str], code: int, said: str) -> None:

@@ -165,7 +165,7 @@ def test_runs_that_diverged_are_told_and_left_out(tmp_path: Path) -> None:
     assert any("b: 1 of 3 runs diverged" in note for note in comparison.notes)
     assert comparison.arms[1].diverged == 1
     text = "\n".join(lines_of(comparison))
-    assert "3, 1 lost" in text
+    assert "3, 1 diverged" in text
 
 
 def test_an_arm_of_which_nothing_is_left(tmp_path: Path) -> None:

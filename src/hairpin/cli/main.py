@@ -85,7 +85,7 @@ class Verbs(click.Group):
             hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
             if "." in verb or "/" in verb:
                 hint = f"to train on it: `{command('train', Path(verb))}`"
-            raise click.UsageError(f"there is no verb {verb!r}; {hint}")
+            raise click.UsageError(f"there is no command {verb!r}; {hint}")
         name, found, rest = super().resolve_command(ctx, args)
         if found:
             refuse_repeats(found, rest)
