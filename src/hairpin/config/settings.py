@@ -643,8 +643,8 @@ class Track(Table):
         None,
         min_length=1,
         max_length=1000,
-        description="Where MLflow keeps runs: a folder, or the address of a server; unset: the value of "
-        "MLFLOW_TRACKING_URI says, else the folder `mlruns` next to the run's.",
+        description="Where MLflow keeps runs: a folder, or the address of a server; unset: the "
+        "value of MLFLOW_TRACKING_URI, else the folder `mlruns` next to the run's.",
     )
 
 
