@@ -92,7 +92,7 @@ def test_its_json_has_every_finding_once(hairpin: Hairpin) -> None:
     for architecture in ("gpt2", "modern", "qwen3"):
         for precision in ("float32", "bfloat16"):
             assert f"{architecture} in {precision} on cpu" in names
-        assert f"{architecture} writing on cpu" in names
+        assert f"{architecture} generating on cpu" in names
     assert {"Python", "torch", "cache", "lock", "adamw on cpu", "muon on cpu"} <= set(names)
 
 

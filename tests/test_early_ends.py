@@ -124,7 +124,7 @@ def test_a_signal_to_a_follower_that_waits_ends_both(
         (["train", "--help"], 0, "Usage"),
         (["--version"], 0, "hairpin"),
         (["train", "--no-such-flag"], 2, "--no-such-flag"),
-        (["trian", "x"], 2, "there is no verb"),
+        (["trian", "x"], 2, "there is no command"),
         (["train", "nowhere.txt"], 2, "nowhere.txt"),
         (["train", "--or-resume"], 2, "--out"),
         (["train", "--plugin", "nowhere.py"], 2, "nowhere.py"),

@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "hairpin"
 NOT_DONE: tuple[str, ...] = ()
 # Files with messages, and pages of the documentation, that are not; the same.
 MESSAGES_NOT_DONE: tuple[str, ...] = ()
-PAGES_NOT_DONE = ("architecture.md",)
+PAGES_NOT_DONE: tuple[str, ...] = ()
 # Pages that commands write, by the words of these commands.
 GENERATED = (
     "benchmarks.md",
@@ -30,8 +30,8 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
 
 
-def is_in(name: str, rooms: tuple[str, ...]) -> bool:
-    return any(f"{name}.".startswith(f"{room}.") for room in rooms)
+def is_in(name: str, parts: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
 
 
 SOURCES = {name_of(path): path.read_text("utf-8") for path in sorted(SOURCE.rglob("*.py"))}

@@ -70,7 +70,7 @@ def test_an_evaluation_has_a_field_for_each_result() -> None:
         "train 3.000",
         "validation 3.250",
         "1.500 bits per byte",
-        "80.0% right (90.0% in training)",
+        "80.0% accuracy (90.0% in training)",
         "(wi\\x1bki 2.000)",
     ]
     assert evaluation_fields(event) == evaluation_fields(event.as_json()) == wanted

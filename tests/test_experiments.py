@@ -165,7 +165,7 @@ def test_runs_that_diverged_are_told_and_left_out(tmp_path: Path) -> None:
     assert any("b: 1 of 3 runs diverged" in note for note in comparison.notes)
     assert comparison.arms[1].diverged == 1
     text = "\n".join(lines_of(comparison))
-    assert "3, 1 lost" in text
+    assert "3, 1 diverged" in text
 
 
 def test_an_arm_of_which_nothing_is_left(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_a_comparison_is_trained_and_told(hairpin: Hairpin, tmp_path: Path) -> N
     assert [arm["name"] for arm in told["arms"]] == ["clip.kind=norm", "clip.kind=off"]
     (contrast,) = told["contrasts"]
     assert contrast["pairs"] == 2 and contrast["paired"]
-    assert "price:" in done.err and "four times out of five" in done.err
+    assert "cost:" in done.err and "four times out of five" in done.err
     first = [_first_evaluation(Path(run)) for arm in told["arms"] for run in arm["runs"]]
     assert first[:2] == first[2:] and first[0] != first[1]
     assert len(told["arms"][0]["tuning"]) >= 4

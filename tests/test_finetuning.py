@@ -94,7 +94,7 @@ def test_a_classifier_tells_texts_that_it_has_not_seen(tune: Any) -> None:
     found = run.classifier().predict(texts)
     assert [prediction.label for prediction in found] == ["animal", "sea", "sky"]
     (words,) = [line for line in run.summary().lines() if line.startswith("best")]
-    assert f"{best['val_accuracy']:.1%} right" in words and "nats per example" in words
+    assert f"{best['val_accuracy']:.1%} accuracy" in words and "nats per example" in words
     assert "examples/s while training" in "\n".join(run.summary().lines())
 
 

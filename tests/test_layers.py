@@ -211,16 +211,16 @@ def test_the_command_line_imports_click_and_little_else() -> None:
 def test_a_package_says_its_purpose_and_has_no_code() -> None:
     """`schedules` and `plugins` export their public names: user code imports them there."""
     for path in PATHS:
-        room = path.parent.relative_to(SOURCE).as_posix()
-        if path.name != "__init__.py" or room in (".", "book"):
+        folder = path.parent.relative_to(SOURCE).as_posix()
+        if path.name != "__init__.py" or folder in (".", "book"):
             continue
         docstring, *rest = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(docstring, ast.Expr), path
-        public = room in ("schedules", "plugins")
+        public = folder in ("schedules", "plugins")
         for node in rest:
             assert public and isinstance(node, ast.ImportFrom | ast.Assign), path
             if isinstance(node, ast.ImportFrom):
-                assert str(node.module).startswith(f"hairpin.{room}."), path
+                assert str(node.module).startswith(f"hairpin.{folder}."), path
 
 
 def test_hairpins_own_names_are_lazy() -> None:
@@ -248,7 +248,7 @@ def test_every_module_says_what_it_is_for() -> None:
             assert ast.get_docstring(MODULES[name_of(path)]), path
 
 
-def test_the_table_in_the_docs_has_every_room_in_order_its_purpose_and_its_mark() -> None:
+def test_the_table_in_the_docs_has_every_layer_in_order_its_purpose_and_its_mark() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w./]+)`( ○)? \| (.+) \|$", page, re.MULTILINE)
     names = [name.strip("/").replace("/", ".") for name, _, _ in rows]

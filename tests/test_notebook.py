@@ -93,7 +93,7 @@ def test_everything_that_happens_has_its_line() -> None:
     notebook.show(events.Evaluation(9, 1, 1.0, 2.0, train_accuracy=0.5, val_accuracy=0.25))
     (html,) = outputs.shown
     assert "reading" not in html
-    for words in ("resumed after 8 updates", "to 30 updates", "to 40 updates", "25.0% right"):
+    for words in ("resumed after 8 updates", "to 30 updates", "to 40 updates", "25.0% accuracy"):
         assert words in html
     for number in range(40):
         notebook.notice(f"line {number}")

@@ -558,7 +558,7 @@ def test_the_plan_counts_examples(classifier: Run, hairpin: Hairpin, base: Run) 
     assert " examples/s" in done.out and " tok/s" not in done.out
     listed = hairpin("runs", ".").out.splitlines()
     assert listed[0].split()[-1] == "accuracy" and listed[1].endswith("%")
-    assert "% right (" in shown and "% in training)" in shown and "bits per byte" not in shown
+    assert "% accuracy (" in shown and "% in training)" in shown and "bits per byte" not in shown
     assert "hairpin predict run TEXT" in done.out
 
 

@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from inspect import cleandoc
 from pathlib import Path
 
 from hairpin.config.load import known_keys
@@ -80,7 +81,7 @@ def test_every_number_says_its_unit() -> None:
 def test_every_table_says_what_it_is_about() -> None:
     for name, info in Config.model_fields.items():
         if isinstance(info.default, Table):
-            words = (type(info.default).__doc__ or "").strip()
+            words = cleandoc(type(info.default).__doc__ or "")
             assert words.endswith("."), name
             assert f"## `[{name}]`\n\n{words}\n" in reference()
 

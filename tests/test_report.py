@@ -284,7 +284,7 @@ def test_a_classifier_has_accuracy_and_a_matrix(written: Callable[..., Read]) ->
     assert found.line("accuracy", "validation") == ([0, 50, 100], [0.55, 0.75, 0.95])
     rows = [text for text in found.texts["tr"] if text.startswith(("ham", "<b>spam"))]
     assert rows == ["ham100", "<b>spam19"]
-    assert "95.0% right" in " ".join(found.texts["main"])
+    assert "95.0% accuracy" in " ".join(found.texts["main"])
     assert "bits" not in [chart["name"] for chart in found.data["charts"]]
 
 

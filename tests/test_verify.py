@@ -37,7 +37,7 @@ def test_a_whole_run_passes_and_nothing_in_it_changes(hairpin: Hairpin, run: Run
     done = hairpin("verify", run.path)
     assert done.code == 0 and done.err == ""
     for what in ("step-00000012", "best", "config.toml", "tokenizer", "metrics.jsonl"):
-        assert any(what in line and "whole" in line for line in done.out.splitlines()), what
+        assert any(what in line and "intact" in line for line in done.out.splitlines()), what
     assert contents(run.path) == before
 
 

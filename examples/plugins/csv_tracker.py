@@ -16,7 +16,7 @@ class CsvTracker(Tracker):
     """A row for each number: update, tokens trained on, name, value."""
 
     def open(self, run: Tracked) -> tuple[str, Written]:
-        """Begin the file, unless it is there."""
+        """Create the file, unless it exists."""
         self.path = run.path / "points.csv"
         if run.written is None:
             self._append([("update", "tokens", "name", "value")], "w")

@@ -1,1 +1,1 @@
-"""The command line: thin verbs over the Python API."""
+"""The command line: a thin command for each function of the Python API."""

@@ -28,7 +28,8 @@ from hairpin.system.access import require_working_folder
 from hairpin.system.shell import command
 from hairpin.system.version import __version__
 
-GROUPS = ("start", "before", "after", "share", "care")  # sections of the help, in this order
+# Sections of the help, in this order.
+GROUPS = ("training", "before training", "after training", "experiments", "exchange", "maintenance")
 ALIASES = {
     "generate": "sample",
     "pretrain": "train",
@@ -84,7 +85,7 @@ class Verbs(click.Group):
             hint = f"did you mean `hairpin {near[0]}`?" if near else "`hairpin --help` lists them"
             if "." in verb or "/" in verb:
                 hint = f"to train on it: `{command('train', Path(verb))}`"
-            raise click.UsageError(f"there is no verb {verb!r}; {hint}")
+            raise click.UsageError(f"there is no command {verb!r}; {hint}")
         name, found, rest = super().resolve_command(ctx, args)
         if found:
             refuse_repeats(found, rest)
@@ -98,7 +99,7 @@ def hairpin() -> None:
 
     \b
       hairpin train book.txt          train on a file, or a folder, for three minutes
-      hairpin sample                  let the newest run write
+      hairpin sample                  generate text with the newest run
     """
 
 

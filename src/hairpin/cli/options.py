@@ -136,9 +136,9 @@ _SETTINGS = {
         help="One setting; docs/config.md lists them. `--table.key value` does the same.",
     ),
     "recipe": click.option(
-        "--recipe", help="gpt2, qwen3, simple or book: the defaults to start from."
+        "--recipe", help="modern (default), gpt2, qwen3, simple or book: a set of defaults."
     ),
-    "size": click.option("--size", help="tiny … gpt2-xl: the shape of the model."),
+    "size": click.option("--size", help="nano, tiny, … gpt2-xl: the shape of the model."),
     "updates": click.option("--updates", type=int, help="Length of the run in optimizer updates."),
     "tokens": click.option("--tokens", type=int, help="Length of the run in tokens."),
     "epochs": click.option(

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ those before it:
 4. the command itself: `--set train.updates=1000`, or for short `--train.updates 1000`, or one of
    the flags that `hairpin train --help` lists, such as `--updates 1000`.
 
-Nothing that a command says is dropped. Where two things in it disagree, such as `--updates 1000`
+No part of a command is ignored. If two parts disagree, such as `--updates 1000`
 and `--set train.tokens=5000000`, it is refused with a line that names both; `--size` fills only
 those dimensions that the command does not give.
 
@@ -96,18 +97,18 @@ def fields_of(table: type[Table]) -> dict[str, dict[str, Any]]:
 def _table_section(name: str) -> Iterator[str]:
     table = type(Config.model_fields[name].default)
     yield f"## `[{name}]`"
-    yield table.__doc__ or ""
+    yield cleandoc(table.__doc__ or "")
     yield _keys(table, list(table.model_fields), f"{name}.")
     if table is Optimizer:
         yield "### `optimizer.kind`"
         yield _optimizers()
     if table is Schedule:
         yield f"### `[[{name}.extensions]]`"
-        yield Extension.__doc__ or ""
+        yield cleandoc(Extension.__doc__ or "")
         yield _keys(Extension, list(Extension.model_fields))
     if table is Data:
         yield f"### `[[{name}.sources]]`"
-        yield Source.__doc__ or ""
+        yield cleandoc(Source.__doc__ or "")
         yield _keys(Source, list(Source.model_fields))
 
 

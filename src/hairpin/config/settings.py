@@ -205,14 +205,14 @@ class Model(Table):
         description="GPT-2's network; a modern one: RMSNorm without weights, rotary positions, "
         "norms of query and key, squared ReLU, a head of its own with capped logits (what "
         "transformers calls NanoChat); or Qwen3's: RMSNorm with weights, norms of query and key, "
-        "rotary positions, SwiGLU, which more programs can run (docs/huggingface.md). Both want "
+        "rotary positions, SwiGLU, which more programs can run (docs/huggingface.md). Both need "
         "`bias` and `qkv_bias` off and no dropout, and `modern` also `tied`. Or one that a plugin "
         "registers.",
     )
     size: str | None = Field(
         None,
         max_length=40,
-        description="A named shape, from `tiny` to `gpt2-xl`, that fills the keys below that are "
+        description="A named shape, from `nano` to `gpt2-xl`, that fills the keys below that are "
         "unset; unset: chosen for the time budget.",
     )
     layers: int | None = Field(None, ge=1, le=512, description="Transformer blocks.")
@@ -233,7 +233,7 @@ class Model(Table):
     tied: bool = Field(True, description="The output head shares the token embedding's weights.")
     initialisation: Literal["gpt2", "pytorch"] = Field(
         "gpt2",
-        description="The first weights: GPT-2's normal ones of deviation 0.02, or what PyTorch's "
+        description="The initial weights: GPT-2's normal ones of deviation 0.02, or what PyTorch's "
         "own layers begin with, for an untied head: embeddings of deviation 1, the rest uniform.",
     )
 
@@ -637,14 +637,14 @@ class Track(Table):
     wandb_mode: Literal["offline", "online"] | None = Field(
         None,
         description="`online`: W&B sends the data; `offline`: it stays in the run's folder. Unset: "
-        "as WANDB_MODE says, else `online` where you are logged in, else `offline`.",
+        "the value of WANDB_MODE, else `online` where you are logged in, else `offline`.",
     )
     mlflow_uri: Annotated[str | None, AfterValidator(_without_credentials)] = Field(
         None,
         min_length=1,
         max_length=1000,
-        description="Where MLflow keeps runs: a folder, or the address of a server; unset: as "
-        "MLFLOW_TRACKING_URI says, else the folder `mlruns` next to the run's.",
+        description="Where MLflow keeps runs: a folder, or the address of a server; unset: the "
+        "value of MLFLOW_TRACKING_URI, else the folder `mlruns` next to the run's.",
     )
 
 

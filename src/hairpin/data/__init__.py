@@ -1,1 +1,1 @@
-"""Files and tables → documents → tokens → shards → batches, each a pure function of the last."""
+"""Files and tables → documents → tokens → shards → batches, a pure function at each step."""

@@ -129,7 +129,7 @@ def check_numbers(device: str, precisions: list[str]) -> Iterator[Finding]:
             f"skipped update on {device}", partial(compare_skipped, samples["modern"], device)
         )
         for name, sample in samples.items():
-            yield _compared(f"{name} writing on {device}", partial(compare_text, sample, device))
+            yield _compared(f"{name} generating on {device}", partial(compare_text, sample, device))
     for precision in precisions:
         numerics = Numerics(device, precision)
         with _configured(numerics):

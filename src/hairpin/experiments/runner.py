@@ -295,7 +295,7 @@ def _cost_text(experiment: Experiment, resources: Resources, seconds: float, ove
     each = f"{tuning} for the verdict)" if experiment.is_tuned else f"{seeds} seeds"
     left = (runs - over) * seconds / resources.workers
     return (
-        f"{'after the pilot' if over else 'price'}: {runs} runs, {arms} arms x {each}, "
+        f"{'after the pilot' if over else 'cost'}: {runs} runs, {arms} arms x {each}, "
         f"{resources.workers} at a time; a run takes {format_duration(seconds)}, about "
         f"{format_duration(left)} to go"
     )

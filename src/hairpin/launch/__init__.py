@@ -1,1 +1,1 @@
-"""From a request to a trained run: config, folder, resume, extension, the processes, the end."""
+"""From a request to a trained run: config, folder, resume, extension, processes."""

@@ -1,6 +1,6 @@
 """Filling in a config: open settings are chosen for the text, the machine and the time budget.
 
-    device and first weights → size → text → micro-batch → precision and speed → length
+    device and initial weights → size → text → micro-batch → precision and speed → length
 
 `hairpin train`, `plan`, `finetune` and the experiments all call `fill_config`; they differ in how
 they answer `Measurements`. Settings that the config has stay as they are, and only what an open one

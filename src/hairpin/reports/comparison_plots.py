@@ -136,7 +136,7 @@ def _difference_figure(comparison: Comparison, contrasts: Sequence[Contrast]) ->
     title = "Effects" if is_ablation else f"Difference from {base}"
     figure, ax = base_figure(f"{title}: mean, 95% interval, single seeds", "", height)
     smallest = comparison.experiment.smallest_difference
-    ax.axvspan(-smallest, smallest, color="#EEEEEE", lw=0, label="does not matter")
+    ax.axvspan(-smallest, smallest, color="#EEEEEE", lw=0, label="too small to matter")
     ax.axvline(0, color=GREY, lw=1)
     for row, contrast in enumerate(reversed(contrasts)):
         d = contrast.difference

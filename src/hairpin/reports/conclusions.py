@@ -88,7 +88,7 @@ def _arm_row(result: ArmResult) -> list[str]:
     speed, memory = result.mean("tokens_per_second"), result.mean("peak_bytes")
     clipped = result.mean("clipped_share")
     unstable = sum(bool(outcome.unstable_updates) for outcome in result.outcomes)
-    runs = str(len(result.outcomes)) + (f", {result.diverged} lost" if result.diverged else "")
+    runs = str(len(result.outcomes)) + (f", {result.diverged} diverged" if result.diverged else "")
     return [
         result.arm.name,
         format_lr(result.peak_lr) if result.peak_lr else "",

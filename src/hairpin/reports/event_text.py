@@ -67,7 +67,7 @@ def evaluation_fields(event: AnyEvent) -> list[str]:
         words.append(f"{bits:.3f} bits per byte")
     train_accuracy, val_accuracy = fields.get("train_accuracy"), fields.get("val_accuracy")
     if val_accuracy is not None and train_accuracy is not None:
-        words.append(f"{val_accuracy:.1%} right ({train_accuracy:.1%} in training)")
+        words.append(f"{val_accuracy:.1%} accuracy ({train_accuracy:.1%} in training)")
     if sources := fields.get("sources"):
         losses = (
             f"{safe_name(name)} {format_loss(each['val_loss'])}" for name, each in sources.items()

@@ -185,7 +185,7 @@ class Summary:
 
 def _losses(point: EvaluationPoint) -> str:
     if point.val_accuracy is not None:
-        return f"{point.val_accuracy:.1%} right, {format_loss(point.val_loss)} nats per example"
+        return f"{point.val_accuracy:.1%} accuracy, {format_loss(point.val_loss)} nats per example"
     words = f"{format_loss(point.val_loss)} nats per token"
     if point.val_bits_per_byte is not None:
         words += f", {point.val_bits_per_byte:.3f} bits per byte"

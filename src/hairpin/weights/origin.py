@@ -155,7 +155,7 @@ def with_start(config: Config, origin: Origin) -> Config:
 
 
 def load_start(config: Config, origin: Origin | None) -> Callable[[Spread], None] | None:
-    """Return a function that loads the first weights into a model; None if they are random.
+    """Return a function that loads the initial weights into a model; None if they are random.
 
     Args:
         config: of the run.

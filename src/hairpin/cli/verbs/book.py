@@ -10,7 +10,7 @@ from hairpin.cli.printing import say
 
 @click.command(
     cls=Verb,
-    group="care",
+    group="maintenance",
     place=4,
     short_help="Run the book's appendix D and compare with its printed results.",
 )
@@ -23,7 +23,7 @@ from hairpin.cli.printing import say
     "--text",
     type=PATH,
     metavar="FILE",
-    help="Train on this file, not on The Verdict, to which the printed figures belong.",
+    help="Train on this file instead of The Verdict, the text of the printed figures.",
 )
 @click.option(
     "--out",
@@ -42,7 +42,7 @@ def book(iterations: int | None, text: Path | None, out: Path, beside: Path | No
     """Run the book's appendix D with the plain functions of hairpin.book, and write a page that
     shows each printed figure next to the result.
 
-    All of it takes five to fifteen minutes on a CPU and 5 GB of memory.
+    This takes five to fifteen minutes on a CPU, and 5 GB of memory.
     """
     from hairpin.book.report.verb import run_book
     from hairpin.reports.terminal.run_display import counting_bar

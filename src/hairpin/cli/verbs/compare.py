@@ -54,7 +54,11 @@ def with_experiment_options(command: F) -> F:
     for option in reversed(
         (
             corpus_option,
-            click.option("--seeds", type=int, help="Verdict runs of each arm; default: 5."),
+            click.option(
+                "--seeds",
+                type=int,
+                help="Runs of each arm, one per seed, for the verdict; default: 5.",
+            ),
             click.option("--budget", metavar="40m", help="Wall time for the whole experiment."),
             click.option("--same-lr", is_flag=True, help="Do not tune each arm's learning rate."),
             click.option(
@@ -80,8 +84,8 @@ def with_experiment_options(command: F) -> F:
 
 @click.command(
     cls=Grouping,
-    group="after",
-    place=5,
+    group="experiments",
+    place=1,
     short_help="Compare recipes, and tell a real difference from noise.",
 )
 @click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=PATH)
@@ -96,7 +100,7 @@ def with_experiment_options(command: F) -> F:
 @click.option("--against", multiple=True, metavar="RUN...", help="Finished runs of another arm.")
 @with_experiment_options
 def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None:
-    """Compare arms on a text: which is better, and does the seed explain it?
+    """Compare variants (arms) on a text: which is better, or is it only the seed?
 
     \b
       hairpin compare book.txt --vary recipe=modern,gpt2 --budget 20m
@@ -104,9 +108,10 @@ def compare(arms: tuple[Path, ...], vary: tuple[str, ...], **given: Any) -> None
       hairpin compare --runs runs/a-1 runs/a-2 --against runs/b-1 runs/b-2
       hairpin compare --out experiments/compare-book-1 --only-report
 
-    Arms train on the same data in the same order from the same weights, each at its own best
-    learning rate; differences are taken within a seed. --runs and --against compare finished
-    runs, or another trainer's losses in a CSV or JSONL file with val_loss or val_bits_per_byte.
+    An arm is a variant: a config file, or a value of --vary. Arms train on the same data in the
+    same order from the same weights, each at its own best learning rate; differences are taken
+    within a seed. --runs and --against compare finished runs, or another trainer's losses in a
+    CSV or JSONL file with val_loss or val_bits_per_byte.
     """
     from hairpin.experiments import api
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Verb,
-    group="care",
+    group="maintenance",
     place=3,
     short_help="Report what this machine can do, and its problems.",
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "float32", "tf32", "bfloat16", "float16"]),
     default="auto",
     show_default=True,
-    help="Number format of the products to compare.",
+    help="Number format of the matrix products to compare.",
 )
 @click.option(
     "--compile", "compiling", is_flag=True, help="Compile too; takes up to a minute longer."
@@ -41,7 +41,7 @@ def doctor(device: str, precision: str, compiling: bool, as_json: bool) -> None:
     """Check this machine: versions, disk space, locks, devices, extras; and compare a device's
     results (losses, gradients, updates, samples) with plain float64 on the CPU.
 
-    Takes some seconds. The exit code is 1 if a device computes wrong results, else 0.
+    Takes a few seconds. The exit code is 1 if a device computes wrong results, else 0.
     """
     from hairpin.doctor.examine import examine
     from hairpin.reports.terminal.run_display import counting_bar

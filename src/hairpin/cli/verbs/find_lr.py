@@ -18,7 +18,7 @@ from hairpin.cli.printing import say
 
 
 @click.command(
-    cls=Verb, group="before", place=4, short_help="Find a peak learning rate with short runs."
+    cls=Verb, group="experiments", place=3, short_help="Find a peak learning rate with short runs."
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_settings
@@ -28,14 +28,14 @@ from hairpin.cli.printing import say
 @click.option("--out", type=PATH, help="The page to write; default: find-lr-TEXT.html.")
 @json_option
 def find_lr(texts: tuple[Path, ...], as_json: bool, **given: Any) -> None:
-    """Find a peak learning rate, by short runs of the whole schedule at rates a factor of two
-    apart.
+    """Find a peak learning rate: train short runs, each with the whole schedule, at rates a factor
+    of two apart.
 
     \b
       hairpin find-lr book.txt --size tiny
       hairpin find-lr book.txt --recipe gpt2 --updates 2000 --budget 10m
 
-    Only a page with the plot and the reason is kept.
+    It keeps only a page with the plot and the reason for the suggested rate.
     """
     from hairpin.experiments import api
     from hairpin.reports.terminal.experiment import ExperimentBar

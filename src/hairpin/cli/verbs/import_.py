@@ -9,7 +9,11 @@ from hairpin.cli.printing import say
 
 
 @click.command(
-    "import", cls=Verb, group="share", place=2, short_help="Import a transformers model as a run."
+    "import",
+    cls=Verb,
+    group="exchange",
+    place=2,
+    short_help="Import a transformers model as a run.",
 )
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--out", type=PATH, help="The run's folder.")

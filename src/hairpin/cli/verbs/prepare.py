@@ -10,7 +10,10 @@ from hairpin.cli.printing import say
 
 
 @click.command(
-    cls=Verb, group="before", place=2, short_help="Prepare text: a tokenizer and token shards."
+    cls=Verb,
+    group="before training",
+    place=2,
+    short_help="Prepare text: a tokenizer and token shards.",
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @click.option("--out", type=PATH, required=True, help="The folder to create.")

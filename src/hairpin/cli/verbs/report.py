@@ -9,7 +9,10 @@ from hairpin.cli.printing import say
 
 
 @click.command(
-    cls=Verb, group="after", place=4, short_help="Write a page about runs as one HTML file."
+    cls=Verb,
+    group="after training",
+    place=4,
+    short_help="Write a page about runs as one HTML file.",
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...", type=PATH)
 @click.option(

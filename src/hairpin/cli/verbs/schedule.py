@@ -11,7 +11,10 @@ from hairpin.cli.printing import say
 
 
 @click.command(
-    cls=Verb, group="before", place=3, short_help="Draw the learning-rate curve of a config."
+    cls=Verb,
+    group="before training",
+    place=3,
+    short_help="Draw the learning-rate curve of a config.",
 )
 @with_curve_settings
 @click.option("--png", type=PATH, help="Also write the plot to this file.")

@@ -19,7 +19,11 @@ from hairpin.cli.options import (
 
 
 @click.command(
-    cls=Verb, group="start", place=1, by_several=True, short_help="Train on text files or folders."
+    cls=Verb,
+    group="training",
+    place=1,
+    by_several=True,
+    short_help="Train on text files or folders.",
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_settings

@@ -11,16 +11,32 @@ from hairpin.cli.printing import say, say_table
 
 @click.command(
     cls=Verb,
-    group="care",
+    group="maintenance",
     place=2,
     short_help="Check a run's files; prove exact resume on this machine.",
 )
 @click.argument("run_or_config", required=False, type=PATH)
 @click.option("--resume", "prove", is_flag=True, help="Train, kill, resume and compare.")
-@click.option("--updates", type=click.IntRange(6, 100_000), default=60, show_default=True)
-@click.option("--kills", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the kills."
+    "--updates",
+    type=click.IntRange(6, 100_000),
+    default=60,
+    show_default=True,
+    help="With --resume: length of the run.",
+)
+@click.option(
+    "--kills",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="With --resume: how often the run is killed.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the moments of the kills.",
 )
 @click.option("--keep", is_flag=True, help="Keep the two runs that were compared.")
 @json_option
@@ -69,7 +85,7 @@ def _check(path: Path | None, as_json: bool) -> list[str]:
         return problems
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        state = "DAMAGED" if finding.problems else "whole"
+        state = "DAMAGED" if finding.problems else "intact"
         table.add_row(safe_text(finding.what), state, safe_text(finding.note))
     say_table(table)
     return problems
@@ -98,7 +114,7 @@ def _prove(
         click.echo(json.dumps(what | {"conditions": proof.conditions, "seed": seed}))
         return list(proof.differences)
     click.echo(
-        f"{updates:,} updates uninterrupted, and with {len(proof.kills)} kills (seed {seed})"
+        f"{updates:,} updates uninterrupted, and with kills: {len(proof.kills)} (seed {seed})"
     )
     for kill in proof.kills:
         click.echo(

@@ -96,7 +96,7 @@ class RunMeasurements:
 
     def fill_start(self, config: Config) -> Config:
         config = with_values(config, {"execution.device": choose_device(config.execution.device)})
-        if not self._is_new:  # such a run has a tokenizer, a shape, and its first weights
+        if not self._is_new:  # such a run has a tokenizer, a shape, and its initial weights
             is_older = config.execution.threads == "auto"  # than the setting
             return with_values(config, {"execution.threads": "all"}) if is_older else config
         if config.start.path is None:

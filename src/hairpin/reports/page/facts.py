@@ -59,7 +59,7 @@ def settings_table(config: Config, events: Sequence[Event], *, full: bool = Fals
         )
         for key, was, now in changed_keys(by_recipe, config)
     ]
-    head = ("setting", "value", f"default of {config.recipe}", "by")
+    head = ("setting", "value", f"default of {config.recipe}", "origin")
     return Table("Settings that differ from the recipe's defaults", head, rows, words=4)
 
 
