@@ -29,7 +29,7 @@ from hairpin.system.shell import command
 from hairpin.system.version import __version__
 
 # Sections of the help, in this order.
-GROUPS = ("training", "before training", "after training", "experiments", "exchange", "maintenance")
+GROUPS = ("start", "before", "after", "share", "care")
 ALIASES = {
     "generate": "sample",
     "pretrain": "train",

@@ -11,8 +11,8 @@ from hairpin.cli.verbs.compare import show_experiment, with_experiment_options
 
 @click.command(
     cls=Verb,
-    group="experiments",
-    place=2,
+    group="after",
+    place=6,
     short_help="Measure which parts of a recipe help on a text.",
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT|CONFIG]...", type=PATH)

@@ -10,7 +10,7 @@ from hairpin.cli.printing import say
 
 @click.command(
     cls=Verb,
-    group="maintenance",
+    group="care",
     place=4,
     short_help="Run the book's appendix D and compare with its printed results.",
 )

@@ -84,8 +84,8 @@ def with_experiment_options(command: F) -> F:
 
 @click.command(
     cls=Grouping,
-    group="experiments",
-    place=1,
+    group="after",
+    place=5,
     short_help="Compare recipes, and tell a real difference from noise.",
 )
 @click.argument("arms", nargs=-1, metavar="[ARM|TEXT]...", type=PATH)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Verb,
-    group="maintenance",
+    group="care",
     place=3,
     short_help="Report what this machine can do, and its problems.",
 )

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from hairpin.reports.terminal.tables import MeasurementLike
 
 
-@click.command(
-    cls=Verb, group="after training", place=2, short_help="Measure a run's model on any text."
-)
+@click.command(cls=Verb, group="after", place=2, short_help="Measure a run's model on any text.")
 @click.argument("run_and_texts", nargs=-1, metavar="[RUN] [TEXT]...", type=PATH)
 @column_option
 @click.option(

@@ -8,7 +8,7 @@ from hairpin.cli.options import PATH, Verb, weights_option
 
 
 @click.command(
-    cls=Verb, group="exchange", place=1, short_help="Export a run to transformers or llama.cpp."
+    cls=Verb, group="share", place=1, short_help="Export a run to transformers or llama.cpp."
 )
 @click.argument("run_and_out", nargs=-1, required=True, metavar="[RUN] OUT", type=PATH)
 @click.option(

@@ -18,7 +18,7 @@ from hairpin.cli.printing import say
 
 
 @click.command(
-    cls=Verb, group="experiments", place=3, short_help="Find a peak learning rate with short runs."
+    cls=Verb, group="before", place=4, short_help="Find a peak learning rate with short runs."
 )
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=PATH)
 @with_settings

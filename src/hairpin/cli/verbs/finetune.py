@@ -18,7 +18,7 @@ from hairpin.cli.options import (
 
 @click.command(
     cls=Verb,
-    group="training",
+    group="start",
     place=2,
     by_several=True,
     short_help="Fine-tune a trained model on labels or instructions.",

@@ -11,7 +11,7 @@ from hairpin.cli.printing import say
 @click.command(
     "import",
     cls=Verb,
-    group="exchange",
+    group="share",
     place=2,
     short_help="Import a transformers model as a run.",
 )

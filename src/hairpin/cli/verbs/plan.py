@@ -20,7 +20,7 @@ from hairpin.cli.options import (
 
 @click.command(
     cls=Verb,
-    group="before training",
+    group="before",
     place=1,
     short_help="Estimate the cost of a run, and check its text.",
 )

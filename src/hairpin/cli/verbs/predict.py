@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hairpin.data.tables.records import Row
 
 
-@click.command(cls=Verb, group="after training", place=3, short_help="Predict the labels of texts.")
+@click.command(cls=Verb, group="after", place=3, short_help="Predict the labels of texts.")
 @click.argument("run_and_texts", nargs=-1, metavar="[RUN] TEXT|FILE...", required=True)
 @json_option
 @weights_option

@@ -11,7 +11,7 @@ from hairpin.cli.printing import say
 
 @click.command(
     cls=Verb,
-    group="before training",
+    group="before",
     place=2,
     short_help="Prepare text: a tokenizer and token shards.",
 )

@@ -10,7 +10,7 @@ from hairpin.cli.printing import say
 
 @click.command(
     cls=Verb,
-    group="after training",
+    group="after",
     place=4,
     short_help="Write a page about runs as one HTML file.",
 )

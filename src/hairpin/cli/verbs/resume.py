@@ -10,7 +10,7 @@ from hairpin.cli.options import Verb, plugin_option, run_argument, track_option
 
 @click.command(
     cls=Verb,
-    group="training",
+    group="start",
     place=3,
     by_several=True,
     short_help="Resume a run where it stopped.",

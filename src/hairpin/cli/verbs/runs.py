@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hairpin.run import Run
 
 
-@click.command(cls=Verb, group="maintenance", place=1, short_help="List the runs in a folder.")
+@click.command(cls=Verb, group="care", place=1, short_help="List the runs in a folder.")
 @click.argument("folder", required=False, type=PATH)
 def runs(folder: Path | None) -> None:
     """List the runs in FOLDER, ./runs if left out: status, size, best validation."""

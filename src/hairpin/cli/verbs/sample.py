@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from hairpin.model.products import Precision
 
 
-@click.command(
-    cls=Verb, group="after training", place=1, short_help="Generate text with a run's model."
-)
+@click.command(cls=Verb, group="after", place=1, short_help="Generate text with a run's model.")
 @run_argument
 @click.option("--prompt", help="Text to continue.")
 @click.option("--tokens", type=click.IntRange(1, 1_000_000), default=200, show_default=True)

@@ -12,7 +12,7 @@ from hairpin.cli.printing import say
 
 @click.command(
     cls=Verb,
-    group="before training",
+    group="before",
     place=3,
     short_help="Draw the learning-rate curve of a config.",
 )

@@ -20,7 +20,7 @@ from hairpin.cli.options import (
 
 @click.command(
     cls=Verb,
-    group="training",
+    group="start",
     place=1,
     by_several=True,
     short_help="Train on text files or folders.",

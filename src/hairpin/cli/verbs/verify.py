@@ -11,7 +11,7 @@ from hairpin.cli.printing import say, say_table
 
 @click.command(
     cls=Verb,
-    group="maintenance",
+    group="care",
     place=2,
     short_help="Check a run's files; prove exact resume on this machine.",
 )
