@@ -63,11 +63,11 @@ def main() -> None:
 
 
 def time_candidate(values: dict[str, Any]) -> tuple[Config, float]:
-    """The candidate's settled config, and the seconds of one update on this machine."""
+    """The candidate's filled-in config, and the seconds of one update on this machine."""
     asked = build_config(flags={**values, "train.updates": 1000, "schedule.warmup_updates": 0})
-    settled = fill_run(asked, None, hairpin.Quiet())
-    batches = Batches(settled.prepared.train, settled.shape.context, 0)
-    speed = measure_update(settled.config, GPT(settled.shape), batches, 3.0)
+    filled = fill_run(asked, None, hairpin.Quiet())
+    batches = Batches(filled.prepared.train, filled.shape.context, 0)
+    speed = measure_update(filled.config, GPT(filled.shape), batches, 3.0)
     return asked, speed.seconds_per_update
 
 

@@ -68,9 +68,9 @@ def trained_pool(seeds: int, directory: ExperimentDirectory) -> dict[str, list[f
         for name, changes in ARMS.items()
     ]
     workers, threads = available_workers(3 * seeds, "cpu")
-    settled = prepare_arms(arms, None, "updates", threads, Preparing(NoProgress())).arms
-    experiment = Experiment("compare", "python-docs", settled, tuple(range(seeds)), (1.0,))
-    trials = [Trial(arm, 1.0, seed) for seed in range(seeds) for arm in settled]
+    prepared = prepare_arms(arms, None, "updates", threads, Preparing(NoProgress())).arms
+    experiment = Experiment("compare", "python-docs", prepared, tuple(range(seeds)), (1.0,))
+    trials = [Trial(arm, 1.0, seed) for seed in range(seeds) for arm in prepared]
     wanted = [
         (directory.run_of(trial).path, to_tree(experiment.config_of(trial)))
         for trial in trials
@@ -78,20 +78,20 @@ def trained_pool(seeds: int, directory: ExperimentDirectory) -> dict[str, list[f
     ]
     updates = SETTINGS["train.updates"]
     done = dict.fromkeys((folder for folder, _ in wanted), 0)
-    with Progress(console=Console(stderr=True)) as progress, Workers(workers, threads) as crew:
+    with Progress(console=Console(stderr=True)) as progress, Workers(workers, threads) as team:
         task = progress.add_task("training", total=updates * len(wanted))
 
         def advance(folder: Path, count: int) -> None:
             done[folder] = count
             progress.update(task, completed=sum(done.values()))
 
-        crew.train(wanted, advance)
+        team.train(wanted, advance)
     return {
         arm.name: [
             outcome_of_run(directory.run_of(Trial(arm, 1.0, seed))).final[BITS]
             for seed in range(seeds)
         ]
-        for arm in settled
+        for arm in prepared
     }
 
 

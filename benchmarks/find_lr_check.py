@@ -71,15 +71,15 @@ def fine_grid(request: Request, folder: Path) -> dict[float, float]:
     """Peak learning rate → final bits per byte of runs of full length; infinite if one diverged."""
     workers, threads = available_workers(2 * len(FINE), "cpu")
     arm = RequestedArm("fine", {}, requested_config(request))
-    settled = prepare_arms([arm], None, "tokens", threads, Preparing(NoProgress())).arms
-    experiment = Experiment("compare", "", settled, (), FINE)
+    prepared = prepare_arms([arm], None, "tokens", threads, Preparing(NoProgress())).arms
+    experiment = Experiment("compare", "", prepared, (), FINE)
     directory = ExperimentDirectory(folder / "fine")
     with Workers(workers, threads) as pool, ExperimentBar() as progress:
         runner = TrialRunner(experiment, directory, pool, progress)
-        runner.train("fine grid", tuning_trials(settled, FINE))
+        runner.train("fine grid", tuning_trials(prepared, FINE))
     (result,) = read_arms(experiment, directory)
     return {
-        settled[0].peak_lr * scale: statistics.fmean(o.final[result.unit] for o in outcomes)
+        prepared[0].peak_lr * scale: statistics.fmean(o.final[result.unit] for o in outcomes)
         if all(o.final for o in outcomes)
         else math.inf
         for scale, outcomes in result.tuning.items()

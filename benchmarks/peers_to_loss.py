@@ -123,7 +123,7 @@ def main() -> None:
 def as_given(name: str, folder: Path, asked: argparse.Namespace) -> Text:
     """What hairpin itself would train `gpt2` on, and measure it on."""
     folder.mkdir()
-    settled, ours = (
+    filled, ours = (
         fill_run(
             build_config(flags=settings_of(name, recipe, asked) | {"train.updates": 100}),
             None,
@@ -131,7 +131,7 @@ def as_given(name: str, folder: Path, asked: argparse.Namespace) -> Text:
         )
         for recipe in ("gpt2", "modern")
     )
-    prepared, shape = settled.prepared, settled.shape
+    prepared, shape = filled.prepared, filled.shape
     for key in ("vocabulary", "context", "layers", "width"):
         assert getattr(shape, key) == getattr(ours.shape, key), key
     windows = Windows(prepared.val, shape.context, VALIDATION_TOKENS)
@@ -141,7 +141,7 @@ def as_given(name: str, folder: Path, asked: argparse.Namespace) -> Text:
     np.savez(file, inputs=inputs, targets=targets)
     token_bytes = prepared.tokenizer.token_bytes()
     seeds = range(asked.seeds)
-    tokens = settled.config.train.tokens_per_update
+    tokens = filled.config.train.tokens_per_update
     assert tokens
     return Text(
         name, folder, shape, tokens // shape.context,

@@ -26,7 +26,7 @@ from hairpin.planning.choose import (
     rung_of,
 )
 from hairpin.planning.fill import TextSize, fill_config
-from hairpin.planning.measure import fill_run as settling
+from hairpin.planning.measure import fill_run as filling
 from hairpin.planning.measure import probe
 from hairpin.planning.measure.fill_run import PretrainingMeasurements, fill_speed
 from hairpin.planning.measure.probe import Speed
@@ -489,7 +489,7 @@ def settled_with(
         return replace(found, precision=precision, threads=threads)
 
     monkeypatch.setattr(probe, "measure_update", measured)
-    monkeypatch.setattr(settling, "may_use_one_thread", lambda device: True)
+    monkeypatch.setattr(filling, "may_use_one_thread", lambda device: True)
     notices: list[str] = []
     flags = {"data.texts": ["/x"], "execution.device": "cpu", "model.size": "nano"} | settings
     nothing: Any = None

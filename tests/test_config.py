@@ -413,7 +413,7 @@ KINDS = {key: kind for kind, key in plugins.KEYS.items()}
 def configs(draw: st.DrawFn) -> Config:
     """Configs of any legal values, but for keys that contradict others."""
     tree: dict[str, dict[str, Any]] = {}
-    settled: tuple[tuple[dict[str, Any], list[str]], ...]
+    unset: tuple[tuple[dict[str, Any], list[str]], ...]
     for table, info in Config.model_fields.items():
         if not isinstance(info.default, Table):
             continue
@@ -437,14 +437,14 @@ def configs(draw: st.DrawFn) -> Config:
     elif tree.get("finetune", {}).get("kind"):
         tree["finetune"]["template"] = draw(TEXTS) + "{instruction}"
     model["size"] = draw(st.sampled_from(sorted(SIZES)))
-    settled = (
+    unset = (
         (data, ["corpus"]),
         (schedule, ["decay_updates", "decay_tokens", "decay_fraction", "initial_lr", "min_lr"]),
         (schedule, ["warmup_updates", "warmup_tokens"]),
         (train, ["updates", "tokens", "tokens_per_update"]),
         (model, ["heads", "width"]),
     )
-    for values, keys in settled:
+    for values, keys in unset:
         for key in keys:
             values.pop(key, None)
     recipe = draw(st.sampled_from(sorted(RECIPES)))

@@ -413,7 +413,7 @@ def test_what_a_comparison_varies_is_not_said_otherwise(hairpin: Hairpin, tmp_pa
     assert done.refusal.startswith("--size nano, --seeds 3: --runs and --against compare finished")
 
 
-def settled(folder: Path, variation: str) -> PreparedArms:
+def prepared_arms(folder: Path, variation: str) -> PreparedArms:
     """Arms of a small network that differ in this."""
     varied = (variation.partition("=")[0], "train.updates")
     settings = {key: value for key, value in SMALL.items() if key not in varied}
@@ -425,13 +425,13 @@ def settled(folder: Path, variation: str) -> PreparedArms:
 
 def test_arms_of_other_lengths_are_not_at_equal_tokens(tmp_path: Path) -> None:
     """64 tokens an update."""
-    lengths = settled(tmp_path, "train.updates=6,12")
+    lengths = prepared_arms(tmp_path, "train.updates=6,12")
     assert lengths.equal == ""
     assert lengths.model.endswith("unequal tokens: updates=6 of 384, updates=12 of 768")
-    in_tokens = settled(tmp_path, "train.tokens=640,1280")
+    in_tokens = prepared_arms(tmp_path, "train.tokens=640,1280")
     assert in_tokens.model.endswith("unequal tokens: tokens=640 of 640, tokens=1280 of 1,280")
     # A batch twice as large has as many tokens in half the updates.
-    batches = settled(tmp_path, "train.tokens_per_update=64,128")
+    batches = prepared_arms(tmp_path, "train.tokens_per_update=64,128")
     assert batches.equal == "tokens"
     updates = [arm.config["train"]["updates"] for arm in batches.arms]
     assert updates[0] == pytest.approx(2 * updates[1], abs=2)

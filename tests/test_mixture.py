@@ -291,10 +291,10 @@ def test_the_vocabulary_is_learned_from_sources_by_weight(tmp_path: Path) -> Non
 
 def test_a_changed_source_is_named(tmp_path: Path) -> None:
     data = Data.model_validate({"sources": two_sources(tmp_path)})
-    settled = prepare_text(data, Tokenizer(kind="bytes")).data
+    filled = prepare_text(data, Tokenizer(kind="bytes")).data
     (tmp_path / "large.txt").write_text(some_text(3000, seed=9))
     with pytest.raises(CorpusError, match=r"large: the text has changed since this run's config"):
-        prepare_text(settled, Tokenizer(kind="bytes"))
+        prepare_text(filled, Tokenizer(kind="bytes"))
 
 
 def test_a_source_that_is_too_small_is_named(tmp_path: Path) -> None:

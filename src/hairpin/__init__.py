@@ -6,7 +6,7 @@
     print(run.summary().best)
 
 The names below are imported when they are first used, so that importing hairpin costs nothing. It
-sets one variable of the environment, if none of its kind is set (see `waiting`).
+sets one variable of the environment, if none of its kind is set (see `system.spinning`).
 """
 
 import re

@@ -141,11 +141,11 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
 
 
 def without_overridden(
-    below: Mapping[str, Any], above: Tree, rivals: ExclusiveKeys = EXCLUSIVE_KEYS
+    below: Mapping[str, Any], above: Tree, exclusive: ExclusiveKeys = EXCLUSIVE_KEYS
 ) -> Tree:
     """Return the lower layer without the keys that the upper one sets in another way."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in below.items()}
-    for said, silenced in rivals:
+    for said, silenced in exclusive:
         if get(above, said) is None:
             continue
         for key in silenced:

@@ -300,8 +300,7 @@ class Schedule(Table):
         description="The curve after warmup: "
         + ", ".join(f"`{curve}`" for curve in BUILT_IN["schedule"])
         + ", or one that a plugin registers; unset: `wsd` where a time budget chooses the length, "
-        "else "
-        "`cosine`.",
+        "else `cosine`.",
     )
     peak_lr: LearningRate | None = Field(
         None, description="The learning rate at the end of warmup; unset: chosen from the width."
@@ -596,8 +595,7 @@ def _without_credentials(uri: str | None) -> str | None:
     if uri is not None and "@" in urlsplit(uri).netloc:
         raise ValueError(
             "a user name or password must not be in a config; put it into "
-            "MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD"
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     return uri
 

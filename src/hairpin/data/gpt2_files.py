@@ -175,8 +175,7 @@ def _found(
     if missing:
         raise ValueError(
             f"{len(missing)} of the 256 bytes have no token, so it cannot encode every text (to "
-            "train one that can: "
-            "initial_alphabet=ByteLevel.alphabet())"
+            "train one that can: initial_alphabet=ByteLevel.alphabet())"
         )
     if "" in tokens:
         raise ValueError("one of its added tokens is empty")

@@ -206,8 +206,7 @@ def _zstd_blocks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise CorpusError(
                 f"{shown(path)}: needs more memory to unpack than this machine has; unpack it "
-                "first, as with"
-                " `zstd -d --long=31`"
+                "first, as with `zstd -d --long=31`"
             ) from None
         raise _damaged(path, "zstd", str(error)) from error
     if frame is not None:

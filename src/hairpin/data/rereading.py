@@ -83,8 +83,8 @@ def files_of(texts: Iterable[Any]) -> list[Path]:
     found = list(texts)
     if others := [text for text in found if not isinstance(text, str | os.PathLike)]:
         raise CorpusError(
-            f"a {type(others[0]).__name__} is not a file; write its records to a file, and name "
-            "that"
+            f"a {type(others[0]).__name__} is not a file; write its records to a file, and "
+            "name that"
         )
     return [Path(text) for text in found]
 

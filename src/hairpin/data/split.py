@@ -33,7 +33,7 @@ Split = Literal["documents", "tails", "mixed"]
 
 _FORMAT = 4
 # A file that changed this shortly before the survey may change again unseen: clocks are coarse.
-_SETTLED_SECONDS = 2.0
+_UNCHANGED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _surveyed(corpus: Corpus, cache: Path, on_progress: Progress | None) -> Surv
     found = _load(path) if path else None
     if found is None:
         found = _read(corpus, on_progress)
-        if path and settled(corpus, start_time):
+        if path and is_unchanged(corpus, start_time):
             # Without a cache the next run just reads the text again.
             with contextlib.suppress(OSError):
                 write_atomically(path, _dump(found))
@@ -337,10 +337,10 @@ def survey_path(corpus: Corpus, cache: Path) -> Path | None:
     return cache / "surveys" / f"{signature.hexdigest()}.npz"
 
 
-def settled(corpus: Corpus, start_time: float) -> bool:
-    """Tell whether no file changed in the last moments, so that a later change would show."""
+def is_unchanged(corpus: Corpus, start_time: float) -> bool:
+    """True if no file changed in the last moments, so that a later change would show."""
     try:
         newest = max(p.stat().st_mtime for source in corpus.sources for p in source.files())
     except (OSError, ValueError):
         return False
-    return newest < start_time - _SETTLED_SECONDS
+    return newest < start_time - _UNCHANGED_SECONDS

@@ -134,11 +134,11 @@ def arms_of_factors(
             key: switched_on if on[name] else off
             for name, (key, off, switched_on) in settings.items()
         }
-        rivals = {"schedule.warmup_fraction": None, "schedule.warmup_tokens": None}
-        silenced = rivals if changes.get("schedule.warmup_updates") == 0 else {}
+        alternatives = {"schedule.warmup_fraction": None, "schedule.warmup_tokens": None}
+        unset = alternatives if changes.get("schedule.warmup_updates") == 0 else {}
         known = {key: value for key, value in changes.items() if value is not _UNCHANGED}
         name = " + ".join(name for name, is_on in on.items() if is_on) or "none"
-        arms.append(RequestedArm(name, on, with_values(base, {**silenced, **known})))
+        arms.append(RequestedArm(name, on, with_values(base, {**unset, **known})))
     return arms, tuple(settings)
 
 

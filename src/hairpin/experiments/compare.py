@@ -277,8 +277,7 @@ def _require_fair(arms: Sequence[RequestedArm], options: Options) -> None:
     if tuned and not options.same_lr:
         raise ConfigError(
             f"{tuned[0]}: arms that differ in the learning rate cannot be tuned; add --same-lr, "
-            "or search for a rate with"
-            " `hairpin find-lr`"
+            "or search for a rate with `hairpin find-lr`"
         )
 
 

@@ -186,7 +186,7 @@ def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> 
     watcher = Preparing(progress)
     comparable = prepare_arms([arm], per_run, "tokens", resources.threads, watcher)
     fits = per_run / comparable.seconds_per_run
-    (settled,) = comparable.arms
+    (prepared,) = comparable.arms
     if length_of(arm.config):
         whole = Experiment("compare", "", comparable.arms, ()).config_of(
             tuning_trials(comparable.arms, [1.0])[0]
@@ -197,8 +197,8 @@ def _short_runs(arm: RequestedArm, resources: Resources, progress: Progress) -> 
         length = {"train.updates": updates, "train.tokens": None, "train.epochs": None}
         shorter = RequestedArm(arm.name, {}, with_values(arm.config, length))
         comparable = prepare_arms([shorter], None, "tokens", resources.threads, watcher)
-        (settled,) = comparable.arms
-    return Experiment("compare", comparable.text, (settled,), (), _SCALES, model=comparable.model)
+        (prepared,) = comparable.arms
+    return Experiment("compare", comparable.text, (prepared,), (), _SCALES, model=comparable.model)
 
 
 def _write_page(

@@ -86,22 +86,22 @@ def prepare_arms(
     torch.set_num_threads(threads)
     try:
         first = _prepare_first(asked[0].config, seconds_per_run, watcher)
-        settled = [first, *(_prepare_like(arm, first, equal, watcher) for arm in asked[1:])]
+        filled = [first, *(_prepare_like(arm, first, equal, watcher) for arm in asked[1:])]
     finally:
         torch.set_num_threads(before)
     arms: list[Arm] = []
-    for arm, found in zip(asked, settled, strict=True):
+    for arm, found in zip(asked, filled, strict=True):
         peak_lr = found.config.schedule.peak_lr
         assert peak_lr
         config = short_tree(_with_lr_settings_open(arm.config, found.config, first.config))
         twin = next((a.name for a in arms if a.config == config and a.peak_lr == peak_lr), None)
         arms.append(Arm(arm.name, dict(arm.changes), config, peak_lr, twin))
-    lengths = {arm.name: _tokens_of(found) for arm, found in zip(asked, settled, strict=True)}
+    lengths = {arm.name: _tokens_of(found) for arm, found in zip(asked, filled, strict=True)}
     differ = equal is None and any(
         abs(_tokens_of(found) - _tokens_of(first)) >= (found.config.train.tokens_per_update or 1)
-        for found in settled
+        for found in filled
     )
-    seconds = max(_seconds_of(found) for found in settled)
+    seconds = max(_seconds_of(found) for found in filled)
     model = _model_of(first, lengths if differ else {})
     text = text_of(first.config.data)
     return PreparedArms(tuple(arms), text, model, "" if differ else equal or "tokens", seconds)
@@ -122,9 +122,9 @@ def _model_of(first: FilledRun, lengths: Mapping[str, int]) -> str:
     )
 
 
-def _tokens_of(settled: FilledRun) -> int:
+def _tokens_of(filled: FilledRun) -> int:
     """Return the tokens that a whole run trains on."""
-    train = settled.config.train
+    train = filled.config.train
     assert train.updates and train.tokens_per_update
     return train.updates * train.tokens_per_update
 
@@ -169,25 +169,25 @@ def _prepare_like(
     own_length = equal is None and (varied or not _same_length(config, like))
     if not own_length:
         values |= {"train.updates": like.train.updates, "train.tokens": None, "train.epochs": None}
-    settled = fill_run(with_values(config, values), None, watcher)
+    filled = fill_run(with_values(config, values), None, watcher)
     if own_length or equal == "updates":
-        return settled
-    return _with_equal_length(settled, first, equal, watcher)
+        return filled
+    return _with_equal_length(filled, first, equal, watcher)
 
 
 def _with_equal_length(
-    settled: FilledRun, first: FilledRun, equal: str | None, watcher: Watcher
+    filled: FilledRun, first: FilledRun, equal: str | None, watcher: Watcher
 ) -> FilledRun:
     """Return the arm with the length that gives it the tokens, or the time, of the first."""
-    like, config = first.config.train, settled.config
+    like, config = first.config.train, filled.config
     assert like.updates and like.tokens_per_update and config.train.tokens_per_update
     if equal == "time":
-        updates = like.updates * first.seconds_per_update / settled.seconds_per_update
+        updates = like.updates * first.seconds_per_update / filled.seconds_per_update
     else:
         updates = math.ceil(like.updates * like.tokens_per_update / config.train.tokens_per_update)
     length = {"train.updates": max(2, round(updates))}
     if length["train.updates"] == config.train.updates:
-        return settled
+        return filled
     open_ones = {
         "schedule.warmup_updates": None,
         "evaluate.every_updates": None,
@@ -198,19 +198,19 @@ def _with_equal_length(
     return fill_run(with_values(config, {**open_ones, **length}), None, watcher)
 
 
-def _with_lr_settings_open(asked: Config, settled: Config, first: Config) -> Config:
+def _with_lr_settings_open(asked: Config, filled: Config, first: Config) -> Config:
     """Return the filled-in config with the settings that depend on the learning rate as requested,
     and evaluations that suit a comparison: few, of many tokens, the same for every arm.
     """
-    train, context = first.train, settled.model.context
-    assert settled.train.updates and context and train.updates and train.tokens_per_update
+    train, context = first.train, filled.model.context
+    assert filled.train.updates and context and train.updates and train.tokens_per_update
     tokens = max(
         _MIN_EVALUATION_TOKENS,
         int(_EVALUATION_SHARE * train.updates * train.tokens_per_update),
     )
-    every = math.ceil(settled.train.updates / _EVALUATIONS)
+    every = math.ceil(filled.train.updates / _EVALUATIONS)
     return with_values(
-        settled,
+        filled,
         {
             "schedule.min_lr": asked.schedule.min_lr,
             "train.seed": 0,
@@ -229,10 +229,10 @@ def _same_length(config: Config, like: Config) -> bool:
     return not length_of(config) or config.train.updates == like.train.updates
 
 
-def _seconds_of(settled: FilledRun) -> float:
-    updates = settled.config.train.updates
+def _seconds_of(filled: FilledRun) -> float:
+    updates = filled.config.train.updates
     assert updates
-    return updates * settled.seconds_per_update / _CROWDED_SLOWDOWN * _EVALUATING + 1.0
+    return updates * filled.seconds_per_update / _CROWDED_SLOWDOWN * _EVALUATING + 1.0
 
 
 def _texts(config: Config) -> tuple[Any, ...]:

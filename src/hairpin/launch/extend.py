@@ -113,7 +113,7 @@ def extended_config(
         raise RunError(f"--policy {policy}: choose one of {', '.join(POLICIES)}")
     if is_imported(run):
         raise RunError(f"{run.path}: {nothing_to_resume(run.path)}")
-    if not _is_settled(config):
+    if not _is_filled(config):
         raise RunError(f"{run.path}: not started yet; `{command('resume', run.path)}` starts it")
     more, note = _updates(run, config, by)
     _refuse_if_rates_would_change(run, schedule_of(config), policy)
@@ -126,7 +126,7 @@ def _requested_keys(run: Run) -> frozenset[str]:
     return frozenset(flat(start.get("asked", {})))
 
 
-def _is_settled(config: Config) -> bool:
+def _is_filled(config: Config) -> bool:
     train = config.train
     return bool(train.updates and train.tokens_per_update and config.schedule.peak_lr)
 

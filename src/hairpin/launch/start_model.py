@@ -49,8 +49,7 @@ def disagreements(asked: RequestedSettings, start: Path) -> Iterator[str]:
             asked,
             "recipe",
             f"{start} has another network ({', '.join(others)}); leave the recipe out, and set "
-            "its other settings, such as optimizer.kind=muon"
-            "",
+            "its other settings, such as optimizer.kind=muon",
         )
 
 

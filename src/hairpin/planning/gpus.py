@@ -67,9 +67,9 @@ def gpu_named(name: str) -> Gpu:
     return GPUS[key]
 
 
-def seconds_on_paper(gpu: Gpu, flops: float, gpus: int = 1, mfu: float = MFU) -> float:
+def seconds_on_paper(gpu: Gpu, flops: float, mfu: float = MFU) -> float:
     """Return how long the operations take at this share of the peak."""
-    return flops / (gpu.flops * mfu * gpus)
+    return flops / (gpu.flops * mfu)
 
 
 def shape_of_count(

@@ -170,8 +170,8 @@ def require_plugins(entries: Sequence[Entry], command: str) -> None:
         if now:
             raise RunError(
                 f"{entry.path}: not the plugin that the run was made with (SHA-256 "
-                f"{now.sha256[:12]}…, "
-                f"was {entry.sha256[:12]}…); restore it, or add --accept-plugin to use this one"
+                f"{now.sha256[:12]}…, was {entry.sha256[:12]}…); restore it, or add "
+                "--accept-plugin to use this one"
             )
     if missing:
         named = quoted_words(*(w for entry in entries for w in ("--plugin", Path(entry.path))))

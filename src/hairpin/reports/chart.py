@@ -1,7 +1,7 @@
 """A chart as data: curves, marks and words, but nothing about drawing.
 
-`analysis.figures` draws charts as PNG, the page's `charts.js` as SVG, and `analysis.curves` that of
-a schedule on a terminal.
+`reports.figures` draws charts as PNG, the page's `charts.js` as SVG, and `reports.schedule_drawing`
+a schedule's on a terminal.
 """
 
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ def charts_of(events: Sequence[Event], config: Config) -> Iterator[Chart]:
     """Yield all charts that the record has data for, one by one: of a long run each is large.
 
     Args:
-        events: the record's valid events (`analysis.held.history`).
+        events: the record's valid events (`reports.history.history`).
         config: the run's.
     """
     make: tuple[Callable[[], Chart | None], ...] = (

@@ -260,7 +260,7 @@ def contrasts_with_first(
     found: list[tuple[ArmResult, Difference, tuple[float, ...]]] = []
     special: dict[str, str] = {}
     for other in others:
-        if other.arm.same_as is not None and _root(other.arm, arms) == _root(base.arm, arms):
+        if other.arm.same_as is not None and _root(other.arm) == _root(base.arm):
             special[other.arm.name] = "identical by construction"
         elif measured := differences(base, other):
             found.append((other, *measured))
@@ -290,5 +290,5 @@ def contrasts_with_first(
     )
 
 
-def _root(arm: Arm, arms: Sequence[ArmResult]) -> str:
+def _root(arm: Arm) -> str:
     return arm.same_as or arm.name

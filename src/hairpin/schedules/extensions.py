@@ -114,9 +114,8 @@ def extended(base: Schedule, extensions: Sequence[tuple[int, str]], updates: int
     if any(end <= at for at, end in pairwise(bounds)):
         written = ", ".join(f"{bound:,}" for bound in bounds)
         raise ConfigError(
-            "schedule.extensions: "
-            "each must begin after the one before it, and the last before train.updates; these "
-            f"are {written}"
+            "schedule.extensions: each must begin after the one before it, and the last before "
+            f"train.updates; these are {written}"
         )
     if bounds[0] != base.updates:
         raise ValueError(f"the base has {base.updates} updates and is extended at {bounds[0]}")

@@ -78,8 +78,7 @@ def require_working_folder() -> None:
     except OSError as error:
         raise RunError(
             f"the working folder cannot be determined ({error.strerror}): it was deleted, or its "
-            "disk is "
-            "gone; change to an existing one with `cd`"
+            "disk is gone; change to an existing one with `cd`"
         ) from None
 
 

@@ -122,8 +122,7 @@ def text_inputs(
     if fitted is None:
         return None, (
             f"{place}: {len(ids) + 1:,} tokens, and the model's context is {context:,}; shorten "
-            "the text"
-            f"{advice}"
+            f"the text{advice}"
         )
     return np.concatenate([[tokenizer.end_of_text], fitted]), None
 

@@ -59,13 +59,12 @@ def read_instructions(path: Path, config: Config) -> Instructions:
     records = read_records(path, expected, config.data.on_bad_bytes)
     input_ = next((name for name in inputs if records.columns.get(name)), inputs[0])
     optional = tuple(dict.fromkeys((input_, *responses)))
-    rows = records.rows(Wanted((instruction,), optional, _advice(records, asked), _EXAMPLE))
+    rows = records.rows(Wanted((instruction,), optional, _advice(records), _EXAMPLE))
     columns = [name for name in responses if any(row.fields[name].strip() for row in rows)]
     if not columns:
         raise CorpusError(
             f"{path}: no record has a {' or '.join(responses)}; rename their column, or name it "
-            "with"
-            " --set finetune.response_column=…"
+            "with --set finetune.response_column=…"
         )
     _require_used_inputs(path, rows, input_, asked)
     found = [_instruction(row, instruction, input_, columns) for row in rows]
@@ -125,7 +124,7 @@ def _answered(rows: Sequence[Row], asked: Finetune, column: str) -> tuple[list[R
     return kept, len(rows) - len(kept)
 
 
-def _advice(records: Records, asked: Finetune) -> str:
+def _advice(records: Records) -> str:
     """Return advice on naming the columns of this file."""
     for question, answer in _PAIRS:
         if {question, answer} <= records.columns.keys():
@@ -233,8 +232,7 @@ def _too_long(place: str, prompt: int, response: int, context: int, *, may_cut: 
     if response + 2 > context:
         return (
             f"{place}: the response alone has {response:,} tokens, and the model's context is "
-            f"{context:,}; shorten"
-            " it, or drop such records with finetune.too_long=drop"
+            f"{context:,}; shorten it, or drop such records with finetune.too_long=drop"
         )
     return (
         f"{place}: prompt and response have {prompt + response + 1:,} tokens, and the model's "

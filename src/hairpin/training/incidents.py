@@ -203,8 +203,8 @@ class Incidents:
             "stop": f"Try a lower --lr, --precision float32, or guard.{key}=skip or rewind",
             "skip": f"As many as guard.most_skips={self.settings.most_skips} in a row were skipped "
             "before it; try a lower --lr",
-            "rewind": f"The run reached its limit of rewinds, guard.most_rewinds="
-            f"{self.settings.most_rewinds}; try a lower --lr",
+            "rewind": "The run reached its limit of rewinds, "
+            f"guard.most_rewinds={self.settings.most_rewinds}; try a lower --lr",
         }
         return kind(
             f"update {evidence.update}: {what} ({numbers}), in the batch of samples "
@@ -224,8 +224,7 @@ def _non_finite_words(result: StepResult, evidence: Evidence) -> str:
 def _overflow_words(result: StepResult) -> str:
     return (
         f"update {result.update}: gradients overflow float16 even with a loss scale of 1; weights "
-        "and checkpoints are unchanged."
-        " Use --precision bfloat16 or float32, or a lower --lr"
+        "and checkpoints are unchanged. Use --precision bfloat16 or float32, or a lower --lr"
     )
 
 

@@ -160,7 +160,7 @@ def _assign_tensor(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
     for name, parameter in parameters.items():
         if saved[name].shape != parameter.shape:
             raise RuntimeError(
-                f"{name} is {list(saved[name].shape)} in it and {list(parameter.shape)} in the "
-                "model"
+                f"{name} is {list(saved[name].shape)} in it and {list(parameter.shape)} in "
+                "the model"
             )
         parameter.copy_(saved[name])

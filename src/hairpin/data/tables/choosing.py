@@ -44,7 +44,7 @@ def choose_tables(
         column = data.column or _first_choice(tables, data)
         dropped: set[Path | None] = set()
     else:
-        column, dropped = _ColumnChoice(tables, data).settle(left_out)
+        column, dropped = _ColumnChoice(tables, data).choose(left_out)
     kept = [source for source in sources if source.path not in dropped]
     formats = {source.format for source in kept}
     one = formats.pop() if len(formats) == 1 else data.format
@@ -88,7 +88,7 @@ class _ColumnChoice:
             except CorpusError as error:
                 self._broken.append((source, error))
 
-    def settle(self, left_out: LeftOut) -> tuple[str | None, set[Path | None]]:
+    def choose(self, left_out: LeftOut) -> tuple[str | None, set[Path | None]]:
         """Return the column, and the paths of tables that are left out."""
         problems = [
             line

@@ -147,7 +147,7 @@ def csv_records(
         line = first_line + reader.line_num
 
 
-def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DELIMITERS) -> str:
+def csv_delimiter(text: str, columns: Sequence[str]) -> str:
     """Return the delimiter that the first line names, or with which it has most of the columns,
     else the one that gives most cells; the first of equals.
     """
@@ -164,7 +164,7 @@ def csv_delimiter(text: str, columns: Sequence[str], choices: Sequence[str] = DE
         names = [cell.strip() for cell in cells]
         return sum(column in names for column in columns), len(names)
 
-    return max(choices, key=found)
+    return max(DELIMITERS, key=found)
 
 
 def tsv_records(lines: Iterable[str], longest_chars: int) -> Iterator[Numbered]:

@@ -195,8 +195,7 @@ def _not_a_text(number: int, chosen: str | None, value: Any) -> CorpusError:
 def _files(name: Any) -> CorpusError:
     return CorpusError(
         f"{shown(os.fspath(name))}: got a list of texts, but the first is the name of a file; to "
-        "train on files, give each as an argument: "
-        "hairpin.train(*names)"
+        "train on files, give each as an argument: hairpin.train(*names)"
     )
 
 

@@ -174,8 +174,7 @@ class BaseTable(ABC):
                 raise CorpusError(
                     f"{place}: {quoted(column)} has half a character "
                     f"(\\u{ord(text[error.start]):04x}) at character {error.start}; fix the row, "
-                    "or continue without it: "
-                    "--set data.on_bad_bytes=replace"
+                    "or continue without it: --set data.on_bad_bytes=replace"
                 ) from None
         return self.mend(text)
 

@@ -75,8 +75,7 @@ class ClusterPlan:
             "flash attention, all logits at once; checkpointing keeps each block's input, and "
             f"takes {CHECKPOINT_SLOWDOWN:.2f} times as long",
             f"memory: {format_bytes(gpu.memory_bytes)} per GPU, nominal; without fragmentation, "
-            "communication buffers or other programs"
-            "",
+            "communication buffers or other programs",
             "days: only updates, without failures, evaluations or checkpoints",
         )
 
@@ -89,8 +88,7 @@ class ClusterPlan:
             f"{format_count(self.tokens)} tokens",
             f"  {amount.tokens_per_parameter:.3g} tokens a parameter: {amount.judgement()}",
             f"  {flops_per_token(shape):.3g} FLOPs a token, {self.flops:.3g} in all; without "
-            "recomputation"
-            "",
+            "recomputation",
             "",
             f"{self.gpu.name}, on paper   memory per GPU, without / with activation checkpointing",
             f"{'cards':>7}  {'DDP':>22}  {'FSDP':>22}  {'days':>8}  {'ckpt. days':>10}"

@@ -161,8 +161,8 @@ def _conflicts(
         problems.append("--epochs: a plan on paper has no text; give --tokens")
     if options.parameters is not None and train.updates and not train.tokens_per_update:
         problems.append(
-            "--updates: the tokens per update are unknown; give --tokens, or "
-            "train.tokens_per_update"
+            "--updates: the tokens per update are unknown; give --tokens, "
+            "or train.tokens_per_update"
         )
     if (
         options.gpus

@@ -57,9 +57,8 @@ def open_source(run: Run, weights: str = "best") -> ExportSource:
     if config.finetune.kind == "classify":
         raise RunError(
             f"{run.path}: a classifier, whose head has a bias that transformers and llama.cpp do "
-            "not support;"
-            " `hairpin predict` predicts its labels, and the run that it started from can be "
-            "exported"
+            "not support; `hairpin predict` predicts its labels, and the run that it started "
+            "from can be exported"
         )
     origin = open_origin(Path(run.path), weights)
     words = origin.words.removesuffix(f", of {run.path}")
