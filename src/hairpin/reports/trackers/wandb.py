@@ -79,7 +79,6 @@ def _sync_command(path: Path, identity: str, version: str) -> str:
     append = "--append " if numbers < (0, 30) else ""
     folders = f"{shlex.quote(str(path / 'wandb'))}/offline-run-*-{identity}"
     return (
-        ""
         "offline, and continued in a new folder; send all of the run's folders in one command: "
         f"wandb sync {append}{folders}"
     )
