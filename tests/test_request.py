@@ -13,6 +13,7 @@ from hairpin.launch.request import (
     requested_config,
     with_training_defaults,
 )
+from hairpin.reports.trackers.tools import require_known
 
 
 def test_an_argument_may_be_one_thing_a_list_or_an_iterator() -> None:
@@ -89,3 +90,13 @@ def test_an_arm_may_not_vary_what_the_call_sets() -> None:
     request = Request(["a.txt"], overrides=["train.seed=1"], varied={"train.seed": 2})
     with pytest.raises(ConfigError, match=r"--set train.seed=1 and --vary train.seed=2 disagree"):
         requested_config(request)
+
+
+def test_an_empty_folder_is_none_in_a_request() -> None:
+    assert Request(["a.txt"], out="").folder is None
+    assert Request(["a.txt"], out="here").folder == Path("here")
+
+
+def test_a_tracker_that_does_not_exist_is_a_mistake_in_a_setting() -> None:
+    with pytest.raises(ConfigError, match=r"track\.tools: there is no 'nope'"):
+        require_known(["tensorboard", "nope"])

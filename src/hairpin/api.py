@@ -172,7 +172,7 @@ def resume(
         track: the trackers from here on, which also receive the earlier events; none named:
              TensorBoard alone, if its config names it.
         plugin: those that the run was made with; they run only if named here.
-        accept_plugin: whether one may have config_to_resume since.
+        accept_plugin: True to resume even if one of them has changed.
         watcher: as in `train`.
 
     Raises:

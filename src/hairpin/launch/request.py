@@ -85,8 +85,8 @@ class Request:
 
     @property
     def folder(self) -> Path | None:
-        """`out` as a path; None: not given."""
-        return None if self.out is None else Path(self.out)
+        """`out` as a path; None: not given, or empty."""
+        return Path(self.out) if self.out else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hairpin.config.settings import Track
-from hairpin.errors import UserError
+from hairpin.errors import ConfigError, UserError
 from hairpin.plugins.registry import TRACKERS, known, no_such_name, registered
 from hairpin.reports.trackers.tracker import Tracker
 from hairpin.system.files import cache_folder, private_folder, write_atomically
@@ -51,11 +51,11 @@ def require_known(named: Iterable[str]) -> None:
     """Check that the trackers that a call names exist.
 
     Raises:
-        UserError: a line for each that does not.
+        ConfigError: a line for each that does not.
     """
     unknown = [name for name in named if name not in known("tracker")]
     if unknown:
-        raise UserError(f"track.tools: {_why_not_known(name)}" for name in unknown)
+        raise ConfigError(f"track.tools: {_why_not_known(name)}" for name in unknown)
 
 
 def require_installed(tools: Iterable[str]) -> None:
