@@ -13,7 +13,7 @@ from typing import Any
 
 from faults.fuzz import STRINGS, acting
 from faults.plan import Plan
-from faults.rig import UPDATES, Case, Done, Rig
+from faults.rig import UPDATES, Case, Rig
 from faults.row import Row
 
 _STOPPED = UPDATES - 5
@@ -67,7 +67,7 @@ def _checkpoint(
         problems.append(f"more than a line: {done.err!r}")
     if done.seconds > 20:
         problems.append(f"took {done.seconds:.0f} s")
-    return [f"{attack.__name__}: {problem}" for problem in problems + _acts(done)]
+    return [f"{attack.__name__}: {problem}" for problem in problems + _acts(done.out + done.err)]
 
 
 def _sign(checkpoint: Path, **changed: Any) -> None:
@@ -228,13 +228,15 @@ def _name(rig: Rig, number: int, rng: Random, folder: Path) -> list[str]:
             ["sample", str(named), "--tokens", "4", "--prompt", hostile],
         ][verb - 2]
     done = rig.start(case, Plan(), *arguments).finish()
-    problems = done.surprises() + _acts(done)
+    # A sample goes into a pipe as its exact bytes, the prompt included.
+    shown = done.err if arguments[0] == "sample" else done.out + done.err
+    problems = done.surprises() + _acts(shown)
     if done.code not in (0, 1, 2):
         problems.append(f"left with {done.code}: {done.last_line}")
     return [f"hairpin {arguments[0]} with {hostile!r}: {problem}" for problem in problems]
 
 
-def _acts(done: Done) -> list[str]:
+def _acts(shown: str) -> list[str]:
     """What it printed that a terminal would act upon."""
-    found = acting(done.out + done.err)
+    found = acting(shown)
     return [f"printed {', '.join(found)}"] if found else []
