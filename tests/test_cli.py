@@ -15,12 +15,12 @@ import click
 import pytest
 
 from hairpin.api import load
-from hairpin.cli.main import ALIASES, GROUPS, with_dotted_flags
+from hairpin.cli.main import ALIASES, GROUPS, _terminate, with_dotted_flags
 from hairpin.cli.main import hairpin as command_line
 from hairpin.config.load import known_keys, parse_override
 from hairpin.config.names import FLAGS, FOREIGN_NAMES
 from hairpin.config.settings import Config
-from hairpin.errors import ConfigError
+from hairpin.errors import ConfigError, Interrupted
 from hairpin.model.products import require_supported as refuse_precision
 from hairpin.run import Run
 from hairpin.schedules.curves import CURVES
@@ -856,3 +856,20 @@ def test_ctrl_c_that_is_ignored_stays_so() -> None:
     ]
     done = subprocess.run(words, check=False, capture_output=True, text=True, preexec_fn=ignore)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("first", [KeyboardInterrupt(), Interrupted("stopped", signal.SIGINT)])
+def test_the_first_of_two_signals_decides_the_exit_code(first: BaseException) -> None:
+    """The second one comes while the page of the stopped run is written."""
+    with pytest.raises(SystemExit) as left:
+        try:
+            raise first
+        except (KeyboardInterrupt, Interrupted):
+            try:
+                raise KeyError("of the page")
+            except KeyError:
+                _terminate(signal.SIGTERM, None)
+    assert left.value.code == 130
+    with pytest.raises(SystemExit) as alone:
+        _terminate(signal.SIGTERM, None)
+    assert alone.value.code == 143

@@ -22,7 +22,7 @@ from hairpin.cli.options import Verb, refuse_repeats
 from hairpin.config.names import FOREIGN_NAMES
 from hairpin.distributed.launch import is_follower, world_size
 from hairpin.distributed.processes import joined_processes
-from hairpin.errors import HairpinError, one_line
+from hairpin.errors import HairpinError, Interrupted, exit_code_of, one_line
 from hairpin.system import output
 from hairpin.system.access import require_working_folder
 from hairpin.system.shell import command
@@ -112,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:  # from `_terminate`, or from click for a closed pipe
-        if stop.code in {128 + number for number in _TERMINATE} and not is_follower():
+        signals = (*_TERMINATE, signal.SIGINT)
+        if stop.code in {128 + number for number in signals} and not is_follower():
             sys.stderr.write("hairpin: stopped\n")
         raise
     finally:
@@ -232,5 +233,10 @@ def _exit_on_signal() -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Exit on SIGTERM or SIGHUP when nothing is unsaved; the training loop has its own handler."""
-    raise SystemExit(128 + number)
+    """Exit on SIGTERM or SIGHUP when nothing is unsaved; the training loop has its own handler. The
+    exit code is that of the first signal, if another one's exit is still on its way.
+    """
+    error = sys.exc_info()[1]
+    while error and not isinstance(error, Interrupted | KeyboardInterrupt):
+        error = error.__context__
+    raise SystemExit(exit_code_of(error) if error else 128 + number)
