@@ -23,7 +23,7 @@ from hairpin.config.load import with_values
 from hairpin.config.settings import Config
 from hairpin.errors import RunError
 from hairpin.launch.request import with_plugins
-from hairpin.planning.choose import CLOSING_SECONDS, MILESTONES
+from hairpin.planning.choose import CLOSING_SECONDS, evaluation_interval
 from hairpin.plugins.files import PluginFile
 from hairpin.reports.formats import format_duration
 from hairpin.run import Run
@@ -198,7 +198,7 @@ def _every(config: Config, updates: int, asked: frozenset[str]) -> int:
     there = config.evaluate.every_updates
     if there and "evaluate.every_updates" in asked:
         return there
-    return max(1, math.ceil(updates / MILESTONES))
+    return evaluation_interval(updates)
 
 
 def _with_more_updates(

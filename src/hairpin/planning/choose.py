@@ -258,6 +258,11 @@ def fill_length(config: Config, train_tokens: int, updates: int | None) -> Confi
     return _fill_milestones(with_values(config, values))
 
 
+def evaluation_interval(updates: int) -> int:
+    """Return the updates between evaluations of a run of this length, if none are set."""
+    return max(1, math.ceil(updates / MILESTONES))
+
+
 def _fill_milestones(config: Config) -> Config:
     """Fill in warmup in updates and the intervals of evaluations and saves, by the length."""
     schedule, train = schedule_of(config), config.train
@@ -268,7 +273,7 @@ def _fill_milestones(config: Config) -> Config:
     if config.schedule.warmup_updates is None:
         values["schedule.warmup_updates"] = schedule.warmup
         values["schedule.warmup_fraction"] = values["schedule.warmup_tokens"] = None
-    every = config.evaluate.every_updates or max(1, math.ceil(train.updates / MILESTONES))
+    every = config.evaluate.every_updates or evaluation_interval(train.updates)
     values["evaluate.every_updates"] = every
     values["checkpoint.every_updates"] = config.checkpoint.every_updates or every
     if config.evaluate.tokens is None:

@@ -4,6 +4,7 @@ Arrow's columns.
 
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +41,13 @@ class _ArrowTable(BaseTable):
                 )
             raise CorpusError(f"{self.name}: {what}") from None
 
+    @abstractmethod
     def _schema(self) -> Any:
-        raise NotImplementedError
+        """Return the file's schema, as pyarrow has it."""
 
+    @abstractmethod
     def _batches(self, columns: Sequence[str], at_once: int = _ROWS_AT_ONCE) -> Iterator[Any]:
         """Yield record batches with these columns."""
-        raise NotImplementedError
 
     def columns(self) -> Mapping[str, ColumnKind]:
         fields = {field.name: field.type for field in self._schema()}

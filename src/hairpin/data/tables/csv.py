@@ -12,6 +12,7 @@ Python's csv is read back.
 import csv
 import io
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -35,13 +36,13 @@ _NAMED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n|\Z)', re.I)  # as
 class _Cells(TextTable):
     """Lines of cells; the first names the columns."""
 
+    @abstractmethod
     def records(self) -> Iterator[Numbered]:
         """Yield the number of each record's first line, and its cells.
 
         Raises:
             MisquotedError: the quotes do not match.
         """
-        raise NotImplementedError
 
     def rows(self, column: str | None = None) -> Iterator[Entry]:
         try:
